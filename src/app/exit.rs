@@ -1,0 +1,55 @@
+use std::process::ExitCode;
+
+/// Why a command ended without doing its work: the message says what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A flag, an argument or a configuration that cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// A data file or checkpoint that cannot be used.
+    #[error("{0}")]
+    Data(String),
+    /// A port or a device that cannot be had.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Failure {
+    /// A bad flag or configuration, from any error.
+    pub fn usage(error: impl ToString) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+
+    /// Bad data or a bad checkpoint, from any error.
+    pub fn data(error: impl ToString) -> Failure {
+        Failure::Data(error.to_string())
+    }
+
+    /// A port or device that is not to be had, from any error.
+    pub fn unavailable(error: impl ToString) -> Failure {
+        Failure::Unavailable(error.to_string())
+    }
+
+    /// The exit code, after BSD's sysexits: 64 usage, 65 data, 69 unavailable.
+    fn code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 64,
+            Failure::Data(_) => 65,
+            Failure::Unavailable(_) => 69,
+        }
+    }
+}
+
+/// Prints the failure on standard error; its code is the process's.
+pub(super) fn report(failure: &Failure) -> ExitCode {
+    eprintln!("canet: {failure}");
+    ExitCode::from(failure.code())
+}
+
+/// Prints clap's message; `--help` and `--version` end with 0, everything else with 64.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let asked_for = !error.use_stderr();
+    // Nothing can be done where the terminal is gone.
+    let _ = error.print();
+    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(64) }
+}

@@ -1,0 +1,84 @@
+use super::{Route, RouteSpace, Slice};
+
+/// Floating-point operations, a multiply-add counted as 2.
+pub type Flops = u64;
+
+/// Inner width of a slice's feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FfnInner {
+    /// 4 x the slice's width.
+    Slice,
+    /// 4 x the full width, whatever the slice: what the authors' code trains.
+    Full,
+}
+
+/// Sizes of the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterShape {
+    /// Width of its tables and of its one block.
+    pub dim: usize,
+    /// Inner width of its feed-forward network.
+    pub ffn: usize,
+}
+
+/// Everything that the cost of a request depends on but its length and its route.
+///
+/// Counted are matrix products alone (embedding projection; Q, K, V; QK^T and PV, dense even where a kernel
+/// skips the causal triangle; output projection; both feed-forward products; scores), as PyTorch's
+/// `FlopCounterMode` counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelShape {
+    /// Catalogue size N; scores have N + 1 columns.
+    pub items: usize,
+    /// Width of the widest slice, D.
+    pub width: usize,
+    /// Inner width rule of the feed-forward networks.
+    pub ffn_inner: FfnInner,
+    /// The router's sizes.
+    pub router: RouterShape,
+}
+
+impl ModelShape {
+    /// Inner width of the feed-forward network of a slice of width `hidden`.
+    pub fn ffn_width(&self, hidden: usize) -> usize {
+        4 * match self.ffn_inner {
+            FfnInner::Slice => hidden,
+            FfnInner::Full => self.width,
+        }
+    }
+
+    /// Cost of one slice for a history of `length` items.
+    ///
+    /// With L = length, f = [`ffn_width`](Self::ffn_width)(h), for `l` layers of which the last is reduced to
+    /// the last position (only keys and values are needed at the others):
+    ///
+    /// `2Leh + (l-1)(8Lh² + 4L²h + 4Lhf) + (4Lh² + 4h² + 4Lh + 4hf) + 2h(N+1)`
+    pub fn slice_flops(&self, slice: Slice, length: usize) -> Flops {
+        let [h, e, l, n] = [slice.hidden, slice.embedding, length, self.items].map(|size| size as u64);
+        let f = self.ffn_width(slice.hidden) as u64;
+        let whole_block = 8 * l * h * h + 4 * l * l * h + 4 * l * h * f;
+        2 * l * e * h + (slice.layers as u64 - 1) * whole_block + last_block(h, f, l) + 2 * h * (n + 1)
+    }
+
+    /// Cost of the router for a history of `length` items and `routes` routes: one block reduced to its last
+    /// position, and the linear head.
+    pub fn router_flops(&self, routes: usize, length: usize) -> Flops {
+        let [d, f, r, l] = [self.router.dim, self.router.ffn, routes, length].map(|size| size as u64);
+        last_block(d, f, l) + 2 * d * r
+    }
+
+    /// Cost of a route: its slice, without the router.
+    pub fn route_flops(&self, space: &RouteSpace, route: Route, length: usize) -> Flops {
+        self.slice_flops(space.slice(route), length)
+    }
+
+    /// Cost of the full model: the largest slice, without a router.
+    pub fn full_flops(&self, space: &RouteSpace, length: usize) -> Flops {
+        self.route_flops(space, space.full(), length)
+    }
+}
+
+/// A block of which only the last position is wanted: keys and values at every position, the rest once.
+fn last_block(h: u64, f: u64, l: u64) -> Flops {
+    4 * l * h * h + 4 * h * h + 4 * l * h + 4 * h * f
+}

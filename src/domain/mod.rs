@@ -1,0 +1,20 @@
+//! What the words mean: items, histories, routes, their cost, and rankings.
+//!
+//! Nothing here knows tensors, files or HTTP. Values are validated once, on construction, and what is behind
+//! a type never checks again.
+
+mod catalogue;
+mod flops;
+mod history;
+mod item;
+mod ranking;
+mod route;
+mod routing;
+
+pub use catalogue::{Catalogue, CatalogueError};
+pub use flops::{FfnInner, Flops, ModelShape, RouterShape};
+pub use history::{History, HistoryError};
+pub use item::Item;
+pub use ranking::{Candidates, Ranked, Selection, top_k};
+pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
+pub use routing::{Choice, choose_route};

@@ -1,0 +1,17 @@
+//! CANet: a light router reads a user's history and picks the slice of one recommender that runs.
+//!
+//! The floors, top down; imports go down only (`tests/it/tidy.rs` checks it):
+//!
+//! - [`app`]: the command line, signals, exit codes
+//! - `api`: axum; wire types, the one error table
+//! - `serving` and `training`: siblings, the one executes requests, the other makes checkpoints
+//! - `evaluation`: full-ranking metrics and the baselines
+//! - [`model`] and `data`: the network and its checkpoints; interaction files
+//! - `telemetry`: metrics and logs
+//! - [`domain`]: items, histories, routes, their cost, rankings
+//!
+//! `src/ARCHITECTURE.md` tells the life of a request, of a training step and of a checkpoint.
+
+pub mod app;
+pub mod domain;
+pub mod model;

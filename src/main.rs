@@ -1,0 +1,5 @@
+//! The `canet` binary.
+
+fn main() -> std::process::ExitCode {
+    canet::app::main()
+}

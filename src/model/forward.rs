@@ -1,0 +1,97 @@
+use crate::domain::{History, Ranked, Route, Selection, top_k};
+
+/// One set of weights on one device, ready to run any of its routes.
+///
+/// Padding is never computed, the last block runs for the last positions alone, and an answer does not depend
+/// on what else is in the batch (up to float32 rounding).
+pub trait Forward: Send + Sync {
+    /// Router logits, one row a history, one column a route.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError>;
+
+    /// Scores of the next item, one row a history, N + 1 columns of which column 0 is padding.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError>;
+
+    /// The best items of each history, best first.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        let histories: Vec<&History> = queries.iter().map(|query| query.history).collect();
+        let scores = self.scores(route, &histories)?;
+        Ok(queries.iter().zip(scores.iter()).map(|(query, row)| top_k(row, &query.selection)).collect())
+    }
+
+    /// Bytes of weights that this forward holds on its device.
+    fn weight_bytes(&self) -> usize;
+}
+
+/// A history and what to take from its scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// What the model reads.
+    pub history: &'a History,
+    /// What may be answered.
+    pub selection: Selection<'a>,
+}
+
+/// A dense row-major matrix in host memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    columns: usize,
+    data: Vec<f32>,
+}
+
+impl Rows {
+    /// Rows of `columns` values each.
+    ///
+    /// # Errors
+    /// [`ForwardError::Shape`] where the values do not fill whole rows.
+    pub fn new(columns: usize, data: Vec<f32>) -> Result<Rows, ForwardError> {
+        if columns == 0 || !data.len().is_multiple_of(columns) {
+            return Err(ForwardError::Shape { columns, values: data.len() });
+        }
+        Ok(Rows { columns, data })
+    }
+
+    /// The rows, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.data.chunks_exact(self.columns)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.columns
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// One row, `None` past the end.
+    pub fn row(&self, index: usize) -> Option<&[f32]> {
+        self.data.chunks_exact(self.columns).nth(index)
+    }
+}
+
+/// Why a forward pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// LibTorch refused an operation: out of memory, a lost device.
+    #[error("LibTorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// Values that do not fill whole rows.
+    #[error("{values} values do not fill rows of {columns}")]
+    Shape {
+        /// Values a row.
+        columns: usize,
+        /// Values in all.
+        values: usize,
+    },
+}

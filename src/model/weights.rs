@@ -1,0 +1,96 @@
+use std::collections::BTreeMap;
+
+use super::config::ModelConfig;
+
+/// Float32 weights in host memory, by name: what a checkpoint holds and every forward is built from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights {
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+/// A dense row-major float32 array.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Sizes, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// The values, as many as the product of `shape`.
+    pub data: Vec<f32>,
+}
+
+/// Why weights do not fit a configuration.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WeightsError {
+    /// A weight that the configuration needs is not there.
+    #[error("weight `{0}` is missing")]
+    Missing(String),
+    /// A weight that the configuration does not know.
+    #[error("weight `{0}` is not part of this configuration")]
+    Unknown(String),
+    /// A weight of another shape.
+    #[error("weight `{name}` has shape {found:?}, the configuration says {expected:?}")]
+    Shape {
+        /// The weight.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the configuration gives it.
+        expected: Vec<usize>,
+    },
+    /// A value that is not finite.
+    #[error("weight `{name}` holds {value} at place {place}: every value must be finite")]
+    NotFinite {
+        /// The weight.
+        name: String,
+        /// Place in row-major order.
+        place: usize,
+        /// The value: NaN or an infinity.
+        value: f32,
+    },
+}
+
+impl Weights {
+    /// Adds or replaces a weight.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: HostTensor) {
+        self.tensors.insert(name.into(), tensor);
+    }
+
+    /// The weight of a name.
+    ///
+    /// # Errors
+    /// [`WeightsError::Missing`].
+    pub fn get(&self, name: &str) -> Result<&HostTensor, WeightsError> {
+        self.tensors.get(name).ok_or_else(|| WeightsError::Missing(name.to_owned()))
+    }
+
+    /// Every weight, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Number of scalars.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.data.len()).sum()
+    }
+
+    /// Checks that the weights are those of `config`, no more and no less, and that every value is finite.
+    ///
+    /// # Errors
+    /// [`WeightsError`] that names the weight.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), WeightsError> {
+        let expected: BTreeMap<_, _> =
+            config.parameters().into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
+        if let Some(name) = self.tensors.keys().find(|name| !expected.contains_key(*name)) {
+            return Err(WeightsError::Unknown(name.clone()));
+        }
+        for (name, shape) in expected {
+            let tensor = self.get(&name)?;
+            if tensor.shape != shape || tensor.data.len() != shape.iter().product::<usize>() {
+                return Err(WeightsError::Shape { name, found: tensor.shape.clone(), expected: shape });
+            }
+            if let Some(place) = tensor.data.iter().position(|value| !value.is_finite()) {
+                return Err(WeightsError::NotFinite { name, place, value: tensor.data[place] });
+            }
+        }
+        Ok(())
+    }
+}

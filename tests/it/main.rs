@@ -1,0 +1,1 @@
+//! Everything that is tested through a public door, in one binary: LibTorch is linked once.
