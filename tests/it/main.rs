@@ -1,1 +1,3 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
+
+mod data;
