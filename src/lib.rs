@@ -13,5 +13,6 @@
 //! `src/ARCHITECTURE.md` tells the life of a request, of a training step and of a checkpoint.
 
 pub mod app;
+pub mod data;
 pub mod domain;
 pub mod model;

@@ -2,3 +2,6 @@
 
 mod flops;
 mod tidy;
+mod checkpoint;
+mod support;
+mod data;
