@@ -38,7 +38,10 @@ pub fn paths<'a>(tokens: &[Token<'a>], module: &[&'a str]) -> Vec<NamedPath<'a>>
             }
             _ => {}
         }
-        let begins = text(tokens, place + 1) == "::" && is_name(token.text) && previous != "::";
+        // A sign before it, as in `(::tch::Tensor`, makes `::` the begin of a path and not its middle.
+        let continues =
+            previous == "::" && place >= 2 && (is_name(tokens[place - 2].text) || tokens[place - 2].text == ">");
+        let begins = text(tokens, place + 1) == "::" && is_name(token.text) && !continues;
         if previous == "use" || begins {
             let here = module.iter().copied().chain(inline.iter().map(|(name, _)| *name)).collect();
             let mut walk = Walk { tokens, here, imported: previous == "use", found: &mut found };
