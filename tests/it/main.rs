@@ -1,7 +1,7 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
 
-mod flops;
-mod tidy;
 mod checkpoint;
-mod support;
 mod data;
+mod flops;
+mod support;
+mod tidy;

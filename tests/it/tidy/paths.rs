@@ -5,7 +5,7 @@ use super::tokens::Token;
 /// `crate::a::b`, `super::b` or a part of a `use` group, as the names from the root on; a path into another crate
 /// begins with that crate's name.
 #[derive(Debug)]
-pub struct NamedPath<'a> {
+pub(super) struct NamedPath<'a> {
     pub names: Vec<&'a str>,
     /// Whether it leads into this crate.
     pub own: bool,
@@ -15,7 +15,7 @@ pub struct NamedPath<'a> {
 }
 
 /// The paths of a file that is the module `module`, such as `["model", "config"]`.
-pub fn paths<'a>(tokens: &[Token<'a>], module: &[&'a str]) -> Vec<NamedPath<'a>> {
+pub(super) fn paths<'a>(tokens: &[Token<'a>], module: &[&'a str]) -> Vec<NamedPath<'a>> {
     let mut found = Vec::new();
     // The inline modules around the current place, each with the brace depth inside it.
     let mut inline: Vec<(&str, usize)> = Vec::new();
