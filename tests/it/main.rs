@@ -3,5 +3,6 @@
 mod checkpoint;
 mod data;
 mod flops;
+mod setup;
 mod support;
 mod tidy;
