@@ -1,3 +1,4 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
 
 mod data;
+mod evaluation;
