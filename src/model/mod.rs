@@ -2,8 +2,10 @@
 //!
 //! No tokio here: a forward is called by the thread that owns the device.
 
+pub mod checkpoint;
 mod config;
 mod forward;
+pub mod libtorch;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};
