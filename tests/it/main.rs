@@ -2,5 +2,6 @@
 
 mod checkpoint;
 mod data;
+mod eval_command;
 mod evaluation;
 mod support;
