@@ -15,4 +15,5 @@
 pub mod app;
 pub mod data;
 pub mod domain;
+pub mod evaluation;
 pub mod model;

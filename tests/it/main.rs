@@ -6,3 +6,6 @@ mod flops;
 mod setup;
 mod support;
 mod tidy;
+mod eval_command;
+mod evaluation;
+mod support;
