@@ -2,4 +2,6 @@
 
 mod checkpoint;
 mod data;
+mod import;
+mod oracle;
 mod support;
