@@ -8,4 +8,6 @@ mod support;
 mod tidy;
 mod eval_command;
 mod evaluation;
+mod import;
+mod oracle;
 mod support;
