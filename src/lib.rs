@@ -12,6 +12,9 @@
 //!
 //! `src/ARCHITECTURE.md` tells the life of a request, of a training step and of a checkpoint.
 
+pub mod api;
 pub mod app;
 pub mod domain;
 pub mod model;
+pub mod serving;
+pub mod telemetry;
