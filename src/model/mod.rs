@@ -4,6 +4,7 @@
 
 mod config;
 mod forward;
+pub mod libtorch;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};

@@ -1,0 +1,129 @@
+use tch::{TchError, Tensor};
+
+use super::attention::Attention;
+use super::load::{LayerNorm, Linear, LoadError, Loader};
+use super::packed::Packed;
+
+/// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
+pub(super) struct StoredBlock {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    attention_residual: Tensor,
+    attention_norm: LayerNorm,
+    inner: Linear,
+    outer: Linear,
+    ffn_residual: Tensor,
+    ffn_norm: LayerNorm,
+}
+
+/// A block at one width: packed Q, K and V, views for everything else.
+pub(super) struct Block {
+    width: usize,
+    attention: Attention,
+    /// Q, K and V under each other, head-major at this width: [3h, h]
+    packed: Linear,
+    /// The part of `packed` that makes queries: [h, h]
+    query: Linear,
+    /// The part of `packed` that makes keys and values: [2h, h]
+    key_value: Linear,
+    output: Linear,
+    attention_residual: Tensor,
+    attention_norm: LayerNorm,
+    inner: Linear,
+    outer: Linear,
+    ffn_residual: Tensor,
+    ffn_norm: LayerNorm,
+}
+
+impl StoredBlock {
+    pub(super) fn load(loader: &Loader<'_>, name: &str) -> Result<StoredBlock, LoadError> {
+        Ok(StoredBlock {
+            query: loader.linear(&format!("{name}.attention.query"))?,
+            key: loader.linear(&format!("{name}.attention.key"))?,
+            value: loader.linear(&format!("{name}.attention.value"))?,
+            output: loader.linear(&format!("{name}.attention.output"))?,
+            attention_residual: loader.tensor(&format!("{name}.attention_residual"))?,
+            attention_norm: loader.norm(&format!("{name}.attention_norm"))?,
+            inner: loader.linear(&format!("{name}.ffn.inner"))?,
+            outer: loader.linear(&format!("{name}.ffn.outer"))?,
+            ffn_residual: loader.tensor(&format!("{name}.ffn_residual"))?,
+            ffn_norm: loader.norm(&format!("{name}.ffn_norm"))?,
+        })
+    }
+
+    /// The block at width `width` with inner width `ffn`: head i takes rows `[i·D/heads, i·D/heads + h/heads)` of
+    /// Q, K and V, which is a prefix of every head; the rest are plain prefixes.
+    pub(super) fn slice(
+        &self,
+        loader: &Loader<'_>,
+        width: usize,
+        ffn: usize,
+        attention: Attention,
+    ) -> Result<Block, LoadError> {
+        let full = self.query.bias.size1()?;
+        let [head, kept] = [full / attention.heads, width as i64 / attention.heads];
+        let rows: Vec<i64> = (0..attention.heads).flat_map(|index| index * head..index * head + kept).collect();
+        let rows = loader.rows(&rows)?;
+        let pick = |linear: &Linear| -> Result<Linear, TchError> {
+            let weight = linear.weight.f_narrow(1, 0, width as i64)?.f_index_select(0, &rows)?; // [h, h]
+            Ok(Linear { weight, bias: linear.bias.f_index_select(0, &rows)? })
+        };
+        let [query, key, value] = [pick(&self.query)?, pick(&self.key)?, pick(&self.value)?];
+        let packed = Linear {
+            weight: Tensor::f_cat(&[&query.weight, &key.weight, &value.weight], 0)?, // [3h, h]
+            bias: Tensor::f_cat(&[&query.bias, &key.bias, &value.bias], 0)?,         // [3h]
+        };
+        Ok(Block {
+            width,
+            attention,
+            query: packed.outputs(0, width)?,
+            key_value: packed.outputs(width, 2 * width)?,
+            packed,
+            output: self.output.slice(width, width)?,
+            attention_residual: self.attention_residual.shallow_clone(),
+            attention_norm: self.attention_norm.slice(width)?,
+            inner: self.inner.slice(ffn, width)?,
+            outer: self.outer.slice(width, ffn)?,
+            ffn_residual: self.ffn_residual.shallow_clone(),
+            ffn_norm: self.ffn_norm.slice(width)?,
+        })
+    }
+}
+
+impl Block {
+    /// Every position: [T, h] -> [T, h]
+    pub(super) fn every_position(&self, x: &Tensor, batch: &Packed) -> Result<Tensor, TchError> {
+        let mixed = self.attention.every_position(&self.packed.forward(x)?, batch)?; // [T, h]
+        self.finish(x, &mixed)
+    }
+
+    /// The last positions alone, for a block whose other outputs nobody reads: [T, h] -> [B, h]
+    pub(super) fn last_position(&self, x: &Tensor, batch: &Packed) -> Result<Tensor, TchError> {
+        let last = x.f_index_select(0, &batch.last)?; // [B, h]
+        let mixed = self.attention.last_position(&self.query.forward(&last)?, &self.key_value.forward(x)?, batch)?; // [B, h]
+        self.finish(&last, &mixed)
+    }
+
+    /// Output projection, residuals, norms and the feed-forward network: [R, h], [R, h] -> [R, h]
+    fn finish(&self, x: &Tensor, mixed: &Tensor) -> Result<Tensor, TchError> {
+        let attended = self.output.forward(mixed)?;
+        let x = self.attention_norm.forward(&x.f_addcmul(&self.attention_residual, &attended)?)?;
+        let inner = self.inner.forward(&x)?.f_gelu("none")?; // [R, f]
+        let outer = self.outer.forward(&inner)?; // [R, h]
+        self.ffn_norm.forward(&x.f_addcmul(&self.ffn_residual, &outer)?)
+    }
+
+    /// The block's width.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn tensors(&self) -> Vec<&Tensor> {
+        let linears = [&self.packed, &self.output, &self.inner, &self.outer].map(Linear::tensors);
+        let norms = [&self.attention_norm, &self.ffn_norm].map(LayerNorm::tensors);
+        let residuals = [&self.attention_residual, &self.ffn_residual];
+        linears.into_iter().chain(norms).flatten().chain(residuals).collect()
+    }
+}

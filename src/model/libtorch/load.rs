@@ -1,0 +1,107 @@
+use tch::{TchError, Tensor};
+
+use crate::model::{ConfigError, Weights, WeightsError};
+
+/// Why weights could not be put on a device.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The configuration is not sane.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights do not fit the configuration.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device refused them.
+    #[error("LibTorch: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// Puts named host weights on a device.
+pub(super) struct Loader<'a> {
+    weights: &'a Weights,
+    device: tch::Device,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(weights: &'a Weights, device: tch::Device) -> Loader<'a> {
+        Loader { weights, device }
+    }
+
+    /// A stored weight, in its own shape.
+    pub(super) fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
+        let host = self.weights.get(name)?;
+        let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
+        Ok(Tensor::f_from_slice(&host.data)?.f_reshape(shape)?.f_to_device(self.device)?)
+    }
+
+    /// A stored linear layer.
+    pub(super) fn linear(&self, name: &str) -> Result<Linear, LoadError> {
+        Ok(Linear { weight: self.tensor(&format!("{name}.weight"))?, bias: self.tensor(&format!("{name}.bias"))? })
+    }
+
+    /// A stored layer norm.
+    pub(super) fn norm(&self, name: &str) -> Result<LayerNorm, LoadError> {
+        Ok(LayerNorm { weight: self.tensor(&format!("{name}.weight"))?, bias: self.tensor(&format!("{name}.bias"))? })
+    }
+
+    /// Row numbers on the device.
+    pub(super) fn rows(&self, rows: &[i64]) -> Result<Tensor, LoadError> {
+        Ok(Tensor::f_from_slice(rows)?.f_to_device(self.device)?)
+    }
+}
+
+/// `y = x Wᵀ + b`, whole or a view of a wider one.
+pub(super) struct Linear {
+    /// [out, in]
+    pub(super) weight: Tensor,
+    /// [out]
+    pub(super) bias: Tensor,
+}
+
+impl Linear {
+    /// The first `out` outputs over the first `input` inputs: a view, nothing is copied.
+    pub(super) fn slice(&self, out: usize, input: usize) -> Result<Linear, TchError> {
+        let weight = self.weight.f_narrow(0, 0, out as i64)?.f_narrow(1, 0, input as i64)?; // [out, input]
+        Ok(Linear { weight, bias: self.bias.f_narrow(0, 0, out as i64)? })
+    }
+
+    /// The outputs from `start` on.
+    pub(super) fn outputs(&self, start: usize, count: usize) -> Result<Linear, TchError> {
+        let [start, count] = [start as i64, count as i64];
+        Ok(Linear { weight: self.weight.f_narrow(0, start, count)?, bias: self.bias.f_narrow(0, start, count)? })
+    }
+
+    /// [T, in] -> [T, out]
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_linear(&self.weight, Some(&self.bias))
+    }
+
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+}
+
+/// Layer norm over the last axis, eps 1e-5, whole or a prefix of a wider one.
+pub(super) struct LayerNorm {
+    /// [h]
+    weight: Tensor,
+    /// [h]
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// The norm over the first `width` features.
+    pub(super) fn slice(&self, width: usize) -> Result<LayerNorm, TchError> {
+        let prefix = |tensor: &Tensor| tensor.f_narrow(0, 0, width as i64);
+        Ok(LayerNorm { weight: prefix(&self.weight)?, bias: prefix(&self.bias)? })
+    }
+
+    /// [T, h] -> [T, h]
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
+    }
+
+    pub(super) fn tensors(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+}

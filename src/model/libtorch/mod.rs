@@ -1,0 +1,100 @@
+//! The forward over LibTorch: the reference on every device, and the one that CUDA runs.
+
+mod attention;
+mod backbone;
+mod block;
+mod device;
+mod load;
+mod packed;
+mod router;
+
+pub use device::{Device, DeviceError, set_threads};
+pub use load::LoadError;
+
+use std::collections::HashMap;
+
+use tch::{Kind, Tensor};
+
+use self::backbone::Backbone;
+use self::load::Loader;
+use self::packed::Packed;
+use self::router::Router;
+use super::{Forward, ForwardError, ModelConfig, Rows, Weights};
+use crate::domain::{History, Route, RouteSpace};
+
+/// One set of weights on one device.
+pub struct LibTorch {
+    device: tch::Device,
+    space: RouteSpace,
+    columns: usize,
+    max_len: usize,
+    backbone: Backbone,
+    router: Router,
+}
+
+// SAFETY: a `LibTorch` never changes after `load`: every method takes `&self`, runs under `no_grad` and calls only
+// out-of-place operations on the weights, and ATen allows concurrent reads of a tensor. `Tensor` lacks `Sync`
+// because its in-place operations take `&self`-like handles; none is reachable from here.
+#[expect(unsafe_code, reason = "weights are only read, which ATen allows from several threads")]
+unsafe impl Sync for LibTorch {}
+
+impl LibTorch {
+    /// Puts weights on a device, with Q, K and V packed once a width; every other slice is a view of one stored
+    /// tensor.
+    ///
+    /// # Errors
+    /// [`LoadError`] where the configuration is not sane, the weights do not fit it, or the device refuses them.
+    pub fn load(config: &ModelConfig, weights: &Weights, device: Device) -> Result<LibTorch, LoadError> {
+        let space = config.check()?;
+        weights.check(config)?;
+        let device = device.tch();
+        tch::no_grad(|| {
+            let loader = Loader::new(weights, device);
+            Ok(LibTorch {
+                device,
+                columns: config.items + 1,
+                max_len: config.max_len,
+                backbone: Backbone::load(&loader, config, &space)?,
+                router: Router::load(&loader, config)?,
+                space,
+            })
+        })
+    }
+}
+
+impl Forward for LibTorch {
+    fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
+        tch::no_grad(|| {
+            let batch = Packed::new(histories, self.max_len, self.device)?;
+            to_rows(self.space.len(), &self.router.logits(&batch)?)
+        })
+    }
+
+    fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
+        tch::no_grad(|| {
+            let batch = Packed::new(histories, self.max_len, self.device)?;
+            to_rows(self.columns, &self.backbone.scores(self.space.place(route), self.space.slice(route), &batch)?)
+        })
+    }
+
+    /// Counted by storage: slices that are views of one tensor count once.
+    fn weight_bytes(&self) -> usize {
+        let mut extents: HashMap<usize, usize> = HashMap::new();
+        for tensor in self.backbone.tensors().into_iter().chain(self.router.tensors()) {
+            let last: i64 = tensor.size().iter().zip(tensor.stride()).map(|(size, stride)| (size - 1) * stride).sum();
+            let bytes = (last as usize + 1) * size_of::<f32>();
+            let extent = extents.entry(tensor.data_ptr() as usize).or_default();
+            *extent = bytes.max(*extent);
+        }
+        extents.values().sum()
+    }
+}
+
+/// Copies a [B, columns] tensor to host memory.
+fn to_rows(columns: usize, tensor: &Tensor) -> Result<Rows, ForwardError> {
+    let values = tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let mut data = vec![0.0_f32; values.numel()];
+    let count = data.len();
+    values.f_copy_data(&mut data, count)?;
+    Rows::new(columns, data)
+}
