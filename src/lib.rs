@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod app;
+pub mod data;
 pub mod domain;
 pub mod model;
 pub mod serving;

@@ -2,6 +2,7 @@
 //!
 //! No tokio here: a forward is called by the thread that owns the device.
 
+pub mod checkpoint;
 mod config;
 mod forward;
 pub mod libtorch;

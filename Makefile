@@ -1,0 +1,42 @@
+# Thin: each target calls cargo or a script. ARGS="..." is passed on to the command at its end.
+
+MODEL ?= models/ml-100k
+CANET = target/release/canet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build serve test lint fmt audit data train
+
+help: ## Lists the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+setup: ## Checks the tools and sets LibTorch up, once per user (CUDA=1 adds its CUDA part even without a GPU)
+	@scripts/system.sh
+	@python3 scripts/libtorch.py $(if $(CUDA),--cuda) >/dev/null
+
+build: setup ## Builds target/release/canet, which runs with no environment set
+	cargo build --release --locked
+
+serve: build ## Serves $(MODEL) on 127.0.0.1:8080
+	$(CANET) serve --model $(MODEL) $(ARGS)
+
+test: setup ## Runs every test
+	scripts/test.sh $(ARGS)
+
+lint: setup ## Formatting, clippy, and with cargo-deny licences, duplicate crates and sources
+	cargo fmt --all -- --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
+	else echo 'deny.toml is not checked: cargo install --locked cargo-deny'; fi
+
+audit: ## Looks for advisories about the dependencies (needs cargo-deny and GitHub)
+	cargo deny check advisories
+
+fmt: ## Formats the code
+	cargo fmt --all
+
+data: ## Fetches MovieLens-100K into data/ml-100k and the titles of the shipped model
+	@scripts/system.sh
+	@python3 scripts/data.py
+
+train: build data ## Trains the next version of $(MODEL) on MovieLens-100K
+	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(ARGS)

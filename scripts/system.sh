@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Checks the tools that building needs. What is missing is installed where this is root on Debian or Ubuntu, and
+# named elsewhere.
+set -euo pipefail
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need python3 python3
+need c++ g++
+# A LibTorch of the user's own needs no download.
+if [[ -z ${LIBTORCH+set} && -z ${LIBTORCH_USE_PYTORCH+set} ]]; then
+    python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+fi
+
+if ((${#missing[@]})); then
+    if ((EUID == 0)) && command -v apt-get >/dev/null; then
+        echo "installing ${missing[*]}" >&2
+        apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
+    else
+        echo "missing: ${missing[*]} (these are Debian's names of the packages): install them and run this again" >&2
+        exit 1
+    fi
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "missing: cargo, with Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later: see https://rustup.rs" >&2
+    exit 1
+fi

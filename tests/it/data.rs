@@ -1,0 +1,279 @@
+//! Interaction files of every form, good and bad, through `Dataset::read`.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use canet::data::{Case, DataError, Dataset, ReadOptions, Split};
+use canet::domain::{Catalogue, Item};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+const STRICT: ReadOptions = ReadOptions { skip_bad_lines: false };
+const LENIENT: ReadOptions = ReadOptions { skip_bad_lines: true };
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+fn read(name: &str, bytes: impl AsRef<[u8]>) -> Result<Dataset, DataError> {
+    Dataset::read(&Folder::new().write(name, bytes), &STRICT)
+}
+
+/// The sequences in external ids, by the users' names.
+fn readable(dataset: &Dataset) -> Vec<(String, Vec<String>)> {
+    let ids = |sequence: &Vec<Item>| sequence.iter().map(|item| dataset.ids[item.column() - 1].to_string()).collect();
+    dataset.users.iter().map(ToString::to_string).zip(dataset.sequences.iter().map(ids)).collect()
+}
+
+fn expected(users: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+    let strings = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
+    users.iter().map(|(user, items)| ((*user).to_owned(), strings(items))).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn items(ids: &[u32]) -> Vec<Item> {
+    ids.iter().map(|id| Item::new(*id).unwrap()).collect()
+}
+
+#[test]
+fn recbole_columns_are_found_by_name_and_rows_are_sorted_by_time() {
+    let text = "rating:float\ttimestamp:float\titem_id:token\tuser_id:token\n\
+                3\t30\tc\tu1\n5\t10\ta\tu1\n1\t5\tb\tu2\n4\t20.5\tb\tu1\n2\t20.5\ta\tu1\n";
+    let dataset = read("tiny.inter", text).unwrap();
+    assert_eq!(readable(&dataset), expected(&[("u1", &["a", "b", "a", "c"]), ("u2", &["b"])]));
+    assert_eq!((dataset.name.as_str(), dataset.interactions), ("tiny", 5));
+    // The header alone tells the form too.
+    assert_eq!(readable(&read("tiny.data", text).unwrap()), readable(&dataset));
+}
+
+#[test]
+fn recbole_without_timestamps_keeps_the_order_of_the_file() {
+    let dataset = read("tiny.inter", "user_id:token\titem_id:token\nu\tb\nu\t\"a\nu\tc d\n").unwrap();
+    assert_eq!(readable(&dataset), expected(&[("u", &["b", "\"a", "c d"])]));
+}
+
+#[test]
+fn titles_come_from_the_item_file_beside() {
+    let folder = Folder::new();
+    folder.write("tiny.inter", "user_id:token\titem_id:token\nu\t1\n");
+    let header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n";
+    folder.write("tiny.item", format!("{header}1\tToy Story\t1995\tComedy\n2\tUntimed\t\t\n3\t\t1990\t\n"));
+    let dataset = Dataset::read(folder.path(), &STRICT).unwrap();
+    assert_eq!(dataset.titles, [("1".into(), "Toy Story (1995)".into()), ("2".into(), "Untimed".into())]);
+    folder.write("tiny.item", format!("{header}1\tToy Story\n"));
+    let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
+    assert!(message.contains("tiny.item: line 2: 2 columns, the header has 4"), "{message}");
+    assert_eq!(Dataset::read(folder.path(), &LENIENT).unwrap().skipped.count, 1);
+}
+
+#[test]
+fn csv_may_be_quoted_and_has_further_columns() {
+    let text = "\"item\",note,user,timestamp\n\"x, \"\"the\"\" first\",a,u,2\ny,\"b\nc\",u,1\n";
+    let dataset = read("tiny.csv", text).unwrap();
+    assert_eq!(readable(&dataset), expected(&[("u", &["y", "x, \"the\" first"])]));
+    assert_eq!(readable(&read("tiny.txt", text).unwrap()), readable(&dataset));
+    let untimed = read("tiny.csv", "user,item\nu,y\nu,x\n").unwrap();
+    assert_eq!(readable(&untimed), expected(&[("u", &["y", "x"])]));
+}
+
+#[test]
+fn pairs_are_read_in_the_order_of_the_file() {
+    let dataset = read("pairs.txt", "1 7\n1 9\n2\t7\n1 7\n").unwrap();
+    assert_eq!(readable(&dataset), expected(&[("1", &["7", "9", "7"]), ("2", &["7"])]));
+    assert_eq!(readable(&read("pairs.txt", "1 7\n2 9\n").unwrap()), expected(&[("1", &["7"]), ("2", &["9"])]));
+}
+
+#[test]
+fn sequences_may_begin_with_users_of_one_item() {
+    let dataset = read("sequences.txt", "1 7\n2 9\n3 7 8 9\n4 1\n").unwrap();
+    assert_eq!(readable(&dataset), expected(&[("1", &["7"]), ("2", &["9"]), ("3", &["7", "8", "9"]), ("4", &["1"])]));
+}
+
+#[test]
+fn the_kind_of_lines_may_show_after_the_sampled_start_of_the_file() {
+    let start: String = (1..20_000).map(|user| format!("{user} 5\n")).collect();
+    assert!(start.len() > 2 * 64 * 1024);
+    assert_eq!(read("long.txt", format!("{start}20000 1 2 3\n")).unwrap().interactions, 20_002);
+    assert_eq!(read("long.txt", format!("{start}7 1\n7 2\n")).unwrap().interactions, 20_001);
+    let message = read("long.txt", format!("{start}7 1\n20000 1 2 3\n")).unwrap_err().to_string();
+    assert!(message.contains("line 20001: 3 items, but line 20000 repeats a user"), "{message}");
+    let message = read("long.txt", format!("{start}20000 1 2 3\n7 1\n")).unwrap_err().to_string();
+    assert!(message.contains("line 20001: user \"7\" stands in an earlier line too, but line 20000 has"), "{message}");
+}
+
+#[test]
+fn one_broken_line_does_not_change_the_kind_of_a_file() {
+    let folder = Folder::new();
+    let pairs = folder.write("pairs.txt", "1 7 8\n1 7\n1 8\n2 7\n2 9\n");
+    let dataset = Dataset::read(&pairs, &LENIENT).unwrap();
+    assert_eq!(readable(&dataset), expected(&[("1", &["7", "8"]), ("2", &["7", "9"])]));
+    let sequences = folder.write("sequences.txt", "1 7\n1 8\n2 7 9\n3 7 9\n4 8 7\n");
+    let dataset = Dataset::read(&sequences, &LENIENT).unwrap();
+    assert_eq!(dataset.skipped.count, 1);
+    assert_eq!(dataset.skipped.first[0].line, 2);
+}
+
+#[test]
+fn gzip_marks_and_line_ends_change_nothing() {
+    let plain = "user_id:token\titem_id:token\ttimestamp:float\nu\ta\t2\nu\tb\t1\n";
+    let dos = format!("\u{feff}{}\r\n", plain.replace('\n', "\r\n"));
+    let packed = gzip(dos.as_bytes());
+    let datasets = [
+        read("tiny.inter", plain).unwrap(),
+        read("tiny.inter", &dos).unwrap(),
+        read("tiny.inter.gz", &packed).unwrap(),
+        // Packing is told by the bytes, not by the name.
+        read("tiny.inter", &packed).unwrap(),
+    ];
+    for dataset in &datasets {
+        assert_eq!(readable(dataset), expected(&[("u", &["b", "a"])]));
+        assert_eq!(dataset.name, "tiny");
+    }
+    for (dataset, bytes) in datasets.iter().zip([plain.as_bytes(), dos.as_bytes(), &packed, &packed]) {
+        assert_eq!(dataset.sha256, format!("{:x}", Sha256::digest(bytes)));
+    }
+    let lines = read("tiny.txt", "\u{feff}1 5\r\n1 6\r\n\r\n").unwrap();
+    assert_eq!(readable(&lines), expected(&[("1", &["5", "6"])]));
+}
+
+#[test]
+fn concatenated_gzip_members_are_one_file() {
+    let packed = [gzip(b"1 5\n"), gzip(b"1 6\n")].concat();
+    assert_eq!(readable(&read("tiny.txt.gz", packed).unwrap()), expected(&[("1", &["5", "6"])]));
+}
+
+#[test]
+fn items_are_in_numeric_order_or_else_in_that_of_appearance() {
+    let ids = |text: &str| read("tiny.txt", text).unwrap().ids.join(" ");
+    assert_eq!(ids("1 10 9 100 9\n"), "9 10 100");
+    assert_eq!(ids("1 10 x 9\n"), "10 x 9");
+    // "09" and "9" are different ids, so numbers cannot order them.
+    assert_eq!(ids("1 10 9 09\n"), "10 9 09");
+    let dataset = read("tiny.txt", "1 10 9 100 9\n").unwrap();
+    assert_eq!(dataset.sequences, [items(&[2, 1, 3, 1])]);
+}
+
+#[test]
+fn the_items_of_a_checkpoint_are_used_and_others_dropped() {
+    let folder = Folder::new();
+    let path = folder.write("tiny.txt", "1 c x a\n2 x\n3 b b\n");
+    let catalogue = Catalogue::new(["a", "b", "c"].map(Into::into).to_vec(), vec![0; 3]).unwrap();
+    let dataset = Dataset::read_known(&path, &catalogue, &STRICT).unwrap();
+    assert_eq!(readable(&dataset), expected(&[("1", &["c", "a"]), ("3", &["b", "b"])]));
+    assert_eq!(dataset.sequences[0], items(&[3, 1]));
+    assert_eq!((dataset.interactions, dataset.unknown), (4, 2));
+    let strangers = folder.write("strangers.txt", "1 x y\n");
+    let error = Dataset::read_known(&strangers, &catalogue, &STRICT).unwrap_err();
+    assert!(error.to_string().contains("not one of its 2 interactions"), "{error}");
+}
+
+#[test]
+fn a_bad_line_is_reported_with_its_number_and_stops_the_run() {
+    let table = "user_id:token\titem_id:token\ttimestamp:float\n";
+    let cases: [(&str, Vec<u8>, &str); 11] = [
+        ("a.inter", format!("{table}u\ta\t1\nu\tb\n").into(), "line 3: 2 columns, the header has 3"),
+        ("a.inter", format!("{table}\nu\ta\tx1\n").into(), "line 3: timestamp \"x1\" is not a number"),
+        ("a.inter", format!("{table}u\ta\tNaN\n").into(), "line 2: timestamp \"NaN\" is not a number"),
+        ("a.inter", format!("{table}u\t\t1\n").into(), "line 2: `item_id` is empty"),
+        ("a.inter", [table.as_bytes(), b"u\ta\t1\r\n\xff\ta\t1\r\n"].concat(), "line 3: not UTF-8 text"),
+        ("a.csv", b"user,item\nu,a\n,b\n".to_vec(), "line 3: `user` is empty"),
+        ("a.csv", b"user,item\nu,\"a\nb\"\n".to_vec(), "line 2: `item` holds a tab or a line break"),
+        ("a.csv", b"user,item,x\nu,a,\"1\r\n2\"\r\nv,,b\r\n".to_vec(), "line 4: `item` is empty"),
+        ("a.csv", b"user,item\nu,a\nu,\"b\nu,c\n".to_vec(), "line 3: a quoted field opens here"),
+        ("a.txt", b"1 2\n\n3\n".to_vec(), "line 3: one column \"3\", where a user and at least one item"),
+        ("a.txt", b"1 2\n1 \xff\n".to_vec(), "line 2: not UTF-8 text"),
+    ];
+    for (name, bytes, expected) in cases {
+        let folder = Folder::new();
+        let path = folder.write(name, &bytes);
+        let message = Dataset::read(&path, &STRICT).unwrap_err().to_string();
+        assert!(message.contains(expected) && message.contains(name), "{message:?} lacks {expected:?}");
+        assert!(message.contains("--skip-bad-lines"), "{message}");
+    }
+}
+
+#[test]
+fn bad_lines_are_skipped_and_counted_when_told() {
+    let bad: String = (0..7).map(|_| "u\n").collect();
+    let path = Folder::new();
+    let path = path.write("tiny.txt", format!("u a\n{bad}u b\n"));
+    let dataset = Dataset::read(&path, &LENIENT).unwrap();
+    assert_eq!(readable(&dataset), expected(&[("u", &["a", "b"])]));
+    assert_eq!(dataset.skipped.count, 7);
+    assert_eq!(dataset.skipped.first.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+    assert!(dataset.skipped.to_string().starts_with("7 bad lines skipped: "), "{}", dataset.skipped);
+}
+
+#[test]
+fn unusable_files_are_named_with_the_reason() {
+    let folder = Folder::new();
+    let refusals = [
+        ("empty.txt", "", "the file is empty"),
+        ("blank.inter", "\n\r\n", "the file is empty"),
+        ("header.inter", "user_id:token\titem_id:token\n", "no interactions (0 bad lines skipped)"),
+        ("column.inter", "user_id:token\tmovie:token\nu\ta\n", "no column `item_id`"),
+        ("column.csv", "user,movie\nu,a\n", "has no column `item`, which CSV needs (it has: user, movie)"),
+        ("headless.csv", "1,2,3\n", "has no column `user`"),
+        ("table.tsv", "user_id\titem_id\n1\t2\n", "looks like a header"),
+        ("ratings.dat", "1::1193::5::978300760\n", "line 1: one column"),
+    ];
+    for (name, text, expected) in refusals {
+        let message = Dataset::read(&folder.write(name, text), &STRICT).unwrap_err().to_string();
+        assert!(message.contains(expected) && message.contains(name), "{message:?} lacks {expected:?}");
+    }
+    let missing = Dataset::read(&folder.path().join("absent.txt"), &STRICT).unwrap_err().to_string();
+    assert!(missing.contains("absent.txt: no such file"), "{missing}");
+    let whole = gzip(b"1 2\n1 3\n");
+    let cut = Dataset::read(&folder.write("cut.txt.gz", &whole[..whole.len() - 9]), &STRICT).unwrap_err().to_string();
+    assert!(cut.contains("cut.txt.gz: cannot be read"), "{cut}");
+}
+
+#[test]
+fn a_directory_stands_for_its_one_data_file() {
+    let folder = Folder::new();
+    let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
+    assert!(message.contains("holds no .inter, .csv or .txt file"), "{message}");
+    folder.write("tiny.item", "item_id:token\n");
+    folder.write("tiny.inter.gz", gzip(b"user_id:token\titem_id:token\nu\ta\n"));
+    assert_eq!(Dataset::read(folder.path(), &STRICT).unwrap().name, "tiny");
+    folder.write("other.csv", "user,item\nu,a\n");
+    let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
+    assert!(message.contains("several data files (other.csv, tiny.inter.gz)"), "{message}");
+}
+
+#[test]
+fn the_last_item_tests_the_one_before_validates_and_short_users_only_train() {
+    let dataset = read("tiny.txt", "a 1 2 3 4 5\nb 3\nc 5 4\nd 1 1 2\n").unwrap();
+    let parts = |split| -> Vec<(usize, Vec<u32>, u32)> {
+        let ids = |history: &[Item]| history.iter().map(|item| item.id()).collect();
+        let case = |case: Case<'_>| (case.user, ids(case.history), case.target.id());
+        dataset.cases(split).into_iter().map(case).collect()
+    };
+    assert_eq!(parts(Split::Test), [(0, vec![1, 2, 3, 4], 5), (3, vec![1, 1], 2)]);
+    assert_eq!(parts(Split::Validation), [(0, vec![1, 2, 3], 4), (3, vec![1], 1)]);
+    assert_eq!(parts(Split::Train), [(0, vec![1, 2], 3), (2, vec![5], 4)]);
+    assert_eq!(dataset.training_sequences(), [items(&[1, 2, 3]), items(&[3]), items(&[5, 4]), items(&[1])]);
+    assert_eq!(dataset.popularity(), [2, 1, 2, 1, 1]);
+}
