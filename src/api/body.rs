@@ -56,9 +56,10 @@ fn is_json(headers: &HeaderMap) -> bool {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-    essence.as_deref().and_then(|essence| essence.strip_prefix("application/")).is_some_and(|subtype| {
-        subtype == "json" || subtype.ends_with("+json")
-    })
+    essence
+        .as_deref()
+        .and_then(|essence| essence.strip_prefix("application/"))
+        .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
 /// Parses a body that must be an object.
@@ -103,7 +104,10 @@ fn reject(path: String, error: &serde_json::Error) -> Problem {
         Category::Data => {
             // A fault of the whole document has the path `.`, a missing field the path of what it is missing in.
             let field = missing_field(error).unwrap_or(path);
-            Problem { field: (field != ".").then(|| field.into()), ..Problem::new(Code::InvalidRequest, error.to_string()) }
+            Problem {
+                field: (field != ".").then(|| field.into()),
+                ..Problem::new(Code::InvalidRequest, error.to_string())
+            }
         }
         Category::Syntax | Category::Eof | Category::Io => {
             Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}"))

@@ -6,7 +6,8 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::Problem;
-use crate::model::{DataRecord, FlopsRecord, MetricsRecord, ModelConfig};
+use crate::model::ModelConfig;
+use crate::model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord};
 use crate::serving::Recommender;
 
 /// The checkpoint that serves.

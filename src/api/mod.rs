@@ -20,14 +20,26 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::serving::Recommender;
+use crate::telemetry::Metrics;
 
 /// The label of HTTP in metrics.
-pub const TRANSPORT: &str = "http";
+const TRANSPORT: &str = "http";
+
+/// The metrics of a server, with a series for every status that HTTP may answer here.
+///
+/// # Errors
+/// [`prometheus::Error`] where a family cannot be registered.
+pub fn metrics() -> Result<Metrics, prometheus::Error> {
+    let problems = Code::ALL.map(|code| code.row().0);
+    let statuses = [StatusCode::OK].into_iter().chain(problems);
+    Metrics::new(TRANSPORT, statuses.map(|status| status.as_str().to_owned()))
+}
 
 /// Every HTTP endpoint over one recommender.
 pub fn router(recommender: Arc<Recommender>) -> Router {

@@ -160,7 +160,6 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 }
 
 /// Answers a request whose handler panicked. The panic itself is on standard error.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands the payload over")]
 pub(super) fn panicked(_payload: Box<dyn Any + Send>) -> Response {
     tracing::error!("a request handler panicked");
     Problem::new(Code::Internal, "the server failed on this request").into_response()

@@ -91,7 +91,8 @@ fn parse_route(name: &str, space: &RouteSpace) -> Result<Option<Route>, Problem>
         "smallest" => Ok(Some(space.smallest())),
         _ => space.parse(name).map(Some).ok_or_else(|| {
             let example = space.name(space.smallest());
-            let detail = format!("there is no route {name:?}: use auto, full, smallest or a name of /routes, as {example}");
+            let detail =
+                format!("there is no route {name:?}: use auto, full, smallest or a name of /routes, as {example}");
             Problem::invalid("route", detail)
         }),
     }

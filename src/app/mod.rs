@@ -1,6 +1,8 @@
 //! Composition: the command line, the environment, signals and exit codes.
 
 mod exit;
+mod serve;
+mod signals;
 
 pub use exit::Failure;
 
@@ -17,7 +19,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::ServeArgs),
+}
 
 /// Parses the command line, runs the command, and turns its outcome into the process's exit code.
 pub fn main() -> ExitCode {
@@ -25,7 +29,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    let outcome: Result<(), Failure> = match cli.command {};
+    let outcome: Result<(), Failure> = match cli.command {
+        Command::Serve(args) => serve::run(args),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => exit::report(&failure),

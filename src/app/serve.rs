@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use super::Failure;
 use super::signals::Signals;
-use crate::api::{self, Code};
-use crate::model::ModelDirectory;
+use crate::api;
+use crate::model::checkpoint::ModelDirectory;
 use crate::model::libtorch::{Device, DeviceError, set_threads};
 use crate::serving::{Generation, Limits, LoadError, Loader, Recommender};
-use crate::telemetry::{LogFormat, Metrics, install_logs};
+use crate::telemetry::{LogFormat, install_logs};
 
 /// Serves a model over HTTP.
 #[derive(Debug, clap::Args)]
@@ -83,10 +83,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let cores = thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
     // The executor computes while the runtime parses and answers: they share the cores.
     set_threads(args.threads.unwrap_or(cores.saturating_sub(1)));
-    let codes = Code::ALL.map(|code| code.row().0);
-    let statuses = [axum::http::StatusCode::OK].into_iter().chain(codes);
-    let metrics = Metrics::new(api::TRANSPORT, statuses.map(|status| status.as_u16().to_string()))
-        .map_err(Failure::unavailable)?;
+    let metrics = api::metrics().map_err(Failure::unavailable)?;
     let loader = Loader {
         directory,
         device,

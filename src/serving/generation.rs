@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 
 use crate::domain::{Catalogue, ModelShape, RouteSpace};
-use crate::model::{Checkpoint, Forward, Manifest};
+use crate::model::Forward;
+use crate::model::checkpoint::{Checkpoint, Manifest};
 use crate::telemetry::{Metrics, Series};
 
 /// One checkpoint that serves: everything that an answer is made from.

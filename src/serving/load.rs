@@ -3,10 +3,9 @@ use std::time::Instant;
 
 use super::Generation;
 use crate::domain::{History, Item};
+use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
 use crate::model::libtorch::{self, Device, LibTorch};
-use crate::model::{
-    Checkpoint, CheckpointError, Forward, ForwardError, ModelDirectory, ProbeError, Tolerance,
-};
+use crate::model::{Forward, ForwardError};
 use crate::telemetry::Metrics;
 
 /// Makes generations from the checkpoints of one model.
@@ -80,7 +79,8 @@ impl Loader {
 
     /// Runs every route once, and the largest batch of the full one, so that no request pays for a first time.
     fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward) -> Result<(), ForwardError> {
-        let newest: Vec<Item> = checkpoint.catalogue.by_popularity().iter().copied().cycle().take(checkpoint.config.max_len).collect();
+        let newest: Vec<Item> =
+            checkpoint.catalogue.by_popularity().iter().copied().cycle().take(checkpoint.config.max_len).collect();
         // A catalogue is never empty and `max_len` is at least 1.
         let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(()) };
         let largest = vec![&longest; self.max_batch];

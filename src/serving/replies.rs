@@ -1,7 +1,7 @@
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::row::{Answer, Reply};
 use super::Refusal;
+use super::row::{Answer, Reply};
 
 /// A row's reply and what to say there.
 pub(super) type Outcome = (Reply, Result<Answer, Refusal>);

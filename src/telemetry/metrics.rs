@@ -17,6 +17,7 @@ families! {
     ///
     /// Cardinality: a route has 64 series (three histograms, counters by reason), a lane 31, everything else
     /// together is under 120; the default space of 36 routes makes about 3,500.
+    #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport and status. Probes and scrapes (/healthz, /readyz, /metrics) are left out.
         requests_total: IntCounterVec, labels ["transport", "code"];
@@ -111,12 +112,12 @@ impl Metrics {
     ///
     /// # Errors
     /// [`prometheus::Error`] where a family is malformed or `process_*` cannot be registered.
-    pub fn new<'a>(transport: &str, codes: impl IntoIterator<Item = &'a str>) -> Result<Metrics, prometheus::Error> {
+    pub fn new(transport: &str, codes: impl IntoIterator<Item = String>) -> Result<Metrics, prometheus::Error> {
         let metrics = Metrics::register()?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.registry.register(Box::new(process))?;
         for code in codes {
-            metrics.requests_total.with_label_values(&[transport, code]);
+            metrics.requests_total.with_label_values(&[transport, &code]);
         }
         metrics.request_duration_seconds.with_label_values(&[transport]);
         Stage::ALL.iter().for_each(|stage| drop(metrics.stage_duration_seconds.with_label_values(&[stage.label()])));

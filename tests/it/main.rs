@@ -1,5 +1,5 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
 
 mod checkpoint;
-mod support;
 mod data;
+mod support;
