@@ -3,6 +3,8 @@
 mod device;
 mod eval;
 mod exit;
+mod serve;
+mod signals;
 
 pub use exit::Failure;
 
@@ -21,6 +23,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Eval(eval::EvalArgs),
+    Serve(serve::ServeArgs),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into the process's exit code.
@@ -31,6 +34,7 @@ pub fn main() -> ExitCode {
     };
     let outcome: Result<(), Failure> = match cli.command {
         Command::Eval(args) => eval::run(args),
+        Command::Serve(args) => serve::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

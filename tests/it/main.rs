@@ -2,12 +2,11 @@
 
 mod checkpoint;
 mod data;
+mod eval_command;
+mod evaluation;
 mod flops;
+mod import;
+mod oracle;
 mod setup;
 mod support;
 mod tidy;
-mod eval_command;
-mod evaluation;
-mod import;
-mod oracle;
-mod support;
