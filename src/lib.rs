@@ -20,3 +20,4 @@ pub mod evaluation;
 pub mod model;
 pub mod serving;
 pub mod telemetry;
+pub mod training;

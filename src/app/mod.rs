@@ -5,6 +5,7 @@ mod eval;
 mod exit;
 mod serve;
 mod signals;
+mod train;
 
 pub use exit::Failure;
 
@@ -24,6 +25,7 @@ struct Cli {
 enum Command {
     Eval(eval::EvalArgs),
     Serve(serve::ServeArgs),
+    Train(train::TrainArgs),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into the process's exit code.
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
     let outcome: Result<(), Failure> = match cli.command {
         Command::Eval(args) => eval::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Train(args) => train::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
