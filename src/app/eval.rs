@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use super::device::DeviceArgs;
+use super::exit::say;
 use crate::data::{Dataset, ReadOptions, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
@@ -154,16 +155,16 @@ fn read(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
     let options = ReadOptions { skip_bad_lines: args.skip_bad_lines };
     let dataset = Dataset::read_known(&args.data, &checkpoint.catalogue, &options).map_err(Failure::data)?;
     if dataset.skipped.count > 0 {
-        eprintln!("canet: {}", dataset.skipped);
+        say(format_args!("{}", dataset.skipped));
     }
     if dataset.unknown > 0 {
-        eprintln!("canet: interactions dropped because the model does not know their items: {}", dataset.unknown);
+        say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
     }
     if dataset.sha256 != checkpoint.manifest.data.sha256 {
-        eprintln!("canet: the model was made from other data ({})", checkpoint.manifest.data.name);
+        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
     }
     if checkpoint.manifest.calibration.is_none() {
-        eprintln!("canet: the checkpoint has no calibration, so --flops-budget changes nothing");
+        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
     }
     Ok(dataset)
 }

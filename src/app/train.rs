@@ -1,3 +1,4 @@
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -155,8 +156,8 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
             Err(Failure::Interrupted("stopped; the state is saved, and the same command goes on from here".to_owned()))
         }
         Outcome::Finished(checkpoint) => {
-            println!("{}", args.out.join(checkpoint.version.to_string()).display());
-            Ok(())
+            let version = args.out.join(checkpoint.version.to_string());
+            writeln!(stdout(), "{}", version.display()).map_err(Failure::unavailable)
         }
     }
 }

@@ -10,4 +10,5 @@ mod oracle;
 mod setup;
 mod support;
 mod tidy;
+mod train_command;
 mod training;
