@@ -10,3 +10,4 @@ mod oracle;
 mod setup;
 mod support;
 mod tidy;
+mod training;
