@@ -4,6 +4,7 @@ mod table;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -49,10 +50,10 @@ pub(super) struct EvalArgs {
     #[arg(long, env = "CANET_SEED", default_value_t = 0)]
     seed: u64,
     /// Leave out lines that cannot be read, and say how many.
-    #[arg(long, env = "CANET_SKIP_BAD_LINES")]
+    #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
     /// Print one JSON document instead of tables.
-    #[arg(long, env = "CANET_JSON")]
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 
@@ -120,7 +121,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let pairs = pairs(&args, &runs)?;
     let comparisons = compare(&pairs, Metric::Ndcg(10), args.seed);
     let report = Report { split: split_name, space, runs, comparisons };
-    let text = if args.json { json::document(&report) } else { table::tables(&report) };
+    let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
 }
 
