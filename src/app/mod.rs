@@ -3,6 +3,9 @@
 mod device;
 mod eval;
 mod exit;
+mod serve;
+mod signals;
+mod train;
 
 pub use exit::Failure;
 
@@ -21,6 +24,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Eval(eval::EvalArgs),
+    Serve(serve::ServeArgs),
+    Train(train::TrainArgs),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into the process's exit code.
@@ -31,6 +36,8 @@ pub fn main() -> ExitCode {
     };
     let outcome: Result<(), Failure> = match cli.command {
         Command::Eval(args) => eval::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Train(args) => train::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
