@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use super::device::DeviceArgs;
+use super::numbers::share;
 use crate::data::{Dataset, ReadOptions, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
@@ -61,11 +62,6 @@ pub(super) struct EvalArgs {
 enum SplitArg {
     Validation,
     Test,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
-    share.ok_or_else(|| "a share is a number above 0, at most 1".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
