@@ -11,3 +11,4 @@ mod oracle;
 mod setup;
 mod support;
 mod tidy;
+mod training;
