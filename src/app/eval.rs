@@ -4,12 +4,14 @@ mod table;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use super::device::DeviceArgs;
 use super::exit::say;
+use super::numbers::share;
 use crate::data::{Dataset, ReadOptions, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
@@ -50,10 +52,10 @@ pub(super) struct EvalArgs {
     #[arg(long, env = "CANET_SEED", default_value_t = 0)]
     seed: u64,
     /// Leave out lines that cannot be read, and say how many.
-    #[arg(long, env = "CANET_SKIP_BAD_LINES")]
+    #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
     /// Print one JSON document instead of tables.
-    #[arg(long, env = "CANET_JSON")]
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 
@@ -61,11 +63,6 @@ pub(super) struct EvalArgs {
 enum SplitArg {
     Validation,
     Test,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
-    share.ok_or_else(|| "a share is a number above 0, at most 1".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -121,7 +118,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let pairs = pairs(&args, &runs)?;
     let comparisons = compare(&pairs, Metric::Ndcg(10), args.seed);
     let report = Report { split: split_name, space, runs, comparisons };
-    let text = if args.json { json::document(&report) } else { table::tables(&report) };
+    let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
 }
 

@@ -3,6 +3,7 @@
 mod device;
 mod eval;
 mod exit;
+mod numbers;
 mod serve;
 mod signals;
 mod train;

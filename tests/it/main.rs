@@ -6,6 +6,7 @@ mod eval_command;
 mod evaluation;
 mod flops;
 mod import;
+mod metrics;
 mod oracle;
 mod setup;
 mod support;
