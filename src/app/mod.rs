@@ -1,6 +1,8 @@
 //! Composition: the command line, the environment, signals and exit codes.
 
 mod exit;
+mod import;
+mod inspect;
 
 pub use exit::Failure;
 
@@ -17,7 +19,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Import(import::ImportArgs),
+    Inspect(inspect::InspectArgs),
+}
 
 /// Parses the command line, runs the command, and turns its outcome into the process's exit code.
 pub fn main() -> ExitCode {
@@ -25,7 +30,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    let outcome: Result<(), Failure> = match cli.command {};
+    let outcome: Result<(), Failure> = match cli.command {
+        Command::Import(args) => import::run(args),
+        Command::Inspect(args) => inspect::run(args),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => exit::report(&failure),
