@@ -4,4 +4,5 @@ mod checkpoint;
 mod data;
 mod import;
 mod oracle;
+mod state_dict;
 mod support;
