@@ -12,7 +12,12 @@
 //!
 //! `src/ARCHITECTURE.md` tells the life of a request, of a training step and of a checkpoint.
 
+pub mod api;
 pub mod app;
 pub mod data;
 pub mod domain;
+pub mod evaluation;
 pub mod model;
+pub mod serving;
+pub mod telemetry;
+pub mod training;

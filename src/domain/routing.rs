@@ -25,3 +25,25 @@ pub fn choose_route(space: &RouteSpace, logits: &[f32], bias: &[f32]) -> Choice 
     let total: f32 = biased().map(|(_, logit)| (logit - highest).exp()).sum();
     Choice { route, confidence: 1.0 / total }
 }
+
+/// Why a request ran the route it ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The router chose it.
+    Router,
+    /// The request named it.
+    Override,
+    /// There was no known item to read: ranked by popularity, no route ran.
+    ColdStart,
+}
+
+impl Reason {
+    /// The name that answers and metrics carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Router => "router",
+            Reason::Override => "override",
+            Reason::ColdStart => "cold_start",
+        }
+    }
+}

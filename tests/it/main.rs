@@ -2,7 +2,13 @@
 
 mod checkpoint;
 mod data;
+mod eval_command;
+mod evaluation;
+mod flops;
 mod import;
 mod oracle;
+mod setup;
 mod state_dict;
 mod support;
+mod tidy;
+mod training;

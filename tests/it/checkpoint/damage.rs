@@ -233,7 +233,9 @@ fn calibrations_that_make_no_sense() {
         (
             "short",
             |d| {
-                edit_manifest(d, |m| m["calibration"] = json!({"points": [{"budget": 0.3, "bias": [0], "spent": 0.3}]}))
+                edit_manifest(d, |m| {
+                    m["calibration"] = json!({"points": [{"budget": 0.3, "bias": [0], "spent": 0.3}]});
+                });
             },
             &["`calibration.points[0].bias` has 1 values for 24 routes"],
         ),
@@ -290,7 +292,7 @@ fn catalogues_that_make_no_sense() {
             |d| {
                 edit_sealed(d, ITEMS, |b| {
                     b.drain(..5);
-                })
+                });
             },
             &[ITEMS, "item id \"\" is empty"],
         ),

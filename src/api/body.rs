@@ -1,0 +1,123 @@
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::error::Category;
+
+use super::{Code, Problem};
+
+/// Largest body that is read.
+pub(super) const LIMIT: usize = 1 << 20;
+
+/// A larger body is still received up to here before it is refused: a client that is cut off while it sends often
+/// sees a broken connection instead of the answer.
+const DISCARD_LIMIT: usize = 16 << 20;
+
+/// The bytes of a JSON request.
+///
+/// # Errors
+/// 415 where the content type is not JSON, 413 over [`LIMIT`], 400 where the body breaks off.
+pub(super) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
+    if !is_json(request.headers()) {
+        let detail = "the content type must be application/json";
+        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
+    // Who asks before sending a large body is answered at once.
+    let asks_first = request.headers().contains_key(header::EXPECT);
+    read(request.into_body(), asks_first).await
+}
+
+async fn read(mut body: Body, asks_first: bool) -> Result<Vec<u8>, Problem> {
+    let too_large = || Problem::new(Code::TooLarge, format!("the body is larger than {LIMIT} bytes"));
+    if asks_first && body.size_hint().lower() > LIMIT as u64 {
+        return Err(too_large());
+    }
+    let (mut bytes, mut received) = (Vec::new(), 0_usize);
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|error| Problem::new(Code::InvalidJson, format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        received = received.saturating_add(data.len());
+        if received <= LIMIT {
+            bytes.extend_from_slice(&data);
+        } else if received > DISCARD_LIMIT {
+            break;
+        }
+    }
+    if received > LIMIT { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// `application/json` or `application/*+json`, whatever its parameters.
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    essence
+        .as_deref()
+        .and_then(|essence| essence.strip_prefix("application/"))
+        .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+}
+
+/// Parses a body that must be an object.
+///
+/// # Errors
+/// 400 where it is not JSON, 422 with the field where it is not a `T`.
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+    // Serde would take an array for an object, its elements for the fields in order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error))?;
+        return Err(not_an_object());
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        reject(field, error.inner())
+    })?;
+    json.end().map_err(|error| reject(String::new(), &error))?;
+    Ok(parsed)
+}
+
+/// Reads a part of a body that was parsed before; it must be an object.
+///
+/// # Errors
+/// 422 with the field where it is not a `T`.
+pub(super) fn convert<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
+    if !value.is_object() {
+        return Err(not_an_object());
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = error.path().to_string();
+        reject(field, error.inner())
+    })
+}
+
+fn not_an_object() -> Problem {
+    Problem::new(Code::InvalidRequest, "a request must be a JSON object")
+}
+
+fn reject(path: String, error: &serde_json::Error) -> Problem {
+    match error.classify() {
+        Category::Data => {
+            // A fault of the whole document has the path `.`, a missing field the path of what it is missing in.
+            let field = missing_field(error).unwrap_or(path);
+            Problem {
+                field: (field != ".").then(|| field.into()),
+                ..Problem::new(Code::InvalidRequest, error.to_string())
+            }
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}"))
+        }
+    }
+}
+
+/// The name in serde's ``missing field `history` ``, which its path does not tell.
+fn missing_field(error: &serde_json::Error) -> Option<String> {
+    let message = error.to_string();
+    let (name, _) = message.strip_prefix("missing field `")?.split_once('`')?;
+    Some(name.to_owned())
+}

@@ -1,0 +1,90 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use super::Problem;
+use crate::model::ModelConfig;
+use crate::model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord};
+use crate::serving::Recommender;
+
+/// The checkpoint that serves.
+#[derive(Serialize)]
+struct Model<'a> {
+    name: &'a str,
+    version: u64,
+    digest: &'a str,
+    created: &'a str,
+    config: &'a ModelConfig,
+    data: &'a DataRecord,
+    metrics: &'a MetricsRecord,
+    flops: FlopsRecord,
+}
+
+/// Every route of the checkpoint that serves.
+#[derive(Serialize)]
+struct Routes<'a> {
+    /// History length that the costs are for.
+    length: usize,
+    router_flops: u64,
+    full_flops: u64,
+    routes: Vec<RouteEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct RouteEntry<'a> {
+    name: &'a str,
+    hidden: usize,
+    layers: usize,
+    embedding: usize,
+    /// The slice's cost, without the router.
+    flops: u64,
+    /// What the slice alone saves of the full model's cost.
+    saved: f64,
+}
+
+/// `GET /model`.
+///
+/// # Errors
+/// 503 where no model is ready.
+pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+    let generation = recommender.generation()?;
+    let manifest = &generation.manifest;
+    let answer = Model {
+        name: &generation.name,
+        version: generation.version,
+        digest: &generation.digest,
+        created: &manifest.created,
+        config: &manifest.config,
+        data: &manifest.data,
+        metrics: &manifest.metrics,
+        flops: manifest.flops,
+    };
+    Ok(Json(answer).into_response())
+}
+
+/// `GET /routes`: every name that `route` takes, with its cost for the longest history.
+///
+/// # Errors
+/// 503 where no model is ready.
+pub(super) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+    let generation = recommender.generation()?;
+    let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());
+    let full_flops = shape.full_flops(space, length);
+    let entry = |route| {
+        let (slice, flops) = (space.slice(route), shape.route_flops(space, route, length));
+        RouteEntry {
+            name: space.name(route),
+            hidden: slice.hidden,
+            layers: slice.layers,
+            embedding: slice.embedding,
+            flops,
+            saved: 1.0 - flops as f64 / full_flops as f64,
+        }
+    };
+    let router_flops = shape.router_flops(space.len(), length);
+    let answer = Routes { length, router_flops, full_flops, routes: space.routes().map(entry).collect() };
+    Ok(Json(answer).into_response())
+}

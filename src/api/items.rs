@@ -1,0 +1,79 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::{Code, Problem};
+use crate::domain::{Catalogue, Item};
+use crate::serving::Recommender;
+
+/// Most items found.
+const LIMIT: usize = 20;
+
+#[derive(Serialize)]
+struct Found<'a> {
+    items: Vec<FoundItem<'a>>,
+}
+
+#[derive(Serialize)]
+struct FoundItem<'a> {
+    item: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+}
+
+/// `GET /items?q=`: items by id or title.
+///
+/// # Errors
+/// 422 without `q` or with another parameter, 503 where no model is ready.
+pub(super) async fn search(
+    State(recommender): State<Arc<Recommender>>,
+    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(parameters) =
+        parameters.map_err(|rejection| Problem::new(Code::InvalidRequest, rejection.body_text()))?;
+    let mut q = None;
+    for (name, value) in parameters {
+        if name != "q" {
+            let detail = format!("there is no parameter {name:?}: use `q`");
+            return Err(Problem::invalid(name, detail));
+        }
+        q = Some(value);
+    }
+    let q = q.ok_or_else(|| Problem::invalid("q", "`q` is missing: give a part of a title or of an id"))?;
+    let generation = recommender.generation()?;
+    // A large catalogue takes milliseconds to read through: not on a thread that answers requests.
+    let searched = tokio::task::spawn_blocking(move || {
+        let catalogue = &generation.catalogue;
+        let entry = |item| FoundItem { item: catalogue.id(item), title: catalogue.title(item) };
+        Json(Found { items: find(catalogue, &q).into_iter().map(entry).collect() }).into_response()
+    });
+    searched.await.map_err(|error| {
+        tracing::error!(%error, "a search failed");
+        Problem::new(Code::Internal, "the search failed")
+    })
+}
+
+/// The item of this very id, then ids that begin so, then titles that have it in them in any case, each the most
+/// popular first.
+fn find(catalogue: &Catalogue, q: &str) -> Vec<Item> {
+    let exact = catalogue.item(q);
+    let (mut by_id, mut by_title) = (Vec::new(), Vec::new());
+    let lower = q.to_lowercase();
+    for item in catalogue.by_popularity().iter().copied().filter(|item| Some(*item) != exact) {
+        if catalogue.id(item).starts_with(q) {
+            by_id.push(item);
+        } else if by_title.len() < LIMIT
+            && catalogue.title(item).is_some_and(|title| title.to_lowercase().contains(&lower))
+        {
+            by_title.push(item);
+        }
+        if by_id.len() == LIMIT {
+            break;
+        }
+    }
+    exact.into_iter().chain(by_id).chain(by_title).take(LIMIT).collect()
+}

@@ -1,0 +1,66 @@
+//! HTTP: wire types, validation at the door, and the one table of errors.
+//!
+//! Handlers translate; they decide nothing about batches or devices. Whatever the fault, axum's own rejections
+//! included, a client gets `application/problem+json` from [`problem`](Problem).
+
+mod body;
+mod describe;
+mod items;
+mod observe;
+mod ops;
+mod problem;
+mod recommend;
+mod request_id;
+mod validate;
+mod wire;
+
+pub use problem::{Code, Problem};
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::serving::Recommender;
+use crate::telemetry::Metrics;
+
+/// The label of HTTP in metrics.
+const TRANSPORT: &str = "http";
+
+/// The metrics of a server, with a series for every status that HTTP may answer here.
+///
+/// # Errors
+/// [`prometheus::Error`] where a family cannot be registered.
+pub fn metrics() -> Result<Metrics, prometheus::Error> {
+    let problems = Code::ALL.map(|code| code.row().0);
+    let statuses = [StatusCode::OK].into_iter().chain(problems);
+    Metrics::new(TRANSPORT, statuses.map(|status| status.as_str().to_owned()))
+}
+
+/// Every HTTP endpoint over one recommender.
+pub fn router(recommender: Arc<Recommender>) -> Router {
+    let watched = Router::new()
+        .route("/recommend", post(recommend::one))
+        .route("/recommend/batch", post(recommend::many))
+        .route("/model", get(describe::model))
+        .route("/routes", get(describe::routes))
+        .route("/items", get(items::search))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        // The outermost layer: it sees what is finally answered.
+        .layer(middleware::from_fn_with_state(Arc::clone(&recommender), observe::call));
+    // Probes and scrapes are not counted: a scrape must not change what it reads.
+    Router::new()
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .merge(watched)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(recommender)
+}

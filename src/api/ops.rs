@@ -1,0 +1,29 @@
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use super::{Code, Problem};
+use crate::serving::{Recommender, Unready};
+
+/// `GET /healthz`: 200 while a restart would not help.
+pub(super) async fn healthz(State(recommender): State<Arc<Recommender>>) -> Result<&'static str, Problem> {
+    if recommender.is_alive() { Ok("alive\n") } else { Err(Unready::Dead.into()) }
+}
+
+/// `GET /readyz`: 200 while requests should be sent here.
+pub(super) async fn readyz(State(recommender): State<Arc<Recommender>>) -> Result<&'static str, Problem> {
+    Ok(recommender.ready().map(|()| "ready\n")?)
+}
+
+/// `GET /metrics`: the Prometheus text format.
+pub(super) async fn metrics(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+    match recommender.metrics().render() {
+        Ok(text) => Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text)),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            Err(Problem::new(Code::Internal, "the metrics could not be written"))
+        }
+    }
+}

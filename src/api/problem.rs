@@ -1,0 +1,166 @@
+use std::any::Any;
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::serving::{Refusal, Unready};
+
+/// Every fault that a client can meet: the one table of statuses and stable codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The body is not JSON.
+    InvalidJson,
+    /// There is no such path.
+    NotFound,
+    /// The path has no such method.
+    MethodNotAllowed,
+    /// The body is larger than is read.
+    TooLarge,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// A field is missing, unknown, of another type or out of bounds.
+    InvalidRequest,
+    /// The queue is full.
+    Overloaded,
+    /// A fault of the server.
+    Internal,
+    /// No model is ready.
+    Unavailable,
+    /// The deadline passed.
+    DeadlineExceeded,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 10] = [
+        Code::InvalidJson,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::TooLarge,
+        Code::UnsupportedMediaType,
+        Code::InvalidRequest,
+        Code::Overloaded,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DeadlineExceeded,
+    ];
+
+    /// The status and the stable name of the code.
+    pub fn row(self) -> (StatusCode, &'static str) {
+        match self {
+            Code::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Code::InvalidRequest => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request"),
+            Code::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
+            Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
+        }
+    }
+
+    /// Seconds after which the same request may succeed, where waiting helps.
+    pub fn retry_after(self) -> Option<u64> {
+        matches!(self, Code::Overloaded | Code::Unavailable).then_some(RETRY_AFTER_SECONDS)
+    }
+}
+
+/// The least that the header can say. A full queue empties faster; a model that loads takes a few of these.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// A fault as the client sees it, after RFC 9457.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind of fault.
+    pub code: Code,
+    /// What is wrong with this request and what to do.
+    pub detail: Cow<'static, str>,
+    /// The request's field at fault, as `k` or `history[3]`.
+    pub field: Option<Cow<'static, str>>,
+}
+
+impl Problem {
+    /// A fault that no field alone has.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { code, detail: detail.into(), field: None }
+    }
+
+    /// A field that cannot be accepted.
+    pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { code: Code::InvalidRequest, detail: detail.into(), field: Some(field.into()) }
+    }
+
+    /// The body's JSON.
+    pub(super) fn body(&self) -> ProblemBody<'_> {
+        let (status, code) = self.code.row();
+        ProblemBody {
+            title: status.canonical_reason().unwrap_or(code),
+            status: status.as_u16(),
+            code,
+            detail: &self.detail,
+            field: self.field.as_deref(),
+        }
+    }
+}
+
+/// The members of a problem. `type` is left out: it is `about:blank`, so `title` is the status's own phrase.
+#[derive(Debug, Serialize)]
+pub(super) struct ProblemBody<'a> {
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let code = match refusal {
+            Refusal::Overloaded(_) => Code::Overloaded,
+            Refusal::DeadlineExceeded => Code::DeadlineExceeded,
+            Refusal::Unavailable(_) => Code::Unavailable,
+            Refusal::Internal => Code::Internal,
+        };
+        Problem::new(code, refusal.to_string())
+    }
+}
+
+impl From<Unready> for Problem {
+    fn from(unready: Unready) -> Problem {
+        Refusal::from(unready).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.code.row().0, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.code.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Answers a path that is not there.
+pub(super) async fn not_found(uri: Uri) -> Problem {
+    Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
+}
+
+/// Answers a method that a path does not have; axum adds the `allow` header.
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+/// Answers a request whose handler panicked. The panic itself is on standard error.
+pub(super) fn panicked(_payload: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a request handler panicked");
+    Problem::new(Code::Internal, "the server failed on this request").into_response()
+}

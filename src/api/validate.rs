@@ -1,0 +1,99 @@
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::Problem;
+use super::wire::{HistoryUsed, ItemId, RecommendRequest};
+use crate::domain::{Catalogue, History, Item, Route, RouteSpace};
+use crate::serving::{Due, Generation, Request};
+
+/// Longest that a client may wait.
+const MAX_TIMEOUT_MS: u64 = 60_000;
+
+/// A request that a generation can answer, and what its answer says about the history.
+pub(super) struct Accepted {
+    pub(super) work: Work,
+    pub(super) history: HistoryUsed,
+}
+
+/// How a request is answered.
+pub(super) enum Work {
+    /// By the model.
+    Rank(Request),
+    /// By popularity: there is no known item to read.
+    ColdStart(ColdStart),
+}
+
+/// What a ranking by popularity needs.
+pub(super) struct ColdStart {
+    pub(super) k: usize,
+    pub(super) excluded: HashSet<Item>,
+    pub(super) candidates: Option<HashSet<Item>>,
+}
+
+/// Checks a request against the generation that will answer it: nothing behind this checks again.
+///
+/// # Errors
+/// 422 with the field.
+pub(super) fn accept(wire: RecommendRequest, generation: &Generation, arrived: Instant) -> Result<Accepted, Problem> {
+    let catalogue = &generation.catalogue;
+    let k = match usize::try_from(wire.k) {
+        Ok(k) if (1..=catalogue.len()).contains(&k) => k,
+        _ => return Err(Problem::invalid("k", format!("`k` is {}: it must be from 1 to {}", wire.k, catalogue.len()))),
+    };
+    if !(1..=MAX_TIMEOUT_MS).contains(&wire.timeout_ms) {
+        let detail = format!("`timeout_ms` is {}: it must be from 1 to {MAX_TIMEOUT_MS}", wire.timeout_ms);
+        return Err(Problem::invalid("timeout_ms", detail));
+    }
+    let route = parse_route(&wire.route, &generation.space)?;
+
+    let (mut seen, mut unknown) = (Vec::new(), Vec::new());
+    for id in wire.history {
+        match catalogue.item(&id.0) {
+            Some(item) => seen.push(item),
+            None => unknown.push(id.0),
+        }
+    }
+    let mut excluded = known(&wire.exclude, catalogue).collect::<HashSet<Item>>();
+    if wire.exclude_seen {
+        // Truncated items too: the user has seen them all the same.
+        excluded.extend(&seen);
+    }
+    let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue));
+    Ok(match History::new(&seen, generation.max_len()) {
+        Ok(history) => Accepted {
+            history: HistoryUsed { used: history.len(), unknown },
+            work: Work::Rank(Request {
+                history,
+                k,
+                excluded,
+                candidates: candidates.map(Iterator::collect),
+                route,
+                due: Due { arrived, deadline: arrived + Duration::from_millis(wire.timeout_ms) },
+            }),
+        },
+        Err(_) => Accepted {
+            history: HistoryUsed { used: 0, unknown },
+            work: Work::ColdStart(ColdStart { k, excluded, candidates: candidates.map(Iterator::collect) }),
+        },
+    })
+}
+
+/// The items of the ids that the model knows; others can be neither recommended nor excluded.
+fn known(ids: &[ItemId], catalogue: &Catalogue) -> impl Iterator<Item = Item> {
+    ids.iter().filter_map(|id| catalogue.item(&id.0))
+}
+
+/// `auto` is no override.
+fn parse_route(name: &str, space: &RouteSpace) -> Result<Option<Route>, Problem> {
+    match name {
+        "auto" => Ok(None),
+        "full" => Ok(Some(space.full())),
+        "smallest" => Ok(Some(space.smallest())),
+        _ => space.parse(name).map(Some).ok_or_else(|| {
+            let example = space.name(space.smallest());
+            let detail =
+                format!("there is no route {name:?}: use auto, full, smallest or a name of /routes, as {example}");
+            Problem::invalid("route", detail)
+        }),
+    }
+}

@@ -1,0 +1,27 @@
+use clap::Args;
+
+use super::Failure;
+use crate::model::libtorch::{Device, DeviceError, set_threads};
+
+/// Where a command computes.
+#[derive(Debug, Args)]
+pub(super) struct DeviceArgs {
+    /// auto, cpu, cuda or cuda:N; auto takes the first GPU where there is one.
+    #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
+    device: String,
+    /// CPU threads for one operation [default: every core].
+    #[arg(long, env = "CANET_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+impl DeviceArgs {
+    /// The device, with LibTorch's threads set.
+    pub(super) fn open(&self) -> Result<Device, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(64));
+        set_threads(self.threads.unwrap_or(cores));
+        Device::parse(&self.device).map_err(|error| match error {
+            DeviceError::Unknown(_) => Failure::usage(error),
+            DeviceError::NoLibrary { .. } | DeviceError::NoGpu { .. } => Failure::unavailable(error),
+        })
+    }
+}

@@ -1,0 +1,188 @@
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::Failure;
+use super::signals::Signals;
+use crate::api;
+use crate::model::checkpoint::ModelDirectory;
+use crate::model::libtorch::{Device, DeviceError, set_threads};
+use crate::serving::{Generation, Limits, LoadError, Loader, Recommender};
+use crate::telemetry::{LogFormat, install_logs};
+
+/// Serves a model over HTTP.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Directory of the model, which holds its versions
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
+    model: PathBuf,
+    /// Version to serve instead of the highest
+    #[arg(long, env = "CANET_VERSION", value_name = "N")]
+    version: Option<u64>,
+    /// Address of the HTTP server; port 0 takes a free one, which the log names
+    #[arg(long, env = "CANET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where the model runs: auto, cpu, cuda or cuda:N
+    #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
+    device: String,
+    /// Threads that one operation may use on the CPU [default: the cores but one, at least 1]
+    #[arg(long, env = "CANET_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Most requests that run in one batch
+    #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    max_batch: u16,
+    /// Most requests that wait for the device; more are refused with 429
+    #[arg(long, env = "CANET_QUEUE_LIMIT", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    queue_limit: u32,
+    /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    flops_budget: f64,
+    /// Seconds to serve on after a signal to stop, while /readyz says 503
+    #[arg(long, env = "CANET_DRAIN_DELAY", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    drain_delay: Duration,
+    /// Seconds that open requests have after that
+    #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    drain_timeout: Duration,
+    /// How log lines look
+    #[arg(long, env = "CANET_LOG_FORMAT", default_value = "human")]
+    log_format: LogFormat,
+    /// What is logged: a level, or `target=level` pairs with commas
+    #[arg(long, env = "CANET_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("a share is a number above 0, at most 1".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| seconds.as_secs() <= 3600).ok_or_else(|| "from 0 to 3600 seconds".to_owned())
+}
+
+/// Serves until a signal, then drains.
+///
+/// The order matters: signals are caught before anything takes time; the port is bound before the model loads, so
+/// that one in use fails at once, and probes are answered meanwhile.
+pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
+    install_logs(args.log_format, &args.log).map_err(Failure::usage)?;
+    let mut signals = Signals::install().map_err(Failure::unavailable)?;
+    let device = Device::parse(&args.device).map_err(|error| match error {
+        DeviceError::Unknown(_) => Failure::usage(error),
+        DeviceError::NoLibrary { .. } | DeviceError::NoGpu { .. } => Failure::unavailable(error),
+    })?;
+    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
+    let listener = bind(args.listen)?;
+    let cores = thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+    // The executor computes while the runtime parses and answers: they share the cores.
+    set_threads(args.threads.unwrap_or(cores.saturating_sub(1)));
+    let metrics = api::metrics().map_err(Failure::unavailable)?;
+    let loader = Loader {
+        directory,
+        device,
+        budget: args.flops_budget,
+        max_batch: args.max_batch.into(),
+        metrics: Arc::new(metrics),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(cores).div_ceil(2))
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(Failure::unavailable)?;
+    let outcome = runtime.block_on(serve(&args, listener, loader, &mut signals));
+    // What is left is idle or past its time.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| Failure::Unavailable(format!("cannot listen on {address}: {error}; choose another --listen")))
+}
+
+async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals: &mut Signals) -> Result<(), Failure> {
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::unavailable)?;
+    let address = listener.local_addr().map_err(Failure::unavailable)?;
+    let limits = Limits { max_batch: args.max_batch.into(), queued_rows: args.queue_limit as usize };
+    let (recommender, executor) =
+        Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let router = api::router(Arc::clone(&recommender));
+    let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
+    let server = tokio::spawn(server.into_future());
+    tracing::info!("listening on http://{address}");
+
+    let version = args.version;
+    let (loading, loaded) = start_loading(loader, version)?;
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "stopping before the model was loaded"),
+        outcome = loaded => {
+            recommender.serve(outcome.map_err(Failure::unavailable)?.map_err(refused)?);
+            tracing::info!("ready");
+            let signal = signals.next().await;
+            let delay_ms = args.drain_delay.as_millis();
+            tracing::info!(signal, delay_ms, "draining: not ready any more, still serving");
+            recommender.drain();
+            tokio::time::sleep(args.drain_delay).await;
+        }
+    }
+
+    // No new connection from here; open ones end with the answer that they wait for.
+    drop(stop);
+    let deadline = Instant::now() + args.drain_timeout;
+    if tokio::time::timeout_at(deadline.into(), server).await.is_err() {
+        tracing::warn!("the drain timeout passed while requests were still open");
+        return Ok(());
+    }
+    // The server is gone and this is the last handle: the executor ends when its queue is empty.
+    drop(recommender);
+    join_by(deadline, [executor, loading]).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+type Loaded = oneshot::Receiver<Result<Generation, LoadError>>;
+
+/// Loads the model on a thread of its own, so that the runtime can answer probes.
+fn start_loading(loader: Loader, version: Option<u64>) -> Result<(JoinHandle<()>, Loaded), Failure> {
+    let (done, loaded) = oneshot::channel();
+    let load = move || {
+        // Nobody waits where a signal came first.
+        let _ = done.send(loader.load(version));
+    };
+    let thread = thread::Builder::new().name("loader".to_owned()).spawn(load).map_err(Failure::unavailable)?;
+    Ok((thread, loaded))
+}
+
+/// A checkpoint at fault is bad data; a device that fails on a good one is not to be had.
+fn refused(error: LoadError) -> Failure {
+    match error {
+        LoadError::Checkpoint(_) | LoadError::Probes { .. } => Failure::data(error),
+        LoadError::Weights(_) | LoadError::WarmUp(_) => Failure::unavailable(error),
+    }
+}
+
+/// Waits for threads that are about to end, but not for ever: one that hangs in the device dies with the process.
+async fn join_by(deadline: Instant, threads: [JoinHandle<()>; 2]) {
+    let joined = tokio::task::spawn_blocking(|| {
+        for thread in threads {
+            // A panic was reported where it happened.
+            let _ = thread.join();
+        }
+    });
+    if tokio::time::timeout_at(deadline.into(), joined).await.is_err() {
+        tracing::warn!("the drain timeout passed while the device was still busy");
+    }
+}

@@ -1,0 +1,191 @@
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::generation::GenerationId;
+use super::lanes::{Batch, Lanes};
+use super::replies::Outcome;
+use super::row::{Answer, Reply, Request, Routing, Row, Times};
+use super::{Generation, Refusal};
+use crate::domain::{Flops, History, Route, choose_route};
+use crate::model::{ForwardError, Query};
+use crate::telemetry::Metrics;
+
+/// The loop that owns the device.
+///
+/// It never sleeps on a timer: when the device is free it takes in everything that has arrived, routes it, and runs
+/// one batch of the most urgent lane. Batches form because the device was busy.
+///
+/// Whatever becomes of a row, its client hears of it: a row that is dropped on the way, even by a panic that ends the
+/// loop, closes its reply, which answers as [`Refusal::Internal`].
+pub(super) struct Executor {
+    pub(super) arrivals: Receiver<Row>,
+    pub(super) lanes: Lanes<LaneKey, Routed>,
+    pub(super) max_batch: usize,
+    pub(super) metrics: Arc<Metrics>,
+    /// Outcomes leave for the runtime, a batch at a time: waking the waiting tasks is not the device's business.
+    pub(super) outcomes: UnboundedSender<Vec<Outcome>>,
+}
+
+/// Rows that may share a batch: one route of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LaneKey {
+    generation: GenerationId,
+    route: Route,
+}
+
+/// A row whose route is known.
+pub(super) struct Routed {
+    row: Row,
+    routing: Routing,
+    /// The time of the router's micro-batch that it was in.
+    router: Duration,
+}
+
+impl Executor {
+    /// Runs until every sender of arrivals is gone and every row that was sent is dealt with.
+    pub(super) fn run(mut self) {
+        while let Some(arrived) = self.take_in() {
+            self.route(arrived);
+            if let Some(batch) = self.lanes.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
+                self.execute(batch);
+            }
+        }
+    }
+
+    /// Everything that has arrived; waits for a row only where there is nothing else to do.
+    fn take_in(&self) -> Option<Vec<Row>> {
+        let mut rows = Vec::new();
+        if self.lanes.is_empty() {
+            rows.push(self.arrivals.recv().ok()?);
+        }
+        loop {
+            match self.arrivals.try_recv() {
+                Ok(row) => rows.push(row),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Some(rows),
+            }
+        }
+    }
+
+    /// Puts every row into its lane, those that name no route by the router's choice.
+    fn route(&mut self, arrived: Vec<Row>) {
+        let now = Instant::now();
+        let mut undecided: Vec<Row> = Vec::new();
+        let mut late = Vec::new();
+        for row in arrived {
+            if row.is_gone() {
+                continue;
+            }
+            if row.request.due.deadline <= now {
+                late.push(row);
+            } else if let Some(route) = row.request.route {
+                let routing = Routing::new(&row.generation, &row.request, route, None);
+                self.enqueue(Routed { row, routing, router: Duration::ZERO });
+            } else {
+                undecided.push(row);
+            }
+        }
+        self.drop_late(late.into_iter());
+        let mut rest = undecided.into_iter().peekable();
+        while let Some(first) = rest.next() {
+            // A micro-batch has one generation and is bounded like every batch.
+            let generation = Arc::clone(&first.generation);
+            let mut batch = vec![first];
+            while batch.len() < self.max_batch
+                && let Some(row) = rest.next_if(|row| row.generation.id == generation.id)
+            {
+                batch.push(row);
+            }
+            self.ask_router(&generation, batch);
+        }
+    }
+
+    fn ask_router(&mut self, generation: &Generation, rows: Vec<Row>) {
+        let started = Instant::now();
+        let histories: Vec<&History> = rows.iter().map(|row| &row.request.history).collect();
+        let logits = match generation.forward.router_logits(&histories) {
+            Ok(logits) => logits,
+            Err(error) => return self.fail(&error, generation, None, rows.into_iter().map(|row| row.reply)),
+        };
+        let router = started.elapsed();
+        for (row, logits) in rows.into_iter().zip(logits.iter()) {
+            let choice = choose_route(&generation.space, logits, &generation.bias);
+            let routing = Routing::new(generation, &row.request, choice.route, Some(choice.confidence));
+            self.metrics.router_flops(routing.router_flops);
+            self.enqueue(Routed { row, routing, router });
+        }
+    }
+
+    fn enqueue(&mut self, routed: Routed) {
+        let generation = &routed.row.generation;
+        generation.series.lane(routed.routing.route).entered(1);
+        let lane = LaneKey { generation: generation.id, route: routed.routing.route };
+        self.lanes.push(lane, routed.row.request.due, routed);
+    }
+
+    /// Runs one batch; a failure is that batch's alone.
+    fn execute(&mut self, batch: Batch<LaneKey, Routed>) {
+        let Batch { lane, rows, late, gone } = batch;
+        let Some(any) = rows.iter().chain(&late).chain(&gone).next() else { return };
+        let generation = Arc::clone(&any.row.generation);
+        generation.series.lane(lane.route).left(rows.len() + late.len() + gone.len());
+        self.drop_late(late.into_iter().map(|late| late.row));
+        if rows.is_empty() {
+            return;
+        }
+        self.metrics.batch_release(rows.len() == self.max_batch);
+        generation.series.lane(lane.route).batch(rows.len());
+        self.forward(&generation, lane.route, rows);
+    }
+
+    fn forward(&self, generation: &Generation, route: Route, rows: Vec<Routed>) {
+        let started = Instant::now();
+        let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for Routed { row, routing, router } in rows {
+            let queue = started.saturating_duration_since(row.request.due.arrived).saturating_sub(router);
+            waiting.push((row.reply, routing, Times { queue, router, forward: Duration::ZERO }));
+            requests.push(row.request);
+            drop(row.permit);
+        }
+        let queries: Vec<Query<'_>> = requests.iter().map(Request::query).collect();
+        let ranked = match generation.forward.rank(route, &queries) {
+            Ok(ranked) => ranked,
+            Err(error) => return self.fail(&error, generation, Some(route), waiting.into_iter().map(|row| row.0)),
+        };
+        let forward = started.elapsed();
+        let sum = |flops: fn(&Routing) -> Flops| waiting.iter().map(|(_, routing, _)| flops(routing)).sum();
+        let series = generation.series.route(route);
+        series.ran(forward, sum(|routing| routing.slice_flops), sum(|routing| routing.full_flops));
+        let answers = waiting.into_iter().zip(ranked);
+        self.finish(answers.map(|((reply, routing, times), ranked)| {
+            (reply, Ok(Answer { ranked, routing, times: Times { forward, ..times } }))
+        }));
+    }
+
+    fn drop_late(&self, rows: impl Iterator<Item = Row>) {
+        self.finish(rows.map(|row| (row.reply, Err(Refusal::DeadlineExceeded))));
+    }
+
+    /// Answers a batch that the device failed on; the loop lives on.
+    fn fail(
+        &self,
+        error: &ForwardError,
+        generation: &Generation,
+        route: Option<Route>,
+        replies: impl ExactSizeIterator<Item = Reply>,
+    ) {
+        let stage = route.map_or("router", |route| generation.space.name(route));
+        tracing::error!(%error, stage, rows = replies.len(), version = generation.version, "a batch failed");
+        self.finish(replies.map(|reply| (reply, Err(Refusal::Internal))));
+    }
+
+    fn finish(&self, outcomes: impl Iterator<Item = Outcome>) {
+        let outcomes: Vec<Outcome> = outcomes.collect();
+        if !outcomes.is_empty() {
+            // Where the receiver is gone the runtime is, and with it everyone who waited.
+            let _ = self.outcomes.send(outcomes);
+        }
+    }
+}

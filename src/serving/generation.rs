@@ -1,0 +1,90 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use crate::domain::{Catalogue, ModelShape, RouteSpace};
+use crate::model::Forward;
+use crate::model::checkpoint::{Checkpoint, Manifest};
+use crate::telemetry::{Metrics, Series};
+
+/// One checkpoint that serves: everything that an answer is made from.
+///
+/// A row holds the generation that it was validated against until it is answered, so that its router, its slice and
+/// its catalogue are of one checkpoint whatever is swapped in meanwhile.
+pub struct Generation {
+    /// Tells generations apart, even two of the same version.
+    pub id: GenerationId,
+    /// The model's name.
+    pub name: String,
+    /// The checkpoint's version.
+    pub version: u64,
+    /// The checkpoint's digest.
+    pub digest: String,
+    /// What the checkpoint says of itself.
+    pub manifest: Manifest,
+    /// Ids, titles and popularity.
+    pub catalogue: Catalogue,
+    /// The routes.
+    pub space: RouteSpace,
+    /// What a route costs.
+    pub shape: ModelShape,
+    /// Added to the router's logits, one a route, to spend the budget.
+    pub bias: Vec<f32>,
+    /// The weights on their device.
+    pub forward: Arc<dyn Forward>,
+    /// The metrics of its routes and lanes.
+    pub series: Series,
+}
+
+/// Identity of a generation within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GenerationId(u64);
+
+impl Generation {
+    /// A generation of a checkpoint whose weights `forward` holds; the copy in host memory is dropped here.
+    ///
+    /// `budget` is the share of the full model's FLOPs to spend; without a calibration the router's own argmax counts.
+    pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, budget: f64, metrics: &Metrics) -> Generation {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let Checkpoint { name, version, digest, manifest, config, space, catalogue, .. } = checkpoint;
+        let bias = match &manifest.calibration {
+            Some(calibration) => calibration.bias(budget),
+            None => vec![0.0; space.len()],
+        };
+        Generation {
+            id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            series: Series::new(metrics, &space),
+            shape: config.shape(),
+            name,
+            version,
+            digest,
+            manifest,
+            catalogue,
+            space,
+            bias,
+            forward,
+        }
+    }
+
+    /// Longest history that is read.
+    pub fn max_len(&self) -> usize {
+        self.manifest.config.max_len
+    }
+}
+
+/// The generation that serves now, if any.
+#[derive(Default)]
+pub(super) struct Current(ArcSwapOption<Generation>);
+
+impl Current {
+    /// The generation to pin in a new row.
+    pub(super) fn get(&self) -> Option<Arc<Generation>> {
+        self.0.load_full()
+    }
+
+    /// Swaps a generation in: rows that pinned the old one still run on it.
+    pub(super) fn set(&self, generation: Arc<Generation>) {
+        self.0.store(Some(generation));
+    }
+}

@@ -1,0 +1,23 @@
+//! Executes requests: admission, lanes, the loop that owns the device, and the generation that serves.
+//!
+//! A validated [`Request`] enters by [`Recommender::rank`], takes a place in the queue ([`Admission`]), and is sent to
+//! the executor's thread, which routes it, puts it into a lane ([`Lanes`]), runs it in one batch with others of its
+//! route, and hands the outcome to the runtime. No transport is known here.
+
+mod admission;
+mod executor;
+mod generation;
+mod lanes;
+mod load;
+mod recommender;
+mod refusal;
+mod replies;
+mod row;
+
+pub use admission::{Admission, Permit, QueueFull};
+pub use generation::{Generation, GenerationId};
+pub use lanes::{Batch, Due, Lanes};
+pub use load::{LoadError, Loader};
+pub use recommender::{Limits, Recommender};
+pub use refusal::{Refusal, Unready};
+pub use row::{Answer, Request, Routing, Times};

@@ -1,0 +1,199 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::admission::Admission;
+use super::executor::Executor;
+use super::generation::Current;
+use super::lanes::Lanes;
+use super::row::{Answer, Request, Row};
+use super::{Generation, Refusal, Unready, replies};
+use crate::telemetry::{Metrics, Rejected, Stage};
+
+/// Rows older than this are passed by no newcomer, whatever its deadline: the starvation bound of [`Lanes`].
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Bounds of the executor.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most rows a batch, at least 1.
+    pub max_batch: usize,
+    /// Most rows that wait for the device.
+    pub queued_rows: usize,
+}
+
+/// The door to the executor: every transport asks for its rankings here.
+///
+/// The executor's thread ends when the last `Recommender` of its kind is dropped and every accepted row is answered.
+pub struct Recommender {
+    current: Current,
+    admission: Admission,
+    arrivals: Sender<Row>,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+    dead: Arc<AtomicBool>,
+}
+
+impl Recommender {
+    /// Starts the thread that owns the device, and on the current tokio runtime the task that delivers its answers.
+    ///
+    /// # Errors
+    /// [`io::Error`] where no thread can be started.
+    pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, JoinHandle<()>)> {
+        let (arrivals, arriving) = mpsc::channel();
+        let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
+        let executor = Executor {
+            arrivals: arriving,
+            lanes: Lanes::new(PATIENCE),
+            max_batch: limits.max_batch.max(1),
+            metrics: Arc::clone(&metrics),
+            outcomes,
+        };
+        let dead = Arc::new(AtomicBool::new(false));
+        let death = Death(Arc::clone(&dead));
+        let thread = std::thread::Builder::new().name("executor".to_owned()).spawn(move || {
+            // Declared first, dropped last: whoever sees a closed reply after a panic also sees the death.
+            let _death = death;
+            executor.run();
+        })?;
+        tokio::spawn(replies::deliver(delivering));
+        let recommender = Recommender {
+            current: Current::default(),
+            admission: Admission::new(limits.queued_rows),
+            arrivals,
+            metrics,
+            draining: AtomicBool::new(false),
+            dead,
+        };
+        Ok((Arc::new(recommender), thread))
+    }
+
+    /// Swaps a generation in: new rows are validated against it and run on it.
+    pub fn serve(&self, generation: Generation) {
+        self.metrics.serving(&generation.name, generation.version, &generation.digest);
+        self.current.set(Arc::new(generation));
+    }
+
+    /// The generation to validate `rows` requests against. A refusal is counted.
+    ///
+    /// # Errors
+    /// [`Unready`] where no model is loaded or the executor has died.
+    pub fn pin(&self, rows: usize) -> Result<Arc<Generation>, Unready> {
+        self.generation().inspect_err(|_| self.metrics.rejected(Rejected::Unavailable, rows))
+    }
+
+    /// The generation that serves.
+    ///
+    /// # Errors
+    /// [`Unready`] where no model is loaded or the executor has died.
+    pub fn generation(&self) -> Result<Arc<Generation>, Unready> {
+        if !self.is_alive() {
+            return Err(Unready::Dead);
+        }
+        self.current.get().ok_or(Unready::Loading)
+    }
+
+    /// Whether the executor runs; where it does not, only a restart helps.
+    pub fn is_alive(&self) -> bool {
+        !self.dead.load(Ordering::Acquire)
+    }
+
+    /// Whether new requests should be sent here.
+    ///
+    /// # Errors
+    /// [`Unready`] says why not. While draining, what still comes is answered all the same.
+    pub fn ready(&self) -> Result<(), Unready> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Unready::Draining);
+        }
+        self.generation().map(drop)
+    }
+
+    /// Tells whoever asks for readiness to send requests elsewhere.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Runs one request through the executor.
+    ///
+    /// Answered no later than its deadline, whatever the device does. Dropping the future withdraws the row: it does
+    /// not run unless it runs already.
+    ///
+    /// # Errors
+    /// [`Refusal`], each counted here and nowhere else.
+    pub async fn rank(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
+        let due = request.due;
+        let mut outcome = Counted { metrics: &self.metrics, rejected: Some(Rejected::Cancelled) };
+        let answer = self.submit(Arc::clone(&generation), request).await;
+        outcome.rejected = answer.as_ref().err().and_then(Refusal::rejected);
+        drop(outcome);
+        let answer = answer?;
+        let series = generation.series.route(answer.routing.route);
+        series.answered(answer.routing.reason, due.arrived.elapsed());
+        generation.series.lane(answer.routing.route).waited(answer.times.queue);
+        self.metrics.stage(Stage::Queue, answer.times.queue);
+        if answer.routing.confidence.is_some() {
+            self.metrics.stage(Stage::Router, answer.times.router);
+        }
+        self.metrics.stage(Stage::Forward, answer.times.forward);
+        Ok(answer)
+    }
+
+    async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
+        let permit = self.admission.admit()?;
+        let deadline = request.due.deadline;
+        let (reply, answer) = oneshot::channel();
+        self.arrivals.send(Row { request, generation, reply, permit }).map_err(|_| Unready::Dead)?;
+        match tokio::time::timeout_at(deadline.into(), answer).await {
+            Ok(Ok(outcome)) => outcome,
+            // The row was dropped without a word: the executor panicked.
+            Ok(Err(_)) => Err(Refusal::Internal),
+            Err(_) => Err(Refusal::DeadlineExceeded),
+        }
+    }
+
+    /// The metrics that rows are counted in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+impl Refusal {
+    /// How `rejected_total` counts it; a fault of the device is no refusal.
+    fn rejected(&self) -> Option<Rejected> {
+        match self {
+            Refusal::Overloaded(_) => Some(Rejected::Overloaded),
+            Refusal::DeadlineExceeded => Some(Rejected::Deadline),
+            Refusal::Unavailable(_) => Some(Rejected::Unavailable),
+            Refusal::Internal => None,
+        }
+    }
+}
+
+/// Counts how a row ended when it drops: a future that is dropped before it ends was cancelled by its client.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    rejected: Option<Rejected>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(reason) = self.rejected {
+            self.metrics.rejected(reason, 1);
+        }
+    }
+}
+
+/// Marks the executor as dead when its thread ends, by a panic too.
+struct Death(Arc<AtomicBool>);
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}

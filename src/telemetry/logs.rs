@@ -1,0 +1,46 @@
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One readable line an event.
+    #[default]
+    Human,
+    /// One JSON object an event.
+    Json,
+}
+
+/// Why logs cannot be written as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// A filter that does not parse.
+    #[error("the log filter {filter:?} cannot be used: {source}; write for example `info` or `canet=debug,warn`")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// A subscriber is there already.
+    #[error("logs are installed already: {0}")]
+    Installed(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sends the process's log lines to standard error; `filter` is a level or `target=level` pairs.
+///
+/// # Errors
+/// [`LogsError`] where the filter does not parse or logs were installed before.
+pub fn install_logs(format: LogFormat, filter: &str) -> Result<(), LogsError> {
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let parsed =
+        EnvFilter::try_new(filter).map_err(|source| LogsError::Filter { filter: filter.to_owned(), source })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
+        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+    }
+    Ok(())
+}

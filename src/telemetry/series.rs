@@ -1,0 +1,114 @@
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::Metrics;
+use crate::domain::{Flops, Reason, Route, RouteSpace};
+
+/// The series of every route and lane of one model, resolved once so that no request looks a label up.
+#[derive(Debug)]
+pub struct Series {
+    routes: Vec<RouteSeries>,
+    lanes: Vec<LaneSeries>,
+}
+
+/// The series of one route.
+#[derive(Debug)]
+pub struct RouteSeries {
+    routed: IntCounter,
+    overridden: IntCounter,
+    latency: Histogram,
+    forward: Histogram,
+    executed_flops: IntCounter,
+    full_flops: IntCounter,
+}
+
+/// The series of one lane.
+#[derive(Debug)]
+pub struct LaneSeries {
+    batch_size: Histogram,
+    depth: IntGauge,
+    wait: Histogram,
+}
+
+impl Series {
+    /// Makes every series of every route of `space`, at zero; a lane holds one route and has its name.
+    pub fn new(metrics: &Metrics, space: &RouteSpace) -> Series {
+        let names = || space.routes().map(|route| space.name(route));
+        Series {
+            routes: names().map(|name| RouteSeries::new(metrics, name)).collect(),
+            lanes: names().map(|name| LaneSeries::new(metrics, name)).collect(),
+        }
+    }
+
+    /// The series of a route of this model.
+    pub fn route(&self, route: Route) -> &RouteSeries {
+        &self.routes[route.index()]
+    }
+
+    /// The series of the lane in which a route waits.
+    pub fn lane(&self, route: Route) -> &LaneSeries {
+        &self.lanes[route.index()]
+    }
+}
+
+impl RouteSeries {
+    fn new(metrics: &Metrics, route: &str) -> RouteSeries {
+        let reason = |reason: Reason| metrics.route_requests_total.with_label_values(&[route, reason.name()]);
+        RouteSeries {
+            routed: reason(Reason::Router),
+            overridden: reason(Reason::Override),
+            latency: metrics.route_latency_seconds.with_label_values(&[route]),
+            forward: metrics.route_forward_seconds.with_label_values(&[route]),
+            executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
+            full_flops: metrics.full_flops_total.with_label_values(&[route]),
+        }
+    }
+
+    /// Counts a row answered by this route, and the seconds since it arrived. A cold start has no route.
+    pub fn answered(&self, reason: Reason, latency: Duration) {
+        match reason {
+            Reason::Router => self.routed.inc(),
+            Reason::Override => self.overridden.inc(),
+            Reason::ColdStart => return,
+        }
+        self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a batch that ran: its time, what it computed and what the full model would have.
+    pub fn ran(&self, took: Duration, executed: Flops, full: Flops) {
+        self.forward.observe(took.as_secs_f64());
+        self.executed_flops.inc_by(executed);
+        self.full_flops.inc_by(full);
+    }
+}
+
+impl LaneSeries {
+    fn new(metrics: &Metrics, lane: &str) -> LaneSeries {
+        LaneSeries {
+            batch_size: metrics.batch_size.with_label_values(&[lane]),
+            depth: metrics.queue_depth.with_label_values(&[lane]),
+            wait: metrics.queue_wait_seconds.with_label_values(&[lane]),
+        }
+    }
+
+    /// Counts a batch of `rows`.
+    pub fn batch(&self, rows: usize) {
+        self.batch_size.observe(rows as f64);
+    }
+
+    /// Rows joined the lane.
+    pub fn entered(&self, rows: usize) {
+        self.depth.add(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Rows left the lane.
+    pub fn left(&self, rows: usize) {
+        self.depth.sub(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a row's wait for the device.
+    pub fn waited(&self, wait: Duration) {
+        self.wait.observe(wait.as_secs_f64());
+    }
+}
