@@ -95,7 +95,7 @@ impl Probe {
     ) -> Result<(), ProbeError> {
         let failed = |source| ProbeError::Forward { probe, source };
         let (route, logits) = routed(forward, space, &self.history).map_err(failed)?;
-        let logit = |route: crate::domain::Route| logits.get(route.index()).copied().unwrap_or(f32::NAN);
+        let logit = |route: Route| logits.get(route.index()).copied().unwrap_or(f32::NAN);
         if route != self.route && !tolerance.agrees(logit(self.route), logit(route)) {
             let [found, recorded] = [route, self.route].map(|route| space.name(route).to_owned());
             return Err(ProbeError::Route { probe, found, recorded });
