@@ -4,6 +4,8 @@ mod device;
 mod eval;
 mod exit;
 mod numbers;
+mod import;
+mod inspect;
 mod serve;
 mod signals;
 mod train;
@@ -25,6 +27,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Eval(eval::EvalArgs),
+    Import(import::ImportArgs),
+    Inspect(inspect::InspectArgs),
     Serve(serve::ServeArgs),
     Train(train::TrainArgs),
 }
@@ -37,6 +41,8 @@ pub fn main() -> ExitCode {
     };
     let outcome: Result<(), Failure> = match cli.command {
         Command::Eval(args) => eval::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
     };

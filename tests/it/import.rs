@@ -62,7 +62,7 @@ fn assert_scores(rule: WidthRule, name: &str) {
     let histories = histories();
     let batch: Vec<&History> = histories.iter().collect();
     let (shape, expected) = vectors(name);
-    let [routes, rows, columns] = shape[..] else { panic!("{name} is {shape:?}") };
+    let (routes, rows, columns) = (shape[0], shape[1], shape[2]);
     assert_eq!((routes, rows), (space.len(), histories.len()));
     let mut compared = 0;
     for (route, expected) in space.routes().zip(expected.chunks(rows * columns)) {

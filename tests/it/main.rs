@@ -9,6 +9,7 @@ mod import;
 mod metrics;
 mod oracle;
 mod setup;
+mod state_dict;
 mod support;
 mod tidy;
 mod train_command;

@@ -11,7 +11,7 @@ use proptest::sample::subsequence;
 use super::support::{on_cpu, random_history, random_weights, rng, small_config};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn libtorch_agrees_with_a_float64_recomputation(config in configs(), seed in any::<u64>()) {
