@@ -157,6 +157,11 @@ impl Recommender {
         }
     }
 
+    /// Rows that wait for the device.
+    pub fn queued(&self) -> usize {
+        self.admission.queued()
+    }
+
     /// The metrics that rows are counted in.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics

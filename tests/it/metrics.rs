@@ -1,0 +1,157 @@
+//! `/metrics` says exactly what was sent: calls, rows, routes, and floating-point operations.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::server::{Server, metric};
+
+/// Series whose value changed, and by how much; times and the process's own are left out.
+fn difference(before: &str, after: &str) -> BTreeMap<String, f64> {
+    let series = |scrape: &str| -> BTreeMap<String, f64> {
+        let lines = scrape.lines().filter_map(|line| line.strip_prefix("canet_")?.rsplit_once(' '));
+        let measured = |name: &str| name.contains("seconds") && !name.contains("seconds_count");
+        lines
+            .filter(|(name, _)| !measured(name) && !name.contains("_bucket"))
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
+    };
+    let before = series(before);
+    series(after)
+        .into_iter()
+        .map(|(name, value)| {
+            let was = before.get(&name).unwrap_or_else(|| panic!("{name} is new"));
+            (name, value - was)
+        })
+        .filter(|(_, change)| *change != 0.0)
+        .collect()
+}
+
+/// Multiply-adds of every matrix product of a slice, written out operation by operation; N = 40, ffn = 4h.
+fn slice_flops(hidden: u64, layers: u64, embedding: u64, length: u64) -> f64 {
+    let mut products = vec![length * embedding * hidden];
+    for layer in 1..=layers {
+        // The last block needs queries and everything behind them for the last position alone.
+        let positions = if layer == layers { 1 } else { length };
+        products.push(positions * hidden * hidden);
+        products.extend([length * hidden * hidden; 2]);
+        products.extend([positions * length * hidden; 2]);
+        products.push(positions * hidden * hidden);
+        products.extend([positions * hidden * 4 * hidden; 2]);
+    }
+    products.push(hidden * 41);
+    (2 * products.iter().sum::<u64>()) as f64
+}
+
+/// The router: width 8, ffn 16, 24 routes.
+fn router_flops(length: u64) -> f64 {
+    (2 * (2 * length * 8 * 8 + 2 * 8 * 8 + 2 * length * 8 + 2 * 8 * 16 + 8 * 24)) as f64
+}
+
+#[test]
+fn the_difference_of_two_scrapes_is_what_was_sent() {
+    let server = Server::start();
+    let client = &server.client;
+    let before = client.get("/metrics").text;
+
+    let (mut router_count, mut expected_router) = (BTreeMap::<String, f64>::new(), 0.0);
+    let (mut executed, mut full) = (BTreeMap::<String, f64>::new(), BTreeMap::<String, f64>::new());
+    for n in 0..30_u64 {
+        let length = 1 + n % 12;
+        let history: Vec<u64> = (0..length).map(|i| 101 + (n + 3 * i) % 40).collect();
+        let reply = client.recommend(&json!({"history": history}));
+        let route = reply.json()["route"]["name"].as_str().unwrap().to_owned();
+        let sizes: Vec<u64> = route.split('-').map(|part| part[1..].parse().unwrap()).collect();
+        *router_count.entry(route.clone()).or_default() += 1.0;
+        *executed.entry(route.clone()).or_default() += slice_flops(sizes[0], sizes[1], sizes[2], length);
+        *full.entry(route).or_default() += slice_flops(12, 4, 10, length);
+        expected_router += router_flops(length);
+    }
+    let overridden = json!({"history": [101, 102, 103], "route": "h8-l2-e6"});
+    let batch = json!({"requests": [overridden, overridden, {"history": []}, {"history": [101], "k": 0}]});
+    assert_eq!(client.post("/recommend/batch", &batch).status, 200);
+    assert_eq!(client.recommend(&overridden).status, 200);
+    assert_eq!(client.recommend(&json!({"history": ["stranger"]})).status, 200);
+    assert_eq!(client.recommend(&json!({"history": [101], "k": 0})).status, 422);
+    assert_eq!(client.get("/nowhere").status, 404);
+    // Probes and scrapes do not count.
+    client.get("/readyz");
+    client.get("/healthz");
+
+    let mut expected = BTreeMap::from([
+        ("requests_total{code=\"200\",transport=\"http\"}".to_owned(), 33.0),
+        ("requests_total{code=\"404\",transport=\"http\"}".to_owned(), 1.0),
+        ("requests_total{code=\"422\",transport=\"http\"}".to_owned(), 1.0),
+        ("request_duration_seconds_count{transport=\"http\"}".to_owned(), 35.0),
+        ("cold_start_total".to_owned(), 2.0),
+        ("router_flops_total".to_owned(), expected_router),
+        ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\"}".to_owned(), 3.0),
+        ("stage_duration_seconds_count{stage=\"queue\"}".to_owned(), 33.0),
+        ("stage_duration_seconds_count{stage=\"router\"}".to_owned(), 30.0),
+        ("stage_duration_seconds_count{stage=\"forward\"}".to_owned(), 33.0),
+    ]);
+    let mut answered = router_count.clone();
+    *answered.entry("h8-l2-e6".to_owned()).or_default() += 3.0;
+    *executed.entry("h8-l2-e6".to_owned()).or_default() += 3.0 * slice_flops(8, 2, 6, 3);
+    *full.entry("h8-l2-e6".to_owned()).or_default() += 3.0 * slice_flops(12, 4, 10, 3);
+    expected.extend(
+        router_count
+            .iter()
+            .map(|(route, count)| (format!("route_requests_total{{reason=\"router\",route=\"{route}\"}}"), *count)),
+    );
+    for (name, values) in [
+        ("route_latency_seconds_count{route", &answered),
+        ("queue_wait_seconds_count{lane", &answered),
+        ("batch_size_sum{lane", &answered),
+        ("executed_flops_total{route", &executed),
+        ("full_flops_total{route", &full),
+    ] {
+        expected.extend(values.iter().map(|(route, value)| (format!("{name}=\"{route}\"}}"), *value)));
+    }
+
+    let after = client.get("/metrics").text;
+    let mut found = difference(&before, &after);
+    // How many batches the rows made depends on time: two overrides of one call may or may not share one.
+    let batches = |name: &str| {
+        ["route_forward_seconds_count", "batch_size_count", "batch_release_total"]
+            .iter()
+            .any(|kind| name.starts_with(kind))
+    };
+    found.retain(|name, _| !batches(name));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
+    let server = Server::start();
+    let scrape = server.client.get("/metrics").text;
+    for route in server.checkpoint.space.routes() {
+        let route = server.checkpoint.space.name(route);
+        for series in [
+            format!("route_requests_total{{reason=\"router\",route=\"{route}\"}}"),
+            format!("route_requests_total{{reason=\"override\",route=\"{route}\"}}"),
+            format!("route_latency_seconds_count{{route=\"{route}\"}}"),
+            format!("route_forward_seconds_count{{route=\"{route}\"}}"),
+            format!("executed_flops_total{{route=\"{route}\"}}"),
+            format!("full_flops_total{{route=\"{route}\"}}"),
+            format!("batch_size_count{{lane=\"{route}\"}}"),
+            format!("queue_depth{{lane=\"{route}\"}}"),
+            format!("queue_wait_seconds_count{{lane=\"{route}\"}}"),
+        ] {
+            assert_eq!(metric(&scrape, &series), 0.0);
+        }
+    }
+    for code in [200, 400, 404, 405, 413, 415, 422, 429, 500, 503, 504] {
+        assert_eq!(metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}")), 0.0);
+    }
+    for reason in ["overloaded", "deadline", "cancelled", "unavailable"] {
+        assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
+    }
+    assert!(scrape.lines().any(|line| line.starts_with("process_resident_memory_bytes ")));
+    let helps = scrape.lines().filter(|line| line.starts_with("# HELP canet_")).count();
+    let types = scrape.lines().filter(|line| line.starts_with("# TYPE canet_")).count();
+    assert!(helps == types && helps >= 15, "{helps} {types}");
+    // 24 routes: within the cardinality that the families' documentation states.
+    let series = scrape.lines().filter(|line| line.starts_with("canet_")).count();
+    assert!(series < 24 * 100 + 120, "{series}");
+}
