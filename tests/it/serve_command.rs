@@ -7,7 +7,8 @@ use std::process::Command;
 use std::thread;
 
 use canet::model::checkpoint::CheckpointDraft;
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::server::{Process, canet, numbered, run};
 use super::support::{draft, small_config};
@@ -84,8 +85,26 @@ fn bad_checkpoints_end_with_65_and_say_what_is_wrong() {
     let last = flipped.len() - 1;
     flipped[last] ^= 1;
     damage(&flipped, &["weights.safetensors", "sha256"]);
+    let digest = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let manifest = root.join("1/canet.json");
+    let honest = std::fs::read_to_string(&manifest).unwrap();
+    let spoilt = with_nan(&good, "router.head.weight");
+    // A digest that fits: whoever wrote the file wrote the NaN.
+    std::fs::write(&manifest, honest.replace(&digest(&good), &digest(&spoilt))).unwrap();
+    damage(&spoilt, &["router.head.weight", "NaN"]);
+    std::fs::write(&manifest, honest).unwrap();
     std::fs::remove_file(&weights).unwrap();
     assert_refused(&mut serve(&root), 65, &["weights.safetensors", "missing"]);
+}
+
+/// Replaces the first value of a tensor in a safetensors file: a length, a JSON header with offsets, then the data.
+fn with_nan(file: &[u8], tensor: &str) -> Vec<u8> {
+    let header = usize::try_from(u64::from_le_bytes(file[..8].try_into().unwrap())).unwrap();
+    let offsets: Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    let start = 8 + header + usize::try_from(offsets[tensor]["data_offsets"][0].as_u64().unwrap()).unwrap();
+    let mut file = file.to_vec();
+    file[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    file
 }
 
 #[test]
@@ -143,7 +162,8 @@ fn a_stop_under_load_answers_every_accepted_request_and_exits_with_0() {
                     loop {
                         match client.try_send("POST", "/recommend", &json, br#"{"history":[101,102,103]}"#) {
                             Ok(reply) => assert_eq!(reply.status, 200, "{reply:?}"),
-                            // Only a connection that was never accepted, or closed before anything was sent on it.
+                            // While draining every answer closes its connection, so what fails is a new one that the
+                            // server never took.
                             Err(ureq::Error::ConnectionFailed | ureq::Error::Io(_)) => return answered,
                             Err(error) => panic!("{error}"),
                         }
