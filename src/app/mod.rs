@@ -1,6 +1,8 @@
 //! Composition: the command line, the environment, signals and exit codes.
 
 mod exit;
+mod import;
+mod inspect;
 mod serve;
 mod signals;
 
@@ -20,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Import(import::ImportArgs),
+    Inspect(inspect::InspectArgs),
     Serve(serve::ServeArgs),
 }
 
@@ -30,6 +34,8 @@ pub fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let outcome: Result<(), Failure> = match cli.command {
+        Command::Import(args) => import::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Serve(args) => serve::run(args),
     };
     match outcome {

@@ -5,6 +5,7 @@
 pub mod checkpoint;
 mod config;
 mod forward;
+pub mod import;
 pub mod libtorch;
 mod weights;
 

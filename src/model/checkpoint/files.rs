@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 use super::CheckpointError;
 
 /// SHA-256 of bytes, in hexadecimal.
-pub(in crate::model) fn sha256_hex(bytes: &[u8]) -> String {
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
 /// Reads a whole regular file of at most `limit` bytes.
-pub(in crate::model) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
+pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
     let (file, _) = open_bounded(path, limit)?;
     let mut bytes = Vec::new();
     // The file may grow while it is read: the bound holds all the same.
@@ -66,7 +66,8 @@ fn open_bounded(path: &Path, limit: u64) -> Result<(File, u64), CheckpointError>
     Ok((file, metadata.len()))
 }
 
-fn sha256_of(file: &mut File) -> io::Result<String> {
+/// SHA-256 of the rest of a file, in hexadecimal.
+pub(in crate::model) fn sha256_of(file: &mut File) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(file, &mut hasher)?;
     Ok(hex(&hasher.finalize()))

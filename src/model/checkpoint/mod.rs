@@ -35,7 +35,7 @@ pub use probes::{Probes, ProbesError};
 pub use replay::{ProbeError, Tolerance};
 pub use tensors::TensorsError;
 
-pub(in crate::model) use files::{read_bounded, sha256_hex};
+pub(in crate::model) use files::sha256_of;
 
 use super::{ModelConfig, Weights};
 use crate::domain::{Catalogue, RouteSpace};

@@ -1,0 +1,302 @@
+//! The network again, in float64 and plain loops written from its definition, knowing nothing of LibTorch, of
+//! packing or of batches.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
+
+use canet::domain::{History, Route, RouteSpace, Slice};
+use canet::model::{Forward, ModelConfig, RouterConfig, Weights, WidthRule};
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+
+use super::support::{on_cpu, random_history, random_weights, rng, small_config};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn libtorch_agrees_with_a_float64_recomputation(config in configs(), seed in any::<u64>()) {
+        let mut rng = rng(seed);
+        let weights = random_weights(&config, &mut rng);
+        let space = config.check().unwrap();
+        let forward = on_cpu(&config, &weights);
+        let oracle = Oracle { config: &config, weights: &weights };
+        let histories: Vec<History> =
+            (1..=config.max_len).map(|length| random_history(config.items, length, &mut rng)).collect();
+        let batch: Vec<&History> = histories.iter().collect();
+        let logits = forward.router_logits(&batch).unwrap();
+        for (history, found) in histories.iter().zip(logits.iter()) {
+            assert_close(found, &oracle.router_logits(history), "router");
+        }
+        for route in space.routes() {
+            let scores = forward.scores(route, &batch).unwrap();
+            for (history, found) in histories.iter().zip(scores.iter()) {
+                assert_close(found, &oracle.scores(space.slice(route), history), space.name(route));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
+    let config = small_config();
+    let mut rng = rng(3);
+    let weights = random_weights(&config, &mut rng);
+    let space = config.check().unwrap();
+    let forward = on_cpu(&config, &weights);
+    // 64 histories of every length, short ones beside long ones.
+    let lengths = (0..64).map(|place| 1 + place * 7 % config.max_len);
+    let histories: Vec<History> = lengths.map(|length| random_history(config.items, length, &mut rng)).collect();
+    let batch: Vec<&History> = histories.iter().collect();
+    let together = Answers::of(&forward, &space, &batch);
+    for (place, history) in histories.iter().enumerate() {
+        let alone = Answers::of(&forward, &space, &[history]);
+        let longest = histories.iter().max_by_key(|history| history.len()).unwrap();
+        let shortest = histories.iter().min_by_key(|history| history.len()).unwrap();
+        let beside = Answers::of(&forward, &space, &[longest, history, shortest]);
+        for (name, found, row) in [("alone", &alone, 0), ("beside others", &beside, 1)] {
+            for (found, expected) in found.0.iter().zip(&together.0) {
+                let expected: Vec<f64> = expected[place].iter().copied().map(f64::from).collect();
+                for (found, expected) in found[row].iter().zip(expected) {
+                    assert!((f64::from(*found) - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{place} {name}");
+                }
+            }
+        }
+    }
+}
+
+/// Each route's slice is a view: 36 of them fit into little more than the weights themselves.
+#[test]
+fn thirty_six_routes_share_one_set_of_weights() {
+    let config = ModelConfig {
+        items: 1000,
+        max_len: 50,
+        heads: 4,
+        hidden: vec![64, 96, 128],
+        layers: vec![2, 4, 6, 8],
+        embedding: vec![64, 96, 128],
+        router: RouterConfig::default(),
+        attention_scale: WidthRule::Slice,
+        ffn_inner: WidthRule::Slice,
+    };
+    assert_eq!(config.check().unwrap().len(), 36);
+    let weights = random_weights(&config, &mut rng(0));
+    let bytes = |blocks: bool| {
+        let chosen = weights.iter().filter(|(name, _)| name.contains(".block") == blocks);
+        4.0 * chosen.map(|(_, tensor)| tensor.data.len()).sum::<usize>() as f64
+    };
+    let found = on_cpu(&config, &weights).weight_bytes() as f64;
+    assert!(found >= bytes(true) + bytes(false), "{found} bytes are less than the weights");
+    assert!(found <= 1.25 * bytes(true) + bytes(false), "{found} bytes");
+}
+
+/// Router logits, then the scores of each route: one row a history each.
+struct Answers(Vec<Vec<Vec<f32>>>);
+
+impl Answers {
+    fn of(forward: &dyn Forward, space: &RouteSpace, histories: &[&History]) -> Answers {
+        let routed = forward.router_logits(histories).unwrap();
+        let scored = space.routes().map(|route: Route| forward.scores(route, histories).unwrap());
+        let rows = std::iter::once(routed).chain(scored);
+        Answers(rows.map(|rows| rows.iter().map(<[f32]>::to_vec).collect()).collect())
+    }
+}
+
+fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let distance = (f64::from(*found) - expected).abs();
+        assert!(distance <= 1e-4 * expected.abs().max(1.0), "{what}: place {place}: {found} is not {expected}");
+    }
+}
+
+/// Small networks of every form. Widths start at 4: a layer norm over fewer values amplifies rounding.
+fn configs() -> impl Strategy<Value = ModelConfig> {
+    let rule = || prop_oneof![Just(WidthRule::Slice), Just(WidthRule::Full)];
+    let router = (1..=3_usize, 4..=6_usize, 1..=20_usize).prop_map(|(heads, head_width, ffn)| RouterConfig {
+        dim: heads * head_width,
+        heads,
+        ffn,
+    });
+    let lists = (
+        1..=4_usize,
+        subsequence(vec![4, 5, 6, 7, 9], 1..=3),
+        subsequence(vec![1, 2, 3, 4], 1..=3),
+        subsequence(vec![1, 2, 5, 8, 13], 1..=3),
+    );
+    (lists, 1..=9_usize, 1..=30_usize, router, rule(), rule()).prop_map(
+        |((heads, head_widths, layers, embedding), max_len, items, router, attention_scale, ffn_inner)| ModelConfig {
+            items,
+            max_len,
+            heads,
+            hidden: head_widths.into_iter().map(|width| heads * width).collect(),
+            layers,
+            embedding,
+            router,
+            attention_scale,
+            ffn_inner,
+        },
+    )
+}
+
+/// A vector a position.
+type Positions = Vec<Vec<f64>>;
+
+struct Oracle<'a> {
+    config: &'a ModelConfig,
+    weights: &'a Weights,
+}
+
+/// Sizes of one block's slice.
+struct BlockSlice {
+    /// Width that the weights are stored in, and width of the slice.
+    stored: usize,
+    width: usize,
+    heads: usize,
+    ffn: usize,
+    /// The width whose heads scale the attention scores.
+    scale_width: usize,
+    causal: bool,
+}
+
+impl Oracle<'_> {
+    fn scores(&self, slice: Slice, history: &History) -> Vec<f64> {
+        let (widest, h) = (*self.config.hidden.last().unwrap(), slice.hidden);
+        let follow = |rule: WidthRule| if rule == WidthRule::Slice { h } else { widest };
+        let embedded = self.embed("backbone", history);
+        let mut x: Positions = embedded
+            .iter()
+            .map(|vector| self.linear("backbone.input", &vector[..slice.embedding], &prefix(h)))
+            .collect();
+        for layer in 0..slice.layers {
+            let block = BlockSlice {
+                stored: widest,
+                width: h,
+                heads: self.config.heads,
+                ffn: 4 * follow(self.config.ffn_inner),
+                scale_width: follow(self.config.attention_scale),
+                causal: true,
+            };
+            x = self.block(&format!("backbone.blocks.{layer}"), &block, &x);
+        }
+        self.linear("backbone.output", x.last().unwrap(), &prefix(self.config.items + 1))
+    }
+
+    fn router_logits(&self, history: &History) -> Vec<f64> {
+        let RouterConfig { dim, heads, ffn } = self.config.router;
+        let block = BlockSlice { stored: dim, width: dim, heads, ffn, scale_width: dim, causal: false };
+        let x = self.block("router.block", &block, &self.embed("router", history));
+        let routes = self.config.hidden.len() * self.config.layers.len() * self.config.embedding.len();
+        self.linear("router.head", x.last().unwrap(), &prefix(routes))
+    }
+
+    /// Item + position; the newest item stands at the last position.
+    fn embed(&self, part: &str, history: &History) -> Positions {
+        let first = self.config.max_len - history.len();
+        let rows = history.items().iter().enumerate().map(|(place, item)| {
+            let item = self.row(&format!("{part}.item_embedding"), item.column());
+            let position = self.row(&format!("{part}.position_embedding"), first + place);
+            item.iter().zip(position).map(|(item, position)| item + position).collect()
+        });
+        rows.collect()
+    }
+
+    fn block(&self, name: &str, block: &BlockSlice, x: &Positions) -> Positions {
+        let attended = self.attention(name, block, x);
+        let a = self.values(&format!("{name}.attention_residual"))[0];
+        let x = self.add_and_norm(&format!("{name}.attention_norm"), x, a, &attended);
+        let fed: Positions = x
+            .iter()
+            .map(|vector| {
+                let inner = self.linear(&format!("{name}.ffn.inner"), vector, &prefix(block.ffn));
+                let inner: Vec<f64> = inner.into_iter().map(gelu).collect();
+                self.linear(&format!("{name}.ffn.outer"), &inner, &prefix(block.width))
+            })
+            .collect();
+        let a = self.values(&format!("{name}.ffn_residual"))[0];
+        self.add_and_norm(&format!("{name}.ffn_norm"), &x, a, &fed)
+    }
+
+    /// Head i of a slice is a prefix of head i as it is stored.
+    fn attention(&self, name: &str, block: &BlockSlice, x: &Positions) -> Positions {
+        let (stored, width) = (block.stored / block.heads, block.width / block.heads);
+        let rows: Vec<usize> = (0..block.heads).flat_map(|head| head * stored..head * stored + width).collect();
+        let project = |kind: &str| -> Positions {
+            x.iter().map(|vector| self.linear(&format!("{name}.attention.{kind}"), vector, &rows)).collect()
+        };
+        let (query, key, value) = (project("query"), project("key"), project("value"));
+        let scale = ((block.scale_width / block.heads) as f64).sqrt();
+        let attend = |position: usize| {
+            let mut mixed = vec![0.0; block.width];
+            for head in 0..block.heads {
+                let part = head * width..(head + 1) * width;
+                let seen = if block.causal { position + 1 } else { x.len() };
+                let dot = |other: &Vec<f64>| -> f64 {
+                    query[position][part.clone()].iter().zip(&other[part.clone()]).map(|(a, b)| a * b).sum()
+                };
+                let weights: Vec<f64> = key[..seen].iter().map(|key| (dot(key) / scale).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for (weight, value) in weights.iter().zip(&value) {
+                    for place in part.clone() {
+                        mixed[place] += weight / total * value[place];
+                    }
+                }
+            }
+            self.linear(&format!("{name}.attention.output"), &mixed, &prefix(block.width))
+        };
+        (0..x.len()).map(attend).collect()
+    }
+
+    /// LN(x + a y) over the vector's own length, eps 1e-5.
+    fn add_and_norm(&self, name: &str, x: &Positions, a: f64, y: &Positions) -> Positions {
+        let (gain, bias) = (self.values(&format!("{name}.weight")), self.values(&format!("{name}.bias")));
+        let norm = |(x, y): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
+            let sum: Vec<f64> = x.iter().zip(y).map(|(x, y)| x + a * y).collect();
+            let mean = sum.iter().sum::<f64>() / sum.len() as f64;
+            let variance = sum.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / sum.len() as f64;
+            let scaled = sum.iter().map(|value| (value - mean) / (variance + 1e-5).sqrt());
+            scaled.zip(gain.iter().zip(&bias)).map(|(value, (gain, bias))| value * gain + bias).collect()
+        };
+        x.iter().zip(y).map(norm).collect()
+    }
+
+    /// The given rows of `W[:, ..x.len()] x + b`.
+    fn linear(&self, name: &str, x: &[f64], rows: &[usize]) -> Vec<f64> {
+        let bias = self.values(&format!("{name}.bias"));
+        let weight = format!("{name}.weight");
+        let dot = |row: usize| self.row(&weight, row).iter().zip(x).map(|(weight, x)| weight * x).sum::<f64>();
+        rows.iter().map(|row| dot(*row) + bias[*row]).collect()
+    }
+
+    fn row(&self, name: &str, row: usize) -> Vec<f64> {
+        let tensor = self.weights.get(name).unwrap();
+        let columns = tensor.shape[1];
+        tensor.data[row * columns..(row + 1) * columns].iter().copied().map(f64::from).collect()
+    }
+
+    fn values(&self, name: &str) -> Vec<f64> {
+        self.weights.get(name).unwrap().data.iter().copied().map(f64::from).collect()
+    }
+}
+
+fn prefix(length: usize) -> Vec<usize> {
+    (0..length).collect()
+}
+
+/// `x Φ(x)`.
+fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))
+}
+
+/// `2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (1·3·5…(2n+1))`, whose terms all have one sign (Abramowitz and Stegun, 7.1.6).
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum, mut n) = (x, x, 0.0);
+    while term.abs() > 1e-18 * sum.abs() {
+        n += 1.0;
+        term *= 2.0 * x * x / (2.0 * n + 1.0);
+        sum += term;
+    }
+    2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
+}
