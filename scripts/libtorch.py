@@ -206,12 +206,14 @@ def set_up(root, cpu, cuda):
     wheels.mkdir(exist_ok=True)
     if not cpu.is_dir():
         needs_room(root, CPU_BYTES)
-        unpack(cpu, {fetch(wheel, wheels): chosen_for_cpu(wheel) for wheel in CPU_LIBRARIES})
+        # tch links against `torch` too; the real libtorch.so would pull libtorch_cuda.so in.
+        links = {"lib/libtorch.so": "libtorch_cpu.so"}
+        unpack(cpu, {fetch(wheel, wheels): chosen_for_cpu(wheel) for wheel in CPU_LIBRARIES}, links)
     if cuda is not None and not cuda.is_dir():
         needs_room(root, CUDA_BYTES)
         chosen = {fetch(wheel, wheels): nvidia_library for wheel in CUDA}
         chosen[fetch(TORCH, wheels)] = lambda name: name if name in CUDA_LIBRARIES else None
-        unpack(cuda, chosen)
+        unpack(cuda, chosen, {})
     shutil.rmtree(wheels)
 
 
@@ -242,8 +244,8 @@ def nvidia_library(name):
     return name if name.startswith("nvidia/") and ".so" in Path(name).name else None
 
 
-def unpack(target, chosen):
-    """Unpacks from each wheel the files to which its function gives a place, then renames the whole."""
+def unpack(target, chosen, links):
+    """Unpacks from each wheel the files to which its function gives a place, adds the links, renames the whole."""
     say(f"unpacking into {target}")
     aside = target.with_name(f"{target.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -257,9 +259,8 @@ def unpack(target, chosen):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, open(path, "wb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
-    if (aside / "lib/libtorch_cpu.so").exists():
-        # tch links against `torch` too; the real libtorch.so would pull libtorch_cuda.so in.
-        (aside / "lib/libtorch.so").symlink_to("libtorch_cpu.so")
+    for relative, aim in links.items():
+        (aside / relative).symlink_to(aim)
     # Later runs take a directory that stands for a whole one, also after a power cut.
     os.sync()
     aside.rename(target)

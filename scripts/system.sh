@@ -2,6 +2,7 @@
 # Checks the tools that building needs. What is missing is installed where this is root on Debian or Ubuntu, and
 # named elsewhere.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }

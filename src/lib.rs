@@ -16,6 +16,8 @@ pub mod api;
 pub mod app;
 pub mod data;
 pub mod domain;
+pub mod evaluation;
 pub mod model;
 pub mod serving;
 pub mod telemetry;
+pub mod training;

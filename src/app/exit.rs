@@ -12,9 +12,15 @@ pub enum Failure {
     /// A port or a device that cannot be had.
     #[error("{0}")]
     Unavailable(String),
+    /// The user stopped it.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 impl Failure {
+    /// Exit code of a command that a signal stopped: 128 + SIGINT, as shells have it.
+    pub(super) const INTERRUPTED: i32 = 130;
+
     /// A bad flag or configuration, from any error.
     pub fn usage(error: impl ToString) -> Failure {
         Failure::Usage(error.to_string())
@@ -36,6 +42,7 @@ impl Failure {
             Failure::Usage(_) => 64,
             Failure::Data(_) => 65,
             Failure::Unavailable(_) => 69,
+            Failure::Interrupted(_) => Failure::INTERRUPTED as u8,
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Composition: the command line, the environment, signals and exit codes.
 
+mod device;
+mod eval;
 mod exit;
 mod import;
 mod inspect;
 mod serve;
 mod signals;
+mod train;
 
 pub use exit::Failure;
 
@@ -22,9 +25,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Serve(serve::ServeArgs),
+    Train(train::TrainArgs),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into the process's exit code.
@@ -34,9 +39,11 @@ pub fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let outcome: Result<(), Failure> = match cli.command {
+        Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Train(args) => train::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

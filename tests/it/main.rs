@@ -1,8 +1,14 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test's helpers may panic like the test")]
+
 mod bad_input;
 mod checkpoint;
 mod data;
+mod eval_command;
+mod evaluation;
+mod flops;
+mod golden_http;
 mod http;
 mod import;
 mod lanes;
@@ -11,4 +17,7 @@ mod oracle;
 mod serve_command;
 mod server;
 mod serving;
+mod setup;
 mod support;
+mod tidy;
+mod training;

@@ -1,0 +1,191 @@
+mod json;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Failure;
+use super::device::DeviceArgs;
+use crate::data::{Dataset, ReadOptions, Split};
+use crate::domain::RouteSpace;
+use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
+use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
+use crate::model::libtorch::LibTorch;
+
+/// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// Directory of the model, which holds its versions.
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
+    model: PathBuf,
+    /// Version to evaluate instead of the highest.
+    #[arg(long, env = "CANET_VERSION", value_name = "N")]
+    version: Option<u64>,
+    /// Interactions, in any form that `train` takes; items that the model does not know are dropped.
+    #[arg(long, env = "CANET_DATA", value_name = "PATH")]
+    data: PathBuf,
+    /// What to run, with commas: auto, full, smallest, random, random-matched, popularity, markov, statics (each route
+    /// for everybody), or a route's name [default: all of them].
+    #[arg(long, env = "CANET_ROUTE", value_name = "NAME", value_delimiter = ',')]
+    route: Vec<String>,
+    /// Which interaction of each user is to be found: the last but one, or the last.
+    #[arg(long, env = "CANET_SPLIT", value_enum, default_value = "test")]
+    split: SplitArg,
+    /// Share of the full model's FLOPs that the router may spend, where the checkpoint is calibrated for budgets.
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    flops_budget: f64,
+    /// Two runs to compare over the same users, instead of auto with every other; may be given several times.
+    #[arg(long, env = "CANET_COMPARE", value_name = "A,B", value_parser = pair)]
+    compare: Vec<(String, String)>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Histories in one batch.
+    #[arg(long, env = "CANET_BATCH_SIZE", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// Seed of the random runs and of the bootstrap.
+    #[arg(long, env = "CANET_SEED", default_value_t = 0)]
+    seed: u64,
+    /// Leave out lines that cannot be read, and say how many.
+    #[arg(long, env = "CANET_SKIP_BAD_LINES")]
+    skip_bad_lines: bool,
+    /// Print one JSON document instead of tables.
+    #[arg(long, env = "CANET_JSON")]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitArg {
+    Validation,
+    Test,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "a share is a number above 0, at most 1".to_owned())
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once(',') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(',') => Ok((a.to_owned(), b.to_owned())),
+        _ => Err("give two runs with a comma between, as auto,full".to_owned()),
+    }
+}
+
+/// What an evaluation found; the tables and the JSON document are two views of it.
+struct Report<'a> {
+    split: &'static str,
+    space: &'a RouteSpace,
+    /// At least one.
+    runs: Vec<Run>,
+    comparisons: Vec<Comparison>,
+}
+
+/// Evaluates and prints.
+pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
+    let device = args.device.open()?;
+    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
+    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
+    let space = &checkpoint.space;
+    let contenders = contenders(&args, space)?;
+    let dataset = read(&args, &checkpoint)?;
+    let (split, split_name) = match args.split {
+        SplitArg::Validation => (Split::Validation, "validation"),
+        SplitArg::Test => (Split::Test, "test"),
+    };
+    let cases = dataset.cases(split);
+    if cases.is_empty() {
+        let data = args.data.display();
+        return Err(Failure::Data(format!("{data}: no user has the three interactions that an evaluation needs")));
+    }
+
+    let forward = LibTorch::load(&checkpoint.config, &checkpoint.weights, device).map_err(Failure::data)?;
+    checkpoint.probes.replay(&forward, space, Tolerance::FP32).map_err(Failure::data)?;
+    let config = &checkpoint.config;
+    let subject = Subject { forward: &forward, space, shape: config.shape(), max_len: config.max_len };
+    let bar = progress(&contenders, cases.len() * space.len())?;
+    let mut ranker = Ranker::new(subject, &cases, args.batch_size as usize)
+        .map_err(Failure::data)?
+        .on_progress(|ranked| bar.inc(ranked as u64));
+    let bias = match &checkpoint.manifest.calibration {
+        Some(calibration) => calibration.bias(args.flops_budget),
+        None => vec![0.0; space.len()],
+    };
+    let contest = Contest { dataset: &dataset, bias: &bias, seed: args.seed };
+    let runs = evaluate(&mut ranker, &contest, &contenders).map_err(Failure::unavailable)?;
+    bar.finish_and_clear();
+
+    let pairs = pairs(&args, &runs)?;
+    let comparisons = compare(&pairs, Metric::Ndcg(10), args.seed);
+    let report = Report { split: split_name, space, runs, comparisons };
+    let text = if args.json { json::document(&report) } else { table::tables(&report) };
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
+}
+
+/// What to run: what `--route` says, or everything, and what `--compare` needs besides.
+fn contenders(args: &EvalArgs, space: &RouteSpace) -> Result<Vec<Contender>, Failure> {
+    let known = || Contender::NAMED.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let parse = |name: &String| {
+        Contender::parse(space, name).ok_or_else(|| {
+            Failure::Usage(format!(
+                "{name:?} is nothing to run: use {}, or a route as {}",
+                known(),
+                space.name(space.full())
+            ))
+        })
+    };
+    let mut contenders = match args.route.as_slice() {
+        [] => Contender::NAMED.iter().map(|(_, contender)| *contender).collect(),
+        names => names.iter().map(parse).collect::<Result<Vec<_>, _>>()?,
+    };
+    for name in args.compare.iter().flat_map(|(a, b)| [a, b]) {
+        match parse(name)? {
+            Contender::Statics => return Err(Failure::usage("--compare takes one route's name, not statics")),
+            contender => contenders.push(contender),
+        }
+    }
+    Ok(contenders)
+}
+
+/// The data in the checkpoint's items, with a note on what a reader of the numbers has to know.
+fn read(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
+    let options = ReadOptions { skip_bad_lines: args.skip_bad_lines };
+    let dataset = Dataset::read_known(&args.data, &checkpoint.catalogue, &options).map_err(Failure::data)?;
+    if dataset.skipped.count > 0 {
+        eprintln!("canet: {}", dataset.skipped);
+    }
+    if dataset.unknown > 0 {
+        eprintln!("canet: interactions dropped because the model does not know their items: {}", dataset.unknown);
+    }
+    if dataset.sha256 != checkpoint.manifest.data.sha256 {
+        eprintln!("canet: the model was made from other data ({})", checkpoint.manifest.data.name);
+    }
+    if checkpoint.manifest.calibration.is_none() {
+        eprintln!("canet: the checkpoint has no calibration, so --flops-budget changes nothing");
+    }
+    Ok(dataset)
+}
+
+/// A bar on standard error, which hides itself where that is no terminal.
+fn progress(contenders: &[Contender], all: usize) -> Result<ProgressBar, Failure> {
+    // Only all routes for all users are a number that is known beforehand.
+    let (bar, template) = if contenders.contains(&Contender::Statics) {
+        (ProgressBar::new(all as u64), "{bar:40} {human_pos}/{human_len} rankings, {eta} left")
+    } else {
+        (ProgressBar::new_spinner(), "{spinner} {human_pos} rankings, {elapsed}")
+    };
+    Ok(bar.with_style(ProgressStyle::with_template(template).map_err(Failure::usage)?))
+}
+
+/// The pairs of `--compare`, or auto with every other run.
+fn pairs<'r>(args: &EvalArgs, runs: &'r [Run]) -> Result<Vec<(&'r Run, &'r Run)>, Failure> {
+    let find = |name: &str| runs.iter().find(|run| run.name == name);
+    if args.compare.is_empty() {
+        let others = |auto| runs.iter().filter(|run| run.name != "auto").map(move |run| (auto, run));
+        return Ok(find("auto").map(|auto| others(auto).collect()).unwrap_or_default());
+    }
+    let found = |name: &str| find(name).ok_or_else(|| Failure::Usage(format!("--compare: {name:?} was not run")));
+    args.compare.iter().map(|(a, b)| Ok((found(a)?, found(b)?))).collect()
+}

@@ -1,0 +1,24 @@
+//! How good a routed model is at what cost: full-ranking metrics, and everything it has to be better than.
+//!
+//! A saving alone proves nothing (a router that ignores its input saves as much), so a routed run stands beside
+//! the full model, each static route, random routes, random routes of the router's own frequencies, and two
+//! baselines without a network.
+
+mod baseline;
+mod bootstrap;
+mod contender;
+mod markov;
+mod metric;
+mod popularity;
+mod rank;
+mod ranker;
+mod run;
+
+pub use bootstrap::{Comparison, RESAMPLES, compare};
+pub use contender::{Contender, Contest, evaluate};
+pub use markov::Markov;
+pub use metric::{CUTOFFS, Estimate, Metric, Metrics};
+pub use popularity::Popularity;
+pub use rank::target_rank;
+pub use ranker::{DRAWS, Ranker, Subject};
+pub use run::{Run, Share};

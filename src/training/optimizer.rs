@@ -1,0 +1,143 @@
+use std::collections::BTreeMap;
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, TchError, Tensor};
+
+use super::parameters::Parameters;
+
+/// AdamW (Loshchilov & Hutter 2019) with decoupled decay, whose moments can be saved: LibTorch's own cannot.
+pub(super) struct AdamW {
+    options: AdamWOptions,
+    moments: BTreeMap<String, Moments>,
+    steps: u64,
+}
+
+/// Settings of [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamWOptions {
+    /// Decay of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay; biases, norms, scalars and embedding tables are spared.
+    pub weight_decay: f64,
+    /// Greatest norm of the whole gradient.
+    pub clip_norm: f64,
+}
+
+/// Running means of a weight's gradient and of its square.
+pub(super) struct Moments {
+    /// Of the gradient.
+    pub first: Tensor,
+    /// Of its square.
+    pub second: Tensor,
+}
+
+impl AdamW {
+    /// An optimizer that has not stepped yet.
+    ///
+    /// # Errors
+    /// LibTorch's, when memory runs out.
+    pub(super) fn new(options: AdamWOptions, parameters: &Parameters) -> Result<AdamW, TchError> {
+        let zeros = |tensor: &Tensor| tensor.f_detach()?.f_zeros_like();
+        let moments = parameters
+            .iter()
+            .map(|(name, tensor)| Ok((name.to_owned(), Moments { first: zeros(tensor)?, second: zeros(tensor)? })))
+            .collect::<Result<_, TchError>>()?;
+        Ok(AdamW { options, moments, steps: 0 })
+    }
+
+    /// The same optimizer with saved moments.
+    pub(super) fn resume(options: AdamWOptions, moments: BTreeMap<String, Moments>, steps: u64) -> AdamW {
+        AdamW { options, moments, steps }
+    }
+
+    /// Moments by weight, to be saved.
+    pub(super) fn moments(&self) -> impl Iterator<Item = (&str, &Moments)> {
+        self.moments.iter().map(|(name, moments)| (name.as_str(), moments))
+    }
+
+    /// Steps made.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Clips the gradients by their common norm, moves every weight that has one, and clears them.
+    /// Returns the norm before clipping; a step whose norm is not finite moves nothing.
+    ///
+    /// # Errors
+    /// LibTorch's.
+    pub(super) fn step(&mut self, parameters: &Parameters, learning_rate: f64) -> Result<f64, TchError> {
+        tch::no_grad(|| {
+            let gradients = parameters
+                .iter()
+                .map(|(name, tensor)| Ok((name, tensor, tensor.f_grad()?)))
+                .filter(|entry| !matches!(entry, Ok((_, _, gradient)) if !gradient.defined()))
+                .collect::<Result<Vec<_>, TchError>>()?;
+            let norm = total_norm(gradients.iter().map(|(_, _, gradient)| gradient))?;
+            if norm.is_finite() {
+                self.steps += 1;
+                let clip = (self.options.clip_norm / (norm + 1e-12)).min(1.0);
+                for (name, tensor, gradient) in &gradients {
+                    self.update(name, tensor, &gradient.f_mul_scalar(clip)?, learning_rate)?;
+                }
+            }
+            for (_, _, gradient) in gradients {
+                let _ = gradient.shallow_clone().f_zero_()?;
+            }
+            Ok(norm)
+        })
+    }
+
+    fn update(&mut self, name: &str, tensor: &Tensor, gradient: &Tensor, learning_rate: f64) -> Result<(), TchError> {
+        let AdamWOptions { betas: [beta1, beta2], eps, weight_decay, .. } = self.options;
+        let moments =
+            self.moments.get_mut(name).ok_or_else(|| TchError::Torch(format!("no moments for weight `{name}`")))?;
+        moments.first = moments.first.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
+        moments.second = moments.second.f_mul_scalar(beta2)?.f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
+        let steps = self.steps as f64;
+        let unbiased = |beta: f64| 1.0 - beta.powf(steps);
+        let root = moments.second.f_div_scalar(unbiased(beta2))?.f_sqrt()?.f_add_scalar(eps)?;
+        let direction = moments.first.f_div_scalar(unbiased(beta1))?.f_div(&root)?;
+        let decay = if decays(name) { learning_rate * weight_decay } else { 0.0 };
+        let moved = tensor.f_mul_scalar(1.0 - decay)?.f_sub(&direction.f_mul_scalar(learning_rate)?)?;
+        tensor.shallow_clone().f_copy_(&moved)
+    }
+}
+
+/// Weights of linear layers decay; tables, norms, biases and scalars do not.
+fn decays(name: &str) -> bool {
+    name.ends_with(".weight") && !name.ends_with("_norm.weight")
+}
+
+fn total_norm<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<f64, TchError> {
+    let squares = gradients.map(|gradient| gradient.f_square()?.f_sum(Kind::Float)).collect::<Result<Vec<_>, _>>()?;
+    match squares.len() {
+        0 => Ok(0.0),
+        _ => Tensor::f_stack(&squares, 0)?.f_sum(Kind::Float)?.f_sqrt()?.f_double_value(&[]),
+    }
+}
+
+/// The learning rate over a run: linear warm-up, then a cosine down to a tenth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Schedule {
+    /// Rate at the end of the warm-up.
+    pub peak: f64,
+    /// Steps of warm-up.
+    pub warmup: u64,
+    /// Steps of the whole run.
+    pub total: u64,
+}
+
+impl Schedule {
+    /// The rate of a step, counted from 0.
+    pub(super) fn rate(&self, step: u64) -> f64 {
+        if step < self.warmup {
+            return self.peak * (step + 1) as f64 / self.warmup as f64;
+        }
+        let decaying = self.total.saturating_sub(self.warmup).max(1) as f64;
+        let done = ((step - self.warmup) as f64 / decaying).min(1.0);
+        self.peak * (0.1 + 0.9 * 0.5 * (1.0 + (PI * done).cos()))
+    }
+}

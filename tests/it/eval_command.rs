@@ -1,0 +1,140 @@
+//! `canet eval` as a user runs it, on a small random checkpoint.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::support::write_checkpoint;
+
+/// Thirty users over the checkpoint's items x1001 to x1040, one of two items alone, one item unknown.
+fn write_data(path: &Path) {
+    let user = |user: usize| {
+        let items = (0..4 + user % 9).map(|place| format!("x{}", 1001 + (user * 7 + place * (1 + user % 4)) % 40));
+        format!("u{user} {}\n", items.collect::<Vec<_>>().join(" "))
+    };
+    std::fs::write(path, (0..30).map(user).collect::<String>() + "short x1001 x1002\nstranger y1 x1003\n").unwrap();
+}
+
+struct Setting(tempfile::TempDir);
+
+impl Setting {
+    fn new() -> Setting {
+        let folder = tempfile::tempdir().unwrap();
+        write_checkpoint(&folder.path().join("small"), 11);
+        write_data(&folder.path().join("data.txt"));
+        Setting(folder)
+    }
+
+    fn eval(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_canet"))
+            .current_dir(self.0.path())
+            .args(["eval", "--model", "small", "--data", "data.txt", "--device", "cpu", "--threads", "1"])
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.eval(&[args, &["--json"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn run<'v>(document: &'v Value, name: &str) -> &'v Value {
+    document["runs"].as_array().unwrap().iter().find(|run| run["route"] == name).unwrap()
+}
+
+#[test]
+fn the_json_document_has_every_run_and_is_all_there_is() {
+    let document = Setting::new().json(&[]);
+    assert_eq!((&document["users"], &document["split"]), (&30.into(), &"test".into()));
+    let names: Vec<&str> =
+        document["runs"].as_array().unwrap().iter().map(|run| run["route"].as_str().unwrap()).collect();
+    let first = ["auto", "full", "smallest", "random", "random-matched", "popularity", "markov", "h4-l1-e6"];
+    assert_eq!(names[..8], first);
+    // Then the other 23 of 3 x 4 x 2 routes.
+    assert_eq!(names.len(), 7 + 24);
+    for run in document["runs"].as_array().unwrap() {
+        for metric in ["ndcg", "hr", "mrr"].map(|name| [5, 10, 20].map(|k| format!("{name}@{k}"))).concat() {
+            assert!((0.0..=1.0).contains(&run[&metric]["mean"].as_f64().unwrap()) && run[&metric]["se"].is_f64());
+        }
+        assert!(run["mrr"]["mean"].as_f64().unwrap() > 0.0);
+    }
+    let (auto, matched) = (run(&document, "auto"), run(&document, "random-matched"));
+    assert_eq!(auto["shares"], matched["shares"]);
+    let shares: f64 = auto["shares"].as_object().unwrap().values().map(|share| share.as_f64().unwrap()).sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    let saved = 1.0 - auto["flops"].as_f64().unwrap() / auto["full_flops"].as_f64().unwrap();
+    assert!((auto["saved"].as_f64().unwrap() - saved).abs() < 1e-12);
+    // The full route is the full model: the same ranks at the same cost.
+    let (full, widest) = (run(&document, "full"), run(&document, "h12-l4-e10"));
+    assert_eq!((&full["ndcg@10"], &full["flops"]), (&widest["ndcg@10"], &full["full_flops"]));
+    assert_eq!(full["shares"], serde_json::json!({ "h12-l4-e10": 1.0 }));
+    assert_eq!(run(&document, "markov")["flops"], Value::Null);
+    let comparisons = document["comparisons"].as_array().unwrap();
+    assert!(comparisons.len() == names.len() - 1 && comparisons.iter().all(|pair| pair["a"] == "auto"));
+}
+
+#[test]
+fn runs_and_pairs_are_those_asked_for() {
+    let setting = Setting::new();
+    let document = setting.json(&["--route", "smallest,h8-l2-e6", "--compare", "full,markov", "--split", "validation"]);
+    let names: Vec<&Value> = document["runs"].as_array().unwrap().iter().map(|run| &run["route"]).collect();
+    assert_eq!(names, ["smallest", "h8-l2-e6", "full", "markov"]);
+    assert_eq!(document["split"], "validation");
+    let pair = &document["comparisons"][0];
+    assert_eq!((&pair["a"], &pair["b"], &pair["metric"]), (&"full".into(), &"markov".into(), &"ndcg@10".into()));
+    let mean = |name| run(&document, name)["ndcg@10"]["mean"].as_f64().unwrap();
+    let difference = pair["difference"]["mean"].as_f64().unwrap();
+    assert!((difference - (mean("full") - mean("markov"))).abs() < 1e-12);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_document_and_batches_change_nothing() {
+    let setting = Setting::new();
+    let first = setting.eval(&["--json", "--seed", "5"]).stdout;
+    assert_eq!(first, setting.eval(&["--json", "--seed", "5", "--batch-size", "3"]).stdout);
+    assert_ne!(first, setting.eval(&["--json", "--seed", "6"]).stdout);
+}
+
+#[test]
+fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
+    let output = Setting::new().eval(&["--route", "auto,full,random"]);
+    let tables = String::from_utf8(output.stdout).unwrap();
+    for text in ["30 users, test split", "NDCG@10", "auto - full", "auto - random", "Where auto sent the users"] {
+        assert!(tables.contains(text), "{tables}");
+    }
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("interactions dropped because the model does not know their items: 1"), "{log}");
+    assert!(log.contains("no calibration"), "{log}");
+}
+
+#[test]
+fn refusals_have_their_exit_codes() {
+    let setting = Setting::new();
+    std::fs::write(setting.0.path().join("short.txt"), "u x1001 x1002\n").unwrap();
+    for (args, code, message) in [
+        (&["--route", "h9-l9-e9"][..], 64, "\"h9-l9-e9\" is nothing to run"),
+        (&["--compare", "auto"], 64, "two runs with a comma between"),
+        (&["--compare", "auto,statics"], 64, "not statics"),
+        (&["--flops-budget", "0"], 64, "above 0, at most 1"),
+        (&["--version", "9"], 65, "9"),
+        (&["--data", "absent.txt"], 65, "absent.txt: no such file"),
+        (&["--data", "short.txt"], 65, "no user has the three interactions"),
+        (&["--device", "tpu"], 64, "unknown"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+        command.current_dir(setting.0.path()).args(["eval", "--model", "small"]);
+        if !args.contains(&"--data") {
+            command.args(["--data", "data.txt"]);
+        }
+        let output = command.args(args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(message) && output.stdout.is_empty(), "{args:?}: {text}");
+    }
+}

@@ -1,0 +1,404 @@
+//! Metrics, runs, baselines and the bootstrap against numbers worked out by hand or by another method.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use canet::data::{Case, Dataset, ReadOptions, Split};
+use canet::domain::{
+    Candidates, FfnInner, History, Item, ModelShape, Route, RouteSpace, RouterShape, Selection, top_k,
+};
+use canet::evaluation::{
+    Contender, Contest, DRAWS, Estimate, Markov, Metric, Popularity, Ranker, Run, Subject, compare, evaluate,
+    target_rank,
+};
+use canet::model::{Forward, ForwardError, Rows};
+use proptest::prelude::*;
+
+fn item(id: u32) -> Item {
+    Item::new(id).unwrap()
+}
+
+fn items(ids: &[u32]) -> Vec<Item> {
+    ids.iter().map(|id| item(*id)).collect()
+}
+
+fn dataset(text: &str) -> Dataset {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.txt");
+    std::fs::write(&path, text).unwrap();
+    Dataset::read(&path, &ReadOptions::default()).unwrap()
+}
+
+fn close(found: f64, expected: f64) {
+    assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
+}
+
+#[test]
+fn the_rank_counts_better_items_that_were_not_seen() {
+    let scores = [9.0, 0.1, 0.5, 0.3, 0.9, 0.4];
+    // By score: 4 (0.9), 2 (0.5), 5 (0.4), 3 (0.3), 1 (0.1); the padding's 9.0 does not count.
+    assert_eq!(target_rank(&scores, &[], item(4)), Some(1));
+    assert_eq!(target_rank(&scores, &[], item(3)), Some(4));
+    assert_eq!(target_rank(&scores, &items(&[4, 4, 1]), item(3)), Some(3));
+    assert_eq!(target_rank(&scores, &items(&[4, 2, 5, 4]), item(3)), Some(1));
+}
+
+#[test]
+fn ties_go_to_the_lower_item() {
+    let scores = [0.0, 1.0, 1.0, 1.0, 2.0];
+    assert_eq!(target_rank(&scores, &[], item(1)), Some(2));
+    assert_eq!(target_rank(&scores, &[], item(3)), Some(4));
+    assert_eq!(target_rank(&scores, &items(&[1]), item(3)), Some(3));
+}
+
+#[test]
+fn a_target_in_the_history_or_without_a_score_is_a_miss() {
+    let scores = [0.0, 1.0, f32::NAN, 3.0];
+    assert_eq!(target_rank(&scores, &items(&[1, 3]), item(3)), None);
+    assert_eq!(target_rank(&scores, &[], item(2)), None);
+    assert_eq!(target_rank(&scores, &[], item(4)), None);
+    assert_eq!(target_rank(&scores, &[], item(1)), Some(2));
+}
+
+proptest! {
+    #[test]
+    fn the_rank_is_the_place_in_a_full_sort(
+        // Few distinct scores, signed zeros and what is not a number: many ties.
+        scores in prop::collection::vec(prop::sample::select(vec![-1.0, -0.0, 0.0, 0.5, 2.0, f32::NAN]), 2..40),
+        history in prop::collection::vec(1_u32..40, 0..30),
+        target in 1_u32..40,
+    ) {
+        let history: Vec<Item> = items(&history).into_iter().filter(|item| item.column() < scores.len()).collect();
+        let excluded: HashSet<Item> = history.iter().copied().collect();
+        let mut order: Vec<u32> = (1..scores.len() as u32)
+            .filter(|id| !excluded.contains(&item(*id)) && !scores[*id as usize].is_nan())
+            .collect();
+        order.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b)));
+        let expected = order.iter().position(|id| *id == target).map(|place| place as u32 + 1);
+        prop_assert_eq!(target_rank(&scores, &history, item(target)), expected);
+        let selection = Selection { k: scores.len(), excluded: &excluded, candidates: Candidates::All };
+        let served = top_k(&scores, &selection).iter().position(|ranked| ranked.item == item(target));
+        prop_assert_eq!(served.map(|place| place as u32 + 1), expected);
+    }
+}
+
+#[test]
+fn metrics_are_those_of_the_textbook() {
+    for (rank, ndcg, hr, mrr, full) in [
+        (Some(1), 1.0, 1.0, 1.0, 1.0),
+        (Some(3), 0.5, 1.0, 1.0 / 3.0, 1.0 / 3.0),
+        (Some(10), 1.0 / 11_f64.log2(), 1.0, 0.1, 0.1),
+        (Some(11), 0.0, 0.0, 0.0, 1.0 / 11.0),
+        (None, 0.0, 0.0, 0.0, 0.0),
+    ] {
+        close(Metric::Ndcg(10).value(rank), ndcg);
+        close(Metric::Hr(10).value(rank), hr);
+        close(Metric::MrrAt(10).value(rank), mrr);
+        close(Metric::Mrr.value(rank), full);
+    }
+    let estimate = Estimate::of(&[1.0, 0.0, 0.5, 0.5]);
+    close(estimate.mean, 0.5);
+    // Squares 0.25 + 0.25, over 3, over 4.
+    close(estimate.se.unwrap(), (0.5_f64 / 3.0 / 4.0).sqrt());
+    assert_eq!(Estimate::of(&[1.0]).se, None);
+}
+
+/// A model of four routes over six items, whose ranks can be told by looking.
+///
+/// Route r scores item j by how far round the circle 1..=6 it lies behind `last + r + 1`, so that the item
+/// `last + r + 1` comes first. The router prefers route `last mod 4`.
+struct Circle {
+    /// Route and lengths of each batch; the router's have none.
+    calls: Mutex<Vec<(Option<Route>, Vec<usize>)>>,
+}
+
+const ITEMS: usize = 6;
+
+impl Circle {
+    fn new() -> Circle {
+        Circle { calls: Mutex::default() }
+    }
+
+    fn rows(
+        &self,
+        route: Option<Route>,
+        histories: &[&History],
+        row: impl Fn(usize) -> Vec<f32>,
+    ) -> Result<Rows, ForwardError> {
+        self.calls.lock().unwrap().push((route, histories.iter().map(|history| history.len()).collect()));
+        let rows: Vec<Vec<f32>> =
+            histories.iter().map(|history| row(history.items().last().unwrap().column())).collect();
+        Rows::new(rows[0].len(), rows.concat())
+    }
+}
+
+impl Forward for Circle {
+    fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
+        self.rows(None, histories, |last| (0..4).map(|route| if route == last % 4 { 1.0 } else { 0.0 }).collect())
+    }
+
+    fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
+        self.rows(Some(route), histories, |last| {
+            let first = last + route.index() + 1;
+            (0..=ITEMS).map(|item| -(((item + 6 * ITEMS - first) % ITEMS) as f32)).collect()
+        })
+    }
+
+    fn weight_bytes(&self) -> usize {
+        0
+    }
+}
+
+fn space() -> RouteSpace {
+    RouteSpace::new(vec![4, 8], vec![1, 2], vec![4]).unwrap()
+}
+
+const SHAPE: ModelShape =
+    ModelShape { items: ITEMS, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 4, ffn: 16 } };
+const MAX_LEN: usize = 3;
+/// Users' test cases: (1 | 2), (1 2 3 4 | 5), (5 | 1), (2 4 | 6).
+const USERS: [(&[u32], u32); 4] = [(&[1], 2), (&[1, 2, 3, 4], 5), (&[5], 1), (&[2, 4], 6)];
+
+fn with_ranker<T>(forward: &Circle, batch: usize, test: impl FnOnce(&mut Ranker<'_>) -> T) -> T {
+    let histories: Vec<Vec<Item>> = USERS.iter().map(|(history, _)| items(history)).collect();
+    let cases: Vec<Case<'_>> = histories
+        .iter()
+        .zip(USERS)
+        .enumerate()
+        .map(|(user, (history, (_, target)))| Case { user, history, target: item(target) })
+        .collect();
+    let space = space();
+    let subject = Subject { forward, space: &space, shape: SHAPE, max_len: MAX_LEN };
+    test(&mut Ranker::new(subject, &cases, batch).unwrap())
+}
+
+/// Rank of each user on each route, read off the circle with seen items left out.
+///
+/// (1 | 2): route 0 starts at 2: rank 1; route 1 at 3: 3 4 5 6 (1) 2: rank 5; route 2 at 4: 4; route 3 at 5: 3.
+/// (.. 4 | 5): route 0 at 5: 1; route 1 at 6: 6 (1 2 3 4) 5: 2; route 2 at 1: (1 2 3 4) 5: 1; route 3 at 2: 1.
+/// (5 | 1): route 0 at 6: 6 1: 2; route 1 at 1: 1; route 2 at 2: 2 3 4 (5) 6 1: 5; route 3 at 3: 3 4 (5) 6 1: 4.
+/// (2 4 | 6): route 0 at 5: 5 6: 2; route 1 at 6: 1; route 2 at 1: 1 (2) 3 (4) 5 6: 4; route 3 at 2: 3 5 6: 3.
+const RANKS: [[u32; 4]; 4] = [[1, 5, 4, 3], [1, 2, 1, 1], [2, 1, 5, 4], [2, 1, 4, 3]];
+/// `last mod 4` of each user.
+const CHOICES: [usize; 4] = [1, 0, 1, 0];
+const LENGTHS: [usize; 4] = [1, 3, 1, 2];
+
+fn reciprocal(ranks: [u32; 4]) -> Vec<f64> {
+    ranks.map(|rank| 1.0 / f64::from(rank)).to_vec()
+}
+
+#[test]
+fn a_fixed_route_ranks_everybody_on_it() {
+    let space = space();
+    for batch in [1, 2, 64] {
+        with_ranker(&Circle::new(), batch, |ranker| {
+            for route in space.routes() {
+                let run = ranker.fixed(route).unwrap();
+                assert_eq!(run.name, space.name(route));
+                assert_eq!(run.values(Metric::Mrr), reciprocal(RANKS.map(|ranks| ranks[route.index()])));
+                let flops: u64 = LENGTHS.iter().map(|length| SHAPE.route_flops(&space, route, *length)).sum();
+                close(run.flops().unwrap(), flops as f64 / 4.0);
+            }
+            close(ranker.fixed(space.full()).unwrap().saved().unwrap(), 0.0);
+        });
+    }
+}
+
+#[test]
+fn the_routed_run_takes_the_routers_choice_and_pays_for_it() {
+    let space = space();
+    with_ranker(&Circle::new(), 64, |ranker| {
+        let run = ranker.routed(&[0.0; 4]).unwrap();
+        assert_eq!(run.values(Metric::Mrr), reciprocal([5, 1, 1, 2]));
+        let cost = |user: usize| {
+            let route = space.route(CHOICES[user]).unwrap();
+            SHAPE.route_flops(&space, route, LENGTHS[user]) + SHAPE.router_flops(4, LENGTHS[user])
+        };
+        let spent: u64 = (0..4).map(cost).sum();
+        let full: u64 = LENGTHS.iter().map(|length| SHAPE.full_flops(&space, *length)).sum();
+        close(run.flops().unwrap(), spent as f64 / 4.0);
+        close(run.full_flops(), full as f64 / 4.0);
+        close(run.saved().unwrap(), 1.0 - spent as f64 / full as f64);
+        let shares = run.shares(&space);
+        assert_eq!(
+            shares.iter().map(|share| (share.route.index(), share.share)).collect::<Vec<_>>(),
+            [(0, 0.5), (1, 0.5)]
+        );
+        // Route 0 served ranks 1 and 2.
+        close(shares[0].ndcg.mean, f64::midpoint(1.0, 1.0 / 3_f64.log2()));
+        close(shares[0].flops, (cost(1) + cost(3)) as f64 / 2.0);
+        // A bias of 2 outweighs every logit.
+        let biased = ranker.routed(&[0.0, 0.0, 2.0, 0.0]).unwrap();
+        assert_eq!(biased.values(Metric::Mrr), reciprocal(RANKS.map(|ranks| ranks[2])));
+    });
+}
+
+#[test]
+fn every_slice_and_router_pass_runs_once() {
+    let forward = Circle::new();
+    let space = space();
+    with_ranker(&forward, 3, |ranker| {
+        for round in 0..2 {
+            ranker.routed(&[0.0; 4]).unwrap();
+            ranker.random(round).unwrap();
+            ranker.random_matched(&[0.0; 4], round).unwrap();
+            space.routes().for_each(|route| drop(ranker.fixed(route).unwrap()));
+        }
+    });
+    let calls = forward.calls.into_inner().unwrap();
+    let rows = |route| calls.iter().filter(|call| call.0 == route).map(|call| call.1.len()).sum::<usize>();
+    assert!([None].into_iter().chain(space.routes().map(Some)).all(|route| rows(route) == 4));
+    assert!(calls.iter().all(|(_, lengths)| lengths.len() <= 3 && lengths.is_sorted_by(|a, b| a >= b)));
+    assert!(calls.iter().flat_map(|(_, lengths)| lengths).all(|length| *length <= MAX_LEN));
+}
+
+#[test]
+fn lots_are_seeded_and_matched_lots_keep_the_routers_frequencies() {
+    let space = space();
+    with_ranker(&Circle::new(), 64, |ranker| {
+        let random = ranker.random(1).unwrap();
+        assert_eq!(random.values(Metric::Mrr), ranker.random(1).unwrap().values(Metric::Mrr));
+        assert_ne!(random.values(Metric::Mrr), ranker.random(2).unwrap().values(Metric::Mrr));
+        let total: f64 = random.shares(&space).iter().map(|share| share.share).sum();
+        close(total, 1.0);
+        // Each value is a mean of that user's own reciprocal ranks.
+        for (value, ranks) in random.values(Metric::Mrr).iter().zip(RANKS) {
+            let own = ranks.map(|rank| 1.0 / f64::from(rank));
+            assert!(*value >= own.into_iter().fold(1.0, f64::min) && *value <= own.into_iter().fold(0.0, f64::max));
+        }
+        let matched = ranker.random_matched(&[0.0; 4], 1).unwrap();
+        let shares: Vec<_> = matched.shares(&space).iter().map(|share| (share.route.index(), share.share)).collect();
+        assert_eq!(shares, [(0, 0.5), (1, 0.5)]);
+        let allowed: Vec<f64> = (0..=DRAWS).map(|first| first as f64 / DRAWS as f64).collect();
+        for (value, ranks) in matched.values(Metric::Mrr).iter().zip(RANKS) {
+            let mix = |share: &f64| share / f64::from(ranks[0]) + (1.0 - share) / f64::from(ranks[1]);
+            assert!(allowed.iter().any(|share| (mix(share) - value).abs() < 1e-12));
+        }
+    });
+}
+
+#[test]
+fn progress_tells_every_ranked_case() {
+    let told = Mutex::new(0);
+    let space = space();
+    let histories = [items(&[1]), items(&[2, 3])];
+    let cases = [0, 1].map(|user| Case { user, history: &histories[user], target: item(5) });
+    let forward = Circle::new();
+    let subject = Subject { forward: &forward, space: &space, shape: SHAPE, max_len: MAX_LEN };
+    let mut ranker = Ranker::new(subject, &cases, 1).unwrap().on_progress(|ranked| *told.lock().unwrap() += ranked);
+    ranker.fixed(space.full()).unwrap();
+    assert_eq!(*told.lock().unwrap(), 2);
+}
+
+#[test]
+fn popularity_ranks_by_the_training_part_alone() {
+    // Training parts: 1 2 2 | 2 3 | 4. Counts: 2 three times, 1, 3 and 4 once, 5 and 6 never.
+    let dataset = dataset("a 1 2 2 5 6\nb 2 3 5 4\nc 4 5 6\n");
+    let ranks = Popularity::fit(&dataset).ranks(&dataset.cases(Split::Test));
+    // a has seen 1 2 5: 3 4 6. b has seen 2 3 5: 1 4. c has seen 4 5: 2 1 3 6.
+    assert_eq!(ranks, [Some(3), Some(2), Some(4)]);
+}
+
+#[test]
+fn markov_ranks_what_followed_the_last_item_then_the_popular() {
+    // Training parts: 1 2 1 3 | 1 2 4 | 5 1. Of 9: 1 four times, 2 twice, 3, 4 and 5 once.
+    let dataset = dataset("a 1 2 1 3 4 1\nb 1 2 4 3 5\nc 5 1 2 3\n");
+    let markov = Markov::fit(&dataset);
+    let case = |history, target| Case { user: 0, history, target: item(target) };
+    let (one, two, four) = (items(&[1]), items(&[2]), items(&[4]));
+    // After 1: 2 twice, 3 once; then 4 and 5 by popularity, a tie.
+    let after_one = [case(&one, 2), case(&one, 3), case(&one, 4), case(&one, 5)];
+    assert_eq!(markov.ranks(&after_one), [Some(1), Some(2), Some(3), Some(4)]);
+    // After 2: 1 and 4 once each, and 1 is the more popular.
+    assert_eq!(markov.ranks(&[case(&two, 1), case(&two, 4), case(&two, 3)]), [Some(1), Some(2), Some(3)]);
+    // Nothing ever came after 4: popularity.
+    assert_eq!(markov.ranks(&[case(&four, 1), case(&four, 2), case(&four, 5)]), [Some(1), Some(2), Some(4)]);
+}
+
+#[test]
+fn the_strength_of_markovs_prior_is_chosen_on_validation() {
+    // 1 is followed by the rare 9 in one training part; everybody's validation item is the popular 2. With the
+    // weakest prior 9 comes before 2; from s·(p(2) - p(9)) > 1 on, 2 comes first.
+    let users: String = (0..20).map(|user| format!("u{user} 2 3 1 2 3\nv{user} 3 1 2 4\n")).collect();
+    let backed_off = dataset(&format!("{users}w 1 9 4 5\n"));
+    assert!(Markov::fit(&backed_off).strength() > 1.0);
+    // Where validation continues as training does, the weakest prior is as good as any.
+    let chained = dataset("a 1 2 3 1\nb 1 2 3 1 2 3\nc 2 3 1 2 3\n");
+    assert!(Markov::fit(&chained).strength() <= 1.0);
+}
+
+#[test]
+fn contenders_run_in_order_and_once() {
+    let space = space();
+    let dataset = dataset("a 1 2 3 4\nb 4 5 6 1\nc 2 6\n");
+    let cases = dataset.cases(Split::Test);
+    let forward = Circle::new();
+    let subject = Subject { forward: &forward, space: &space, shape: SHAPE, max_len: MAX_LEN };
+    let mut ranker = Ranker::new(subject, &cases, 8).unwrap();
+    let names = ["smallest", "statics", "markov", "auto", "h4-l2-e4", "popularity", "random-matched", "random", "full"];
+    let contenders: Vec<Contender> = names.iter().map(|name| Contender::parse(&space, name).unwrap()).collect();
+    let contest = Contest { dataset: &dataset, bias: &[0.0; 4], seed: 7 };
+    let runs = evaluate(&mut ranker, &contest, &contenders).unwrap();
+    assert_eq!(
+        runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(),
+        [
+            "smallest",
+            "h4-l1-e4",
+            "h4-l2-e4",
+            "h8-l1-e4",
+            "h8-l2-e4",
+            "markov",
+            "auto",
+            "popularity",
+            "random-matched",
+            "random",
+            "full",
+        ]
+    );
+    assert!(runs.iter().all(|run| run.users() == 2));
+    assert_eq!(runs[5].flops(), None);
+    assert_eq!(Contender::parse(&space, "h4-l3-e4"), None);
+}
+
+/// A baseline's run with these ranks.
+fn run_of(name: &str, ranks: Vec<Option<u32>>) -> Run {
+    let history = items(&[1]);
+    let cases: Vec<Case<'_>> = (0..ranks.len()).map(|user| Case { user, history: &history, target: item(2) }).collect();
+    let (forward, space) = (Circle::new(), space());
+    let subject = Subject { forward: &forward, space: &space, shape: SHAPE, max_len: MAX_LEN };
+    Ranker::new(subject, &cases, 1).unwrap().baseline(name, ranks)
+}
+
+#[test]
+fn the_bootstrap_agrees_with_the_closed_form() {
+    // a is better for 140 users, worse for 100 and equal for 160: differences in HR@10 of +1, -1 and 0.
+    let ranks = |hits: &dyn Fn(usize) -> bool| (0..400).map(|user| hits(user).then_some(1)).collect::<Vec<_>>();
+    let a = run_of("a", ranks(&|user| !(140..320).contains(&user)));
+    let b = run_of("b", ranks(&|user| user >= 140 && !(240..320).contains(&user)));
+    let [found] = compare(&[(&a, &b)], Metric::Hr(10), 3).try_into().unwrap();
+    assert_eq!((found.a.as_str(), found.b.as_str()), ("a", "b"));
+    let (mean, variance) = (0.1, 0.6 - 0.01);
+    close(found.difference.mean, mean);
+    close(found.difference.se.unwrap(), (variance / 399.0_f64).sqrt());
+    // The resampled mean is normal to good accuracy, with standard deviation sqrt(variance / 400).
+    let deviation = (variance / 400.0_f64).sqrt();
+    assert!((found.interval[0] - (mean - 1.96 * deviation)).abs() < 0.1 * deviation, "{found:?}");
+    assert!((found.interval[1] - (mean + 1.96 * deviation)).abs() < 0.1 * deviation, "{found:?}");
+    // z = 2.604, two-sided 0.0092.
+    assert!((found.p - 0.0092).abs() < 0.004, "{found:?}");
+    let [same, back] = compare(&[(&a, &a), (&b, &a)], Metric::Hr(10), 3).try_into().unwrap();
+    assert_eq!((same.difference.mean, same.interval, same.p), (0.0, [0.0, 0.0], 1.0));
+    assert_eq!(back.interval, [-found.interval[1], -found.interval[0]]);
+    assert_eq!(compare(&[(&a, &b)], Metric::Hr(10), 3), [found]);
+}
+
+#[test]
+fn a_clear_difference_has_a_small_p_but_never_zero() {
+    let a = run_of("a", vec![Some(1); 50]);
+    let b = run_of("b", vec![None; 50]);
+    let [found] = compare(&[(&a, &b)], Metric::Ndcg(10), 0).try_into().unwrap();
+    assert_eq!(found.interval, [1.0, 1.0]);
+    close(found.p, 2.0 / 10_001.0);
+}

@@ -1,0 +1,194 @@
+//! Training and serving are one function, and its gradients are those of the slice that serves.
+
+use canet::domain::{Candidates, History, RouteSpace, Selection, top_k};
+use canet::model::{Forward, ModelConfig, Weights, WidthRule};
+use canet::training::{Batch, Cut, MaskTables, Parameters, Supernet, Window, one_hot};
+use tch::{Device, Kind, Tensor};
+
+use crate::support::{item, on_cpu, random_history, random_weights, rng, small_config};
+
+struct Setting {
+    config: ModelConfig,
+    space: RouteSpace,
+    weights: Weights,
+    histories: Vec<History>,
+}
+
+/// Every route once, with histories of every length in between.
+fn setting(attention_scale: WidthRule, ffn_inner: WidthRule, seed: u64) -> Setting {
+    let config = ModelConfig { attention_scale, ffn_inner, ..small_config() };
+    let space = config.check().unwrap();
+    let mut rng = rng(seed);
+    let weights = random_weights(&config, &mut rng);
+    let length = |row: usize| 1 + row * 7 % config.max_len;
+    let histories = (0..space.len()).map(|row| random_history(config.items, length(row), &mut rng)).collect();
+    Setting { config, space, weights, histories }
+}
+
+fn every_rule() -> impl Iterator<Item = (WidthRule, WidthRule)> {
+    let rules = [WidthRule::Slice, WidthRule::Full];
+    rules.into_iter().flat_map(move |scale| rules.into_iter().map(move |inner| (scale, inner)))
+}
+
+/// Histories as training windows; the target after each item is the item itself, which no test here reads.
+fn batch(setting: &Setting, rows: &[usize]) -> Batch {
+    let windows: Vec<Window<'_>> = rows
+        .iter()
+        .map(|row| setting.histories[*row].items())
+        .map(|items| Window { inputs: items, targets: items })
+        .collect();
+    Batch::new(&windows, setting.config.max_len, Device::Cpu).unwrap()
+}
+
+fn masks(setting: &Setting, routes: &[usize]) -> Cut {
+    let tables = MaskTables::new(&setting.config, &setting.space, Device::Cpu).unwrap();
+    Cut::Mixed(tables.masks(&one_hot(routes, setting.space.len(), Device::Cpu).unwrap()).unwrap())
+}
+
+/// Scores of the last positions: [B, N + 1]
+fn last_scores(setting: &Setting, parameters: &Parameters, batch: &Batch, cut: &Cut) -> Tensor {
+    let net = Supernet { config: &setting.config, parameters, dropout: 0.0 };
+    net.scores(&net.hidden(batch, cut).unwrap().select(1, -1)).unwrap()
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0_f32, |size, value| size.max(value.abs()))
+}
+
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_within(found, expected, tolerance * largest(expected), what);
+}
+
+fn assert_within(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    for (found, expected) in found.iter().zip(expected) {
+        let off = (found - expected).abs();
+        assert!(off <= tolerance, "{what}: {found} instead of {expected}, at most {tolerance} off");
+    }
+}
+
+fn row(tensor: &Tensor, row: usize) -> Vec<f32> {
+    Vec::try_from(tensor.get(row as i64).detach()).unwrap()
+}
+
+#[test]
+fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
+    for (scale, inner) in every_rule() {
+        let setting = setting(scale, inner, 11);
+        let forward = on_cpu(&setting.config, &setting.weights);
+        let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+        let routes: Vec<usize> = (0..setting.space.len()).collect();
+        let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
+        for route in setting.space.routes() {
+            let history = &setting.histories[route.index()];
+            let served = forward.scores(route, &[history]).unwrap();
+            let (served, masked) = (served.row(0).unwrap(), row(&masked, route.index()));
+            assert_close(&masked, served, 1e-5, setting.space.name(route));
+            let selection = Selection { k: 10, excluded: &Default::default(), candidates: Candidates::All };
+            let items = |scores: &[f32]| top_k(scores, &selection).iter().map(|best| best.item).collect::<Vec<_>>();
+            assert_eq!(items(&masked), items(served), "{}", setting.space.name(route));
+        }
+    }
+}
+
+#[test]
+fn the_training_router_answers_as_the_serving_one() {
+    let setting = setting(WidthRule::Slice, WidthRule::Slice, 12);
+    let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+    let rows: Vec<usize> = (0..setting.histories.len()).collect();
+    let net = Supernet { config: &setting.config, parameters: &parameters, dropout: 0.0 };
+    let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
+    let histories: Vec<&History> = setting.histories.iter().collect();
+    let served = on_cpu(&setting.config, &setting.weights).router_logits(&histories).unwrap();
+    for (index, served) in served.iter().enumerate() {
+        assert_close(&row(&trained, index), served, 1e-5, "router");
+    }
+}
+
+fn gradients(parameters: &Parameters, loss: &Tensor) -> Vec<(String, Vec<f32>)> {
+    loss.backward();
+    parameters
+        .iter()
+        .filter(|(_, tensor)| tensor.grad().defined())
+        .map(|(name, tensor)| (name.to_owned(), Vec::try_from(tensor.grad().flatten(0, -1)).unwrap()))
+        .collect()
+}
+
+/// A loss in which every score takes part.
+fn loss(scores: &Tensor) -> Tensor {
+    let targets = Tensor::ones([scores.size()[0]], (Kind::Int64, Device::Cpu)) * 3;
+    scores.cross_entropy_for_logits(&targets)
+}
+
+#[test]
+fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
+    for (scale, inner) in every_rule() {
+        let setting = setting(scale, inner, 13);
+        for route in setting.space.routes() {
+            let rows = [route.index()];
+            let of = |cut: &Cut| {
+                let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+                let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), cut);
+                gradients(&parameters, &loss(&scores))
+            };
+            let masked = of(&masks(&setting, &rows));
+            let sliced = of(&Cut::Uniform(setting.space.slice(route)));
+            let mut compared = 0;
+            // Some gradients are zero but for rounding (softmax does not see a shift of all keys).
+            let floor = 1e-6 * sliced.iter().fold(0.0_f32, |size, (_, values)| size.max(largest(values)));
+            for (name, sliced) in &sliced {
+                let (_, masked) = masked.iter().find(|(other, _)| other == name).unwrap();
+                let tolerance = floor + 1e-4 * largest(sliced);
+                assert_within(masked, sliced, tolerance, &format!("{} {name}", setting.space.name(route)));
+                compared += 1;
+            }
+            assert!(compared > 10, "{compared} weights take part");
+            for (name, masked) in masked.iter().filter(|(name, _)| !sliced.iter().any(|(other, _)| other == name)) {
+                assert!(masked.iter().all(|value| *value == 0.0), "{name} is outside the slice");
+            }
+        }
+    }
+}
+
+/// The serving forward has no gradients of its own; its slope along a random direction has to be the one that the
+/// masked gradients predict.
+#[test]
+fn the_masked_gradients_are_the_slope_of_the_serving_forward() {
+    let setting = setting(WidthRule::Slice, WidthRule::Slice, 14);
+    for route in setting.space.routes().step_by(5) {
+        let rows = [route.index()];
+        let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+        let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), &masks(&setting, &rows));
+        let gradients = gradients(&parameters, &loss(&scores));
+        let step = 1e-3_f32;
+        // Along the gradient itself, the slope is its norm.
+        let norm = gradients.iter().flat_map(|(_, values)| values).map(|value| f64::from(value * value)).sum::<f64>();
+        let moved = |direction: f32| {
+            let mut weights = setting.weights.clone();
+            for (name, gradient) in &gradients {
+                let mut tensor = weights.get(name).unwrap().clone();
+                let along = gradient.iter().map(|value| direction * step * value / norm.sqrt() as f32);
+                tensor.data.iter_mut().zip(along).for_each(|(value, change)| *value += change);
+                weights.insert(name.clone(), tensor);
+            }
+            let served = on_cpu(&setting.config, &weights);
+            let scores = served.scores(route, &[&setting.histories[route.index()]]).unwrap();
+            let scores: Vec<f64> = scores.row(0).unwrap().iter().map(|score| f64::from(*score)).collect();
+            let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+            largest + scores.iter().map(|score| (score - largest).exp()).sum::<f64>().ln() - scores[3]
+        };
+        let slope = (moved(1.0) - moved(-1.0)) / (2.0 * f64::from(step));
+        let off = (slope - norm.sqrt()).abs() / norm.sqrt();
+        assert!(off < 0.02, "{}: slope {slope}, gradient {}", setting.space.name(route), norm.sqrt());
+    }
+}
+
+#[test]
+fn windows_cover_each_pair_of_neighbours_once() {
+    let sequence: Vec<_> = (1..=8).map(item).collect();
+    let short = [item(1)];
+    let windows = canet::training::windows(&[&sequence, &short], 3);
+    let ids = |items: &[canet::domain::Item]| items.iter().map(|item| item.id()).collect::<Vec<_>>();
+    let found: Vec<_> = windows.iter().map(|window| (ids(window.inputs), ids(window.targets))).collect();
+    let expected = [(vec![5, 6, 7], vec![6, 7, 8]), (vec![2, 3, 4], vec![3, 4, 5]), (vec![1], vec![2])];
+    assert_eq!(found, expected);
+}
