@@ -174,7 +174,7 @@ impl Process {
         let stderr = child.stderr.take().unwrap();
         // Reads to the end, so that the server never blocks on a full pipe.
         thread::spawn(move || {
-            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
         let listening = wait_for(&lines, "listening on http://");
         let address = listening.split("http://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap();
