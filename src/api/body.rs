@@ -102,8 +102,8 @@ fn not_an_object() -> Problem {
 fn reject(path: String, error: &serde_json::Error) -> Problem {
     match error.classify() {
         Category::Data => {
-            // A fault of the whole document has the path `.`, a missing field the path of what it is missing in.
-            let field = missing_field(error).unwrap_or(path);
+            // A fault of the whole document has the path `.`; a missing or repeated field stands in the message alone.
+            let field = named_field(error).unwrap_or(path);
             Problem {
                 field: (field != ".").then(|| field.into()),
                 ..Problem::new(Code::InvalidRequest, error.to_string())
@@ -115,9 +115,9 @@ fn reject(path: String, error: &serde_json::Error) -> Problem {
     }
 }
 
-/// The name in serde's ``missing field `history` ``, which its path does not tell.
-fn missing_field(error: &serde_json::Error) -> Option<String> {
+/// The name in serde's "missing field" and "duplicate field", which its path does not tell.
+fn named_field(error: &serde_json::Error) -> Option<String> {
     let message = error.to_string();
-    let (name, _) = message.strip_prefix("missing field `")?.split_once('`')?;
-    Some(name.to_owned())
+    let quoted = ["missing field `", "duplicate field `"].iter().find_map(|start| message.strip_prefix(start))?;
+    quoted.split_once('`').map(|(name, _)| name.to_owned())
 }

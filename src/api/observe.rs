@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -12,11 +12,15 @@ use crate::serving::{Recommender, Times};
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Counts a call, and adds `x-request-id` and `server-timing` to its answer, whatever the answer is.
+///
+/// While draining an answer also closes its connection: a client that keeps one open would otherwise send its next
+/// request just when the server closes it, and that request would be lost.
 pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let metrics = recommender.metrics();
     let in_flight = metrics.in_flight();
     let id = request_id::of(request.headers());
+    let keeps_alive = request.version() <= Version::HTTP_11;
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
 
     let mut response = next.run(request).await;
@@ -33,6 +37,9 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
         headers.insert(SERVER_TIMING, timing);
     }
     headers.insert(request_id::HEADER, id);
+    if keeps_alive && recommender.is_draining() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -3,9 +3,9 @@
 mod device;
 mod eval;
 mod exit;
-mod numbers;
 mod import;
 mod inspect;
+mod numbers;
 mod serve;
 mod signals;
 mod train;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Failure;
+use super::device::{DeviceArgs, cores};
 use super::numbers::share;
 use super::signals::Signals;
 use crate::api;
 use crate::model::checkpoint::ModelDirectory;
-use crate::model::libtorch::{Device, DeviceError, set_threads};
 use crate::serving::{Generation, Limits, LoadError, Loader, Recommender};
 use crate::telemetry::{LogFormat, install_logs};
 
@@ -27,12 +27,8 @@ pub(super) struct ServeArgs {
     /// Address of the HTTP server; port 0 takes a free one, which the log names
     #[arg(long, env = "CANET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where the model runs: auto, cpu, cuda or cuda:N
-    #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
-    device: String,
-    /// Threads that one operation may use on the CPU [default: the cores but one, at least 1]
-    #[arg(long, env = "CANET_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Most requests that run in one batch
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: u16,
@@ -68,15 +64,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     install_logs(args.log_format, &args.log).map_err(Failure::usage)?;
     let mut signals = Signals::install().map_err(Failure::unavailable)?;
-    let device = Device::parse(&args.device).map_err(|error| match error {
-        DeviceError::Unknown(_) => Failure::usage(error),
-        DeviceError::NoLibrary { .. } | DeviceError::NoGpu { .. } => Failure::unavailable(error),
-    })?;
+    // The executor computes while the runtime parses and answers: they share the cores.
+    let device = args.device.open_beside(1)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listener = bind(args.listen)?;
-    let cores = thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
-    // The executor computes while the runtime parses and answers: they share the cores.
-    set_threads(args.threads.unwrap_or(cores.saturating_sub(1)));
     let metrics = api::metrics().map_err(Failure::unavailable)?;
     let loader = Loader {
         directory,
@@ -86,7 +77,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         metrics: Arc::new(metrics),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(usize::from(cores).div_ceil(2))
+        .worker_threads(usize::from(cores().div_ceil(2)))
         .max_blocking_threads(4)
         .enable_all()
         .build()

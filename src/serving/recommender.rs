@@ -108,7 +108,7 @@ impl Recommender {
     /// # Errors
     /// [`Unready`] says why not. While draining, what still comes is answered all the same.
     pub fn ready(&self) -> Result<(), Unready> {
-        if self.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(Unready::Draining);
         }
         self.generation().map(drop)
@@ -155,6 +155,16 @@ impl Recommender {
             Ok(Err(_)) => Err(Refusal::Internal),
             Err(_) => Err(Refusal::DeadlineExceeded),
         }
+    }
+
+    /// Whether the server is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Rows that wait for the device.
+    pub fn queued(&self) -> usize {
+        self.admission.queued()
     }
 
     /// The metrics that rows are counted in.

@@ -1,7 +1,5 @@
 //! Interaction files of every form, good and bad, through `Dataset::read`.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! `canet eval` as a user runs it, on a small random checkpoint.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,7 +1,5 @@
 //! Runs, baselines and the bootstrap against numbers worked out by hand or by another method.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::sync::Mutex;
 
 use canet::data::{Case, Dataset, ReadOptions, Split};

@@ -1,7 +1,5 @@
 //! The cost formulas against PyTorch's own flop counter (`tests/fixtures/make_flops.py`).
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use canet::domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
 use serde::Deserialize;
 

@@ -1,7 +1,5 @@
 //! The authors' own checkpoint, imported, gives the scores that their own program gives.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,12 +13,12 @@ use safetensors::SafeTensors;
 use super::support::on_cpu;
 
 /// `tests/fixtures/golden`: a state dict of the authors' program and what that program computes with it.
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden").join(name)
 }
 
 /// One of the arrays of `vectors.safetensors`, each value as f64, row-major, with its shape.
-fn vectors(name: &str) -> (Vec<usize>, Vec<f64>) {
+pub(crate) fn vectors(name: &str) -> (Vec<usize>, Vec<f64>) {
     let bytes = fs::read(golden("vectors.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let view = file.tensor(name).unwrap();

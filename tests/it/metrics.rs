@@ -1,84 +1,157 @@
-//! Ranks and metrics against numbers worked out by hand and against a full sort.
+//! `/metrics` says exactly what was sent: calls, rows, routes, and floating-point operations.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 
-use canet::domain::{Candidates, Item, Selection, top_k};
-use canet::evaluation::{Estimate, Metric, target_rank};
-use proptest::prelude::*;
+use serde_json::json;
 
-use super::evaluation::close;
-use super::support::item;
+use super::server::{Server, metric};
 
-fn items(ids: &[u32]) -> Vec<Item> {
-    ids.iter().map(|id| item(*id)).collect()
+/// Series whose value changed, and by how much; times and the process's own are left out.
+fn difference(before: &str, after: &str) -> BTreeMap<String, f64> {
+    let series = |scrape: &str| -> BTreeMap<String, f64> {
+        let lines = scrape.lines().filter_map(|line| line.strip_prefix("canet_")?.rsplit_once(' '));
+        let measured = |name: &str| name.contains("seconds") && !name.contains("seconds_count");
+        lines
+            .filter(|(name, _)| !measured(name) && !name.contains("_bucket"))
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect()
+    };
+    let before = series(before);
+    series(after)
+        .into_iter()
+        .map(|(name, value)| {
+            let was = before.get(&name).unwrap_or_else(|| panic!("{name} is new"));
+            (name, value - was)
+        })
+        .filter(|(_, change)| *change != 0.0)
+        .collect()
 }
 
-#[test]
-fn the_rank_counts_better_items_that_were_not_seen() {
-    let scores = [9.0, 0.1, 0.5, 0.3, 0.9, 0.4];
-    // By score: 4 (0.9), 2 (0.5), 5 (0.4), 3 (0.3), 1 (0.1); the padding's 9.0 does not count.
-    assert_eq!(target_rank(&scores, &[], item(4)), Some(1));
-    assert_eq!(target_rank(&scores, &[], item(3)), Some(4));
-    assert_eq!(target_rank(&scores, &items(&[4, 4, 1]), item(3)), Some(3));
-    assert_eq!(target_rank(&scores, &items(&[4, 2, 5, 4]), item(3)), Some(1));
-}
-
-#[test]
-fn ties_go_to_the_lower_item() {
-    let scores = [0.0, 1.0, 1.0, 1.0, 2.0];
-    assert_eq!(target_rank(&scores, &[], item(1)), Some(2));
-    assert_eq!(target_rank(&scores, &[], item(3)), Some(4));
-    assert_eq!(target_rank(&scores, &items(&[1]), item(3)), Some(3));
-}
-
-#[test]
-fn a_target_in_the_history_or_without_a_score_is_a_miss() {
-    let scores = [0.0, 1.0, f32::NAN, 3.0];
-    assert_eq!(target_rank(&scores, &items(&[1, 3]), item(3)), None);
-    assert_eq!(target_rank(&scores, &[], item(2)), None);
-    assert_eq!(target_rank(&scores, &[], item(4)), None);
-    assert_eq!(target_rank(&scores, &[], item(1)), Some(2));
-}
-
-proptest! {
-    #[test]
-    fn the_rank_is_the_place_in_a_full_sort(
-        // Few distinct scores, signed zeros and what is not a number: many ties.
-        scores in prop::collection::vec(prop::sample::select(vec![-1.0, -0.0, 0.0, 0.5, 2.0, f32::NAN]), 2..40),
-        history in prop::collection::vec(1_u32..40, 0..30),
-        target in 1_u32..40,
-    ) {
-        let history: Vec<Item> = items(&history).into_iter().filter(|item| item.column() < scores.len()).collect();
-        let excluded: HashSet<Item> = history.iter().copied().collect();
-        let mut order: Vec<u32> = (1..scores.len() as u32)
-            .filter(|id| !excluded.contains(&item(*id)) && !scores[*id as usize].is_nan())
-            .collect();
-        order.sort_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b)));
-        let expected = order.iter().position(|id| *id == target).map(|place| place as u32 + 1);
-        prop_assert_eq!(target_rank(&scores, &history, item(target)), expected);
-        let selection = Selection { k: scores.len(), excluded: &excluded, candidates: Candidates::All };
-        let served = top_k(&scores, &selection).iter().position(|ranked| ranked.item == item(target));
-        prop_assert_eq!(served.map(|place| place as u32 + 1), expected);
+/// Multiply-adds of every matrix product of a slice, written out operation by operation; N = 40, ffn = 4h.
+fn slice_flops(hidden: u64, layers: u64, embedding: u64, length: u64) -> f64 {
+    let mut products = vec![length * embedding * hidden];
+    for layer in 1..=layers {
+        // The last block needs queries and everything behind them for the last position alone.
+        let positions = if layer == layers { 1 } else { length };
+        products.push(positions * hidden * hidden);
+        products.extend([length * hidden * hidden; 2]);
+        products.extend([positions * length * hidden; 2]);
+        products.push(positions * hidden * hidden);
+        products.extend([positions * hidden * 4 * hidden; 2]);
     }
+    products.push(hidden * 41);
+    (2 * products.iter().sum::<u64>()) as f64
+}
+
+/// The router: width 8, ffn 16, 24 routes.
+fn router_flops(length: u64) -> f64 {
+    (2 * (2 * length * 8 * 8 + 2 * 8 * 8 + 2 * length * 8 + 2 * 8 * 16 + 8 * 24)) as f64
 }
 
 #[test]
-fn metrics_are_those_of_the_textbook() {
-    for (rank, ndcg, hr, mrr, full) in [
-        (Some(1), 1.0, 1.0, 1.0, 1.0),
-        (Some(3), 0.5, 1.0, 1.0 / 3.0, 1.0 / 3.0),
-        (Some(10), 1.0 / 11_f64.log2(), 1.0, 0.1, 0.1),
-        (Some(11), 0.0, 0.0, 0.0, 1.0 / 11.0),
-        (None, 0.0, 0.0, 0.0, 0.0),
+fn the_difference_of_two_scrapes_is_what_was_sent() {
+    let server = Server::start();
+    let client = &server.client;
+    let before = client.get("/metrics").text;
+
+    let (mut router_count, mut expected_router) = (BTreeMap::<String, f64>::new(), 0.0);
+    let (mut executed, mut full) = (BTreeMap::<String, f64>::new(), BTreeMap::<String, f64>::new());
+    for n in 0..30_u64 {
+        let length = 1 + n % 12;
+        let history: Vec<u64> = (0..length).map(|i| 101 + (n + 3 * i) % 40).collect();
+        let reply = client.recommend(&json!({"history": history}));
+        let route = reply.json()["route"]["name"].as_str().unwrap().to_owned();
+        let sizes: Vec<u64> = route.split('-').map(|part| part[1..].parse().unwrap()).collect();
+        *router_count.entry(route.clone()).or_default() += 1.0;
+        *executed.entry(route.clone()).or_default() += slice_flops(sizes[0], sizes[1], sizes[2], length);
+        *full.entry(route).or_default() += slice_flops(12, 4, 10, length);
+        expected_router += router_flops(length);
+    }
+    let overridden = json!({"history": [101, 102, 103], "route": "h8-l2-e6"});
+    let batch = json!({"requests": [overridden, overridden, {"history": []}, {"history": [101], "k": 0}]});
+    assert_eq!(client.post("/recommend/batch", &batch).status, 200);
+    assert_eq!(client.recommend(&overridden).status, 200);
+    assert_eq!(client.recommend(&json!({"history": ["stranger"]})).status, 200);
+    assert_eq!(client.recommend(&json!({"history": [101], "k": 0})).status, 422);
+    assert_eq!(client.get("/nowhere").status, 404);
+    // Probes and scrapes do not count.
+    client.get("/readyz");
+    client.get("/healthz");
+
+    let mut expected = BTreeMap::from([
+        ("requests_total{code=\"200\",transport=\"http\"}".to_owned(), 33.0),
+        ("requests_total{code=\"404\",transport=\"http\"}".to_owned(), 1.0),
+        ("requests_total{code=\"422\",transport=\"http\"}".to_owned(), 1.0),
+        ("request_duration_seconds_count{transport=\"http\"}".to_owned(), 35.0),
+        ("cold_start_total".to_owned(), 2.0),
+        ("router_flops_total".to_owned(), expected_router),
+        ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\"}".to_owned(), 3.0),
+        ("stage_duration_seconds_count{stage=\"queue\"}".to_owned(), 33.0),
+        ("stage_duration_seconds_count{stage=\"router\"}".to_owned(), 30.0),
+        ("stage_duration_seconds_count{stage=\"forward\"}".to_owned(), 33.0),
+    ]);
+    let mut answered = router_count.clone();
+    *answered.entry("h8-l2-e6".to_owned()).or_default() += 3.0;
+    *executed.entry("h8-l2-e6".to_owned()).or_default() += 3.0 * slice_flops(8, 2, 6, 3);
+    *full.entry("h8-l2-e6".to_owned()).or_default() += 3.0 * slice_flops(12, 4, 10, 3);
+    expected.extend(
+        router_count
+            .iter()
+            .map(|(route, count)| (format!("route_requests_total{{reason=\"router\",route=\"{route}\"}}"), *count)),
+    );
+    for (name, values) in [
+        ("route_latency_seconds_count{route", &answered),
+        ("queue_wait_seconds_count{lane", &answered),
+        ("batch_size_sum{lane", &answered),
+        ("executed_flops_total{route", &executed),
+        ("full_flops_total{route", &full),
     ] {
-        close(Metric::Ndcg(10).value(rank), ndcg);
-        close(Metric::Hr(10).value(rank), hr);
-        close(Metric::MrrAt(10).value(rank), mrr);
-        close(Metric::Mrr.value(rank), full);
+        expected.extend(values.iter().map(|(route, value)| (format!("{name}=\"{route}\"}}"), *value)));
     }
-    let estimate = Estimate::of(&[1.0, 0.0, 0.5, 0.5]);
-    close(estimate.mean, 0.5);
-    // Squares 0.25 + 0.25, over 3, over 4.
-    close(estimate.se.unwrap(), (0.5_f64 / 3.0 / 4.0).sqrt());
-    assert_eq!(Estimate::of(&[1.0]).se, None);
+
+    let after = client.get("/metrics").text;
+    let mut found = difference(&before, &after);
+    // How many batches the rows made depends on time: two overrides of one call may or may not share one.
+    let batches = |name: &str| {
+        ["route_forward_seconds_count", "batch_size_count", "batch_release_total"]
+            .iter()
+            .any(|kind| name.starts_with(kind))
+    };
+    found.retain(|name, _| !batches(name));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
+    let server = Server::start();
+    let scrape = server.client.get("/metrics").text;
+    for route in server.checkpoint.space.routes() {
+        let route = server.checkpoint.space.name(route);
+        for series in [
+            format!("route_requests_total{{reason=\"router\",route=\"{route}\"}}"),
+            format!("route_requests_total{{reason=\"override\",route=\"{route}\"}}"),
+            format!("route_latency_seconds_count{{route=\"{route}\"}}"),
+            format!("route_forward_seconds_count{{route=\"{route}\"}}"),
+            format!("executed_flops_total{{route=\"{route}\"}}"),
+            format!("full_flops_total{{route=\"{route}\"}}"),
+            format!("batch_size_count{{lane=\"{route}\"}}"),
+            format!("queue_depth{{lane=\"{route}\"}}"),
+            format!("queue_wait_seconds_count{{lane=\"{route}\"}}"),
+        ] {
+            assert_eq!(metric(&scrape, &series), 0.0);
+        }
+    }
+    for code in [200, 400, 404, 405, 413, 415, 422, 429, 500, 503, 504] {
+        assert_eq!(metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}")), 0.0);
+    }
+    for reason in ["overloaded", "deadline", "cancelled", "unavailable"] {
+        assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
+    }
+    assert!(scrape.lines().any(|line| line.starts_with("process_resident_memory_bytes ")));
+    let helps = scrape.lines().filter(|line| line.starts_with("# HELP canet_")).count();
+    let types = scrape.lines().filter(|line| line.starts_with("# TYPE canet_")).count();
+    assert!(helps == types && helps >= 15, "{helps} {types}");
+    // 24 routes: within the cardinality that the families' documentation states.
+    let series = scrape.lines().filter(|line| line.starts_with("canet_")).count();
+    assert!(series < 24 * 100 + 120, "{series}");
 }

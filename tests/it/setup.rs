@@ -1,7 +1,5 @@
 //! `scripts/libtorch.py` by its own door: a process, with pip and the machine's name faked, and no network.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

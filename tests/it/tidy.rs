@@ -1,8 +1,6 @@
 //! The rules of the source tree that the compiler does not check: which floor may import which, where LibTorch,
 //! HTTP and the environment may be named, and how long a file may be.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 mod paths;
 mod tokens;
 

@@ -1,7 +1,5 @@
 //! State dicts of every form that PyTorch may have given them.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 mod hostile;
 mod torch_file;
 

@@ -1,0 +1,136 @@
+//! Every way to ask wrongly over HTTP, with the status, code and field of its answer.
+
+use serde_json::json;
+
+use super::server::Server;
+
+/// Method, path, content type, status, code, field, body; `-` is none.
+const TABLE: &str = r#"
+POST   /recommend        application/json   400 invalid_json           -            {"history": [1,
+POST   /recommend        application/json   400 invalid_json           -            history=1
+POST   /recommend        application/json   400 invalid_json           -            -
+POST   /recommend        application/json   400 invalid_json           -            {"history": []} {}
+POST   /recommend        application/json   400 invalid_json           -            {'history': []}
+POST   /recommend        application/json   400 invalid_json           -            {"history": [1e999]}
+POST   /recommend        application/json   422 invalid_request        -            [["101"]]
+POST   /recommend        application/json   422 invalid_request        -            null
+POST   /recommend        application/json   422 invalid_request        history      {}
+POST   /recommend        application/json   422 invalid_request        history      {"history": null}
+POST   /recommend        application/json   422 invalid_request        history      {"history": {"a": 1}}
+POST   /recommend        application/json   422 invalid_request        history      {"history": "101"}
+POST   /recommend        application/json   422 invalid_request        history[1]   {"history": [101, true]}
+POST   /recommend        application/json   422 invalid_request        history[1]   {"history": [101, [1]]}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 0}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 41}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": -1}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 2.5}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": "5"}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 1e30}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [], "k": 99}
+POST   /recommend        application/json   422 invalid_request        route        {"history": [101], "route": "h5-l1-e6"}
+POST   /recommend        application/json   422 invalid_request        route        {"history": [101], "route": ""}
+POST   /recommend        application/json   422 invalid_request        route        {"history": [101], "route": 3}
+POST   /recommend        application/json   422 invalid_request        route        {"history": [], "route": "Full"}
+POST   /recommend        application/json   422 invalid_request        timeout_ms   {"history": [101], "timeout_ms": 0}
+POST   /recommend        application/json   422 invalid_request        timeout_ms   {"history": [101], "timeout_ms": 60001}
+POST   /recommend        application/json   422 invalid_request        exclude_seen {"history": [101], "exclude_seen": "no"}
+POST   /recommend        application/json   422 invalid_request        exclude[0]   {"history": [101], "exclude": [null]}
+POST   /recommend        application/json   422 invalid_request        candidates   {"history": [101], "candidates": "101"}
+POST   /recommend        application/json   422 invalid_request        budget       {"history": [101], "budget": 0.3}
+POST   /recommend        application/json   422 invalid_request        history      {"history": [101], "history": [102]}
+POST   /recommend        -                  415 unsupported_media_type -            {"history": [101]}
+POST   /recommend        text/plain         415 unsupported_media_type -            {"history": [101]}
+POST   /recommend        application/jsonp  415 unsupported_media_type -            {"history": [101]}
+GET    /recommend        -                  405 method_not_allowed     -            -
+DELETE /recommend/batch  -                  405 method_not_allowed     -            -
+POST   /healthz          -                  405 method_not_allowed     -            -
+PATCH  /metrics          -                  405 method_not_allowed     -            -
+GET    /recommend/       -                  404 not_found              -            -
+GET    /nowhere          -                  404 not_found              -            -
+GET    /items            -                  422 invalid_request        q            -
+GET    /items?q=1&page=2 -                  422 invalid_request        page         -
+POST   /recommend/batch  application/json   400 invalid_json           -            {"requests": [
+POST   /recommend/batch  application/json   422 invalid_request        requests     {}
+POST   /recommend/batch  application/json   422 invalid_request        requests     {"requests": {}}
+POST   /recommend/batch  application/json   422 invalid_request        k            {"requests": [], "k": 1}
+"#;
+
+struct Case<'a> {
+    method: &'a str,
+    path: &'a str,
+    content_type: Option<&'a str>,
+    status: u16,
+    code: &'a str,
+    field: Option<&'a str>,
+    body: &'a str,
+}
+
+fn cases() -> impl Iterator<Item = Case<'static>> {
+    let given = |word: &'static str| (word != "-").then_some(word);
+    TABLE.lines().filter(|line| !line.is_empty()).map(move |line| {
+        let mut rest = line;
+        let mut word = || {
+            let (word, after) = rest.split_once(' ').unwrap();
+            rest = after.trim_start();
+            word
+        };
+        let [method, path, content_type, status, code, field] = std::array::from_fn(|_| word());
+        Case {
+            method,
+            path,
+            content_type: given(content_type),
+            status: status.parse().unwrap(),
+            code,
+            field: given(field),
+            body: given(rest).unwrap_or_default(),
+        }
+    })
+}
+
+fn assert_refused(server: &Server, case: &Case<'_>) {
+    let headers: Vec<(&str, &str)> = case.content_type.map(|kind| ("content-type", kind)).into_iter().collect();
+    let reply = server.client.send(case.method, case.path, &headers, case.body.as_bytes());
+    let shown = format!("{} {} {}", case.method, case.path, case.body.chars().take(80).collect::<String>());
+    assert_eq!(reply.status, case.status, "{shown}: {}", reply.text);
+    assert_eq!(reply.header("content-type"), "application/problem+json", "{shown}");
+    let problem = reply.json();
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(case.status), &json!(case.code)), "{shown}");
+    assert_eq!(problem["field"], json!(case.field), "{shown}: {problem}");
+    assert!(!problem["detail"].as_str().unwrap().is_empty(), "{shown}");
+    assert!(!problem["title"].as_str().unwrap().is_empty(), "{shown}");
+    if case.status == 405 {
+        assert!(!reply.header("allow").is_empty(), "{shown}");
+    }
+}
+
+#[test]
+fn every_bad_input_has_its_status_code_and_field() {
+    let server = Server::start();
+    cases().for_each(|case| assert_refused(&server, &case));
+    // And after all of it the server answers.
+    assert_eq!(server.client.recommend(&json!({"history": [101]})).status, 200);
+}
+
+#[test]
+fn what_is_too_much_is_refused_whole() {
+    let server = Server::start();
+    let case = |path, status, code, field, body| {
+        let content_type = Some("application/json");
+        assert_refused(&server, &Case { method: "POST", path, content_type, status, code, field, body });
+    };
+    let big_history = json!({"history": vec!["101"; 200_000]}).to_string();
+    assert!(big_history.len() > 1 << 20);
+    case("/recommend", 413, "too_large", None, &big_history);
+    let blanks = " ".repeat((1 << 20) + 1);
+    case("/recommend", 413, "too_large", None, &blanks);
+    let deep = format!("{{\"history\": {}", "[".repeat(5000));
+    case("/recommend", 422, "invalid_request", Some("history[0]"), &deep);
+    let many = json!({"requests": vec![json!({"history": []}); 1025]}).to_string();
+    case("/recommend/batch", 422, "invalid_request", Some("requests"), &many);
+
+    // The limit itself is taken, and of such a history the newest items are read.
+    let mut history = json!({"history": vec![101; 200_000]}).to_string();
+    history.push_str(&" ".repeat((1 << 20) - history.len()));
+    let reply = server.client.send("POST", "/recommend", &[("content-type", "application/json")], history.as_bytes());
+    assert_eq!((reply.status, &reply.json()["history"]["used"]), (200, &json!(12)));
+}

@@ -1,0 +1,216 @@
+//! `canet serve` as a process: how it starts, refuses to start, and stops.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use canet::model::checkpoint::CheckpointDraft;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::server::{Process, canet, numbered, run};
+use super::support::{draft, small_config};
+
+fn model(directory: &Path) -> std::path::PathBuf {
+    let root = directory.join("small");
+    numbered(draft(small_config(), 3)).write(&root).unwrap();
+    root
+}
+
+/// `canet serve` of a model that must not start.
+fn serve(model: &Path) -> Command {
+    let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--model"]);
+    command.arg(model);
+    command
+}
+
+fn assert_refused(command: &mut Command, code: i32, words: &[&str]) {
+    let (found, stderr) = run(command);
+    assert_eq!(found, Some(code), "{stderr}");
+    let message = stderr.lines().find(|line| line.starts_with("canet: ")).unwrap_or_else(|| panic!("{stderr}"));
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn a_served_model_answers_and_its_log_names_the_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = model(directory.path());
+    let second = numbered(draft(small_config(), 4));
+    second.write(&root).unwrap();
+    for (flags, version) in [(&[][..], 2), (&["--version", "1", "--log-format", "json"][..], 1)] {
+        let server = Process::serve(&root, flags);
+        assert_eq!(server.client.get("/readyz").status, 200);
+        let answer = server.client.recommend(&json!({"history": ["101", "102"], "k": 3}));
+        assert_eq!((answer.status, answer.items().len()), (200, 3));
+        assert_eq!(answer.json()["model"], json!({"name": "small", "version": version}));
+    }
+}
+
+#[test]
+fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
+    use canet::model::checkpoint::{BudgetPoint, Calibration};
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    // A bias that leaves the router one choice: the smallest route at budget 0.1, the full one at 1.
+    let only = |route: usize| (0..24).map(|index| if index == route { 1e6 } else { 0.0 }).collect();
+    let points = [(0.1, 0), (1.0, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
+    let calibration = Some(Calibration { points: points.into() });
+    CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
+    for (budget, route) in [("0.1", "h4-l1-e6"), ("1", "h12-l4-e10")] {
+        let server = Process::serve(&root, &["--flops-budget", budget]);
+        let body = server.client.recommend(&json!({"history": [101, 102]})).json();
+        assert_eq!((&body["route"]["name"], &body["route"]["reason"]), (&json!(route), &json!("router")));
+    }
+}
+
+#[test]
+fn bad_checkpoints_end_with_65_and_say_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = model(directory.path());
+    assert_refused(&mut serve(&directory.path().join("nothing")), 65, &["nothing", "no such model directory"]);
+    assert_refused(serve(&root).args(["--version", "7"]), 65, &["no version 7"]);
+
+    let weights = root.join("1/weights.safetensors");
+    let good = std::fs::read(&weights).unwrap();
+    let damage = |bytes: &[u8], words: &[&str]| {
+        std::fs::write(&weights, bytes).unwrap();
+        assert_refused(&mut serve(&root), 65, words);
+    };
+    damage(&good[..good.len() / 2], &["weights.safetensors"]);
+    let mut flipped = good.clone();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    damage(&flipped, &["weights.safetensors", "sha256"]);
+    let digest = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let manifest = root.join("1/canet.json");
+    let honest = std::fs::read_to_string(&manifest).unwrap();
+    let spoilt = with_nan(&good, "router.head.weight");
+    // A digest that fits: whoever wrote the file wrote the NaN.
+    std::fs::write(&manifest, honest.replace(&digest(&good), &digest(&spoilt))).unwrap();
+    damage(&spoilt, &["router.head.weight", "NaN"]);
+    std::fs::write(&manifest, honest).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    assert_refused(&mut serve(&root), 65, &["weights.safetensors", "missing"]);
+}
+
+/// Replaces the first value of a tensor in a safetensors file: a length, a JSON header with offsets, then the data.
+fn with_nan(file: &[u8], tensor: &str) -> Vec<u8> {
+    let header = usize::try_from(u64::from_le_bytes(file[..8].try_into().unwrap())).unwrap();
+    let offsets: Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    let start = 8 + header + usize::try_from(offsets[tensor]["data_offsets"][0].as_u64().unwrap()).unwrap();
+    let mut file = file.to_vec();
+    file[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    file
+}
+
+#[test]
+fn a_checkpoint_that_fails_its_probes_is_not_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    // Weights of one model, probes of another: every file is intact.
+    let other = draft(small_config(), 4);
+    CheckpointDraft { probes: other.probes, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
+    assert_refused(&mut serve(&root), 65, &["small", "version 1", "probe"]);
+}
+
+#[test]
+fn a_port_in_use_or_a_missing_gpu_ends_with_69() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = model(directory.path());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = canet(&["serve", "--device", "cpu", "--listen", &address, "--model"]);
+    assert_refused(command.arg(&root), 69, &[&address, "in use"]);
+    let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cuda:99", "--model"]);
+    assert_refused(command.arg(&root), 69, &["cuda:99"]);
+}
+
+#[test]
+fn bad_flags_end_with_64() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = model(directory.path());
+    for flags in [
+        ["--device", "tpu"],
+        ["--max-batch", "0"],
+        ["--queue-limit", "0"],
+        ["--flops-budget", "1.5"],
+        ["--listen", "here"],
+        ["--drain-timeout", "-1"],
+        ["--log", "canet=loud"],
+    ] {
+        let mut command = canet(&["serve", "--model"]);
+        let (code, stderr) = run(command.arg(&root).args(flags));
+        assert_eq!(code, Some(64), "{flags:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_stop_under_load_answers_every_accepted_request_and_exits_with_0() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::serve(&model(directory.path()), &["--drain-delay", "0.3"]);
+    let (answered, draining) = thread::scope(|scope| {
+        let workers: Vec<_> = (0..8)
+            .map(|_| {
+                let client = server.client.clone();
+                scope.spawn(move || {
+                    let json = [("content-type", "application/json")];
+                    let mut answered = 0;
+                    loop {
+                        match client.try_send("POST", "/recommend", &json, br#"{"history":[101,102,103]}"#) {
+                            Ok(reply) => assert_eq!(reply.status, 200, "{reply:?}"),
+                            // While draining every answer closes its connection, so what fails is a new one that the
+                            // server never took.
+                            Err(ureq::Error::ConnectionFailed | ureq::Error::Io(_)) => return answered,
+                            Err(error) => panic!("{error}"),
+                        }
+                        answered += 1;
+                    }
+                })
+            })
+            .collect();
+        while server.client.metric("requests_total{code=\"200\",transport=\"http\"}") < 50.0 {}
+        server.signal("TERM");
+        server.log_line("draining");
+        let draining = server.client.get("/readyz").status;
+        let answered: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+        (answered, draining)
+    });
+    assert_eq!(draining, 503);
+    assert!(answered >= 50, "{answered}");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn what_was_sent_before_the_stop_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::serve(&model(directory.path()), &["--drain-delay", "0"]);
+    // Half a request is in when the signal comes; the other half follows.
+    let mut connection = TcpStream::connect(server.client.address).unwrap();
+    let head =
+        "POST /recommend HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n";
+    connection.write_all(head.as_bytes()).unwrap();
+    connection.write_all(br#"{"history""#).unwrap();
+    while server.client.metric("requests_in_flight") < 1.0 {}
+    server.signal("INT");
+    server.log_line("draining");
+    connection.write_all(b":[101]}").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    use std::os::unix::process::ExitStatusExt;
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::serve(&model(directory.path()), &["--drain-delay", "600"]);
+    server.signal("TERM");
+    server.log_line("draining");
+    server.signal("TERM");
+    assert_eq!(server.wait().signal(), Some(15));
+}

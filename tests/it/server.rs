@@ -1,0 +1,237 @@
+//! Servers to ask over HTTP: one in this process on a free port, and the binary itself.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use canet::api;
+use canet::domain::Catalogue;
+use canet::model::Forward;
+use canet::model::checkpoint::{Checkpoint, CheckpointDraft};
+use canet::serving::{Generation, Limits, Recommender};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::support::{draft, on_cpu, small_config};
+
+/// Limits that no test runs into by accident.
+pub(crate) const ROOMY: Limits = Limits { max_batch: 8, queued_rows: 10_000 };
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: ureq::http::HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+
+    /// The external ids that were recommended, in order.
+    pub(crate) fn items(&self) -> Vec<String> {
+        let body = self.json();
+        let items = body["items"].as_array().unwrap_or_else(|| panic!("no items: {self:?}"));
+        items.iter().map(|item| item["item"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Asks one server; connections are kept between calls.
+#[derive(Clone)]
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    pub(crate) address: SocketAddr,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Client {
+        Client { agent: ureq::Agent::config_builder().http_status_as_error(false).build().into(), address }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.send("GET", path, &[], b"")
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
+    pub(crate) fn recommend(&self, body: &Value) -> Reply {
+        self.post("/recommend", body)
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        self.try_send(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    pub(crate) fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, ureq::Error> {
+        let uri = format!("http://{}{path}", self.address);
+        let mut request = ureq::http::Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = match body {
+            [] => self.agent.run(request.body(())?)?,
+            _ => self.agent.run(request.body(body)?)?,
+        };
+        let text = response.body_mut().read_to_string()?;
+        Ok(Reply { status: response.status().as_u16(), headers: response.headers().clone(), text })
+    }
+
+    /// The value of a series, as `requests_total{code="200",transport="http"}` without the prefix; labels stand in
+    /// the order of their names.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").text;
+        metric(&text, series)
+    }
+}
+
+/// The value of a series in a scrape.
+pub(crate) fn metric(scrape: &str, series: &str) -> f64 {
+    let line = scrape.lines().find_map(|line| line.strip_prefix("canet_")?.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series} in\n{scrape}")).parse().unwrap()
+}
+
+/// A server in this process.
+pub(crate) struct Server {
+    pub(crate) client: Client,
+    pub(crate) recommender: Arc<Recommender>,
+    pub(crate) checkpoint: Checkpoint,
+    _runtime: Runtime,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// A small random model whose ids are decimal numbers from 101 on.
+    pub(crate) fn start() -> Server {
+        let draft = numbered(draft(small_config(), 11));
+        let forward = on_cpu(&draft.config, &draft.weights);
+        Server::with(draft, Arc::new(forward), ROOMY)
+    }
+
+    /// Serves `draft`'s catalogue and routes over any forward.
+    pub(crate) fn with(draft: CheckpointDraft, forward: Arc<dyn Forward>, limits: Limits) -> Server {
+        let directory = tempfile::tempdir().unwrap();
+        let checkpoint = draft.write(&directory.path().join("small")).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let metrics = Arc::new(api::metrics().unwrap());
+        let (recommender, address) = runtime.block_on(async {
+            let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let router = api::router(Arc::clone(&recommender));
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            (recommender, address)
+        });
+        recommender.serve(Generation::new(checkpoint.clone(), forward, 0.3, &metrics));
+        Server { client: Client::new(address), recommender, checkpoint, _runtime: runtime, _directory: directory }
+    }
+}
+
+/// The same model with the ids 101, 102, ...: numbers that are no dense ids. Popularity rises with the id.
+pub(crate) fn numbered(draft: CheckpointDraft) -> CheckpointDraft {
+    let items = draft.config.items as u64;
+    let ids = (101..101 + items).map(|id| id.to_string().into()).collect();
+    let titles = (101..101 + items).step_by(2).map(|id| (id.to_string().into(), format!("Film {id}").into()));
+    let catalogue = Catalogue::new(ids, (1..=items).collect()).unwrap().with_titles(titles);
+    CheckpointDraft { catalogue, ..draft }
+}
+
+/// The binary, serving; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    pub(crate) client: Client,
+}
+
+impl Process {
+    /// Starts `canet serve` on a free port and waits until it is ready.
+    pub(crate) fn serve(model: &Path, flags: &[&str]) -> Process {
+        let mut child = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cpu"])
+            .arg("--model")
+            .arg(model)
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let stderr = child.stderr.take().unwrap();
+        // Reads to the end, so that the server never blocks on a full pipe.
+        thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+        });
+        let listening = wait_for(&lines, "listening on http://");
+        let address = listening.split("http://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap();
+        wait_for(&lines, "ready");
+        Process { child, lines, client: Client::new(address) }
+    }
+
+    /// Waits for a log line that has `text` in it.
+    pub(crate) fn log_line(&self, text: &str) -> String {
+        wait_for(&self.lines, text)
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(lines: &Receiver<String>, text: &str) -> String {
+    let mut seen = Vec::new();
+    while let Ok(line) = lines.recv() {
+        if line.contains(text) {
+            return line;
+        }
+        seen.push(line);
+    }
+    panic!("no {text:?} in {seen:#?}");
+}
+
+/// The binary with arguments and without the test's environment of flags.
+pub(crate) fn canet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CANET_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs the binary to its end: its exit code and standard error.
+pub(crate) fn run(command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (child.wait().unwrap().code(), stderr)
+}
