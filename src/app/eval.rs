@@ -4,11 +4,14 @@ mod table;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use super::device::DeviceArgs;
+use super::exit::say;
+use super::numbers::share;
 use crate::data::{Dataset, ReadOptions, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
@@ -49,10 +52,10 @@ pub(super) struct EvalArgs {
     #[arg(long, env = "CANET_SEED", default_value_t = 0)]
     seed: u64,
     /// Leave out lines that cannot be read, and say how many.
-    #[arg(long, env = "CANET_SKIP_BAD_LINES")]
+    #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
     /// Print one JSON document instead of tables.
-    #[arg(long, env = "CANET_JSON")]
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 
@@ -60,11 +63,6 @@ pub(super) struct EvalArgs {
 enum SplitArg {
     Validation,
     Test,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
-    share.ok_or_else(|| "a share is a number above 0, at most 1".to_owned())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -120,7 +118,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let pairs = pairs(&args, &runs)?;
     let comparisons = compare(&pairs, Metric::Ndcg(10), args.seed);
     let report = Report { split: split_name, space, runs, comparisons };
-    let text = if args.json { json::document(&report) } else { table::tables(&report) };
+    let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
 }
 
@@ -154,16 +152,16 @@ fn read(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
     let options = ReadOptions { skip_bad_lines: args.skip_bad_lines };
     let dataset = Dataset::read_known(&args.data, &checkpoint.catalogue, &options).map_err(Failure::data)?;
     if dataset.skipped.count > 0 {
-        eprintln!("canet: {}", dataset.skipped);
+        say(format_args!("{}", dataset.skipped));
     }
     if dataset.unknown > 0 {
-        eprintln!("canet: interactions dropped because the model does not know their items: {}", dataset.unknown);
+        say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
     }
     if dataset.sha256 != checkpoint.manifest.data.sha256 {
-        eprintln!("canet: the model was made from other data ({})", checkpoint.manifest.data.name);
+        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
     }
     if checkpoint.manifest.calibration.is_none() {
-        eprintln!("canet: the checkpoint has no calibration, so --flops-budget changes nothing");
+        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
     }
     Ok(dataset)
 }

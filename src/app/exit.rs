@@ -1,3 +1,5 @@
+use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 /// Why a command ended without doing its work: the message says what is wrong and what to do.
@@ -47,9 +49,14 @@ impl Failure {
     }
 }
 
+/// A line for the person at the terminal. Where nobody reads standard error any more, the command goes on.
+pub(super) fn say(line: impl Display) {
+    drop(writeln!(stderr(), "canet: {line}"));
+}
+
 /// Prints the failure on standard error; its code is the process's.
 pub(super) fn report(failure: &Failure) -> ExitCode {
-    eprintln!("canet: {failure}");
+    say(failure);
     ExitCode::from(failure.code())
 }
 

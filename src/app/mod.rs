@@ -5,6 +5,7 @@ mod eval;
 mod exit;
 mod import;
 mod inspect;
+mod numbers;
 mod serve;
 mod signals;
 mod train;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Failure;
 use super::device::{DeviceArgs, cores};
+use super::numbers::share;
 use super::signals::Signals;
 use crate::api;
 use crate::model::checkpoint::ModelDirectory;
@@ -49,13 +50,6 @@ pub(super) struct ServeArgs {
     /// What is logged: a level, or `target=level` pairs with commas
     #[arg(long, env = "CANET_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err("a share is a number above 0, at most 1".to_owned()),
-    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,3 +1,4 @@
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,6 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Failure;
 use super::device::DeviceArgs;
+use super::numbers::{not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
 use crate::training::{AdamWOptions, LossWeights, Losses, Outcome, TrainError, TrainJob, TrainOptions};
@@ -155,8 +157,8 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
             Err(Failure::Interrupted("stopped; the state is saved, and the same command goes on from here".to_owned()))
         }
         Outcome::Finished(checkpoint) => {
-            println!("{}", args.out.join(checkpoint.version.to_string()).display());
-            Ok(())
+            let version = args.out.join(checkpoint.version.to_string());
+            writeln!(stdout(), "{}", version.display()).map_err(Failure::unavailable)
         }
     }
 }
@@ -217,24 +219,4 @@ fn failure(error: TrainError) -> Failure {
         | TrainError::History(_)
         | TrainError::Checkpoint(_) => Failure::data(error),
     }
-}
-
-fn number(text: &str, allowed: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {
-    text.parse::<f64>().ok().filter(|value| value.is_finite() && allowed(*value)).ok_or_else(|| rule.to_owned())
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0, "it must be a number above 0")
-}
-
-fn not_negative(text: &str) -> Result<f64, String> {
-    number(text, |value| value >= 0.0, "it must be a number from 0 up")
-}
-
-fn share_below_one(text: &str) -> Result<f64, String> {
-    number(text, |value| (0.0..1.0).contains(&value), "it must be a number from 0 to below 1")
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0 && value <= 1.0, "it must be a number above 0 and at most 1")
 }

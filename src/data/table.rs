@@ -10,6 +10,7 @@ use super::{DataError, Form, LineFault};
 pub(super) struct Table<'a> {
     lines: &'a mut Lines,
     parser: csv_core::Reader,
+    delimiter: u8,
     header: Vec<String>,
     row: Row,
 }
@@ -27,8 +28,12 @@ impl<'a> Table<'a> {
     pub(super) fn open(lines: &'a mut Lines, form: Form) -> io::Result<Table<'a>> {
         let recbole = form == Form::RecBole;
         let delimiter = if recbole { b'\t' } else { b',' };
-        let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).quoting(!recbole).build();
-        let mut table = Table { lines, parser, header: Vec::new(), row: Row::default() };
+        let parser = csv_core::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .quoting(!recbole)
+            .terminator(csv_core::Terminator::Any(b'\n'))
+            .build();
+        let mut table = Table { lines, parser, delimiter, header: Vec::new(), row: Row::default() };
         table.read_row()?;
         table.header = (0..table.row.fields)
             .map(|column| String::from_utf8_lossy(table.row.bytes(column)).trim().to_owned())
@@ -67,11 +72,16 @@ impl<'a> Table<'a> {
                 Err(fault) => return Ok(Some((first.unwrap_or(number), Some(fault)))),
             };
             first.get_or_insert(number);
-            // The parser writes at most a byte and at most one field's end for each byte that it reads.
-            row.text.resize(row.text.len().max(text_len + line.len() + 1), 0);
-            row.ends.resize(row.ends.len().max(ends_len + line.len() + 2), 0);
+            if text_len + line.len() > Lines::LONGEST {
+                return Ok(first.map(|line| (line, Some(LineFault::TooLong(Lines::LONGEST)))));
+            }
+            // The parser writes at most the bytes that it reads, and an end for each delimiter and the row.
+            let ends = line.bytes().filter(|byte| *byte == self.delimiter).count() + 2;
+            row.text.resize(row.text.len().max(text_len + line.len() + 2), 0);
+            row.ends.resize(row.ends.len().max(ends_len + ends), 0);
             let mut whole = false;
-            for piece in [line.as_bytes(), b"\n"] {
+            // No input at all would mean the end of the file.
+            for piece in [line.as_bytes(), b"\n"].into_iter().filter(|piece| !piece.is_empty()) {
                 let (result, _, written, ended) =
                     self.parser.read_record(piece, &mut row.text[text_len..], &mut row.ends[ends_len..]);
                 text_len += written;

@@ -56,13 +56,18 @@ fn judge((a, b): &(&Run, &Run), metric: Metric, differences: &[f64], mut means: 
     }
 }
 
-/// Means of the resamples, by series. Series are laid side by side so that a drawn user is one contiguous row.
+/// Means of the resamples, by series.
+///
+/// Series are laid side by side, so that a drawn user is one contiguous row; users who differ nowhere, most of them
+/// on a large catalogue, come after the others and have no row.
 fn resampled_means(series: &[Vec<f64>], seed: u64) -> Vec<Vec<f64>> {
     let users = series.iter().map(Vec::len).min().unwrap_or_default();
     let width = series.len();
-    let mut rows = Vec::with_capacity(users * width);
+    let mut rows = Vec::new();
     for user in 0..users {
-        rows.extend(series.iter().map(|values| values[user]));
+        if series.iter().any(|values| values[user] != 0.0) {
+            rows.extend(series.iter().map(|values| values[user]));
+        }
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut means = vec![Vec::with_capacity(RESAMPLES); width];
@@ -71,9 +76,8 @@ fn resampled_means(series: &[Vec<f64>], seed: u64) -> Vec<Vec<f64>> {
         sums.fill(0.0);
         for _ in 0..users {
             let start = rng.gen_range(0..users) * width;
-            for (sum, value) in sums.iter_mut().zip(&rows[start..start + width]) {
-                *sum += value;
-            }
+            let row = rows.get(start..start + width).unwrap_or_default();
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
         for (means, sum) in means.iter_mut().zip(&sums) {
             means.push(sum / users.max(1) as f64);

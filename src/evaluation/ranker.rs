@@ -145,8 +145,8 @@ impl<'a> Ranker<'a> {
         Ok(self.run("random", draws))
     }
 
-    /// `random-matched`: the router's own choices dealt out to other users, [`DRAWS`] times. It spends exactly
-    /// what the router's frequencies cost, the router included, and knows nothing of the user.
+    /// `random-matched`: the router's own choices dealt out to other users, [`DRAWS`] times. It
+    /// spends what the router's frequencies cost, the router included, and knows nothing of the user.
     ///
     /// # Errors
     /// [`ForwardError`] where the device fails.

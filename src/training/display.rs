@@ -1,4 +1,4 @@
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -53,7 +53,8 @@ impl Display {
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            // A run is worth more than its words: it goes on where nobody reads them any more.
+            None => drop(writeln!(stderr(), "{line}")),
         }
     }
 }

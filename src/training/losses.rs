@@ -63,7 +63,9 @@ pub(super) fn served_by(scores: &Tensor, batch: &Batch, k: i64) -> Result<Tensor
     let masked = scores.f_detach()?.f_scatter_value(1, &batch.items, f64::NEG_INFINITY)?; // [B, N + 1]
     let targets = batch.last_targets.f_unsqueeze(1)?; // [B, 1]
     let target = masked.f_gather(1, &targets, false)?; // [B, 1]
-    let above = masked.f_gt_tensor(&target)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?; // [B]
+    // Column 0 is padding and no rival.
+    let rivals = masked.f_narrow(1, 1, masked.size2()?.1 - 1)?; // [B, N]
+    let above = rivals.f_gt_tensor(&target)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Int64)?; // [B]
     let finite = target.f_isfinite()?.f_squeeze_dim(1)?;
     above.f_lt(k)?.f_logical_and(&finite)?.f_to_kind(Kind::Float)
 }
@@ -146,4 +148,132 @@ pub(super) fn over_budget(share: &Tensor, budget: f64) -> Result<Tensor, TchErro
 fn soft_cross_entropy(log_probabilities: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
     let rows = log_probabilities.f_mul(targets)?.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?; // [B]
     rows.f_mean(Kind::Float)?.f_neg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Item, RouterShape};
+    use crate::model::{ModelConfig, RouterConfig, WidthRule};
+    use crate::training::batch::Window;
+
+    fn config() -> ModelConfig {
+        ModelConfig {
+            items: 5,
+            max_len: 4,
+            heads: 1,
+            hidden: vec![2, 4],
+            layers: vec![1, 2, 3],
+            embedding: vec![2],
+            router: RouterConfig { dim: 2, heads: 1, ffn: 2 },
+            attention_scale: WidthRule::Slice,
+            ffn_inner: WidthRule::Slice,
+        }
+    }
+
+    fn tables(config: &ModelConfig) -> (RouteSpace, MaskTables) {
+        let space = config.check().unwrap();
+        let tables = MaskTables::new(config, &space, tch::Device::Cpu).unwrap();
+        (space, tables)
+    }
+
+    fn row(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values).unsqueeze(0)
+    }
+
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
+    }
+
+    /// Two histories of two items each, 1 2 -> 3 and 4 5 -> 4.
+    fn batch(max_len: usize) -> Batch {
+        let items: Vec<Item> = [1, 2, 3, 4, 5, 4].map(|id| Item::new(id).unwrap()).to_vec();
+        let windows =
+            [&items[..3], &items[3..]].map(|sequence| Window { inputs: &sequence[..2], targets: &sequence[1..] });
+        Batch::new(&windows, max_len, tch::Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_drawn_route_is_exactly_one_hot_and_passes_the_gradient_on() {
+        tch::manual_seed(5);
+        let logits = Tensor::zeros([400, 3], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        let choice = sample_routes(&logits, 1.0).unwrap();
+        let ones = choice.eq(1.0).sum(Kind::Int64).int64_value(&[]);
+        let zeros = choice.eq(0.0).sum(Kind::Int64).int64_value(&[]);
+        assert_eq!((ones, zeros), (400, 800));
+        // Equal logits draw each route about equally: 133 of 400, standard deviation 9.4.
+        let counts =
+            Vec::<f32>::try_from(choice.detach().sum_dim_intlist([0_i64].as_slice(), false, Kind::Float)).unwrap();
+        assert!(counts.iter().all(|count| (count - 133.3).abs() < 47.0), "{counts:?}");
+        choice.select(1, 0).sum(Kind::Float).backward();
+        assert!(logits.grad().abs().sum(Kind::Float).double_value(&[]) > 1.0);
+    }
+
+    #[test]
+    fn the_guide_leans_as_the_authors_soft_labels() {
+        // gen_softlabel(3, multipier=2): weights 1/8, 1/4, 1/2 squared: 1/64, 4/64, 16/64, over their sum.
+        let labels = leaning(&Tensor::from_slice(&[0.0_f32, 1.0]), 3, 2.0).unwrap();
+        let labels = Vec::<Vec<f32>>::try_from(labels).unwrap();
+        for (place, expected) in [1.0 / 21.0, 4.0 / 21.0, 16.0 / 21.0].into_iter().enumerate() {
+            close(f64::from(labels[0][place]), expected);
+            close(f64::from(labels[1][2 - place]), expected);
+        }
+    }
+
+    #[test]
+    fn the_guide_takes_probabilities_or_as_the_authors_sums_of_logits() {
+        let (_, tables) = tables(&config());
+        // Routes h2-l1, h2-l2, h2-l3, h4-l1, h4-l2, h4-l3; a hard user.
+        let logits = [0.3_f64, -0.2, 0.9, 0.0, 1.1, -0.7];
+        let tensor = row(&logits.map(|logit| logit as f32));
+        let hard = Tensor::from_slice(&[0.0_f32]);
+        let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+        let p = logits.map(|logit| logit.exp() / sum);
+        let width = [p[0] + p[1] + p[2], p[3] + p[4] + p[5]];
+        let depth = [p[0] + p[3], p[1] + p[4], p[2] + p[5]];
+        let expected = -(0.2 * width[0].ln() + 0.8 * width[1].ln())
+            - (depth[0].ln() + 2.0 * depth[1].ln() + 4.0 * depth[2].ln()) / 7.0;
+        close(guide(Losses::Paper, &tensor, &hard, &tables).unwrap().double_value(&[]), expected);
+
+        let log_softmax = |sums: &[f64]| -> Vec<f64> {
+            let total: f64 = sums.iter().map(|sum| sum.exp()).sum();
+            sums.iter().map(|sum| sum - total.ln()).collect()
+        };
+        let width = log_softmax(&[1.0, 0.4]);
+        let depth = log_softmax(&[0.3, 0.9, 0.2]);
+        let expected = -(0.2 * width[0] + 0.8 * width[1]) - (depth[0] + 2.0 * depth[1] + 4.0 * depth[2]) / 7.0;
+        close(guide(Losses::PaperCode, &tensor, &hard, &tables).unwrap().double_value(&[]), expected);
+    }
+
+    #[test]
+    fn certain_users_on_different_routes_are_balanced_and_were_not_to_the_authors_code() {
+        let certain = Tensor::from_slice2(&[[20.0_f32, 0.0], [0.0, 20.0]]);
+        close(balance(Losses::Paper, &certain).unwrap().double_value(&[]), 2.0_f64.ln());
+        close(balance(Losses::PaperCode, &certain).unwrap().double_value(&[]), 10.0);
+    }
+
+    #[test]
+    fn a_users_own_items_do_not_rank_and_an_item_of_the_history_is_a_miss() {
+        let batch = batch(4);
+        // Columns: padding and items 1 to 5. The first user's target 3 is second after their own items 1 and 2 are
+        // masked; the second user's target 4 is in their history.
+        let scores = Tensor::from_slice2(&[[9.0_f32, 8.0, 7.0, 5.0, 6.0, 4.0], [0.0, 1.0, 2.0, 3.0, 9.0, 5.0]]);
+        for (k, expected) in [(1, [0.0_f32, 0.0]), (2, [1.0, 0.0]), (6, [1.0, 0.0])] {
+            let served = Vec::<f32>::try_from(served_by(&scores, &batch, k).unwrap()).unwrap();
+            assert_eq!(served, expected, "k = {k}");
+        }
+    }
+
+    #[test]
+    fn the_expected_share_is_probability_times_cost() {
+        let config = config();
+        let (space, _) = tables(&config);
+        let shape = config.shape();
+        assert_eq!(shape.router, RouterShape { dim: 2, ffn: 2 });
+        let costs: Vec<f64> = space.routes().map(|route| shape.route_flops(&space, route, 2) as f64).collect();
+        let equal = Tensor::zeros([2, 6], (Kind::Float, tch::Device::Cpu));
+        let share = expected_share(&equal, &batch(4), &shape, &space).unwrap();
+        close(share.double_value(&[]), costs.iter().sum::<f64>() / 6.0 / costs[5]);
+        close(over_budget(&row(&[0.36]), 0.3).unwrap().double_value(&[0, 0]), 0.04);
+    }
 }

@@ -141,3 +141,66 @@ impl Schedule {
         self.peak * (0.1 + 0.9 * 0.5 * (1.0 + (PI * done).cos()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::OptimizerConfig;
+    use tch::{Device, nn};
+
+    use super::*;
+    use crate::model::{HostTensor, Weights};
+
+    /// LibTorch's own AdamW is the peer: same start, same gradients, same weights after each of ten steps.
+    #[test]
+    fn ten_steps_move_as_libtorchs_adamw() {
+        let start = HostTensor { shape: vec![2, 2], data: vec![0.5, -1.0, 2.0, 0.1] };
+        let mut weights = Weights::default();
+        weights.insert("x.weight", start.clone());
+        let ours = Parameters::from_weights(&weights, Device::Cpu).unwrap();
+        let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 1.5 };
+        let mut optimizer = AdamW::new(options, &ours).unwrap();
+
+        let store = nn::VarStore::new(Device::Cpu);
+        let mut theirs = store.root().zeros("x", &[2, 2]);
+        tch::no_grad(|| theirs.copy_(&Tensor::from_slice(&start.data).reshape([2, 2])));
+        let peer = nn::AdamW { beta1: 0.9, beta2: 0.98, wd: 0.1, eps: 1e-8, amsgrad: false };
+        let mut peer = peer.build(&store, 0.05).unwrap();
+
+        for step in 0..10 {
+            // The gradient's norm passes the clipping bound in some steps and not in others.
+            let loss = |x: &Tensor| (x * x * f64::from(step % 3) + x.sin()).sum(Kind::Float);
+            let moving = ours.get("x.weight").unwrap();
+            loss(moving).backward();
+            optimizer.step(&ours, 0.05).unwrap();
+            peer.zero_grad();
+            loss(&theirs).backward();
+            peer.clip_grad_norm(1.5);
+            peer.step();
+            let off = (moving - &theirs).abs().max().double_value(&[]);
+            assert!(off < 1e-6, "step {step}: {off}");
+        }
+    }
+
+    #[test]
+    fn a_step_without_a_finite_gradient_moves_nothing() {
+        let mut weights = Weights::default();
+        weights.insert("x.weight", HostTensor { shape: vec![1], data: vec![0.0] });
+        let parameters = Parameters::from_weights(&weights, Device::Cpu).unwrap();
+        let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
+        let mut optimizer = AdamW::new(options, &parameters).unwrap();
+        (parameters.get("x.weight").unwrap().log() * 0.0).sum(Kind::Float).backward();
+        assert!(!optimizer.step(&parameters, 0.1).unwrap().is_finite());
+        assert_eq!((optimizer.steps(), parameters.to_weights().unwrap()), (0, weights));
+    }
+
+    #[test]
+    fn the_rate_rises_to_its_peak_and_falls_to_a_tenth() {
+        let schedule = Schedule { peak: 2.0, warmup: 4, total: 14 };
+        let close = |step: u64, rate: f64| assert!((schedule.rate(step) - rate).abs() < 1e-12, "step {step}");
+        close(0, 0.5);
+        close(3, 2.0);
+        close(9, 1.1);
+        close(14, 0.2);
+        close(99, 0.2);
+    }
+}

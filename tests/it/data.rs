@@ -1,13 +1,12 @@
 //! Interaction files of every form, good and bad, through `Dataset::read`.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use canet::data::{Case, DataError, Dataset, ReadOptions, Split};
 use canet::domain::{Catalogue, Item};
+use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -192,7 +191,7 @@ fn the_items_of_a_checkpoint_are_used_and_others_dropped() {
 #[test]
 fn a_bad_line_is_reported_with_its_number_and_stops_the_run() {
     let table = "user_id:token\titem_id:token\ttimestamp:float\n";
-    let cases: [(&str, Vec<u8>, &str); 11] = [
+    let cases: [(&str, Vec<u8>, &str); 12] = [
         ("a.inter", format!("{table}u\ta\t1\nu\tb\n").into(), "line 3: 2 columns, the header has 3"),
         ("a.inter", format!("{table}\nu\ta\tx1\n").into(), "line 3: timestamp \"x1\" is not a number"),
         ("a.inter", format!("{table}u\ta\tNaN\n").into(), "line 2: timestamp \"NaN\" is not a number"),
@@ -201,6 +200,7 @@ fn a_bad_line_is_reported_with_its_number_and_stops_the_run() {
         ("a.csv", b"user,item\nu,a\n,b\n".to_vec(), "line 3: `user` is empty"),
         ("a.csv", b"user,item\nu,\"a\nb\"\n".to_vec(), "line 2: `item` holds a tab or a line break"),
         ("a.csv", b"user,item,x\nu,a,\"1\r\n2\"\r\nv,,b\r\n".to_vec(), "line 4: `item` is empty"),
+        ("a.csv", b"user,item\nu,a\rb\nu,c\n".to_vec(), "line 2: `item` holds a tab or a line break"),
         ("a.csv", b"user,item\nu,a\nu,\"b\nu,c\n".to_vec(), "line 3: a quoted field opens here"),
         ("a.txt", b"1 2\n\n3\n".to_vec(), "line 3: one column \"3\", where a user and at least one item"),
         ("a.txt", b"1 2\n1 \xff\n".to_vec(), "line 2: not UTF-8 text"),
@@ -276,4 +276,39 @@ fn the_last_item_tests_the_one_before_validates_and_short_users_only_train() {
     assert_eq!(parts(Split::Train), [(0, vec![1, 2], 3), (2, vec![5], 4)]);
     assert_eq!(dataset.training_sequences(), [items(&[1, 2, 3]), items(&[3]), items(&[5, 4]), items(&[1])]);
     assert_eq!(dataset.popularity(), [2, 1, 2, 1, 1]);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_reader_panic(
+        name in prop::sample::select(vec!["a.inter", "a.csv", "a.txt", "a"]),
+        header in prop::sample::select(vec!["user,item\n", "user_id:token\titem_id:token\n", "", "\u{feff}"]),
+        // Separators, quotes and line ends in plenty.
+        body in prop::collection::vec(prop_oneof![prop::sample::select(b" \t,\"\r\n1a:".to_vec()), any::<u8>()], 0..200),
+    ) {
+        let folder = Folder::new();
+        let path = folder.write(name, [header.as_bytes(), &body].concat());
+        for options in [STRICT, LENIENT] {
+            if let Ok(dataset) = Dataset::read(&path, &options) {
+                let known = Catalogue::new(dataset.ids.clone(), dataset.popularity());
+                prop_assert!(known.is_ok());
+                prop_assert!(dataset.sequences.iter().all(|sequence| !sequence.is_empty()));
+                prop_assert_eq!(dataset.sequences.iter().map(Vec::len).sum::<usize>() as u64, dataset.interactions);
+            }
+        }
+    }
+
+    #[test]
+    fn quoted_fields_come_back_as_they_were(
+        rows in prop::collection::vec(("[a-c]{1,2}", "[a-z0-9,\"'; é]{0,6}[a-z]", "[ -~\r\n]{0,12}"), 1..20),
+    ) {
+        let quote = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        let lines = rows.iter().map(|(user, item, note)| format!("{},{},{}\n", quote(note), quote(item), user));
+        let dataset = read("tiny.csv", format!("note,item,user\n{}", lines.collect::<String>())).unwrap();
+        for (user, sequence) in readable(&dataset) {
+            let expected: Vec<_> =
+                rows.iter().filter(|row| row.0 == user).map(|row| row.1.trim().to_owned()).collect();
+            prop_assert_eq!(sequence, expected);
+        }
+    }
 }

@@ -1,7 +1,5 @@
 //! `canet eval` as a user runs it, on a small random checkpoint.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -121,7 +119,7 @@ fn refusals_have_their_exit_codes() {
         (&["--route", "h9-l9-e9"][..], 64, "\"h9-l9-e9\" is nothing to run"),
         (&["--compare", "auto"], 64, "two runs with a comma between"),
         (&["--compare", "auto,statics"], 64, "not statics"),
-        (&["--flops-budget", "0"], 64, "above 0, at most 1"),
+        (&["--flops-budget", "0"], 64, "above 0 and at most 1"),
         (&["--version", "9"], 65, "9"),
         (&["--data", "absent.txt"], 65, "absent.txt: no such file"),
         (&["--data", "short.txt"], 65, "no user has the three interactions"),

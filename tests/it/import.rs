@@ -1,7 +1,5 @@
 //! The authors' own checkpoint, imported, gives the scores that their own program gives.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};

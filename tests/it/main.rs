@@ -1,12 +1,13 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test's helpers may panic like the test")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 mod bad_input;
 mod checkpoint;
 mod data;
 mod eval_command;
 mod evaluation;
+mod evaluation_metrics;
 mod flops;
 mod golden_http;
 mod http;
@@ -18,6 +19,8 @@ mod serve_command;
 mod server;
 mod serving;
 mod setup;
+mod state_dict;
 mod support;
 mod tidy;
+mod train_command;
 mod training;

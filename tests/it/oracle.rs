@@ -1,8 +1,6 @@
 //! The network again, in float64 and plain loops written from its definition, knowing nothing of LibTorch, of
 //! packing or of batches.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use canet::domain::{History, Route, RouteSpace, Slice};
 use canet::model::{Forward, ModelConfig, RouterConfig, Weights, WidthRule};
 use proptest::prelude::*;

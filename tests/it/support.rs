@@ -1,7 +1,5 @@
 //! A small random model, so that a test needs neither training nor a file from elsewhere.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper may panic")]
-
 use std::path::Path;
 
 use canet::domain::{Catalogue, History, Item, RouteSpace};

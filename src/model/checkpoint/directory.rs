@@ -31,7 +31,8 @@ impl ModelDirectory {
             fs::create_dir_all(path).map_err(CheckpointError::io(path, "create"))?;
         }
         let directory = ModelDirectory::at(path)?;
-        if let Some(parent) = directory.path.parent() {
+        let absolute = fs::canonicalize(path).map_err(CheckpointError::io(path, "open"))?;
+        if let Some(parent) = absolute.parent() {
             files::sync_directory(parent)?;
         }
         Ok(directory)
@@ -51,10 +52,11 @@ impl ModelDirectory {
             let root = path.parent().filter(|root| !root.as_os_str().is_empty()).map(Path::to_owned);
             return Err(CheckpointError::IsVersion { path: path.to_owned(), root, version });
         }
-        let Some(name) = absolute.file_name().and_then(OsStr::to_str) else {
+        // A link keeps the name that was asked for; `.` and `..` have none of their own.
+        let Some(name) = path.file_name().or(absolute.file_name()).and_then(OsStr::to_str) else {
             return Err(CheckpointError::NoName { path: path.to_owned() });
         };
-        Ok(ModelDirectory { name: name.to_owned(), path: absolute })
+        Ok(ModelDirectory { name: name.to_owned(), path: path.to_owned() })
     }
 
     /// The model's name: the last part of its path.
@@ -62,7 +64,7 @@ impl ModelDirectory {
         &self.name
     }
 
-    /// The directory, absolute.
+    /// The directory, as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }

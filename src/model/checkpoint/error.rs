@@ -89,7 +89,7 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// More bytes than such a file can have.
-    #[error("{path}: {size} bytes, at most {limit} are possible here; the file does not belong to this checkpoint")]
+    #[error("{path}: {size} bytes, at most {limit} are possible for this configuration")]
     TooLarge {
         /// The file.
         path: PathBuf,

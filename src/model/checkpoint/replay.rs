@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use super::Probes;
 use super::probes::{Probe, routed};
-use crate::domain::{Candidates, RouteSpace, Selection, top_k};
+use crate::domain::{Candidates, Ranked, Route, RouteSpace, Selection, top_k};
 use crate::model::{Forward, ForwardError};
 
 /// How far a replayed answer may be from the recorded one.
@@ -95,7 +95,7 @@ impl Probe {
     ) -> Result<(), ProbeError> {
         let failed = |source| ProbeError::Forward { probe, source };
         let (route, logits) = routed(forward, space, &self.history).map_err(failed)?;
-        let logit = |route: crate::domain::Route| logits.get(route.index()).copied().unwrap_or(f32::NAN);
+        let logit = |route: Route| logits.get(route.index()).copied().unwrap_or(f32::NAN);
         if route != self.route && !tolerance.agrees(logit(self.route), logit(route)) {
             let [found, recorded] = [route, self.route].map(|route| space.name(route).to_owned());
             return Err(ProbeError::Route { probe, found, recorded });
@@ -118,7 +118,7 @@ impl Probe {
         let same_places = top.len() == self.top.len()
             && top.iter().zip(&self.top).all(|(found, recorded)| tolerance.agrees(found.score, recorded.score));
         if (found_again as f64) < tolerance.overlap * self.top.len() as f64 || (tolerance.places && !same_places) {
-            let ids = |list: &[crate::domain::Ranked]| list.iter().map(|ranked| ranked.item.id()).collect();
+            let ids = |list: &[Ranked]| list.iter().map(|ranked| ranked.item.id()).collect();
             return Err(ProbeError::Ranking { probe, found: ids(&top), recorded: ids(&self.top) });
         }
         Ok(())

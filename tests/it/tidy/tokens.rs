@@ -52,8 +52,8 @@ fn skipped(rest: &str) -> Option<usize> {
         }
     }
     for prefix in ["\"", "b\"", "c\""] {
-        if rest.starts_with(prefix) {
-            return Some(prefix.len() + quoted(&rest[prefix.len()..], '"'));
+        if let Some(after) = rest.strip_prefix(prefix) {
+            return Some(prefix.len() + quoted(after, '"'));
         }
     }
     if let Some(after) = rest.strip_prefix("b'") {

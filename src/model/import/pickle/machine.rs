@@ -1,74 +1,8 @@
-//! The part of pickle that `torch.save` writes for a state dict, and nothing more.
-//!
-//! A pickle is a program. This machine runs no foreign code: the three kinds of globals that it knows are names
-//! which it interprets itself, and whatever else a pickle asks for is refused by name. Values are plain copies and
-//! numbers of arena entries, so nothing recurses and memory stays within a small multiple of the pickle's size.
-//! Opcodes: CPython, `Lib/pickletools.py`; persistent ids and `_rebuild_tensor_v2`: PyTorch, `torch/serialization.py`
-//! and `torch/_utils.py`.
-
 use std::collections::{HashMap, HashSet};
 
-use super::strided::{Element, Strided};
-
-/// A tensor as the pickle describes it: a view of a storage that lies elsewhere.
-#[derive(Clone, Debug)]
-pub(super) struct View<'a> {
-    pub(super) storage: Storage<'a>,
-    pub(super) strided: Strided,
-}
-
-/// A flat array in an archive entry of its own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Storage<'a> {
-    pub(super) element: Element,
-    /// Name of the entry under `data/`.
-    pub(super) key: &'a str,
-    /// Number of elements.
-    pub(super) count: usize,
-}
-
-/// Why a pickle was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PickleError {
-    /// The bytes end within an opcode or before STOP, or go on after it.
-    #[error("the pickle is cut or has bytes after its end (at byte {0})")]
-    Length(usize),
-    /// An opcode outside the subset.
-    #[error("opcode 0x{opcode:02x} at byte {at} is not one that a state dict needs")]
-    Opcode {
-        /// The opcode.
-        opcode: u8,
-        /// Its place.
-        at: usize,
-    },
-    /// A protocol other than 2, which `torch.save` writes.
-    #[error("pickle protocol {0}, only 2 is read; save with torch.save's default")]
-    Protocol(u8),
-    /// A global outside the allow-list.
-    #[error(
-        "global `{0}` is not allowed: a state dict of float tensors needs none but OrderedDict, _rebuild_tensor_v2 and storages"
-    )]
-    Global(String),
-    /// Operands that the operation does not take.
-    #[error("{operation} at byte {at} has operands that no state dict has")]
-    Operands {
-        /// The operation.
-        operation: &'static str,
-        /// Its place.
-        at: usize,
-    },
-    /// A memo entry that cannot be.
-    #[error("memo entry {index} at byte {at} was never stored or is out of range")]
-    Memo {
-        /// The entry.
-        index: u32,
-        /// Place of the opcode.
-        at: usize,
-    },
-    /// A state dict whose entries are not tensors by name, each once.
-    #[error("the state dict's entry {0} is not a tensor under a name of its own")]
-    Entry(String),
-}
+use super::reader::Reader;
+use super::{PickleError, Storage, View};
+use crate::model::import::strided::{Element, Strided};
 
 #[derive(Clone, Copy, Debug)]
 enum Value<'a> {
@@ -93,20 +27,9 @@ enum Global {
     Storage(Element),
 }
 
-/// The tensors of a pickled state dict, in its order. Nothing is executed.
-///
-/// # Errors
-/// [`PickleError`] for anything that a state dict of float tensors does not need.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<(&str, View<'_>)>, PickleError> {
-    let mut machine = Machine { bytes, ..Machine::default() };
-    while !machine.step()? {}
-    machine.finish()
-}
-
-#[derive(Default)]
-struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
+/// The stack machine that a pickle is a program for.
+pub(super) struct Machine<'a> {
+    input: Reader<'a>,
     /// Place of the opcode in progress.
     opcode_at: usize,
     stack: Vec<Value<'a>>,
@@ -119,11 +42,24 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Machine<'a> {
+        Machine {
+            input: Reader::new(bytes),
+            opcode_at: 0,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            tuples: Vec::new(),
+            dicts: Vec::new(),
+            views: Vec::new(),
+        }
+    }
+
     /// Runs one opcode; `true` after STOP.
-    fn step(&mut self) -> Result<bool, PickleError> {
-        self.opcode_at = self.at;
-        match self.byte()? {
-            0x80 => match self.byte()? {
+    pub(super) fn step(&mut self) -> Result<bool, PickleError> {
+        self.opcode_at = self.input.at();
+        match self.input.byte()? {
+            0x80 => match self.input.byte()? {
                 2 => {}
                 other => return Err(PickleError::Protocol(other)),
             },
@@ -132,38 +68,38 @@ impl<'a> Machine<'a> {
             b'N' => self.stack.push(Value::None),
             0x88 | 0x89 => self.stack.push(Value::Bool),
             b'K' => {
-                let value = self.byte()?;
+                let value = self.input.byte()?;
                 self.stack.push(Value::Int(value.into()));
             }
             b'M' => {
-                let value = u16::from_le_bytes(self.array()?);
+                let value = u16::from_le_bytes(self.input.array()?);
                 self.stack.push(Value::Int(value.into()));
             }
             b'J' => {
-                let value = i32::from_le_bytes(self.array()?);
+                let value = i32::from_le_bytes(self.input.array()?);
                 self.stack.push(Value::Int(value.into()));
             }
             0x8a => self.long()?,
             b'X' => {
-                let length = u32::from_le_bytes(self.array()?) as usize;
-                let text = std::str::from_utf8(self.take(length)?).map_err(|_| self.operands("BINUNICODE"))?;
+                let length = u32::from_le_bytes(self.input.array()?) as usize;
+                let text = std::str::from_utf8(self.input.take(length)?).map_err(|_| self.operands("BINUNICODE"))?;
                 self.stack.push(Value::Text(text));
             }
             b'c' => self.global()?,
             b'q' => {
-                let index = self.byte()?;
+                let index = self.input.byte()?;
                 self.store(index.into())?;
             }
             b'r' => {
-                let index = u32::from_le_bytes(self.array()?);
+                let index = u32::from_le_bytes(self.input.array()?);
                 self.store(index)?;
             }
             b'h' => {
-                let index = self.byte()?;
+                let index = self.input.byte()?;
                 self.recall(index.into())?;
             }
             b'j' => {
-                let index = u32::from_le_bytes(self.array()?);
+                let index = u32::from_le_bytes(self.input.array()?);
                 self.recall(index)?;
             }
             b')' => self.push_tuple(Vec::new()),
@@ -192,9 +128,9 @@ impl<'a> Machine<'a> {
     }
 
     /// What lies on the stack after STOP: one dict of tensors by name.
-    fn finish(mut self) -> Result<Vec<(&'a str, View<'a>)>, PickleError> {
-        if self.at != self.bytes.len() {
-            return Err(PickleError::Length(self.at));
+    pub(super) fn finish(mut self) -> Result<Vec<(&'a str, View<'a>)>, PickleError> {
+        if self.input.at() != self.input.length() {
+            return Err(PickleError::Length(self.input.at()));
         }
         let (&[Value::Dict(root)], true) = (self.stack.as_slice(), self.marks.is_empty()) else {
             return Err(self.operands("STOP"));
@@ -216,7 +152,7 @@ impl<'a> Machine<'a> {
 
     /// `module\nname\n`: looked up in the allow-list, never imported.
     fn global(&mut self) -> Result<(), PickleError> {
-        let (module, name) = (self.line()?, self.line()?);
+        let (module, name) = (self.input.line()?, self.input.line()?);
         let global = match (module, name) {
             ("collections", "OrderedDict") => Some(Global::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
@@ -298,8 +234,8 @@ impl<'a> Machine<'a> {
 
     /// LONG1 of at most 8 bytes, two's complement: the element counts of storages above 2 GiB.
     fn long(&mut self) -> Result<(), PickleError> {
-        let length = usize::from(self.byte()?);
-        let digits = self.take(length)?;
+        let length = usize::from(self.input.byte()?);
+        let digits = self.input.take(length)?;
         let negative = digits.last().is_some_and(|digit| digit & 0x80 != 0);
         let mut value = [if negative { 0xff } else { 0 }; 8];
         value.get_mut(..length).ok_or_else(|| self.operands("LONG1"))?.copy_from_slice(digits);
@@ -318,7 +254,7 @@ impl<'a> Machine<'a> {
     /// Each memo entry takes an opcode, so an index cannot reach the number of bytes.
     fn store(&mut self, index: u32) -> Result<(), PickleError> {
         let value = *self.stack.last().ok_or_else(|| self.operands("BINPUT"))?;
-        if index as usize >= self.bytes.len() {
+        if index as usize >= self.input.length() {
             return Err(PickleError::Memo { index, at: self.opcode_at });
         }
         self.memo.insert(index, value);
@@ -371,30 +307,5 @@ impl<'a> Machine<'a> {
 
     fn operands(&self, operation: &'static str) -> PickleError {
         PickleError::Operands { operation, at: self.opcode_at }
-    }
-
-    fn byte(&mut self) -> Result<u8, PickleError> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], PickleError> {
-        let at = self.at;
-        self.take(LENGTH)?.first_chunk().copied().ok_or(PickleError::Length(at))
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], PickleError> {
-        let end = self.at.checked_add(length).ok_or(PickleError::Length(self.at))?;
-        let taken = self.bytes.get(self.at..end).ok_or(PickleError::Length(self.at))?;
-        self.at = end;
-        Ok(taken)
-    }
-
-    /// ASCII text up to a line break, of at most 128 bytes.
-    fn line(&mut self) -> Result<&'a str, PickleError> {
-        let rest = &self.bytes[self.at..];
-        let length = rest.iter().take(128).position(|byte| *byte == b'\n').ok_or(PickleError::Length(self.at))?;
-        let line = self.take(length)?;
-        self.at += 1;
-        std::str::from_utf8(line).map_err(|_| self.operands("GLOBAL"))
     }
 }

@@ -1,0 +1,70 @@
+//! Finding a version, and what is said where there is none.
+
+use std::fs;
+
+use canet::model::checkpoint::{BudgetPoint, Calibration, ModelDirectory};
+
+use crate::support::write_checkpoint;
+
+#[test]
+fn a_wrong_path_is_answered_with_the_right_one() {
+    let root = tempfile::tempdir().unwrap();
+    let model = root.path().join("ml");
+    write_checkpoint(&model, 1);
+    fs::create_dir(root.path().join("empty")).unwrap();
+    for (path, words) in [
+        ("none", vec!["none: no such model directory", "canet train"]),
+        ("empty", vec!["empty: holds no version", "empty/1"]),
+        ("ml/1", vec!["ml/1: this is one version", "/ml, and --version 1"]),
+        ("ml/1/canet.json", vec!["not a directory"]),
+        ("ml/1/canet.json/x", vec!["not a directory"]),
+        (".", vec!["holds models, not versions", "/ml"]),
+    ] {
+        let error = ModelDirectory::open(&root.path().join(path)).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{path}: {error}");
+    }
+    let error = ModelDirectory::open(&model).unwrap().load(Some(4)).unwrap_err().to_string();
+    assert!(error.contains("there is no version 4; there are [1]"), "{error}");
+}
+
+#[test]
+fn only_plain_numbers_are_versions() {
+    let root = tempfile::tempdir().unwrap();
+    write_checkpoint(root.path(), 1);
+    for name in ["0", "02", "+3", "4.bak", "-5", "latest", "99999999999999999999"] {
+        fs::create_dir(root.path().join(name)).unwrap();
+    }
+    fs::write(root.path().join("7"), "a file").unwrap();
+    let directory = ModelDirectory::open(root.path()).unwrap();
+    assert_eq!(directory.versions().unwrap(), [1]);
+    assert_eq!(write_checkpoint(root.path(), 2).version, 8, "the number of the file is taken");
+}
+
+#[test]
+fn a_version_is_not_written_into_a_version() {
+    let root = tempfile::tempdir().unwrap();
+    write_checkpoint(root.path(), 1);
+    let draft = crate::support::draft(crate::support::small_config(), 1);
+    let error = draft.write(&root.path().join("1")).unwrap_err().to_string();
+    assert!(error.contains("this is one version of a model"), "{error}");
+}
+
+#[test]
+fn a_bias_is_linear_between_budgets_and_constant_outside() {
+    let point = |budget, bias: [f32; 2]| BudgetPoint { budget, bias: bias.to_vec(), spent: budget };
+    let calibration =
+        Calibration { points: vec![point(0.2, [4.0, -4.0]), point(0.4, [2.0, 0.0]), point(1.0, [0.0, 3.0])] };
+    for (budget, expected) in [
+        (0.0, [4.0, -4.0]),
+        (0.2, [4.0, -4.0]),
+        (0.25, [3.5, -3.0]),
+        (0.4, [2.0, 0.0]),
+        (0.6, [4.0 / 3.0, 1.0]),
+        (1.0, [0.0, 3.0]),
+        (7.0, [0.0, 3.0]),
+    ] {
+        let found = calibration.bias(budget);
+        let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6);
+        assert!(found.len() == 2 && close, "{budget}: {found:?}");
+    }
+}

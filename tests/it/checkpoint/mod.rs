@@ -1,0 +1,6 @@
+//! Checkpoints: what is written comes back, and nothing damaged or half-written is ever loaded.
+
+mod damage;
+mod directory;
+mod probes;
+mod writing;

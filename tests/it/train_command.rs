@@ -1,0 +1,151 @@
+//! `canet train` as a user runs it: to the end, killed and resumed, with bad flags and bad data.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use canet::model::checkpoint::ModelDirectory;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Users who walk around a ring of 30 items, each from an own start, and never pass it twice: what comes next is
+/// certain.
+fn ring(directory: &Path) -> PathBuf {
+    let mut lines = String::new();
+    for user in 0..60 {
+        for step in 0..20 {
+            writeln!(lines, "u{user} i{}", (user * 7 + step) % 30).unwrap();
+        }
+    }
+    let path = directory.join("ring.txt");
+    fs::write(&path, lines).unwrap();
+    path
+}
+
+/// A training of a few seconds.
+fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+    let small = [("MAX_LEN", "8"), ("HEADS", "2"), ("HIDDEN", "4,8"), ("LAYERS", "1,2"), ("EMBEDDING", "4,8")];
+    let short = [("EPOCHS", "6"), ("BATCH_SIZE", "16"), ("LR", "0.02"), ("WARMUP_STEPS", "10"), ("DROPOUT", "0.1")];
+    // Flags that a test gives win over these.
+    for (name, value) in [("DEVICE", "cpu"), ("THREADS", "1"), ("SANDWICH", "true")].iter().chain(&small).chain(&short)
+    {
+        command.env(format!("CANET_{name}"), value);
+    }
+    command.arg("train").arg("--data").arg(data).arg("--out").arg(out).args(more);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// What each epoch came to, from the run log of version 1.
+fn curve(out: &Path) -> Vec<Value> {
+    let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events
+        .filter(|event| event["event"] == "epoch")
+        .map(|mut event| {
+            event["elapsed_seconds"].take();
+            event
+        })
+        .collect()
+}
+
+/// Waits until the run says that it ended an epoch.
+fn wait_for_epoch(child: &mut Child, epoch: u32) {
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let wanted = format!("epoch {epoch}/");
+    assert!(stderr.lines().any(|line| line.unwrap().starts_with(&wanted)), "epoch {epoch} never ended");
+}
+
+#[test]
+fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
+    finish(train(&data, &straight, &[]));
+
+    let mut child = train(&data, &broken, &[]).spawn().unwrap();
+    wait_for_epoch(&mut child, 1);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!broken.join("1").exists());
+
+    let mut child = train(&data, &broken, &[]).spawn().unwrap();
+    wait_for_epoch(&mut child, 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let other = train(&data, &broken, &["--seed", "2"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("--restart"));
+
+    finish(train(&data, &broken, &[]));
+    assert_eq!(curve(&broken), curve(&straight));
+    assert_eq!(curve(&straight).len(), 6);
+    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
+    assert_eq!(weights(&broken), weights(&straight));
+    assert!(!broken.join(".training").exists());
+}
+
+#[test]
+fn a_trained_model_learns_what_is_certain_and_is_written_as_the_next_version() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let out = scratch.path().join("ring");
+    let printed = finish(train(&data, &out, &[])).stdout;
+    assert_eq!(String::from_utf8(printed).unwrap().trim(), out.join("1").to_str().unwrap());
+    finish(train(&data, &out, &["--epochs", "1", "--losses", "paper-code"]));
+
+    let models = ModelDirectory::open(&out).unwrap();
+    assert_eq!(models.versions().unwrap(), [1, 2]);
+    let first = models.load(Some(1)).unwrap();
+    let test = first.manifest.metrics.test.unwrap();
+    assert!(test["auto.ndcg@10"] > 0.9, "{test:?}");
+    assert!(test["auto.ndcg@10"] > test["popularity.ndcg@10"] + 0.1, "{test:?}");
+    let budgets: Vec<f64> = first.manifest.calibration.unwrap().points.iter().map(|point| point.budget).collect();
+    assert_eq!(budgets, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
+}
+
+#[test]
+fn time_that_runs_out_still_leaves_a_checkpoint() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let out = scratch.path().join("hurried");
+    finish(train(&data, &out, &["--epochs", "100000", "--patience", "100000", "--max-minutes", "0.02"]));
+    assert!(ModelDirectory::open(&out).unwrap().load(None).is_ok());
+    let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
+    assert!(log.lines().last().unwrap().contains(r#""reason":"max_minutes""#), "{log}");
+}
+
+#[test]
+fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let single = scratch.path().join("single.txt");
+    fs::write(&single, "a x\nb y\nc z\n").unwrap();
+    let missing = scratch.path().join("missing.txt");
+    let table: [(&Path, &[&str], i32, &str); 8] = [
+        (&data, &["--hidden", "8,4"], 64, "hidden"),
+        (&data, &["--hidden", "4,9"], 64, "heads"),
+        (&data, &["--max-len", "0"], 64, "max_len"),
+        (&data, &["--dropout", "1"], 64, "--dropout"),
+        (&data, &["--flops-budget", "0"], 64, "--flops-budget"),
+        (&data, &["--device", "tpu"], 64, "tpu"),
+        (&single, &[], 65, "nothing to learn"),
+        (&missing, &[], 65, "missing.txt"),
+    ];
+    for (data, flags, code, words) in table {
+        let output = train(data, &scratch.path().join("out"), flags).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {message}");
+        assert!(message.contains(words), "{flags:?}: {message}");
+    }
+}
