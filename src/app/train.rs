@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Failure;
@@ -25,7 +26,7 @@ pub(super) struct TrainArgs {
     #[arg(long, env = "CANET_OUT", value_name = "DIR")]
     out: PathBuf,
     /// Leave out lines that cannot be read, and say how many.
-    #[arg(long, env = "CANET_SKIP_BAD_LINES")]
+    #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
     #[command(flatten)]
     device: DeviceArgs,
@@ -39,7 +40,7 @@ pub(super) struct TrainArgs {
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = positive)]
     max_minutes: Option<f64>,
     /// Throw an unfinished run away and begin again.
-    #[arg(long, env = "CANET_RESTART")]
+    #[arg(long, env = "CANET_RESTART", value_parser = BoolishValueParser::new())]
     restart: bool,
 }
 
@@ -111,7 +112,7 @@ struct LossArgs {
     #[arg(long, env = "CANET_LOSSES", value_enum, default_value = "paper")]
     losses: Losses,
     /// Train the full and the smallest slice on every row of every step too.
-    #[arg(long, env = "CANET_SANDWICH")]
+    #[arg(long, env = "CANET_SANDWICH", value_parser = BoolishValueParser::new())]
     sandwich: bool,
     /// Share of the full model's FLOPs to spend.
     #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = 0.3, value_parser = share)]

@@ -57,7 +57,7 @@ impl Recommender {
         let dead = Arc::new(AtomicBool::new(false));
         let death = Death(Arc::clone(&dead));
         let thread = std::thread::Builder::new().name("executor".to_owned()).spawn(move || {
-            // Declared first, dropped last: whoever sees a closed reply after a panic also sees the death.
+            // Dropped after the executor, so that by then every row that it held has its answer.
             let _death = death;
             executor.run();
         })?;
@@ -204,6 +204,9 @@ struct Death(Arc<AtomicBool>);
 
 impl Drop for Death {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the thread that runs the model has panicked: restart the server");
+        }
         self.0.store(true, Ordering::Release);
     }
 }

@@ -205,6 +205,15 @@ fn what_was_sent_before_the_stop_is_answered() {
 }
 
 #[test]
+fn a_stop_while_the_model_is_loaded_exits_with_0() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::launch(&model(directory.path()), &["--drain-delay", "0"]);
+    assert_eq!(server.client.get("/healthz").status, 200);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn a_second_signal_stops_at_once() {
     use std::os::unix::process::ExitStatusExt;
     let directory = tempfile::tempdir().unwrap();

@@ -163,6 +163,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `canet serve` on a free port and waits until it is ready.
     pub(crate) fn serve(model: &Path, flags: &[&str]) -> Process {
+        let process = Process::launch(model, flags);
+        process.log_line("ready");
+        process
+    }
+
+    /// Starts `canet serve` on a free port and waits until it listens: the model is still being loaded.
+    pub(crate) fn launch(model: &Path, flags: &[&str]) -> Process {
         let mut child = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cpu"])
             .arg("--model")
             .arg(model)
@@ -178,7 +185,6 @@ impl Process {
         });
         let listening = wait_for(&lines, "listening on http://");
         let address = listening.split("http://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap();
-        wait_for(&lines, "ready");
         Process { child, lines, client: Client::new(address) }
     }
 

@@ -188,10 +188,12 @@ fn a_panic_in_the_executor_hangs_nobody_and_shows_in_the_probes() {
         let status = reply.join().unwrap().status;
         assert!(status == 500 || status == 503, "{status}");
     }
+    while server.client.get("/healthz").status != 503 {
+        thread::yield_now();
+    }
     let later = server.client.recommend(&request());
     assert_eq!((later.status, &later.json()["code"]), (503, &json!("unavailable")));
     assert_eq!(server.client.get("/readyz").status, 503);
-    assert_eq!(server.client.get("/healthz").status, 503);
 }
 
 #[test]

@@ -30,8 +30,7 @@ fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
     let small = [("MAX_LEN", "8"), ("HEADS", "2"), ("HIDDEN", "4,8"), ("LAYERS", "1,2"), ("EMBEDDING", "4,8")];
     let short = [("EPOCHS", "6"), ("BATCH_SIZE", "16"), ("LR", "0.02"), ("WARMUP_STEPS", "10"), ("DROPOUT", "0.1")];
     // Flags that a test gives win over these.
-    for (name, value) in [("DEVICE", "cpu"), ("THREADS", "1"), ("SANDWICH", "true")].iter().chain(&small).chain(&short)
-    {
+    for (name, value) in [("DEVICE", "cpu"), ("THREADS", "1"), ("SANDWICH", "1")].iter().chain(&small).chain(&short) {
         command.env(format!("CANET_{name}"), value);
     }
     command.arg("train").arg("--data").arg(data).arg("--out").arg(out).args(more);
