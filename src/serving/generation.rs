@@ -42,7 +42,7 @@ pub struct Generation {
 pub struct GenerationId(u64);
 
 impl Generation {
-    /// A generation of a checkpoint whose weights `forward` holds; the copy in host memory is dropped here.
+    /// A generation of a checkpoint whose weights `forward` holds; a copy in host memory is dropped here.
     ///
     /// `budget` is the share of the full model's FLOPs to spend; without a calibration the router's own argmax counts.
     pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, budget: f64, metrics: &Metrics) -> Generation {
@@ -83,8 +83,8 @@ impl Current {
         self.0.load_full()
     }
 
-    /// Swaps a generation in: rows that pinned the old one still run on it.
-    pub(super) fn set(&self, generation: Arc<Generation>) {
-        self.0.store(Some(generation));
+    /// Swaps a generation in and returns the old one: rows that pinned it still run on it.
+    pub(super) fn swap(&self, generation: Arc<Generation>) -> Option<Arc<Generation>> {
+        self.0.swap(Some(generation))
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
@@ -10,6 +11,7 @@ use crate::domain::{Flops, Reason, Route, RouteSpace};
 pub struct Series {
     routes: Vec<RouteSeries>,
     lanes: Vec<LaneSeries>,
+    labels: HashSet<String>,
 }
 
 /// The series of one route.
@@ -38,7 +40,13 @@ impl Series {
         Series {
             routes: names().map(|name| RouteSeries::new(metrics, name)).collect(),
             lanes: names().map(|name| LaneSeries::new(metrics, name)).collect(),
+            labels: names().map(str::to_owned).collect(),
         }
+    }
+
+    /// The names of every route and every lane.
+    pub fn labels(&self) -> &HashSet<String> {
+        &self.labels
     }
 
     /// The series of a route of this model.
