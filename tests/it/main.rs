@@ -14,6 +14,7 @@ mod http;
 mod import;
 mod lanes;
 mod metrics;
+mod mixed;
 mod oracle;
 mod serve_command;
 mod server;
