@@ -16,6 +16,7 @@ mod lanes;
 mod metrics;
 mod mixed;
 mod oracle;
+mod padding;
 mod serve_command;
 mod server;
 mod serving;
