@@ -12,8 +12,9 @@ use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use crate::api::{self, Admin};
+use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
-use crate::serving::{Limits, LoadError, Loader, Recommender, ReloadError, Reloader};
+use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
 use crate::telemetry::{LogFormat, install_logs};
 
 /// Serves a model over HTTP.
@@ -36,6 +37,9 @@ pub(super) struct ServeArgs {
     /// Most requests that wait for the device; more are refused with 429
     #[arg(long, env = "CANET_QUEUE_LIMIT", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     queue_limit: u32,
+    /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
+    #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
+    batch_by: BatchBy,
     /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
@@ -75,7 +79,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let loader = Loader {
         directory,
         device,
-        budget: args.flops_budget,
+        policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),
     };

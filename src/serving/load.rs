@@ -2,7 +2,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Generation, Pace};
+use super::{Generation, Pace, Policy};
 use crate::domain::{History, Item, Route};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
 use crate::model::libtorch::{self, Device, LibTorch};
@@ -16,8 +16,8 @@ pub struct Loader {
     pub directory: ModelDirectory,
     /// Where the weights go.
     pub device: Device,
-    /// The share of the full model's FLOPs to spend.
-    pub budget: f64,
+    /// How its checkpoints are served.
+    pub policy: Policy,
     /// The largest batch that will run.
     pub max_batch: usize,
     /// Where the generation's series are made.
@@ -71,7 +71,7 @@ impl Loader {
         })?;
         self.warm_up(&checkpoint, &forward)?;
         let weight_bytes = forward.weight_bytes();
-        let generation = Generation::new(checkpoint, Arc::new(forward), self.budget, &self.metrics);
+        let generation = Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics);
         tracing::info!(
             model = generation.name,
             version = generation.version,

@@ -2,9 +2,10 @@
 //!
 //! A validated [`Request`] enters by [`Recommender::rank`], takes a place in the queue ([`Admission`]), and is sent to
 //! the executor's thread, which routes it, puts it into a lane ([`Lanes`]), runs it in one batch with others of its
-//! route, and hands the outcome to the runtime. No transport is known here.
+//! lane, and hands the outcome to the runtime. No transport is known here.
 
 mod admission;
+mod computed;
 mod executor;
 mod generation;
 mod lanes;
@@ -18,7 +19,7 @@ mod row;
 mod watch;
 
 pub use admission::{Admission, Permit, QueueFull};
-pub use generation::{Generation, GenerationId};
+pub use generation::{Generation, GenerationId, Policy};
 pub use lanes::{Batch, Due, Lanes};
 pub use load::{LoadError, Loader};
 pub use pace::Pace;

@@ -141,7 +141,7 @@ impl Recommender {
         let answer = answer?;
         let series = generation.series.route(answer.routing.route);
         series.answered(answer.routing.reason, due.arrived.elapsed());
-        generation.series.lane(answer.routing.route).waited(answer.times.queue);
+        generation.series.lane(generation.lane(answer.routing.route)).waited(answer.times.queue);
         self.metrics.stage(Stage::Queue, answer.times.queue);
         if answer.routing.confidence.is_some() {
             self.metrics.stage(Stage::Router, answer.times.router);

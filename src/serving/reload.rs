@@ -112,9 +112,9 @@ impl Reloader {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
         };
-        self.count(outcome.as_ref(), started.elapsed());
-        // In this order: who hears that it is done can begin the next.
+        // In this order: who hears or reads that it is done can begin the next.
         drop(building);
+        self.count(outcome.as_ref(), started.elapsed());
         // Nobody listens where the client has left.
         let _ = done.send(outcome);
         match old {

@@ -14,7 +14,7 @@ use canet::serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-use super::server::{ROOMY, metric, numbered};
+use super::server::{POLICY, ROOMY, metric, numbered};
 use super::support::{draft, small_config};
 
 struct Setup {
@@ -39,7 +39,7 @@ fn setup() -> Setup {
     let loader = Loader {
         directory: ModelDirectory::open(&root).unwrap(),
         device: Device::CPU,
-        budget: 0.3,
+        policy: POLICY,
         max_batch: 8,
         metrics,
     };
