@@ -51,6 +51,9 @@ pub(super) struct ServeArgs {
     drain_timeout: Duration,
     #[command(flatten)]
     reloads: ReloadArgs,
+    /// Share of the answered requests to run through the full model too, while nothing else is to do
+    #[arg(long, env = "CANET_SHADOW", value_name = "SHARE", value_parser = share)]
+    shadow: Option<f64>,
     /// How log lines look
     #[arg(long, env = "CANET_LOG_FORMAT", default_value = "human")]
     log_format: LogFormat,
@@ -110,6 +113,9 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
     let (recommender, executor) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
 
+    if let Some(share) = args.shadow {
+        recommender.compare_with_full(share).map_err(Failure::unavailable)?;
+    }
     let watch = args.reloads.watch(&loader.directory);
     let reloader = Reloader::new(loader, &recommender);
     // Begins here, before an operator's request could.

@@ -16,6 +16,7 @@ mod refusal;
 mod reload;
 mod replies;
 mod row;
+mod shadow;
 mod watch;
 
 pub use admission::{Admission, Permit, QueueFull};

@@ -1,7 +1,7 @@
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::executor::Executor;
 use super::generation::Current;
 use super::lanes::Lanes;
 use super::row::{Answer, Request, Row};
+use super::shadow::Shadow;
 use super::{Generation, Refusal, Unready, replies};
 use crate::telemetry::{Metrics, Rejected, Stage};
 
@@ -37,6 +38,7 @@ pub struct Recommender {
     metrics: Arc<Metrics>,
     draining: AtomicBool,
     dead: Arc<AtomicBool>,
+    shadow: OnceLock<Shadow>,
 }
 
 impl Recommender {
@@ -69,6 +71,7 @@ impl Recommender {
             metrics,
             draining: AtomicBool::new(false),
             dead,
+            shadow: OnceLock::new(),
         };
         Ok((Arc::new(recommender), thread))
     }
@@ -78,6 +81,18 @@ impl Recommender {
     pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
         self.metrics.serving(&generation.name, generation.version, &generation.digest);
         self.current.swap(Arc::new(generation))
+    }
+
+    /// Compares `share` of the answered requests with the full model from here on, while the device is idle. It is set
+    /// once: what is set stays.
+    ///
+    /// # Errors
+    /// [`io::Error`] where no thread can be started.
+    pub fn compare_with_full(&self, share: f64) -> io::Result<()> {
+        let shadow = Shadow::start(share, Arc::clone(&self.metrics))?;
+        // The second of two drops here and ends its thread.
+        let _ = self.shadow.set(shadow);
+        Ok(())
     }
 
     /// The generation that was swapped in last, whether or not it can be run.
@@ -134,6 +149,9 @@ impl Recommender {
     /// [`Refusal`], each counted here and nowhere else.
     pub async fn rank(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
         let due = request.due;
+        let shadow = self.shadow.get();
+        let _live = shadow.map(Shadow::live);
+        let sampled = shadow.filter(|shadow| shadow.samples()).map(|shadow| (shadow, request.clone()));
         let mut outcome = Counted { metrics: &self.metrics, rejected: Some(Rejected::Cancelled) };
         let answer = self.submit(Arc::clone(&generation), request).await;
         outcome.rejected = answer.as_ref().err().and_then(Refusal::rejected);
@@ -147,6 +165,9 @@ impl Recommender {
             self.metrics.stage(Stage::Router, answer.times.router);
         }
         self.metrics.stage(Stage::Forward, answer.times.forward);
+        if let Some((shadow, request)) = sampled {
+            shadow.compare(request, answer.routing.route, &generation);
+        }
         Ok(answer)
     }
 

@@ -10,6 +10,9 @@ use super::family::families;
 const SECONDS: [f64; 17] =
     [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1, 2e-1, 5e-1, 1.0, 3.0, 10.0];
 
+/// Of ten items.
+const TENTHS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
 /// Reading, checking and warming a model: 10 ms to minutes.
 const RELOAD_SECONDS: [f64; 10] = [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
 
@@ -22,8 +25,8 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 44 series, a lane 33, everything else together is under 170; the default space of 36
-    /// routes makes about 1,800 with a lane a width and 2,900 with a lane a route.
+    /// Cardinality: a route has 58 series, a lane 33, everything else together is under 170; the default space of 36
+    /// routes makes about 2,300 with a lane a width and 3,400 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport and status. Probes and scrapes (/healthz, /readyz, /metrics) are left out.
@@ -60,6 +63,10 @@ families! {
         rejected_total: IntCounterVec, labels ["reason"];
         /// Rows without a known item, answered by popularity; nothing runs and no route series counts them.
         cold_start_total: IntCounter;
+        /// Share of the full model's ten best items that the route found, of the requests that were compared.
+        shadow_overlap: HistogramVec, labels ["route"], buckets TENTHS;
+        /// Sampled requests that were not compared, because too many waited for the device to be idle.
+        shadow_dropped_total: IntCounter;
         /// Reloads by how they ended: served, rejected (the checkpoint is at fault), missing, busy (another one was
         /// not done), failed (the device or the server). The first load is one.
         reload_total: IntCounterVec, labels ["outcome"];
@@ -176,6 +183,11 @@ impl Metrics {
     /// Counts a row answered by popularity.
     pub fn cold_start(&self) {
         self.cold_start_total.inc();
+    }
+
+    /// Counts a sampled request that was not compared.
+    pub fn shadow_dropped(&self) {
+        self.shadow_dropped_total.inc();
     }
 
     /// Counts what the router computed.

@@ -24,6 +24,7 @@ pub struct RouteSeries {
     forward: Histogram,
     executed_flops: IntCounter,
     full_flops: IntCounter,
+    overlap: Histogram,
 }
 
 /// The series of one lane.
@@ -76,6 +77,7 @@ impl RouteSeries {
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
             full_flops: metrics.full_flops_total.with_label_values(&[route]),
+            overlap: metrics.shadow_overlap.with_label_values(&[route]),
         }
     }
 
@@ -87,6 +89,11 @@ impl RouteSeries {
             Reason::ColdStart => return,
         }
         self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// Counts a comparison with the full model: the share of its best items that the route found.
+    pub fn overlapped(&self, share: f64) {
+        self.overlap.observe(share);
     }
 
     /// Counts a batch that ran with rows of this route: its time, what it computed for them, padding included, and

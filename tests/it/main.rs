@@ -23,6 +23,7 @@ mod serve_command;
 mod server;
 mod serving;
 mod setup;
+mod shadow;
 mod spoilt;
 mod state_dict;
 mod support;
