@@ -1,15 +1,19 @@
+use std::iter;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::admission::Admission;
+use super::cost::Ran;
+use super::degrade::{Cap, Degrade};
 use super::generation::GenerationId;
 use super::lanes::{Batch, Lanes};
 use super::replies::Outcome;
 use super::row::{Answer, Reply, Request, Routing, Row, Times};
 use super::{Generation, Refusal};
-use crate::domain::{Flops, History, Route, choose_route};
+use crate::domain::{Flops, History, Route};
 use crate::model::{ForwardError, Query};
 use crate::telemetry::Metrics;
 
@@ -23,7 +27,12 @@ use crate::telemetry::Metrics;
 pub(super) struct Executor {
     pub(super) arrivals: Receiver<Row>,
     pub(super) lanes: Lanes<LaneKey, Routed>,
+    pub(super) admission: Admission<LaneKey>,
+    /// Where rows may be moved to cheaper routes under pressure.
+    pub(super) degrade: Option<Degrade>,
     pub(super) max_batch: usize,
+    /// How long the batch before took.
+    pub(super) last_batch: Duration,
     pub(super) metrics: Arc<Metrics>,
     /// Outcomes leave for the runtime, a batch at a time: waking the waiting tasks is not the device's business.
     pub(super) outcomes: UnboundedSender<Vec<Outcome>>,
@@ -34,6 +43,13 @@ pub(super) struct Executor {
 pub(super) struct LaneKey {
     generation: GenerationId,
     route: Route,
+}
+
+impl LaneKey {
+    /// The lane of a route.
+    pub(super) fn of(generation: &Generation, route: Route) -> LaneKey {
+        LaneKey { generation: generation.id, route }
+    }
 }
 
 /// A row whose route is known.
@@ -50,7 +66,9 @@ impl Executor {
         while let Some(arrived) = self.take_in() {
             self.route(arrived);
             if let Some(batch) = self.lanes.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
+                let started = Instant::now();
                 self.execute(batch);
+                self.last_batch = started.elapsed();
             }
         }
     }
@@ -110,19 +128,34 @@ impl Executor {
             Err(error) => return self.fail(&error, generation, None, rows.into_iter().map(|row| row.reply)),
         };
         let router = started.elapsed();
-        for (row, logits) in rows.into_iter().zip(logits.iter()) {
-            let choice = choose_route(&generation.space, logits, &generation.bias);
+        let pressure = self.admission.pressure();
+        let cap = self.degrade.as_mut().map_or(Cap::NONE, |degrade| degrade.cap(Instant::now(), pressure));
+        let mut flops = 0;
+        for (mut row, logits) in rows.into_iter().zip(logits.iter()) {
+            let Generation { space, shape, bias, .. } = generation;
+            let length = row.request.history.len();
+            let (choice, reason) = cap.choose(space, (logits, bias), |route| shape.route_flops(space, route, length));
             let routing = Routing::new(generation, &row.request, choice.route, Some(choice.confidence));
+            let routing = Routing { reason, ..routing };
             self.metrics.router_flops(routing.router_flops);
+            flops += routing.router_flops;
+            row.permit.choose(LaneKey::of(generation, routing.route), routing.slice_flops);
             self.enqueue(Routed { row, routing, router });
         }
+        self.admission.routed(Ran { flops, took: router });
     }
 
+    /// Puts a row into its lane, but for one that cannot be in time: half of what it alone is predicted to take is
+    /// more than what is left. An idle device tries it all the same, and so learns where a prediction is wrong.
     fn enqueue(&mut self, routed: Routed) {
-        let generation = &routed.row.generation;
+        let (generation, due) = (&routed.row.generation, routed.row.request.due);
+        let lane = LaneKey::of(generation, routed.routing.route);
+        let left = due.deadline.saturating_duration_since(Instant::now());
+        if left < self.admission.alone(lane, routed.routing.slice_flops) / 2 && !self.lanes.is_empty() {
+            return self.drop_late(iter::once(routed.row));
+        }
         generation.series.lane(routed.routing.route).entered(1);
-        let lane = LaneKey { generation: generation.id, route: routed.routing.route };
-        self.lanes.push(lane, routed.row.request.due, routed);
+        self.lanes.push(lane, due, routed);
     }
 
     /// Runs one batch; a failure is that batch's alone.
@@ -137,17 +170,18 @@ impl Executor {
         }
         self.metrics.batch_release(rows.len() == self.max_batch);
         generation.series.lane(lane.route).batch(rows.len());
-        self.forward(&generation, lane.route, rows);
+        self.forward(&generation, lane, rows);
     }
 
-    fn forward(&self, generation: &Generation, route: Route, rows: Vec<Routed>) {
+    fn forward(&self, generation: &Generation, lane: LaneKey, rows: Vec<Routed>) {
+        let route = lane.route;
         let started = Instant::now();
         let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for Routed { row, routing, router } in rows {
             let queue = started.saturating_duration_since(row.request.due.arrived).saturating_sub(router);
             waiting.push((row.reply, routing, Times { queue, router, forward: Duration::ZERO }));
             requests.push(row.request);
-            drop(row.permit);
+            self.admission.begin(row.permit, queue, self.last_batch);
         }
         let queries: Vec<Query<'_>> = requests.iter().map(Request::query).collect();
         let ranked = match generation.forward.rank(route, &queries) {
@@ -157,7 +191,9 @@ impl Executor {
         let forward = started.elapsed();
         let sum = |flops: fn(&Routing) -> Flops| waiting.iter().map(|(_, routing, _)| flops(routing)).sum();
         let series = generation.series.route(route);
-        series.ran(forward, sum(|routing| routing.slice_flops), sum(|routing| routing.full_flops));
+        let executed = sum(|routing| routing.slice_flops);
+        series.ran(forward, executed, sum(|routing| routing.full_flops));
+        self.admission.ran(lane, Ran { flops: executed, took: forward });
         let answers = waiting.into_iter().zip(ranked);
         self.finish(answers.map(|((reply, routing, times), ranked)| {
             (reply, Ok(Answer { ranked, routing, times: Times { forward, ..times } }))

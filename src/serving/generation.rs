@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use super::Timings;
 use crate::domain::{Catalogue, ModelShape, RouteSpace};
 use crate::model::Forward;
 use crate::model::checkpoint::{Checkpoint, Manifest};
@@ -35,6 +36,8 @@ pub struct Generation {
     pub forward: Arc<dyn Forward>,
     /// The metrics of its routes and lanes.
     pub series: Series,
+    /// What its batches took before it served; without any, costs are learnt from live ones alone.
+    pub timings: Timings,
 }
 
 /// Identity of a generation within the process.
@@ -64,6 +67,7 @@ impl Generation {
             space,
             bias,
             forward,
+            timings: Timings::default(),
         }
     }
 

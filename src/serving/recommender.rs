@@ -3,16 +3,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
-use super::executor::Executor;
+use super::degrade::Degrade;
+use super::executor::{Executor, LaneKey};
 use super::generation::Current;
 use super::lanes::Lanes;
 use super::row::{Answer, Request, Row};
-use super::{Generation, Refusal, Unready, replies};
+use super::{Generation, Refusal, Timings, Unready, replies};
+use crate::domain::Reason;
 use crate::telemetry::{Metrics, Rejected, Stage};
 
 /// Rows older than this are passed by no newcomer, whatever its deadline: the starvation bound of [`Lanes`].
@@ -23,8 +25,10 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub struct Limits {
     /// Most rows a batch, at least 1.
     pub max_batch: usize,
-    /// Most rows that wait for the device.
-    pub queued_rows: usize,
+    /// Most predicted time of the work that waits for the device.
+    pub queue_limit: Duration,
+    /// Whether rows move to cheaper routes under pressure, before any is refused.
+    pub degrade: bool,
 }
 
 /// The door to the executor: every transport asks for its rankings here.
@@ -32,7 +36,7 @@ pub struct Limits {
 /// The executor's thread ends when the last `Recommender` of its kind is dropped and every accepted row is answered.
 pub struct Recommender {
     current: Current,
-    admission: Admission,
+    admission: Admission<LaneKey>,
     arrivals: Sender<Row>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -47,10 +51,14 @@ impl Recommender {
     pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, JoinHandle<()>)> {
         let (arrivals, arriving) = mpsc::channel();
         let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
+        let admission = Admission::new(limits.queue_limit, limits.max_batch);
         let executor = Executor {
             arrivals: arriving,
             lanes: Lanes::new(PATIENCE),
+            admission: admission.clone(),
+            degrade: limits.degrade.then(|| Degrade::new(Instant::now())),
             max_batch: limits.max_batch.max(1),
+            last_batch: Duration::ZERO,
             metrics: Arc::clone(&metrics),
             outcomes,
         };
@@ -64,7 +72,7 @@ impl Recommender {
         tokio::spawn(replies::deliver(delivering));
         let recommender = Recommender {
             current: Current::default(),
-            admission: Admission::new(limits.queued_rows),
+            admission,
             arrivals,
             metrics,
             draining: AtomicBool::new(false),
@@ -76,6 +84,9 @@ impl Recommender {
     /// Swaps a generation in: new rows are validated against it and run on it.
     pub fn serve(&self, generation: Generation) {
         self.metrics.serving(&generation.name, generation.version, &generation.digest);
+        let Timings { router, routes } = &generation.timings;
+        let lanes = routes.iter().map(|(route, ran)| (LaneKey::of(&generation, *route), *ran));
+        self.admission.calibrate(&lanes.collect::<Vec<_>>(), router);
         self.current.set(Arc::new(generation));
     }
 
@@ -135,6 +146,9 @@ impl Recommender {
         let answer = answer?;
         let series = generation.series.route(answer.routing.route);
         series.answered(answer.routing.reason, due.arrived.elapsed());
+        if answer.routing.reason == Reason::Degraded {
+            self.metrics.degraded();
+        }
         generation.series.lane(answer.routing.route).waited(answer.times.queue);
         self.metrics.stage(Stage::Queue, answer.times.queue);
         if answer.routing.confidence.is_some() {
@@ -145,7 +159,7 @@ impl Recommender {
     }
 
     async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
-        let permit = self.admission.admit()?;
+        let permit = self.admission.admit(request.need(&generation))?;
         let deadline = request.due.deadline;
         let (reply, answer) = oneshot::channel();
         self.arrivals.send(Row { request, generation, reply, permit }).map_err(|_| Unready::Dead)?;

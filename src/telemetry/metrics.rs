@@ -15,7 +15,7 @@ const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 44 series, a lane 33, everything else together is under 120; the default space of 36
+    /// Cardinality: a route has 45 series, a lane 33, everything else together is under 120; the default space of 36
     /// routes makes about 2,900.
     #[derive(Debug)]
     pub struct Metrics {
@@ -49,6 +49,8 @@ families! {
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
         /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable).
         rejected_total: IntCounterVec, labels ["reason"];
+        /// Rows answered by a cheaper route than the router chose, under pressure.
+        degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity; nothing runs and no route series counts them.
         cold_start_total: IntCounter;
         /// The checkpoint that serves: always 1, its labels say which.
@@ -161,6 +163,11 @@ impl Metrics {
     /// Counts a row answered by popularity.
     pub fn cold_start(&self) {
         self.cold_start_total.inc();
+    }
+
+    /// Counts a row answered by a cheaper route than the router chose.
+    pub fn degraded(&self) {
+        self.degraded_total.inc();
     }
 
     /// Counts what the router computed.

@@ -136,7 +136,7 @@ fn bad_flags_end_with_64() {
     for flags in [
         ["--device", "tpu"],
         ["--max-batch", "0"],
-        ["--queue-limit", "0"],
+        ["--queue-limit-ms", "0"],
         ["--flops-budget", "1.5"],
         ["--listen", "here"],
         ["--drain-timeout", "-1"],
