@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Tests run side by side already; LibTorch's own threads on top would only wait for each other.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0

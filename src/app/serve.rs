@@ -12,8 +12,9 @@ use super::device::{DeviceArgs, cores};
 use super::numbers::share;
 use super::signals::Signals;
 use crate::api;
+use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
-use crate::serving::{Generation, Limits, LoadError, Loader, Recommender};
+use crate::serving::{Generation, Limits, LoadError, Loader, Policy, Recommender};
 use crate::telemetry::{LogFormat, install_logs};
 
 /// Serves a model over HTTP.
@@ -40,6 +41,9 @@ pub(super) struct ServeArgs {
     /// Run cheaper routes under pressure, and say so in the answer, before requests are refused
     #[arg(long, env = "CANET_DEGRADE", value_parser = BoolishValueParser::new())]
     degrade: bool,
+    /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
+    #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
+    batch_by: BatchBy,
     /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
@@ -77,7 +81,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let loader = Loader {
         directory,
         device,
-        budget: args.flops_budget,
+        policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),
     };

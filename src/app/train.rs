@@ -13,7 +13,7 @@ use super::device::DeviceArgs;
 use super::numbers::{not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
-use crate::training::{AdamWOptions, LossWeights, Losses, Outcome, TrainError, TrainJob, TrainOptions};
+use crate::training::{AdamWOptions, LossWeights, Losses, Outcome, TrainError, TrainJob, TrainOptions, train};
 
 /// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
 #[derive(Debug, Args)]
@@ -153,7 +153,7 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
         restart: args.restart,
         stop: &stop,
     };
-    match job.run().map_err(failure)? {
+    match train(&job).map_err(failure)? {
         Outcome::Stopped => {
             Err(Failure::Interrupted("stopped; the state is saved, and the same command goes on from here".to_owned()))
         }
@@ -212,8 +212,11 @@ impl LearningArgs {
 fn failure(error: TrainError) -> Failure {
     match error {
         TrainError::Config(_) | TrainError::OtherRun { .. } | TrainError::Diverged { .. } => Failure::usage(error),
-        TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => Failure::unavailable(error),
+        TrainError::Busy { .. } | TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => {
+            Failure::unavailable(error)
+        }
         TrainError::NothingToLearn
+        | TrainError::NothingToValidate
         | TrainError::State { .. }
         | TrainError::Io { .. }
         | TrainError::Catalogue(_)

@@ -10,7 +10,7 @@ use super::{DataError, Form};
 pub(super) type Titles = Vec<(Box<str>, Box<str>)>;
 
 /// Reads the titles of RecBole's `.item` file: the first of the columns `movie_title`, `title` and `name`, with
-/// `release_year` in brackets where there is one. A file without such a column has no titles.
+/// `release_year` in brackets where it is a number (MovieLens has other words there too). A file without such a column has no titles.
 pub(super) fn read(path: &Path, faults: &mut Faults) -> Result<Titles, DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     let mut lines = Lines::new(Source::open(path).map_err(unreadable)?);
@@ -26,8 +26,10 @@ pub(super) fn read(path: &Path, faults: &mut Faults) -> Result<Titles, DataError
         });
         match taken {
             Ok((_, "", _)) => {}
-            Ok((item, title, "")) => titles.push((item.into(), title.into())),
-            Ok((item, title, year)) => titles.push((item.into(), format!("{title} ({year})").into())),
+            Ok((item, title, year)) => {
+                let title = if year.parse::<u16>().is_ok() { format!("{title} ({year})") } else { title.to_owned() };
+                titles.push((item.into(), title.into()));
+            }
             Err(fault) => faults.report(path, line, fault)?,
         }
     }

@@ -60,6 +60,13 @@ impl ModelShape {
         2 * l * e * h + (slice.layers as u64 - 1) * whole_block + last_block(h, f, l) + 2 * h * (n + 1)
     }
 
+    /// What a slice costs more in a batch whose embeddings are projected at `widest` columns, for a history of `length`
+    /// items: with L = length, `2L(widest - e)h`.
+    pub fn embedding_padding(&self, slice: Slice, widest: usize, length: usize) -> Flops {
+        let [h, beyond, l] = [slice.hidden, widest.saturating_sub(slice.embedding), length].map(|size| size as u64);
+        2 * l * beyond * h
+    }
+
     /// Cost of the router for a history of `length` items and `routes` routes: one block reduced to its last
     /// position, and the linear head.
     pub fn router_flops(&self, routes: usize, length: usize) -> Flops {

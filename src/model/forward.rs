@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use crate::domain::{History, Ranked, Route, Selection, top_k};
 
 /// One set of weights on one device, ready to run any of its routes.
@@ -27,8 +29,53 @@ pub trait Forward: Send + Sync {
         Ok(queries.iter().zip(scores.iter()).map(|(query, row)| top_k(row, &query.selection)).collect())
     }
 
+    /// The best items of rows of any routes, best first, rows as they came; equal to [`rank`](Self::rank) of each row's
+    /// route up to float32 rounding.
+    ///
+    /// Here each route runs apart. A forward that [shares layers](Self::shares_layers) runs the rows of one width
+    /// together.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        in_groups(
+            rows,
+            |route| route,
+            |route, rows| {
+                let queries: Vec<Query<'_>> = rows.iter().map(|(_, query)| *query).collect();
+                self.rank(route, &queries)
+            },
+        )
+    }
+
+    /// Whether [`rank_mixed`](Self::rank_mixed) runs rows of one width through the same layers. Each row then leaves at
+    /// its own depth, but all embeddings are projected at the widest among them: that much is computed in vain.
+    fn shares_layers(&self) -> bool {
+        false
+    }
+
     /// Bytes of weights that this forward holds on its device.
     fn weight_bytes(&self) -> usize;
+}
+
+/// Answers rows in groups of equal key; the answers come in the order of the rows.
+pub(super) fn in_groups<'a, K: Copy + Ord>(
+    rows: &[(Route, Query<'a>)],
+    key: impl Fn(Route) -> K,
+    answer: impl Fn(K, &[(Route, Query<'a>)]) -> Result<Vec<Vec<Ranked>>, ForwardError>,
+) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
+    for (place, (route, _)) in rows.iter().enumerate() {
+        groups.entry(key(*route)).or_default().push(place);
+    }
+    let mut answers = vec![Vec::new(); rows.len()];
+    for (key, places) in groups {
+        let group: Vec<(Route, Query<'a>)> = places.iter().map(|place| rows[*place]).collect();
+        for (place, ranked) in places.into_iter().zip(answer(key, &group)?) {
+            answers[place] = ranked;
+        }
+    }
+    Ok(answers)
 }
 
 /// A history and what to take from its scores.

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::admission::Admission;
+use super::computed::Computed;
 use super::cost::Ran;
 use super::degrade::{Cap, Degrade};
 use super::generation::GenerationId;
 use super::lanes::{Batch, Lanes};
 use super::replies::Outcome;
-use super::row::{Answer, Reply, Request, Routing, Row, Times};
+use super::row::{Answer, Reply, Routing, Row, Times};
 use super::{Generation, Refusal};
-use crate::domain::{Flops, History, Route};
+use crate::domain::{History, Route};
 use crate::model::{ForwardError, Query};
 use crate::telemetry::Metrics;
 
@@ -38,17 +39,18 @@ pub(super) struct Executor {
     pub(super) outcomes: UnboundedSender<Vec<Outcome>>,
 }
 
-/// Rows that may share a batch: one route of one generation.
+/// Rows that may share a batch: one lane of one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LaneKey {
     generation: GenerationId,
-    route: Route,
+    /// Its place among the generation's lanes.
+    lane: usize,
 }
 
 impl LaneKey {
     /// The lane of a route.
     pub(super) fn of(generation: &Generation, route: Route) -> LaneKey {
-        LaneKey { generation: generation.id, route }
+        LaneKey { generation: generation.id, lane: generation.lane(route) }
     }
 }
 
@@ -125,7 +127,7 @@ impl Executor {
         let histories: Vec<&History> = rows.iter().map(|row| &row.request.history).collect();
         let logits = match generation.forward.router_logits(&histories) {
             Ok(logits) => logits,
-            Err(error) => return self.fail(&error, generation, None, rows.into_iter().map(|row| row.reply)),
+            Err(error) => return self.fail(&error, generation, "router", rows.into_iter().map(|row| row.reply)),
         };
         let router = started.elapsed();
         let pressure = self.admission.pressure();
@@ -154,7 +156,7 @@ impl Executor {
         if left < self.admission.alone(lane, routed.routing.slice_flops) / 2 && !self.lanes.is_empty() {
             return self.drop_late(iter::once(routed.row));
         }
-        generation.series.lane(routed.routing.route).entered(1);
+        generation.series.lane(lane.lane).entered(1);
         self.lanes.push(lane, due, routed);
     }
 
@@ -163,18 +165,18 @@ impl Executor {
         let Batch { lane, rows, late, gone } = batch;
         let Some(any) = rows.iter().chain(&late).chain(&gone).next() else { return };
         let generation = Arc::clone(&any.row.generation);
-        generation.series.lane(lane.route).left(rows.len() + late.len() + gone.len());
+        let series = generation.series.lane(lane.lane);
+        series.left(rows.len() + late.len() + gone.len());
         self.drop_late(late.into_iter().map(|late| late.row));
         if rows.is_empty() {
             return;
         }
         self.metrics.batch_release(rows.len() == self.max_batch);
-        generation.series.lane(lane.route).batch(rows.len());
+        series.batch(rows.len());
         self.forward(&generation, lane, rows);
     }
 
     fn forward(&self, generation: &Generation, lane: LaneKey, rows: Vec<Routed>) {
-        let route = lane.route;
         let started = Instant::now();
         let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for Routed { row, routing, router } in rows {
@@ -183,17 +185,22 @@ impl Executor {
             requests.push(row.request);
             self.admission.begin(row.permit, queue, self.last_batch);
         }
-        let queries: Vec<Query<'_>> = requests.iter().map(Request::query).collect();
-        let ranked = match generation.forward.rank(route, &queries) {
+        let routings = || waiting.iter().map(|(_, routing, _)| *routing);
+        let queries: Vec<(Route, Query<'_>)> =
+            routings().zip(&requests).map(|(routing, request)| (routing.route, request.query())).collect();
+        let ranked = match generation.forward.rank_mixed(&queries) {
             Ok(ranked) => ranked,
-            Err(error) => return self.fail(&error, generation, Some(route), waiting.into_iter().map(|row| row.0)),
+            Err(error) => return self.fail(&error, generation, "slices", waiting.into_iter().map(|row| row.0)),
         };
         let forward = started.elapsed();
-        let sum = |flops: fn(&Routing) -> Flops| waiting.iter().map(|(_, routing, _)| flops(routing)).sum();
-        let series = generation.series.route(route);
-        let executed = sum(|routing| routing.slice_flops);
-        series.ran(forward, executed, sum(|routing| routing.full_flops));
-        self.admission.ran(lane, Ran { flops: executed, took: forward });
+        // Admission predicts from what rows cost alone, so that is what it learns from: a lane's padding shows in its fit.
+        self.admission.ran(lane, Ran { flops: routings().map(|routing| routing.slice_flops).sum(), took: forward });
+        let lengths = requests.iter().map(|request| request.history.len());
+        let computed = Computed::of(generation, &routings().zip(lengths).collect::<Vec<_>>());
+        for (route, share) in &computed.routes {
+            generation.series.route(*route).ran(forward, share.executed, share.full);
+        }
+        generation.series.padded(computed.padding_ratio());
         let answers = waiting.into_iter().zip(ranked);
         self.finish(answers.map(|((reply, routing, times), ranked)| {
             (reply, Ok(Answer { ranked, routing, times: Times { forward, ..times } }))
@@ -209,10 +216,9 @@ impl Executor {
         &self,
         error: &ForwardError,
         generation: &Generation,
-        route: Option<Route>,
+        stage: &str,
         replies: impl ExactSizeIterator<Item = Reply>,
     ) {
-        let stage = route.map_or("router", |route| generation.space.name(route));
         tracing::error!(%error, stage, rows = replies.len(), version = generation.version, "a batch failed");
         self.finish(replies.map(|reply| (reply, Err(Refusal::Internal))));
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 
 use super::Timings;
-use crate::domain::{Catalogue, ModelShape, RouteSpace};
+use crate::domain::{BatchBy, Catalogue, ModelShape, Route, RouteSpace};
 use crate::model::Forward;
 use crate::model::checkpoint::{Checkpoint, Manifest};
 use crate::telemetry::{Metrics, Series};
@@ -32,6 +32,8 @@ pub struct Generation {
     pub shape: ModelShape,
     /// Added to the router's logits, one a route, to spend the budget.
     pub bias: Vec<f32>,
+    /// Which of its rows share a batch.
+    pub batch_by: BatchBy,
     /// The weights on their device.
     pub forward: Arc<dyn Forward>,
     /// The metrics of its routes and lanes.
@@ -40,24 +42,31 @@ pub struct Generation {
     pub timings: Timings,
 }
 
+/// How a checkpoint is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// The share of the full model's FLOPs to spend; without a calibration the router's own argmax counts.
+    pub budget: f64,
+    /// Which rows share a batch.
+    pub batch_by: BatchBy,
+}
+
 /// Identity of a generation within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GenerationId(u64);
 
 impl Generation {
     /// A generation of a checkpoint whose weights `forward` holds; the copy in host memory is dropped here.
-    ///
-    /// `budget` is the share of the full model's FLOPs to spend; without a calibration the router's own argmax counts.
-    pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, budget: f64, metrics: &Metrics) -> Generation {
+    pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, policy: Policy, metrics: &Metrics) -> Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Checkpoint { name, version, digest, manifest, config, space, catalogue, .. } = checkpoint;
         let bias = match &manifest.calibration {
-            Some(calibration) => calibration.bias(budget),
+            Some(calibration) => calibration.bias(policy.budget),
             None => vec![0.0; space.len()],
         };
         Generation {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            series: Series::new(metrics, &space),
+            series: Series::new(metrics, &space, policy.batch_by),
             shape: config.shape(),
             name,
             version,
@@ -66,9 +75,15 @@ impl Generation {
             catalogue,
             space,
             bias,
+            batch_by: policy.batch_by,
             forward,
             timings: Timings::default(),
         }
+    }
+
+    /// The place of a route's lane among this generation's lanes.
+    pub fn lane(&self, route: Route) -> usize {
+        self.batch_by.lane(&self.space, route)
     }
 
     /// Longest history that is read.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Generation, Timings};
+use super::{Generation, Policy, Timings};
 use crate::domain::{History, Item};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
 use crate::model::libtorch::{self, Device, LibTorch};
@@ -15,8 +15,8 @@ pub struct Loader {
     pub directory: ModelDirectory,
     /// Where the weights go.
     pub device: Device,
-    /// The share of the full model's FLOPs to spend.
-    pub budget: f64,
+    /// How its checkpoints are served.
+    pub policy: Policy,
     /// The largest batch that will run.
     pub max_batch: usize,
     /// Where the generation's series are made.
@@ -65,7 +65,7 @@ impl Loader {
         let timings = self.warm_up(&checkpoint, &forward)?;
         let weight_bytes = forward.weight_bytes();
         let generation =
-            Generation { timings, ..Generation::new(checkpoint, Arc::new(forward), self.budget, &self.metrics) };
+            Generation { timings, ..Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics) };
         tracing::info!(
             model = generation.name,
             version = generation.version,

@@ -2,9 +2,10 @@
 //!
 //! A validated [`Request`] enters by [`Recommender::rank`], takes a place in the queue ([`Admission`]), and is sent to
 //! the executor's thread, which routes it, puts it into a lane ([`Lanes`]), runs it in one batch with others of its
-//! route, and hands the outcome to the runtime. No transport is known here.
+//! lane, and hands the outcome to the runtime. No transport is known here.
 
 mod admission;
+mod computed;
 mod cost;
 mod degrade;
 mod executor;
@@ -21,7 +22,7 @@ mod timings;
 pub use admission::{Admission, Need, Permit, QueueFull};
 pub use cost::{BatchCost, CostModel, Ran};
 pub use degrade::{Cap, Degrade};
-pub use generation::{Generation, GenerationId};
+pub use generation::{Generation, GenerationId, Policy};
 pub use lanes::{Batch, Due, Lanes};
 pub use load::{LoadError, Loader};
 pub use recommender::{Limits, Recommender};

@@ -149,7 +149,7 @@ impl Recommender {
         if answer.routing.reason == Reason::Degraded {
             self.metrics.degraded();
         }
-        generation.series.lane(answer.routing.route).waited(answer.times.queue);
+        generation.series.lane(generation.lane(answer.routing.route)).waited(answer.times.queue);
         self.metrics.stage(Stage::Queue, answer.times.queue);
         if answer.routing.confidence.is_some() {
             self.metrics.stage(Stage::Router, answer.times.router);

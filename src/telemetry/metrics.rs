@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
 use super::family::families;
 
@@ -12,11 +12,14 @@ const SECONDS: [f64; 17] =
 /// Rows a batch: powers of two.
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// Share of a batch that is padding: at most a quarter of the smallest default route.
+const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 45 series, a lane 33, everything else together is under 120; the default space of 36
-    /// routes makes about 2,900.
+    /// Cardinality: a route has 45 series, a lane 33, everything else together is under 130; the default space of 36
+    /// routes makes about 1,850 with a lane a width and 2,900 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport and status. Probes and scrapes (/healthz, /readyz, /metrics) are left out.
@@ -29,11 +32,11 @@ families! {
         route_requests_total: IntCounterVec, labels ["route", "reason"];
         /// Seconds from a row's arrival to its answer, by route.
         route_latency_seconds: HistogramVec, labels ["route"], buckets SECONDS;
-        /// Seconds that a batch of the route spent in the forward pass.
+        /// Seconds that a batch spent in the forward pass, counted once for each route in it.
         route_forward_seconds: HistogramVec, labels ["route"], buckets SECONDS;
         /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, in its route's batch.
         stage_duration_seconds: HistogramVec, labels ["stage"], buckets SECONDS;
-        /// Floating-point operations of the slices that were run, without the router's.
+        /// Floating-point operations that were computed for the rows of a route, padding included, without the router's.
         executed_flops_total: IntCounterVec, labels ["route"];
         /// Floating-point operations that the full model would have cost for the same rows.
         full_flops_total: IntCounterVec, labels ["route"];
@@ -41,6 +44,8 @@ families! {
         router_flops_total: IntCounter;
         /// Rows a batch, by lane.
         batch_size: HistogramVec, labels ["lane"], buckets ROWS;
+        /// Share of a batch's floating-point operations that was padding: embedding columns that only wider rows read.
+        batch_padding_ratio: Histogram, buckets SHARES;
         /// Batches by why they were no larger: the size limit (full) or all that waited was in (drained).
         batch_release_total: IntCounterVec, labels ["reason"];
         /// Rows that wait in a lane for the device.

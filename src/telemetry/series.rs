@@ -3,13 +3,14 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::Metrics;
-use crate::domain::{Flops, Reason, Route, RouteSpace};
+use crate::domain::{BatchBy, Flops, Reason, Route, RouteSpace};
 
 /// The series of every route and lane of one model, resolved once so that no request looks a label up.
 #[derive(Debug)]
 pub struct Series {
     routes: Vec<RouteSeries>,
     lanes: Vec<LaneSeries>,
+    padding: Histogram,
 }
 
 /// The series of one route.
@@ -33,12 +34,12 @@ pub struct LaneSeries {
 }
 
 impl Series {
-    /// Makes every series of every route of `space`, at zero; a lane holds one route and has its name.
-    pub fn new(metrics: &Metrics, space: &RouteSpace) -> Series {
-        let names = || space.routes().map(|route| space.name(route));
+    /// Makes every series of every route and lane of `space`, at zero.
+    pub fn new(metrics: &Metrics, space: &RouteSpace, batch_by: BatchBy) -> Series {
         Series {
-            routes: names().map(|name| RouteSeries::new(metrics, name)).collect(),
-            lanes: names().map(|name| LaneSeries::new(metrics, name)).collect(),
+            routes: space.routes().map(|route| RouteSeries::new(metrics, space.name(route))).collect(),
+            lanes: batch_by.lanes(space).iter().map(|name| LaneSeries::new(metrics, name)).collect(),
+            padding: metrics.batch_padding_ratio.clone(),
         }
     }
 
@@ -47,9 +48,14 @@ impl Series {
         &self.routes[route.index()]
     }
 
-    /// The series of the lane in which a route waits.
-    pub fn lane(&self, route: Route) -> &LaneSeries {
-        &self.lanes[route.index()]
+    /// The series of a lane, by its place among this model's lanes.
+    pub fn lane(&self, lane: usize) -> &LaneSeries {
+        &self.lanes[lane]
+    }
+
+    /// Counts the share of a batch's floating-point operations that was padding.
+    pub fn padded(&self, ratio: f64) {
+        self.padding.observe(ratio);
     }
 }
 
@@ -78,7 +84,8 @@ impl RouteSeries {
         self.latency.observe(latency.as_secs_f64());
     }
 
-    /// Counts a batch that ran: its time, what it computed and what the full model would have.
+    /// Counts a batch that ran with rows of this route: its time, what it computed for them, padding included, and
+    /// what the full model would have.
     pub fn ran(&self, took: Duration, executed: Flops, full: Flops) {
         self.forward.observe(took.as_secs_f64());
         self.executed_flops.inc_by(executed);

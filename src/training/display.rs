@@ -16,7 +16,7 @@ impl Display {
     pub(super) fn new(epochs: u64, steps: u64, done: u64) -> Display {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            let template = "{bar:30} {pos}/{len} steps, {elapsed} spent, {eta} left  {msg}";
+            let template = "{bar:20} {pos}/{len} steps, {eta} left, {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }

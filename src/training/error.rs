@@ -14,6 +14,9 @@ pub enum TrainError {
     /// No sequence has two items in its training part.
     #[error("the data has nothing to learn from: no user has two interactions before the two that are held out")]
     NothingToLearn,
+    /// No user can be held out.
+    #[error("the data has nobody to validate on: no user has three interactions or more")]
+    NothingToValidate,
     /// An unfinished run of another kind is in the way.
     #[error(
         "{path} holds an unfinished run with other {what}: give the same flags to go on with it, or --restart to throw it away"
@@ -23,6 +26,12 @@ pub enum TrainError {
         path: PathBuf,
         /// What differs.
         what: &'static str,
+    },
+    /// Another process trains there.
+    #[error("another process trains in {path}: wait for it, or give another --out")]
+    Busy {
+        /// Where.
+        path: PathBuf,
     },
     /// A saved state that cannot be used.
     #[error("{path} is not the state of a run ({reason}): --restart throws it away")]

@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::error::TrainError;
-use super::log::{Event, RunLog};
-use super::run::TrainJob;
+use super::job::TrainJob;
 use super::state::RunState;
 use super::validation::{BATCH, Validation};
 use crate::data::{Dataset, Split};
@@ -16,15 +15,9 @@ use crate::model::libtorch::{Device, LibTorch};
 const PROBES: usize = 8;
 
 /// Turns the best weights into a checkpoint: calibrated on validation, measured on both splits, with probes.
-pub(super) fn finish(
-    job: &TrainJob<'_>,
-    space: &RouteSpace,
-    state: &RunState,
-    reason: &str,
-    log: &mut RunLog,
-) -> Result<Checkpoint, TrainError> {
-    let best_epoch = state.progress.best().map_or(0, |record| record.epoch);
-    let weights = if best_epoch == 0 { state.parameters.to_weights()? } else { state.best.clone() };
+pub(super) fn finish(job: &TrainJob<'_>, space: &RouteSpace, state: &RunState) -> Result<Checkpoint, TrainError> {
+    let trained_an_epoch = state.progress.best().is_some();
+    let weights = if trained_an_epoch { state.best.clone() } else { state.parameters.to_weights()? };
     let dataset = job.dataset;
     let catalogue =
         Catalogue::new(dataset.ids.clone(), dataset.popularity())?.with_titles(dataset.titles.iter().cloned());
@@ -53,9 +46,7 @@ pub(super) fn finish(
         metrics,
         calibration: Some(calibration),
     };
-    let checkpoint = draft.write(job.out)?;
-    log.write(&Event::Finish { reason, best_epoch, elapsed_seconds: state.progress.elapsed_seconds })?;
-    Ok(checkpoint)
+    Ok(draft.write(job.out)?)
 }
 
 /// The runs whose metrics a checkpoint carries, by their names in an evaluation.

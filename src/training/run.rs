@@ -1,6 +1,6 @@
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Window, epoch_order, windows};
@@ -8,46 +8,15 @@ use super::cut::MaskTables;
 use super::display::Display;
 use super::error::TrainError;
 use super::finish::finish;
+use super::job::{Outcome, TrainJob};
 use super::log::{Event, RunLog};
 use super::objective::{Objective, Terms};
-use super::optimizer::{AdamW, Schedule};
-use super::options::TrainOptions;
-use super::parameters::Parameters;
-use super::state::{EpochRecord, Progress, RunState, StateFile};
+use super::optimizer::Schedule;
+use super::state::{EpochRecord, Progress, RunState};
+use super::state_file::StateFile;
 use super::validation::Validation;
-use crate::data::Dataset;
+use crate::data::Split;
 use crate::domain::RouteSpace;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::libtorch::Device;
-use crate::model::{ModelConfig, Weights};
-
-/// A training to be done: what, on what, where to.
-pub struct TrainJob<'a> {
-    /// The interactions.
-    pub dataset: &'a Dataset,
-    /// Sizes and flags of the model.
-    pub config: ModelConfig,
-    /// How to train it.
-    pub options: TrainOptions,
-    /// Where to train it.
-    pub device: Device,
-    /// The model's directory, which gets the next version.
-    pub out: &'a Path,
-    /// Time for the whole run, of which a resumed run has what is left.
-    pub max_time: Option<Duration>,
-    /// Whether an unfinished run in `out` is thrown away.
-    pub restart: bool,
-    /// Set from outside to save and stop.
-    pub stop: &'a AtomicBool,
-}
-
-/// How a run ended.
-pub enum Outcome {
-    /// With a checkpoint.
-    Finished(Box<Checkpoint>),
-    /// Saved and stopped; the same command goes on.
-    Stopped,
-}
 
 /// Where an unfinished run keeps its state and log, inside the model's directory.
 const WORK: &str = ".training";
@@ -61,34 +30,50 @@ const LOG_EVERY: u64 = 20;
 /// Steps in a row whose gradient is not finite, after which a run is given up.
 const HOPELESS: u32 = 10;
 
-impl TrainJob<'_> {
-    /// Trains to the end, or until stopped, and writes the checkpoint.
-    ///
-    /// # Errors
-    /// [`TrainError`] that says what to do.
-    pub fn run(&self) -> Result<Outcome, TrainError> {
-        let space = self.config.check()?;
-        let sequences = self.dataset.training_sequences();
-        let windows = windows(&sequences, self.config.max_len);
-        if windows.is_empty() {
-            return Err(TrainError::NothingToLearn);
-        }
-        let work = self.out.join(WORK);
-        if self.restart && work.exists() {
+/// Trains to the end, or until stopped, and writes the checkpoint.
+///
+/// # Errors
+/// [`TrainError`] that says what to do.
+pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
+    let space = job.config.check()?;
+    let sequences = job.dataset.training_sequences();
+    let windows = windows(&sequences, job.config.max_len);
+    if windows.is_empty() {
+        return Err(TrainError::NothingToLearn);
+    }
+    if job.dataset.cases(Split::Validation).is_empty() {
+        return Err(TrainError::NothingToValidate);
+    }
+    let work = job.out.join(WORK);
+    fs::create_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
+    let _alone = lock(&work)?;
+    if job.restart {
+        StateFile::of(&work).remove()?;
+    }
+    let mut run = Run::open(job, &space, &windows, &work)?;
+    match run.train()? {
+        None => Ok(Outcome::Stopped),
+        Some(reason) => {
+            let checkpoint = finish(job, &space, &run.state)?;
+            let best_epoch = run.state.progress.best().map_or(0, |record| record.epoch);
+            let elapsed_seconds = run.elapsed().as_secs_f64();
+            run.log.write(&Event::Finish { reason, best_epoch, elapsed_seconds })?;
+            let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));
+            fs::rename(work.join("log.jsonl"), &log).map_err(|source| TrainError::io(&log, source))?;
             fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
+            Ok(Outcome::Finished(Box::new(checkpoint)))
         }
-        fs::create_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
-        let mut run = Run::open(self, &space, &windows, &work)?;
-        match run.train()? {
-            None => Ok(Outcome::Stopped),
-            Some(reason) => {
-                let checkpoint = finish(self, &space, &run.state, reason, &mut run.log)?;
-                let log = self.out.join(format!("{}.train.jsonl", checkpoint.version));
-                fs::rename(work.join("log.jsonl"), &log).map_err(|source| TrainError::io(&log, source))?;
-                fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
-                Ok(Outcome::Finished(Box::new(checkpoint)))
-            }
-        }
+    }
+}
+
+/// Keeps a second process out of a run: both would write one state. The system frees the lock when the process ends.
+fn lock(work: &Path) -> Result<File, TrainError> {
+    let path = work.join("lock");
+    let file = File::create(&path).map_err(|source| TrainError::io(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Busy { path: work.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(TrainError::io(&path, source)),
     }
 }
 
@@ -121,9 +106,12 @@ impl<'a> Run<'a> {
         let device = job.device.tch();
         let file = StateFile::of(work);
         let (state, resumed) = match file.load(device)? {
-            Some(state) => (job.same_run(state, work)?, true),
-            None => (job.fresh_state(device)?, false),
+            Some(state) => (state, true),
+            None => (RunState::fresh(job)?, false),
         };
+        if let Some(what) = state.progress.differs_in(job) {
+            return Err(TrainError::OtherRun { path: work.to_owned(), what });
+        }
         let steps_an_epoch = windows.len().div_ceil(job.options.batch_size) as u64;
         let total = steps_an_epoch * job.options.epochs;
         let mut log = RunLog::open(&work.join("log.jsonl"), state.progress.log_bytes)?;
@@ -191,10 +179,8 @@ impl<'a> Run<'a> {
     fn step(&mut self, batch: &Batch) -> Result<(), TrainError> {
         let made = self.state.optimizer.steps();
         let rate = self.schedule.rate(made);
-        // Seeded by step, so that a resumed run draws what the stopped one would have drawn. A skipped step counts in
-        // the epoch and not in the optimizer, hence both.
-        let progress = &self.state.progress;
-        tch::manual_seed(step_seed(self.job.options.seed, [progress.epoch, progress.step]));
+        // Seeded by step, so that a resumed run draws what the stopped one would have drawn.
+        tch::manual_seed(self.state.progress.step_seed());
         let objective =
             Objective { config: &self.job.config, space: self.space, tables: &self.tables, options: &self.job.options };
         let loss = objective.loss(&self.state.parameters, batch)?;
@@ -270,54 +256,4 @@ enum Pause {
     None,
     Stopped,
     OutOfTime,
-}
-
-impl TrainJob<'_> {
-    fn fresh_state(&self, device: tch::Device) -> Result<RunState, TrainError> {
-        tch::manual_seed(step_seed(self.options.seed, [u64::MAX, 0]));
-        let parameters = Parameters::fresh(&self.config, device)?;
-        let optimizer = AdamW::new(self.options.optimizer, &parameters)?;
-        let progress = Progress {
-            config: self.config.clone(),
-            options: self.options.clone(),
-            data_sha256: self.dataset.sha256.clone(),
-            epoch: 0,
-            step: 0,
-            sums: Terms::default(),
-            optimizer_steps: 0,
-            elapsed_seconds: 0.0,
-            curve: Vec::new(),
-            log_bytes: 0,
-        };
-        Ok(RunState { progress, parameters, optimizer, best: Weights::default() })
-    }
-
-    /// The unfinished run's state, if it is this job's.
-    fn same_run(&self, state: RunState, work: &Path) -> Result<RunState, TrainError> {
-        let Progress { config, options, data_sha256, .. } = &state.progress;
-        let different = if *config != self.config {
-            Some("model sizes")
-        } else if *options != self.options {
-            Some("training options")
-        } else if *data_sha256 != self.dataset.sha256 {
-            Some("data")
-        } else {
-            None
-        };
-        match different {
-            Some(what) => Err(TrainError::OtherRun { path: work.to_owned(), what }),
-            None => Ok(state),
-        }
-    }
-}
-
-/// A seed for one place of a run, by SplitMix64's mixing function.
-fn step_seed(seed: u64, place: [u64; 2]) -> i64 {
-    let mixed = place.iter().fold(seed, |state, part| {
-        let mut bits = (state ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    });
-    mixed as i64
 }

@@ -1,19 +1,12 @@
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
 
 use super::error::TrainError;
+use super::job::TrainJob;
 use super::objective::Terms;
-use super::optimizer::{AdamW, Moments};
+use super::optimizer::AdamW;
 use super::options::TrainOptions;
-use super::parameters::{Parameters, to_host};
-use crate::model::{HostTensor, ModelConfig, Weights};
+use super::parameters::Parameters;
+use crate::model::{ModelConfig, Weights};
 
 /// Where an unfinished run stands; with the tensors beside it, all that resuming needs.
 ///
@@ -58,6 +51,24 @@ pub(super) struct EpochRecord {
 }
 
 impl Progress {
+    /// In what this run differs from a job, which may then not go on with it.
+    pub(super) fn differs_in(&self, job: &TrainJob<'_>) -> Option<&'static str> {
+        if self.config != job.config {
+            Some("model sizes")
+        } else if self.options != job.options {
+            Some("training options")
+        } else if self.data_sha256 != job.dataset.sha256 {
+            Some("data")
+        } else {
+            None
+        }
+    }
+
+    /// Seed of the step that comes next. A step that is skipped counts here and not in the optimizer.
+    pub(super) fn step_seed(&self) -> i64 {
+        place_seed(self.options.seed, [self.epoch, self.step])
+    }
+
     /// The best finished epoch: the highest validation NDCG@10, the earlier of two equals.
     pub(super) fn best(&self) -> Option<&EpochRecord> {
         self.curve.iter().reduce(|best, record| if record.ndcg > best.ndcg { record } else { best })
@@ -76,113 +87,38 @@ pub(super) struct RunState {
     pub best: Weights,
 }
 
-/// The file of an unfinished run.
-pub(super) struct StateFile {
-    path: PathBuf,
-}
-
-const PROGRESS_KEY: &str = "progress";
-
-impl StateFile {
-    /// The state file of a working directory.
-    pub(super) fn of(directory: &Path) -> StateFile {
-        StateFile { path: directory.join("state.safetensors") }
-    }
-
-    /// Writes the state aside, then in place: a kill leaves the old or the new one.
+impl RunState {
+    /// The start of a job: fresh weights, nothing done.
     ///
     /// # Errors
-    /// [`TrainError`] where the disk is full or the device is lost.
-    pub(super) fn save(&self, state: &RunState) -> Result<(), TrainError> {
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in state.parameters.iter() {
-            tensors.insert(format!("parameter.{name}"), to_host(tensor)?);
-        }
-        for (name, moments) in state.optimizer.moments() {
-            tensors.insert(format!("first.{name}"), to_host(&moments.first)?);
-            tensors.insert(format!("second.{name}"), to_host(&moments.second)?);
-        }
-        for (name, tensor) in state.best.iter() {
-            tensors.insert(format!("best.{name}"), tensor.clone());
-        }
-        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-            .into_iter()
-            .map(|(name, tensor)| {
-                let bytes = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
-                (name, tensor.shape, bytes)
-            })
-            .collect();
-        let views = bytes
-            .iter()
-            .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|error| self.corrupt(error))?;
-        let progress = serde_json::to_string(&state.progress).map_err(|error| self.corrupt(error))?;
-        let metadata = HashMap::from([(PROGRESS_KEY.to_owned(), progress)]);
-        let file = safetensors::serialize(views, Some(metadata)).map_err(|error| self.corrupt(error))?;
-        let aside = self.path.with_extension("partial");
-        let write = || -> std::io::Result<()> {
-            let mut out = File::create(&aside)?;
-            out.write_all(&file)?;
-            out.sync_all()?;
-            fs::rename(&aside, &self.path)
+    /// LibTorch's, when memory runs out.
+    pub(super) fn fresh(job: &TrainJob<'_>) -> Result<RunState, TrainError> {
+        tch::manual_seed(place_seed(job.options.seed, [u64::MAX, 0]));
+        let parameters = Parameters::fresh(&job.config, job.device.tch())?;
+        let optimizer = AdamW::new(job.options.optimizer, &parameters)?;
+        let progress = Progress {
+            config: job.config.clone(),
+            options: job.options.clone(),
+            data_sha256: job.dataset.sha256.clone(),
+            epoch: 0,
+            step: 0,
+            sums: Terms::default(),
+            optimizer_steps: 0,
+            elapsed_seconds: 0.0,
+            curve: Vec::new(),
+            log_bytes: 0,
         };
-        write().map_err(|source| TrainError::io(&self.path, source))
-    }
-
-    /// Reads the state of an unfinished run, `None` where there is none.
-    ///
-    /// # Errors
-    /// [`TrainError`] where the file cannot be read or is not a run's state.
-    pub(super) fn load(&self, device: tch::Device) -> Result<Option<RunState>, TrainError> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(TrainError::io(&self.path, error)),
-        };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| self.corrupt(error))?;
-        let progress = header
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(PROGRESS_KEY))
-            .ok_or_else(|| self.corrupt("it has no progress"))?;
-        let progress: Progress = serde_json::from_str(progress).map_err(|error| self.corrupt(error))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| self.corrupt(error))?;
-        let mut parts: BTreeMap<&str, Weights> = BTreeMap::new();
-        for (name, view) in file.iter() {
-            let (part, name) = name.split_once('.').ok_or_else(|| self.corrupt(format!("odd tensor {name:?}")))?;
-            let data = view
-                .data()
-                .chunks_exact(size_of::<f32>())
-                .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-                .collect();
-            parts.entry(part).or_default().insert(name, HostTensor { shape: view.shape().to_vec(), data });
-        }
-        let mut take = |part: &str| -> Result<Weights, TrainError> {
-            let weights = parts.remove(part).unwrap_or_default();
-            weights.check(&progress.config).map_err(|error| self.corrupt(format!("{part}: {error}")))?;
-            Ok(weights)
-        };
-        let parameters = Parameters::from_weights(&take("parameter")?, device)?;
-        let (first, second) = (take("first")?, take("second")?);
-        let best = if progress.curve.is_empty() { Weights::default() } else { take("best")? };
-        let moments = first
-            .iter()
-            .map(|(name, tensor)| {
-                let second = second.get(name).map_err(|error| self.corrupt(error))?;
-                Ok((name.to_owned(), Moments { first: to_tensor(tensor, device)?, second: to_tensor(second, device)? }))
-            })
-            .collect::<Result<_, TrainError>>()?;
-        let optimizer = AdamW::resume(progress.options.optimizer, moments, progress.optimizer_steps);
-        Ok(Some(RunState { progress, parameters, optimizer, best }))
-    }
-
-    fn corrupt(&self, reason: impl ToString) -> TrainError {
-        TrainError::State { path: self.path.clone(), reason: reason.to_string() }
+        Ok(RunState { progress, parameters, optimizer, best: Weights::default() })
     }
 }
 
-fn to_tensor(host: &HostTensor, device: tch::Device) -> Result<Tensor, tch::TchError> {
-    let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
-    Tensor::f_from_slice(&host.data)?.f_reshape(shape)?.f_to_device(device)
+/// A seed for one place of a run, by SplitMix64's mixing function.
+fn place_seed(seed: u64, place: [u64; 2]) -> i64 {
+    let mixed = place.iter().fold(seed, |state, part| {
+        let mut bits = (state ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    });
+    mixed as i64
 }

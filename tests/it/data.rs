@@ -78,9 +78,11 @@ fn titles_come_from_the_item_file_beside() {
     let folder = Folder::new();
     folder.write("tiny.inter", "user_id:token\titem_id:token\nu\t1\n");
     let header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n";
-    folder.write("tiny.item", format!("{header}1\tToy Story\t1995\tComedy\n2\tUntimed\t\t\n3\t\t1990\t\n"));
+    folder
+        .write("tiny.item", format!("{header}1\tToy Story\t1995\tComedy\n2\tUntimed\t\t\n3\t\t1990\t\n4\tOdd\tV\t\n"));
     let dataset = Dataset::read(folder.path(), &STRICT).unwrap();
-    assert_eq!(dataset.titles, [("1".into(), "Toy Story (1995)".into()), ("2".into(), "Untimed".into())]);
+    let titles = [("1", "Toy Story (1995)"), ("2", "Untimed"), ("4", "Odd")];
+    assert_eq!(dataset.titles, titles.map(|(id, title)| (id.into(), title.into())));
     folder.write("tiny.item", format!("{header}1\tToy Story\n"));
     let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
     assert!(message.contains("tiny.item: line 2: 2 columns, the header has 4"), "{message}");

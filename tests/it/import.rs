@@ -31,7 +31,7 @@ pub(crate) fn vectors(name: &str) -> (Vec<usize>, Vec<f64>) {
     (view.shape().to_vec(), values)
 }
 
-fn histories() -> Vec<History> {
+pub(crate) fn golden_histories() -> Vec<History> {
     let (shape, values) = vectors("histories");
     let row = |row: &[f64]| {
         let items: Vec<Item> = row.iter().filter_map(|id| Item::new(*id as u32)).collect();
@@ -40,7 +40,10 @@ fn histories() -> Vec<History> {
     values.chunks(shape[1]).map(row).collect()
 }
 
-fn import(attention_scale: WidthRule, ffn_inner: WidthRule) -> canet::model::checkpoint::CheckpointDraft {
+pub(crate) fn golden_draft(
+    attention_scale: WidthRule,
+    ffn_inner: WidthRule,
+) -> canet::model::checkpoint::CheckpointDraft {
     let (state_dict, args) = (golden("state_dict.pt"), golden("args.json"));
     Import { state_dict: &state_dict, args: &args, items: None, attention_scale, ffn_inner }.read().unwrap()
 }
@@ -54,10 +57,10 @@ fn clear_top_ten(scores: &[f64]) -> Option<Vec<u32>> {
 }
 
 fn assert_scores(rule: WidthRule, name: &str) {
-    let draft = import(rule, rule);
+    let draft = golden_draft(rule, rule);
     let space = draft.config.check().unwrap();
     let forward = on_cpu(&draft.config, &draft.weights);
-    let histories = histories();
+    let histories = golden_histories();
     let batch: Vec<&History> = histories.iter().collect();
     let (shape, expected) = vectors(name);
     let (routes, rows, columns) = (shape[0], shape[1], shape[2]);
@@ -94,9 +97,9 @@ fn all_27_routes_give_the_other_function_under_the_other_flags() {
 
 #[test]
 fn the_router_gives_the_authors_logits() {
-    let draft = import(WidthRule::Full, WidthRule::Full);
+    let draft = golden_draft(WidthRule::Full, WidthRule::Full);
     let forward = on_cpu(&draft.config, &draft.weights);
-    let histories = histories();
+    let histories = golden_histories();
     let found = forward.router_logits(&histories.iter().collect::<Vec<_>>()).unwrap();
     let (shape, expected) = vectors("router_logits");
     for (found, expected) in found.iter().zip(expected.chunks(shape[1])) {
@@ -108,7 +111,7 @@ fn the_router_gives_the_authors_logits() {
 
 #[test]
 fn routes_stand_in_the_authors_order() {
-    let space: RouteSpace = import(WidthRule::Full, WidthRule::Full).config.check().unwrap();
+    let space: RouteSpace = golden_draft(WidthRule::Full, WidthRule::Full).config.check().unwrap();
     let (_, sizes) = vectors("routes");
     for (route, sizes) in space.routes().zip(sizes.chunks(3)) {
         let [hidden, layers, embedding] = [0, 1, 2].map(|place| sizes[place] as usize);
@@ -119,7 +122,7 @@ fn routes_stand_in_the_authors_order() {
 #[test]
 fn an_imported_model_is_written_and_passes_its_own_probes() {
     let root = tempfile::tempdir().unwrap();
-    let checkpoint = import(WidthRule::Full, WidthRule::Full).write(&root.path().join("golden")).unwrap();
+    let checkpoint = golden_draft(WidthRule::Full, WidthRule::Full).write(&root.path().join("golden")).unwrap();
     assert_eq!(checkpoint.catalogue.len(), 300);
     assert_eq!(&*checkpoint.catalogue.ids()[299], "300");
     assert!(checkpoint.catalogue.popularity().iter().all(|count| *count == 0));

@@ -108,7 +108,7 @@ fn assert_close(found: &[f32], expected: &[f64], what: &str) {
 }
 
 /// Small networks of every form. Widths start at 4: a layer norm over fewer values amplifies rounding.
-fn configs() -> impl Strategy<Value = ModelConfig> {
+pub(crate) fn configs() -> impl Strategy<Value = ModelConfig> {
     let rule = || prop_oneof![Just(WidthRule::Slice), Just(WidthRule::Full)];
     let router = (1..=3_usize, 4..=6_usize, 1..=20_usize).prop_map(|(heads, head_width, ffn)| RouterConfig {
         dim: heads * head_width,

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use canet::api;
-use canet::domain::Catalogue;
+use canet::domain::{BatchBy, Catalogue};
 use canet::model::Forward;
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft};
-use canet::serving::{Generation, Limits, Recommender};
+use canet::serving::{Generation, Limits, Policy, Recommender};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -21,6 +21,9 @@ use super::support::{draft, on_cpu, small_config};
 
 /// Limits that no test runs into by accident.
 pub(crate) const ROOMY: Limits = Limits { max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
+
+/// What `canet serve` does unless told.
+pub(crate) const POLICY: Policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
 
 /// An answer over HTTP.
 #[derive(Debug)]
@@ -128,6 +131,11 @@ impl Server {
 
     /// Serves `draft`'s catalogue and routes over any forward.
     pub(crate) fn with(draft: CheckpointDraft, forward: Arc<dyn Forward>, limits: Limits) -> Server {
+        Server::under(POLICY, draft, forward, limits)
+    }
+
+    /// The same under another policy.
+    pub(crate) fn under(policy: Policy, draft: CheckpointDraft, forward: Arc<dyn Forward>, limits: Limits) -> Server {
         let directory = tempfile::tempdir().unwrap();
         let checkpoint = draft.write(&directory.path().join("small")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -140,7 +148,7 @@ impl Server {
             tokio::spawn(async move { axum::serve(listener, router).await });
             (recommender, address)
         });
-        recommender.serve(Generation::new(checkpoint.clone(), forward, 0.3, &metrics));
+        recommender.serve(Generation::new(checkpoint.clone(), forward, policy, &metrics));
         Server { client: Client::new(address), recommender, checkpoint, _runtime: runtime, _directory: directory }
     }
 }

@@ -7,14 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use canet::api;
-use canet::domain::{History, Route};
+use canet::domain::{History, Ranked, Route};
 use canet::model::libtorch::LibTorch;
-use canet::model::{Forward, ForwardError, Rows};
-use canet::serving::{Generation, Limits, Recommender};
+use canet::model::{Forward, ForwardError, Query, Rows};
+use canet::serving::{Generation, Limits, Policy, Recommender};
 use canet::telemetry::Metrics;
 use serde_json::{Value, json};
 
-use super::server::{ROOMY, Server, metric, numbered};
+use super::server::{POLICY, ROOMY, Server, metric, numbered};
 use super::support::{draft, on_cpu, small_config};
 
 /// A forward whose slices wait to be let through, and tell when they began.
@@ -25,25 +25,25 @@ struct Gate {
 }
 
 #[derive(Clone, Copy)]
-enum Verdict {
+pub(crate) enum Verdict {
     Run,
     Fail,
     Panic,
 }
 
 /// The test's end of a [`Gate`].
-struct Keeper {
+pub(crate) struct Keeper {
     began: Receiver<usize>,
     pass: SyncSender<Verdict>,
 }
 
 impl Keeper {
     /// Waits until a batch is at the gate: its size.
-    fn batch(&self) -> usize {
+    pub(crate) fn batch(&self) -> usize {
         self.began.recv().unwrap()
     }
 
-    fn open(&self, verdict: Verdict) {
+    pub(crate) fn open(&self, verdict: Verdict) {
         self.pass.send(verdict).unwrap();
     }
 }
@@ -54,13 +54,21 @@ impl Forward for Gate {
     }
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
+        self.inner.scores(route, histories)
+    }
+
+    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         // Where the test has ended nobody listens.
-        let _ = self.began.send(histories.len());
+        let _ = self.began.send(rows.len());
         match self.pass.lock().unwrap().recv() {
             Ok(Verdict::Fail) => Err(ForwardError::Shape { columns: 0, values: 0 }),
             Ok(Verdict::Panic) => panic!("the device is gone"),
-            Ok(Verdict::Run) | Err(_) => self.inner.scores(route, histories),
+            Ok(Verdict::Run) | Err(_) => self.inner.rank_mixed(rows),
         }
+    }
+
+    fn shares_layers(&self) -> bool {
+        self.inner.shares_layers()
     }
 
     fn weight_bytes(&self) -> usize {
@@ -69,12 +77,16 @@ impl Forward for Gate {
 }
 
 fn gated(limits: Limits) -> (Server, Keeper) {
+    gated_under(POLICY, limits)
+}
+
+pub(crate) fn gated_under(policy: Policy, limits: Limits) -> (Server, Keeper) {
     let draft = numbered(draft(small_config(), 11));
     let (began, begins) = sync_channel(64);
     let (pass, passes) = sync_channel(64);
     let inner = on_cpu(&draft.config, &draft.weights);
     let gate = Gate { inner, began, pass: Mutex::new(passes) };
-    (Server::with(draft, Arc::new(gate), limits), Keeper { began: begins, pass })
+    (Server::under(policy, draft, Arc::new(gate), limits), Keeper { began: begins, pass })
 }
 
 fn request() -> Value {
@@ -82,13 +94,13 @@ fn request() -> Value {
 }
 
 /// Asks on a thread of its own.
-fn ask(server: &Server, body: Value) -> thread::JoinHandle<super::server::Reply> {
+pub(crate) fn ask(server: &Server, body: Value) -> thread::JoinHandle<super::server::Reply> {
     let client = server.client.clone();
     thread::spawn(move || client.recommend(&body))
 }
 
 /// Waits until `rows` requests are in the server and not refused.
-fn wait_until_queued(server: &Server, rows: usize) {
+pub(crate) fn wait_until_queued(server: &Server, rows: usize) {
     while server.recommender.queued() < rows {
         thread::yield_now();
     }
@@ -113,8 +125,8 @@ fn requests_that_come_while_the_device_is_busy_share_the_next_batch() {
     for reply in rest {
         assert_eq!(reply.join().unwrap().json()["items"][0]["item"], answer["items"][0]["item"]);
     }
-    assert_eq!(server.client.metric("batch_size_sum{lane=\"h12-l4-e10\"}"), 6.0);
-    assert_eq!(server.client.metric("queue_depth{lane=\"h12-l4-e10\"}"), 0.0);
+    assert_eq!(server.client.metric("batch_size_sum{lane=\"h12\"}"), 6.0);
+    assert_eq!(server.client.metric("queue_depth{lane=\"h12\"}"), 0.0);
 }
 
 #[test]
@@ -132,7 +144,7 @@ fn a_deadline_is_kept_whatever_the_device_does_and_late_work_never_runs() {
     keeper.open(Verdict::Run);
     assert_eq!(next.join().unwrap().status, 200);
     assert_eq!(server.client.metric("rejected_total{reason=\"deadline\"}"), 1.0);
-    assert_eq!(server.client.metric("batch_size_sum{lane=\"h12-l4-e10\"}"), 2.0);
+    assert_eq!(server.client.metric("batch_size_sum{lane=\"h12\"}"), 2.0);
 }
 
 #[test]
@@ -278,7 +290,7 @@ fn answers_follow_the_generation_that_serves() {
     other.clone().write(&root).unwrap();
     let second = other.write(&root).unwrap();
     let metrics: &Metrics = server.recommender.metrics();
-    server.recommender.serve(Generation::new(second, Arc::new(forward), 0.3, metrics));
+    server.recommender.serve(Generation::new(second, Arc::new(forward), POLICY, metrics));
     let answer = server.client.recommend(&request()).json();
     assert_eq!(answer["model"], json!({"name": "other", "version": 2}));
     let scrape = server.client.get("/metrics").text;

@@ -79,6 +79,9 @@ fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
 
     let mut child = train(&data, &broken, &[]).spawn().unwrap();
     wait_for_epoch(&mut child, 3);
+    let second = train(&data, &broken, &[]).output().unwrap();
+    assert_eq!(second.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"));
     child.kill().unwrap();
     child.wait().unwrap();
 
@@ -130,8 +133,10 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let data = ring(scratch.path());
     let single = scratch.path().join("single.txt");
     fs::write(&single, "a x\nb y\nc z\n").unwrap();
+    let pairs = scratch.path().join("pairs.txt");
+    fs::write(&pairs, "a x\na y\nb y\nb z\n").unwrap();
     let missing = scratch.path().join("missing.txt");
-    let table: [(&Path, &[&str], i32, &str); 8] = [
+    let table: [(&Path, &[&str], i32, &str); 9] = [
         (&data, &["--hidden", "8,4"], 64, "hidden"),
         (&data, &["--hidden", "4,9"], 64, "heads"),
         (&data, &["--max-len", "0"], 64, "max_len"),
@@ -139,6 +144,7 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         (&data, &["--flops-budget", "0"], 64, "--flops-budget"),
         (&data, &["--device", "tpu"], 64, "tpu"),
         (&single, &[], 65, "nothing to learn"),
+        (&pairs, &[], 65, "nobody to validate on"),
         (&missing, &[], 65, "missing.txt"),
     ];
     for (data, flags, code, words) in table {

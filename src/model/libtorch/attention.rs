@@ -1,6 +1,6 @@
 use tch::{TchError, Tensor};
 
-use super::packed::{Group, Packed};
+use super::packed::{Group, Run, join};
 
 /// How attention mixes positions.
 #[derive(Clone, Copy, Debug)]
@@ -14,19 +14,19 @@ pub(super) struct Attention {
 
 impl Attention {
     /// Every position attends: packed query, key, value [T, 3h] -> [T, h], heads concatenated.
-    pub(super) fn every_position(self, packed: &Tensor, batch: &Packed) -> Result<Tensor, TchError> {
-        self.by_group(batch, |group| {
+    pub(super) fn every_position(self, packed: &Tensor, run: &Run) -> Result<Tensor, TchError> {
+        self.by_group(run, |group| {
             let tokens = packed.f_narrow(0, group.token, group.rows * group.length)?; // [gL, 3h]
             let [query, key, value] = self.split_heads(&tokens, group)?; // [g, heads, L, d] each
             self.attend([&query, &key, &value], self.causal)
         })
     }
 
-    /// The last positions attend: query [B, h], packed key and value [T, 2h] -> [B, h].
+    /// The last positions attend: query [R, h], packed key and value [T, 2h] -> [R, h].
     ///
     /// Causal or not is the same here: the last position sees every item.
-    pub(super) fn last_position(self, query: &Tensor, packed: &Tensor, batch: &Packed) -> Result<Tensor, TchError> {
-        self.by_group(batch, |group| {
+    pub(super) fn last_position(self, query: &Tensor, packed: &Tensor, run: &Run) -> Result<Tensor, TchError> {
+        self.by_group(run, |group| {
             let tokens = packed.f_narrow(0, group.token, group.rows * group.length)?; // [gL, 2h]
             let [key, value] = self.split_heads(&tokens, group)?; // [g, heads, L, d] each
             let last = Group { length: 1, ..group };
@@ -35,12 +35,8 @@ impl Attention {
         })
     }
 
-    fn by_group(self, batch: &Packed, attend: impl Fn(Group) -> Result<Tensor, TchError>) -> Result<Tensor, TchError> {
-        let mut mixed = batch.groups.iter().map(|group| attend(*group)).collect::<Result<Vec<_>, _>>()?;
-        match mixed.len() {
-            1 => Ok(mixed.swap_remove(0)),
-            _ => Tensor::f_cat(&mixed, 0),
-        }
+    fn by_group(self, run: &Run, attend: impl Fn(Group) -> Result<Tensor, TchError>) -> Result<Tensor, TchError> {
+        join(run.groups.iter().map(|group| attend(*group)).collect::<Result<_, _>>()?)
     }
 
     /// [gL, N·h] -> N x [g, heads, L, d]

@@ -1,10 +1,10 @@
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use super::attention::Attention;
 use super::block::{Block, StoredBlock};
 use super::load::{Linear, LoadError, Loader};
-use super::packed::Packed;
-use crate::domain::{RouteSpace, Slice};
+use super::packed::{Packed, join};
+use crate::domain::{Route, RouteSpace};
 use crate::model::ModelConfig;
 
 /// The recommender, of which every route runs a slice.
@@ -13,8 +13,25 @@ pub(super) struct Backbone {
     items: Tensor,
     /// [max_len, E]
     positions: Tensor,
+    /// The embedding widths, ascending.
+    embedding: Vec<usize>,
     /// One a width, ascending.
     widths: Vec<Width>,
+}
+
+/// What one row reads of the layers that it shares with the other rows of its width.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// Blocks that it runs through, at least 1.
+    pub(super) layers: usize,
+    /// Place of its embedding width in the ascending list.
+    pub(super) embedding: usize,
+}
+
+impl Cut {
+    pub(super) fn new(space: &RouteSpace, route: Route) -> Cut {
+        Cut { layers: space.slice(route).layers, embedding: space.place(route)[2] }
+    }
 }
 
 /// What the routes of one width share.
@@ -50,25 +67,48 @@ impl Backbone {
         Ok(Backbone {
             items: loader.tensor("backbone.item_embedding")?,
             positions: loader.tensor("backbone.position_embedding")?,
+            embedding: space.embedding().to_vec(),
             widths: space.hidden().iter().map(|hidden| width(*hidden)).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Scores of the next item by one slice: [B, N + 1], rows as they came.
+    /// Scores of the next item: [B, N + 1], rows as they came.
     ///
-    /// `place` is the slice's place in the lists of the route space: hidden, layers, embedding.
-    pub(super) fn scores(&self, place: [usize; 3], slice: Slice, batch: &Packed) -> Result<Tensor, TchError> {
-        let width = &self.widths[place[0]];
-        let x = batch.embed(&self.items, &self.positions, slice.embedding)?; // [T, e]
-        let mut x = width.inputs[place[2]].forward(&x)?; // [T, h]
-        let (earlier, last) = width.blocks[..slice.layers].split_at(slice.layers - 1);
-        for block in earlier {
-            x = block.every_position(&x, batch)?; // [T, h]
+    /// The rows are of one width, `width` its place in the ascending list; `cuts` has one a row, as they came. All
+    /// share the layers: narrower embeddings are masked, and a row leaves after its last block, which runs for its last
+    /// position alone.
+    pub(super) fn scores(&self, width: usize, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
+        let width = &self.widths[width];
+        let mut x = self.input(width, cuts, batch)?; // [T, h]
+        let mut rows = batch.rows();
+        let mut left = Vec::new();
+        for (before, block) in width.blocks.iter().enumerate() {
+            let staying = batch.staying(|row| cuts[row].layers == before + 1).min(rows);
+            let [going_on, leaving] = block.forward(&x, batch, &batch.run(0..staying), &batch.run(staying..rows))?;
+            if staying < rows {
+                left.push(leaving); // [R, h]
+            }
+            if staying == 0 {
+                break;
+            }
+            (x, rows) = (going_on, staying);
         }
-        for block in last {
-            x = block.last_position(&x, batch)?; // [B, h]
+        // Rows stand by depth, the deepest first, and the deepest left last.
+        left.reverse();
+        width.output.forward(&batch.restore(&join(left)?)?) // [B, N + 1]
+    }
+
+    /// The input projection at the widest embedding of the batch; what a row does not read is zero. [T, h]
+    fn input(&self, width: &Width, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
+        let widest = cuts.iter().map(|cut| cut.embedding).max().unwrap_or_default();
+        let columns = self.embedding[widest];
+        let mut x = batch.embed(&self.items, &self.positions, columns)?; // [T, e]
+        if cuts.iter().any(|cut| cut.embedding < widest) {
+            let read = batch.by_token(|row| self.embedding[cuts[row].embedding] as i64)?.f_unsqueeze(1)?; // [T, 1]
+            let column = Tensor::f_arange(columns as i64, (Kind::Int64, x.device()))?; // [e]
+            x = x.f_masked_fill(&column.f_ge_tensor(&read)?, 0.0)?; // [T, e]
         }
-        width.output.forward(&batch.restore(&x)?) // [B, N + 1]
+        width.inputs[widest].forward(&x) // [T, h]
     }
 
     pub(super) fn tensors(&self) -> Vec<&Tensor> {

@@ -2,7 +2,7 @@ use tch::{TchError, Tensor};
 
 use super::attention::Attention;
 use super::load::{LayerNorm, Linear, LoadError, Loader};
-use super::packed::Packed;
+use super::packed::{Packed, Run, join};
 
 /// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
 pub(super) struct StoredBlock {
@@ -93,17 +93,31 @@ impl StoredBlock {
 }
 
 impl Block {
-    /// Every position: [T, h] -> [T, h]
-    pub(super) fn every_position(&self, x: &Tensor, batch: &Packed) -> Result<Tensor, TchError> {
-        let mixed = self.attention.every_position(&self.packed.forward(x)?, batch)?; // [T, h]
-        self.finish(x, &mixed)
-    }
-
-    /// The last positions alone, for a block whose other outputs nobody reads: [T, h] -> [B, h]
-    pub(super) fn last_position(&self, x: &Tensor, batch: &Packed) -> Result<Tensor, TchError> {
-        let last = x.f_index_select(0, &batch.last)?; // [B, h]
-        let mixed = self.attention.last_position(&self.query.forward(&last)?, &self.key_value.forward(x)?, batch)?; // [B, h]
-        self.finish(&last, &mixed)
+    /// One step of a batch: every position of the rows that go on, the last position alone of those that leave here,
+    /// whose other outputs nobody reads: [T, h] -> [T of `staying`, h] and [R of `leaving`, h]
+    ///
+    /// `staying` are the first rows of the batch, `leaving` those behind them; together they have the T tokens.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        batch: &Packed,
+        staying: &Run,
+        leaving: &Run,
+    ) -> Result<[Tensor; 2], TchError> {
+        let (mut inputs, mut mixed) = (Vec::new(), Vec::new());
+        if staying.rows > 0 {
+            let tokens = x.f_narrow(0, 0, staying.tokens)?;
+            mixed.push(self.attention.every_position(&self.packed.forward(&tokens)?, staying)?); // [T of staying, h]
+            inputs.push(tokens);
+        }
+        if leaving.rows > 0 {
+            let newest = batch.newest(x, leaving)?; // [R, h]
+            let key_value = self.key_value.forward(&x.f_narrow(0, leaving.token, leaving.tokens)?)?; // [T of leaving, 2h]
+            mixed.push(self.attention.last_position(&self.query.forward(&newest)?, &key_value, leaving)?); // [R, h]
+            inputs.push(newest);
+        }
+        let x = self.finish(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]
+        Ok([x.f_narrow(0, 0, staying.tokens)?, x.f_narrow(0, staying.tokens, leaving.rows)?])
     }
 
     /// Output projection, residuals, norms and the feed-forward network: [R, h], [R, h] -> [R, h]

@@ -15,12 +15,13 @@ use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
 
-use self::backbone::Backbone;
+use self::backbone::{Backbone, Cut};
 use self::load::Loader;
 use self::packed::Packed;
 use self::router::Router;
-use super::{Forward, ForwardError, ModelConfig, Rows, Weights};
-use crate::domain::{History, Route, RouteSpace};
+use super::forward::in_groups;
+use super::{Forward, ForwardError, ModelConfig, Query, Rows, Weights};
+use crate::domain::{History, Ranked, Route, RouteSpace, top_k};
 
 /// One set of weights on one device.
 pub struct LibTorch {
@@ -62,19 +63,43 @@ impl LibTorch {
     }
 }
 
+impl LibTorch {
+    /// Scores of rows of one width.
+    fn lane(&self, width: usize, cuts: &[Cut], histories: &[&History]) -> Result<Rows, ForwardError> {
+        tch::no_grad(|| {
+            let batch = Packed::new(histories, |row| cuts[row].layers, self.max_len, self.device)?;
+            to_rows(self.columns, &self.backbone.scores(width, cuts, &batch)?)
+        })
+    }
+}
+
 impl Forward for LibTorch {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
         tch::no_grad(|| {
-            let batch = Packed::new(histories, self.max_len, self.device)?;
+            let batch = Packed::new(histories, |_| 1, self.max_len, self.device)?;
             to_rows(self.space.len(), &self.router.logits(&batch)?)
         })
     }
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
-        tch::no_grad(|| {
-            let batch = Packed::new(histories, self.max_len, self.device)?;
-            to_rows(self.columns, &self.backbone.scores(self.space.place(route), self.space.slice(route), &batch)?)
-        })
+        self.lane(self.space.place(route)[0], &vec![Cut::new(&self.space, route); histories.len()], histories)
+    }
+
+    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        in_groups(
+            rows,
+            |route| self.space.place(route)[0],
+            |width, rows| {
+                let cuts: Vec<Cut> = rows.iter().map(|(route, _)| Cut::new(&self.space, *route)).collect();
+                let histories: Vec<&History> = rows.iter().map(|(_, query)| query.history).collect();
+                let scores = self.lane(width, &cuts, &histories)?;
+                Ok(rows.iter().zip(scores.iter()).map(|((_, query), row)| top_k(row, &query.selection)).collect())
+            },
+        )
+    }
+
+    fn shares_layers(&self) -> bool {
+        true
     }
 
     /// Counted by storage: slices that are views of one tensor count once.

@@ -1,0 +1,37 @@
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::options::TrainOptions;
+use crate::data::Dataset;
+use crate::model::ModelConfig;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::libtorch::Device;
+
+/// A training to be done: what, on what, where to.
+pub struct TrainJob<'a> {
+    /// The interactions.
+    pub dataset: &'a Dataset,
+    /// Sizes and flags of the model.
+    pub config: ModelConfig,
+    /// How to train it.
+    pub options: TrainOptions,
+    /// Where to train it.
+    pub device: Device,
+    /// The model's directory, which gets the next version.
+    pub out: &'a Path,
+    /// Time for the whole run, of which a resumed run has what is left.
+    pub max_time: Option<Duration>,
+    /// Whether an unfinished run in `out` is thrown away.
+    pub restart: bool,
+    /// Set from outside to save and stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+pub enum Outcome {
+    /// With a checkpoint.
+    Finished(Box<Checkpoint>),
+    /// Saved and stopped; the same command goes on.
+    Stopped,
+}
