@@ -2,7 +2,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Generation, Pace, Policy};
+use super::{Generation, Pace, Policy, Timings};
 use crate::domain::{History, Item, Route};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
 use crate::model::libtorch::{self, Device, LibTorch};
@@ -69,9 +69,10 @@ impl Loader {
             version: checkpoint.version,
             source,
         })?;
-        self.warm_up(&checkpoint, &forward)?;
+        let timings = self.warm_up(&checkpoint, &forward, pace)?;
         let weight_bytes = forward.weight_bytes();
-        let generation = Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics);
+        let generation =
+            Generation { timings, ..Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics) };
         tracing::info!(
             model = generation.name,
             version = generation.version,
@@ -86,12 +87,15 @@ impl Loader {
 
     /// Runs every route once, and each width's largest one in batches up to the largest, so that no request pays for a
     /// first time: neither for a kernel's choice by shape nor for the allocator's first blocks.
-    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward) -> Result<(), ForwardError> {
+    ///
+    /// Where nothing else runs it also times them: beside live batches the times would say little, and those that
+    /// served before tell more.
+    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward, pace: Pace) -> Result<Timings, ForwardError> {
         let space = &checkpoint.space;
         let newest: Vec<Item> =
             checkpoint.catalogue.by_popularity().iter().copied().cycle().take(checkpoint.config.max_len).collect();
         // A catalogue is never empty and `max_len` is at least 1.
-        let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(()) };
+        let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(Timings::default()) };
         for route in space.routes() {
             forward.scores(route, &[&longest])?;
         }
@@ -108,7 +112,10 @@ impl Loader {
                 forward.scores(*route, &batch)?;
             }
         }
-        Ok(())
+        match pace {
+            Pace::Alone => Timings::measure(forward, (&checkpoint.config.shape(), space), &longest, self.max_batch),
+            Pace::BesideLive => Ok(Timings::default()),
+        }
     }
 }
 

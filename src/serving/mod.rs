@@ -6,6 +6,8 @@
 
 mod admission;
 mod computed;
+mod cost;
+mod degrade;
 mod executor;
 mod generation;
 mod lanes;
@@ -17,9 +19,13 @@ mod reload;
 mod replies;
 mod row;
 mod shadow;
+mod stretch;
+mod timings;
 mod watch;
 
-pub use admission::{Admission, Permit, QueueFull};
+pub use admission::{Admission, Need, Permit, QueueFull};
+pub use cost::{BatchCost, CostModel, Ran};
+pub use degrade::{Cap, Degrade};
 pub use generation::{Generation, GenerationId, Policy};
 pub use lanes::{Batch, Due, Lanes};
 pub use load::{LoadError, Loader};
@@ -28,4 +34,5 @@ pub use recommender::{Limits, Recommender};
 pub use refusal::{Refusal, Unready};
 pub use reload::{Reload, ReloadError, Reloader};
 pub use row::{Answer, Request, Routing, Times};
+pub use timings::Timings;
 pub use watch::{Stamp, Watch};

@@ -3,17 +3,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
-use super::executor::Executor;
+use super::degrade::Degrade;
+use super::executor::{Executor, LaneKey};
 use super::generation::Current;
 use super::lanes::Lanes;
 use super::row::{Answer, Request, Row};
 use super::shadow::Shadow;
-use super::{Generation, Refusal, Unready, replies};
+use super::{Generation, Refusal, Timings, Unready, replies};
+use crate::domain::Reason;
 use crate::telemetry::{Metrics, Rejected, Stage};
 
 /// Rows older than this are passed by no newcomer, whatever its deadline: the starvation bound of [`Lanes`].
@@ -24,8 +26,10 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub struct Limits {
     /// Most rows a batch, at least 1.
     pub max_batch: usize,
-    /// Most rows that wait for the device.
-    pub queued_rows: usize,
+    /// Most predicted time of the work that waits for the device.
+    pub queue_limit: Duration,
+    /// Whether rows move to cheaper routes under pressure, before any is refused.
+    pub degrade: bool,
 }
 
 /// The door to the executor: every transport asks for its rankings here.
@@ -33,7 +37,7 @@ pub struct Limits {
 /// The executor's thread ends when the last `Recommender` of its kind is dropped and every accepted row is answered.
 pub struct Recommender {
     current: Current,
-    admission: Admission,
+    admission: Admission<LaneKey>,
     arrivals: Sender<Row>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -49,10 +53,14 @@ impl Recommender {
     pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, JoinHandle<()>)> {
         let (arrivals, arriving) = mpsc::channel();
         let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
+        let admission = Admission::new(limits.queue_limit, limits.max_batch);
         let executor = Executor {
             arrivals: arriving,
             lanes: Lanes::new(PATIENCE),
+            admission: admission.clone(),
+            degrade: limits.degrade.then(|| Degrade::new(Instant::now())),
             max_batch: limits.max_batch.max(1),
+            last_batch: Duration::ZERO,
             metrics: Arc::clone(&metrics),
             outcomes,
         };
@@ -66,7 +74,7 @@ impl Recommender {
         tokio::spawn(replies::deliver(delivering));
         let recommender = Recommender {
             current: Current::default(),
-            admission: Admission::new(limits.queued_rows),
+            admission,
             arrivals,
             metrics,
             draining: AtomicBool::new(false),
@@ -80,6 +88,16 @@ impl Recommender {
     /// which rows may still hold.
     pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
         self.metrics.serving(&generation.name, generation.version, &generation.digest);
+        let live = self.current.get();
+        match &live {
+            // Timings of the new one were disturbed by live batches; what those took says more.
+            Some(live) => self.admission.adopt(&LaneKey::counterparts(live, &generation)),
+            None => {
+                let Timings { router, routes } = &generation.timings;
+                let lanes = routes.iter().map(|(route, ran)| (LaneKey::of(&generation, *route), *ran));
+                self.admission.calibrate(&lanes.collect::<Vec<_>>(), router);
+            }
+        }
         self.current.swap(Arc::new(generation))
     }
 
@@ -159,6 +177,9 @@ impl Recommender {
         let answer = answer?;
         let series = generation.series.route(answer.routing.route);
         series.answered(answer.routing.reason, due.arrived.elapsed());
+        if answer.routing.reason == Reason::Degraded {
+            self.metrics.degraded();
+        }
         generation.series.lane(generation.lane(answer.routing.route)).waited(answer.times.queue);
         self.metrics.stage(Stage::Queue, answer.times.queue);
         if answer.routing.confidence.is_some() {
@@ -172,7 +193,7 @@ impl Recommender {
     }
 
     async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
-        let permit = self.admission.admit()?;
+        let permit = self.admission.admit(request.need(&generation))?;
         let deadline = request.due.deadline;
         let (reply, answer) = oneshot::channel();
         self.arrivals.send(Row { request, generation, reply, permit }).map_err(|_| Unready::Dead)?;

@@ -25,7 +25,7 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 58 series, a lane 33, everything else together is under 170; the default space of 36
+    /// Cardinality: a route has 59 series, a lane 33, everything else together is under 170; the default space of 36
     /// routes makes about 2,300 with a lane a width and 3,400 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
@@ -61,6 +61,8 @@ families! {
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
         /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable).
         rejected_total: IntCounterVec, labels ["reason"];
+        /// Rows answered by a cheaper route than the router chose, under pressure.
+        degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity; nothing runs and no route series counts them.
         cold_start_total: IntCounter;
         /// Share of the full model's ten best items that the route found, of the requests that were compared.
@@ -188,6 +190,11 @@ impl Metrics {
     /// Counts a sampled request that was not compared.
     pub fn shadow_dropped(&self) {
         self.shadow_dropped_total.inc();
+    }
+
+    /// Counts a row answered by a cheaper route than the router chose.
+    pub fn degraded(&self) {
+        self.degraded_total.inc();
     }
 
     /// Counts what the router computed.

@@ -1,8 +1,8 @@
-//! Lanes and admission: order, starvation, deadlines and bounds, with the time as an argument.
+//! Lanes: order, starvation, deadlines and bounds, with the time as an argument.
 
 use std::time::{Duration, Instant};
 
-use canet::serving::{Admission, Batch, Due, Lanes, QueueFull};
+use canet::serving::{Batch, Due, Lanes};
 
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -98,18 +98,4 @@ fn patience_bounds_how_long_urgent_newcomers_can_pass_a_row() {
         passed_by += 1;
     }
     assert!((90..=100).contains(&passed_by), "{passed_by}");
-}
-
-#[test]
-fn admission_counts_rows_and_a_dropped_permit_frees_its_place() {
-    let admission = Admission::new(2);
-    let first = admission.admit().unwrap();
-    let second = admission.admit().unwrap();
-    assert_eq!(admission.admit().unwrap_err(), QueueFull { limit: 2 });
-    assert_eq!(admission.queued(), 2);
-    drop(first);
-    let third = admission.admit().unwrap();
-    assert!(admission.admit().is_err());
-    drop((second, third));
-    assert_eq!(admission.queued(), 0);
 }

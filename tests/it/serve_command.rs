@@ -121,7 +121,7 @@ fn bad_flags_end_with_64() {
     for flags in [
         ["--device", "tpu"],
         ["--max-batch", "0"],
-        ["--queue-limit", "0"],
+        ["--queue-limit-ms", "0"],
         ["--batch-by", "depth"],
         ["--flops-budget", "1.5"],
         ["--listen", "here"],
