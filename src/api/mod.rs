@@ -12,6 +12,7 @@ mod ops;
 mod problem;
 mod recommend;
 mod request_id;
+mod traceparent;
 mod validate;
 mod wire;
 

@@ -5,13 +5,16 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use tracing::{Instrument, Span, field};
 
-use super::{TRANSPORT, request_id};
+use super::traceparent::TraceParent;
+use super::{TRANSPORT, request_id, traceparent};
 use crate::serving::{Recommender, Times};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Counts a call, and adds `x-request-id` and `server-timing` to its answer, whatever the answer is.
+/// Counts a call, puts it into a span, and adds `x-request-id`, `server-timing` and, where the caller is in a trace,
+/// `traceparent` to its answer, whatever the answer is.
 ///
 /// While draining an answer also closes its connection: a client that keeps one open would otherwise send its next
 /// request just when the server closes it, and that request would be lost.
@@ -21,26 +24,53 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
     let in_flight = metrics.in_flight();
     let id = request_id::of(request.headers());
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let trace = TraceParent::of(request.headers());
+    let span = span(&request, &id, trace.as_ref());
 
-    let mut response = next.run(request).await;
+    let mut response = next.run(request).instrument(span.clone()).await;
 
     let total = started.elapsed();
     let status = response.status();
     metrics.call(TRANSPORT, status.as_str(), total);
     drop(in_flight);
-    let total_ms = milliseconds(total);
-    tracing::debug!(%method, path, status = status.as_u16(), request_id = ?id, total_ms, "answered");
     let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
+    span.record("queue_ms", milliseconds(times.queue));
+    span.record("forward_ms", milliseconds(times.forward));
+    span.record("total_ms", milliseconds(total));
+    span.in_scope(|| tracing::debug!(status = status.as_u16(), "answered"));
     let headers = response.headers_mut();
     if let Ok(timing) = HeaderValue::try_from(server_timing(times, total)) {
         headers.insert(SERVER_TIMING, timing);
     }
     headers.insert(request_id::HEADER, id);
+    if let Some(next) = trace.as_ref().and_then(TraceParent::next) {
+        headers.insert(traceparent::HEADER, next);
+    }
     if keeps_alive && recommender.is_draining() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The span of a call; what is not known yet is recorded when it is answered.
+fn span(request: &Request, id: &HeaderValue, trace: Option<&TraceParent>) -> Span {
+    let span = tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        request_id = ?id,
+        trace_id = field::Empty,
+        parent_id = field::Empty,
+        span_id = field::Empty,
+        route = field::Empty,
+        queue_ms = field::Empty,
+        forward_ms = field::Empty,
+        total_ms = field::Empty,
+    );
+    if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = trace {
+        span.record("trace_id", trace_id).record("parent_id", parent_id).record("span_id", span_id);
+    }
+    span
 }
 
 /// The stages in milliseconds; what a call did not go through took 0.

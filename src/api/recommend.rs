@@ -29,6 +29,7 @@ pub(super) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     let wire = body::parse(&bytes)?;
     let generation = recommender.pin(1)?;
     let answered = answer(&recommender, &generation, accept(wire, &generation, arrived)?).await?;
+    tracing::Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
     respond(&answered.recommendation, answered.times)
 }
 

@@ -33,5 +33,6 @@ mod spoilt;
 mod state_dict;
 mod support;
 mod tidy;
+mod tracing;
 mod train_command;
 mod training;

@@ -49,14 +49,14 @@ fn router_flops(length: u64) -> f64 {
 }
 
 #[test]
-fn the_difference_of_two_scrapes_is_what_was_sent() {
+fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
     let server = Server::start();
     let client = &server.client;
     let before = client.get("/metrics").text;
 
     let (mut router_count, mut expected_router) = (BTreeMap::<String, f64>::new(), 0.0);
     let (mut executed, mut full) = (BTreeMap::<String, f64>::new(), BTreeMap::<String, f64>::new());
-    for n in 0..30_u64 {
+    for n in 0..995_u64 {
         let length = 1 + n % 12;
         let history: Vec<u64> = (0..length).map(|i| 101 + (n + 3 * i) % 40).collect();
         let reply = client.recommend(&json!({"history": history}));
@@ -79,16 +79,16 @@ fn the_difference_of_two_scrapes_is_what_was_sent() {
     client.get("/healthz");
 
     let mut expected = BTreeMap::from([
-        ("requests_total{code=\"200\",transport=\"http\"}".to_owned(), 33.0),
+        ("requests_total{code=\"200\",transport=\"http\"}".to_owned(), 998.0),
         ("requests_total{code=\"404\",transport=\"http\"}".to_owned(), 1.0),
         ("requests_total{code=\"422\",transport=\"http\"}".to_owned(), 1.0),
-        ("request_duration_seconds_count{transport=\"http\"}".to_owned(), 35.0),
+        ("request_duration_seconds_count{transport=\"http\"}".to_owned(), 1000.0),
         ("cold_start_total".to_owned(), 2.0),
         ("router_flops_total".to_owned(), expected_router),
         ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\"}".to_owned(), 3.0),
-        ("stage_duration_seconds_count{stage=\"queue\"}".to_owned(), 33.0),
-        ("stage_duration_seconds_count{stage=\"router\"}".to_owned(), 30.0),
-        ("stage_duration_seconds_count{stage=\"forward\"}".to_owned(), 33.0),
+        ("stage_duration_seconds_count{stage=\"queue\"}".to_owned(), 998.0),
+        ("stage_duration_seconds_count{stage=\"router\"}".to_owned(), 995.0),
+        ("stage_duration_seconds_count{stage=\"forward\"}".to_owned(), 998.0),
     ]);
     let mut answered = router_count.clone();
     *answered.entry("h8-l2-e6".to_owned()).or_default() += 3.0;
