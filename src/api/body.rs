@@ -23,12 +23,21 @@ const DISCARD_LIMIT: usize = 16 << 20;
 /// 415 where the content type is not JSON, 413 over [`LIMIT`], 400 where the body breaks off.
 pub(super) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
     if !is_json(request.headers()) {
-        let detail = "the content type must be application/json";
-        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+        return Err(not_json());
     }
     // Who asks before sending a large body is answered at once.
     let asks_first = request.headers().contains_key(header::EXPECT);
     read(request.into_body(), asks_first).await
+}
+
+/// The bytes of a JSON request that may come without a body, and then needs no content type.
+///
+/// # Errors
+/// As [`read_json`].
+pub(super) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Problem> {
+    let (head, body) = request.into_parts();
+    let bytes = read(body, head.headers.contains_key(header::EXPECT)).await?;
+    if bytes.is_empty() || is_json(&head.headers) { Ok(bytes) } else { Err(not_json()) }
 }
 
 async fn read(mut body: Body, asks_first: bool) -> Result<Vec<u8>, Problem> {
@@ -48,6 +57,10 @@ async fn read(mut body: Body, asks_first: bool) -> Result<Vec<u8>, Problem> {
         }
     }
     if received > LIMIT { Err(too_large()) } else { Ok(bytes) }
+}
+
+fn not_json() -> Problem {
+    Problem::new(Code::UnsupportedMediaType, "the content type must be application/json")
 }
 
 /// `application/json` or `application/*+json`, whatever its parameters.

@@ -3,6 +3,7 @@
 //! Handlers translate; they decide nothing about batches or devices. Whatever the fault, axum's own rejections
 //! included, a client gets `application/problem+json` from [`problem`](Problem).
 
+mod admin;
 mod body;
 mod describe;
 mod items;
@@ -14,6 +15,7 @@ mod request_id;
 mod validate;
 mod wire;
 
+pub use admin::Admin;
 pub use problem::{Code, Problem};
 
 use std::sync::Arc;
@@ -63,4 +65,15 @@ pub fn router(recommender: Arc<Recommender>) -> Router {
         .merge(watched)
         .layer(DefaultBodyLimit::disable())
         .with_state(recommender)
+}
+
+/// The endpoints of operators, to be merged with those of [`router`]. The connections' addresses must be given to the
+/// service: without them nobody is on loopback.
+pub fn admin_router(admin: Admin, recommender: Arc<Recommender>) -> Router {
+    Router::new()
+        .route("/admin/reload", post(admin::reload))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn_with_state(recommender, observe::call))
+        .with_state(admin)
 }

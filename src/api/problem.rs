@@ -13,16 +13,24 @@ use crate::serving::{Refusal, Unready};
 pub enum Code {
     /// The body is not JSON.
     InvalidJson,
-    /// There is no such path.
+    /// An operator's token is needed.
+    Unauthorized,
+    /// The client is no operator.
+    Forbidden,
+    /// There is no such path or version.
     NotFound,
     /// The path has no such method.
     MethodNotAllowed,
+    /// Another reload is not done.
+    ReloadInProgress,
     /// The body is larger than is read.
     TooLarge,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// A field is missing, unknown, of another type or out of bounds.
     InvalidRequest,
+    /// A checkpoint that must not serve.
+    CheckpointRejected,
     /// The queue is full.
     Overloaded,
     /// A fault of the server.
@@ -35,13 +43,17 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 10] = [
+    pub const ALL: [Code; 14] = [
         Code::InvalidJson,
+        Code::Unauthorized,
+        Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
+        Code::ReloadInProgress,
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::InvalidRequest,
+        Code::CheckpointRejected,
         Code::Overloaded,
         Code::Internal,
         Code::Unavailable,
@@ -52,11 +64,15 @@ impl Code {
     pub fn row(self) -> (StatusCode, &'static str) {
         match self {
             Code::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Code::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Code::ReloadInProgress => (StatusCode::CONFLICT, "reload_in_progress"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Code::InvalidRequest => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request"),
+            Code::CheckpointRejected => (StatusCode::UNPROCESSABLE_ENTITY, "checkpoint_rejected"),
             Code::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
             Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -143,6 +159,9 @@ impl IntoResponse for Problem {
         let mut response = (self.code.row().0, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code == Code::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -6,6 +6,7 @@ mod exit;
 mod import;
 mod inspect;
 mod numbers;
+mod reloads;
 mod serve;
 mod signals;
 mod train;

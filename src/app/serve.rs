@@ -1,7 +1,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::builder::BoolishValueParser;
@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 use super::Failure;
 use super::device::{DeviceArgs, cores};
 use super::numbers::share;
+use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
-use crate::api;
+use crate::api::{self, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
-use crate::serving::{Generation, Limits, LoadError, Loader, Policy, Recommender};
+use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
 use crate::telemetry::{LogFormat, install_logs};
 
 /// Serves a model over HTTP.
@@ -53,6 +54,8 @@ pub(super) struct ServeArgs {
     /// Seconds that open requests have after that
     #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    reloads: ReloadArgs,
     /// How log lines look
     #[arg(long, env = "CANET_LOG_FORMAT", default_value = "human")]
     log_format: LogFormat,
@@ -113,20 +116,25 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
     let (recommender, executor) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
 
+    let watch = args.reloads.watch(&loader.directory);
+    let reloader = Reloader::new(loader, &recommender);
+    // Begins here, before an operator's request could.
+    let loading = reloader.reload(args.version);
+
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = api::router(Arc::clone(&recommender));
-    let server = axum::serve(listener, router).with_graceful_shutdown(async { drop(stopped.await) });
+    let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
+    let router = api::router(Arc::clone(&recommender)).merge(api::admin_router(admin, Arc::clone(&recommender)));
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());
     tracing::info!("listening on http://{address}");
 
-    let version = args.version;
-    let (loading, loaded) = start_loading(loader, version)?;
     tokio::select! {
-        signal = signals.next() => tracing::info!(signal, "stopping before the model was loaded"),
-        outcome = loaded => {
-            recommender.serve(outcome.map_err(Failure::unavailable)?.map_err(refused)?);
+        signal = signals.stop() => tracing::info!(signal, "stopping before the model was loaded"),
+        outcome = loading => {
+            outcome.map_err(refused)?;
             tracing::info!("ready");
-            let signal = signals.next().await;
+            let signal = until_stopped(signals, &reloader, watch).await;
             let delay_ms = args.drain_delay.as_millis();
             tracing::info!(signal, delay_ms, "draining: not ready any more, still serving");
             recommender.drain();
@@ -143,34 +151,21 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
     }
     // The server is gone and this is the last handle: the executor ends when its queue is empty.
     drop(recommender);
-    join_by(deadline, [executor, loading]).await;
+    join_by(deadline, reloader.last_thread().into_iter().chain([executor]).collect()).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-type Loaded = oneshot::Receiver<Result<Generation, LoadError>>;
-
-/// Loads the model on a thread of its own, so that the runtime can answer probes.
-fn start_loading(loader: Loader, version: Option<u64>) -> Result<(JoinHandle<()>, Loaded), Failure> {
-    let (done, loaded) = oneshot::channel();
-    let load = move || {
-        // Nobody waits where a signal came first.
-        let _ = done.send(loader.load(version));
-    };
-    let thread = thread::Builder::new().name("loader".to_owned()).spawn(load).map_err(Failure::unavailable)?;
-    Ok((thread, loaded))
-}
-
 /// A checkpoint at fault is bad data; a device that fails on a good one is not to be had.
-fn refused(error: LoadError) -> Failure {
+fn refused(error: ReloadError) -> Failure {
     match error {
-        LoadError::Checkpoint(_) | LoadError::Probes { .. } => Failure::data(error),
-        LoadError::Weights(_) | LoadError::WarmUp(_) => Failure::unavailable(error),
+        ReloadError::Load(LoadError::Checkpoint(_) | LoadError::Probes { .. }) => Failure::data(error),
+        _ => Failure::unavailable(error),
     }
 }
 
 /// Waits for threads that are about to end, but not for ever: one that hangs in the device dies with the process.
-async fn join_by(deadline: Instant, threads: [JoinHandle<()>; 2]) {
+async fn join_by(deadline: Instant, threads: Vec<JoinHandle<()>>) {
     let joined = tokio::task::spawn_blocking(|| {
         for thread in threads {
             // A panic was reported where it happened.

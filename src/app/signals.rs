@@ -2,12 +2,21 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// SIGTERM and SIGINT: the first is for the server to drain, the second ends the process at once.
+/// SIGTERM and SIGINT: the first is for the server to drain, the second ends the process at once. SIGHUP: to reload.
 pub(super) struct Signals {
-    received: UnboundedReceiver<&'static str>,
+    received: UnboundedReceiver<Signal>,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// To stop, by the signal of this name.
+    Stop(&'static str),
+    /// To reload.
+    Hangup,
 }
 
 impl Signals {
@@ -24,11 +33,15 @@ impl Signals {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&armed))?;
             signal_hook::flag::register(signal, Arc::clone(&armed))?;
         }
-        let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+        let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in caught.forever() {
-                let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
-                if sender.send(name).is_err() {
+                let meaning = match signal {
+                    SIGHUP => Signal::Hangup,
+                    SIGTERM => Signal::Stop("SIGTERM"),
+                    _ => Signal::Stop("SIGINT"),
+                };
+                if sender.send(meaning).is_err() {
                     return;
                 }
             }
@@ -36,10 +49,20 @@ impl Signals {
         Ok(Signals { received })
     }
 
-    /// The next signal's name.
-    pub(super) async fn next(&mut self) -> &'static str {
+    /// The name of the next signal to stop; a SIGHUP before it has no effect.
+    pub(super) async fn stop(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                Signal::Stop(name) => return name,
+                Signal::Hangup => tracing::info!("SIGHUP: the model is being loaded already"),
+            }
+        }
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> Signal {
         match self.received.recv().await {
-            Some(name) => name,
+            Some(signal) => signal,
             // The thread that sends never ends while this receiver is there.
             None => std::future::pending().await,
         }

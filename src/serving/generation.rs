@@ -56,7 +56,7 @@ pub struct Policy {
 pub struct GenerationId(u64);
 
 impl Generation {
-    /// A generation of a checkpoint whose weights `forward` holds; the copy in host memory is dropped here.
+    /// A generation of a checkpoint whose weights `forward` holds; a copy in host memory is dropped here.
     pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, policy: Policy, metrics: &Metrics) -> Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Checkpoint { name, version, digest, manifest, config, space, catalogue, .. } = checkpoint;
@@ -102,8 +102,8 @@ impl Current {
         self.0.load_full()
     }
 
-    /// Swaps a generation in: rows that pinned the old one still run on it.
-    pub(super) fn set(&self, generation: Arc<Generation>) {
-        self.0.store(Some(generation));
+    /// Swaps a generation in and returns the old one: rows that pinned it still run on it.
+    pub(super) fn swap(&self, generation: Arc<Generation>) -> Option<Arc<Generation>> {
+        self.0.swap(Some(generation))
     }
 }

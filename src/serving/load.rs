@@ -1,8 +1,9 @@
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Generation, Policy, Timings};
-use crate::domain::{History, Item};
+use super::{Generation, Pace, Policy, Timings};
+use crate::domain::{History, Item, Route};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
 use crate::model::libtorch::{self, Device, LibTorch};
 use crate::model::{Forward, ForwardError};
@@ -50,19 +51,25 @@ pub enum LoadError {
 impl Loader {
     /// Reads a version (`None`: the highest), puts it on the device, replays its probes there and warms it up.
     ///
+    /// The calling thread keeps the `pace`: with [`Pace::BesideLive`] it should be the load's own.
+    ///
     /// # Errors
     /// [`LoadError`] where any of these fails: such a checkpoint must not serve.
-    pub fn load(&self, version: Option<u64>) -> Result<Generation, LoadError> {
+    pub fn load(&self, version: Option<u64>, pace: Pace) -> Result<Generation, LoadError> {
         let started = Instant::now();
-        let checkpoint = self.directory.load(version)?;
-        let forward = LibTorch::load(&checkpoint.config, &checkpoint.weights, self.device)?;
+        pace.keep();
+        let mut checkpoint = self.directory.load(version)?;
+        // The copy in host memory goes as soon as the device has its own.
+        let weights = mem::take(&mut checkpoint.weights);
+        let forward = LibTorch::load(&checkpoint.config, &weights, self.device)?;
+        drop(weights);
         let replayed = checkpoint.probes.replay(&forward, &checkpoint.space, Tolerance::FP32);
         replayed.map_err(|source| LoadError::Probes {
             name: checkpoint.name.clone(),
             version: checkpoint.version,
             source,
         })?;
-        let timings = self.warm_up(&checkpoint, &forward)?;
+        let timings = self.warm_up(&checkpoint, &forward, pace)?;
         let weight_bytes = forward.weight_bytes();
         let generation =
             Generation { timings, ..Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics) };
@@ -78,16 +85,41 @@ impl Loader {
         Ok(generation)
     }
 
-    /// Runs every route once, and the largest batch of the full one, so that no request pays for a first time,
-    /// and times them on the way.
-    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward) -> Result<Timings, ForwardError> {
+    /// Runs every route once, and each width's largest one in batches up to the largest, so that no request pays for a
+    /// first time: neither for a kernel's choice by shape nor for the allocator's first blocks. Then times the routes,
+    /// where nothing else runs: beside live requests the clock would tell of them, and what these have taught of the
+    /// device still holds.
+    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward, pace: Pace) -> Result<Timings, ForwardError> {
+        let space = &checkpoint.space;
         let newest: Vec<Item> =
             checkpoint.catalogue.by_popularity().iter().copied().cycle().take(checkpoint.config.max_len).collect();
         // A catalogue is never empty and `max_len` is at least 1.
         let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(Timings::default()) };
-        let largest = vec![&longest; self.max_batch];
-        forward.router_logits(&largest)?;
-        forward.scores(checkpoint.space.full(), &largest)?;
-        Timings::measure(forward, (&checkpoint.config.shape(), &checkpoint.space), &longest, self.max_batch)
+        for route in space.routes() {
+            forward.scores(route, &[&longest])?;
+        }
+        let width = |route| space.slice(route).hidden;
+        let widest = space.routes().filter(|&route| {
+            // Routes ascend by width first: the last of a width is its largest.
+            space.route(route.index() + 1).is_none_or(|next| width(next) != width(route))
+        });
+        let widest: Vec<Route> = widest.collect();
+        for rows in buckets(self.max_batch) {
+            let batch = vec![&longest; rows];
+            forward.router_logits(&batch)?;
+            for route in &widest {
+                forward.scores(*route, &batch)?;
+            }
+        }
+        match pace {
+            Pace::Alone => Timings::measure(forward, (&checkpoint.config.shape(), space), &longest, self.max_batch),
+            Pace::BesideLive => Ok(Timings::default()),
+        }
     }
+}
+
+/// Powers of two below the largest batch, and that one.
+fn buckets(max_batch: usize) -> impl Iterator<Item = usize> {
+    let below = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
+    below.take_while(move |rows| *rows < max_batch).chain([max_batch])
 }

@@ -81,13 +81,19 @@ impl Recommender {
         Ok((Arc::new(recommender), thread))
     }
 
-    /// Swaps a generation in: new rows are validated against it and run on it.
-    pub fn serve(&self, generation: Generation) {
+    /// Swaps a generation in: new rows are validated against it and run on it. Returns the one that served before,
+    /// which rows may still hold.
+    pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
         self.metrics.serving(&generation.name, generation.version, &generation.digest);
         let Timings { router, routes } = &generation.timings;
         let lanes = routes.iter().map(|(route, ran)| (LaneKey::of(&generation, *route), *ran));
         self.admission.calibrate(&lanes.collect::<Vec<_>>(), router);
-        self.current.set(Arc::new(generation));
+        self.current.swap(Arc::new(generation))
+    }
+
+    /// The generation that was swapped in last, whether or not it can be run.
+    pub(super) fn current(&self) -> Option<Arc<Generation>> {
+        self.current.get()
     }
 
     /// The generation to validate `rows` requests against. A refusal is counted.

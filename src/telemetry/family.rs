@@ -84,6 +84,12 @@ macro_rules! families {
                 )+
                 Ok($name { registry, $($field),+ })
             }
+
+            /// Removes the series of routes and lanes that the model which serves does not have; `live` are its
+            /// routes' and lanes' names.
+            pub fn keep_series(&self, live: &std::collections::HashSet<String>) {
+                $( $crate::telemetry::stale::Stale::keep(&self.$field, live); )+
+            }
         }
     };
 }

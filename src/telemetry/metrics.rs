@@ -3,11 +3,15 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
+use super::Reloaded;
 use super::family::families;
 
 /// 100 µs to 10 s, three steps a decade or finer where answers are expected.
 const SECONDS: [f64; 17] =
     [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1, 2e-1, 5e-1, 1.0, 3.0, 10.0];
+
+/// Reading, checking and warming a model: 10 ms to minutes.
+const RELOAD_SECONDS: [f64; 10] = [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
 
 /// Rows a batch: powers of two.
 const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -18,7 +22,7 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 45 series, a lane 33, everything else together is under 130; the default space of 36
+    /// Cardinality: a route has 45 series, a lane 33, everything else together is under 170; the default space of 36
     /// routes makes about 1,850 with a lane a width and 2,900 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
@@ -58,6 +62,11 @@ families! {
         degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity; nothing runs and no route series counts them.
         cold_start_total: IntCounter;
+        /// Reloads by how they ended: served, rejected (the checkpoint is at fault), missing, busy (another one was
+        /// not done), failed (the device or the server). The first load is one.
+        reload_total: IntCounterVec, labels ["outcome"];
+        /// Seconds from a reload's start to the swap, where it served.
+        reload_duration_seconds: Histogram, buckets RELOAD_SECONDS;
         /// The checkpoint that serves: always 1, its labels say which.
         model_info: IntGaugeVec, labels ["name", "version", "digest"];
     }
@@ -129,6 +138,7 @@ impl Metrics {
         metrics.request_duration_seconds.with_label_values(&[transport]);
         Stage::ALL.iter().for_each(|stage| drop(metrics.stage_duration_seconds.with_label_values(&[stage.label()])));
         Rejected::ALL.iter().for_each(|reason| drop(metrics.rejected_total.with_label_values(&[reason.label()])));
+        Reloaded::ALL.iter().for_each(|outcome| drop(metrics.reload_total.with_label_values(&[outcome.label()])));
         for full in [true, false] {
             metrics.batch_release_total.with_label_values(&[release(full)]);
         }

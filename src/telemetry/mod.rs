@@ -3,8 +3,11 @@
 mod family;
 mod logs;
 mod metrics;
+mod reloads;
 mod series;
+mod stale;
 
 pub use logs::{LogFormat, LogsError, install_logs};
 pub use metrics::{InFlight, Metrics, Rejected, Stage};
+pub use reloads::Reloaded;
 pub use series::{LaneSeries, RouteSeries, Series};

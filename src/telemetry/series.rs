@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
@@ -11,6 +12,7 @@ pub struct Series {
     routes: Vec<RouteSeries>,
     lanes: Vec<LaneSeries>,
     padding: Histogram,
+    labels: HashSet<String>,
 }
 
 /// The series of one route.
@@ -40,7 +42,13 @@ impl Series {
             routes: space.routes().map(|route| RouteSeries::new(metrics, space.name(route))).collect(),
             lanes: batch_by.lanes(space).iter().map(|name| LaneSeries::new(metrics, name)).collect(),
             padding: metrics.batch_padding_ratio.clone(),
+            labels: space.routes().map(|route| space.name(route).to_owned()).chain(batch_by.lanes(space)).collect(),
         }
+    }
+
+    /// The names of every route and every lane.
+    pub fn labels(&self) -> &HashSet<String> {
+        &self.labels
     }
 
     /// The series of a route of this model.

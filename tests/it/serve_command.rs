@@ -7,10 +7,10 @@ use std::process::Command;
 use std::thread;
 
 use canet::model::checkpoint::CheckpointDraft;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::json;
 
 use super::server::{Process, canet, numbered, run};
+use super::spoilt::{answers_like_another, spoil_value};
 use super::support::{draft, small_config};
 
 fn model(directory: &Path) -> std::path::PathBuf {
@@ -86,35 +86,19 @@ fn bad_checkpoints_end_with_65_and_say_what_is_wrong() {
     let last = flipped.len() - 1;
     flipped[last] ^= 1;
     damage(&flipped, &["weights.safetensors", "sha256"]);
-    let digest = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let manifest = root.join("1/canet.json");
-    let honest = std::fs::read_to_string(&manifest).unwrap();
-    let spoilt = with_nan(&good, "router.head.weight");
+    std::fs::write(&weights, &good).unwrap();
     // A digest that fits: whoever wrote the file wrote the NaN.
-    std::fs::write(&manifest, honest.replace(&digest(&good), &digest(&spoilt))).unwrap();
-    damage(&spoilt, &["router.head.weight", "NaN"]);
-    std::fs::write(&manifest, honest).unwrap();
+    spoil_value(&root.join("1"), "router.head.weight");
+    assert_refused(&mut serve(&root), 65, &["router.head.weight", "NaN"]);
     std::fs::remove_file(&weights).unwrap();
     assert_refused(&mut serve(&root), 65, &["weights.safetensors", "missing"]);
-}
-
-/// Replaces the first value of a tensor in a safetensors file: a length, a JSON header with offsets, then the data.
-fn with_nan(file: &[u8], tensor: &str) -> Vec<u8> {
-    let header = usize::try_from(u64::from_le_bytes(file[..8].try_into().unwrap())).unwrap();
-    let offsets: Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
-    let start = 8 + header + usize::try_from(offsets[tensor]["data_offsets"][0].as_u64().unwrap()).unwrap();
-    let mut file = file.to_vec();
-    file[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    file
 }
 
 #[test]
 fn a_checkpoint_that_fails_its_probes_is_not_served() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
-    // Weights of one model, probes of another: every file is intact.
-    let other = draft(small_config(), 4);
-    CheckpointDraft { probes: other.probes, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
+    answers_like_another(numbered(draft(small_config(), 3))).write(&root).unwrap();
     assert_refused(&mut serve(&root), 65, &["small", "version 1", "probe"]);
 }
 

@@ -102,3 +102,16 @@ fn load_cuda_library() -> Result<(), libloading::Error> {
 pub fn set_threads(threads: u16) {
     tch::set_num_threads(i32::from(threads.max(1)));
 }
+
+/// Bounds the operations of the calling thread to one CPU thread, for good; all other threads keep theirs.
+///
+/// LibTorch's setter sets the count of the calling thread and the default of threads that have computed nothing yet,
+/// so the default is set back, on a thread of its own.
+pub fn use_one_thread_here() {
+    let default = tch::get_num_threads();
+    tch::set_num_threads(1);
+    // Where no thread can be started, later threads compute on one core: slower, not wrong.
+    if let Ok(setter) = std::thread::Builder::new().spawn(move || tch::set_num_threads(default)) {
+        drop(setter.join());
+    }
+}

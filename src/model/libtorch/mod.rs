@@ -8,7 +8,7 @@ mod load;
 mod packed;
 mod router;
 
-pub use device::{Device, DeviceError, set_threads};
+pub use device::{Device, DeviceError, set_threads, use_one_thread_here};
 pub use load::LoadError;
 
 use std::collections::HashMap;

@@ -1,0 +1,97 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Code, Problem, body};
+use crate::serving::{LoadError, ReloadError, Reloader};
+
+/// What operators may do, and who is one.
+#[derive(Clone)]
+pub struct Admin {
+    reloader: Arc<Reloader>,
+    /// The token's SHA-256.
+    token: Option<[u8; 32]>,
+}
+
+impl Admin {
+    /// With a token its bearers are operators, and nobody else; without one, whoever connects over loopback.
+    pub fn new(reloader: Arc<Reloader>, token: Option<&str>) -> Admin {
+        Admin { reloader, token: token.map(|token| Sha256::digest(token).into()) }
+    }
+
+    /// # Errors
+    /// 401 or 403 where the request does not come from an operator.
+    fn check(&self, request: &Request) -> Result<(), Problem> {
+        let Some(token) = &self.token else {
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            let local = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
+            let detail = "without --admin-token this is for clients on the server's own machine, over loopback";
+            return if local { Ok(()) } else { Err(Problem::new(Code::Forbidden, detail)) };
+        };
+        let Some(given) = bearer(request.headers()) else {
+            return Err(Problem::new(Code::Unauthorized, "send `authorization: Bearer TOKEN` with the server's token"));
+        };
+        // Digests are of one length, and comparing all of it takes one time whatever was given.
+        let given: [u8; 32] = Sha256::digest(given).into();
+        let difference = given.iter().zip(token).fold(0, |difference, (a, b)| difference | (a ^ b));
+        if difference == 0 { Ok(()) } else { Err(Problem::new(Code::Unauthorized, "this is not the server's token")) }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The body of a reload; without one, or with `null`, the highest version is meant.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadRequest {
+    #[serde(default)]
+    version: Option<u64>,
+}
+
+/// What serves now.
+#[derive(Serialize)]
+struct Reloaded {
+    name: String,
+    version: u64,
+    digest: String,
+}
+
+/// `POST /admin/reload`: answers once the new generation serves.
+///
+/// # Errors
+/// 401 and 403 for others than operators, 404 where there is no such version, 409 while another reload runs, 422
+/// where the request or the checkpoint is at fault; whatever it is, what served before still does.
+pub(super) async fn reload(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
+    admin.check(&request)?;
+    let bytes = body::read_optional_json(request).await?;
+    let ReloadRequest { version } = match bytes.trim_ascii() {
+        b"" | b"null" => ReloadRequest::default(),
+        bytes => body::parse(bytes)?,
+    };
+    let reload = admin.reloader.reload(version).await?;
+    Ok(Json(Reloaded { name: reload.name, version: reload.version, digest: reload.digest }).into_response())
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Problem {
+        let code = match &error {
+            ReloadError::InProgress => Code::ReloadInProgress,
+            ReloadError::Load(error) if error.is_missing() => Code::NotFound,
+            ReloadError::Load(LoadError::Checkpoint(_) | LoadError::Probes { .. }) => Code::CheckpointRejected,
+            ReloadError::Load(LoadError::Weights(_) | LoadError::WarmUp(_))
+            | ReloadError::Thread(_)
+            | ReloadError::BrokeOff => Code::Internal,
+            ReloadError::Unready(_) => Code::Unavailable,
+        };
+        Problem::new(code, error.to_string())
+    }
+}

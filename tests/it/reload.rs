@@ -1,0 +1,166 @@
+//! What the generations of one process do to each other: how many there are, and what is left of one that went.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use canet::api::{self, Admin};
+use canet::model::ModelConfig;
+use canet::model::checkpoint::ModelDirectory;
+use canet::model::libtorch::Device;
+use canet::serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+use super::server::{POLICY, ROOMY, metric, numbered};
+use super::support::{draft, small_config};
+
+struct Setup {
+    runtime: Runtime,
+    recommender: Arc<Recommender>,
+    reloader: Arc<Reloader>,
+    root: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// Version 1 serves; there is a version 2.
+fn setup() -> Setup {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    for seed in [3, 4] {
+        numbered(draft(small_config(), seed)).write(&root).unwrap();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let metrics = Arc::new(api::metrics().unwrap());
+    let _entered = runtime.enter();
+    let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
+    let loader = Loader {
+        directory: ModelDirectory::open(&root).unwrap(),
+        device: Device::CPU,
+        policy: POLICY,
+        max_batch: 8,
+        metrics,
+    };
+    let reloader = Reloader::new(loader, &recommender);
+    drop(_entered);
+    let setup = Setup { runtime, recommender, reloader, root, _directory: directory };
+    setup.reload(1).unwrap();
+    setup
+}
+
+impl Setup {
+    fn reload(&self, version: u64) -> Result<u64, ReloadError> {
+        self.runtime.block_on(self.reloader.reload(Some(version))).map(|reload| reload.version)
+    }
+
+    fn scrape(&self) -> String {
+        self.recommender.metrics().render().unwrap()
+    }
+}
+
+#[test]
+fn a_replaced_generation_is_freed_when_its_last_row_is_answered() {
+    let setup = setup();
+    let pinned = setup.recommender.generation().unwrap();
+    assert_eq!(setup.reload(2).unwrap(), 2);
+    assert_eq!((pinned.version, setup.recommender.generation().unwrap().version), (1, 2));
+    let weak = Arc::downgrade(&pinned);
+    assert!(Arc::strong_count(&pinned) == 2, "the reload's thread waits for this one");
+    drop(pinned);
+    setup.reloader.last_thread().unwrap().join().unwrap();
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
+    let setup = setup();
+    let first = setup.recommender.generation().unwrap();
+    assert_eq!(setup.reload(2).unwrap(), 2);
+    let next = setup.runtime.spawn(setup.reloader.reload(Some(1)));
+    // It has begun, and cannot go on while the first generation is held.
+    assert!(matches!(setup.reload(2), Err(ReloadError::InProgress)));
+    assert!(!next.is_finished());
+    assert_eq!(setup.recommender.generation().unwrap().version, 2);
+    let (second, weak) = (Arc::downgrade(&setup.recommender.generation().unwrap()), Arc::downgrade(&first));
+    drop(first);
+    assert_eq!(setup.runtime.block_on(next).unwrap().unwrap().version, 1);
+    setup.reloader.last_thread().unwrap().join().unwrap();
+    assert!(weak.upgrade().is_none() && second.upgrade().is_none());
+    assert_eq!(metric(&setup.scrape(), "reload_total{outcome=\"busy\"}"), 1.0);
+}
+
+#[test]
+fn a_reload_that_fails_leaves_what_served() {
+    let setup = setup();
+    let before = setup.recommender.generation().unwrap();
+    std::fs::remove_file(setup.root.join("2/probes.safetensors")).unwrap();
+    let error = setup.reload(2).unwrap_err().to_string();
+    assert!(error.contains("probes.safetensors"), "{error}");
+    assert!(Arc::ptr_eq(&before, &setup.recommender.generation().unwrap()));
+    setup.recommender.drain();
+    assert!(matches!(setup.reload(1), Err(ReloadError::Unready(_))), "no use in a server that stops");
+}
+
+#[test]
+fn series_of_routes_that_the_new_version_lacks_are_removed() {
+    let setup = setup();
+    let shallow = ModelConfig { layers: vec![1, 2], ..small_config() };
+    numbered(draft(shallow, 5)).write(&setup.root).unwrap();
+    let has = |name: &str| setup.scrape().lines().any(|line| line.contains(&format!("\"{name}\"")));
+    assert!(has("h12-l4-e10") && has("h12-l2-e10"));
+    setup.reload(3).unwrap();
+    setup.reloader.last_thread().unwrap().join().unwrap();
+    assert!(!has("h12-l4-e10") && has("h12-l2-e10"));
+    let scrape = setup.scrape();
+    let serving: Vec<&str> = scrape.lines().filter(|line| line.starts_with("canet_model_info{")).collect();
+    assert!(serving.len() == 1 && serving[0].contains("version=\"3\""), "{serving:?}");
+    setup.reload(1).unwrap();
+    setup.reloader.last_thread().unwrap().join().unwrap();
+    assert!(has("h12-l4-e10"));
+}
+
+#[test]
+fn without_a_token_clients_on_loopback_alone_may_reload() {
+    let setup = setup();
+    let admin = Admin::new(Arc::clone(&setup.reloader), None);
+    let router = api::admin_router(admin, Arc::clone(&setup.recommender));
+    let ask = |peer: Option<&str>| {
+        let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(ConnectInfo::<std::net::SocketAddr>(peer.parse().unwrap()));
+        }
+        setup.runtime.block_on(router.clone().oneshot(request)).unwrap().status().as_u16()
+    };
+    for peer in ["127.0.0.1:9", "127.8.8.8:9", "[::1]:9", "[::ffff:127.0.0.1]:9"] {
+        assert_eq!(ask(Some(peer)), 200, "{peer}");
+    }
+    for peer in ["192.0.2.7:9", "[2001:db8::1]:9", "[::ffff:192.0.2.7]:9", "0.0.0.0:9"] {
+        assert_eq!(ask(Some(peer)), 403, "{peer}");
+    }
+    assert_eq!(ask(None), 403);
+}
+
+#[test]
+fn a_watch_tries_each_state_of_the_highest_version_once_and_never_goes_back() {
+    let setup = setup();
+    let directory = setup.reloader.directory();
+    let stamp = || Stamp::read(directory).unwrap().unwrap();
+    let mut watch = Watch::new(Some(stamp()));
+    assert_eq!(watch.news(&stamp()), None);
+    let third = numbered(draft(small_config(), 5)).write(&setup.root).unwrap().version;
+    assert_eq!(watch.news(&stamp()), Some(third));
+    watch.tried(stamp());
+    assert_eq!(watch.news(&stamp()), None);
+    // Somebody mends a file of it.
+    let file = setup.root.join("3/items.tsv");
+    let mended = std::fs::read_to_string(&file).unwrap() + "\n";
+    std::fs::write(&file, mended).unwrap();
+    assert_eq!(watch.news(&stamp()), Some(third));
+    watch.tried(stamp());
+    // And takes it away: an older one is no news.
+    std::fs::rename(setup.root.join("3"), setup.root.join("away")).unwrap();
+    assert_eq!(watch.news(&stamp()), None);
+    assert_eq!(Watch::default().news(&stamp()), Some(2));
+}
