@@ -1,12 +1,12 @@
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::computed::Computed;
 use super::generation::GenerationId;
-use super::lanes::{Batch, Lanes};
+use super::lanes::Batch;
+use super::queue::Queue;
 use super::replies::Outcome;
 use super::row::{Answer, Reply, Routing, Row, Times};
 use super::{Generation, Refusal};
@@ -14,7 +14,8 @@ use crate::domain::{History, Route, choose_route};
 use crate::model::{ForwardError, Query};
 use crate::telemetry::Metrics;
 
-/// The loop that owns the device.
+/// The loop that owns the device, or on a CPU one of several that share it: each runs batches of its own out of one
+/// queue.
 ///
 /// It never sleeps on a timer: when the device is free it takes in everything that has arrived, routes it, and runs
 /// one batch of the most urgent lane. Batches form because the device was busy.
@@ -22,8 +23,7 @@ use crate::telemetry::Metrics;
 /// Whatever becomes of a row, its client hears of it: a row that is dropped on the way, even by a panic that ends the
 /// loop, closes its reply, which answers as [`Refusal::Internal`].
 pub(super) struct Executor {
-    pub(super) arrivals: Receiver<Row>,
-    pub(super) lanes: Lanes<LaneKey, Routed>,
+    pub(super) queue: Arc<Queue<Row, LaneKey, Routed>>,
     pub(super) max_batch: usize,
     pub(super) metrics: Arc<Metrics>,
     /// Outcomes leave for the runtime, a batch at a time: waking the waiting tasks is not the device's business.
@@ -54,26 +54,12 @@ pub(super) struct Routed {
 }
 
 impl Executor {
-    /// Runs until every sender of arrivals is gone and every row that was sent is dealt with.
+    /// Runs until the queue is closed and every row in it is dealt with.
     pub(super) fn run(mut self) {
-        while let Some(arrived) = self.take_in() {
+        while let Some(arrived) = self.queue.take_in() {
             self.route(arrived);
-            if let Some(batch) = self.lanes.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
+            if let Some(batch) = self.queue.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
                 self.execute(batch);
-            }
-        }
-    }
-
-    /// Everything that has arrived; waits for a row only where there is nothing else to do.
-    fn take_in(&self) -> Option<Vec<Row>> {
-        let mut rows = Vec::new();
-        if self.lanes.is_empty() {
-            rows.push(self.arrivals.recv().ok()?);
-        }
-        loop {
-            match self.arrivals.try_recv() {
-                Ok(row) => rows.push(row),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Some(rows),
             }
         }
     }
@@ -131,7 +117,7 @@ impl Executor {
         let generation = &routed.row.generation;
         let lane = LaneKey::of(generation, routed.routing.route);
         generation.series.lane(lane.lane).entered(1);
-        self.lanes.push(lane, routed.row.request.due, routed);
+        self.queue.enqueue(lane, routed.row.request.due, routed);
     }
 
     /// Runs one batch; a failure is that batch's alone.

@@ -10,6 +10,7 @@ mod executor;
 mod generation;
 mod lanes;
 mod load;
+mod queue;
 mod recommender;
 mod refusal;
 mod replies;

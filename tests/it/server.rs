@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use super::support::{draft, on_cpu, small_config};
 
 /// Limits that no test runs into by accident.
-pub(crate) const ROOMY: Limits = Limits { max_batch: 8, queued_rows: 10_000 };
+pub(crate) const ROOMY: Limits = Limits { executors: 1, max_batch: 8, queued_rows: 10_000 };
 
 /// What `canet serve` does unless told.
 pub(crate) const POLICY: Policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
