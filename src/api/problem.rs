@@ -63,14 +63,9 @@ impl Code {
             Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
         }
     }
-
-    /// Seconds after which the same request may succeed, where waiting helps.
-    pub fn retry_after(self) -> Option<u64> {
-        matches!(self, Code::Overloaded | Code::Unavailable).then_some(RETRY_AFTER_SECONDS)
-    }
 }
 
-/// The least that the header can say. A full queue empties faster; a model that loads takes a few of these.
+/// The least that `retry-after` can say; a model that loads takes a few of these.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A fault as the client sees it, after RFC 9457.
@@ -82,17 +77,20 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// The request's field at fault, as `k` or `history[3]`.
     pub field: Option<Cow<'static, str>>,
+    /// Seconds after which the same request may succeed, where waiting helps.
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A fault that no field alone has.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { code, detail: detail.into(), field: None }
+        let retry_after = (code == Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
+        Problem { code, detail: detail.into(), field: None, retry_after }
     }
 
     /// A field that cannot be accepted.
     pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { code: Code::InvalidRequest, detail: detail.into(), field: Some(field.into()) }
+        Problem { field: Some(field.into()), ..Problem::new(Code::InvalidRequest, detail) }
     }
 
     /// The body's JSON.
@@ -122,7 +120,10 @@ pub(super) struct ProblemBody<'a> {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let code = match refusal {
-            Refusal::Overloaded(_) => Code::Overloaded,
+            Refusal::Overloaded(full) => {
+                let retry_after = Some(full.retry_after());
+                return Problem { retry_after, ..Problem::new(Code::Overloaded, refusal.to_string()) };
+            }
             Refusal::DeadlineExceeded => Code::DeadlineExceeded,
             Refusal::Unavailable(_) => Code::Unavailable,
             Refusal::Internal => Code::Internal,
@@ -142,7 +143,7 @@ impl IntoResponse for Problem {
         let mut response = (self.code.row().0, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.code.retry_after() {
+        if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

@@ -51,7 +51,7 @@ pub(super) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     };
     let outcomes: Vec<Result<Answered<'_>, Problem>> = join_all(requests.into_iter().map(row)).await;
 
-    let retry_after = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()?.code.retry_after()).max();
+    let retry_after = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()?.retry_after).max();
     let times = outcomes.iter().flatten().map(|answered| answered.times).fold(Times::default(), slowest);
     let results = outcomes.iter().map(|outcome| match outcome {
         Ok(answered) => BatchResult::Recommendation(&answered.recommendation),

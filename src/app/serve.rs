@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use clap::builder::BoolishValueParser;
 use tokio::sync::oneshot;
 
 use super::Failure;
@@ -36,9 +37,13 @@ pub(super) struct ServeArgs {
     /// Most requests that run in one batch
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: u16,
-    /// Most requests that wait for the device; more are refused with 429
-    #[arg(long, env = "CANET_QUEUE_LIMIT", value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    queue_limit: u32,
+    /// Most milliseconds of predicted work that waits for the device; a request beyond is refused with 429
+    // As long as the lanes' patience: in a longer queue every request would be past it.
+    #[arg(long, env = "CANET_QUEUE_LIMIT_MS", value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    queue_limit_ms: u32,
+    /// Run cheaper routes under pressure, and say so in the answer, before requests are refused
+    #[arg(long, env = "CANET_DEGRADE", value_parser = BoolishValueParser::new())]
+    degrade: bool,
     /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
@@ -109,7 +114,8 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
     let limits = Limits {
         executors: args.executors.into(),
         max_batch: args.max_batch.into(),
-        queued_rows: args.queue_limit as usize,
+        queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
+        degrade: args.degrade,
     };
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;

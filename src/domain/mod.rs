@@ -19,4 +19,4 @@ pub use item::Item;
 pub use lane::{BatchBy, BatchByError};
 pub use ranking::{Candidates, Ranked, Selection, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
-pub use routing::{Choice, Reason, choose_route};
+pub use routing::{Choice, Reason, choose_route, choose_route_among};

@@ -1,16 +1,20 @@
-use std::sync::Arc;
+use std::iter;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::admission::Admission;
 use super::computed::Computed;
+use super::cost::Ran;
+use super::degrade::{Cap, Degrade};
 use super::generation::GenerationId;
 use super::lanes::Batch;
 use super::queue::Queue;
 use super::replies::Outcome;
 use super::row::{Answer, Reply, Routing, Row, Times};
 use super::{Generation, Refusal};
-use crate::domain::{History, Route, choose_route};
+use crate::domain::{History, Route};
 use crate::model::{ForwardError, Query};
 use crate::telemetry::Metrics;
 
@@ -24,7 +28,12 @@ use crate::telemetry::Metrics;
 /// loop, closes its reply, which answers as [`Refusal::Internal`].
 pub(super) struct Executor {
     pub(super) queue: Arc<Queue<Row, LaneKey, Routed>>,
+    pub(super) admission: Admission<LaneKey>,
+    /// Where rows may be moved to cheaper routes under pressure; all executors share it.
+    pub(super) degrade: Option<Arc<Mutex<Degrade>>>,
     pub(super) max_batch: usize,
+    /// How long the batch before took.
+    pub(super) last_batch: Duration,
     pub(super) metrics: Arc<Metrics>,
     /// Outcomes leave for the runtime, a batch at a time: waking the waiting tasks is not the device's business.
     pub(super) outcomes: UnboundedSender<Vec<Outcome>>,
@@ -59,7 +68,9 @@ impl Executor {
         while let Some(arrived) = self.queue.take_in() {
             self.route(arrived);
             if let Some(batch) = self.queue.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
+                let started = Instant::now();
                 self.execute(batch);
+                self.last_batch = started.elapsed();
             }
         }
     }
@@ -105,19 +116,37 @@ impl Executor {
             Err(error) => return self.fail(&error, generation, "router", rows.into_iter().map(|row| row.reply)),
         };
         let router = started.elapsed();
-        for (row, logits) in rows.into_iter().zip(logits.iter()) {
-            let choice = choose_route(&generation.space, logits, &generation.bias);
+        let pressure = self.admission.pressure();
+        let cap = self.degrade.as_deref().map_or(Cap::NONE, |degrade| {
+            let mut degrade = degrade.lock().unwrap_or_else(PoisonError::into_inner);
+            degrade.cap(Instant::now(), pressure)
+        });
+        let mut flops = 0;
+        for (mut row, logits) in rows.into_iter().zip(logits.iter()) {
+            let Generation { space, shape, bias, .. } = generation;
+            let length = row.request.history.len();
+            let (choice, reason) = cap.choose(space, (logits, bias), |route| shape.route_flops(space, route, length));
             let routing = Routing::new(generation, &row.request, choice.route, Some(choice.confidence));
+            let routing = Routing { reason, ..routing };
             self.metrics.router_flops(routing.router_flops);
+            flops += routing.router_flops;
+            row.permit.choose(LaneKey::of(generation, routing.route), routing.slice_flops);
             self.enqueue(Routed { row, routing, router });
         }
+        self.admission.routed(Ran { flops, took: router });
     }
 
+    /// Puts a row into its lane, but for one that cannot be in time: half of what it alone is predicted to take is
+    /// more than what is left. An idle device tries it all the same, and so learns where a prediction is wrong.
     fn enqueue(&mut self, routed: Routed) {
-        let generation = &routed.row.generation;
+        let (generation, due) = (&routed.row.generation, routed.row.request.due);
         let lane = LaneKey::of(generation, routed.routing.route);
+        let left = due.deadline.saturating_duration_since(Instant::now());
+        if left < self.admission.alone(lane, routed.routing.slice_flops) / 2 && self.queue.has_rows() {
+            return self.drop_late(iter::once(routed.row));
+        }
         generation.series.lane(lane.lane).entered(1);
-        self.queue.enqueue(lane, routed.row.request.due, routed);
+        self.queue.enqueue(lane, due, routed);
     }
 
     /// Runs one batch; a failure is that batch's alone.
@@ -133,17 +162,17 @@ impl Executor {
         }
         self.metrics.batch_release(rows.len() == self.max_batch);
         series.batch(rows.len());
-        self.forward(&generation, rows);
+        self.forward(&generation, lane, rows);
     }
 
-    fn forward(&self, generation: &Generation, rows: Vec<Routed>) {
+    fn forward(&self, generation: &Generation, lane: LaneKey, rows: Vec<Routed>) {
         let started = Instant::now();
         let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for Routed { row, routing, router } in rows {
             let queue = started.saturating_duration_since(row.request.due.arrived).saturating_sub(router);
             waiting.push((row.reply, routing, Times { queue, router, forward: Duration::ZERO }));
             requests.push(row.request);
-            drop(row.permit);
+            self.admission.begin(row.permit, queue, self.last_batch);
         }
         let routings = || waiting.iter().map(|(_, routing, _)| *routing);
         let queries: Vec<(Route, Query<'_>)> =
@@ -153,6 +182,8 @@ impl Executor {
             Err(error) => return self.fail(&error, generation, "slices", waiting.into_iter().map(|row| row.0)),
         };
         let forward = started.elapsed();
+        // Admission predicts from what rows cost alone, so that is what it learns from: a lane's padding shows in its fit.
+        self.admission.ran(lane, Ran { flops: routings().map(|routing| routing.slice_flops).sum(), took: forward });
         let lengths = requests.iter().map(|request| request.history.len());
         let computed = Computed::of(generation, &routings().zip(lengths).collect::<Vec<_>>());
         for (route, share) in &computed.routes {

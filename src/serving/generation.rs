@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use super::Timings;
 use crate::domain::{BatchBy, Catalogue, ModelShape, Route, RouteSpace};
 use crate::model::Forward;
 use crate::model::checkpoint::{Checkpoint, Manifest};
@@ -37,6 +38,8 @@ pub struct Generation {
     pub forward: Arc<dyn Forward>,
     /// The metrics of its routes and lanes.
     pub series: Series,
+    /// What its batches took before it served; without any, costs are learnt from live ones alone.
+    pub timings: Timings,
 }
 
 /// How a checkpoint is served.
@@ -74,6 +77,7 @@ impl Generation {
             bias,
             batch_by: policy.batch_by,
             forward,
+            timings: Timings::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Generation, Policy};
+use super::{Generation, Policy, Timings};
 use crate::domain::{History, Item};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
 use crate::model::libtorch::{self, Device, LibTorch};
@@ -62,9 +62,10 @@ impl Loader {
             version: checkpoint.version,
             source,
         })?;
-        self.warm_up(&checkpoint, &forward)?;
+        let timings = self.warm_up(&checkpoint, &forward)?;
         let weight_bytes = forward.weight_bytes();
-        let generation = Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics);
+        let generation =
+            Generation { timings, ..Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics) };
         tracing::info!(
             model = generation.name,
             version = generation.version,
@@ -77,17 +78,16 @@ impl Loader {
         Ok(generation)
     }
 
-    /// Runs every route once, and the largest batch of the full one, so that no request pays for a first time.
-    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward) -> Result<(), ForwardError> {
+    /// Runs every route once, and the largest batch of the full one, so that no request pays for a first time,
+    /// and times them on the way.
+    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward) -> Result<Timings, ForwardError> {
         let newest: Vec<Item> =
             checkpoint.catalogue.by_popularity().iter().copied().cycle().take(checkpoint.config.max_len).collect();
         // A catalogue is never empty and `max_len` is at least 1.
-        let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(()) };
+        let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(Timings::default()) };
         let largest = vec![&longest; self.max_batch];
         forward.router_logits(&largest)?;
-        for route in checkpoint.space.routes() {
-            forward.scores(route, &[&longest])?;
-        }
-        forward.scores(checkpoint.space.full(), &largest).map(drop)
+        forward.scores(checkpoint.space.full(), &largest)?;
+        Timings::measure(forward, (&checkpoint.config.shape(), &checkpoint.space), &longest, self.max_batch)
     }
 }

@@ -6,6 +6,8 @@
 
 mod admission;
 mod computed;
+mod cost;
+mod degrade;
 mod executor;
 mod generation;
 mod lanes;
@@ -15,11 +17,16 @@ mod recommender;
 mod refusal;
 mod replies;
 mod row;
+mod stretch;
+mod timings;
 
-pub use admission::{Admission, Permit, QueueFull};
+pub use admission::{Admission, Need, Permit, QueueFull};
+pub use cost::{BatchCost, CostModel, Ran};
+pub use degrade::{Cap, Degrade};
 pub use generation::{Generation, GenerationId, Policy};
 pub use lanes::{Batch, Due, Lanes};
 pub use load::{LoadError, Loader};
 pub use recommender::{Limits, Recommender};
 pub use refusal::{Refusal, Unready};
 pub use row::{Answer, Request, Routing, Times};
+pub use timings::Timings;

@@ -58,6 +58,11 @@ impl<A, K: Copy + Eq + Hash, T> Queue<A, K, T> {
         self.lock().lanes.push(lane, due, row);
     }
 
+    /// Whether rows wait in lanes.
+    pub(super) fn has_rows(&self) -> bool {
+        !self.lock().lanes.is_empty()
+    }
+
     /// A batch, as [`Lanes::take`]; another executor is told where rows are left.
     pub(super) fn take(&self, now: Instant, max: usize, gone: impl Fn(&T) -> bool) -> Option<Batch<K, T>> {
         let mut state = self.lock();

@@ -1,17 +1,19 @@
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::admission::Admission;
+use super::degrade::Degrade;
 use super::executor::{Executor, LaneKey, Routed};
 use super::generation::Current;
 use super::queue::Queue;
 use super::row::{Answer, Request, Row};
-use super::{Generation, Refusal, Unready, replies};
+use super::{Generation, Refusal, Timings, Unready, replies};
+use crate::domain::Reason;
 use crate::telemetry::{Metrics, Rejected, Stage};
 
 /// Rows older than this are passed by no newcomer, whatever its deadline: the starvation bound of [`Lanes`](super::Lanes).
@@ -24,8 +26,10 @@ pub struct Limits {
     pub executors: usize,
     /// Most rows a batch, at least 1.
     pub max_batch: usize,
-    /// Most rows that wait for the device.
-    pub queued_rows: usize,
+    /// Most predicted time of the work that waits for the device.
+    pub queue_limit: Duration,
+    /// Whether rows move to cheaper routes under pressure, before any is refused.
+    pub degrade: bool,
 }
 
 /// The door to the executors: every transport asks for its rankings here.
@@ -34,7 +38,7 @@ pub struct Limits {
 /// all: only a restart helps.
 pub struct Recommender {
     current: Current,
-    admission: Admission,
+    admission: Admission<LaneKey>,
     queue: Arc<Queue<Row, LaneKey, Routed>>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
@@ -49,10 +53,12 @@ impl Recommender {
     pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, Vec<JoinHandle<()>>)> {
         let queue = Arc::new(Queue::new(PATIENCE));
         let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
+        let admission = Admission::new(limits.queue_limit, limits.max_batch).shared_by(limits.executors);
+        let degrade = limits.degrade.then(|| Arc::new(Mutex::new(Degrade::new(Instant::now()))));
         let dead = Arc::new(AtomicBool::new(false));
         let recommender = Recommender {
             current: Current::default(),
-            admission: Admission::new(limits.queued_rows),
+            admission: admission.clone(),
             queue: Arc::clone(&queue),
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
@@ -62,6 +68,9 @@ impl Recommender {
         for place in 0..limits.executors.max(1) {
             let executor = Executor {
                 queue: Arc::clone(&queue),
+                admission: admission.clone(),
+                degrade: degrade.clone(),
+                last_batch: Duration::ZERO,
                 max_batch: limits.max_batch.max(1),
                 metrics: Arc::clone(&metrics),
                 outcomes: outcomes.clone(),
@@ -81,6 +90,9 @@ impl Recommender {
     /// Swaps a generation in: new rows are validated against it and run on it.
     pub fn serve(&self, generation: Generation) {
         self.metrics.serving(&generation.name, generation.version, &generation.digest);
+        let Timings { router, routes } = &generation.timings;
+        let lanes = routes.iter().map(|(route, ran)| (LaneKey::of(&generation, *route), *ran));
+        self.admission.calibrate(&lanes.collect::<Vec<_>>(), router);
         self.current.set(Arc::new(generation));
     }
 
@@ -140,6 +152,9 @@ impl Recommender {
         let answer = answer?;
         let series = generation.series.route(answer.routing.route);
         series.answered(answer.routing.reason, due.arrived.elapsed());
+        if answer.routing.reason == Reason::Degraded {
+            self.metrics.degraded();
+        }
         generation.series.lane(generation.lane(answer.routing.route)).waited(answer.times.queue);
         self.metrics.stage(Stage::Queue, answer.times.queue);
         if answer.routing.confidence.is_some() {
@@ -150,7 +165,7 @@ impl Recommender {
     }
 
     async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
-        let permit = self.admission.admit()?;
+        let permit = self.admission.admit(request.need(&generation))?;
         let deadline = request.due.deadline;
         let (reply, answer) = oneshot::channel();
         self.queue.send(Row { request, generation, reply, permit }).map_err(|_| Unready::Dead)?;

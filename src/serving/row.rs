@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::admission::Permit;
+use super::admission::{Need, Permit};
+use super::executor::LaneKey;
 use super::lanes::Due;
 use super::{Generation, Refusal};
 use crate::domain::{Candidates, Flops, History, Item, Ranked, Reason, Route, Selection};
@@ -28,6 +29,21 @@ pub struct Request {
 }
 
 impl Request {
+    /// What it asks of the device.
+    pub(super) fn need(&self, generation: &Generation) -> Need<LaneKey> {
+        let Generation { shape, space, .. } = generation;
+        let length = self.history.len();
+        match self.route {
+            Some(route) => {
+                Need::Lane { lane: LaneKey::of(generation, route), flops: shape.route_flops(space, route, length) }
+            }
+            None => Need::Router {
+                flops: shape.router_flops(space.len(), length),
+                full_flops: shape.full_flops(space, length),
+            },
+        }
+    }
+
     /// What the forward needs of it.
     pub(super) fn query(&self) -> Query<'_> {
         Query {
@@ -102,7 +118,7 @@ pub(super) struct Row {
     pub(super) generation: Arc<Generation>,
     pub(super) reply: Reply,
     /// Given back when the row enters a batch: what runs does not wait.
-    pub(super) permit: Permit,
+    pub(super) permit: Permit<LaneKey>,
 }
 
 impl Row {

@@ -18,8 +18,8 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 44 series, a lane 33, everything else together is under 130; the default space of 36
-    /// routes makes about 1,800 with a lane a width and 2,900 with a lane a route.
+    /// Cardinality: a route has 45 series, a lane 33, everything else together is under 130; the default space of 36
+    /// routes makes about 1,850 with a lane a width and 2,900 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport and status. Probes and scrapes (/healthz, /readyz, /metrics) are left out.
@@ -54,6 +54,8 @@ families! {
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
         /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable).
         rejected_total: IntCounterVec, labels ["reason"];
+        /// Rows answered by a cheaper route than the router chose, under pressure.
+        degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity; nothing runs and no route series counts them.
         cold_start_total: IntCounter;
         /// The checkpoint that serves: always 1, its labels say which.
@@ -166,6 +168,11 @@ impl Metrics {
     /// Counts a row answered by popularity.
     pub fn cold_start(&self) {
         self.cold_start_total.inc();
+    }
+
+    /// Counts a row answered by a cheaper route than the router chose.
+    pub fn degraded(&self) {
+        self.degraded_total.inc();
     }
 
     /// Counts what the router computed.

@@ -17,6 +17,7 @@ pub struct Series {
 #[derive(Debug)]
 pub struct RouteSeries {
     routed: IntCounter,
+    degraded: IntCounter,
     overridden: IntCounter,
     latency: Histogram,
     forward: Histogram,
@@ -63,6 +64,7 @@ impl RouteSeries {
         let reason = |reason: Reason| metrics.route_requests_total.with_label_values(&[route, reason.name()]);
         RouteSeries {
             routed: reason(Reason::Router),
+            degraded: reason(Reason::Degraded),
             overridden: reason(Reason::Override),
             latency: metrics.route_latency_seconds.with_label_values(&[route]),
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
@@ -75,6 +77,7 @@ impl RouteSeries {
     pub fn answered(&self, reason: Reason, latency: Duration) {
         match reason {
             Reason::Router => self.routed.inc(),
+            Reason::Degraded => self.degraded.inc(),
             Reason::Override => self.overridden.inc(),
             Reason::ColdStart => return,
         }

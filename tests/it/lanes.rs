@@ -1,8 +1,8 @@
-//! Lanes and admission: order, starvation, deadlines and bounds, with the time as an argument.
+//! Lanes: order, starvation, deadlines and bounds, with the time as an argument.
 
 use std::time::{Duration, Instant};
 
-use canet::serving::{Admission, Batch, Due, Lanes, QueueFull};
+use canet::serving::{Batch, Due, Lanes};
 
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -123,18 +123,4 @@ fn a_rare_lane_among_a_busy_one_waits_no_longer_than_its_patience_and_a_batch() 
     let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
     // It is passed by more urgent rows, but not for long.
     assert!((40..=patience + 20).contains(&longest), "{longest} ms");
-}
-
-#[test]
-fn admission_counts_rows_and_a_dropped_permit_frees_its_place() {
-    let admission = Admission::new(2);
-    let first = admission.admit().unwrap();
-    let second = admission.admit().unwrap();
-    assert_eq!(admission.admit().unwrap_err(), QueueFull { limit: 2 });
-    assert_eq!(admission.queued(), 2);
-    drop(first);
-    let third = admission.admit().unwrap();
-    assert!(admission.admit().is_err());
-    drop((second, third));
-    assert_eq!(admission.queued(), 0);
 }

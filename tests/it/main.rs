@@ -2,9 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
+mod admission;
 mod bad_input;
 mod checkpoint;
+mod cost;
 mod data;
+mod degrade;
 mod eval_command;
 mod evaluation;
 mod evaluation_metrics;
@@ -16,6 +19,8 @@ mod lanes;
 mod metrics;
 mod mixed;
 mod oracle;
+mod overload;
+mod overload_http;
 mod padding;
 mod serve_command;
 mod server;

@@ -138,7 +138,7 @@ fn bad_flags_end_with_64() {
     for flags in [
         ["--device", "tpu"],
         ["--max-batch", "0"],
-        ["--queue-limit", "0"],
+        ["--queue-limit-ms", "0"],
         ["--batch-by", "depth"],
         ["--executors", "0"],
         ["--flops-budget", "1.5"],

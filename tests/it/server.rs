@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use canet::api;
 use canet::domain::{BatchBy, Catalogue};
@@ -19,7 +20,8 @@ use tokio::runtime::Runtime;
 use super::support::{draft, on_cpu, small_config};
 
 /// Limits that no test runs into by accident.
-pub(crate) const ROOMY: Limits = Limits { executors: 1, max_batch: 8, queued_rows: 10_000 };
+pub(crate) const ROOMY: Limits =
+    Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
 
 /// What `canet serve` does unless told.
 pub(crate) const POLICY: Policy = Policy { budget: 0.3, batch_by: BatchBy::Width };

@@ -1,0 +1,36 @@
+/// The share of waits that the factor is to cover.
+const QUANTILE: f64 = 0.99;
+
+/// How far one wait moves the factor at most.
+const STEP: f64 = 0.02;
+
+/// A queue that works costs nothing more than what is in it; beyond 4 the fault is elsewhere.
+const FACTOR: (f64, f64) = (1.0, 4.0);
+
+/// How much longer rows wait than the work ahead of them says.
+///
+/// A batch takes in whatever waits in its lane, also rows that came after others in other lanes: with many lanes a
+/// row waits up to twice as long as the work that it found. Sharing the machine stretches waits too. This follows the
+/// 99 % quantile of (time waited / work found): up by a step for each wait beyond, down by a hundredth of one for
+/// each below, in balance where one in a hundred is beyond.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stretch(f64);
+
+impl Default for Stretch {
+    fn default() -> Stretch {
+        Stretch(FACTOR.0)
+    }
+}
+
+impl Stretch {
+    /// The factor, at least 1.
+    pub(super) fn factor(self) -> f64 {
+        self.0
+    }
+
+    /// Learns from a row that waited `ratio` times the work that it found.
+    pub(super) fn observe(&mut self, ratio: f64) {
+        let step = if ratio > self.0 { STEP * QUANTILE } else { -STEP * (1.0 - QUANTILE) };
+        self.0 = (self.0 + step).clamp(FACTOR.0, FACTOR.1);
+    }
+}

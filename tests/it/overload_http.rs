@@ -1,0 +1,158 @@
+//! More than the server may queue, over HTTP: what is accepted is answered rightly, what is refused says so, and the
+//! metrics add up.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use canet::serving::Limits;
+use serde_json::{Value, json};
+
+use super::server::{Client, ROOMY, Server, metric, numbered};
+use super::support::{draft, on_cpu, small_config};
+
+/// Whatever waits is beyond this: one row may wait and no more.
+const NO_QUEUE: Limits = Limits { queue_limit: Duration::from_nanos(1), ..ROOMY };
+
+fn server(limits: Limits) -> Server {
+    let draft = numbered(draft(small_config(), 11));
+    let forward = on_cpu(&draft.config, &draft.weights);
+    Server::with(draft, Arc::new(forward), limits)
+}
+
+fn requests() -> Vec<Value> {
+    let history = |n: u32| (0..=n % 12).map(|i| 101 + (n * 7 + i * 3) % 40).collect::<Vec<_>>();
+    (0..40).map(|n| json!({"history": history(n), "k": 5, "route": if n % 4 == 0 { "full" } else { "auto" }})).collect()
+}
+
+fn ids(answer: &Value) -> Vec<&str> {
+    answer["items"].as_array().unwrap().iter().map(|item| item["item"].as_str().unwrap()).collect()
+}
+
+/// The sum of the series of a family whose labels have `label` in them.
+fn sum(scrape: &str, family: &str, label: &str) -> f64 {
+    let series = scrape.lines().filter(|line| line.starts_with(&format!("canet_{family}{{")) && line.contains(label));
+    series.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+}
+
+#[derive(Default)]
+struct Counts {
+    calls: [usize; 2],
+    answered: usize,
+    overloaded: usize,
+}
+
+/// Sends every request alone and all of them in one call.
+fn send(client: &Client, requests: &[Value], alone: &[Value]) -> Counts {
+    let mut counts = Counts::default();
+    let mut row = |status: u16, body: &Value, alone: &Value| match status {
+        200 => {
+            assert_eq!(ids(body), ids(alone));
+            counts.answered += 1;
+        }
+        _ => {
+            assert_eq!((status, &body["code"]), (429, &json!("overloaded")), "{body}");
+            counts.overloaded += 1;
+        }
+    };
+    for (request, alone) in requests.iter().zip(alone) {
+        let reply = client.recommend(request);
+        row(reply.status, &reply.json(), alone);
+        if reply.status == 200 {
+            counts.calls[0] += 1;
+        } else {
+            counts.calls[1] += 1;
+            assert_eq!(reply.header("retry-after"), "1");
+        }
+    }
+    let reply = client.post("/recommend/batch", &json!({"requests": requests}));
+    counts.calls[0] += 1;
+    assert_eq!(reply.status, 200);
+    let results = reply.json()["results"].as_array().unwrap().clone();
+    let mut refused = 0;
+    for (result, alone) in results.iter().zip(alone) {
+        let status = result["status"].as_u64().map_or(200, |status| u16::try_from(status).unwrap());
+        refused += usize::from(status != 200);
+        row(status, result, alone);
+    }
+    assert_eq!(reply.headers.contains_key("retry-after"), refused > 0);
+    counts
+}
+
+#[test]
+fn every_row_is_answered_rightly_or_refused_and_the_metrics_add_up() {
+    let server = server(NO_QUEUE);
+    let requests = requests();
+    // An idle server refuses nobody.
+    let alone: Vec<Value> = requests.iter().map(|request| server.client.recommend(request).json()).collect();
+    let counts: Vec<Counts> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..8)
+            .map(|_| {
+                let (client, recommender) = (server.client.clone(), &server.recommender);
+                let (requests, alone) = (&requests, &alone);
+                scope.spawn(move || {
+                    let rounds = (0..5).map(|_| {
+                        let counts = send(&client, requests, alone);
+                        assert!(recommender.queued() <= 1);
+                        counts
+                    });
+                    rounds.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let total = |count: fn(&Counts) -> usize| counts.iter().map(count).sum::<usize>() as f64;
+    let (answered, overloaded) = (total(|counts| counts.answered), total(|counts| counts.overloaded));
+    let sent = 40.0;
+    assert_eq!(answered + overloaded, 8.0 * 5.0 * 2.0 * sent);
+    assert!(overloaded > 0.0);
+
+    let scrape = server.client.get("/metrics").text;
+    assert_eq!(metric(&scrape, "rejected_total{reason=\"overloaded\"}"), overloaded);
+    assert_eq!(sum(&scrape, "route_requests_total", ""), sent + answered);
+    assert_eq!(sum(&scrape, "route_requests_total", "reason=\"degraded\""), 0.0);
+    assert_eq!(sum(&scrape, "batch_size_sum", ""), sent + answered);
+    let calls = |code: u16| metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}"));
+    assert_eq!((calls(200), calls(429)), (sent + total(|counts| counts.calls[0]), total(|counts| counts.calls[1])));
+    assert_eq!(sum(&scrape, "queue_depth", ""), 0.0);
+    assert_eq!(server.recommender.queued(), 0);
+}
+
+#[test]
+fn under_pressure_a_degrading_server_runs_cheaper_routes_and_says_so() {
+    let server = server(Limits { degrade: true, ..NO_QUEUE });
+    let space = &server.checkpoint.space;
+    let request = json!({"history": [103, 131, 107], "k": 5});
+    let chosen = Server::start().client.recommend(&request).json()["route"]["name"].clone();
+    assert_ne!(chosen, space.name(space.smallest()));
+    // A row that waits is far beyond the limit, so the cap falls for as long as requests come.
+    let cost = |name: &Value| {
+        let route = space.parse(name.as_str().unwrap()).unwrap();
+        server.checkpoint.config.shape().route_flops(space, route, 3)
+    };
+    let mut degraded = 0.0;
+    for sent in 0.. {
+        assert!(sent < 1_000_000, "never degraded");
+        let answer = server.client.recommend(&request).json();
+        if answer["route"]["reason"] == "degraded" {
+            degraded += 1.0;
+            let route = &answer["route"]["name"];
+            assert!(cost(route) < cost(&chosen));
+            let named = server.client.recommend(&json!({"history": [103, 131, 107], "k": 5, "route": route})).json();
+            assert_eq!(ids(&answer), ids(&named));
+            assert_eq!(named["route"]["reason"], "override");
+            if route == space.name(space.smallest()) {
+                break;
+            }
+        } else {
+            assert_eq!((&answer["route"]["reason"], &answer["route"]["name"]), (&json!("router"), &chosen));
+        }
+    }
+    // What names its route gets it, whatever the pressure.
+    let full = server.client.recommend(&json!({"history": [103], "route": "full"})).json();
+    assert_eq!((&full["route"]["reason"], &full["compute"]["saved"]), (&json!("override"), &json!(0.0)));
+    let scrape = server.client.get("/metrics").text;
+    assert_eq!(metric(&scrape, "degraded_total"), degraded);
+    assert_eq!(sum(&scrape, "route_requests_total", "reason=\"degraded\""), degraded);
+}
