@@ -209,6 +209,33 @@ fn a_panic_in_the_executor_hangs_nobody_and_shows_in_the_probes() {
 }
 
 #[test]
+fn several_executors_run_batches_at_the_same_time_and_a_panic_in_one_ends_all() {
+    let (server, keeper) = gated(Limits { executors: 2, ..ROOMY });
+    let first = ask(&server, request());
+    assert_eq!(keeper.batch(), 1);
+    let second = ask(&server, request());
+    // At the gate while the first is there too; the third waits.
+    assert_eq!(keeper.batch(), 1);
+    let third = ask(&server, request());
+    wait_until_queued(&server, 1);
+    for _ in 0..3 {
+        keeper.open(Verdict::Run);
+    }
+    for reply in [first, second, third] {
+        assert_eq!(reply.join().unwrap().status, 200);
+    }
+    assert_eq!(keeper.batch(), 1);
+    let last = ask(&server, request());
+    assert_eq!(keeper.batch(), 1);
+    keeper.open(Verdict::Panic);
+    assert_eq!(last.join().unwrap().status, 500);
+    while server.client.get("/healthz").status != 503 {
+        thread::yield_now();
+    }
+    assert_eq!(server.client.recommend(&request()).status, 503);
+}
+
+#[test]
 fn a_row_whose_client_left_does_not_run() {
     let (server, keeper) = gated(ROOMY);
     let running = ask(&server, request());
