@@ -10,7 +10,7 @@ use canet::api;
 use canet::domain::{History, Ranked, Route};
 use canet::model::libtorch::LibTorch;
 use canet::model::{Forward, ForwardError, Query, Rows};
-use canet::serving::{Generation, Limits, Policy, Recommender};
+use canet::serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
 use canet::telemetry::Metrics;
 use serde_json::{Value, json};
 
@@ -145,6 +145,32 @@ fn a_deadline_is_kept_whatever_the_device_does_and_late_work_never_runs() {
     assert_eq!(next.join().unwrap().status, 200);
     assert_eq!(server.client.metric("rejected_total{reason=\"deadline\"}"), 1.0);
     assert_eq!(server.client.metric("batch_size_sum{lane=\"h12\"}"), 2.0);
+}
+
+#[test]
+fn a_row_that_cannot_be_in_time_does_not_run_behind_others() {
+    let (server, keeper) = gated(ROOMY);
+    let current = server.recommender.generation().unwrap();
+    let full = current.space.full();
+    let timed = Ran { flops: current.shape.full_flops(&current.space, 2), took: Duration::from_secs(3600) };
+    let metrics: &Metrics = server.recommender.metrics();
+    let slow = Generation::new(server.checkpoint.clone(), Arc::clone(&current.forward), POLICY, metrics);
+    let timings = Timings { routes: vec![(full, timed)], ..Timings::default() };
+    server.recommender.serve(Generation { timings, ..slow });
+    let request = || json!({"history": [101, 102], "route": "full", "timeout_ms": 3000});
+    // The device is idle: the row is tried, whatever the prediction.
+    let first = ask(&server, request());
+    assert_eq!(keeper.batch(), 1);
+    let rest = [ask(&server, request()), ask(&server, request())];
+    wait_until_queued(&server, 2);
+    keeper.open(Verdict::Run);
+    // So is the first in the lane; the one behind it is refused long before its time is over.
+    assert_eq!(keeper.batch(), 1);
+    keeper.open(Verdict::Run);
+    let mut statuses = rest.map(|reply| reply.join().unwrap().status);
+    statuses.sort_unstable();
+    assert_eq!((first.join().unwrap().status, statuses), (200, [200, 504]));
+    assert_eq!(server.client.metric("rejected_total{reason=\"deadline\"}"), 1.0);
 }
 
 #[test]
