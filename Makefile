@@ -4,7 +4,7 @@ MODEL ?= models/ml-100k
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test lint fmt audit data train
+.PHONY: help setup build serve test bench lint fmt audit data train
 
 help: ## Lists the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -21,6 +21,9 @@ serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 
 test: setup ## Runs every test
 	scripts/test.sh $(ARGS)
+
+bench: setup ## Times one core's batches, and lanes by width against lanes by route
+	cargo bench --locked $(ARGS)
 
 lint: setup ## Formatting, clippy, and with cargo-deny licences, duplicate crates and sources
 	cargo fmt --all -- --check

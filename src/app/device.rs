@@ -9,7 +9,7 @@ pub(super) struct DeviceArgs {
     /// auto, cpu, cuda or cuda:N; auto takes the first GPU where there is one.
     #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
     device: String,
-    /// CPU threads for one operation [default: every core; serve leaves one to HTTP].
+    /// CPU threads that compute [default: every core; serve leaves one to HTTP and divides the rest by --executors].
     #[arg(long, env = "CANET_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 }
@@ -17,12 +17,23 @@ pub(super) struct DeviceArgs {
 impl DeviceArgs {
     /// The device, with LibTorch's threads set.
     pub(super) fn open(&self) -> Result<Device, Failure> {
-        self.open_beside(0)
+        self.open_with(self.threads.unwrap_or_else(cores))
     }
 
-    /// The device, with LibTorch's threads set to the cores but `busy`, on which other threads of the process run.
-    pub(super) fn open_beside(&self, busy: u16) -> Result<Device, Failure> {
-        set_threads(self.threads.unwrap_or(cores().saturating_sub(busy)));
+    /// The device for several executors beside the runtime, with LibTorch's threads set to the share of each: no more
+    /// compute than there are cores.
+    pub(super) fn open_for(&self, executors: u16) -> Result<Device, Failure> {
+        let threads = self.threads.unwrap_or(cores().saturating_sub(1)).max(1);
+        let device = self.open_with(threads / executors)?;
+        if device.is_cuda() && executors > 1 {
+            return Err(Failure::usage("--executors above 1 is for the CPU: a GPU runs one batch at a time"));
+        }
+        Ok(device)
+    }
+
+    fn open_with(&self, threads: u16) -> Result<Device, Failure> {
+        // Before any thread has computed: LibTorch gives this number to each that does later.
+        set_threads(threads);
         Device::parse(&self.device).map_err(|error| match error {
             DeviceError::Unknown(_) => Failure::usage(error),
             DeviceError::NoLibrary { .. } | DeviceError::NoGpu { .. } => Failure::unavailable(error),

@@ -32,6 +32,9 @@ pub(super) struct ServeArgs {
     listen: SocketAddr,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Batches that run at a time on the CPU, each with its share of --threads
+    #[arg(long, env = "CANET_EXECUTORS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    executors: u16,
     /// Most requests that run in one batch
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: u16,
@@ -79,8 +82,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     install_logs(args.log_format, &args.log).map_err(Failure::usage)?;
     let mut signals = Signals::install().map_err(Failure::unavailable)?;
-    // The executor computes while the runtime parses and answers: they share the cores.
-    let device = args.device.open_beside(1)?;
+    // The executors compute while the runtime parses and answers: they share the cores.
+    let device = args.device.open_for(args.executors)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listener = bind(args.listen)?;
     let metrics = api::metrics().map_err(Failure::unavailable)?;
@@ -114,9 +117,13 @@ fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals: &mut Signals) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::unavailable)?;
     let address = listener.local_addr().map_err(Failure::unavailable)?;
-    let queue_limit = Duration::from_millis(args.queue_limit_ms.into());
-    let limits = Limits { max_batch: args.max_batch.into(), queue_limit, degrade: args.degrade };
-    let (recommender, executor) =
+    let limits = Limits {
+        executors: args.executors.into(),
+        max_batch: args.max_batch.into(),
+        queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
+        degrade: args.degrade,
+    };
+    let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
 
     if let Some(share) = args.shadow {
@@ -155,9 +162,9 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
         tracing::warn!("the drain timeout passed while requests were still open");
         return Ok(());
     }
-    // The server is gone and this is the last handle: the executor ends when its queue is empty.
+    // The server is gone and this is the last handle: the executors end when their queue is empty.
     drop(recommender);
-    join_by(deadline, reloader.last_thread().into_iter().chain([executor]).collect()).await;
+    join_by(deadline, reloader.last_thread().into_iter().chain(executors).collect()).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -85,6 +85,8 @@ struct State<K> {
     costs: CostModel<K>,
     router: BatchCost,
     share: f64,
+    /// Batches that run at a time.
+    executors: f64,
     stretch: Stretch,
 }
 
@@ -122,9 +124,16 @@ impl<K: Copy + Eq + Hash> Admission<K> {
             costs: CostModel::default(),
             router: BatchCost::default(),
             share: EXPECTED_SHARE,
+            executors: 1.0,
             stretch: Stretch::default(),
         };
         Admission { limit, max_batch: max_batch.max(1), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The same where `executors` batches run at a time: what waits takes so much less.
+    pub fn shared_by(self, executors: usize) -> Admission<K> {
+        lock(&self.state).executors = executors.max(1) as f64;
+        self
     }
 
     /// A place for one row.
@@ -255,7 +264,8 @@ impl<K: Copy + Eq + Hash> State<K> {
     fn seconds(&self, max_batch: usize) -> f64 {
         let lanes: f64 = self.lanes.iter().map(|(lane, load)| load.seconds(self.costs.lane(*lane), max_batch)).sum();
         let expected = Load { flops: (self.undecided_full as f64 * self.share) as Flops, ..self.undecided };
-        lanes + self.undecided.seconds(self.router, max_batch) + expected.seconds(self.costs.any(), max_batch)
+        let routing = self.undecided.seconds(self.router, max_batch);
+        (lanes + routing + expected.seconds(self.costs.any(), max_batch)) / self.executors
     }
 }
 

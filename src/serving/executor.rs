@@ -1,7 +1,6 @@
 use std::collections::HashMap;
 use std::iter;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -11,7 +10,8 @@ use super::computed::Computed;
 use super::cost::Ran;
 use super::degrade::{Cap, Degrade};
 use super::generation::GenerationId;
-use super::lanes::{Batch, Lanes};
+use super::lanes::Batch;
+use super::queue::Queue;
 use super::replies::Outcome;
 use super::row::{Answer, Reply, Routing, Row, Times};
 use super::{Generation, Refusal};
@@ -19,7 +19,8 @@ use crate::domain::{History, Route};
 use crate::model::{ForwardError, Query};
 use crate::telemetry::Metrics;
 
-/// The loop that owns the device.
+/// The loop that owns the device, or on a CPU one of several that share it: each runs batches of its own out of one
+/// queue.
 ///
 /// It never sleeps on a timer: when the device is free it takes in everything that has arrived, routes it, and runs
 /// one batch of the most urgent lane. Batches form because the device was busy.
@@ -27,11 +28,10 @@ use crate::telemetry::Metrics;
 /// Whatever becomes of a row, its client hears of it: a row that is dropped on the way, even by a panic that ends the
 /// loop, closes its reply, which answers as [`Refusal::Internal`].
 pub(super) struct Executor {
-    pub(super) arrivals: Receiver<Row>,
-    pub(super) lanes: Lanes<LaneKey, Routed>,
+    pub(super) queue: Arc<Queue<Row, LaneKey, Routed>>,
     pub(super) admission: Admission<LaneKey>,
-    /// Where rows may be moved to cheaper routes under pressure.
-    pub(super) degrade: Option<Degrade>,
+    /// Where rows may be moved to cheaper routes under pressure; all executors share it.
+    pub(super) degrade: Option<Arc<Mutex<Degrade>>>,
     pub(super) max_batch: usize,
     /// How long the batch before took.
     pub(super) last_batch: Duration,
@@ -75,28 +75,14 @@ pub(super) struct Routed {
 }
 
 impl Executor {
-    /// Runs until every sender of arrivals is gone and every row that was sent is dealt with.
+    /// Runs until the queue is closed and every row in it is dealt with.
     pub(super) fn run(mut self) {
-        while let Some(arrived) = self.take_in() {
+        while let Some(arrived) = self.queue.take_in() {
             self.route(arrived);
-            if let Some(batch) = self.lanes.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
+            if let Some(batch) = self.queue.take(Instant::now(), self.max_batch, |routed| routed.row.is_gone()) {
                 let started = Instant::now();
                 self.execute(batch);
                 self.last_batch = started.elapsed();
-            }
-        }
-    }
-
-    /// Everything that has arrived; waits for a row only where there is nothing else to do.
-    fn take_in(&self) -> Option<Vec<Row>> {
-        let mut rows = Vec::new();
-        if self.lanes.is_empty() {
-            rows.push(self.arrivals.recv().ok()?);
-        }
-        loop {
-            match self.arrivals.try_recv() {
-                Ok(row) => rows.push(row),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Some(rows),
             }
         }
     }
@@ -143,7 +129,10 @@ impl Executor {
         };
         let router = started.elapsed();
         let pressure = self.admission.pressure();
-        let cap = self.degrade.as_mut().map_or(Cap::NONE, |degrade| degrade.cap(Instant::now(), pressure));
+        let cap = self.degrade.as_deref().map_or(Cap::NONE, |degrade| {
+            let mut degrade = degrade.lock().unwrap_or_else(PoisonError::into_inner);
+            degrade.cap(Instant::now(), pressure)
+        });
         let mut flops = 0;
         for (mut row, logits) in rows.into_iter().zip(logits.iter()) {
             let Generation { space, shape, bias, .. } = generation;
@@ -165,11 +154,11 @@ impl Executor {
         let (generation, due) = (&routed.row.generation, routed.row.request.due);
         let lane = LaneKey::of(generation, routed.routing.route);
         let left = due.deadline.saturating_duration_since(Instant::now());
-        if left < self.admission.alone(lane, routed.routing.slice_flops) / 2 && !self.lanes.is_empty() {
+        if left < self.admission.alone(lane, routed.routing.slice_flops) / 2 && self.queue.has_rows() {
             return self.drop_late(iter::once(routed.row));
         }
         generation.series.lane(lane.lane).entered(1);
-        self.lanes.push(lane, due, routed);
+        self.queue.enqueue(lane, due, routed);
     }
 
     /// Runs one batch; a failure is that batch's alone.

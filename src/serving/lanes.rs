@@ -66,6 +66,11 @@ impl<K: Copy + Eq + Hash, T> Lanes<K, T> {
         self.lanes.is_empty()
     }
 
+    /// Takes every row out, those in time and those that are not.
+    pub fn clear(&mut self) -> Vec<T> {
+        self.lanes.drain().flat_map(|(_, rows)| rows).map(|Reverse(waiting)| waiting.row).collect()
+    }
+
     /// Up to `max` rows of the most urgent lane that are in time at `now` and not `gone`; `None` where no row waits.
     pub fn take(&mut self, now: Instant, max: usize, gone: impl Fn(&T) -> bool) -> Option<Batch<K, T>> {
         let head = |rows: &BinaryHeap<Reverse<Waiting<T>>>| rows.peek().map(|Reverse(waiting)| waiting.urgency);

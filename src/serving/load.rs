@@ -86,10 +86,9 @@ impl Loader {
     }
 
     /// Runs every route once, and each width's largest one in batches up to the largest, so that no request pays for a
-    /// first time: neither for a kernel's choice by shape nor for the allocator's first blocks.
-    ///
-    /// Where nothing else runs it also times them: beside live batches the times would say little, and those that
-    /// served before tell more.
+    /// first time: neither for a kernel's choice by shape nor for the allocator's first blocks. Then times the routes,
+    /// where nothing else runs: beside live requests the clock would tell of them, and what these have taught of the
+    /// device still holds.
     fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward, pace: Pace) -> Result<Timings, ForwardError> {
         let space = &checkpoint.space;
         let newest: Vec<Item> =

@@ -13,6 +13,7 @@ mod generation;
 mod lanes;
 mod load;
 mod pace;
+mod queue;
 mod recommender;
 mod refusal;
 mod reload;

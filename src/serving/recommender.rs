@@ -1,7 +1,6 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,21 +8,23 @@ use tokio::sync::oneshot;
 
 use super::admission::Admission;
 use super::degrade::Degrade;
-use super::executor::{Executor, LaneKey};
+use super::executor::{Executor, LaneKey, Routed};
 use super::generation::Current;
-use super::lanes::Lanes;
+use super::queue::Queue;
 use super::row::{Answer, Request, Row};
 use super::shadow::Shadow;
 use super::{Generation, Refusal, Timings, Unready, replies};
 use crate::domain::Reason;
 use crate::telemetry::{Metrics, Rejected, Stage};
 
-/// Rows older than this are passed by no newcomer, whatever its deadline: the starvation bound of [`Lanes`].
+/// Rows older than this are passed by no newcomer, whatever its deadline: the starvation bound of [`Lanes`](super::Lanes).
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Bounds of the executor.
+/// Bounds of the executors.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Threads that run batches, at least 1; above 1 they share a CPU.
+    pub executors: usize,
     /// Most rows a batch, at least 1.
     pub max_batch: usize,
     /// Most predicted time of the work that waits for the device.
@@ -32,13 +33,14 @@ pub struct Limits {
     pub degrade: bool,
 }
 
-/// The door to the executor: every transport asks for its rankings here.
+/// The door to the executors: every transport asks for its rankings here.
 ///
-/// The executor's thread ends when the last `Recommender` of its kind is dropped and every accepted row is answered.
+/// Their threads end when the `Recommender` is dropped and every accepted row is answered. A panic in one of them ends
+/// all: only a restart helps.
 pub struct Recommender {
     current: Current,
     admission: Admission<LaneKey>,
-    arrivals: Sender<Row>,
+    queue: Arc<Queue<Row, LaneKey, Routed>>,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
     dead: Arc<AtomicBool>,
@@ -46,54 +48,57 @@ pub struct Recommender {
 }
 
 impl Recommender {
-    /// Starts the thread that owns the device, and on the current tokio runtime the task that delivers its answers.
+    /// Starts the threads that own the device, and on the current tokio runtime the task that delivers its answers.
     ///
     /// # Errors
     /// [`io::Error`] where no thread can be started.
-    pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, JoinHandle<()>)> {
-        let (arrivals, arriving) = mpsc::channel();
+    pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, Vec<JoinHandle<()>>)> {
+        let queue = Arc::new(Queue::new(PATIENCE));
         let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
-        let admission = Admission::new(limits.queue_limit, limits.max_batch);
-        let executor = Executor {
-            arrivals: arriving,
-            lanes: Lanes::new(PATIENCE),
-            admission: admission.clone(),
-            degrade: limits.degrade.then(|| Degrade::new(Instant::now())),
-            max_batch: limits.max_batch.max(1),
-            last_batch: Duration::ZERO,
-            metrics: Arc::clone(&metrics),
-            outcomes,
-        };
+        let admission = Admission::new(limits.queue_limit, limits.max_batch).shared_by(limits.executors);
+        let degrade = limits.degrade.then(|| Arc::new(Mutex::new(Degrade::new(Instant::now()))));
         let dead = Arc::new(AtomicBool::new(false));
-        let death = Death(Arc::clone(&dead));
-        let thread = std::thread::Builder::new().name("executor".to_owned()).spawn(move || {
-            // Dropped after the executor, so that by then every row that it held has its answer.
-            let _death = death;
-            executor.run();
-        })?;
-        tokio::spawn(replies::deliver(delivering));
         let recommender = Recommender {
             current: Current::default(),
-            admission,
-            arrivals,
-            metrics,
+            admission: admission.clone(),
+            queue: Arc::clone(&queue),
+            metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
-            dead,
+            dead: Arc::clone(&dead),
             shadow: OnceLock::new(),
         };
-        Ok((Arc::new(recommender), thread))
+        let mut threads = Vec::new();
+        for place in 0..limits.executors.max(1) {
+            let executor = Executor {
+                queue: Arc::clone(&queue),
+                admission: admission.clone(),
+                degrade: degrade.clone(),
+                last_batch: Duration::ZERO,
+                max_batch: limits.max_batch.max(1),
+                metrics: Arc::clone(&metrics),
+                outcomes: outcomes.clone(),
+            };
+            let death = Death { queue: Arc::clone(&queue), dead: Arc::clone(&dead) };
+            let thread = std::thread::Builder::new().name(format!("executor-{place}"));
+            threads.push(thread.spawn(move || {
+                // Dropped after the executor, so that by then every row that it held has its answer.
+                let _death = death;
+                executor.run();
+            })?);
+        }
+        tokio::spawn(replies::deliver(delivering));
+        Ok((Arc::new(recommender), threads))
     }
 
     /// Swaps a generation in: new rows are validated against it and run on it. Returns the one that served before,
     /// which rows may still hold.
     pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
         self.metrics.serving(&generation.name, generation.version, &generation.digest);
-        let live = self.current.get();
-        match &live {
-            // Timings of the new one were disturbed by live batches; what those took says more.
-            Some(live) => self.admission.adopt(&LaneKey::counterparts(live, &generation)),
-            None => {
-                let Timings { router, routes } = &generation.timings;
+        let Timings { router, routes } = &generation.timings;
+        match self.current.get() {
+            // Loaded beside live batches it was not timed: what those took says more.
+            Some(live) if routes.is_empty() => self.admission.adopt(&LaneKey::counterparts(&live, &generation)),
+            _ => {
                 let lanes = routes.iter().map(|(route, ran)| (LaneKey::of(&generation, *route), *ran));
                 self.admission.calibrate(&lanes.collect::<Vec<_>>(), router);
             }
@@ -196,7 +201,7 @@ impl Recommender {
         let permit = self.admission.admit(request.need(&generation))?;
         let deadline = request.due.deadline;
         let (reply, answer) = oneshot::channel();
-        self.arrivals.send(Row { request, generation, reply, permit }).map_err(|_| Unready::Dead)?;
+        self.queue.send(Row { request, generation, reply, permit }).map_err(|_| Unready::Dead)?;
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(Ok(outcome)) => outcome,
             // The row was dropped without a word: the executor panicked.
@@ -247,14 +252,24 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Marks the executor as dead when its thread ends, by a panic too.
-struct Death(Arc<AtomicBool>);
+impl Drop for Recommender {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Marks the executors as dead when a thread of theirs ends; where it is by a panic, what waits is given up.
+struct Death {
+    queue: Arc<Queue<Row, LaneKey, Routed>>,
+    dead: Arc<AtomicBool>,
+}
 
 impl Drop for Death {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("the thread that runs the model has panicked: restart the server");
+            tracing::error!("a thread that runs the model has panicked: restart the server");
+            self.queue.abandon();
         }
-        self.0.store(true, Ordering::Release);
+        self.dead.store(true, Ordering::Release);
     }
 }

@@ -97,3 +97,10 @@ fn waits_longer_than_predicted_let_fewer_rows_in() {
     let after = fill(&admission, row('a')).len();
     assert!(after < before * 3 / 4 && after > before / 5, "{before} {after}");
 }
+
+#[test]
+fn batches_that_run_at_a_time_let_in_as_many_times_the_work() {
+    let one = fill(&admission(15), row('a')).len();
+    assert_eq!(fill(&admission(30), row('a')).len(), fill(&admission(15).shared_by(2), row('a')).len());
+    assert!(fill(&admission(15).shared_by(2), row('a')).len() > one);
+}

@@ -99,3 +99,28 @@ fn patience_bounds_how_long_urgent_newcomers_can_pass_a_row() {
     }
     assert!((90..=100).contains(&passed_by), "{passed_by}");
 }
+
+#[test]
+fn a_rare_lane_among_a_busy_one_waits_no_longer_than_its_patience_and_a_batch() {
+    // 500 rows a second that are due within 30 ms, and one a second that could wait for ever; the device runs up to 16
+    // rows in 20 ms.
+    let mut clock = Clock::new();
+    let (mut longest, mut arrived, mut served) = (0, 0, 0);
+    for now in (0..60_000_u64).step_by(20) {
+        for came in (now.saturating_sub(20)..now).step_by(2) {
+            clock.push('b', came, came + 30, "busy");
+            if came % 1000 == 500 {
+                clock.push('r', came, came + 3_600_000, "rare");
+                arrived = came;
+            }
+        }
+        if clock.rows(now, 16) == ["rare"] {
+            longest = longest.max(now - arrived);
+            served += 1;
+        }
+    }
+    assert_eq!(served, 60);
+    let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
+    // It is passed by more urgent rows, but not for long.
+    assert!((40..=patience + 20).contains(&longest), "{longest} ms");
+}

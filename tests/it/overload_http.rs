@@ -1,6 +1,7 @@
 //! More than the server may queue, over HTTP: what is accepted is answered rightly, what is refused says so, and the
 //! metrics add up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -22,7 +23,14 @@ fn server(limits: Limits) -> Server {
 
 fn requests() -> Vec<Value> {
     let history = |n: u32| (0..=n % 12).map(|i| 101 + (n * 7 + i * 3) % 40).collect::<Vec<_>>();
-    (0..40).map(|n| json!({"history": history(n), "k": 5, "route": if n % 4 == 0 { "full" } else { "auto" }})).collect()
+    let route = |n| if n % 4 == 0 { "full" } else { "auto" };
+    (0..40).map(|n| json!({"history": history(n), "k": 5, "route": route(n)})).collect()
+}
+
+/// The same request with hardly any time.
+fn hasty(mut request: Value) -> Value {
+    request["timeout_ms"] = json!(1);
+    request
 }
 
 fn ids(answer: &Value) -> Vec<&str> {
@@ -37,45 +45,38 @@ fn sum(scrape: &str, family: &str, label: &str) -> f64 {
 
 #[derive(Default)]
 struct Counts {
-    calls: [usize; 2],
-    answered: usize,
-    overloaded: usize,
+    calls: BTreeMap<u16, usize>,
+    /// Rows by status.
+    rows: BTreeMap<u16, usize>,
 }
 
 /// Sends every request alone and all of them in one call.
 fn send(client: &Client, requests: &[Value], alone: &[Value]) -> Counts {
     let mut counts = Counts::default();
-    let mut row = |status: u16, body: &Value, alone: &Value| match status {
-        200 => {
-            assert_eq!(ids(body), ids(alone));
-            counts.answered += 1;
-        }
-        _ => {
-            assert_eq!((status, &body["code"]), (429, &json!("overloaded")), "{body}");
-            counts.overloaded += 1;
-        }
+    let row = |status: u16, body: &Value, alone: &Value| match status {
+        200 => assert_eq!(ids(body), ids(alone)),
+        429 => assert_eq!(body["code"], "overloaded"),
+        _ => assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")), "{body}"),
     };
     for (request, alone) in requests.iter().zip(alone) {
         let reply = client.recommend(request);
         row(reply.status, &reply.json(), alone);
-        if reply.status == 200 {
-            counts.calls[0] += 1;
-        } else {
-            counts.calls[1] += 1;
-            assert_eq!(reply.header("retry-after"), "1");
-        }
+        assert!(reply.status != 429 || reply.header("retry-after") == "1");
+        *counts.calls.entry(reply.status).or_default() += 1;
+        *counts.rows.entry(reply.status).or_default() += 1;
     }
     let reply = client.post("/recommend/batch", &json!({"requests": requests}));
-    counts.calls[0] += 1;
     assert_eq!(reply.status, 200);
+    *counts.calls.entry(200).or_default() += 1;
     let results = reply.json()["results"].as_array().unwrap().clone();
-    let mut refused = 0;
+    let mut overloaded = false;
     for (result, alone) in results.iter().zip(alone) {
         let status = result["status"].as_u64().map_or(200, |status| u16::try_from(status).unwrap());
-        refused += usize::from(status != 200);
         row(status, result, alone);
+        overloaded |= status == 429;
+        *counts.rows.entry(status).or_default() += 1;
     }
-    assert_eq!(reply.headers.contains_key("retry-after"), refused > 0);
+    assert_eq!(reply.headers.contains_key("retry-after"), overloaded);
     counts
 }
 
@@ -85,6 +86,11 @@ fn every_row_is_answered_rightly_or_refused_and_the_metrics_add_up() {
     let requests = requests();
     // An idle server refuses nobody.
     let alone: Vec<Value> = requests.iter().map(|request| server.client.recommend(request).json()).collect();
+    let requests: Vec<Value> = requests
+        .into_iter()
+        .enumerate()
+        .map(|(n, request)| if n % 8 == 5 { hasty(request) } else { request })
+        .collect();
     let counts: Vec<Counts> = thread::scope(|scope| {
         let workers: Vec<_> = (0..8)
             .map(|_| {
@@ -102,19 +108,24 @@ fn every_row_is_answered_rightly_or_refused_and_the_metrics_add_up() {
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
-    let total = |count: fn(&Counts) -> usize| counts.iter().map(count).sum::<usize>() as f64;
-    let (answered, overloaded) = (total(|counts| counts.answered), total(|counts| counts.overloaded));
-    let sent = 40.0;
-    assert_eq!(answered + overloaded, 8.0 * 5.0 * 2.0 * sent);
-    assert!(overloaded > 0.0);
+    let rows = |status: u16| counts.iter().map(|counts| counts.rows.get(&status).unwrap_or(&0)).sum::<usize>() as f64;
+    let calls = |status: u16| counts.iter().map(|counts| counts.calls.get(&status).unwrap_or(&0)).sum::<usize>() as f64;
+    let (sent, answered) = (40.0, rows(200));
+    assert_eq!(answered + rows(429) + rows(504), 8.0 * 5.0 * 2.0 * sent);
+    assert!(rows(429) > 0.0);
 
     let scrape = server.client.get("/metrics").text;
-    assert_eq!(metric(&scrape, "rejected_total{reason=\"overloaded\"}"), overloaded);
+    assert_eq!(metric(&scrape, "rejected_total{reason=\"overloaded\"}"), rows(429));
+    assert_eq!(metric(&scrape, "rejected_total{reason=\"deadline\"}"), rows(504));
     assert_eq!(sum(&scrape, "route_requests_total", ""), sent + answered);
     assert_eq!(sum(&scrape, "route_requests_total", "reason=\"degraded\""), 0.0);
-    assert_eq!(sum(&scrape, "batch_size_sum", ""), sent + answered);
-    let calls = |code: u16| metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}"));
-    assert_eq!((calls(200), calls(429)), (sent + total(|counts| counts.calls[0]), total(|counts| counts.calls[1])));
+    // What ran too late for its client ran all the same.
+    let ran = sum(&scrape, "batch_size_sum", "");
+    assert!(ran >= sent + answered && ran <= sent + answered + rows(504), "{ran}");
+    for code in [200, 429, 504] {
+        let counted = metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}"));
+        assert_eq!(counted, calls(code) + if code == 200 { sent } else { 0.0 });
+    }
     assert_eq!(sum(&scrape, "queue_depth", ""), 0.0);
     assert_eq!(server.recommender.queued(), 0);
 }

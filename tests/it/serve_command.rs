@@ -41,7 +41,8 @@ fn a_served_model_answers_and_its_log_names_the_address() {
     let root = model(directory.path());
     let second = numbered(draft(small_config(), 4));
     second.write(&root).unwrap();
-    for (flags, version) in [(&[][..], 2), (&["--version", "1", "--log-format", "json", "--batch-by", "route"][..], 1)]
+    for (flags, version) in
+        [(&[][..], 2), (&["--version", "1", "--log-format", "json", "--batch-by", "route", "--executors", "2"][..], 1)]
     {
         let server = Process::serve(&root, flags);
         assert_eq!(server.client.get("/readyz").status, 200);
@@ -123,6 +124,7 @@ fn bad_flags_end_with_64() {
         ["--max-batch", "0"],
         ["--queue-limit-ms", "0"],
         ["--batch-by", "depth"],
+        ["--executors", "0"],
         ["--flops-budget", "1.5"],
         ["--listen", "here"],
         ["--drain-timeout", "-1"],

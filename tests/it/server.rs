@@ -20,7 +20,8 @@ use tokio::runtime::Runtime;
 use super::support::{draft, on_cpu, small_config};
 
 /// Limits that no test runs into by accident.
-pub(crate) const ROOMY: Limits = Limits { max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
+pub(crate) const ROOMY: Limits =
+    Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
 
 /// What `canet serve` does unless told.
 pub(crate) const POLICY: Policy = Policy { budget: 0.3, batch_by: BatchBy::Width };

@@ -10,7 +10,7 @@ use canet::api;
 use canet::domain::{History, Ranked, Route};
 use canet::model::libtorch::LibTorch;
 use canet::model::{Forward, ForwardError, Query, Rows};
-use canet::serving::{Generation, Limits, Policy, Recommender};
+use canet::serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
 use canet::telemetry::Metrics;
 use serde_json::{Value, json};
 
@@ -148,6 +148,32 @@ fn a_deadline_is_kept_whatever_the_device_does_and_late_work_never_runs() {
 }
 
 #[test]
+fn a_row_that_cannot_be_in_time_does_not_run_behind_others() {
+    let (server, keeper) = gated(ROOMY);
+    let current = server.recommender.generation().unwrap();
+    let full = current.space.full();
+    let timed = Ran { flops: current.shape.full_flops(&current.space, 2), took: Duration::from_secs(3600) };
+    let metrics: &Metrics = server.recommender.metrics();
+    let slow = Generation::new(server.checkpoint.clone(), Arc::clone(&current.forward), POLICY, metrics);
+    let timings = Timings { routes: vec![(full, timed)], ..Timings::default() };
+    server.recommender.serve(Generation { timings, ..slow });
+    let request = || json!({"history": [101, 102], "route": "full", "timeout_ms": 3000});
+    // The device is idle: the row is tried, whatever the prediction.
+    let first = ask(&server, request());
+    assert_eq!(keeper.batch(), 1);
+    let rest = [ask(&server, request()), ask(&server, request())];
+    wait_until_queued(&server, 2);
+    keeper.open(Verdict::Run);
+    // So is the first in the lane; the one behind it is refused long before its time is over.
+    assert_eq!(keeper.batch(), 1);
+    keeper.open(Verdict::Run);
+    let mut statuses = rest.map(|reply| reply.join().unwrap().status);
+    statuses.sort_unstable();
+    assert_eq!((first.join().unwrap().status, statuses), (200, [200, 504]));
+    assert_eq!(server.client.metric("rejected_total{reason=\"deadline\"}"), 1.0);
+}
+
+#[test]
 fn a_full_queue_refuses_single_and_batch_rows_alike_and_says_when_to_come_back() {
     // Less than anything takes: one row may wait behind the one that runs.
     let (server, keeper) = gated(Limits { queue_limit: Duration::from_nanos(1), ..ROOMY });
@@ -206,6 +232,33 @@ fn a_panic_in_the_executor_hangs_nobody_and_shows_in_the_probes() {
     let later = server.client.recommend(&request());
     assert_eq!((later.status, &later.json()["code"]), (503, &json!("unavailable")));
     assert_eq!(server.client.get("/readyz").status, 503);
+}
+
+#[test]
+fn several_executors_run_batches_at_the_same_time_and_a_panic_in_one_ends_all() {
+    let (server, keeper) = gated(Limits { executors: 2, ..ROOMY });
+    let first = ask(&server, request());
+    assert_eq!(keeper.batch(), 1);
+    let second = ask(&server, request());
+    // At the gate while the first is there too; the third waits.
+    assert_eq!(keeper.batch(), 1);
+    let third = ask(&server, request());
+    wait_until_queued(&server, 1);
+    for _ in 0..3 {
+        keeper.open(Verdict::Run);
+    }
+    for reply in [first, second, third] {
+        assert_eq!(reply.join().unwrap().status, 200);
+    }
+    assert_eq!(keeper.batch(), 1);
+    let last = ask(&server, request());
+    assert_eq!(keeper.batch(), 1);
+    keeper.open(Verdict::Panic);
+    assert_eq!(last.join().unwrap().status, 500);
+    while server.client.get("/healthz").status != 503 {
+        thread::yield_now();
+    }
+    assert_eq!(server.client.recommend(&request()).status, 503);
 }
 
 #[test]

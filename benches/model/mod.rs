@@ -1,0 +1,43 @@
+//! A random model of MovieLens-1M's size with the default routes, and histories for it.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
+
+#[path = "../../tests/it/support.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod support;
+
+use canet::domain::{History, RouteSpace};
+use canet::model::libtorch::{LibTorch, set_threads};
+use canet::model::{ModelConfig, RouterConfig, WidthRule};
+use rand_chacha::ChaCha8Rng;
+
+/// Items of MovieLens-1M.
+pub(crate) const ITEMS: usize = 3416;
+
+/// Longest history.
+pub(crate) const MAX_LEN: usize = 50;
+
+pub(crate) use support::rng;
+
+/// A history of random items.
+pub(crate) fn history(length: usize, rng: &mut ChaCha8Rng) -> History {
+    support::random_history(ITEMS, length, rng)
+}
+
+/// The model on one core, and its 36 routes.
+pub(crate) fn model() -> (LibTorch, RouteSpace) {
+    set_threads(1);
+    let config = ModelConfig {
+        items: ITEMS,
+        max_len: MAX_LEN,
+        heads: 4,
+        hidden: vec![64, 96, 128],
+        layers: vec![2, 4, 6, 8],
+        embedding: vec![64, 96, 128],
+        router: RouterConfig::default(),
+        attention_scale: WidthRule::Slice,
+        ffn_inner: WidthRule::Slice,
+    };
+    let weights = support::random_weights(&config, &mut rng(1));
+    (support::on_cpu(&config, &weights), config.check().unwrap())
+}
