@@ -1,5 +1,5 @@
+use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{TchError, Tensor};
 
@@ -14,22 +14,16 @@ pub struct Window<'a> {
     pub targets: &'a [Item],
 }
 
-/// Cuts sequences into windows of at most `max_len` inputs, so that each pair of neighbours is trained exactly once an
-/// epoch. Sequences of one item teach nothing and give none.
-///
-/// The newest window of a sequence gets a random length and the others, backwards from there, are full but the last:
-/// every epoch shows an item in other company and at another position. The cuts are the same for the same seed and
-/// epoch.
-pub fn windows<'a>(sequences: &[&'a [Item]], max_len: usize, seed: u64, epoch: u64) -> Vec<Window<'a>> {
-    let mut rng = generator(seed, 2 * epoch);
+/// Cuts sequences into windows of at most `max_len` inputs, from the newest item backwards, so that each pair of
+/// neighbours is trained exactly once an epoch. Sequences of one item teach nothing and give none.
+pub fn windows<'a>(sequences: &[&'a [Item]], max_len: usize) -> Vec<Window<'a>> {
     let mut windows = Vec::new();
     for sequence in sequences {
         let mut end = sequence.len().saturating_sub(1);
-        let mut length = rng.gen_range(1..=max_len.max(1));
         while end > 0 {
-            let start = end.saturating_sub(length);
+            let start = end.saturating_sub(max_len);
             windows.push(Window { inputs: &sequence[start..end], targets: &sequence[start + 1..=end] });
-            (end, length) = (start, max_len);
+            end = start;
         }
     }
     windows
@@ -38,15 +32,10 @@ pub fn windows<'a>(sequences: &[&'a [Item]], max_len: usize, seed: u64, epoch: u
 /// The order of the windows in an epoch: the same for the same seed and epoch.
 pub(super) fn epoch_order(windows: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..windows).collect();
-    order.shuffle(&mut generator(seed, 2 * epoch + 1));
-    order
-}
-
-/// A generator for one purpose in one epoch.
-fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    rng
+    rng.set_stream(epoch + 1);
+    order.shuffle(&mut rng);
+    order
 }
 
 /// Windows as tensors: right aligned, 0-padded on the left, as wide as the longest.

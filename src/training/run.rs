@@ -16,7 +16,7 @@ use super::state::{EpochRecord, Progress, RunState};
 use super::state_file::StateFile;
 use super::validation::Validation;
 use crate::data::Split;
-use crate::domain::{Item, RouteSpace};
+use crate::domain::RouteSpace;
 
 /// Where an unfinished run keeps its state and log, inside the model's directory.
 const WORK: &str = ".training";
@@ -37,7 +37,8 @@ const HOPELESS: u32 = 10;
 pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     let space = job.config.check()?;
     let sequences = job.dataset.training_sequences();
-    if sequences.iter().all(|sequence| sequence.len() < 2) {
+    let windows = windows(&sequences, job.config.max_len);
+    if windows.is_empty() {
         return Err(TrainError::NothingToLearn);
     }
     if job.dataset.cases(Split::Validation).is_empty() {
@@ -49,7 +50,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     if job.restart {
         StateFile::of(&work).remove()?;
     }
-    let mut run = Run::open(job, &space, &sequences, &work)?;
+    let mut run = Run::open(job, &space, &windows, &work)?;
     match run.train()? {
         None => Ok(Outcome::Stopped),
         Some(reason) => {
@@ -80,7 +81,7 @@ fn lock(work: &Path) -> Result<File, TrainError> {
 struct Run<'a> {
     job: &'a TrainJob<'a>,
     space: &'a RouteSpace,
-    sequences: &'a [&'a [Item]],
+    windows: &'a [Window<'a>],
     tables: MaskTables,
     schedule: Schedule,
     validation: Validation<'a>,
@@ -99,7 +100,7 @@ impl<'a> Run<'a> {
     fn open(
         job: &'a TrainJob<'a>,
         space: &'a RouteSpace,
-        sequences: &'a [&'a [Item]],
+        windows: &'a [Window<'a>],
         work: &Path,
     ) -> Result<Run<'a>, TrainError> {
         let device = job.device.tch();
@@ -111,8 +112,6 @@ impl<'a> Run<'a> {
         if let Some(what) = state.progress.differs_in(job) {
             return Err(TrainError::OtherRun { path: work.to_owned(), what });
         }
-        // Epochs cut their windows differently; the first stands for all.
-        let windows = windows(sequences, job.config.max_len, job.options.seed, 0);
         let steps_an_epoch = windows.len().div_ceil(job.options.batch_size) as u64;
         let total = steps_an_epoch * job.options.epochs;
         let mut log = RunLog::open(&work.join("log.jsonl"), state.progress.log_bytes)?;
@@ -122,7 +121,7 @@ impl<'a> Run<'a> {
         Ok(Run {
             job,
             space,
-            sequences,
+            windows,
             tables: MaskTables::new(&job.config, space, device)?,
             schedule: Schedule { peak: job.options.learning_rate, warmup: job.options.warmup_steps, total },
             validation: Validation::new(job.dataset, space, &job.config, job.device),
@@ -158,9 +157,7 @@ impl<'a> Run<'a> {
     /// The rest of the epoch that the state is in.
     fn epoch(&mut self) -> Result<Pause, TrainError> {
         let (batch_size, max_len) = (self.job.options.batch_size, self.job.config.max_len);
-        let (seed, epoch) = (self.job.options.seed, self.state.progress.epoch);
-        let all = windows(self.sequences, max_len, seed, epoch);
-        let order = epoch_order(all.len(), seed, epoch);
+        let order = epoch_order(self.windows.len(), self.job.options.seed, self.state.progress.epoch);
         let done = self.state.progress.step as usize;
         for chunk in order.chunks(batch_size).skip(done) {
             if self.job.stop.load(Ordering::Relaxed) {
@@ -169,7 +166,7 @@ impl<'a> Run<'a> {
             if self.job.max_time.is_some_and(|limit| self.elapsed() >= limit) {
                 return Ok(Pause::OutOfTime);
             }
-            let windows: Vec<Window<'_>> = chunk.iter().map(|place| all[*place]).collect();
+            let windows: Vec<Window<'_>> = chunk.iter().map(|place| self.windows[*place]).collect();
             self.step(&Batch::new(&windows, max_len, self.job.device.tch())?)?;
             if self.saved.elapsed() >= SAVE_EVERY {
                 self.save()?;
