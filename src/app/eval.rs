@@ -43,6 +43,9 @@ pub(super) struct EvalArgs {
     /// Two runs to compare over the same users, instead of auto with every other; may be given several times.
     #[arg(long, env = "CANET_COMPARE", value_name = "A,B", value_parser = pair)]
     compare: Vec<(String, String)>,
+    /// What runs are compared by: ndcg@5, hr@10, mrr@20, mrr, ...
+    #[arg(long, env = "CANET_METRIC", value_name = "NAME", default_value = "ndcg@10", value_parser = metric)]
+    metric: Metric,
     #[command(flatten)]
     device: DeviceArgs,
     /// Histories in one batch.
@@ -72,9 +75,18 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn metric(text: &str) -> Result<Metric, String> {
+    Metric::all().find(|metric| metric.to_string() == text).ok_or_else(|| {
+        let known: Vec<String> = Metric::all().map(|metric| metric.to_string()).collect();
+        format!("use one of {}", known.join(", "))
+    })
+}
+
 /// What an evaluation found; the tables and the JSON document are two views of it.
 struct Report<'a> {
     split: &'static str,
+    /// What the comparisons are by.
+    metric: Metric,
     space: &'a RouteSpace,
     /// At least one.
     runs: Vec<Run>,
@@ -116,8 +128,8 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
 
     let pairs = pairs(&args, &runs)?;
-    let comparisons = compare(&pairs, Metric::Ndcg(10), args.seed);
-    let report = Report { split: split_name, space, runs, comparisons };
+    let comparisons = compare(&pairs, args.metric, args.seed);
+    let report = Report { split: split_name, metric: args.metric, space, runs, comparisons };
     let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
 }

@@ -80,13 +80,14 @@ fn the_json_document_has_every_run_and_is_all_there_is() {
 #[test]
 fn runs_and_pairs_are_those_asked_for() {
     let setting = Setting::new();
-    let document = setting.json(&["--route", "smallest,h8-l2-e6", "--compare", "full,markov", "--split", "validation"]);
+    let pair = ["--compare", "full,markov", "--metric", "hr@20"];
+    let document = setting.json(&[&["--route", "smallest,h8-l2-e6", "--split", "validation"][..], &pair].concat());
     let names: Vec<&Value> = document["runs"].as_array().unwrap().iter().map(|run| &run["route"]).collect();
     assert_eq!(names, ["smallest", "h8-l2-e6", "full", "markov"]);
     assert_eq!(document["split"], "validation");
     let pair = &document["comparisons"][0];
-    assert_eq!((&pair["a"], &pair["b"], &pair["metric"]), (&"full".into(), &"markov".into(), &"ndcg@10".into()));
-    let mean = |name| run(&document, name)["ndcg@10"]["mean"].as_f64().unwrap();
+    assert_eq!((&pair["a"], &pair["b"], &pair["metric"]), (&"full".into(), &"markov".into(), &"hr@20".into()));
+    let mean = |name| run(&document, name)["hr@20"]["mean"].as_f64().unwrap();
     let difference = pair["difference"]["mean"].as_f64().unwrap();
     assert!((difference - (mean("full") - mean("markov"))).abs() < 1e-12);
 }
@@ -119,6 +120,7 @@ fn refusals_have_their_exit_codes() {
         (&["--route", "h9-l9-e9"][..], 64, "\"h9-l9-e9\" is nothing to run"),
         (&["--compare", "auto"], 64, "two runs with a comma between"),
         (&["--compare", "auto,statics"], 64, "not statics"),
+        (&["--metric", "auc"], 64, "use one of ndcg@5"),
         (&["--flops-budget", "0"], 64, "above 0 and at most 1"),
         (&["--version", "9"], 65, "9"),
         (&["--data", "absent.txt"], 65, "absent.txt: no such file"),

@@ -16,7 +16,9 @@ pub(super) fn tables(report: &Report<'_>) -> String {
         text += &routes(auto, report);
     }
     if !report.comparisons.is_empty() {
-        text += &format!("\nDifferences in NDCG@10 over the same users (95 % interval and p: {RESAMPLES} resamples)\n");
+        let metric = report.metric;
+        text +=
+            &format!("\nDifferences in {metric} over the same users (95 % interval and p: {RESAMPLES} resamples)\n");
         text += &comparisons(report);
     }
     text
