@@ -7,8 +7,8 @@
 mod support;
 
 use canet::domain::{History, RouteSpace};
+use canet::model::ModelConfig;
 use canet::model::libtorch::{LibTorch, set_threads};
-use canet::model::{ModelConfig, RouterConfig, WidthRule};
 use rand_chacha::ChaCha8Rng;
 
 /// Items of MovieLens-1M.
@@ -27,17 +27,7 @@ pub(crate) fn history(length: usize, rng: &mut ChaCha8Rng) -> History {
 /// The model on one core, and its 36 routes.
 pub(crate) fn model() -> (LibTorch, RouteSpace) {
     set_threads(1);
-    let config = ModelConfig {
-        items: ITEMS,
-        max_len: MAX_LEN,
-        heads: 4,
-        hidden: vec![64, 96, 128],
-        layers: vec![2, 4, 6, 8],
-        embedding: vec![64, 96, 128],
-        router: RouterConfig::default(),
-        attention_scale: WidthRule::Slice,
-        ffn_inner: WidthRule::Slice,
-    };
+    let config = ModelConfig { max_len: MAX_LEN, ..support::full_size_config(ITEMS) };
     let weights = support::random_weights(&config, &mut rng(1));
     (support::on_cpu(&config, &weights), config.check().unwrap())
 }

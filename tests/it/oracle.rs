@@ -6,7 +6,7 @@ use canet::model::{Forward, ModelConfig, RouterConfig, Weights, WidthRule};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
-use super::support::{on_cpu, random_history, random_weights, rng, small_config};
+use super::support::{full_size_config, on_cpu, random_history, random_weights, rng, small_config};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
@@ -65,17 +65,7 @@ fn an_answer_does_not_depend_on_the_rest_of_the_batch() {
 /// Each route's slice is a view: 36 of them fit into little more than the weights themselves.
 #[test]
 fn thirty_six_routes_share_one_set_of_weights() {
-    let config = ModelConfig {
-        items: 1000,
-        max_len: 50,
-        heads: 4,
-        hidden: vec![64, 96, 128],
-        layers: vec![2, 4, 6, 8],
-        embedding: vec![64, 96, 128],
-        router: RouterConfig::default(),
-        attention_scale: WidthRule::Slice,
-        ffn_inner: WidthRule::Slice,
-    };
+    let config = full_size_config(1000);
     assert_eq!(config.check().unwrap().len(), 36);
     let weights = random_weights(&config, &mut rng(0));
     let bytes = |blocks: bool| {

@@ -30,6 +30,21 @@ pub(crate) fn small_config() -> ModelConfig {
     }
 }
 
+/// The default 36 routes over `items` items, histories of up to 50.
+pub(crate) fn full_size_config(items: usize) -> ModelConfig {
+    ModelConfig {
+        items,
+        max_len: 50,
+        heads: 4,
+        hidden: vec![64, 96, 128],
+        layers: vec![2, 4, 6, 8],
+        embedding: vec![64, 96, 128],
+        router: RouterConfig::default(),
+        attention_scale: WidthRule::Slice,
+        ffn_inner: WidthRule::Slice,
+    }
+}
+
 /// Weights far from initial values: residual scales and norms around 1, everything else uniform around 0 and large
 /// enough that every sublayer shows in the scores.
 pub(crate) fn random_weights(config: &ModelConfig, rng: &mut impl RngCore) -> Weights {

@@ -9,13 +9,7 @@ pub(super) struct StoredBlock {
     query: Linear,
     key: Linear,
     value: Linear,
-    output: Linear,
-    attention_residual: Tensor,
-    attention_norm: LayerNorm,
-    inner: Linear,
-    outer: Linear,
-    ffn_residual: Tensor,
-    ffn_norm: LayerNorm,
+    finish: Finish,
 }
 
 /// A block at one width: packed Q, K and V, views for everything else.
@@ -28,6 +22,12 @@ pub(super) struct Block {
     query: Linear,
     /// The part of `packed` that makes keys and values: [2h, h]
     key_value: Linear,
+    finish: Finish,
+}
+
+/// What follows the mixing of positions, in every width a prefix: output projection, residuals, norms and the
+/// feed-forward network.
+struct Finish {
     output: Linear,
     attention_residual: Tensor,
     attention_norm: LayerNorm,
@@ -43,13 +43,7 @@ impl StoredBlock {
             query: loader.linear(&format!("{name}.attention.query"))?,
             key: loader.linear(&format!("{name}.attention.key"))?,
             value: loader.linear(&format!("{name}.attention.value"))?,
-            output: loader.linear(&format!("{name}.attention.output"))?,
-            attention_residual: loader.tensor(&format!("{name}.attention_residual"))?,
-            attention_norm: loader.norm(&format!("{name}.attention_norm"))?,
-            inner: loader.linear(&format!("{name}.ffn.inner"))?,
-            outer: loader.linear(&format!("{name}.ffn.outer"))?,
-            ffn_residual: loader.tensor(&format!("{name}.ffn_residual"))?,
-            ffn_norm: loader.norm(&format!("{name}.ffn_norm"))?,
+            finish: Finish::load(loader, name)?,
         })
     }
 
@@ -81,13 +75,7 @@ impl StoredBlock {
             query: packed.outputs(0, width)?,
             key_value: packed.outputs(width, 2 * width)?,
             packed,
-            output: self.output.slice(width, width)?,
-            attention_residual: self.attention_residual.shallow_clone(),
-            attention_norm: self.attention_norm.slice(width)?,
-            inner: self.inner.slice(ffn, width)?,
-            outer: self.outer.slice(width, ffn)?,
-            ffn_residual: self.ffn_residual.shallow_clone(),
-            ffn_norm: self.ffn_norm.slice(width)?,
+            finish: self.finish.slice(width, ffn)?,
         })
     }
 }
@@ -116,17 +104,8 @@ impl Block {
             mixed.push(self.attention.last_position(&self.query.forward(&newest)?, &key_value, leaving)?); // [R, h]
             inputs.push(newest);
         }
-        let x = self.finish(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]
+        let x = self.finish.forward(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]
         Ok([x.f_narrow(0, 0, staying.tokens)?, x.f_narrow(0, staying.tokens, leaving.rows)?])
-    }
-
-    /// Output projection, residuals, norms and the feed-forward network: [R, h], [R, h] -> [R, h]
-    fn finish(&self, x: &Tensor, mixed: &Tensor) -> Result<Tensor, TchError> {
-        let attended = self.output.forward(mixed)?;
-        let x = self.attention_norm.forward(&x.f_addcmul(&self.attention_residual, &attended)?)?;
-        let inner = gelu(&self.inner.forward(&x)?)?; // [R, f]
-        let outer = self.outer.forward(&inner)?; // [R, h]
-        self.ffn_norm.forward(&x.f_addcmul(&self.ffn_residual, &outer)?)
     }
 
     /// The block's width.
@@ -135,10 +114,50 @@ impl Block {
     }
 
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
-        let linears = [&self.packed, &self.output, &self.inner, &self.outer].map(Linear::tensors);
+        self.packed.tensors().into_iter().chain(self.finish.tensors()).collect()
+    }
+}
+
+impl Finish {
+    fn load(loader: &Loader<'_>, name: &str) -> Result<Finish, LoadError> {
+        Ok(Finish {
+            output: loader.linear(&format!("{name}.attention.output"))?,
+            attention_residual: loader.tensor(&format!("{name}.attention_residual"))?,
+            attention_norm: loader.norm(&format!("{name}.attention_norm"))?,
+            inner: loader.linear(&format!("{name}.ffn.inner"))?,
+            outer: loader.linear(&format!("{name}.ffn.outer"))?,
+            ffn_residual: loader.tensor(&format!("{name}.ffn_residual"))?,
+            ffn_norm: loader.norm(&format!("{name}.ffn_norm"))?,
+        })
+    }
+
+    /// The same at width `width` with inner width `ffn`: views, nothing is copied.
+    fn slice(&self, width: usize, ffn: usize) -> Result<Finish, TchError> {
+        Ok(Finish {
+            output: self.output.slice(width, width)?,
+            attention_residual: self.attention_residual.shallow_clone(),
+            attention_norm: self.attention_norm.slice(width)?,
+            inner: self.inner.slice(ffn, width)?,
+            outer: self.outer.slice(width, ffn)?,
+            ffn_residual: self.ffn_residual.shallow_clone(),
+            ffn_norm: self.ffn_norm.slice(width)?,
+        })
+    }
+
+    /// The block's input and its mixed positions to its output: [R, h], [R, h] -> [R, h]
+    fn forward(&self, x: &Tensor, mixed: &Tensor) -> Result<Tensor, TchError> {
+        let attended = self.output.forward(mixed)?;
+        let x = self.attention_norm.forward(&x.f_addcmul(&self.attention_residual, &attended)?)?;
+        let inner = gelu(&self.inner.forward(&x)?)?; // [R, f]
+        let outer = self.outer.forward(&inner)?; // [R, h]
+        self.ffn_norm.forward(&x.f_addcmul(&self.ffn_residual, &outer)?)
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let linears = [&self.output, &self.inner, &self.outer].map(Linear::tensors);
         let norms = [&self.attention_norm, &self.ffn_norm].map(LayerNorm::tensors);
         let residuals = [&self.attention_residual, &self.ffn_residual];
-        linears.into_iter().chain(norms).flatten().chain(residuals).collect()
+        linears.into_iter().chain(norms).flatten().chain(residuals)
     }
 }
 
