@@ -12,7 +12,7 @@ use super::device::{DeviceArgs, cores};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
-use crate::api::{self, Admin};
+use crate::api::{self, Access, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
@@ -136,7 +136,7 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
 
     let (stop, stopped) = oneshot::channel::<()>();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let router = api::router(Arc::clone(&recommender)).merge(api::admin_router(admin, Arc::clone(&recommender)));
+    let router = api::router(&recommender, Access { admin: Some(admin) });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());

@@ -120,7 +120,6 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
     LibTorch::load(config, weights, Device::parse("cpu").unwrap()).unwrap()
 }
 
-#[allow(dead_code, reason = "the tests in Python come with what they test")]
 /// An interpreter that has the packages of `tests/requirements.txt`.
 pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
