@@ -8,7 +8,8 @@ use axum::response::Response;
 use tracing::{Instrument, Span, field};
 
 use super::traceparent::TraceParent;
-use super::{TRANSPORT, request_id, traceparent};
+use super::transport::Transport;
+use super::{request_id, traceparent};
 use crate::serving::{Recommender, Times};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -31,7 +32,7 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
 
     let total = started.elapsed();
     let status = response.status();
-    metrics.call(TRANSPORT, status.as_str(), total);
+    metrics.call(Transport::Http.label(), status.as_str(), total);
     drop(in_flight);
     let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
     span.record("queue_ms", milliseconds(times.queue));
