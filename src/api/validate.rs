@@ -73,6 +73,9 @@ pub(super) fn accept(wire: RecommendRequest, generation: &Generation, patience: 
         let detail = format!("`timeout_ms` is {}: it must be from 1 to {MAX_TIMEOUT_MS}", wire.timeout_ms);
         return Err(Problem::invalid("timeout_ms", detail));
     }
+    if let Some(budget) = wire.budget.filter(|budget| !(*budget > 0.0 && *budget <= 1.0)) {
+        return Err(Problem::invalid("budget", format!("`budget` is {budget}: it must be above 0 and at most 1")));
+    }
     let route = parse_route(&wire.route, &generation.space)?;
 
     let (mut seen, mut unknown) = (Vec::new(), Vec::new());
@@ -97,6 +100,7 @@ pub(super) fn accept(wire: RecommendRequest, generation: &Generation, patience: 
                 excluded,
                 candidates: candidates.map(Iterator::collect),
                 route,
+                budget: wire.budget,
                 due: patience.due(wire.timeout_ms),
             }),
         },
