@@ -8,7 +8,8 @@ use axum::response::Response;
 use tracing::{Instrument, Span, field};
 
 use super::traceparent::TraceParent;
-use super::{TRANSPORT, request_id, traceparent};
+use super::transport::Transport;
+use super::{request_id, traceparent};
 use crate::serving::{Recommender, Times};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -35,7 +36,7 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
 
     let total = started.elapsed();
     let status = response.status();
-    metrics.call(TRANSPORT, status.as_str(), total);
+    metrics.call(Transport::Http.label(), status.as_str(), total);
     drop(in_flight);
     let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
     // Signed: the exporter writes what is unsigned as text.

@@ -27,6 +27,9 @@ pub(super) struct RecommendRequest {
     pub(super) candidates: Option<Vec<ItemId>>,
     #[serde(default = "default_route")]
     pub(super) route: String,
+    /// Share of the full model's FLOPs to spend; without one, the server's.
+    #[serde(default)]
+    pub(super) budget: Option<f64>,
     #[serde(default = "default_timeout_ms")]
     pub(super) timeout_ms: u64,
 }

@@ -5,6 +5,7 @@ mod eval;
 mod exit;
 mod import;
 mod inspect;
+mod listen;
 mod numbers;
 mod reloads;
 mod serve;

@@ -138,9 +138,10 @@ impl Executor {
         });
         let mut flops = 0;
         for (mut row, logits) in rows.into_iter().zip(logits.iter()) {
-            let Generation { space, shape, bias, .. } = generation;
+            let Generation { space, shape, .. } = generation;
             let length = row.request.history.len();
-            let (choice, reason) = cap.choose(space, (logits, bias), |route| shape.route_flops(space, route, length));
+            let bias = generation.bias_for(row.request.budget);
+            let (choice, reason) = cap.choose(space, (logits, &bias), |route| shape.route_flops(space, route, length));
             let routing = Routing::new(generation, &row.request, choice.route, Some(choice.confidence));
             let routing = Routing { reason, ..routing };
             self.metrics.router_flops(routing.router_flops);
