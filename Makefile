@@ -20,6 +20,8 @@ serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
 
 test: setup ## Runs every test
+	@scripts/system.sh tests
+	@python3 scripts/test_tools.py >/dev/null
 	scripts/test.sh $(ARGS)
 
 bench: setup ## Times one core's batches, and lanes by width against lanes by route

@@ -19,7 +19,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from wheels import REPOSITORY, SetupError, Wheel, fetch, locked, run, say, write_whole
+from wheels import REPOSITORY, SetupError, Wheel, cache, fetch, locked, run, say, write_whole
 
 VERSION = "2.11.0"
 
@@ -185,12 +185,6 @@ def check_machine():
     libc, version = platform.libc_ver()
     if libc != "glibc" or tuple(map(int, version.split(".")[:2])) < (2, 28):
         raise SetupError(f"the C library is {libc or 'not glibc'} {version}, glibc 2.28 or later is needed: {advice}")
-
-
-def cache():
-    if os.environ.get("CANET_CACHE"):
-        return Path(os.environ["CANET_CACHE"]).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "canet"
 
 
 def has_gpu():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the tools that building needs. What is missing is installed where this is root on Debian or Ubuntu, and
-# named elsewhere.
+# Checks the tools that building needs, and with the argument `tests` those that the tests run. What is missing is
+# installed where this is root on Debian or Ubuntu, and named elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,8 +9,12 @@ need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need python3 python3
 need c++ g++
 # A LibTorch of the user's own needs no download.
-if [[ -z ${LIBTORCH+set} && -z ${LIBTORCH_USE_PYTORCH+set} ]]; then
+if [[ -z ${LIBTORCH+set} && -z ${LIBTORCH_USE_PYTORCH+set} || ${1-} == tests ]]; then
     python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+fi
+if [[ ${1-} == tests ]]; then
+    need promtool prometheus
+    need chromium chromium
 fi
 
 if ((${#missing[@]})); then

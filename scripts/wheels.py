@@ -39,6 +39,13 @@ def say(message):
     print(message, file=sys.stderr, flush=True)
 
 
+def cache():
+    """Where this user keeps what was fetched; every checkout shares it."""
+    if os.environ.get("CANET_CACHE"):
+        return Path(os.environ["CANET_CACHE"]).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "canet"
+
+
 def sha256_of(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -1,6 +1,8 @@
 //! `/metrics` says exactly what was sent: calls, rows, routes, and floating-point operations.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -162,4 +164,28 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     // 24 routes: within the cardinality that the families' documentation states.
     let series = scrape.lines().filter(|line| line.starts_with("canet_")).count();
     assert!(series < 24 * 59 + 3 * 33 + 170, "{series}");
+}
+
+#[test]
+fn promtool_finds_no_fault_with_the_metrics() {
+    let server = Server::start();
+    server.client.recommend(&json!({"history": ["i1"]}));
+    let scrape = server.client.get("/metrics").text;
+    let check = |text: &str| {
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool is needed: `make test` installs it");
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.success(), said)
+    };
+    assert_eq!(check(&scrape), (true, String::new()));
+    // It would have said so.
+    let (_, said) = check("# TYPE calls counter\ncalls 1\n");
+    assert!(said.contains("calls"), "{said}");
 }

@@ -1,6 +1,8 @@
 //! A small random model, so that a test needs neither training nor a file from elsewhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use canet::domain::{Catalogue, History, Item, RouteSpace};
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, MetricsRecord, Probes};
@@ -116,4 +118,16 @@ pub(crate) fn write_checkpoint(root: &Path, seed: u64) -> Checkpoint {
 /// The reference forward.
 pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
     LibTorch::load(config, weights, Device::parse("cpu").unwrap()).unwrap()
+}
+
+#[allow(dead_code, reason = "the tests in Python come with what they test")]
+/// An interpreter that has the packages of `tests/requirements.txt`.
+pub(crate) fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_tools.py");
+        let output = Command::new("python3").arg(script).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "scripts/test_tools.py failed: its message stands above");
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    })
 }
