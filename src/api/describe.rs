@@ -24,6 +24,24 @@ pub(super) struct Model<'a> {
     data: &'a DataRecord,
     metrics: &'a MetricsRecord,
     flops: FlopsRecord,
+    /// `null` where the checkpoint has no calibration: `budget` then changes nothing.
+    budget: Option<Budget>,
+}
+
+/// How budgets of compute become routes.
+#[derive(Serialize)]
+struct Budget {
+    /// The server's, for requests that name none.
+    default: f64,
+    /// What the checkpoint was calibrated for, ascending; between two points the router's bias is interpolated.
+    points: Vec<Spent>,
+}
+
+/// A budget, and the share of the full model's FLOPs that validation data spent under it.
+#[derive(Serialize)]
+struct Spent {
+    budget: f64,
+    spent: f64,
 }
 
 /// Every route of the checkpoint that serves.
@@ -64,6 +82,10 @@ struct RouteEntry<'a> {
 pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let generation = recommender.generation()?;
     let manifest = &generation.manifest;
+    let budget = manifest.calibration.as_ref().map(|calibration| Budget {
+        default: generation.budget,
+        points: calibration.points.iter().map(|point| Spent { budget: point.budget, spent: point.spent }).collect(),
+    });
     let answer = Model {
         name: &generation.name,
         version: generation.version,
@@ -73,6 +95,7 @@ pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
         data: &manifest.data,
         metrics: &manifest.metrics,
         flops: manifest.flops,
+        budget,
     };
     Ok(Json(answer).into_response())
 }

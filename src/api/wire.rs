@@ -37,6 +37,10 @@ pub(super) struct RecommendRequest {
     #[serde(default = "default_route")]
     #[schema(default = default_route)]
     pub(super) route: String,
+    /// Share of the full model's FLOPs to spend; without one, the server's.
+    #[serde(default)]
+    #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
+    pub(super) budget: Option<f64>,
     /// How long the client waits.
     #[serde(default = "default_timeout_ms", deserialize_with = "integer")]
     #[schema(default = default_timeout_ms, minimum = 1, maximum = 60_000)]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +31,9 @@ pub struct Generation {
     pub space: RouteSpace,
     /// What a route costs.
     pub shape: ModelShape,
-    /// Added to the router's logits, one a route, to spend the budget.
+    /// Share of the full model's FLOPs that a request without a budget of its own may spend.
+    pub budget: f64,
+    /// Added to the router's logits, one value a route, to spend that budget.
     pub bias: Vec<f32>,
     /// Which of its rows share a batch.
     pub batch_by: BatchBy,
@@ -60,10 +63,7 @@ impl Generation {
     pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, policy: Policy, metrics: &Metrics) -> Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Checkpoint { name, version, digest, manifest, config, space, catalogue, .. } = checkpoint;
-        let bias = match &manifest.calibration {
-            Some(calibration) => calibration.bias(policy.budget),
-            None => vec![0.0; space.len()],
-        };
+        let bias = bias(&manifest, &space, policy.budget);
         Generation {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
             series: Series::new(metrics, &space, policy.batch_by),
@@ -74,11 +74,17 @@ impl Generation {
             manifest,
             catalogue,
             space,
+            budget: policy.budget,
             bias,
             batch_by: policy.batch_by,
             forward,
             timings: Timings::default(),
         }
+    }
+
+    /// What is added to the router's logits, one value a route, to spend a request's budget, or the server's.
+    pub fn bias_for(&self, budget: Option<f64>) -> Cow<'_, [f32]> {
+        budget.map_or(Cow::Borrowed(&self.bias), |budget| bias(&self.manifest, &self.space, budget).into())
     }
 
     /// The place of a route's lane among this generation's lanes.
@@ -90,6 +96,11 @@ impl Generation {
     pub fn max_len(&self) -> usize {
         self.manifest.config.max_len
     }
+}
+
+/// Zero where the checkpoint has no calibration: then the router's own argmax counts.
+fn bias(manifest: &Manifest, space: &RouteSpace, budget: f64) -> Vec<f32> {
+    manifest.calibration.as_ref().map_or_else(|| vec![0.0; space.len()], |calibration| calibration.bias(budget))
 }
 
 /// The generation that serves now, if any.

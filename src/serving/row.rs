@@ -24,6 +24,8 @@ pub struct Request {
     pub candidates: Option<Box<[Item]>>,
     /// A route to run instead of the router's choice.
     pub route: Option<Route>,
+    /// Share of the full model's FLOPs to spend, above 0 and at most 1; `None` is the server's.
+    pub budget: Option<f64>,
     /// When it came and when it is due.
     pub due: Due,
 }

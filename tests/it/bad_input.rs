@@ -36,7 +36,11 @@ POST   /recommend        application/json   422 invalid_request        timeout_m
 POST   /recommend        application/json   422 invalid_request        exclude_seen {"history": [101], "exclude_seen": "no"}
 POST   /recommend        application/json   422 invalid_request        exclude[0]   {"history": [101], "exclude": [null]}
 POST   /recommend        application/json   422 invalid_request        candidates   {"history": [101], "candidates": "101"}
-POST   /recommend        application/json   422 invalid_request        budget       {"history": [101], "budget": 0.3}
+POST   /recommend        application/json   422 invalid_request        budget       {"history": [101], "budget": 0}
+POST   /recommend        application/json   422 invalid_request        budget       {"history": [101], "budget": 1.01}
+POST   /recommend        application/json   422 invalid_request        budget       {"history": [], "budget": -0.5}
+POST   /recommend        application/json   422 invalid_request        budget       {"history": [101], "budget": "0.3"}
+POST   /recommend        application/json   422 invalid_request        temperature  {"history": [101], "temperature": 0.3}
 POST   /recommend        application/json   422 invalid_request        history      {"history": [101], "history": [102]}
 POST   /recommend        -                  415 unsupported_media_type -            {"history": [101]}
 POST   /recommend        text/plain         415 unsupported_media_type -            {"history": [101]}

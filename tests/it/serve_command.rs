@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use canet::model::checkpoint::CheckpointDraft;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::server::{Process, canet, numbered, run};
 use super::spoilt::{answers_like_another, spoil_value};
@@ -62,11 +62,35 @@ fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
     let points = [(0.1, 0), (1.0, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
     let calibration = Some(Calibration { points: points.into() });
     CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
-    for (budget, route) in [("0.1", "h4-l1-e6"), ("1", "h12-l4-e10")] {
+    for (budget, route, other_budget, other_route) in
+        [("0.1", "h4-l1-e6", 1.0, "h12-l4-e10"), ("1", "h12-l4-e10", 0.05, "h4-l1-e6")]
+    {
         let server = Process::serve(&root, &["--flops-budget", budget]);
-        let body = server.client.recommend(&json!({"history": [101, 102]})).json();
-        assert_eq!((&body["route"]["name"], &body["route"]["reason"]), (&json!(route), &json!("router")));
+        let routed = |more: Value| {
+            let mut request = json!({"history": [101, 102]});
+            request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let taken = server.client.recommend(&request).json()["route"].clone();
+            (taken["name"].clone(), taken["reason"].clone())
+        };
+        assert_eq!(routed(json!({})), (json!(route), json!("router")));
+        assert_eq!(routed(json!({"budget": null})), (json!(route), json!("router")));
+        // A request's own budget comes before the server's, and a route that it names before both.
+        assert_eq!(routed(json!({"budget": other_budget})), (json!(other_route), json!("router")));
+        assert_eq!(routed(json!({"budget": other_budget, "route": route})), (json!(route), json!("override")));
+        let points = json!([{"budget": 0.1, "spent": 0.1}, {"budget": 1.0, "spent": 1.0}]);
+        let default: f64 = budget.parse().unwrap();
+        assert_eq!(server.client.get("/model").json()["budget"], json!({"default": default, "points": points}));
     }
+}
+
+#[test]
+fn without_a_calibration_a_budget_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::serve(&model(directory.path()), &[]);
+    let ask = |budget: Value| server.client.recommend(&json!({"history": [101, 102], "budget": budget})).json();
+    assert_eq!(ask(json!(0.01)), ask(json!(null)));
+    assert_eq!(ask(json!(1)), ask(json!(null)));
+    assert_eq!(server.client.get("/model").json()["budget"], Value::Null);
 }
 
 #[test]

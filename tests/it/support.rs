@@ -121,7 +121,7 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
 }
 
 /// An interpreter that has the packages of `tests/requirements.txt`.
-pub(crate) fn python() -> &'static Path {
+fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_tools.py");
@@ -129,4 +129,13 @@ pub(crate) fn python() -> &'static Path {
         assert!(output.status.success(), "scripts/test_tools.py failed: its message stands above");
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     })
+}
+
+/// A script of `tests/python`, ready to be run.
+pub(crate) fn script(name: &str) -> Command {
+    let mut command = Command::new(python());
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }

@@ -59,16 +59,16 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 fn by_status(codes: &[Code]) -> BTreeMap<StatusCode, Vec<Code>> {
     let mut statuses = BTreeMap::<StatusCode, Vec<Code>>::new();
     for code in codes {
-        statuses.entry(code.row().0).or_default().push(*code);
+        statuses.entry(code.row().status).or_default().push(*code);
     }
     statuses
 }
 
 fn response(status: StatusCode, codes: &[Code]) -> Response {
-    let names: Vec<String> = codes.iter().map(|code| format!("`{}`", code.row().1)).collect();
+    let names: Vec<String> = codes.iter().map(|code| format!("`{}`", code.row().name)).collect();
     let examples = codes.iter().map(|code| {
         let problem = Problem::new(*code, code.meaning());
-        (code.row().1, ExampleBuilder::new().value(Some(json!(problem.body()))).build())
+        (code.row().name, ExampleBuilder::new().value(Some(json!(problem.body()))).build())
     });
     let content =
         ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();

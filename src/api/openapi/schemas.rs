@@ -4,7 +4,7 @@ use utoipa::PartialSchema;
 use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr};
 
-use crate::api::recommend::MAX_BATCH_REQUESTS;
+use crate::api::validate::MAX_ROWS;
 use crate::api::wire::ItemId;
 
 impl PartialSchema for ItemId {
@@ -21,5 +21,5 @@ pub(in crate::api) fn batch_rows() -> ArrayBuilder {
     let row = AnyOfBuilder::new()
         .item(Ref::from_schema_name("RecommendRequest"))
         .item(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
-    ArrayBuilder::new().items(row).max_items(Some(MAX_BATCH_REQUESTS))
+    ArrayBuilder::new().items(row).max_items(Some(MAX_ROWS))
 }
