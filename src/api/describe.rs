@@ -25,12 +25,13 @@ pub(super) struct Model<'a> {
     metrics: &'a MetricsRecord,
     flops: FlopsRecord,
     /// `null` where the checkpoint has no calibration: `budget` then changes nothing.
+    #[schema(required)]
     budget: Option<Budget>,
 }
 
 /// How budgets of compute become routes.
-#[derive(Serialize)]
-struct Budget {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Budget {
     /// The server's, for requests that name none.
     default: f64,
     /// What the checkpoint was calibrated for, ascending; between two points the router's bias is interpolated.
@@ -38,7 +39,7 @@ struct Budget {
 }
 
 /// A budget, and the share of the full model's FLOPs that validation data spent under it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Spent {
     budget: f64,
     spent: f64,
