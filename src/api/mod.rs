@@ -5,7 +5,9 @@
 
 mod admin;
 mod answer;
+mod assets;
 mod body;
+mod console;
 mod describe;
 mod items;
 mod observe;
@@ -54,7 +56,7 @@ pub fn router(recommender: Arc<Recommender>) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
         .layer(middleware::from_fn_with_state(Arc::clone(&recommender), observe::call));
-    // Probes and scrapes are not counted: a scrape must not change what it reads.
+    // Probes, scrapes and the console's files are not counted: a scrape must not change what it reads.
     Router::new()
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
@@ -63,6 +65,7 @@ pub fn router(recommender: Arc<Recommender>) -> Router {
         .merge(watched)
         .layer(DefaultBodyLimit::disable())
         .with_state(recommender)
+        .merge(console::SITE.router())
 }
 
 /// The endpoints of operators, to be merged with those of [`router`]. The connections' addresses must be given to the
