@@ -1,25 +1,17 @@
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
-/// For a page: it takes its parts from this server alone, and no other site may frame it. Styles may stand in the
-/// page, since the components that draw it set their own.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; \
-                           img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; \
-                           frame-ancestors 'none'";
-
-/// For everything else: it is data, and nothing in it may run.
+/// For what is no page: it is data, nothing in it may run, and nobody may frame it.
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
-/// Tells browsers to take an answer for what it says it is, and to keep other sites out of it. What a handler set
-/// itself stays.
+/// Tells browsers to take an answer for what it says it is, and to tell other sites nothing of it. A page's own policy
+/// stays.
 pub(super) async fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    let policy = if is_page { PAGE_POLICY } else { DATA_POLICY };
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CONTENT_SECURITY_POLICY, DATA_POLICY),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }

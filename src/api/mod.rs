@@ -5,7 +5,9 @@
 
 mod admin;
 mod answer;
+mod assets;
 mod body;
+mod console;
 mod describe;
 mod docs;
 mod headers;
@@ -69,7 +71,7 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
         counted = counted.merge(operators);
         paths.merge(theirs);
     }
-    // Probes and scrapes are not counted: a scrape must not change what it reads.
+    // Probes, scrapes and pages are not counted: a scrape must not change what it reads.
     let (uncounted, theirs) = endpoints(recommender, |endpoints| {
         endpoints.routes(routes!(ops::healthz)).routes(routes!(ops::readyz)).routes(routes!(ops::metrics))
     });
@@ -81,13 +83,14 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
 
     counted
         .merge(documents.with_state(description))
-        .merge(docs::router())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
         .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call))
         .merge(uncounted.method_not_allowed_fallback(problem::method_not_allowed))
+        .merge(docs::SITE.router())
+        .merge(console::SITE.router())
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::map_response(headers::secure))
 }

@@ -5,6 +5,7 @@
 mod admission;
 mod bad_input;
 mod checkpoint;
+mod console;
 mod cost;
 mod data;
 mod degrade;

@@ -139,3 +139,10 @@ pub(crate) fn script(name: &str) -> Command {
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
+
+/// Runs a script of `tests/python` to its end.
+pub(crate) fn run_script(name: &str, arguments: &[&str]) {
+    let output = script(name).args(arguments).output().unwrap();
+    let [out, error] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success(), "{name}: {out}{error}");
+}

@@ -1,26 +1,28 @@
-//! `GET /docs`: the OpenAPI document to read and try, all of it out of the binary.
-//!
-//! The viewer is OpenAPI Explorer 2.4.820 (npm `openapi-explorer`, `dist/browser/openapi-explorer.min.js` as it was
-//! published), under the Apache licence 2.0 beside it.
+use super::assets::{File, Site};
 
-use axum::Router;
-use axum::http::{HeaderValue, header};
-use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The page and what it loads; none of it is in the OpenAPI document, which describes the API.
-pub(super) fn router() -> Router {
-    Router::new()
-        .route("/docs", get(async || Html(include_str!("index.html"))))
-        .route("/docs/page.css", get(async || asset("text/css; charset=utf-8", include_bytes!("page.css"))))
-        .route("/docs/page.js", get(async || asset(JAVASCRIPT, include_bytes!("page.js"))))
-        .route("/docs/openapi-explorer.js", get(async || asset(JAVASCRIPT, include_bytes!("openapi-explorer.min.js"))))
-}
-
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-
-fn asset(content_type: &'static str, content: &'static [u8]) -> Response {
-    // It changes with the binary alone.
-    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=3600")];
-    (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), content).into_response()
-}
+/// The OpenAPI document to read and try, at `/docs`.
+///
+/// `vendor/openapi-explorer.min.js` is OpenAPI Explorer 2.4.820 (Apache-2.0, its licence stands beside it), the file
+/// of its npm package as it is.
+pub(super) const SITE: Site = Site {
+    // Everything is the server's own; the viewer's components bring their styles with them.
+    policy: "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; \
+             img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    files: &[
+        File { path: "/docs", media_type: "text/html; charset=utf-8", content: include_bytes!("index.html") },
+        File { path: "/docs/page.css", media_type: "text/css; charset=utf-8", content: include_bytes!("page.css") },
+        File { path: "/docs/page.js", media_type: SCRIPT, content: include_bytes!("page.js") },
+        File {
+            path: "/docs/openapi-explorer.js",
+            media_type: SCRIPT,
+            content: include_bytes!("vendor/openapi-explorer.min.js"),
+        },
+        File {
+            path: "/docs/openapi-explorer.LICENSE",
+            media_type: "text/plain; charset=utf-8",
+            content: include_bytes!("vendor/LICENSE"),
+        },
+    ],
+};
