@@ -5,6 +5,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failure;
+use crate::api::{self, Connections};
 
 /// An address that is ours, before anything is served there.
 pub(super) struct Listener(TcpListener);
@@ -29,16 +30,15 @@ impl Listener {
     pub(super) fn serve(
         self,
         router: Router,
+        connections: Connections,
         mut stop: Stop,
-        servers: &mut JoinSet<std::io::Result<()>>,
+        servers: &mut JoinSet<()>,
     ) -> Result<SocketAddr, Failure> {
         let listener = tokio::net::TcpListener::from_std(self.0).map_err(Failure::unavailable)?;
         let address = listener.local_addr().map_err(Failure::unavailable)?;
-        // Who is on loopback matters to operators' endpoints.
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         // Nothing is ever sent: an error says that the sender is gone.
         let stopped = async move { drop(stop.changed().await) };
-        servers.spawn(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future());
+        servers.spawn(api::serve(listener, router, connections, stopped));
         Ok(address)
     }
 }

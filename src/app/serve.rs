@@ -10,12 +10,13 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use super::device::{DeviceArgs, cores};
+use super::door::DoorArgs;
 use super::listen::Listener;
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use super::traces::TraceArgs;
-use crate::api::{self, Access, Admin};
+use crate::api::{self, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
@@ -62,6 +63,8 @@ pub(super) struct ServeArgs {
     /// Seconds that open requests have after that
     #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    door: DoorArgs,
     #[command(flatten)]
     reloads: ReloadArgs,
     /// Share of the answered requests to run through the full model too, while nothing else is to do
@@ -111,6 +114,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 }
 
 async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut Signals) -> Result<(), Failure> {
+    let connections = args.door.connections()?;
     let limits = Limits {
         executors: args.executors.into(),
         max_batch: args.max_batch.into(),
@@ -131,9 +135,13 @@ async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut S
     let (stop, stopped) = watch::channel(());
     let mut servers = JoinSet::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let router = api::router(&recommender, Access { admin: Some(admin) });
-    let address = http.serve(router, stopped, &mut servers)?;
-    tracing::info!("listening on http://{address}");
+    let router = api::router(&recommender, args.door.access(admin)?);
+    let scheme = if connections.tls.is_some() { "https" } else { "http" };
+    if let Some(tls) = connections.tls.clone() {
+        tokio::spawn(tls.follow());
+    }
+    let address = http.serve(router, connections, stopped, &mut servers)?;
+    tracing::info!("listening on {scheme}://{address}");
 
     tokio::select! {
         signal = signals.stop() => tracing::info!(signal, "stopping before the model was loaded"),
