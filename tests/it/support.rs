@@ -121,7 +121,7 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
 }
 
 /// An interpreter that has the packages of `tests/requirements.txt`.
-fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_tools.py");
