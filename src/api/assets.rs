@@ -6,6 +6,11 @@ use sha2::{Digest, Sha256};
 
 use super::problem;
 
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const STYLE: &str = "text/css; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
 /// A page and what it is made of, carried by the binary: served as they are, whatever the model.
 pub(super) struct Site {
     /// Where its content may come from (`content-security-policy`).

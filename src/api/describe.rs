@@ -25,13 +25,12 @@ pub(super) struct Model<'a> {
     metrics: &'a MetricsRecord,
     flops: FlopsRecord,
     /// `null` where the checkpoint has no calibration: `budget` then changes nothing.
-    #[schema(required)]
     budget: Option<Budget>,
 }
 
 /// How budgets of compute become routes.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Budget {
+struct Budget {
     /// The server's, for requests that name none.
     default: f64,
     /// What the checkpoint was calibrated for, ascending; between two points the router's bias is interpolated.

@@ -25,7 +25,7 @@ impl Guards {
             schemes.push(("operator", bearer()));
         }
         for (name, scheme) in schemes {
-            document.components.get_or_insert_default().security_schemes.insert(name.to_owned(), scheme);
+            document.components.get_or_insert_default().security_schemes.insert(name.to_owned(), scheme.into());
         }
         for (path, item) in &mut document.paths.paths {
             let proofs: &[&str] = match path.as_str() {
