@@ -4,6 +4,7 @@
 //! included, a client gets `application/problem+json` from [`problem`](Problem).
 
 mod admin;
+mod answer;
 mod assets;
 mod body;
 mod console;
@@ -15,35 +16,31 @@ mod problem;
 mod recommend;
 mod request_id;
 mod traceparent;
+mod transport;
 mod validate;
 mod wire;
 
 pub use admin::Admin;
-pub use problem::{Code, Problem};
+pub use problem::{Code, Problem, Row};
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::serving::Recommender;
 use crate::telemetry::Metrics;
+use transport::Transport;
 
-/// The label of HTTP in metrics.
-const TRANSPORT: &str = "http";
-
-/// The metrics of a server, with a series for every status that HTTP may answer here.
+/// The metrics of a server, with a series for every code that each transport may answer here.
 ///
 /// # Errors
 /// [`prometheus::Error`] where a family cannot be registered.
 pub fn metrics() -> Result<Metrics, prometheus::Error> {
-    let problems = Code::ALL.map(|code| code.row().0);
-    let statuses = [StatusCode::OK].into_iter().chain(problems);
-    Metrics::new(TRANSPORT, statuses.map(|status| status.as_str().to_owned()))
+    Metrics::new(Transport::ALL.map(|transport| (transport.label(), transport.codes())))
 }
 
 /// Every HTTP endpoint over one recommender.

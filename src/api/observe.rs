@@ -1,14 +1,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use tracing::{Instrument, Span, field};
 
 use super::traceparent::TraceParent;
-use super::{TRANSPORT, request_id, traceparent};
+use super::transport::Transport;
+use super::{request_id, traceparent};
 use crate::serving::{Recommender, Times};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -24,20 +25,29 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
     let in_flight = metrics.in_flight();
     let id = request_id::of(request.headers());
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let trace = TraceParent::of(request.headers());
-    let span = span(&request, &id, trace.as_ref());
+    let span = span(&request, &id);
+    let path = request.extensions().get::<MatchedPath>().map_or("*", MatchedPath::as_str);
+    let trace = TraceParent::begin(request.headers(), &span, &format_args!("{} {path}", request.method()));
+    if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
+        span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
+    }
 
     let mut response = next.run(request).instrument(span.clone()).await;
 
     let total = started.elapsed();
     let status = response.status();
-    metrics.call(TRANSPORT, status.as_str(), total);
+    metrics.call(Transport::Http.label(), status.as_str(), total);
     drop(in_flight);
     let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
+    // Signed: the exporter writes what is unsigned as text.
+    span.record("status", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     span.record("queue_ms", milliseconds(times.queue));
     span.record("forward_ms", milliseconds(times.forward));
     span.record("total_ms", milliseconds(total));
-    span.in_scope(|| tracing::debug!(status = status.as_u16(), "answered"));
+    span.in_scope(|| tracing::debug!("answered"));
     let headers = response.headers_mut();
     if let Ok(timing) = HeaderValue::try_from(server_timing(times, total)) {
         headers.insert(SERVER_TIMING, timing);
@@ -53,8 +63,8 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
 }
 
 /// The span of a call; what is not known yet is recorded when it is answered.
-fn span(request: &Request, id: &HeaderValue, trace: Option<&TraceParent>) -> Span {
-    let span = tracing::info_span!(
+fn span(request: &Request, id: &HeaderValue) -> Span {
+    tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
@@ -63,14 +73,14 @@ fn span(request: &Request, id: &HeaderValue, trace: Option<&TraceParent>) -> Spa
         parent_id = field::Empty,
         span_id = field::Empty,
         route = field::Empty,
+        status = field::Empty,
         queue_ms = field::Empty,
         forward_ms = field::Empty,
         total_ms = field::Empty,
-    );
-    if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = trace {
-        span.record("trace_id", trace_id).record("parent_id", parent_id).record("span_id", span_id);
-    }
-    span
+        otel.name = field::Empty,
+        otel.kind = field::Empty,
+        otel.status_code = field::Empty,
+    )
 }
 
 /// The stages in milliseconds; what a call did not go through took 0.

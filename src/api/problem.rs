@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::serving::{Refusal, Unready};
 
-/// Every fault that a client can meet: the one table of statuses and stable codes.
+/// Every fault that a client can meet: the one table of statuses, over HTTP and gRPC, and stable codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The body is not JSON.
@@ -60,25 +60,42 @@ impl Code {
         Code::DeadlineExceeded,
     ];
 
-    /// The status and the stable name of the code.
-    pub fn row(self) -> (StatusCode, &'static str) {
-        match self {
-            Code::InvalidJson => (StatusCode::BAD_REQUEST, "invalid_json"),
-            Code::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            Code::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
-            Code::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Code::ReloadInProgress => (StatusCode::CONFLICT, "reload_in_progress"),
-            Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-            Code::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Code::InvalidRequest => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request"),
-            Code::CheckpointRejected => (StatusCode::UNPROCESSABLE_ENTITY, "checkpoint_rejected"),
-            Code::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "overloaded"),
-            Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded"),
-        }
+    /// What the transports say for it.
+    pub fn row(self) -> Row {
+        use tonic::Code as Grpc;
+        let (status, grpc, name) = match self {
+            Code::InvalidJson => (StatusCode::BAD_REQUEST, Grpc::InvalidArgument, "invalid_json"),
+            Code::Unauthorized => (StatusCode::UNAUTHORIZED, Grpc::Unauthenticated, "unauthorized"),
+            Code::Forbidden => (StatusCode::FORBIDDEN, Grpc::PermissionDenied, "forbidden"),
+            Code::NotFound => (StatusCode::NOT_FOUND, Grpc::NotFound, "not_found"),
+            Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Grpc::Unimplemented, "method_not_allowed"),
+            Code::ReloadInProgress => (StatusCode::CONFLICT, Grpc::Aborted, "reload_in_progress"),
+            Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Grpc::ResourceExhausted, "too_large"),
+            Code::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, Grpc::Unimplemented, "unsupported_media_type")
+            }
+            Code::InvalidRequest => (StatusCode::UNPROCESSABLE_ENTITY, Grpc::InvalidArgument, "invalid_request"),
+            Code::CheckpointRejected => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Grpc::FailedPrecondition, "checkpoint_rejected")
+            }
+            Code::Overloaded => (StatusCode::TOO_MANY_REQUESTS, Grpc::ResourceExhausted, "overloaded"),
+            Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Grpc::Internal, "internal"),
+            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Grpc::Unavailable, "unavailable"),
+            Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Grpc::DeadlineExceeded, "deadline_exceeded"),
+        };
+        Row { status, grpc, name }
     }
+}
+
+/// A code as each transport says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The status over HTTP.
+    pub status: StatusCode,
+    /// The status over gRPC.
+    pub grpc: tonic::Code,
+    /// The stable name, on every transport.
+    pub name: &'static str,
 }
 
 /// The least that `retry-after` can say; a model that loads takes a few of these.
@@ -111,11 +128,11 @@ impl Problem {
 
     /// The body's JSON.
     pub(super) fn body(&self) -> ProblemBody<'_> {
-        let (status, code) = self.code.row();
+        let Row { status, name, .. } = self.code.row();
         ProblemBody {
-            title: status.canonical_reason().unwrap_or(code),
+            title: status.canonical_reason().unwrap_or(name),
             status: status.as_u16(),
-            code,
+            code: name,
             detail: &self.detail,
             field: self.field.as_deref(),
         }
@@ -156,7 +173,7 @@ impl From<Unready> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.code.row().0, Json(self.body())).into_response();
+        let mut response = (self.code.row().status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.code == Code::Unauthorized {

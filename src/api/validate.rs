@@ -9,6 +9,35 @@ use crate::serving::{Due, Generation, Request};
 /// Longest that a client may wait.
 const MAX_TIMEOUT_MS: u64 = 60_000;
 
+/// Most requests a call.
+const MAX_ROWS: usize = 1024;
+
+/// Checks how many requests one call has.
+///
+/// # Errors
+/// 422 where they are too many.
+pub(super) fn check_rows(rows: usize) -> Result<(), Problem> {
+    if rows <= MAX_ROWS {
+        return Ok(());
+    }
+    Err(Problem::invalid("requests", format!("{rows} requests are too many for one call: at most {MAX_ROWS}")))
+}
+
+/// How long the client of a call waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) arrived: Instant,
+    /// When it leaves, whatever its requests say, where its transport tells.
+    pub(super) leaves: Option<Instant>,
+}
+
+impl Patience {
+    fn due(self, timeout_ms: u64) -> Due {
+        let deadline = self.arrived + Duration::from_millis(timeout_ms);
+        Due { arrived: self.arrived, deadline: self.leaves.map_or(deadline, |leaves| deadline.min(leaves)) }
+    }
+}
+
 /// A request that a generation can answer, and what its answer says about the history.
 pub(super) struct Accepted {
     pub(super) work: Work,
@@ -34,7 +63,7 @@ pub(super) struct ColdStart {
 ///
 /// # Errors
 /// 422 with the field.
-pub(super) fn accept(wire: RecommendRequest, generation: &Generation, arrived: Instant) -> Result<Accepted, Problem> {
+pub(super) fn accept(wire: RecommendRequest, generation: &Generation, patience: Patience) -> Result<Accepted, Problem> {
     let catalogue = &generation.catalogue;
     let k = match usize::try_from(wire.k) {
         Ok(k) if (1..=catalogue.len()).contains(&k) => k,
@@ -72,7 +101,7 @@ pub(super) fn accept(wire: RecommendRequest, generation: &Generation, arrived: I
                 candidates: candidates.map(Iterator::collect),
                 route,
                 budget: wire.budget,
-                due: Due { arrived, deadline: arrived + Duration::from_millis(wire.timeout_ms) },
+                due: patience.due(wire.timeout_ms),
             }),
         },
         Err(_) => Accepted {

@@ -5,10 +5,12 @@ mod eval;
 mod exit;
 mod import;
 mod inspect;
+mod listen;
 mod numbers;
 mod reloads;
 mod serve;
 mod signals;
+mod traces;
 mod train;
 
 pub use exit::Failure;

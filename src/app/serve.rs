@@ -1,22 +1,27 @@
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::builder::BoolishValueParser;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Failure;
 use super::device::{DeviceArgs, cores};
+use super::listen::Listener;
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
+use super::traces::TraceArgs;
 use crate::api::{self, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
-use crate::telemetry::{LogFormat, install_logs};
+
+/// Longest that the last spans hold up the end of the process.
+const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a model over HTTP.
 #[derive(Debug, clap::Args)]
@@ -62,12 +67,8 @@ pub(super) struct ServeArgs {
     /// Share of the answered requests to run through the full model too, while nothing else is to do
     #[arg(long, env = "CANET_SHADOW", value_name = "SHARE", value_parser = share)]
     shadow: Option<f64>,
-    /// How log lines look
-    #[arg(long, env = "CANET_LOG_FORMAT", default_value = "human")]
-    log_format: LogFormat,
-    /// What is logged: a level, or `target=level` pairs with commas
-    #[arg(long, env = "CANET_LOG", value_name = "FILTER", default_value = "info")]
-    log: String,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -80,12 +81,18 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// The order matters: signals are caught before anything takes time; the port is bound before the model loads, so
 /// that one in use fails at once, and probes are answered meanwhile.
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
-    install_logs(args.log_format, &args.log).map_err(Failure::usage)?;
     let mut signals = Signals::install().map_err(Failure::unavailable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(cores().div_ceil(2)))
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(Failure::unavailable)?;
+    let export = args.traces.install(&runtime)?;
     // The executors compute while the runtime parses and answers: they share the cores.
     let device = args.device.open_for(args.executors)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
-    let listener = bind(args.listen)?;
+    let http = Listener::bind(args.listen, "--listen")?;
     let metrics = api::metrics().map_err(Failure::unavailable)?;
     let loader = Loader {
         directory,
@@ -94,29 +101,16 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(usize::from(cores().div_ceil(2)))
-        .max_blocking_threads(4)
-        .enable_all()
-        .build()
-        .map_err(Failure::unavailable)?;
-    let outcome = runtime.block_on(serve(&args, listener, loader, &mut signals));
+    let outcome = runtime.block_on(serve(&args, http, loader, &mut signals));
+    if let Some(export) = export {
+        export.finish(SPANS_TIMEOUT);
+    }
     // What is left is idle or past its time.
     runtime.shutdown_background();
     outcome
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|error| Failure::Unavailable(format!("cannot listen on {address}: {error}; choose another --listen")))
-}
-
-async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals: &mut Signals) -> Result<(), Failure> {
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::unavailable)?;
-    let address = listener.local_addr().map_err(Failure::unavailable)?;
+async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut Signals) -> Result<(), Failure> {
     let limits = Limits {
         executors: args.executors.into(),
         max_batch: args.max_batch.into(),
@@ -134,12 +128,11 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
     // Begins here, before an operator's request could.
     let loading = reloader.reload(args.version);
 
-    let (stop, stopped) = oneshot::channel::<()>();
+    let (stop, stopped) = watch::channel(());
+    let mut servers = JoinSet::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
     let router = api::router(Arc::clone(&recommender)).merge(api::admin_router(admin, Arc::clone(&recommender)));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async { drop(stopped.await) });
-    let server = tokio::spawn(server.into_future());
+    let address = http.serve(router, stopped, &mut servers)?;
     tracing::info!("listening on http://{address}");
 
     tokio::select! {
@@ -158,7 +151,7 @@ async fn serve(args: &ServeArgs, listener: TcpListener, loader: Loader, signals:
     // No new connection from here; open ones end with the answer that they wait for.
     drop(stop);
     let deadline = Instant::now() + args.drain_timeout;
-    if tokio::time::timeout_at(deadline.into(), server).await.is_err() {
+    if tokio::time::timeout_at(deadline.into(), servers.join_all()).await.is_err() {
         tracing::warn!("the drain timeout passed while requests were still open");
         return Ok(());
     }

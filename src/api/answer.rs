@@ -1,0 +1,148 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use tracing::Span;
+
+use super::Problem;
+use super::validate::{Accepted, ColdStart, Patience, Work, accept, check_rows};
+use super::wire::{Compute, HistoryUsed, ModelName, RankedItem, RecommendRequest, Recommendation, RouteTaken, Score};
+use crate::domain::{Item, Reason};
+use crate::serving::{Answer, Generation, Recommender, Times};
+
+/// One call, on whatever transport: its requests are answered by the generation that it pinned.
+///
+/// Every transport reads what it was sent into [`RecommendRequest`]s and writes the [`Recommendation`]s and
+/// [`Problem`]s that come back; everything between is here.
+pub(super) struct Call<'a> {
+    recommender: &'a Recommender,
+    generation: &'a Arc<Generation>,
+    patience: Patience,
+}
+
+/// An answer, and where its time went.
+pub(super) struct Answered<'a> {
+    pub(super) recommendation: Recommendation<'a>,
+    pub(super) times: Times,
+}
+
+/// The outcomes of a batch, in the order of its requests.
+pub(super) struct Outcomes<'a>(pub(super) Vec<Result<Answered<'a>, Problem>>);
+
+impl<'a> Call<'a> {
+    /// A call that arrived at `arrived`. Its client leaves at `leaves`, if that is known, and waits no longer than each
+    /// request says.
+    pub(super) fn new(
+        recommender: &'a Recommender,
+        generation: &'a Arc<Generation>,
+        arrived: Instant,
+        leaves: Option<Instant>,
+    ) -> Call<'a> {
+        Call { recommender, generation, patience: Patience { arrived, leaves } }
+    }
+
+    /// Answers the call's only request, and names the route in its span.
+    ///
+    /// # Errors
+    /// 422 with the field, or why the request was refused.
+    pub(super) async fn answer_one(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
+        let answered = self.answer(request).await?;
+        Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
+        Ok(answered)
+    }
+
+    /// Answers one of the call's requests.
+    ///
+    /// # Errors
+    /// As [`answer_one`](Call::answer_one).
+    pub(super) async fn answer(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
+        let Accepted { work, history } = accept(request, self.generation, self.patience)?;
+        match work {
+            Work::Rank(request) => {
+                let answer = self.recommender.rank(Arc::clone(self.generation), request).await?;
+                Ok(Answered { times: answer.times, recommendation: ranked(self.generation, &answer, history) })
+            }
+            Work::ColdStart(cold) => {
+                self.recommender.metrics().cold_start();
+                let recommendation = popular(self.generation, &cold, history);
+                Ok(Answered { times: Times::default(), recommendation })
+            }
+        }
+    }
+
+    /// Answers a batch: every request is admitted on its own, and one that is wrong or could not even be read does not
+    /// spoil the others.
+    pub(super) async fn answer_all(
+        &self,
+        requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
+    ) -> Outcomes<'a> {
+        let row = async |request: Result<RecommendRequest, Problem>| self.answer(request?).await;
+        Outcomes(join_all(requests.into_iter().map(row)).await)
+    }
+}
+
+/// The generation that is to answer a call of `rows` requests.
+///
+/// # Errors
+/// 422 where they are too many, 503 where no model is ready.
+pub(super) fn pin(recommender: &Recommender, rows: usize) -> Result<Arc<Generation>, Problem> {
+    check_rows(rows)?;
+    Ok(recommender.pin(rows)?)
+}
+
+impl Outcomes<'_> {
+    /// The longest of each stage: a batch has waited for its slowest row.
+    pub(super) fn times(&self) -> Times {
+        let slower = |a: Times, b: Times| Times {
+            queue: a.queue.max(b.queue),
+            router: a.router.max(b.router),
+            forward: a.forward.max(b.forward),
+        };
+        self.0.iter().flatten().map(|answered| answered.times).fold(Times::default(), slower)
+    }
+
+    /// Seconds after which all of the batch may succeed, where waiting helps.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        self.0.iter().filter_map(|outcome| outcome.as_ref().err()?.retry_after).max()
+    }
+}
+
+fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed) -> Recommendation<'a> {
+    let routing = &answer.routing;
+    let items = answer.ranked.iter().map(|ranked| item(generation, ranked.item, Score::Logit(ranked.score)));
+    Recommendation {
+        items: items.collect(),
+        route: RouteTaken {
+            name: Some(generation.space.name(routing.route)),
+            reason: routing.reason.name(),
+            confidence: routing.confidence,
+        },
+        compute: Compute::new(routing.slice_flops + routing.router_flops, routing.full_flops),
+        model: model(generation),
+        history,
+    }
+}
+
+fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUsed) -> Recommendation<'a> {
+    let allowed = |item: &Item| {
+        !cold.excluded.contains(item) && cold.candidates.as_ref().is_none_or(|candidates| candidates.contains(item))
+    };
+    let Generation { catalogue, .. } = generation;
+    let best = catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k);
+    let counts = catalogue.popularity();
+    Recommendation {
+        items: best.map(|best| item(generation, best, Score::Popularity(counts[best.column() - 1]))).collect(),
+        route: RouteTaken { name: None, reason: Reason::ColdStart.name(), confidence: None },
+        compute: Compute::default(),
+        model: model(generation),
+        history,
+    }
+}
+
+fn item(generation: &Generation, item: Item, score: Score) -> RankedItem<'_> {
+    RankedItem { item: generation.catalogue.id(item), score, title: generation.catalogue.title(item) }
+}
+
+fn model(generation: &Generation) -> ModelName<'_> {
+    ModelName { name: &generation.name, version: generation.version }
+}
