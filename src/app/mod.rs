@@ -8,6 +8,7 @@ mod inspect;
 mod listen;
 mod numbers;
 mod reloads;
+mod secret;
 mod serve;
 mod signals;
 mod traces;

@@ -5,7 +5,7 @@ use std::path::Path;
 use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
 
 use super::server::{Process, Server, numbered};
-use super::support::{draft, script, small_config};
+use super::support::{draft, run_script, small_config};
 
 /// Where the console's own files lie.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/console");
@@ -83,7 +83,5 @@ fn a_person_can_use_it_in_a_browser() {
     calibrated(11).write(&root).unwrap();
     calibrated(12).write(&root).unwrap();
     let server = Process::serve(&root, &["--version", "1", "--admin-token", "open sesame"]);
-    let url = format!("http://{}", server.client.address);
-    let output = script("console.py").args([&url, "open sesame"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run_script("console.py", &[&format!("http://{}", server.client.address), "open sesame"]);
 }

@@ -20,6 +20,7 @@ mod lanes;
 mod memory;
 mod metrics;
 mod mixed;
+mod openapi;
 mod oracle;
 mod overload;
 mod overload_http;

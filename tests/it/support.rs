@@ -121,7 +121,7 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
 }
 
 /// An interpreter that has the packages of `tests/requirements.txt`.
-fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_tools.py");
@@ -138,4 +138,11 @@ pub(crate) fn script(name: &str) -> Command {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
+}
+
+/// Runs a script of `tests/python` to its end.
+pub(crate) fn run_script(name: &str, arguments: &[&str]) {
+    let output = script(name).args(arguments).output().unwrap();
+    let [out, error] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success(), "{name}: {out}{error}");
 }

@@ -1,8 +1,5 @@
-use super::assets::{File, Site};
+use super::assets::{File, HTML, SCRIPT, STYLE, Site, TEXT};
 
-const HTML: &str = "text/html; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// The console at `/`: plain files without a build step. It asks the same endpoints as everybody else.
@@ -38,10 +35,6 @@ pub(super) const SITE: Site = Site {
             content: include_bytes!("vendor/uplot/uPlot.iife.min.js"),
         },
         File { path: "/console/uplot.css", media_type: STYLE, content: include_bytes!("vendor/uplot/uPlot.min.css") },
-        File {
-            path: "/console/uplot.LICENSE",
-            media_type: "text/plain; charset=utf-8",
-            content: include_bytes!("vendor/uplot/LICENSE"),
-        },
+        File { path: "/console/uplot.LICENSE", media_type: TEXT, content: include_bytes!("vendor/uplot/LICENSE") },
     ],
 };
