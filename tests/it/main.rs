@@ -25,6 +25,7 @@ mod oracle;
 mod overload;
 mod overload_http;
 mod padding;
+mod recommend_command;
 mod reload;
 mod reload_http;
 mod serve_command;
