@@ -1,4 +1,4 @@
-//! HTTP: wire types, validation at the door, and the one table of errors.
+//! HTTP and gRPC: wire types, validation at the door, and the one table of errors.
 //!
 //! Handlers translate; they decide nothing about batches or devices. Whatever the fault, axum's own rejections
 //! included, a client gets `application/problem+json` from [`problem`](Problem).
@@ -7,6 +7,8 @@ mod admin;
 mod answer;
 mod body;
 mod describe;
+pub mod grpc;
+mod inference;
 mod items;
 mod observe;
 mod ops;
@@ -51,6 +53,7 @@ pub fn router(recommender: Arc<Recommender>) -> Router {
         .route("/items", get(items::search))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .merge(inference::router())
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
         .layer(middleware::from_fn_with_state(Arc::clone(&recommender), observe::call));
@@ -60,6 +63,7 @@ pub fn router(recommender: Arc<Recommender>) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .merge(inference::probes())
         .merge(watched)
         .layer(DefaultBodyLimit::disable())
         .with_state(recommender)
