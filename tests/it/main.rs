@@ -16,6 +16,7 @@ mod golden_http;
 mod http;
 mod import;
 mod lanes;
+mod loadtest;
 mod memory;
 mod metrics;
 mod mixed;

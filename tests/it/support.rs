@@ -120,20 +120,22 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
     LibTorch::load(config, weights, Device::parse("cpu").unwrap()).unwrap()
 }
 
-/// An interpreter that has the packages of `tests/requirements.txt`.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_tools.py");
-        let output = Command::new("python3").arg(script).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "scripts/test_tools.py failed: its message stands above");
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    })
+/// An interpreter that has the packages of a requirements file, whose programs lie beside it.
+fn python(requirements: &str) -> PathBuf {
+    let output = Command::new("python3")
+        .args(["scripts/tools.py", requirements])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "scripts/tools.py failed: its message stands above");
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 /// A script of `tests/python`, ready to be run.
 pub(crate) fn script(name: &str) -> Command {
-    let mut command = Command::new(python());
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(PYTHON.get_or_init(|| python("tests/requirements.txt")));
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
         .env("PYTHONDONTWRITEBYTECODE", "1");
