@@ -15,7 +15,7 @@ use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use super::traces::TraceArgs;
-use crate::api::{self, Admin};
+use crate::api::{self, Access, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
@@ -131,7 +131,7 @@ async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut S
     let (stop, stopped) = watch::channel(());
     let mut servers = JoinSet::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let router = api::router(Arc::clone(&recommender)).merge(api::admin_router(admin, Arc::clone(&recommender)));
+    let router = api::router(&recommender, Access { admin: Some(admin) });
     let address = http.serve(router, stopped, &mut servers)?;
     tracing::info!("listening on http://{address}");
 

@@ -5,6 +5,7 @@
 mod admission;
 mod bad_input;
 mod checkpoint;
+mod console;
 mod cost;
 mod data;
 mod degrade;
@@ -20,6 +21,7 @@ mod loadtest;
 mod memory;
 mod metrics;
 mod mixed;
+mod openapi;
 mod oracle;
 mod overload;
 mod overload_http;

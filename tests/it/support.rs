@@ -120,24 +120,33 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
     LibTorch::load(config, weights, Device::parse("cpu").unwrap()).unwrap()
 }
 
-/// An interpreter that has the packages of a requirements file, whose programs lie beside it.
-fn python(requirements: &str) -> PathBuf {
-    let output = Command::new("python3")
-        .args(["scripts/tools.py", requirements])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "scripts/tools.py failed: its message stands above");
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+/// An interpreter that has the packages of `tests/requirements.txt`.
+pub(crate) fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let output = Command::new("python3")
+            .args(["scripts/tools.py", "tests/requirements.txt"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "scripts/tools.py failed: its message stands above");
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    })
 }
 
 /// A script of `tests/python`, ready to be run.
 pub(crate) fn script(name: &str) -> Command {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    let mut command = Command::new(PYTHON.get_or_init(|| python("tests/requirements.txt")));
+    let mut command = Command::new(python());
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
+}
+
+/// Runs a script of `tests/python` to its end.
+pub(crate) fn run_script(name: &str, arguments: &[&str]) {
+    let output = script(name).args(arguments).output().unwrap();
+    let [out, error] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success(), "{name}: {out}{error}");
 }
