@@ -40,6 +40,16 @@ pub(super) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Prob
     if bytes.is_empty() || is_json(&head.headers) { Ok(bytes) } else { Err(not_json()) }
 }
 
+/// The bytes of a request, whatever it declares them as, and its headers.
+///
+/// # Errors
+/// As [`read_json`], but 415.
+pub(super) async fn read_bytes(request: Request) -> Result<(HeaderMap, Vec<u8>), Problem> {
+    let (head, body) = request.into_parts();
+    let bytes = read(body, head.headers.contains_key(header::EXPECT)).await?;
+    Ok((head.headers, bytes))
+}
+
 async fn read(mut body: Body, asks_first: bool) -> Result<Vec<u8>, Problem> {
     let too_large = || Problem::new(Code::TooLarge, format!("the body is larger than {LIMIT} bytes"));
     if asks_first && body.size_hint().lower() > LIMIT as u64 {

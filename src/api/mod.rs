@@ -1,4 +1,4 @@
-//! HTTP: wire types, validation at the door, and the one table of errors.
+//! HTTP and gRPC: wire types, validation at the door, and the one table of errors.
 //!
 //! Handlers translate; they decide nothing about batches or devices. Whatever the fault, axum's own rejections
 //! included, a client gets `application/problem+json` from [`problem`](Problem).
@@ -10,7 +10,9 @@ mod body;
 mod console;
 mod describe;
 mod docs;
+pub mod grpc;
 mod headers;
+mod inference;
 mod items;
 mod observe;
 mod openapi;
@@ -85,9 +87,11 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
         .merge(documents.with_state(description))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .merge(inference::router().with_state(Arc::clone(recommender)))
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
         .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call))
+        .merge(inference::probes().with_state(Arc::clone(recommender)))
         .merge(uncounted.method_not_allowed_fallback(problem::method_not_allowed))
         .layer(DefaultBodyLimit::disable())
         .merge(console::SITE.router())
