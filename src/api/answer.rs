@@ -93,20 +93,24 @@ pub(super) fn pin(recommender: &Recommender, rows: usize) -> Result<Arc<Generati
 }
 
 impl Outcomes<'_> {
-    /// The longest of each stage: a batch has waited for its slowest row.
+    /// Where the time went.
     pub(super) fn times(&self) -> Times {
-        let slower = |a: Times, b: Times| Times {
-            queue: a.queue.max(b.queue),
-            router: a.router.max(b.router),
-            forward: a.forward.max(b.forward),
-        };
-        self.0.iter().flatten().map(|answered| answered.times).fold(Times::default(), slower)
+        slowest(self.0.iter().flatten().map(|answered| answered.times))
     }
 
     /// Seconds after which all of the batch may succeed, where waiting helps.
     pub(super) fn retry_after(&self) -> Option<u64> {
         self.0.iter().filter_map(|outcome| outcome.as_ref().err()?.retry_after).max()
     }
+}
+
+/// The longest of each stage: a batch has waited for its slowest row.
+pub(super) fn slowest(times: impl Iterator<Item = Times>) -> Times {
+    times.fold(Times::default(), |a, b| Times {
+        queue: a.queue.max(b.queue),
+        router: a.router.max(b.router),
+        forward: a.forward.max(b.forward),
+    })
 }
 
 fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed) -> Recommendation<'a> {

@@ -41,6 +41,16 @@ pub(super) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Prob
     if bytes.is_empty() || is_json(&head.headers) { Ok(bytes) } else { Err(not_json()) }
 }
 
+/// The bytes of a request, whatever it declares them as, and its headers.
+///
+/// # Errors
+/// As [`read_json`], but 415.
+pub(super) async fn read_bytes(request: Request) -> Result<(HeaderMap, Vec<u8>), Problem> {
+    let (head, body) = request.into_parts();
+    let bytes = read(&head, body).await?;
+    Ok((head.headers, bytes))
+}
+
 /// Reads within the time that the listener gives a body.
 async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     // Who asks before sending a large body is answered at once.

@@ -1,4 +1,4 @@
-//! HTTP: wire types, validation at the door, and the one table of errors.
+//! HTTP and gRPC: wire types, validation at the door, and the one table of errors.
 //!
 //! Handlers translate; they decide nothing about batches or devices. Whatever the fault, axum's own rejections
 //! included, a client gets `application/problem+json` from [`problem`](Problem).
@@ -10,7 +10,9 @@ mod body;
 mod console;
 mod describe;
 mod docs;
+pub mod grpc;
 mod headers;
+mod inference;
 mod items;
 mod keys;
 mod observe;
@@ -105,6 +107,7 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
     let operated = if guards.token { known(operated) } else { known(operated).layer(guard.clone()) };
     let counted = known(asked.merge(documents.with_state(description)))
         .fallback(problem::not_found)
+        .merge(inference::router().with_state(Arc::clone(recommender)))
         .layer(guard.clone())
         .merge(operated)
         .layer(CatchPanicLayer::custom(problem::panicked))
@@ -114,6 +117,7 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
     let all = counted
         .merge(known(scraped).layer(guard))
         .merge(known(probed))
+        .merge(inference::probes().with_state(Arc::clone(recommender)))
         .merge(docs::SITE.router())
         .merge(console::SITE.router())
         .layer(DefaultBodyLimit::disable())

@@ -11,55 +11,95 @@ use super::traceparent::TraceParent;
 use super::transport::Transport;
 use super::{request_id, traceparent};
 use crate::serving::{Recommender, Times};
+use crate::telemetry::{InFlight, Metrics};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Counts a call, puts it into a span, and adds `x-request-id`, `server-timing` and, where the caller is in a trace,
-/// `traceparent` to its answer, whatever the answer is.
+/// Counts a call over HTTP, puts it into a span, and adds `x-request-id`, `server-timing` and, where the caller is in a
+/// trace, `traceparent` to its answer, whatever the answer is.
 ///
 /// While draining an answer also closes its connection: a client that keeps one open would otherwise send its next
 /// request just when the server closes it, and that request would be lost.
 pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let metrics = recommender.metrics();
-    let in_flight = metrics.in_flight();
-    let id = request_id::of(request.headers());
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let span = span(&request, &id);
-    let path = request.extensions().get::<MatchedPath>().map_or("*", MatchedPath::as_str);
-    let trace = TraceParent::begin(request.headers(), &span, &format_args!("{} {path}", request.method()));
-    if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
-        span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
-    }
-
-    let mut response = next.run(request).instrument(span.clone()).await;
-
-    let total = started.elapsed();
-    let status = response.status();
-    metrics.call(Transport::Http.label(), status.as_str(), total);
-    drop(in_flight);
-    let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
-    // Signed: the exporter writes what is unsigned as text.
-    span.record("status", i64::from(status.as_u16()));
-    if status.is_server_error() {
-        span.record("otel.status_code", "ERROR");
-    }
-    span.record("queue_ms", milliseconds(times.queue));
-    span.record("forward_ms", milliseconds(times.forward));
-    span.record("total_ms", milliseconds(total));
-    span.in_scope(|| tracing::debug!("answered"));
-    let headers = response.headers_mut();
-    if let Ok(timing) = HeaderValue::try_from(server_timing(times, total)) {
-        headers.insert(SERVER_TIMING, timing);
-    }
-    headers.insert(request_id::HEADER, id);
-    if let Some(next) = trace.as_ref().and_then(TraceParent::next) {
-        headers.insert(traceparent::HEADER, next);
-    }
+    let observed = Observed::begin(recommender.metrics(), Transport::Http, &request);
+    let mut response = observed.run(next.run(request)).await;
     if keeps_alive && recommender.is_draining() {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    observed.end(response.status().as_str());
     response
+}
+
+/// A call that is being answered.
+pub(super) struct Observed {
+    metrics: Arc<Metrics>,
+    transport: Transport,
+    started: Instant,
+    /// Until this drops, however the call ends.
+    _in_flight: InFlight,
+    id: HeaderValue,
+    trace: Option<TraceParent>,
+    span: Span,
+}
+
+impl Observed {
+    /// A call that arrives now.
+    pub(super) fn begin(metrics: &Arc<Metrics>, transport: Transport, request: &Request) -> Observed {
+        let started = Instant::now();
+        let id = request_id::of(request.headers());
+        let span = span(request, &id);
+        let trace = TraceParent::begin(request.headers(), &span, &name(transport, request));
+        if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
+            span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
+        }
+        let _in_flight = metrics.in_flight();
+        Observed { metrics: Arc::clone(metrics), transport, started, _in_flight, id, trace, span }
+    }
+
+    /// When the call arrived.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Answers the call in its span, and adds the headers that every answer has.
+    pub(super) async fn run(&self, answer: impl Future<Output = Response>) -> Response {
+        let mut response = answer.instrument(self.span.clone()).await;
+        let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
+        let status = response.status();
+        // Signed: the exporter writes what is unsigned as text.
+        self.span.record("status", i64::from(status.as_u16()));
+        if status.is_server_error() {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        self.span.record("queue_ms", milliseconds(times.queue)).record("forward_ms", milliseconds(times.forward));
+        let headers = response.headers_mut();
+        if let Ok(timing) = HeaderValue::try_from(server_timing(times, self.started.elapsed())) {
+            headers.insert(SERVER_TIMING, timing);
+        }
+        headers.insert(request_id::HEADER, self.id.clone());
+        if let Some(next) = self.trace.as_ref().and_then(TraceParent::next) {
+            headers.insert(traceparent::HEADER, next);
+        }
+        response
+    }
+
+    /// The call is answered, with this code of its transport.
+    pub(super) fn end(self, code: &str) {
+        let total = self.started.elapsed();
+        self.metrics.call(self.transport.label(), code, total);
+        self.span.record("total_ms", milliseconds(total));
+        self.span.in_scope(|| tracing::debug!(code, "answered"));
+    }
+}
+
+/// What a collector calls the call: its method and endpoint, or in gRPC its service and method.
+fn name(transport: Transport, request: &Request) -> String {
+    let endpoint = || request.extensions().get::<MatchedPath>().map_or("*", MatchedPath::as_str);
+    match transport {
+        Transport::Http => format!("{} {}", request.method(), endpoint()),
+        Transport::Grpc => request.uri().path().trim_start_matches('/').to_owned(),
+    }
 }
 
 /// The span of a call; what is not known yet is recorded when it is answered.

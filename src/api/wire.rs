@@ -50,6 +50,22 @@ pub(super) struct RecommendRequest {
     pub(super) timeout_ms: u64,
 }
 
+impl RecommendRequest {
+    /// What a request of a history alone asks for.
+    pub(super) fn new(history: Vec<ItemId>) -> RecommendRequest {
+        RecommendRequest {
+            history,
+            k: default_k(),
+            exclude_seen: default_exclude_seen(),
+            exclude: Vec::new(),
+            candidates: None,
+            route: default_route(),
+            budget: None,
+            timeout_ms: default_timeout_ms(),
+        }
+    }
+}
+
 fn default_k() -> u64 {
     DEFAULT_K
 }

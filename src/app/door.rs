@@ -1,18 +1,17 @@
-use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser;
 
 use super::Failure;
+use super::secret::Secret;
 use crate::api::{Access, Admin, ApiKeys, Connections, Origins, Tls, TlsFiles};
 
 /// Who gets in, and how.
-#[derive(Args)]
+#[derive(Debug, Args)]
 pub(super) struct DoorArgs {
     /// Keys, any of which opens everything but probes and pages, as `x-api-key` or bearer token; several with commas
-    #[arg(long, env = "CANET_API_KEY", value_name = "KEYS", hide_env_values = true, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
-    api_key: Vec<String>,
+    #[arg(long, env = "CANET_API_KEY", value_name = "KEYS", hide_env_values = true, value_delimiter = ',')]
+    api_key: Vec<Secret>,
     /// Sites whose pages may ask from a browser, as https://shop.example, or `*`; several with commas
     #[arg(long, env = "CANET_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
     cors_origin: Vec<String>,
@@ -35,7 +34,7 @@ impl DoorArgs {
     pub(super) fn access(&self, admin: Admin) -> Result<Access, Failure> {
         Ok(Access {
             admin: Some(admin),
-            keys: ApiKeys::new(self.api_key.iter().map(String::as_str)),
+            keys: ApiKeys::new(self.api_key.iter().map(Secret::reveal)),
             origins: Origins::parse(&self.cors_origin)
                 .map_err(|error| Failure::Usage(format!("--cors-origin: {error}")))?,
         })
@@ -53,20 +52,5 @@ impl DoorArgs {
         };
         let most = usize::try_from(self.max_connections).unwrap_or(usize::MAX);
         Ok(Connections { most, tls: tls.transpose().map_err(Failure::usage)?, ..Connections::default() })
-    }
-}
-
-// Not derived: a key is no word for a log.
-impl fmt::Debug for DoorArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DoorArgs { api_key, cors_origin, tls_cert, tls_key, tls_client_ca, max_connections } = self;
-        f.debug_struct("DoorArgs")
-            .field("api_keys", &api_key.len())
-            .field("cors_origin", cors_origin)
-            .field("tls_cert", tls_cert)
-            .field("tls_key", tls_key)
-            .field("tls_client_ca", tls_client_ca)
-            .field("max_connections", max_connections)
-            .finish()
     }
 }

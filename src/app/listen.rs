@@ -1,11 +1,53 @@
 use std::net::{SocketAddr, TcpListener};
+use std::str::FromStr;
 
 use axum::Router;
+use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failure;
 use crate::api::{self, Connections};
+
+/// Where a server is reached.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct ListenArgs {
+    /// Address of the HTTP server; port 0 takes a free one, which the log names
+    #[arg(long, env = "CANET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Address of the gRPC server, or `off`
+    #[arg(long, env = "CANET_GRPC", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    grpc: Grpc,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Grpc {
+    At(SocketAddr),
+    Off,
+}
+
+impl FromStr for Grpc {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Grpc, &'static str> {
+        match text {
+            "off" => Ok(Grpc::Off),
+            _ => text.parse().map(Grpc::At).map_err(|_| "give an address with its port, as 127.0.0.1:8081, or off"),
+        }
+    }
+}
+
+impl ListenArgs {
+    /// Binds what is to be served: HTTP, and gRPC where it is not off.
+    pub(super) fn bind(self) -> Result<(Listener, Option<Listener>), Failure> {
+        let http = Listener::bind(self.listen, "another --listen")?;
+        let grpc = match self.grpc {
+            Grpc::At(address) => Some(Listener::bind(address, "another --grpc, or --grpc off")?),
+            Grpc::Off => None,
+        };
+        Ok((http, grpc))
+    }
+}
 
 /// An address that is ours, before anything is served there.
 pub(super) struct Listener(TcpListener);
@@ -14,15 +56,13 @@ pub(super) struct Listener(TcpListener);
 pub(super) type Stop = watch::Receiver<()>;
 
 impl Listener {
-    /// Binds `address`, which the user gave by `flag`.
-    pub(super) fn bind(address: SocketAddr, flag: &str) -> Result<Listener, Failure> {
+    /// Binds `address`; where it cannot be had, the user may choose the `other`.
+    fn bind(address: SocketAddr, other: &str) -> Result<Listener, Failure> {
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             Ok(Listener(listener))
         });
-        bound.map_err(|error| {
-            Failure::Unavailable(format!("cannot listen on {address}: {error}; choose another {flag}"))
-        })
+        bound.map_err(|error| Failure::Unavailable(format!("cannot listen on {address}: {error}; choose {other}")))
     }
 
     /// Serves `router` here as a task of `servers`, over HTTP/1 and HTTP/2. From `stop` on no new connection is taken,

@@ -1,4 +1,3 @@
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,7 +10,7 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::device::{DeviceArgs, cores};
 use super::door::DoorArgs;
-use super::listen::Listener;
+use super::listen::{ListenArgs, Listener};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
@@ -24,7 +23,7 @@ use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError
 /// Longest that the last spans hold up the end of the process.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves a model over HTTP.
+/// Serves a model over HTTP and gRPC.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
     /// Directory of the model, which holds its versions
@@ -33,9 +32,8 @@ pub(super) struct ServeArgs {
     /// Version to serve instead of the highest
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
-    /// Address of the HTTP server; port 0 takes a free one, which the log names
-    #[arg(long, env = "CANET_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    #[command(flatten)]
+    listen: ListenArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Batches that run at a time on the CPU, each with its share of --threads
@@ -81,7 +79,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Serves until a signal, then drains.
 ///
-/// The order matters: signals are caught before anything takes time; the port is bound before the model loads, so
+/// The order matters: signals are caught before anything takes time; the ports are bound before the model loads, so
 /// that one in use fails at once, and probes are answered meanwhile.
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::unavailable)?;
@@ -95,7 +93,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     // The executors compute while the runtime parses and answers: they share the cores.
     let device = args.device.open_for(args.executors)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
-    let http = Listener::bind(args.listen, "--listen")?;
+    let listeners = args.listen.bind()?;
     let metrics = api::metrics().map_err(Failure::unavailable)?;
     let loader = Loader {
         directory,
@@ -104,7 +102,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),
     };
-    let outcome = runtime.block_on(serve(&args, http, loader, &mut signals));
+    let outcome = runtime.block_on(serve(&args, listeners, loader, &mut signals));
     if let Some(export) = export {
         export.finish(SPANS_TIMEOUT);
     }
@@ -113,7 +111,12 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     outcome
 }
 
-async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut Signals) -> Result<(), Failure> {
+async fn serve(
+    args: &ServeArgs,
+    (http, grpc): (Listener, Option<Listener>),
+    loader: Loader,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
     let connections = args.door.connections()?;
     let limits = Limits {
         executors: args.executors.into(),
@@ -135,13 +138,19 @@ async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut S
     let (stop, stopped) = watch::channel(());
     let mut servers = JoinSet::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let router = api::router(&recommender, args.door.access(admin)?);
-    let scheme = if connections.tls.is_some() { "https" } else { "http" };
+    let access = args.door.access(admin)?;
     if let Some(tls) = connections.tls.clone() {
         tokio::spawn(tls.follow());
     }
-    let address = http.serve(router, connections, stopped, &mut servers)?;
-    tracing::info!("listening on {scheme}://{address}");
+    let secured = if connections.tls.is_some() { "s" } else { "" };
+    // gRPC first: who waits for the line about HTTP finds both.
+    if let Some(grpc) = grpc {
+        let router = api::grpc::router(&recommender, &access.keys).map_err(Failure::unavailable)?;
+        let address = grpc.serve(router, connections.clone(), stopped.clone(), &mut servers)?;
+        tracing::info!("listening on grpc{secured}://{address}");
+    }
+    let address = http.serve(api::router(&recommender, access), connections, stopped, &mut servers)?;
+    tracing::info!("listening on http{secured}://{address}");
 
     tokio::select! {
         signal = signals.stop() => tracing::info!(signal, "stopping before the model was loaded"),
@@ -159,7 +168,8 @@ async fn serve(args: &ServeArgs, http: Listener, loader: Loader, signals: &mut S
     // No new connection from here; open ones end with the answer that they wait for.
     drop(stop);
     let deadline = Instant::now() + args.drain_timeout;
-    if tokio::time::timeout_at(deadline.into(), servers.join_all()).await.is_err() {
+    let closed = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout_at(deadline.into(), closed).await.is_err() {
         tracing::warn!("the drain timeout passed while requests were still open");
         return Ok(());
     }

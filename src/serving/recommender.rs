@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
 use super::degrade::Degrade;
@@ -44,6 +44,8 @@ pub struct Recommender {
     metrics: Arc<Metrics>,
     draining: AtomicBool,
     dead: Arc<AtomicBool>,
+    /// Told whenever readiness may have changed.
+    changed: Arc<watch::Sender<()>>,
     shadow: OnceLock<Shadow>,
 }
 
@@ -58,6 +60,7 @@ impl Recommender {
         let admission = Admission::new(limits.queue_limit, limits.max_batch).shared_by(limits.executors);
         let degrade = limits.degrade.then(|| Arc::new(Mutex::new(Degrade::new(Instant::now()))));
         let dead = Arc::new(AtomicBool::new(false));
+        let changed = Arc::new(watch::Sender::new(()));
         let recommender = Recommender {
             current: Current::default(),
             admission: admission.clone(),
@@ -65,6 +68,7 @@ impl Recommender {
             metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
             dead: Arc::clone(&dead),
+            changed: Arc::clone(&changed),
             shadow: OnceLock::new(),
         };
         let mut threads = Vec::new();
@@ -78,7 +82,7 @@ impl Recommender {
                 metrics: Arc::clone(&metrics),
                 outcomes: outcomes.clone(),
             };
-            let death = Death { queue: Arc::clone(&queue), dead: Arc::clone(&dead) };
+            let death = Death { queue: Arc::clone(&queue), dead: Arc::clone(&dead), changed: Arc::clone(&changed) };
             let thread = std::thread::Builder::new().name(format!("executor-{place}"));
             threads.push(thread.spawn(move || {
                 // Dropped after the executor, so that by then every row that it held has its answer.
@@ -103,7 +107,9 @@ impl Recommender {
                 self.admission.calibrate(&lanes.collect::<Vec<_>>(), router);
             }
         }
-        self.current.swap(Arc::new(generation))
+        let before = self.current.swap(Arc::new(generation));
+        self.changed.send_replace(());
+        before
     }
 
     /// Compares `share` of the answered requests with the full model from here on, while the device is idle. It is set
@@ -161,6 +167,12 @@ impl Recommender {
     /// Tells whoever asks for readiness to send requests elsewhere.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.changed.send_replace(());
+    }
+
+    /// Hears of it whenever [`ready`](Recommender::ready) may answer otherwise than before.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Runs one request through the executor.
@@ -262,6 +274,7 @@ impl Drop for Recommender {
 struct Death {
     queue: Arc<Queue<Row, LaneKey, Routed>>,
     dead: Arc<AtomicBool>,
+    changed: Arc<watch::Sender<()>>,
 }
 
 impl Drop for Death {
@@ -271,5 +284,6 @@ impl Drop for Death {
             self.queue.abandon();
         }
         self.dead.store(true, Ordering::Release);
+        self.changed.send_replace(());
     }
 }

@@ -21,7 +21,7 @@ fn model(directory: &Path) -> std::path::PathBuf {
 
 /// `canet serve` of a model that must not start.
 fn serve(model: &Path) -> Command {
-    let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--model"]);
+    let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off", "--device", "cpu", "--model"]);
     command.arg(model);
     command
 }
@@ -133,9 +133,9 @@ fn a_port_in_use_or_a_missing_gpu_ends_with_69() {
     let root = model(directory.path());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let mut command = canet(&["serve", "--device", "cpu", "--listen", &address, "--model"]);
+    let mut command = canet(&["serve", "--device", "cpu", "--listen", &address, "--grpc", "off", "--model"]);
     assert_refused(command.arg(&root), 69, &[&address, "in use"]);
-    let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cuda:99", "--model"]);
+    let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off", "--device", "cuda:99", "--model"]);
     assert_refused(command.arg(&root), 69, &["cuda:99"]);
 }
 
@@ -151,6 +151,7 @@ fn bad_flags_end_with_64() {
         ["--executors", "0"],
         ["--flops-budget", "1.5"],
         ["--listen", "here"],
+        ["--grpc", "there"],
         ["--drain-timeout", "-1"],
         ["--log", "canet=loud"],
         ["--api-key", ""],

@@ -185,19 +185,21 @@ pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
     pub(crate) client: Client,
+    /// Where it speaks gRPC.
+    pub(crate) grpc: SocketAddr,
 }
 
 impl Process {
-    /// Starts `canet serve` on a free port and waits until it is ready.
+    /// Starts `canet serve` on free ports and waits until it is ready.
     pub(crate) fn serve(model: &Path, flags: &[&str]) -> Process {
         let process = Process::launch(model, flags);
         process.log_line("ready");
         process
     }
 
-    /// Starts `canet serve` on a free port and waits until it listens: the model is still being loaded.
+    /// Starts `canet serve` on free ports and waits until it listens: the model is still being loaded.
     pub(crate) fn launch(model: &Path, flags: &[&str]) -> Process {
-        let mut child = canet(&["serve", "--listen", "127.0.0.1:0", "--device", "cpu"])
+        let mut child = canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--device", "cpu"])
             .arg("--model")
             .arg(model)
             .args(flags)
@@ -210,9 +212,12 @@ impl Process {
         thread::spawn(move || {
             BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
-        let listening = wait_for(&lines, "listening on http");
-        let address = listening.split("://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap();
-        Process { child, lines, client: Client::new(address) }
+        let address = |scheme: &str| -> SocketAddr {
+            let line = wait_for(&lines, &format!("listening on {scheme}"));
+            line.split("://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap()
+        };
+        let (grpc, http) = (address("grpc"), address("http"));
+        Process { child, lines, client: Client::new(http), grpc }
     }
 
     /// Waits for a log line that has `text` in it.

@@ -1,0 +1,54 @@
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, HeaderName};
+use tonic::Request;
+
+use crate::api::Problem;
+
+const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// When a call arrived, and when its client leaves, if it says.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::api) struct Arrival {
+    pub(in crate::api) arrived: Instant,
+    pub(in crate::api) leaves: Option<Instant>,
+}
+
+impl Arrival {
+    /// What the layer around the services has put into the request.
+    pub(in crate::api) fn of_request<T>(request: &Request<T>) -> Arrival {
+        let known = request.extensions().get::<Arrival>().copied();
+        known.unwrap_or_else(|| Arrival { arrived: Instant::now(), leaves: None })
+    }
+
+    /// # Errors
+    /// `grpc-timeout` is not one to eight digits and a unit.
+    pub(super) fn of(headers: &HeaderMap, arrived: Instant) -> Result<Arrival, Problem> {
+        let Some(value) = headers.get(HEADER) else { return Ok(Arrival { arrived, leaves: None }) };
+        let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
+            Problem::invalid(
+                "grpc-timeout",
+                "the deadline must be one to eight digits and a unit of H, M, S, m, u or n",
+            )
+        })?;
+        // What is too far to be counted is as good as none.
+        Ok(Arrival { arrived, leaves: arrived.checked_add(timeout) })
+    }
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
