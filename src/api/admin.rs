@@ -7,7 +7,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
+use super::wire::optional_integer;
 use super::{Code, Problem, body};
 use crate::serving::{LoadError, ReloadError, Reloader};
 
@@ -50,16 +52,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The body of a reload; without one, or with `null`, the highest version is meant.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct ReloadRequest {
-    #[serde(default)]
+pub(super) struct ReloadRequest {
+    /// The version to serve; the highest where it is `null`.
+    #[serde(default, deserialize_with = "optional_integer")]
+    #[schema(minimum = 0)]
     version: Option<u64>,
 }
 
 /// What serves now.
-#[derive(Serialize)]
-struct Reloaded {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Reloaded {
     name: String,
     version: u64,
     digest: String,
@@ -70,6 +74,17 @@ struct Reloaded {
 /// # Errors
 /// 401 and 403 for others than operators, 404 where there is no such version, 409 while another reload runs, 422
 /// where the request or the checkpoint is at fault; whatever it is, what served before still does.
+#[utoipa::path(
+    post,
+    path = "/admin/reload",
+    operation_id = "reload",
+    tag = "Operate",
+    summary = "Replace the model",
+    description = "Loads a version beside the live one, checks it and swaps it in; answers once it serves. Without a \
+                   body the highest version is meant.",
+    request_body = Option<ReloadRequest>,
+    responses((status = 200, description = "What serves now", body = Reloaded))
+)]
 pub(super) async fn reload(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
     admin.check(&request)?;
     let bytes = body::read_optional_json(request).await?;

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Problem;
 use crate::model::ModelConfig;
@@ -11,11 +12,13 @@ use crate::model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord};
 use crate::serving::Recommender;
 
 /// The checkpoint that serves.
-#[derive(Serialize)]
-struct Model<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Model<'a> {
     name: &'a str,
     version: u64,
+    /// SHA-256 of what the checkpoint says of its files.
     digest: &'a str,
+    /// UTC, RFC 3339.
     created: &'a str,
     config: &'a ModelConfig,
     data: &'a DataRecord,
@@ -26,7 +29,7 @@ struct Model<'a> {
 }
 
 /// How budgets of compute become routes.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Budget {
     /// The server's, for requests that name none.
     default: f64,
@@ -35,15 +38,15 @@ struct Budget {
 }
 
 /// A budget, and the share of the full model's FLOPs that validation data spent under it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Spent {
     budget: f64,
     spent: f64,
 }
 
 /// Every route of the checkpoint that serves.
-#[derive(Serialize)]
-struct Routes<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Routes<'a> {
     /// History length that the costs are for.
     length: usize,
     router_flops: u64,
@@ -51,7 +54,7 @@ struct Routes<'a> {
     routes: Vec<RouteEntry<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RouteEntry<'a> {
     name: &'a str,
     hidden: usize,
@@ -67,6 +70,15 @@ struct RouteEntry<'a> {
 ///
 /// # Errors
 /// 503 where no model is ready.
+#[utoipa::path(
+    get,
+    path = "/model",
+    operation_id = "model",
+    tag = "Describe",
+    summary = "What serves",
+    description = "The checkpoint that serves: what it was trained on, its sizes, how good it is and what it costs.",
+    responses((status = 200, description = "The checkpoint", body = Model))
+)]
 pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let generation = recommender.generation()?;
     let manifest = &generation.manifest;
@@ -92,6 +104,15 @@ pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
 ///
 /// # Errors
 /// 503 where no model is ready.
+#[utoipa::path(
+    get,
+    path = "/routes",
+    operation_id = "routes",
+    tag = "Describe",
+    summary = "Every route",
+    description = "Every name that `route` takes, with its cost for the longest history.",
+    responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
+)]
 pub(super) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let generation = recommender.generation()?;
     let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());

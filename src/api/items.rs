@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Code, Problem};
 use crate::domain::{Catalogue, Item};
@@ -13,12 +14,12 @@ use crate::serving::Recommender;
 /// Most items found.
 const LIMIT: usize = 20;
 
-#[derive(Serialize)]
-struct Found<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Found<'a> {
     items: Vec<FoundItem<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct FoundItem<'a> {
     item: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +30,16 @@ struct FoundItem<'a> {
 ///
 /// # Errors
 /// 422 without `q` or with another parameter, 503 where no model is ready.
+#[utoipa::path(
+    get,
+    path = "/items",
+    operation_id = "items",
+    tag = "Describe",
+    summary = "Search the catalogue",
+    description = "The item of this very id, then ids that begin so, then titles that have it in them, 20 at most.",
+    params(("q" = String, Query, description = "A part of a title or the beginning of an id")),
+    responses((status = 200, description = "What was found", body = Found))
+)]
 pub(super) async fn search(
     State(recommender): State<Arc<Recommender>>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -15,19 +15,23 @@ use crate::telemetry::{InFlight, Metrics};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Counts a call over HTTP, puts it into a span, and adds `x-request-id`, `server-timing` and, where the caller is in a
-/// trace, `traceparent` to its answer, whatever the answer is.
+/// Counts a call over HTTP, puts it into a span, and adds `x-request-id`, `server-timing` and, where it is in a trace,
+/// `traceparent` to its answer, whatever the answer is.
 ///
 /// While draining an answer also closes its connection: a client that keeps one open would otherwise send its next
 /// request just when the server closes it, and that request would be lost.
 pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let observed = Observed::begin(recommender.metrics(), Transport::Http, &request);
+    let path = request.extensions().get::<MatchedPath>().map_or("*", MatchedPath::as_str);
+    let name = format!("{} {path}", request.method());
+    let observed = Observed::begin(recommender.metrics(), Transport::Http, &request, &name);
     let mut response = observed.run(next.run(request)).await;
     if keeps_alive && recommender.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    observed.end(response.status().as_str());
+    let status = response.status();
+    let (number, is_fault) = (status.as_u16().into(), status.is_server_error());
+    observed.end(Ending { code: status.as_str(), number, is_fault });
     response
 }
 
@@ -43,13 +47,24 @@ pub(super) struct Observed {
     span: Span,
 }
 
+/// How a call ended, as its transport says it.
+pub(super) struct Ending<'a> {
+    pub(super) code: &'a str,
+    pub(super) number: i64,
+    /// Whether it was not the client's doing.
+    pub(super) is_fault: bool,
+}
+
 impl Observed {
-    /// A call that arrives now.
-    pub(super) fn begin(metrics: &Arc<Metrics>, transport: Transport, request: &Request) -> Observed {
+    /// A call that arrives now; `name` is what its kind of call is called in traces.
+    pub(super) fn begin(metrics: &Arc<Metrics>, transport: Transport, request: &Request, name: &str) -> Observed {
         let started = Instant::now();
         let id = request_id::of(request.headers());
-        let trace = TraceParent::of(request.headers());
-        let span = span(request, &id, trace.as_ref());
+        let span = span(request, &id);
+        let trace = TraceParent::begin(request.headers(), &span, &name);
+        if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
+            span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
+        }
         let _in_flight = metrics.in_flight();
         Observed { metrics: Arc::clone(metrics), transport, started, _in_flight, id, trace, span }
     }
@@ -75,18 +90,22 @@ impl Observed {
         response
     }
 
-    /// The call is answered, with this code of its transport.
-    pub(super) fn end(self, code: &str) {
+    /// The call is answered.
+    pub(super) fn end(self, Ending { code, number, is_fault }: Ending<'_>) {
         let total = self.started.elapsed();
         self.metrics.call(self.transport.label(), code, total);
-        self.span.record("total_ms", milliseconds(total));
-        self.span.in_scope(|| tracing::debug!(code, "answered"));
+        // Signed: the exporter writes what is unsigned as text.
+        self.span.record("status", number).record("total_ms", milliseconds(total));
+        if is_fault {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        self.span.in_scope(|| tracing::debug!("answered"));
     }
 }
 
 /// The span of a call; what is not known yet is recorded when it is answered.
-fn span(request: &Request, id: &HeaderValue, trace: Option<&TraceParent>) -> Span {
-    let span = tracing::info_span!(
+fn span(request: &Request, id: &HeaderValue) -> Span {
+    tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
@@ -95,14 +114,14 @@ fn span(request: &Request, id: &HeaderValue, trace: Option<&TraceParent>) -> Spa
         parent_id = field::Empty,
         span_id = field::Empty,
         route = field::Empty,
+        status = field::Empty,
         queue_ms = field::Empty,
         forward_ms = field::Empty,
         total_ms = field::Empty,
-    );
-    if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = trace {
-        span.record("trace_id", trace_id).record("parent_id", parent_id).record("span_id", span_id);
-    }
-    span
+        otel.name = field::Empty,
+        otel.kind = field::Empty,
+        otel.status_code = field::Empty,
+    )
 }
 
 /// The stages in milliseconds; what a call did not go through took 0.

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::serving::{Refusal, Unready};
 
@@ -87,6 +88,28 @@ impl Code {
     }
 }
 
+impl Code {
+    /// What a problem of this code says where nothing more is known.
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            Code::InvalidJson => "the body is not JSON: expected value at line 1 column 1",
+            Code::Unauthorized => "this is not the server's token",
+            Code::Forbidden => "this is for clients on the server's own machine, over loopback",
+            Code::NotFound => "there is no version 7",
+            Code::MethodNotAllowed => "/recommend does not take DELETE",
+            Code::ReloadInProgress => "another reload is not done",
+            Code::TooLarge => "the body is larger than 1048576 bytes",
+            Code::UnsupportedMediaType => "the content type must be application/json",
+            Code::InvalidRequest => "`timeout_ms` is 0: it must be from 1 to 60000",
+            Code::CheckpointRejected => "the checkpoint does not reproduce its own answers",
+            Code::Overloaded => "the server is overloaded",
+            Code::Internal => "the server failed on this request",
+            Code::Unavailable => "the model is being loaded",
+            Code::DeadlineExceeded => "the deadline passed before the request could be answered",
+        }
+    }
+}
+
 /// A code as each transport says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -139,13 +162,17 @@ impl Problem {
     }
 }
 
-/// The members of a problem. `type` is left out: it is `about:blank`, so `title` is the status's own phrase.
-#[derive(Debug, Serialize)]
+/// A fault, after RFC 9457. `type` is left out: it is `about:blank`, so `title` is the status's own phrase.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
 pub(super) struct ProblemBody<'a> {
     title: &'static str,
     status: u16,
+    /// The stable name of the fault.
     code: &'static str,
+    /// What is wrong with this request and what to do.
     detail: &'a str,
+    /// The request's field at fault, as `k` or `history[3]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
 }

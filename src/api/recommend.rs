@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::answer::{Call, pin};
-use super::wire::{BatchAnswer, BatchRequest, BatchResult};
+use super::wire::{BatchAnswer, BatchRequest, BatchResult, RecommendRequest, Recommendation};
 use super::{Code, Problem, body};
 use crate::serving::{Recommender, Times};
 
@@ -15,6 +15,16 @@ use crate::serving::{Recommender, Times};
 ///
 /// # Errors
 /// Every [`Code`] but those of the path.
+#[utoipa::path(
+    post,
+    path = "/recommend",
+    operation_id = "recommend",
+    tag = "Recommend",
+    summary = "Recommend",
+    description = "Ranks the catalogue for one history. A history without a known item is answered by popularity.",
+    request_body = RecommendRequest,
+    responses((status = 200, description = "The ranking", body = Recommendation))
+)]
 pub(super) async fn one(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let bytes = body::read_json(request).await?;
     let arrived = Instant::now();
@@ -28,6 +38,16 @@ pub(super) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
 ///
 /// # Errors
 /// Where the call as a whole cannot be read or no model is ready.
+#[utoipa::path(
+    post,
+    path = "/recommend/batch",
+    operation_id = "recommend_batch",
+    tag = "Recommend",
+    summary = "Recommend for many",
+    description = "Every request is admitted and answered on its own, in the order of the call.",
+    request_body = BatchRequest,
+    responses((status = 200, description = "A ranking or a problem for each request", body = BatchAnswer))
+)]
 pub(super) async fn many(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let bytes = body::read_json(request).await?;
     let arrived = Instant::now();

@@ -10,7 +10,7 @@ use crate::serving::{Due, Generation, Request};
 const MAX_TIMEOUT_MS: u64 = 60_000;
 
 /// Most requests a call.
-const MAX_ROWS: usize = 1024;
+pub(super) const MAX_ROWS: usize = 1024;
 
 /// Checks how many requests one call has.
 ///

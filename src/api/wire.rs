@@ -1,8 +1,10 @@
 use std::fmt;
 
-use serde::de::{Error, Visitor};
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
 
+use super::openapi::batch_rows;
 use super::problem::ProblemBody;
 
 /// Items that are answered where the request does not say.
@@ -12,25 +14,36 @@ const DEFAULT_K: u64 = 10;
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 
 /// A request for one ranking, as it is written in JSON.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecommendRequest {
-    /// What the user did, oldest first.
+    /// What the user did, oldest first. Unknown items are dropped, then the last that the model reads are kept.
     pub(super) history: Vec<ItemId>,
-    #[serde(default = "default_k")]
+    /// Most items to recommend.
+    #[serde(default = "default_k", deserialize_with = "integer")]
+    #[schema(default = default_k)]
     pub(super) k: u64,
+    /// Whether items of the history are left out.
     #[serde(default = "default_exclude_seen")]
+    #[schema(default = default_exclude_seen)]
     pub(super) exclude_seen: bool,
+    /// Items to leave out.
     #[serde(default)]
     pub(super) exclude: Vec<ItemId>,
+    /// Items to choose from; every item where it is `null`.
     #[serde(default)]
     pub(super) candidates: Option<Vec<ItemId>>,
+    /// The route to run: `auto` leaves it to the router.
     #[serde(default = "default_route")]
+    #[schema(default = default_route)]
     pub(super) route: String,
     /// Share of the full model's FLOPs to spend; without one, the server's.
     #[serde(default)]
+    #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
     pub(super) budget: Option<f64>,
-    #[serde(default = "default_timeout_ms")]
+    /// How long the client waits.
+    #[serde(default = "default_timeout_ms", deserialize_with = "integer")]
+    #[schema(default = default_timeout_ms, minimum = 1, maximum = 60_000)]
     pub(super) timeout_ms: u64,
 }
 
@@ -66,16 +79,52 @@ fn default_timeout_ms() -> u64 {
     DEFAULT_TIMEOUT_MS
 }
 
+/// A whole number, written as JSON has it: `10`, `10.0` and `1e1` are the same one.
+pub(super) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_any(IntegerVisitor)
+}
+
+/// The same, or `null`.
+pub(super) fn optional_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Integer(#[serde(deserialize_with = "integer")] u64);
+    Ok(Option::<Integer>::deserialize(deserializer)?.map(|Integer(number)| number))
+}
+
+struct IntegerVisitor;
+
+impl Visitor<'_> for IntegerVisitor {
+    type Value = u64;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a whole number from 0 up")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        Ok(number)
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
+        // Both bounds are numbers of f64, and below 2^64 the cast is exact.
+        let whole = number.fract() == 0.0 && (0.0..u64::MAX as f64).contains(&number);
+        if whole { Ok(number as u64) } else { Err(E::invalid_value(Unexpected::Float(number), &self)) }
+    }
+}
+
 /// Several requests in one call; each is read on its own, so that one that is wrong does not spoil the others.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchRequest {
+    /// Each as of `/recommend`; whatever is not gets a problem in its place of the answer.
+    #[schema(schema_with = batch_rows)]
     pub(super) requests: Vec<serde_json::Value>,
 }
 
 /// An external item id: a string, or a number taken as its decimal string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ItemId(pub(super) Box<str>);
+
+impl ToSchema for ItemId {}
 
 impl<'de> Deserialize<'de> for ItemId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ItemId, D::Error> {
@@ -110,8 +159,9 @@ impl Visitor<'_> for ItemIdVisitor {
 }
 
 /// The answer to one request.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Recommendation<'a> {
+    /// The best first; fewer than `k` where no more are allowed.
     pub(super) items: Vec<RankedItem<'a>>,
     pub(super) route: RouteTaken<'a>,
     pub(super) compute: Compute,
@@ -120,10 +170,12 @@ pub(super) struct Recommendation<'a> {
 }
 
 /// One recommended item.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RankedItem<'a> {
+    /// External id.
     pub(super) item: &'a str,
     /// The model's score as it is, or the item's popularity on a cold start.
+    #[schema(value_type = f64)]
     pub(super) score: Score,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) title: Option<&'a str>,
@@ -140,20 +192,26 @@ pub(super) enum Score {
 }
 
 /// Which route ran, and why.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RouteTaken<'a> {
     /// `null` where none ran.
+    #[schema(required)]
     pub(super) name: Option<&'a str>,
+    /// Who chose it: the router, the load that the server is under, the request, or nobody (cold start).
     pub(super) reason: &'static str,
     /// The router's probability of the route; `null` where the router did not run.
+    #[schema(required)]
     pub(super) confidence: Option<f32>,
 }
 
 /// What the answer cost, and what the full model would have cost.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(super) struct Compute {
+    /// Of the router, where it ran, and of the route: multiply-adds count as 2.
     pub(super) flops: u64,
+    /// Of the full model alone.
     pub(super) full_flops: u64,
+    /// 1 - flops / full_flops: below 0 where the router came on top of the full model.
     pub(super) saved: f64,
 }
 
@@ -166,22 +224,25 @@ impl Compute {
 }
 
 /// The checkpoint that answered.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ModelName<'a> {
+    /// Its directory's name.
     pub(super) name: &'a str,
     pub(super) version: u64,
 }
 
 /// What was read of the history.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct HistoryUsed {
+    /// Items that the model read.
     pub(super) used: usize,
     /// Ids that the model does not know, as they were sent.
+    #[schema(value_type = Vec<String>)]
     pub(super) unknown: Vec<Box<str>>,
 }
 
 /// One place of a batch's answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum BatchResult<'a> {
     Recommendation(&'a Recommendation<'a>),
@@ -189,7 +250,7 @@ pub(super) enum BatchResult<'a> {
 }
 
 /// The answer to a batch, in the order of its requests.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct BatchAnswer<'a> {
     pub(super) results: Vec<BatchResult<'a>>,
 }

@@ -10,6 +10,7 @@ mod numbers;
 mod reloads;
 mod serve;
 mod signals;
+mod traces;
 mod train;
 
 pub use exit::Failure;

@@ -13,11 +13,14 @@ use super::listen::{ListenArgs, Listener};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
-use crate::api::{self, Admin};
+use super::traces::TraceArgs;
+use crate::api::{self, Access, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
-use crate::telemetry::{LogFormat, install_logs};
+
+/// Longest that the last spans hold up the end of the process.
+const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a model over HTTP and gRPC.
 #[derive(Debug, clap::Args)]
@@ -62,12 +65,8 @@ pub(super) struct ServeArgs {
     /// Share of the answered requests to run through the full model too, while nothing else is to do
     #[arg(long, env = "CANET_SHADOW", value_name = "SHARE", value_parser = share)]
     shadow: Option<f64>,
-    /// How log lines look
-    #[arg(long, env = "CANET_LOG_FORMAT", default_value = "human")]
-    log_format: LogFormat,
-    /// What is logged: a level, or `target=level` pairs with commas
-    #[arg(long, env = "CANET_LOG", value_name = "FILTER", default_value = "info")]
-    log: String,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -80,8 +79,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// The order matters: signals are caught before anything takes time; the ports are bound before the model loads, so
 /// that one in use fails at once, and probes are answered meanwhile.
 pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
-    install_logs(args.log_format, &args.log).map_err(Failure::usage)?;
     let mut signals = Signals::install().map_err(Failure::unavailable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(usize::from(cores().div_ceil(2)))
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .map_err(Failure::unavailable)?;
+    let export = args.traces.install(&runtime)?;
     // The executors compute while the runtime parses and answers: they share the cores.
     let device = args.device.open_for(args.executors)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
@@ -94,13 +99,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(usize::from(cores().div_ceil(2)))
-        .max_blocking_threads(4)
-        .enable_all()
-        .build()
-        .map_err(Failure::unavailable)?;
     let outcome = runtime.block_on(serve(&args, listeners, loader, &mut signals));
+    if let Some(export) = export {
+        export.finish(SPANS_TIMEOUT);
+    }
     // What is left is idle or past its time.
     runtime.shutdown_background();
     outcome
@@ -132,7 +134,7 @@ async fn serve(
     let (stop, stopped) = watch::channel(());
     let mut servers = JoinSet::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let router = api::router(Arc::clone(&recommender)).merge(api::admin_router(admin, Arc::clone(&recommender)));
+    let router = api::router(&recommender, Access { admin: Some(admin) });
     // gRPC first: who waits for the line about HTTP finds both.
     if let Some(grpc) = grpc {
         let router = api::grpc::router(Arc::clone(&recommender)).map_err(Failure::unavailable)?;

@@ -47,6 +47,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: [Reason; 4] = [Reason::Router, Reason::Degraded, Reason::Override, Reason::ColdStart];
+
     /// The name that answers and metrics carry.
     pub fn name(self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{Catalogue, FfnInner, ModelShape, RouteSpace, RouteSpaceError, RouterShape};
 
 /// The sizes and flags that fix the function a set of weights computes; stored in the checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Catalogue size N. Tables have N + 1 rows and outputs N + 1 columns; 0 is padding.
@@ -27,7 +27,7 @@ pub struct ModelConfig {
 }
 
 /// Sizes of the router: one transformer block over its own tables, then a linear layer on the last position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouterConfig {
     /// Width.
@@ -46,7 +46,7 @@ impl Default for RouterConfig {
 }
 
 /// Whether a size of a narrow slice follows the slice's own width or the full one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WidthRule {
     /// From the slice's width h: scale 1/sqrt(h / heads), inner width 4h.

@@ -186,8 +186,8 @@ impl<K: Copy + Eq + Hash> Admission<K> {
         }
     }
 
-    /// The predicted time of a batch of one row of the lane.
-    pub fn alone(&self, lane: K, flops: Flops) -> Duration {
+    /// The predicted time of one batch of the lane that computes `flops`.
+    pub fn batch(&self, lane: K, flops: Flops) -> Duration {
         duration(lock(&self.state).costs.lane(lane).seconds(1, flops))
     }
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Generation;
 use super::row::Routing;
@@ -13,6 +14,16 @@ pub(super) struct Computed {
     padding: Flops,
 }
 
+/// One row of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) routing: Routing,
+    /// Items of its history.
+    pub(super) length: usize,
+    /// Its part of the time of the router's micro-batch.
+    pub(super) router: Duration,
+}
+
 /// One route's part of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {
@@ -20,15 +31,17 @@ pub(super) struct Share {
     pub(super) executed: Flops,
     /// What the full model would have cost for them.
     pub(super) full: Flops,
+    /// Its rows' part of the router's time.
+    router: Duration,
 }
 
 impl Computed {
-    /// The cost of a batch of rows, each with the length of its history.
-    pub(super) fn of(generation: &Generation, rows: &[(Routing, usize)]) -> Computed {
+    /// The cost of a batch.
+    pub(super) fn of(generation: &Generation, rows: &[Part]) -> Computed {
         let Generation { shape, space, forward, .. } = generation;
-        let widest = rows.iter().map(|(routing, _)| space.slice(routing.route).embedding).max().unwrap_or_default();
+        let widest = rows.iter().map(|row| space.slice(row.routing.route).embedding).max().unwrap_or_default();
         let mut computed = Computed::default();
-        for (routing, length) in rows {
+        for Part { routing, length, router } in rows {
             let padding = match forward.shares_layers() {
                 true => shape.embedding_padding(space.slice(routing.route), widest, *length),
                 false => 0,
@@ -36,6 +49,7 @@ impl Computed {
             let share = computed.routes.entry(routing.route).or_default();
             share.executed += routing.slice_flops + padding;
             share.full += routing.full_flops;
+            share.router += *router;
             computed.padding += padding;
         }
         computed
@@ -44,6 +58,20 @@ impl Computed {
     /// All of it.
     pub(super) fn executed(&self) -> Flops {
         self.routes.values().map(|share| share.executed).sum()
+    }
+
+    /// What the full model would have cost.
+    pub(super) fn full(&self) -> Flops {
+        self.routes.values().map(|share| share.full).sum()
+    }
+
+    /// The seconds that a route's share of the batch saved: its part of the time `full` that the full model would have
+    /// taken, less its part of the time `forward` that the batch took, and less the router's.
+    pub(super) fn saved_seconds(&self, share: &Share, forward: Duration, full: Duration) -> f64 {
+        let part = |time: Duration, flops: Flops, all: Flops| time.as_secs_f64() * flops as f64 / all.max(1) as f64;
+        part(full, share.full, self.full())
+            - part(forward, share.executed, self.executed())
+            - share.router.as_secs_f64()
     }
 
     /// The part of it that is padding, from 0 to 1.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::admission::Admission;
-use super::computed::Computed;
+use super::computed::{Computed, Part};
 use super::cost::Ran;
 use super::degrade::{Cap, Degrade};
 use super::generation::GenerationId;
@@ -72,6 +72,8 @@ pub(super) struct Routed {
     routing: Routing,
     /// The time of the router's micro-batch that it was in.
     router: Duration,
+    /// Its part of that time.
+    router_share: Duration,
 }
 
 impl Executor {
@@ -100,7 +102,7 @@ impl Executor {
                 late.push(row);
             } else if let Some(route) = row.request.route {
                 let routing = Routing::new(&row.generation, &row.request, route, None);
-                self.enqueue(Routed { row, routing, router: Duration::ZERO });
+                self.enqueue(Routed { row, routing, router: Duration::ZERO, router_share: Duration::ZERO });
             } else {
                 undecided.push(row);
             }
@@ -128,6 +130,7 @@ impl Executor {
             Err(error) => return self.fail(&error, generation, "router", rows.into_iter().map(|row| row.reply)),
         };
         let router = started.elapsed();
+        let router_share = router / u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let pressure = self.admission.pressure();
         let cap = self.degrade.as_deref().map_or(Cap::NONE, |degrade| {
             let mut degrade = degrade.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +147,7 @@ impl Executor {
             self.metrics.router_flops(routing.router_flops);
             flops += routing.router_flops;
             row.permit.choose(LaneKey::of(generation, routing.route), routing.slice_flops);
-            self.enqueue(Routed { row, routing, router });
+            self.enqueue(Routed { row, routing, router, router_share });
         }
         self.admission.routed(Ran { flops, took: router });
     }
@@ -155,7 +158,7 @@ impl Executor {
         let (generation, due) = (&routed.row.generation, routed.row.request.due);
         let lane = LaneKey::of(generation, routed.routing.route);
         let left = due.deadline.saturating_duration_since(Instant::now());
-        if left < self.admission.alone(lane, routed.routing.slice_flops) / 2 && self.queue.has_rows() {
+        if left < self.admission.batch(lane, routed.routing.slice_flops) / 2 && self.queue.has_rows() {
             return self.drop_late(iter::once(routed.row));
         }
         generation.series.lane(lane.lane).entered(1);
@@ -181,8 +184,10 @@ impl Executor {
     fn forward(&self, generation: &Generation, lane: LaneKey, rows: Vec<Routed>) {
         let started = Instant::now();
         let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        for Routed { row, routing, router } in rows {
+        let mut parts = Vec::with_capacity(rows.len());
+        for Routed { row, routing, router, router_share } in rows {
             let queue = started.saturating_duration_since(row.request.due.arrived).saturating_sub(router);
+            parts.push(Part { routing, length: row.request.history.len(), router: router_share });
             waiting.push((row.reply, routing, Times { queue, router, forward: Duration::ZERO }));
             requests.push(row.request);
             self.admission.begin(row.permit, queue, self.last_batch);
@@ -197,10 +202,12 @@ impl Executor {
         let forward = started.elapsed();
         // Admission predicts from what rows cost alone, so that is what it learns from: a lane's padding shows in its fit.
         self.admission.ran(lane, Ran { flops: routings().map(|routing| routing.slice_flops).sum(), took: forward });
-        let lengths = requests.iter().map(|request| request.history.len());
-        let computed = Computed::of(generation, &routings().zip(lengths).collect::<Vec<_>>());
+        let computed = Computed::of(generation, &parts);
+        let full = self.admission.batch(LaneKey::of(generation, generation.space.full()), computed.full());
         for (route, share) in &computed.routes {
-            generation.series.route(*route).ran(forward, share.executed, share.full);
+            let series = generation.series.route(*route);
+            series.ran(forward, share.executed, share.full);
+            series.saved(computed.saved_seconds(share, forward, full));
         }
         generation.series.padded(computed.padding_ratio());
         let answers = waiting.into_iter().zip(ranked);

@@ -1,5 +1,7 @@
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 /// What a family of series is made from: name, help and buckets in one set of options, then label names.
 pub(super) type Build = (HistogramOpts, &'static [&'static str]);
@@ -11,6 +13,12 @@ pub(super) trait Family: Collector + Clone + Sized + 'static {
     /// # Errors
     /// [`prometheus::Error`] where a name, a label or the buckets are malformed.
     fn build(build: Build) -> Result<Self, prometheus::Error>;
+}
+
+impl Family for CounterVec {
+    fn build((options, labels): Build) -> Result<Self, prometheus::Error> {
+        CounterVec::new(options.common_opts, labels)
+    }
 }
 
 impl Family for IntCounter {

@@ -1,6 +1,10 @@
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use super::SpanExport;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -28,19 +32,20 @@ pub enum LogsError {
     Installed(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends the process's log lines to standard error; `filter` is a level or `target=level` pairs.
+/// Sends the process's log lines to standard error, and its spans to `export`; `filter` is a level or `target=level`
+/// pairs and is for the lines.
 ///
 /// # Errors
 /// [`LogsError`] where the filter does not parse or logs were installed before.
-pub fn install_logs(format: LogFormat, filter: &str) -> Result<(), LogsError> {
-    use tracing_subscriber::util::SubscriberInitExt;
-
+pub fn install_logs(format: LogFormat, filter: &str, export: Option<&SpanExport>) -> Result<(), LogsError> {
     let parsed =
         EnvFilter::try_new(filter).map_err(|source| LogsError::Filter { filter: filter.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let spans = export.map(SpanExport::layer);
+    tracing_subscriber::registry().with(lines.with_filter(parsed)).with(spans).try_init()?;
     Ok(())
 }

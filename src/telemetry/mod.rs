@@ -1,13 +1,15 @@
-//! Metrics and logs: what an operator sees of the server.
+//! Metrics, logs and spans: what an operator sees of the server.
 
 mod family;
 mod logs;
 mod metrics;
 mod reloads;
 mod series;
+mod spans;
 mod stale;
 
 pub use logs::{LogFormat, LogsError, install_logs};
 pub use metrics::{InFlight, Metrics, Rejected, Stage};
 pub use reloads::Reloaded;
 pub use series::{LaneSeries, RouteSeries, Series};
+pub use spans::{Caller, ExportedSpan, SpanExport, SpanExportError, export_call};

@@ -1,7 +1,8 @@
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::Metrics;
 use crate::domain::{BatchBy, Flops, Reason, Route, RouteSpace};
@@ -26,6 +27,9 @@ pub struct RouteSeries {
     executed_flops: IntCounter,
     full_flops: IntCounter,
     overlap: Histogram,
+    saved: Counter,
+    /// Seconds lost that no gain has made up for yet: 0 or less.
+    loss: Mutex<f64>,
 }
 
 /// The series of one lane.
@@ -80,6 +84,8 @@ impl RouteSeries {
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
             full_flops: metrics.full_flops_total.with_label_values(&[route]),
             overlap: metrics.shadow_overlap.with_label_values(&[route]),
+            saved: metrics.saved_seconds_total.with_label_values(&[route]),
+            loss: Mutex::new(0.0),
         }
     }
 
@@ -97,6 +103,17 @@ impl RouteSeries {
     /// Counts a comparison with the full model: the share of its best items that the route found.
     pub fn overlapped(&self, share: f64) {
         self.overlap.observe(share);
+    }
+
+    /// Counts the seconds of the device that this route's part of a batch saved; negative where it took longer than
+    /// the full model would have. A counter cannot fall, so a loss is made up for first.
+    pub fn saved(&self, seconds: f64) {
+        let mut loss = self.loss.lock().unwrap_or_else(PoisonError::into_inner);
+        let balance = *loss + seconds;
+        *loss = balance.min(0.0);
+        if balance > 0.0 {
+            self.saved.inc_by(balance);
+        }
     }
 
     /// Counts a batch that ran with rows of this route: its time, what it computed for them, padding included, and

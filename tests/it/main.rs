@@ -5,6 +5,7 @@
 mod admission;
 mod bad_input;
 mod checkpoint;
+mod console;
 mod cost;
 mod data;
 mod degrade;
@@ -24,6 +25,7 @@ mod lanes;
 mod memory;
 mod metrics;
 mod mixed;
+mod openapi;
 mod oracle;
 mod overload;
 mod overload_http;

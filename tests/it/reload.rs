@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use canet::api::{self, Admin};
+use canet::api::{self, Access, Admin};
 use canet::model::ModelConfig;
 use canet::model::checkpoint::ModelDirectory;
 use canet::model::libtorch::Device;
@@ -125,7 +125,7 @@ fn series_of_routes_that_the_new_version_lacks_are_removed() {
 fn without_a_token_clients_on_loopback_alone_may_reload() {
     let setup = setup();
     let admin = Admin::new(Arc::clone(&setup.reloader), None);
-    let router = api::admin_router(admin, Arc::clone(&setup.recommender));
+    let router = api::router(&setup.recommender, Access { admin: Some(admin) });
     let ask = |peer: Option<&str>| {
         let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
         if let Some(peer) = peer {

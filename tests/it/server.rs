@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use canet::api;
+use canet::api::{self, Access};
 use canet::domain::{BatchBy, Catalogue};
 use canet::model::Forward;
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft};
@@ -145,7 +145,7 @@ impl Server {
             let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let router = api::router(Arc::clone(&recommender));
+            let router = api::router(&recommender, Access::default());
             tokio::spawn(async move { axum::serve(listener, router).await });
             (recommender, address)
         });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use canet::api;
+use canet::api::{self, Access};
 use canet::domain::{History, Ranked, Route};
 use canet::model::libtorch::LibTorch;
 use canet::model::{Forward, ForwardError, Query, Rows};
@@ -308,13 +308,14 @@ fn before_a_model_is_loaded_the_server_is_alive_and_not_ready() {
     runtime.block_on(async {
         let metrics = Arc::new(api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
-        let router = api::router(recommender);
+        let router = api::router(&recommender, Access::default());
         for (method, path, status) in [
             ("GET", "/healthz", 200),
             ("GET", "/metrics", 200),
             ("GET", "/readyz", 503),
             ("GET", "/model", 503),
             ("GET", "/routes", 503),
+            ("GET", "/openapi.json", 503),
             ("GET", "/items?q=1", 503),
             ("POST", "/recommend", 503),
             ("POST", "/recommend", 503),

@@ -120,7 +120,6 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
     LibTorch::load(config, weights, Device::parse("cpu").unwrap()).unwrap()
 }
 
-#[allow(dead_code, reason = "the tests in Python come with what they test")]
 /// An interpreter that has the packages of `tests/requirements.txt`.
 pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
@@ -130,4 +129,20 @@ pub(crate) fn python() -> &'static Path {
         assert!(output.status.success(), "scripts/test_tools.py failed: its message stands above");
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     })
+}
+
+/// A script of `tests/python`, ready to be run.
+pub(crate) fn script(name: &str) -> Command {
+    let mut command = Command::new(python());
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Runs a script of `tests/python` to its end.
+pub(crate) fn run_script(name: &str, arguments: &[&str]) {
+    let output = script(name).args(arguments).output().unwrap();
+    let [out, error] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success(), "{name}: {out}{error}");
 }

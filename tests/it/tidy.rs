@@ -15,12 +15,14 @@ const FLOORS: [&[&str]; 7] =
     [&["domain"], &["telemetry"], &["model", "data"], &["evaluation"], &["serving", "training"], &["api"], &["app"]];
 
 /// What may be named on some floors only.
-const CONFINED: [(&[&str], &[&str]); 6] = [
+const CONFINED: [(&[&str], &[&str]); 7] = [
     (&["tch"], &["model", "training"]),
     (&["torch_sys"], &[]),
     (&["axum"], &["api", "app"]),
     (&["tonic"], &["api", "app"]),
     (&["tokio"], &["serving", "api", "app"]),
+    // In the model it describes what `canet.json` holds, beside serde's derives.
+    (&["utoipa"], &["model", "api"]),
     (&["std", "env"], &["app"]),
 ];
 

@@ -1,9 +1,12 @@
 //! What the log says of a call, and the trace that it is part of.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
 use serde_json::{Value, json};
 
-use super::server::{Client, Process, Reply, numbered};
-use super::support::{draft, small_config};
+use super::server::{Client, Process, Reply, canet, numbered, run};
+use super::support::{draft, script, small_config};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -63,4 +66,82 @@ fn a_call_is_one_span_with_its_route_its_times_and_its_callers_trace() {
         assert_eq!((reply.status, reply.headers.get("traceparent")), (200, None), "{bad}");
         assert_eq!(span(&server)["trace_id"], Value::Null);
     }
+}
+
+/// A collector in Python, with the ecosystem's own reading of the protocol.
+struct Collector {
+    process: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Collector {
+    fn start() -> (Collector, String) {
+        let mut process = script("collector.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let port = lines.next().unwrap().unwrap();
+        (Collector { process, lines }, format!("http://127.0.0.1:{port}"))
+    }
+
+    /// Every span that came, after which the collector ends.
+    fn spans(mut self) -> Vec<Value> {
+        drop(self.process.stdin.take());
+        let spans = self.lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        assert!(self.process.wait().unwrap().success());
+        spans
+    }
+}
+
+#[test]
+fn spans_reach_a_collector_as_the_answers_name_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    numbered(draft(small_config(), 3)).write(&root).unwrap();
+    let (collector, endpoint) = Collector::start();
+    let mut server = Process::serve(&root, &["--otlp-endpoint", &endpoint]);
+
+    let id = |reply: &Reply, part: usize| reply.header("traceparent").split('-').nth(part).unwrap().to_owned();
+    let called = recommend(&server.client, &format!("00-{TRACE}-{CALLER}-01"));
+    let alone = server.client.recommend(&json!({"history": [101], "route": "smallest"}));
+    // Its caller does not record the trace.
+    let unrecorded = recommend(&server.client, &format!("00-{TRACE}-{CALLER}-00"));
+    assert_eq!((id(&unrecorded, 1), id(&unrecorded, 3)), (TRACE.to_owned(), "00".to_owned()));
+    server.client.get("/nowhere");
+    server.signal("TERM");
+    assert!(server.wait().success());
+
+    let spans = collector.spans();
+    let names: Vec<&str> = spans.iter().map(|span| span["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["POST /recommend", "POST /recommend", "GET *"]);
+    for (span, reply, parent, route) in
+        [(&spans[0], &called, CALLER, "h12-l4-e10"), (&spans[1], &alone, "", "h4-l1-e6")]
+    {
+        assert_eq!(span["traceId"], json!(id(reply, 1)));
+        assert_eq!(span["spanId"], json!(id(reply, 2)));
+        assert_eq!(span["parentSpanId"], json!(parent));
+        assert_eq!(span["kind"], json!("SPAN_KIND_SERVER"));
+        assert_eq!(span["attributes"]["route"], json!(route));
+        assert_eq!(span["attributes"]["status"], json!(200));
+        assert!(span["attributes"]["forward_ms"].as_f64().unwrap() > 0.0, "{span}");
+        assert_eq!(span["resource"]["service.name"], json!("canet"));
+    }
+    assert_eq!(id(&called, 1), TRACE);
+    assert_eq!(spans[2]["attributes"]["status"], json!(404));
+}
+
+#[test]
+fn a_collector_that_is_not_there_costs_no_request_and_one_that_cannot_be_is_bad_usage() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    numbered(draft(small_config(), 3)).write(&root).unwrap();
+    // Nothing listens on the port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = Process::serve(&root, &["--otlp-endpoint", &format!("http://127.0.0.1:{port}")]);
+    assert_eq!(recommend(&server.client, &format!("00-{TRACE}-{CALLER}-01")).status, 200);
+    server.signal("TERM");
+    assert!(server.wait().success());
+
+    let model = root.to_str().unwrap();
+    let (code, stderr) = run(&mut canet(&["serve", "--model", model, "--otlp-endpoint", "no address"]));
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("no address") && stderr.contains("http://127.0.0.1:4317"), "{stderr}");
 }

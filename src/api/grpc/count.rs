@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -13,14 +13,17 @@ use tonic::Code as GrpcCode;
 
 use super::deadline::Arrival;
 use super::status::refused_by_tonic;
-use crate::api::observe::Observed;
+use crate::api::Code;
+use crate::api::observe::{Ending, Observed};
 use crate::api::transport::{Transport, grpc_name};
 use crate::serving::Recommender;
 
 /// Counts a call over gRPC when the last of its answer is sent, puts it into a span, and adds to its metadata what
 /// answers over HTTP have in their headers. What tonic refuses by itself becomes one of the table's faults.
 pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
-    let observed = Observed::begin(recommender.metrics(), Transport::Grpc, &request);
+    let path = request.uri().path();
+    let name = request.extensions().get::<MatchedPath>().map_or("*", |_| path.trim_start_matches('/'));
+    let observed = Observed::begin(recommender.metrics(), Transport::Grpc, &request, name);
     let response = observed.run(answer(request, next, observed.started())).await;
     let (head, body) = response.into_parts();
     // Where nothing but a status is sent, it stands in the headers.
@@ -54,7 +57,9 @@ struct Counted(Option<Observed>);
 impl Counted {
     fn end(&mut self, code: GrpcCode) {
         if let Some(observed) = self.0.take() {
-            observed.end(grpc_name(code));
+            let is_fault =
+                Code::ALL.iter().map(|known| known.row()).any(|row| row.grpc == code && row.status.is_server_error());
+            observed.end(Ending { code: grpc_name(code), number: i32::from(code).into(), is_fault });
         }
     }
 }

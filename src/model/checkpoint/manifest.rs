@@ -35,7 +35,7 @@ impl Manifest {
 }
 
 /// The data that a model was trained on, or the file that it was imported from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecord {
     /// Its name: the file's.
@@ -53,7 +53,7 @@ pub struct DataRecord {
 }
 
 /// Metrics by name, as training measured them; an imported model has none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsRecord {
     /// On the validation split.
@@ -75,14 +75,17 @@ impl MetricsRecord {
 }
 
 /// Cost of one request with a history of `max_len` items.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlopsRecord {
     /// The full slice, without a router.
+    #[schema(value_type = u64)]
     pub full: Flops,
     /// The smallest slice, without the router.
+    #[schema(value_type = u64)]
     pub smallest: Flops,
     /// The router.
+    #[schema(value_type = u64)]
     pub router: Flops,
 }
 

@@ -1,0 +1,48 @@
+// The server's own HTTP API. The key is held here, in memory, and nowhere else.
+
+let key = null;
+
+export function useKey(value) {
+  key = value;
+}
+
+// A fault that the server, or the way to it, has: `status` 0 is no answer at all.
+export class Problem extends Error {
+  constructor(status, code, detail) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+async function send(path, { method = "GET", body, token, signal } = {}) {
+  const headers = {};
+  const bearer = token ?? key;
+  if (bearer) headers.authorization = `Bearer ${bearer}`;
+  if (body !== undefined) headers["content-type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "unreachable", "the server does not answer");
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new Problem(response.status, problem.code ?? "unknown", problem.detail ?? `status ${response.status}`);
+}
+
+const json = async (response) => (await response).json();
+
+export const model = () => json(send("/model"));
+export const routes = () => json(send("/routes"));
+export const find = (q, signal) => json(send(`/items?q=${encodeURIComponent(q)}`, { signal }));
+export const metrics = async () => (await send("/metrics")).text();
+export const reload = (version, token) => json(send("/admin/reload", { method: "POST", body: { version }, token }));
+
+// The answer, and the milliseconds that the server spent on it.
+export async function recommend(body, signal) {
+  const response = await send("/recommend", { method: "POST", body, signal });
+  const total = /total;dur=([\d.]+)/.exec(response.headers.get("server-timing") ?? "");
+  return { answer: await response.json(), took: total ? Number(total[1]) : null };
+}

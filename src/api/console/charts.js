@@ -1,0 +1,56 @@
+// Lines over time, drawn by uPlot (vendored, see vendor/uplot).
+
+import { make } from "./dom.js";
+
+/* global uPlot */
+
+const HEIGHT = 118;
+
+const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const clock = (seconds) => new Date(seconds * 1000).toTimeString().slice(0, 8);
+
+// A chart of one or more lines, [{label, colour}], the colours names of CSS variables. What the pointer is over, or the
+// newest point, is written into `reading`.
+export function chart(container, reading, lines, format) {
+  const axis = { stroke: colour("--ink-2"), font: "11px system-ui, sans-serif", ticks: { show: false },
+    grid: { stroke: colour("--line"), width: 1 } };
+  const options = {
+    width: Math.max(container.clientWidth, 120),
+    height: HEIGHT,
+    padding: [8, 4, 0, 0],
+    cursor: { points: { size: 6 }, drag: { x: false, y: false } },
+    legend: { show: false },
+    hooks: { setCursor: [read], setData: [read] },
+    scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+    axes: [
+      { ...axis, grid: { show: false }, space: 80, size: 22, values: (_, ticks) => ticks.map(clock) },
+      { ...axis, space: 28, size: 44 },
+    ],
+    series: [
+      {},
+      ...lines.map((line) => ({ stroke: colour(line.colour), width: 1.75, spanGaps: false, points: { show: false } })),
+    ],
+  };
+  const values = lines.map((line) => {
+    const value = make("span", { class: "value" });
+    const key = make("span", { class: "key" });
+    key.style.setProperty("--key", `var(${line.colour})`);
+    reading.append(key, line.label ? `${line.label} ` : "", value);
+    return value;
+  });
+  function read({ data, cursor }) {
+    const place = cursor.idx ?? data[0].length - 1;
+    values.forEach((value, line) => { value.textContent = format(data[line + 1][place]); });
+    reading.title = place < 0 ? "" : clock(data[0][place]);
+  }
+  const plot = new uPlot(options, [[], ...lines.map(() => [])], container);
+  new ResizeObserver(() => plot.setSize({ width: Math.max(container.clientWidth, 120), height: HEIGHT })).observe(container);
+  // Colours are read at each drawing.
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw());
+  return {
+    show(times, values, description) {
+      plot.setData([times, ...values]);
+      container.setAttribute("aria-label", description);
+    },
+  };
+}

@@ -1,0 +1,154 @@
+// The live panel: scrapes /metrics, as Prometheus would, and shows what happened lately.
+
+import * as api from "./api.js";
+import { chart } from "./charts.js";
+import { byId, make, text } from "./dom.js";
+import * as format from "./format.js";
+import { tables } from "./matrix.js";
+import * as scrapes from "./scrape.js";
+
+const EVERY_MS = 2000;
+// The charts' span, and that of quantiles, shares and batches.
+const KEPT_SECONDS = 180;
+const WINDOW_SECONDS = 60;
+// Rates are over a shorter time, so that they follow.
+const RATE_SECONDS = 10;
+
+const kept = [];
+const points = { times: [], rate: [], p50: [], p99: [] };
+const latency = "request_duration_seconds";
+let charts = null;
+let cells = new Map();
+let timer = 0;
+
+// Calls `seen` after each scrape with the labels of the model that serves, or with the problem.
+export function start(seen) {
+  charts = {
+    rate: chart(byId("rate-chart"), byId("rate-reading"), [{ label: "", colour: "--accent" }], format.rate),
+    latency: chart(byId("latency-chart"), byId("latency-reading"),
+      [{ label: "p50", colour: "--accent" }, { label: "p99", colour: "--warm" }], format.rate),
+  };
+  const next = async () => {
+    await poll(seen);
+    clearTimeout(timer);
+    // A page that nobody sees asks for nothing.
+    if (!document.hidden) timer = setTimeout(next, EVERY_MS);
+  };
+  document.addEventListener("visibilitychange", () => document.hidden || next());
+  next();
+}
+
+// Takes over the routes of a model.
+export function take({ routes }) {
+  cells = new Map();
+  tables(byId("heat"), routes, ({ name }) => {
+    const cell = make("span", { class: "cell mono", title: name });
+    cells.set(name, cell);
+    return cell;
+  });
+  if (kept.length) heat();
+}
+
+async function poll(seen) {
+  try {
+    const scrape = scrapes.parse(await api.metrics(), Date.now() / 1000);
+    const last = kept.at(-1);
+    // A server that began anew counts from zero: what was before it is no past of its own.
+    if (last && scrapes.sum(scrape, "requests_total") < scrapes.sum(last, "requests_total")) kept.length = 0;
+    kept.push(scrape);
+    while (kept[0].time < scrape.time - KEPT_SECONDS) kept.shift();
+    show();
+    seen(scrapes.info(scrape, "model_info"), null);
+  } catch (problem) {
+    seen(null, problem);
+  }
+}
+
+// The scrape from which a span of seconds until now is counted.
+function since(seconds) {
+  const now = kept.at(-1).time;
+  return kept.findLast(({ time }) => time <= now - seconds) ?? kept[0];
+}
+
+// The scrape to count shares from: null, that is the server's start, where nothing happened lately.
+function past(name) {
+  const before = since(WINDOW_SECONDS);
+  return scrapes.growth(before, kept.at(-1), name) > 0 ? before : null;
+}
+
+const span = (before) => (before ? "last minute" : "since the start");
+
+function show() {
+  const now = kept.at(-1);
+  const recent = since(RATE_SECONDS);
+  const seconds = now.time - recent.time;
+  const perSecond = (name) => (seconds > 0 ? scrapes.growth(recent, now, name) / seconds : null);
+  const before = past(`${latency}_count`);
+  const histogram = scrapes.buckets(before, now, latency);
+  const ms = (share) => inMilliseconds(scrapes.quantile(histogram, share));
+  text("tile-window", `Rates of the last ${RATE_SECONDS} s; latency and saving ${span(before)}`);
+  text("rate", format.rate(perSecond("requests_total")));
+  text("refused", format.rate(perSecond("rejected_total")));
+  text("p50", format.milliseconds(ms(0.5)));
+  text("p99", format.milliseconds(ms(0.99)));
+  text("queue", format.count(scrapes.sum(now, "queue_depth")));
+  text("live-saved", format.percent(saved()));
+  lines();
+  heat();
+  batches();
+}
+
+const inMilliseconds = (seconds) => (seconds === null ? null : seconds * 1000);
+
+// What routing saved of the full model's cost, padding and the router counted against it.
+function saved() {
+  const [before, now] = [past("full_flops_total"), kept.at(-1)];
+  const grown = (name) => scrapes.growth(before, now, name);
+  const full = grown("full_flops_total");
+  return full > 0 ? 1 - (grown("executed_flops_total") + grown("router_flops_total")) / full : null;
+}
+
+function lines() {
+  const [before, now] = kept.slice(-2);
+  if (!now) return;
+  const histogram = scrapes.buckets(before, now, latency);
+  points.times.push(now.time);
+  points.rate.push(scrapes.growth(before, now, "requests_total") / (now.time - before.time));
+  points.p50.push(inMilliseconds(scrapes.quantile(histogram, 0.5)));
+  points.p99.push(inMilliseconds(scrapes.quantile(histogram, 0.99)));
+  while (points.times[0] < now.time - KEPT_SECONDS) Object.values(points).forEach((column) => column.shift());
+  const { times, rate, p50, p99 } = points;
+  charts.rate.show(times, [rate], `Requests per second, now ${format.rate(rate.at(-1))}`);
+  charts.latency.show(times, [p50, p99],
+    `Latency, now p50 ${format.milliseconds(p50.at(-1))}, p99 ${format.milliseconds(p99.at(-1))}`);
+}
+
+function heat() {
+  const before = past("route_requests_total");
+  const rows = scrapes.growthBy(before, kept.at(-1), "route_requests_total", "route");
+  const total = [...rows.values()].reduce((sum, count) => sum + count, 0);
+  const most = Math.max(...rows.values(), 1);
+  text("heat-window", `% of rows, ${span(before)}`);
+  for (const [name, cell] of cells) {
+    const count = rows.get(name) ?? 0;
+    cell.style.setProperty("--heat", count / most);
+    cell.textContent = count ? format.cell(count / total) : "";
+    cell.title = `${name}: ${format.count(count)} rows`;
+  }
+}
+
+function batches() {
+  const before = past("batch_size_count");
+  const sizes = scrapes.buckets(before, kept.at(-1), "batch_size");
+  const most = Math.max(...sizes.map(({ count }) => count), 1);
+  text("batch-window", `batches, ${span(before)}`);
+  // As far as the largest that was seen.
+  const seen = sizes.slice(0, Math.max(sizes.findLastIndex(({ count }) => count > 0) + 1, 4));
+  byId("batches").replaceChildren(...seen.map(({ above, upTo, count }) => {
+    const name = upTo === Infinity ? `>${above}` : above + 1 >= upTo ? `${upTo}` : `${above + 1}–${upTo}`;
+    const bar = make("span", { class: "bar-fill" });
+    bar.style.setProperty("--share", count / most);
+    return make("li", {}, make("span", { class: "bar-name mono" }, name), make("span", { class: "bar-track" }, bar),
+      make("span", { class: "bar-count mono" }, format.count(count)));
+  }));
+}

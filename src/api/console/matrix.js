@@ -1,0 +1,19 @@
+// Routes as small tables: one a width, a row a depth, a column an embedding. The sizes are the checkpoint's own.
+
+import { make } from "./dom.js";
+
+// Fills `container` with a table a width; `cell` makes what stands at a route.
+export function tables(container, routes, cell) {
+  const sizes = (part) => [...new Set(routes.map((route) => route[part]))].sort((a, b) => a - b);
+  const [depths, embeddings] = [sizes("layers"), sizes("embedding")];
+  const at = new Map(routes.map((route) => [`${route.hidden} ${route.layers} ${route.embedding}`, route]));
+  container.replaceChildren(...sizes("hidden").map((hidden) =>
+    make("table", {},
+      make("caption", {}, `width ${hidden}`),
+      make("thead", {}, make("tr", {},
+        make("th", { class: "corner" }, make("span", { class: "hidden-text" }, "layers")),
+        ...embeddings.map((size) => make("th", { scope: "col", title: `embedding ${size}` }, `e${size}`)))),
+      make("tbody", {}, ...depths.map((layers) => make("tr", {},
+        make("th", { scope: "row", title: `${layers} layers` }, `l${layers}`),
+        ...embeddings.map((embedding) => make("td", {}, cell(at.get(`${hidden} ${layers} ${embedding}`))))))))));
+}

@@ -1,0 +1,31 @@
+// The routes that were tried for one user, side by side with the answer that is shown.
+
+import { byId, make } from "./dom.js";
+import * as format from "./format.js";
+
+const KEPT = 6;
+
+let trials = [];
+
+// Takes a new answer in; `first` where it is the first one for its user.
+export function take(answer, took, first) {
+  const { name, reason } = answer.route;
+  if (first) trials = [];
+  if (name) {
+    // The same again takes the place of what it was.
+    trials = trials.filter(({ route }) => route.name !== name || route.reason !== reason);
+    trials.unshift({ ...answer, took });
+    trials.length = Math.min(trials.length, KEPT);
+  }
+  byId("tried-panel").hidden = trials.length < 2;
+  byId("tried").replaceChildren(...trials.map((trial) => row(trial, trials[0])));
+}
+
+function row({ items, route, compute, took }, shown) {
+  const here = new Set(shown.items.map(({ item }) => item));
+  const same = items.filter(({ item }) => here.has(item)).length;
+  const by = { router: "router", override: "you", degraded: "server" }[route.reason];
+  const values = [route.name, by, format.flops(compute.flops), format.percent(compute.saved),
+    format.milliseconds(took), `${same}/${items.length}`];
+  return make("tr", {}, ...values.map((value, column) => make("td", { class: column ? "" : "mono" }, value)));
+}
