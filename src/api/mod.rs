@@ -91,8 +91,8 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
         .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call))
-        .merge(uncounted.method_not_allowed_fallback(problem::method_not_allowed))
         .merge(inference::probes().with_state(Arc::clone(recommender)))
+        .merge(uncounted.method_not_allowed_fallback(problem::method_not_allowed))
         .layer(DefaultBodyLimit::disable())
         .merge(console::SITE.router())
         .merge(docs::SITE.router())

@@ -22,9 +22,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// request just when the server closes it, and that request would be lost.
 pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let path = request.extensions().get::<MatchedPath>().map_or("*", MatchedPath::as_str);
-    let name = format!("{} {path}", request.method());
-    let observed = Observed::begin(recommender.metrics(), Transport::Http, &request, &name);
+    let observed = Observed::begin(recommender.metrics(), Transport::Http, &request);
     let mut response = observed.run(next.run(request)).await;
     if keeps_alive && recommender.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -56,12 +54,12 @@ pub(super) struct Ending<'a> {
 }
 
 impl Observed {
-    /// A call that arrives now; `name` is what its kind of call is called in traces.
-    pub(super) fn begin(metrics: &Arc<Metrics>, transport: Transport, request: &Request, name: &str) -> Observed {
+    /// A call that arrives now.
+    pub(super) fn begin(metrics: &Arc<Metrics>, transport: Transport, request: &Request) -> Observed {
         let started = Instant::now();
         let id = request_id::of(request.headers());
         let span = span(request, &id);
-        let trace = TraceParent::begin(request.headers(), &span, &name);
+        let trace = TraceParent::begin(request.headers(), &span, &name(transport, request));
         if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
             span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
         }
@@ -100,6 +98,17 @@ impl Observed {
             self.span.record("otel.status_code", "ERROR");
         }
         self.span.in_scope(|| tracing::debug!("answered"));
+    }
+}
+
+/// What a collector calls the call: its method and endpoint, or in gRPC its service and method; `*` is none that is
+/// there.
+fn name(transport: Transport, request: &Request) -> String {
+    let endpoint = request.extensions().get::<MatchedPath>();
+    match transport {
+        Transport::Http => format!("{} {}", request.method(), endpoint.map_or("*", MatchedPath::as_str)),
+        // The endpoint is a whole service.
+        Transport::Grpc => endpoint.map_or("*", |_| request.uri().path().trim_start_matches('/')).to_owned(),
     }
 }
 

@@ -7,7 +7,9 @@ mod import;
 mod inspect;
 mod listen;
 mod numbers;
+mod recommend;
 mod reloads;
+mod secret;
 mod serve;
 mod signals;
 mod traces;
@@ -32,6 +34,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
+    Recommend(recommend::RecommendArgs),
     Serve(serve::ServeArgs),
     Train(train::TrainArgs),
 }
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Recommend(args) => recommend::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
     };

@@ -1,41 +1,34 @@
 use std::sync::Arc;
 
 use clap::Args;
-use clap::builder::{FalseyValueParser, NonEmptyStringValueParser};
+use clap::builder::FalseyValueParser;
 
+use super::secret::Secret;
 use super::signals::{Signal, Signals};
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Reloader, Stamp, Watch};
 
 /// What replaces the model while it serves, besides SIGHUP.
-#[derive(Args)]
+#[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
     /// Load a new highest version as soon as it is there
     #[arg(long, env = "CANET_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
     /// Token that POST /admin/reload asks for; without one it answers clients on loopback alone
-    #[arg(long, env = "CANET_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
-    admin_token: Option<String>,
+    #[arg(long, env = "CANET_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    admin_token: Option<Secret>,
 }
 
 impl ReloadArgs {
     /// The operators' token.
     pub(super) fn token(&self) -> Option<&str> {
-        self.admin_token.as_deref()
+        self.admin_token.as_ref().map(Secret::reveal)
     }
 
     /// What to watch for, where that was asked for: whatever differs from now.
     pub(super) fn watch(&self, directory: &ModelDirectory) -> Option<Watch> {
         // Where the directory cannot be read now, loading says so.
         self.watch.then(|| Watch::new(Stamp::read(directory).unwrap_or_default()))
-    }
-}
-
-// Not derived: a token is no word for a log.
-impl std::fmt::Debug for ReloadArgs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let admin_token = self.admin_token.as_ref().map(|_| "set");
-        f.debug_struct("ReloadArgs").field("watch", &self.watch).field("admin_token", &admin_token).finish()
     }
 }
 

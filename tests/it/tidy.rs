@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] =
     [&["domain"], &["telemetry"], &["model", "data"], &["evaluation"], &["serving", "training"], &["api"], &["app"]];
 
 /// What may be named on some floors only.
-const CONFINED: [(&[&str], &[&str]); 11] = [
+const CONFINED: [(&[&str], &[&str]); 12] = [
     (&["tch"], &["model", "training"]),
     (&["torch_sys"], &[]),
     (&["axum"], &["api", "app"]),
@@ -27,6 +27,7 @@ const CONFINED: [(&[&str], &[&str]); 11] = [
     (&["tokio"], &["serving", "api", "app"]),
     // In the model it describes what `canet.json` holds, beside serde's derives.
     (&["utoipa"], &["model", "api"]),
+    (&["ureq"], &["app"]),
     (&["std", "env"], &["app"]),
 ];
 

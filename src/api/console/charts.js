@@ -23,7 +23,7 @@ export function chart(container, reading, lines, format) {
     hooks: { setCursor: [read], setData: [read] },
     scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 80, size: 22, values: (_, ticks) => ticks.map(clock) },
+      { ...axis, grid: { show: false }, space: 80, size: 28, gap: 8, values: (_, ticks) => ticks.map(clock) },
       { ...axis, space: 28, size: 44 },
     ],
     series: [

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -21,9 +21,7 @@ use crate::serving::Recommender;
 /// Counts a call over gRPC when the last of its answer is sent, puts it into a span, and adds to its metadata what
 /// answers over HTTP have in their headers. What tonic refuses by itself becomes one of the table's faults.
 pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let name = request.extensions().get::<MatchedPath>().map_or("*", |_| path.trim_start_matches('/'));
-    let observed = Observed::begin(recommender.metrics(), Transport::Grpc, &request, name);
+    let observed = Observed::begin(recommender.metrics(), Transport::Grpc, &request);
     let response = observed.run(answer(request, next, observed.started())).await;
     let (head, body) = response.into_parts();
     // Where nothing but a status is sent, it stands in the headers.
