@@ -4,7 +4,7 @@ MODEL ?= models/ml-100k
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench lint fmt audit data train
+.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity
 
 help: ## Lists the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -21,7 +21,8 @@ serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 
 test: setup ## Runs every test
 	@scripts/system.sh tests
-	@python3 scripts/test_tools.py >/dev/null
+	@python3 scripts/tools.py tests/requirements.txt >/dev/null
+	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
 	scripts/test.sh $(ARGS)
 
 bench: setup ## Times one core's batches, and lanes by width against lanes by route
@@ -45,3 +46,9 @@ data: ## Fetches MovieLens-100K into data/ml-100k and the titles of the shipped 
 
 train: build data ## Trains the next version of $(MODEL) on MovieLens-100K
 	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(ARGS)
+
+loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RATE=..., DURATION=...; loadtest/README.md)
+	@loadtest/run.sh
+
+capacity: build ## Measures this machine for an hour and writes loadtest/results (see loadtest/README.md)
+	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/capacity.py $(ARGS)

@@ -87,7 +87,7 @@ fn faults_are_told_as_the_protocol_has_it() {
         (json!([{"name": "history", "datatype": "BYTES", "shape": [1, 1], "data": ["[]"]}]), "BYTES [B]"),
         (json!([{"name": "history", "datatype": "BYTES", "shape": ["x"], "data": ["[]"]}]), "inputs[0].shape[0]"),
         (json!([{"name": "history", "datatype": "BYTES", "shape": [1], "data": [7]}]), "texts"),
-        (json!([{"name": "history", "datatype": "BYTES", "shape": [1 << 62, 4], "data": []}]), "shape"),
+        (json!([{"name": "history", "datatype": "BYTES", "shape": [1_u64 << 62, 4], "data": []}]), "shape"),
         (json!([dense(&json!([1, 1]), &json!([41]))]), "dense id 41"),
         (json!([dense(&json!([1, 1]), &json!([-1]))]), "dense id -1"),
         (json!([dense(&json!([1, 1]), &json!([0.5]))]), "whole numbers"),

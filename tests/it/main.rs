@@ -22,6 +22,7 @@ mod http;
 mod import;
 mod inference;
 mod lanes;
+mod loadtest;
 mod memory;
 mod metrics;
 mod mixed;

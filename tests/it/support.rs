@@ -124,9 +124,13 @@ pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
 pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_tools.py");
-        let output = Command::new("python3").arg(script).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "scripts/test_tools.py failed: its message stands above");
+        let output = Command::new("python3")
+            .args(["scripts/tools.py", "tests/requirements.txt"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "scripts/tools.py failed: its message stands above");
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     })
 }

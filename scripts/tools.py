@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Installs what tests/requirements.txt names, once per user, and prints the Python interpreter that has it.
+"""Installs what a requirements file names, once per user, and prints the Python interpreter that has it.
 
-The packages live in a virtual environment of their own in ${CANET_CACHE:-${XDG_CACHE_HOME:-~/.cache}/canet}/tests,
-one for each content of the file; those of other contents that no checkout has used for 30 days are removed.
+    tools.py tests/requirements.txt
+
+Programs of the packages lie beside the interpreter. Each content of such a file has a virtual environment of its own in
+${CANET_CACHE:-${XDG_CACHE_HOME:-~/.cache}/canet}/tools; those that no checkout has used for 30 days are removed.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -12,39 +15,42 @@ import subprocess
 import sys
 import time
 import venv
+from pathlib import Path
 
-from wheels import REPOSITORY, SetupError, cache, locked, run, say
+from wheels import SetupError, cache, locked, run, say
 
-REQUIREMENTS = REPOSITORY / "tests" / "requirements.txt"
 UNUSED_SECONDS = 30 * 24 * 3600
 
 
 def main():
-    root = cache() / "tests"
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("requirements", type=Path)
+    requirements = options.parse_args().requirements
+    root = cache() / "tools"
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    environment = root / f"{python}-{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]}"
+    environment = root / f"{python}-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
     complete = environment / "complete"
     if not complete.exists():
         with locked(root / "lock"):
             if not complete.exists():
                 remove_unused(root)
-                install(environment)
+                install(requirements, environment)
                 complete.touch()
     os.utime(complete)
     print(environment / "bin" / "python")
 
 
-def install(environment):
+def install(requirements, environment):
     # What a killed run left.
     shutil.rmtree(environment, ignore_errors=True)
     # Debian has no pip to put into an environment without another package: the one that runs this serves it too.
     venv.create(environment, symlinks=True, with_pip=False)
-    say("installing what the tests run")
+    say(f"installing what {requirements} names")
     pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "--quiet"]
-    pip += ["--disable-pip-version-check", "--only-binary=:all:", "--requirement", str(REQUIREMENTS)]
+    pip += ["--disable-pip-version-check", "--only-binary=:all:", "--requirement", str(requirements)]
     if subprocess.run(pip, stdout=sys.stderr.fileno()).returncode != 0:
         raise SetupError(
-            f"pip could not install {REQUIREMENTS.name}: its message stands above; check the network and the package "
+            f"pip could not install {requirements}: its message stands above; check the network and the package "
             "index (HTTPS_PROXY; a mirror: PIP_INDEX_URL), then run this again"
         )
 

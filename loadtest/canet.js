@@ -1,0 +1,100 @@
+// Load tests of a canet server. SCENARIO names one of lib/scenarios.js; lib/settings.js lists what else can be set.
+
+import { randomSeed } from 'k6';
+import { arrive } from './lib/arrivals.js';
+import { caller, grpcClient } from './lib/calls.js';
+import { describe } from './lib/catalogue.js';
+import { historySource, recorded, shuffled } from './lib/histories.js';
+import { routeMix } from './lib/mixes.js';
+import { reloadFor } from './lib/reloads.js';
+import { stepAt, stepRates, chosen } from './lib/scenarios.js';
+import { settings } from './lib/settings.js';
+import { summarize } from './lib/summary.js';
+
+const scenario = chosen();
+const files = recorded(settings.histories);
+const client = grpcClient(scenario.call === 'grpc');
+
+export const options = {
+  scenarios: Object.assign(
+    {
+      requests: {
+        executor: 'per-vu-iterations',
+        exec: 'requests',
+        vus: settings.sources,
+        iterations: 1,
+        // Answers that are still out when the last request was sent.
+        maxDuration: `${Math.ceil(scenario.seconds) + 30}s`,
+      },
+    },
+    scenario.reloads
+      ? {
+          reloads: {
+            executor: 'per-vu-iterations',
+            exec: 'reloads',
+            vus: 1,
+            iterations: 1,
+            maxDuration: `${Math.ceil(scenario.seconds) + 120}s`,
+          },
+        }
+      : {},
+  ),
+  thresholds: thresholds(),
+  summaryTrendStats: ['count', 'avg', 'min', 'med', 'p(90)', 'p(95)', 'p(99)', 'p(99.9)', 'max'],
+};
+
+function thresholds() {
+  const wanted = { sent_late: [`p(99)<=${settings.lateMs}`], failed: [`rate<=${settings.errors}`] };
+  if (!scenario.capacity) wanted.latency = [`p(99)<=${settings.p99Ms}`];
+  if (scenario.reloads) {
+    wanted.reload_unexpected = ['rate==0'];
+    wanted.reloads = ['count>=2'];
+  }
+  if (settings.scenario === 'overload') {
+    // What the server can do it goes on doing, and what it refuses it refuses in time and in words.
+    wanted.answered = [`rate>=${0.8 * settings.rate}`];
+    wanted.latency = [`p(99)<=${settings.timeoutMs}`];
+    wanted.refused_without_retry_after = ['count==0'];
+  }
+  if (settings.scenario === 'step') {
+    // k6 keeps figures of a tag only where a threshold asks for them; these always hold.
+    stepRates().forEach((_, step) => {
+      wanted[`latency{step:${step}}`] = ['max>=0'];
+      ['answered', 'refused', 'expired'].forEach((name) => (wanted[`${name}{step:${step}}`] = ['count>=0']));
+      wanted[`failed{step:${step}}`] = ['rate>=0'];
+    });
+  }
+  return wanted;
+}
+
+export function setup() {
+  const server = describe(settings.url, files.length > 0 ? 1 : settings.items);
+  return { ...server, items: shuffled(server.items) };
+}
+
+/** One source of arrivals. */
+export function requests(server) {
+  randomSeed(settings.seed * 1000 + __VU);
+  const [shortest, longest] = scenario.lengths(server.max_len);
+  const history = historySource(server.items, shortest, longest, files);
+  const route = routeMix(scenario.mix, server.routes, scenario.seconds);
+  const send = caller(scenario.call, client, scenario.capacity === true);
+  arrive(scenario.profile, settings.sources, settings.poisson, (now) => {
+    const request = () => ({
+      history: history(),
+      k: settings.k,
+      route: route(now),
+      timeout_ms: settings.timeoutMs,
+    });
+    send(request, settings.scenario === 'step' ? { step: String(stepAt(now, scenario.seconds)) } : {});
+  });
+}
+
+/** The operator of the scenario `reload`. */
+export function reloads(server) {
+  reloadFor(scenario.seconds, server.version);
+}
+
+export function handleSummary(data) {
+  return summarize(data, scenario);
+}

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Measures what this machine serves and writes loadtest/results: report.md, a picture a model, and k6's summaries.
+
+    make capacity                                 models/ml-100k, and a model of MovieLens-1M's shape made for it
+    make capacity ARGS="--model models/mine --step-seconds 20"
+
+For each model, routed and always full: coarse steps find where the objective breaks, fine ones draw latency over offered
+load. The crossover is the lowest load from which on the routed answers' p99 is below the full model's. Then every
+scenario runs against the first model. Servers are started and stopped here; nothing else should run meanwhile.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+from curve import draw
+from shape import write_shape
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CANET = REPOSITORY / "target" / "release" / "canet"
+ROUTES = {"auto": "routed", "full": "always full"}
+# Coarse runs begin here and go up by this factor until the objective breaks.
+FIRST_RATE, FACTOR, HIGHEST_RATE = 200, 4, 200_000
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", type=Path, action="append", help="directory of a model; may be given again")
+    options.add_argument("--out", type=Path, default=REPOSITORY / "loadtest" / "results")
+    options.add_argument("--steps", type=int, default=16, help="of a curve")
+    options.add_argument("--step-seconds", type=float, default=15)
+    options.add_argument("--scenario-seconds", type=float, default=30, help="of each scenario; 0 leaves them out")
+    options.add_argument("--p99-ms", type=float, default=100, help="the objective")
+    options.add_argument("--serve", default="", help="further flags of canet serve")
+    options = options.parse_args()
+    models = options.model or [REPOSITORY / "models" / "ml-100k", shaped()]
+    options.out.mkdir(parents=True, exist_ok=True)
+    sections = [measure(model, options) for model in models]
+    if options.scenario_seconds > 0:
+        sections.append(scenarios(models[0], sections[0]["capacity"]["auto"], options))
+    report = [heading(options)] + [section["text"] for section in sections]
+    (options.out / "report.md").write_text("\n".join(report))
+    print(f"the report is {options.out / 'report.md'}")
+
+
+def shaped():
+    """A model of MovieLens-1M's shape, trained for a minute on drawn users: its sizes are right, its taste is none."""
+    directory = REPOSITORY / "target" / "loadtest" / "ml-1m-shaped"
+    if not directory.is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            data = Path(scratch) / "users.txt"
+            write_shape(data)
+            train = ["train", "--data", data, "--out", directory, "--epochs", "1", "--max-minutes", "3"]
+            subprocess.run([CANET, *map(str, train)], check=True)
+    return directory
+
+
+@contextmanager
+def serving(model, flags):
+    """A server of `model` on free ports: its HTTP address, and its gRPC address where one was asked for."""
+    command = [CANET, "serve", "--model", model, "--listen", "127.0.0.1:0", *flags]
+    server = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    try:
+        addresses = {}
+        for line in server.stderr:
+            for name, pattern in {"http": r"listening on http://([\d.:]+)", "grpc": r"listening on grpc://([\d.:]+)"}.items():
+                found = re.search(pattern, line)
+                if found:
+                    addresses[name] = found[1]
+            if re.search(r"\bready\b", line):
+                break
+        else:
+            sys.exit(f"the server for {model} ended before it was ready")
+        # Its log is not read from here on: a full pipe must not stop it.
+        with open(os.devnull, "w") as nowhere:
+            reader = subprocess.Popen(["cat"], stdin=server.stderr, stdout=nowhere)
+        yield addresses
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+        reader.wait()
+
+
+def k6(out, addresses, **settings):
+    """Runs one scenario and returns its summary."""
+    environment = {**os.environ, "URL": f"http://{addresses['http']}", "GRPC": addresses.get("grpc", ""), "OUT": str(out)}
+    environment.update({name.upper(): str(value) for name, value in settings.items()})
+    out.with_suffix(".json").unlink(missing_ok=True)
+    run = subprocess.run([REPOSITORY / "loadtest" / "run.sh"], env=environment, stdout=subprocess.PIPE, text=True)
+    if run.returncode not in (0, 99):
+        sys.exit(f"k6 ended with {run.returncode}: its message stands above")
+    print(run.stdout.splitlines()[0], flush=True)
+    return json.loads(out.with_suffix(".json").read_text())
+
+
+def measure(model, options):
+    """Curves of one model."""
+    steps, capacity = {}, {}
+    slo = {"slo_p99_ms": options.p99_ms, "sources": 8}
+    with tempfile.TemporaryDirectory() as scratch:
+        for route in ROUTES:
+            with serving(model, options.serve.split()) as addresses:
+                capacity[route] = coarse(Path(scratch) / "coarse", addresses, mix=route, **slo)
+        highest = round(1.3 * max(capacity.values()))
+        for route in ROUTES:
+            out = options.out / f"{model.name}-{route}"
+            seconds = options.steps * options.step_seconds
+            with serving(model, options.serve.split()) as addresses:
+                summary = k6(out, addresses, scenario="step", rate=highest, steps=options.steps, duration=f"{seconds}s",
+                             mix=route, **slo)
+            out.with_suffix(".html").unlink()
+            steps[route] = summary["steps"]
+            capacity[route] = (summary["capacity"] or {"offered_rps": 0})["offered_rps"]
+    picture = options.out / f"{model.name}.svg"
+    draw(picture, model.name, {ROUTES[route]: list_ for route, list_ in steps.items()}, options.p99_ms)
+    return {"capacity": capacity, "text": section(model, steps, capacity, options, picture)}
+
+
+def coarse(out, addresses, **settings):
+    """A rate at which the objective still holds, to within an eighth of the next higher power of the factor."""
+    rate = FIRST_RATE
+    while True:
+        found = k6(out, addresses, scenario="step", rate=rate, steps=8, duration="32s", **settings)["capacity"]
+        if found is None:
+            return rate / 8
+        if found["found_the_end"] or rate >= HIGHEST_RATE:
+            return found["offered_rps"]
+        rate *= FACTOR
+
+
+def crossover(steps):
+    """The lowest offered load from which on the routed p99 is below the full one's; None where it never is."""
+    lower = None
+    for routed, full in zip(steps["auto"], steps["full"]):
+        p99 = [step["latency"] and step["latency"]["p99_ms"] for step in (routed, full)]
+        if None in p99 or p99[0] >= p99[1]:
+            lower = None
+        elif lower is None:
+            lower = routed["offered_rps"]
+    return lower
+
+
+def section(model, steps, capacity, options, picture):
+    from_here = crossover(steps)
+    pays = f"from {from_here:g} requests/s on" if from_here is not None else "at no load that was tried"
+    rows = [
+        f"| {routed['offered_rps']:g} | {cells(routed)} | {cells(full)} |"
+        for routed, full in zip(steps["auto"], steps["full"])
+    ]
+    return "\n".join([
+        f"## {model.name}",
+        "",
+        f"Capacity at p99 <= {options.p99_ms:g} ms: **{capacity['auto']:g} requests/s** routed, **{capacity['full']:g}** "
+        f"always full. Routing has the lower p99 {pays}.",
+        "",
+        f"![Latency over offered load]({picture.name})",
+        "",
+        "| offered/s | routed: answered/s | p50 ms | p99 ms | full: answered/s | p50 ms | p99 ms |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ])
+
+
+def cells(step):
+    latency = step["latency"] or {"p50_ms": None, "p99_ms": None}
+    times = ["-" if value is None else f"{value:.1f}" for value in (latency["p50_ms"], latency["p99_ms"])]
+    return " | ".join([f"{step['answered_rps']:g}", *times])
+
+
+def scenarios(model, capacity, options):
+    """One line a scenario, at half of the capacity (overload: at three times, batch: at as many rows)."""
+    rate = max(1, round(capacity / 2))
+    lines = ["## Scenarios", "", f"Against {model.name}, R = {rate} requests/s unless said otherwise.", ""]
+    names = ["smoke", "steady", "spike", "soak", "routes-one", "routes-uniform", "routes-zipf", "routes-flip", "short",
+             "long", "batch", "grpc", "reload", "overload"]
+    with serving(model, ["--grpc", "127.0.0.1:0", *options.serve.split()]) as addresses, \
+            tempfile.TemporaryDirectory() as scratch:
+        for name in names:
+            own = {"batch": max(1, round(rate / 16)), "overload": max(1, round(capacity)), "routes-one": max(1, rate // 2)}
+            summary = k6(Path(scratch) / name, addresses, scenario=name, rate=own.get(name, rate), sources=8,
+                         duration=f"{options.scenario_seconds}s", slo_p99_ms=options.p99_ms)
+            latency = summary["latency"] or {"p50_ms": "-", "p99_ms": "-"}
+            broken = [objective["objective"] for objective in summary["objectives"] if not objective["ok"]]
+            lines.append(
+                f"- `{name}` (R = {summary['rate']:g}): {summary['requests']} rows in {summary['seconds']:g} s, "
+                f"{summary['answered_rps']:g}/s answered, {summary['refused']} refused, {summary['expired']} expired, "
+                f"{summary['failed']} failed; p50 {latency['p50_ms']} ms, p99 {latency['p99_ms']} ms"
+                + (f"; {summary['reloads']} reloads" if summary["reloads"] else "")
+                + (f"; broken: {', '.join(broken)}" if broken else "")
+            )
+    return {"text": "\n".join([*lines, ""])}
+
+
+def heading(options):
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    version = subprocess.run([CANET, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return "\n".join([
+        "# Capacity",
+        "",
+        f"{version}, {date.today()}, {os.cpu_count()} cores of {cpu[1] if cpu else platform.machine()}; k6 sends from the same "
+        f"machine and takes its share. Poisson arrivals, drawn histories, {options.step_seconds:g} s a step"
+        + (f"; `canet serve {options.serve}`" if options.serve else "") + ". Made by `make capacity`.",
+        "",
+    ])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+// The end of a run: one line and the broken objectives on the terminal, everything as JSON, and a page for people.
+
+import { stepRates } from './scenarios.js';
+import { settings } from './settings.js';
+import { page } from './page.js';
+
+const round = (value, digits) => (value === undefined ? null : Number(value.toFixed(digits === undefined ? 3 : digits)));
+
+function count(metrics, name) {
+  return metrics[name] ? metrics[name].values.count : 0;
+}
+
+/** `{ p50_ms, ... }` of a trend; `null` where nothing was counted. */
+function times(metric) {
+  if (!metric || !metric.values.count) return null;
+  const { values } = metric;
+  return {
+    mean_ms: round(values.avg),
+    p50_ms: round(values.med),
+    p95_ms: round(values['p(95)']),
+    p99_ms: round(values['p(99)']),
+    'p99.9_ms': round(values['p(99.9)']),
+    max_ms: round(values.max),
+  };
+}
+
+/** One row a step of the scenario `step`. */
+function steps(metrics, seconds) {
+  return stepRates().map((rate, step) => {
+    const of = (name) => count(metrics, `${name}{step:${step}}`);
+    const sent = seconds / settings.steps;
+    const failed = metrics[`failed{step:${step}}`];
+    const [answered, refused, expired] = ['answered', 'refused', 'expired'].map(of);
+    const total = failed ? failed.values.passes + failed.values.fails : 0;
+    return {
+      offered_rps: round(rate),
+      sent_rps: round(total / sent),
+      answered_rps: round(answered / sent),
+      refused,
+      expired,
+      failed: failed ? failed.values.passes : 0,
+      latency: times(metrics[`latency{step:${step}}`]),
+    };
+  });
+}
+
+/** Whether a step met the objective. */
+function met(step) {
+  if (step.latency === null) return false;
+  return step.latency.p99_ms <= settings.p99Ms && 1 - step.answered_rps / step.sent_rps <= settings.errors;
+}
+
+/** The highest step before the first one that broke the objective; `null` where that is the first. */
+function capacity(list) {
+  const broken = list.findIndex((step) => !met(step));
+  const last = broken === -1 ? list.length - 1 : broken - 1;
+  return last < 0 ? null : { offered_rps: list[last].offered_rps, found_the_end: broken !== -1 };
+}
+
+function objectives(metrics) {
+  return Object.entries(metrics).flatMap(([name, metric]) =>
+    name.includes('{step:')
+      ? []
+      : Object.entries(metric.thresholds || {}).map(([rule, { ok }]) => ({ objective: `${name}: ${rule}`, ok })),
+  );
+}
+
+export function summarize(data, scenario) {
+  const { metrics } = data;
+  const ran = scenario.seconds;
+  const [answered, refused, expired] = ['answered', 'refused', 'expired'].map((name) => count(metrics, name));
+  const total = metrics.failed ? metrics.failed.values.passes + metrics.failed.values.fails : 0;
+  const report = {
+    scenario: settings.scenario,
+    about: scenario.about,
+    url: scenario.call === 'grpc' ? settings.grpc : settings.url,
+    rate: settings.rate,
+    seconds: ran,
+    arrivals: settings.poisson ? 'poisson' : 'uniform',
+    mix: scenario.mix,
+    histories: settings.histories || 'drawn',
+    requests: total,
+    answered_rps: round(answered / ran),
+    answered,
+    refused,
+    refused_without_retry_after: count(metrics, 'refused_without_retry_after'),
+    expired,
+    failed: metrics.failed ? metrics.failed.values.passes : 0,
+    latency: times(metrics.latency),
+    sent_late: times(metrics.sent_late),
+    reloads: count(metrics, 'reloads'),
+    objectives: objectives(metrics),
+  };
+  if (settings.scenario === 'step') {
+    report.steps = steps(metrics, ran);
+    report.capacity = capacity(report.steps);
+  }
+  const written = { stdout: text(report) };
+  if (settings.out) {
+    written[`${settings.out}.json`] = `${JSON.stringify(report, null, 1)}\n`;
+    written[`${settings.out}.html`] = page(report);
+  }
+  return written;
+}
+
+function text(report) {
+  const { latency } = report;
+  const lines = [
+    `${report.scenario}: ${report.requests} sent in ${report.seconds} s, ${report.answered} answered ` +
+      `(${report.answered_rps}/s), ${report.refused} refused, ${report.expired} expired, ${report.failed} failed` +
+      (latency ? `; p50 ${latency.p50_ms} ms, p99 ${latency.p99_ms} ms` : '') +
+      (report.reloads ? `; ${report.reloads} reloads` : ''),
+  ];
+  for (const step of report.steps || []) {
+    const p99 = step.latency ? `${step.latency.p99_ms} ms` : '-';
+    lines.push(`  offered ${step.offered_rps}/s, answered ${step.answered_rps}/s, p99 ${p99}`);
+  }
+  if (report.capacity) {
+    const open = report.capacity.found_the_end ? '' : ' or more: raise RATE';
+    lines.push(`  capacity at p99 <= ${settings.p99Ms} ms: ${report.capacity.offered_rps}/s${open}`);
+  }
+  report.objectives.filter(({ ok }) => !ok).forEach(({ objective }) => lines.push(`  broken: ${objective}`));
+  return `${lines.join('\n')}\n`;
+}

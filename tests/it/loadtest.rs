@@ -1,0 +1,110 @@
+//! The load tests by their own door, `loadtest/run.sh`, with the real k6 against the binary.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::server::{Process, numbered};
+use super::spoilt::truncate;
+use super::support::{draft, small_config};
+
+/// How k6 ends where an objective was broken.
+const BROKEN: i32 = 99;
+
+/// A server over versions 1 to `versions` of a small model.
+fn server(root: &Path, versions: u64) -> Process {
+    for seed in 1..=versions {
+        numbered(draft(small_config(), seed)).write(root).unwrap();
+    }
+    Process::serve(root, &["--version", "1"])
+}
+
+/// Runs a scenario: its exit code, what it said, and the summary where it wrote one.
+fn run(server: &Process, directory: &Path, settings: &[(&str, &str)]) -> (i32, String, Option<Value>) {
+    let out = directory.join("summary");
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/run.sh"));
+    command
+        .env("URL", format!("http://{}", server.client.address))
+        .env("OUT", &out)
+        // Other tests run beside this one: how fast answers are is not what is tested.
+        .envs([("SLO_P99_MS", "10000"), ("TIMEOUT_MS", "10000"), ("LATE_MS", "10000")])
+        .envs(settings.iter().copied());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let summary = fs::read_to_string(out.with_extension("json")).ok();
+    (output.status.code().unwrap(), said, summary.map(|text| serde_json::from_str(&text).unwrap()))
+}
+
+#[test]
+fn a_smoke_run_over_every_route_is_answered_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(&directory.path().join("small"), 1);
+    let settings = [("SCENARIO", "smoke"), ("RATE", "100"), ("DURATION", "4s"), ("MIX", "uniform")];
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!((code, &summary["failed"]), (0, &json!(0)), "{said}");
+
+    // Of a Poisson process with the mean 400: its standard deviation is 20.
+    let answered = summary["answered"].as_f64().unwrap();
+    assert!((300.0..500.0).contains(&answered) && summary["requests"] == summary["answered"], "{summary}");
+    assert_eq!(server.client.metric("route_latency_seconds_count{route=\"h12-l4-e10\"}").min(1.0), 1.0);
+    let scrape = server.client.get("/metrics").text;
+    let asked = scrape.lines().filter(|line| line.starts_with("canet_route_requests_total{reason=\"override\""));
+    let rows: Vec<f64> = asked.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+    assert!(rows.len() == 24 && rows.iter().all(|rows| *rows > 0.0), "{rows:?}");
+    assert_eq!(rows.iter().sum::<f64>(), answered);
+
+    let page = fs::read_to_string(directory.path().join("summary.html")).unwrap();
+    assert!(page.contains("smoke: objectives met") && !page.contains("<script"), "{page}");
+}
+
+#[test]
+fn no_request_fails_while_models_are_replaced_and_a_spoilt_one_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    let server = server(&root, 3);
+    truncate(&root.join("3"));
+    let settings = [("SCENARIO", "reload"), ("RATE", "40"), ("DURATION", "4s"), ("RELOAD", "2,1"), ("REFUSED", "3")];
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!((code, &summary["failed"]), (0, &json!(0)), "{said}");
+    assert_eq!(summary["requests"], summary["answered"]);
+
+    let total = |outcome: &str| server.client.metric(&format!("reload_total{{outcome=\"{outcome}\"}}"));
+    // The first load is one.
+    let (served, rejected) = (total("served") - 1.0, total("rejected"));
+    assert!(served >= 2.0 && rejected >= 2.0, "{said}");
+    assert_eq!(summary["reloads"].as_f64().unwrap(), served + rejected);
+}
+
+#[test]
+fn steps_find_where_the_objective_is_broken() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(&directory.path().join("small"), 1);
+    // No answer takes no time: the first step breaks this objective, and the run still ends well.
+    let settings = [("SCENARIO", "step"), ("RATE", "40"), ("STEPS", "2"), ("DURATION", "2s"), ("SLO_P99_MS", "0")];
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!(code, 0, "{said}");
+    assert_eq!((summary["steps"].as_array().unwrap().len(), &summary["capacity"]), (2, &Value::Null));
+    assert_eq!(summary["steps"][1]["offered_rps"], json!(40));
+}
+
+#[test]
+fn a_broken_objective_an_unknown_scenario_and_no_server_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = server(&directory.path().join("small"), 1);
+    let short = [("RATE", "20"), ("DURATION", "1s")];
+    let (code, said, _) = run(&server, directory.path(), &[&short[..], &[("SLO_P99_MS", "0")]].concat());
+    assert!(code == BROKEN && said.contains("broken: latency: p(99)<=0"), "{code} {said}");
+
+    let (code, said, _) = run(&server, directory.path(), &[("SCENARIO", "earthquake")]);
+    assert!(![0, BROKEN].contains(&code) && said.contains("SCENARIO=earthquake is none of"), "{code} {said}");
+
+    server.signal("KILL");
+    server.wait();
+    let (code, said, _) = run(&server, directory.path(), &short);
+    assert!(![0, BROKEN].contains(&code) && said.contains("is a server ready there?"), "{code} {said}");
+}
