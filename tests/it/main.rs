@@ -7,6 +7,7 @@ mod bad_input;
 mod checkpoint;
 mod console;
 mod cost;
+mod dashboards;
 mod data;
 mod degrade;
 mod eval_command;
