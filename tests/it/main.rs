@@ -24,6 +24,7 @@ mod import;
 mod inference;
 mod lanes;
 mod loadtest;
+mod manifests;
 mod memory;
 mod metrics;
 mod mixed;
