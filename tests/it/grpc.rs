@@ -272,12 +272,13 @@ fn the_health_service_says_what_readyz_says() {
         recommender.serve(Generation::new(checkpoint, forward, POLICY, &metrics));
         assert_eq!(next().await, Some(ServingStatus::Serving));
         assert_eq!(health.check(of("")).await.unwrap().into_inner().status(), ServingStatus::Serving);
-        recommender.drain();
-        assert_eq!(next().await, Some(ServingStatus::NotServing));
-        // Else the connection would keep the server from stopping.
-        assert_eq!(next().await, None);
-        assert_eq!(health.check(of("nobody")).await.unwrap_err().code(), Code::NotFound);
         let mut unknown = health.watch(of("nobody")).await.unwrap().into_inner();
         assert_eq!(unknown.next().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+        assert_eq!(health.check(of("nobody")).await.unwrap_err().code(), Code::NotFound);
+        recommender.drain();
+        assert_eq!(next().await, Some(ServingStatus::NotServing));
+        // Else their connections would keep the server from stopping.
+        assert_eq!(next().await, None);
+        assert!(unknown.next().await.is_none());
     });
 }

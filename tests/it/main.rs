@@ -33,6 +33,7 @@ mod oracle;
 mod overload;
 mod overload_http;
 mod padding;
+mod readme;
 mod recommend_command;
 mod reload;
 mod reload_http;
