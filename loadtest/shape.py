@@ -1,8 +1,8 @@
 """Users of MovieLens-1M's shape: as many of them, as many items, histories as long, and no taste.
 
 6,040 users and 3,416 items with a million interactions (the data set after leaving out items with fewer than five). A
-user's number of items is drawn from an exponential with the set's mean, at least 20; items follow Zipf's law, exponent 1,
-and a user takes each at most once.
+user's number of items is drawn from an exponential with the set's mean, at least 20; items follow Zipf's law, exponent
+1, and a user takes each at most once.
 """
 
 import random
