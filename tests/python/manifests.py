@@ -19,7 +19,8 @@ CHART = ROOT / "deploy" / "helm" / "canet"
 VERSIONS = ["1.30", "1.37"]
 # Fields that may stand in the spec of operators' kinds, and in their lists.
 FIELDS = {
-    "ServiceMonitor": {"jobLabel", "selector", "endpoints", "endpoints.port", "endpoints.path", "endpoints.interval"},
+    "ServiceMonitor": {"jobLabel", "selector", "endpoints", "endpoints.port", "endpoints.path", "endpoints.interval",
+                       "endpoints.authorization"},
     "PrometheusRule": {"groups", "groups.name", "groups.rules", "groups.rules.record", "groups.rules.alert",
                        "groups.rules.expr", "groups.rules.for", "groups.rules.labels", "groups.rules.annotations"},
     "ServingRuntime": {"supportedModelFormats", "supportedModelFormats.name", "supportedModelFormats.version",
