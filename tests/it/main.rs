@@ -26,6 +26,7 @@ mod loadtest;
 mod memory;
 mod metrics;
 mod mixed;
+mod native;
 mod openapi;
 mod oracle;
 mod overload;
