@@ -28,6 +28,7 @@ mod manifests;
 mod memory;
 mod metrics;
 mod mixed;
+mod native;
 mod openapi;
 mod oracle;
 mod overload;
