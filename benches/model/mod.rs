@@ -7,8 +7,8 @@
 mod support;
 
 use canet::domain::{History, RouteSpace};
-use canet::model::ModelConfig;
 use canet::model::libtorch::{LibTorch, set_threads};
+use canet::model::{ModelConfig, Weights};
 use rand_chacha::ChaCha8Rng;
 
 /// Items of MovieLens-1M.
@@ -24,10 +24,18 @@ pub(crate) fn history(length: usize, rng: &mut ChaCha8Rng) -> History {
     support::random_history(ITEMS, length, rng)
 }
 
-/// The model on one core, and its 36 routes.
+/// Its sizes.
+pub(crate) fn config() -> ModelConfig {
+    ModelConfig { max_len: MAX_LEN, ..support::full_size_config(ITEMS) }
+}
+
+/// Its weights.
+pub(crate) fn weights() -> Weights {
+    support::random_weights(&config(), &mut rng(1))
+}
+
+/// It on one core, by LibTorch, and its 36 routes.
 pub(crate) fn model() -> (LibTorch, RouteSpace) {
     set_threads(1);
-    let config = ModelConfig { max_len: MAX_LEN, ..support::full_size_config(ITEMS) };
-    let weights = support::random_weights(&config, &mut rng(1));
-    (support::on_cpu(&config, &weights), config.check().unwrap())
+    (support::on_cpu(&config(), &weights()), config().check().unwrap())
 }

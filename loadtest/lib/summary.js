@@ -4,7 +4,7 @@ import { stepRates } from './scenarios.js';
 import { settings } from './settings.js';
 import { page } from './page.js';
 
-const round = (value, digits) => (value === undefined ? null : Number(value.toFixed(digits === undefined ? 3 : digits)));
+const round = (value) => (value === undefined ? null : Number(value.toFixed(3)));
 
 function count(metrics, name) {
   return metrics[name] ? metrics[name].values.count : 0;

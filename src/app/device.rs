@@ -2,6 +2,7 @@ use clap::Args;
 
 use super::Failure;
 use crate::model::libtorch::{Device, DeviceError, set_threads};
+use crate::model::{Backend, Target};
 
 /// Where a command computes.
 #[derive(Debug, Args)]
@@ -14,21 +15,46 @@ pub(super) struct DeviceArgs {
     threads: Option<u16>,
 }
 
+/// Where a command runs a model, and what computes it.
+#[derive(Debug, Args)]
+pub(super) struct TargetArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// What computes: native, kernels of our own for the CPU; libtorch; auto takes native on a CPU
+    #[arg(long, env = "CANET_BACKEND", value_enum, default_value = "auto")]
+    backend: Backend,
+}
+
+impl TargetArgs {
+    /// Every thread for one batch.
+    pub(super) fn open(&self) -> Result<Target, Failure> {
+        self.open_for(1, self.device.threads.unwrap_or_else(cores))
+    }
+
+    /// For several executors beside the runtime, each with its share of the threads: no more compute than there are
+    /// cores.
+    pub(super) fn open_beside_runtime(&self, executors: u16) -> Result<Target, Failure> {
+        self.open_for(executors, self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1))
+    }
+
+    fn open_for(&self, executors: u16, threads: u16) -> Result<Target, Failure> {
+        let share = (threads / executors).max(1);
+        let device = match (self.backend, self.device.device.as_str()) {
+            // Only a CPU can be meant.
+            (Backend::Native, "auto") => Device::CPU,
+            _ => self.device.open_with(share)?,
+        };
+        if device.is_cuda() && executors > 1 {
+            return Err(Failure::usage("--executors above 1 is for the CPU: a GPU runs one batch at a time"));
+        }
+        Target::new(device, self.backend, share.into()).map_err(Failure::usage)
+    }
+}
+
 impl DeviceArgs {
     /// The device, with LibTorch's threads set.
     pub(super) fn open(&self) -> Result<Device, Failure> {
         self.open_with(self.threads.unwrap_or_else(cores))
-    }
-
-    /// The device for several executors beside the runtime, with LibTorch's threads set to the share of each: no more
-    /// compute than there are cores.
-    pub(super) fn open_for(&self, executors: u16) -> Result<Device, Failure> {
-        let threads = self.threads.unwrap_or(cores().saturating_sub(1)).max(1);
-        let device = self.open_with(threads / executors)?;
-        if device.is_cuda() && executors > 1 {
-            return Err(Failure::usage("--executors above 1 is for the CPU: a GPU runs one batch at a time"));
-        }
-        Ok(device)
     }
 
     fn open_with(&self, threads: u16) -> Result<Device, Failure> {

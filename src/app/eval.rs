@@ -9,14 +9,13 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
-use super::device::DeviceArgs;
+use super::device::TargetArgs;
 use super::exit::say;
 use super::numbers::share;
 use crate::data::{Dataset, ReadOptions, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
 use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
-use crate::model::libtorch::LibTorch;
 
 /// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
 #[derive(Debug, Args)]
@@ -47,7 +46,7 @@ pub(super) struct EvalArgs {
     #[arg(long, env = "CANET_METRIC", value_name = "NAME", default_value = "ndcg@10", value_parser = metric)]
     metric: Metric,
     #[command(flatten)]
-    device: DeviceArgs,
+    target: TargetArgs,
     /// Histories in one batch.
     #[arg(long, env = "CANET_BATCH_SIZE", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
@@ -95,7 +94,7 @@ struct Report<'a> {
 
 /// Evaluates and prints.
 pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
-    let device = args.device.open()?;
+    let target = args.target.open()?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
     let space = &checkpoint.space;
@@ -111,10 +110,10 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
         return Err(Failure::Data(format!("{data}: no user has the three interactions that an evaluation needs")));
     }
 
-    let forward = LibTorch::load(&checkpoint.config, &checkpoint.weights, device).map_err(Failure::data)?;
-    checkpoint.probes.replay(&forward, space, Tolerance::FP32).map_err(Failure::data)?;
+    let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
+    checkpoint.probes.replay(&*forward, space, Tolerance::FP32).map_err(Failure::data)?;
     let config = &checkpoint.config;
-    let subject = Subject { forward: &forward, space, shape: config.shape(), max_len: config.max_len };
+    let subject = Subject { forward: &*forward, space, shape: config.shape(), max_len: config.max_len };
     let bar = progress(&contenders, cases.len() * space.len())?;
     let mut ranker = Ranker::new(subject, &cases, args.batch_size as usize)
         .map_err(Failure::data)?

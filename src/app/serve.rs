@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failure;
-use super::device::{DeviceArgs, cores};
+use super::device::{TargetArgs, cores};
 use super::door::DoorArgs;
 use super::listen::{ListenArgs, Listener};
 use super::numbers::share;
@@ -35,7 +35,7 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]
-    device: DeviceArgs,
+    target: TargetArgs,
     /// Batches that run at a time on the CPU, each with its share of --threads
     #[arg(long, env = "CANET_EXECUTORS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     executors: u16,
@@ -91,13 +91,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         .map_err(Failure::unavailable)?;
     let export = args.traces.install(&runtime)?;
     // The executors compute while the runtime parses and answers: they share the cores.
-    let device = args.device.open_for(args.executors)?;
+    let target = args.target.open_beside_runtime(args.executors)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;
     let metrics = api::metrics().map_err(Failure::unavailable)?;
     let loader = Loader {
         directory,
-        device,
+        target,
         policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),

@@ -17,6 +17,6 @@ pub use flops::{FfnInner, Flops, ModelShape, RouterShape};
 pub use history::{History, HistoryError};
 pub use item::Item;
 pub use lane::{BatchBy, BatchByError};
-pub use ranking::{Candidates, Ranked, Selection, top_k};
+pub use ranking::{Candidates, Ranked, Selection, TopK, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
 pub use routing::{Choice, Reason, choose_route, choose_route_among};

@@ -37,30 +37,73 @@ pub struct Selection<'a> {
 /// `scores` has N + 1 columns, column 0 being the padding, which is never ranked; nor is a score that is not
 /// a number. Fewer than `k` items come back where fewer are allowed.
 pub fn top_k(scores: &[f32], selection: &Selection<'_>) -> Vec<Ranked> {
-    let mut best = BinaryHeap::with_capacity(selection.k + 1);
+    let mut best = TopK::new(selection);
     let mut offer = |item: Item| {
-        let Some(&score) = scores.get(item.column()) else { return };
-        let entry = Worst(Ranked { item, score });
-        // The exclusion is looked up only for the few scores that would enter.
-        if best.len() == selection.k && best.peek().is_none_or(|worst| entry >= *worst) {
-            return;
-        }
-        if score.is_nan() || selection.excluded.contains(&item) {
-            return;
-        }
-        best.push(entry);
-        if best.len() > selection.k {
-            best.pop();
+        if let Some(&score) = scores.get(item.column()) {
+            best.offer(item, score);
         }
     };
     match selection.candidates {
         Candidates::All => (1..).map_while(Item::new).take(scores.len().saturating_sub(1)).for_each(&mut offer),
-        Candidates::Only(items) => {
-            let mut offered = HashSet::with_capacity(items.len());
-            items.iter().copied().filter(|item| offered.insert(*item)).for_each(&mut offer);
+        Candidates::Only(items) => items.iter().copied().collect::<HashSet<_>>().into_iter().for_each(&mut offer),
+    }
+    best.into_ranking()
+}
+
+/// The best allowed items among those offered so far; the order of the offers does not matter.
+pub struct TopK<'a> {
+    k: usize,
+    excluded: &'a HashSet<Item>,
+    /// Where not the whole catalogue is to choose from.
+    candidates: Option<HashSet<Item>>,
+    best: BinaryHeap<Worst>,
+}
+
+impl<'a> TopK<'a> {
+    /// Nothing yet.
+    pub fn new(selection: &Selection<'a>) -> TopK<'a> {
+        let candidates = match selection.candidates {
+            Candidates::All => None,
+            Candidates::Only(items) => Some(items.iter().copied().collect()),
+        };
+        let best = BinaryHeap::with_capacity(selection.k + 1);
+        TopK { k: selection.k, excluded: selection.excluded, candidates, best }
+    }
+
+    /// The score below which no offer enters: that of the last of `k` items.
+    pub fn bar(&self) -> f32 {
+        if self.best.len() < self.k {
+            return f32::NEG_INFINITY;
+        }
+        self.best.peek().map_or(f32::INFINITY, |worst| worst.0.score)
+    }
+
+    /// Takes an item that is allowed and good enough. No item may be offered twice.
+    pub fn offer(&mut self, item: Item, score: f32) {
+        let entry = Worst(Ranked { item, score });
+        // What is allowed is looked up only for the few scores that would enter.
+        if self.best.len() == self.k && self.best.peek().is_none_or(|worst| entry >= *worst) {
+            return;
+        }
+        let candidate = self.candidates.as_ref().is_none_or(|candidates| candidates.contains(&item));
+        if score.is_nan() || !candidate || self.excluded.contains(&item) {
+            return;
+        }
+        self.best.push(entry);
+        if self.best.len() > self.k {
+            self.best.pop();
         }
     }
-    best.into_sorted_vec().into_iter().map(|Worst(ranked)| ranked).collect()
+
+    /// Takes what was best among other items.
+    pub fn merge(&mut self, other: TopK<'_>) {
+        other.best.into_iter().for_each(|Worst(ranked)| self.offer(ranked.item, ranked.score));
+    }
+
+    /// Best first; ties go to the lower item.
+    pub fn into_ranking(self) -> Vec<Ranked> {
+        self.best.into_sorted_vec().into_iter().map(|Worst(ranked)| ranked).collect()
+    }
 }
 
 /// Orders a worse entry as greater, so that the heap's top is the one to drop.

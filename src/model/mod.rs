@@ -7,8 +7,15 @@ mod config;
 mod forward;
 pub mod import;
 pub mod libtorch;
+mod load;
+pub mod native;
+mod target;
+mod threads;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};
 pub use forward::{Forward, ForwardError, Query, Rows};
+pub use load::LoadError;
+pub use target::{Backend, NotOnGpu, Target};
+pub use threads::use_one_thread_here;
 pub use weights::{HostTensor, Weights, WeightsError};

@@ -5,8 +5,7 @@ use std::time::Instant;
 use super::{Generation, Pace, Policy, Timings};
 use crate::domain::{History, Item, Route};
 use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
-use crate::model::libtorch::{self, Device, LibTorch};
-use crate::model::{Forward, ForwardError};
+use crate::model::{self, Forward, ForwardError, Target};
 use crate::telemetry::Metrics;
 
 /// Makes generations from the checkpoints of one model.
@@ -14,8 +13,8 @@ use crate::telemetry::Metrics;
 pub struct Loader {
     /// Where the versions are.
     pub directory: ModelDirectory,
-    /// Where the weights go.
-    pub device: Device,
+    /// Where the weights go, and what runs them.
+    pub target: Target,
     /// How its checkpoints are served.
     pub policy: Policy,
     /// The largest batch that will run.
@@ -32,7 +31,7 @@ pub enum LoadError {
     Checkpoint(#[from] CheckpointError),
     /// The weights do not make a model on this device.
     #[error(transparent)]
-    Weights(#[from] libtorch::LoadError),
+    Weights(#[from] model::LoadError),
     /// The model does not answer as it did where it was written.
     #[error("model {name} version {version}: {source}")]
     Probes {
@@ -61,24 +60,24 @@ impl Loader {
         let mut checkpoint = self.directory.load(version)?;
         // The copy in host memory goes as soon as the device has its own.
         let weights = mem::take(&mut checkpoint.weights);
-        let forward = LibTorch::load(&checkpoint.config, &weights, self.device)?;
+        let forward = self.target.load(&checkpoint.config, &weights)?;
         drop(weights);
-        let replayed = checkpoint.probes.replay(&forward, &checkpoint.space, Tolerance::FP32);
+        let replayed = checkpoint.probes.replay(&*forward, &checkpoint.space, Tolerance::FP32);
         replayed.map_err(|source| LoadError::Probes {
             name: checkpoint.name.clone(),
             version: checkpoint.version,
             source,
         })?;
-        let timings = self.warm_up(&checkpoint, &forward, pace)?;
+        let timings = self.warm_up(&checkpoint, &*forward, pace)?;
         let weight_bytes = forward.weight_bytes();
-        let generation =
-            Generation { timings, ..Generation::new(checkpoint, Arc::new(forward), self.policy, &self.metrics) };
+        let generation = Generation { timings, ..Generation::new(checkpoint, forward, self.policy, &self.metrics) };
         tracing::info!(
             model = generation.name,
             version = generation.version,
             routes = generation.space.len(),
             items = generation.catalogue.len(),
             weight_bytes,
+            backend = self.target.backend(),
             load_ms = started.elapsed().as_millis(),
             "the model is loaded, its probes agree"
         );

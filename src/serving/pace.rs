@@ -1,4 +1,4 @@
-use crate::model::libtorch;
+use crate::model::use_one_thread_here;
 
 /// How much of the machine a load may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ impl Pace {
     /// Binds the calling thread, for good.
     pub(super) fn keep(self) {
         if self == Pace::BesideLive {
-            libtorch::use_one_thread_here();
+            use_one_thread_here();
             #[expect(unsafe_code, reason = "a call of the C library")]
             // SAFETY: it takes a number and touches no memory of ours. On Linux it is for the calling thread alone, and
             // a thread may always lower its priority.

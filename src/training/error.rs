@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::domain::{CatalogueError, HistoryError};
+use crate::model::LoadError;
 use crate::model::checkpoint::CheckpointError;
-use crate::model::libtorch::LoadError;
 use crate::model::{ConfigError, ForwardError};
 
 /// Why a training could not be done.

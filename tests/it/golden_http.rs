@@ -43,10 +43,16 @@ fn assert_answer(answer: &Value, scores: &[f64], seen: &[u64], case: &str) {
 
 #[test]
 fn every_route_over_http_gives_the_authors_scores() {
+    for backend in ["native", "libtorch"] {
+        gives_the_authors_scores(backend);
+    }
+}
+
+fn gives_the_authors_scores(backend: &str) {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("golden");
     import(&root);
-    let server = Process::serve(&root, &[]);
+    let server = Process::serve(&root, &["--backend", backend]);
     let (shape, histories) = vectors("histories");
     let histories: Vec<Vec<u64>> =
         histories.chunks(shape[1]).map(|row| row.iter().map(|id| *id as u64).filter(|id| *id != 0).collect()).collect();
@@ -60,7 +66,7 @@ fn every_route_over_http_gives_the_authors_scores() {
         assert_eq!(reply.status, 200, "{reply:?}");
         let together = reply.json()["results"].clone();
         for (row, (history, scores)) in histories.iter().zip(scores.chunks(shape[2])).enumerate() {
-            let case = format!("{route} row {row}");
+            let case = format!("{backend}, {route} row {row}");
             assert_answer(&together[row], scores, history, &case);
             assert_eq!(together[row]["route"]["name"], json!(route), "{case}");
             assert_answer(&server.client.recommend(&requests[row]).json(), scores, history, &case);

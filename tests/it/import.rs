@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use canet::domain::{Candidates, History, Item, RouteSpace, Selection, Slice, top_k};
+use canet::model::WidthRule;
 use canet::model::checkpoint::Tolerance;
 use canet::model::import::Import;
-use canet::model::{Forward, WidthRule};
 use safetensors::SafeTensors;
 
-use super::support::on_cpu;
+use super::support::forwards;
 
 /// `tests/fixtures/golden`: a state dict of the authors' program and what that program computes with it.
 pub(crate) fn golden(name: &str) -> PathBuf {
@@ -59,30 +59,32 @@ fn clear_top_ten(scores: &[f64]) -> Option<Vec<u32>> {
 fn assert_scores(rule: WidthRule, name: &str) {
     let draft = golden_draft(rule, rule);
     let space = draft.config.check().unwrap();
-    let forward = on_cpu(&draft.config, &draft.weights);
     let histories = golden_histories();
     let batch: Vec<&History> = histories.iter().collect();
     let (shape, expected) = vectors(name);
     let (routes, rows, columns) = (shape[0], shape[1], shape[2]);
     assert_eq!((routes, rows), (space.len(), histories.len()));
-    let mut compared = 0;
-    for (route, expected) in space.routes().zip(expected.chunks(rows * columns)) {
-        let scores = forward.scores(route, &batch).unwrap();
-        for (row, (found, expected)) in scores.iter().zip(expected.chunks(columns)).enumerate() {
-            for (column, (found, expected)) in found.iter().zip(expected).enumerate() {
-                let distance = (f64::from(*found) - expected).abs();
-                assert!(distance <= 1e-4, "{} row {row} column {column}: {found}, {expected}", space.name(route));
-            }
-            if let Some(expected) = clear_top_ten(expected) {
-                let nothing = HashSet::new();
-                let best = top_k(found, &Selection { k: 10, excluded: &nothing, candidates: Candidates::All });
-                let found: Vec<u32> = best.iter().map(|ranked| ranked.item.id()).collect();
-                assert_eq!(found, expected, "{} row {row}", space.name(route));
-                compared += 1;
+    for (backend, forward) in forwards(&draft.config, &draft.weights) {
+        let mut compared = 0;
+        for (route, expected) in space.routes().zip(expected.chunks(rows * columns)) {
+            let scores = forward.scores(route, &batch).unwrap();
+            for (row, (found, expected)) in scores.iter().zip(expected.chunks(columns)).enumerate() {
+                let case = format!("{backend}, {} row {row}", space.name(route));
+                for (column, (found, expected)) in found.iter().zip(expected).enumerate() {
+                    let distance = (f64::from(*found) - expected).abs();
+                    assert!(distance <= 1e-4, "{case} column {column}: {found}, {expected}");
+                }
+                if let Some(expected) = clear_top_ten(expected) {
+                    let nothing = HashSet::new();
+                    let best = top_k(found, &Selection { k: 10, excluded: &nothing, candidates: Candidates::All });
+                    let found: Vec<u32> = best.iter().map(|ranked| ranked.item.id()).collect();
+                    assert_eq!(found, expected, "{case}");
+                    compared += 1;
+                }
             }
         }
+        assert!(compared > routes * rows * 9 / 10, "only {compared} rows have a clear top ten");
     }
-    assert!(compared > routes * rows * 9 / 10, "only {compared} rows have a clear top ten");
 }
 
 #[test]
@@ -98,13 +100,14 @@ fn all_27_routes_give_the_other_function_under_the_other_flags() {
 #[test]
 fn the_router_gives_the_authors_logits() {
     let draft = golden_draft(WidthRule::Full, WidthRule::Full);
-    let forward = on_cpu(&draft.config, &draft.weights);
     let histories = golden_histories();
-    let found = forward.router_logits(&histories.iter().collect::<Vec<_>>()).unwrap();
     let (shape, expected) = vectors("router_logits");
-    for (found, expected) in found.iter().zip(expected.chunks(shape[1])) {
-        for (found, expected) in found.iter().zip(expected) {
-            assert!((f64::from(*found) - expected).abs() <= 1e-4, "{found} {expected}");
+    for (backend, forward) in forwards(&draft.config, &draft.weights) {
+        let found = forward.router_logits(&histories.iter().collect::<Vec<_>>()).unwrap();
+        for (found, expected) in found.iter().zip(expected.chunks(shape[1])) {
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() <= 1e-4, "{backend}: {found} {expected}");
+            }
         }
     }
 }
@@ -130,6 +133,8 @@ fn an_imported_model_is_written_and_passes_its_own_probes() {
     assert_eq!(checkpoint.manifest.data.name, "state_dict.pt");
     let lengths: Vec<usize> = checkpoint.probes.histories().map(History::len).collect();
     assert_eq!((lengths.len(), lengths[0], lengths[7]), (8, 1, 20));
-    let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
-    checkpoint.probes.replay(&forward, &checkpoint.space, Tolerance::FP32).unwrap();
+    for (backend, forward) in forwards(&checkpoint.config, &checkpoint.weights) {
+        let replayed = checkpoint.probes.replay(&*forward, &checkpoint.space, Tolerance::FP32);
+        replayed.unwrap_or_else(|error| panic!("{backend}: {error}"));
+    }
 }

@@ -12,12 +12,18 @@ const NOISE: f64 = 16e6;
 
 #[test]
 fn memory_stays_flat_over_batches_of_ever_other_lengths() {
+    for backend in ["native", "libtorch"] {
+        stays_flat(backend);
+    }
+}
+
+fn stays_flat(backend: &str) {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("long");
     let config = ModelConfig { max_len: 200, hidden: vec![8, 16], layers: vec![2, 4], ..small_config() };
     let items = config.items as u32;
     numbered(draft(config, 5)).write(&root).unwrap();
-    let server = Process::serve(&root, &["--queue-limit-ms", "60000"]);
+    let server = Process::serve(&root, &["--backend", backend, "--queue-limit-ms", "60000"]);
     let mut rng = rng(6);
     let mut load = |calls: usize| {
         for _ in 0..calls {
@@ -33,7 +39,7 @@ fn memory_stays_flat_over_batches_of_ever_other_lengths() {
     };
     let before = load(60);
     let after = load(400);
-    assert!(after - before < NOISE, "{before} bytes before, {after} after");
+    assert!(after - before < NOISE, "{backend}: {before} bytes before, {after} after");
 }
 
 fn resident(scrape: &str) -> f64 {

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::import::{golden_draft, golden_histories, vectors};
 use super::oracle::configs;
-use super::support::{on_cpu, random_history, random_weights, rng};
+use super::support::{forwards, on_cpu, random_history, random_weights, rng};
 
 /// Every score of every row: a ranking of the whole catalogue.
 fn rank_all(forward: &dyn Forward, items: usize, rows: &[(Route, &History)]) -> Vec<Vec<Ranked>> {
@@ -67,16 +67,17 @@ proptest! {
         let mut rng = rng(seed);
         let weights = random_weights(&config, &mut rng);
         let space = config.check().unwrap();
-        let forward = on_cpu(&config, &weights);
         let rows = mix(&config, &space, rows, &mut rng);
         let borrowed: Vec<(Route, &History)> = rows.iter().map(|(route, history)| (*route, history)).collect();
-        let mixed = rank_all(&forward, config.items, &borrowed);
-        prop_assert_eq!(mixed.len(), rows.len());
-        for (place, ((route, history), found)) in borrowed.iter().zip(&mixed).enumerate() {
-            let alone = forward.scores(*route, &[history]).unwrap();
-            let what = format!("row {place}, {}", space.name(*route));
-            assert_near(&by_item(found, config.items), &alone.row(0).unwrap()[1..], 1e-5, &what);
-            assert_same_best(found, &alone.row(0).unwrap()[1..], 1e-5, &what);
+        for (backend, forward) in forwards(&config, &weights) {
+            let mixed = rank_all(&*forward, config.items, &borrowed);
+            prop_assert_eq!(mixed.len(), rows.len());
+            for (place, ((route, history), found)) in borrowed.iter().zip(&mixed).enumerate() {
+                let alone = forward.scores(*route, &[history]).unwrap();
+                let what = format!("{backend}, row {place}, {}", space.name(*route));
+                assert_near(&by_item(found, config.items), &alone.row(0).unwrap()[1..], 1e-5, &what);
+                assert_same_best(found, &alone.row(0).unwrap()[1..], 1e-5, &what);
+            }
         }
     }
 }
@@ -86,22 +87,24 @@ fn mixed_batches_of_an_imported_model_give_the_authors_scores() {
     for (rule, name) in [(WidthRule::Full, "scores_full_full"), (WidthRule::Slice, "scores_slice_slice")] {
         let draft = golden_draft(rule, rule);
         let space = draft.config.check().unwrap();
-        let forward = on_cpu(&draft.config, &draft.weights);
         let histories = golden_histories();
         let (shape, expected) = vectors(name);
-        let mut rng = rng(8);
-        for _ in 0..8 {
-            let picks: Vec<(Route, usize)> = (0..64)
-                .map(|_| (space.route(rng.gen_range(0..space.len())).unwrap(), rng.gen_range(0..histories.len())))
-                .collect();
-            let rows: Vec<(Route, &History)> = picks.iter().map(|(route, row)| (*route, &histories[*row])).collect();
-            for ((route, row), found) in picks.iter().zip(rank_all(&forward, draft.config.items, &rows)) {
-                let start = (route.index() * shape[1] + row) * shape[2];
-                let expected: Vec<f32> =
-                    expected[start + 1..start + shape[2]].iter().map(|score| *score as f32).collect();
-                let what = format!("{name}, {}, row {row}", space.name(*route));
-                assert_near(&by_item(&found, draft.config.items), &expected, 1e-4, &what);
-                assert_same_best(&found, &expected, 1e-4, &what);
+        for (backend, forward) in forwards(&draft.config, &draft.weights) {
+            let mut rng = rng(8);
+            for _ in 0..8 {
+                let picks: Vec<(Route, usize)> = (0..64)
+                    .map(|_| (space.route(rng.gen_range(0..space.len())).unwrap(), rng.gen_range(0..histories.len())))
+                    .collect();
+                let rows: Vec<(Route, &History)> =
+                    picks.iter().map(|(route, row)| (*route, &histories[*row])).collect();
+                for ((route, row), found) in picks.iter().zip(rank_all(&*forward, draft.config.items, &rows)) {
+                    let start = (route.index() * shape[1] + row) * shape[2];
+                    let expected: Vec<f32> =
+                        expected[start + 1..start + shape[2]].iter().map(|score| *score as f32).collect();
+                    let what = format!("{backend}, {name}, {}, row {row}", space.name(*route));
+                    assert_near(&by_item(&found, draft.config.items), &expected, 1e-4, &what);
+                    assert_same_best(&found, &expected, 1e-4, &what);
+                }
             }
         }
     }

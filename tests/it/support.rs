@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use canet::domain::{Catalogue, History, Item, RouteSpace};
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, MetricsRecord, Probes};
 use canet::model::libtorch::{Device, LibTorch};
-use canet::model::{HostTensor, ModelConfig, RouterConfig, Weights, WidthRule};
+use canet::model::native::{Level, Native};
+use canet::model::{Forward, HostTensor, ModelConfig, RouterConfig, Weights, WidthRule};
 use rand::distributions::Uniform;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -149,4 +150,13 @@ pub(crate) fn run_script(name: &str, arguments: &[&str]) {
     let output = script(name).args(arguments).output().unwrap();
     let [out, error] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(output.status.success(), "{name}: {out}{error}");
+}
+
+/// Every forward there is, by name: the reference, and the native one with each kind of vector that this CPU has.
+pub(crate) fn forwards(config: &ModelConfig, weights: &Weights) -> Vec<(String, Box<dyn Forward>)> {
+    let native = |level: Level| -> (String, Box<dyn Forward>) {
+        (format!("native, {level}"), Box::new(Native::load_at(level, config, weights, 2).unwrap()))
+    };
+    let reference: Box<dyn Forward> = Box::new(on_cpu(config, weights));
+    std::iter::once(("libtorch".to_owned(), reference)).chain(Level::available().into_iter().map(native)).collect()
 }

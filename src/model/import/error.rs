@@ -5,7 +5,8 @@ use zip::result::ZipError;
 
 use super::PickleError;
 use crate::domain::{CatalogueError, HistoryError};
-use crate::model::libtorch::{DeviceError, LoadError};
+use crate::model::LoadError;
+use crate::model::libtorch::DeviceError;
 use crate::model::{ConfigError, ForwardError};
 
 /// Why the authors' files cannot be imported. Every message names the file and what in it is wrong.

@@ -2,10 +2,10 @@ use tch::{Kind, TchError, Tensor};
 
 use super::attention::Attention;
 use super::block::{Block, StoredBlock};
-use super::load::{Linear, LoadError, Loader};
+use super::load::{Linear, Loader};
 use super::packed::{Packed, join};
 use crate::domain::{Route, RouteSpace};
-use crate::model::ModelConfig;
+use crate::model::{LoadError, ModelConfig};
 
 /// The recommender, of which every route runs a slice.
 pub(super) struct Backbone {

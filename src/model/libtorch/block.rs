@@ -1,8 +1,9 @@
 use tch::{TchError, Tensor};
 
 use super::attention::Attention;
-use super::load::{LayerNorm, Linear, LoadError, Loader};
+use super::load::{LayerNorm, Linear, Loader};
 use super::packed::{Packed, Run, join};
+use crate::model::LoadError;
 
 /// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
 pub(super) struct StoredBlock {

@@ -1,20 +1,6 @@
 use tch::{TchError, Tensor};
 
-use crate::model::{ConfigError, Weights, WeightsError};
-
-/// Why weights could not be put on a device.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The configuration is not sane.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The weights do not fit the configuration.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The device refused them.
-    #[error("LibTorch: {0}")]
-    Torch(#[from] TchError),
-}
+use crate::model::{LoadError, Weights};
 
 /// Puts named host weights on a device.
 pub(super) struct Loader<'a> {

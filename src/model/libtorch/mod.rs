@@ -9,7 +9,6 @@ mod packed;
 mod router;
 
 pub use device::{Device, DeviceError, set_threads, use_one_thread_here};
-pub use load::LoadError;
 
 use std::collections::HashMap;
 
@@ -20,7 +19,7 @@ use self::load::Loader;
 use self::packed::Packed;
 use self::router::Router;
 use super::forward::in_groups;
-use super::{Forward, ForwardError, ModelConfig, Query, Rows, Weights};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Query, Rows, Weights};
 use crate::domain::{History, Ranked, Route, RouteSpace, top_k};
 
 /// One set of weights on one device.

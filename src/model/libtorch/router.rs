@@ -2,9 +2,9 @@ use tch::{TchError, Tensor};
 
 use super::attention::Attention;
 use super::block::{Block, StoredBlock};
-use super::load::{Linear, LoadError, Loader};
+use super::load::{Linear, Loader};
 use super::packed::Packed;
-use crate::model::ModelConfig;
+use crate::model::{LoadError, ModelConfig};
 
 /// Own tables, one block that attends to every real item, a linear head on the last position.
 pub(super) struct Router {

@@ -1,0 +1,167 @@
+use super::attention::{Attention, Heads};
+use super::norm::Norm;
+use super::panels::{Panels, padded};
+use super::product::{Activation, Product};
+use super::simd::{Left, Level};
+use super::workspace::{ROWS, Workspace};
+use crate::model::{Weights, WeightsError};
+
+/// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
+pub(super) struct Block {
+    /// Q, K and V, one a width: their slices are a prefix of every head and not of the matrix.
+    projections: Vec<Projections>,
+    output: Panels,
+    attention_norm: Norm,
+    inner: Panels,
+    outer: Panels,
+    ffn_norm: Norm,
+}
+
+/// Packed head-major at one width h.
+struct Projections {
+    /// [h, h]
+    query: Panels,
+    /// K and V under each other: [2h, h]
+    key_value: Panels,
+}
+
+/// The slice of a block that runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// Place of its width in the ascending list.
+    pub(super) place: usize,
+    /// h
+    pub(super) width: usize,
+    /// Inner width of its feed-forward network.
+    pub(super) ffn: usize,
+    pub(super) heads: Heads,
+}
+
+/// The buffers of a block's second part, rows of `stride` but for `inner`.
+struct Finish<'a> {
+    stride: usize,
+    /// What the block took, then what it gives.
+    x: &'a mut [f32],
+    mixed: &'a [f32],
+    y: &'a mut [f32],
+    inner: &'a mut [f32],
+}
+
+impl Block {
+    /// The block of a name, ready for every one of `widths`, the stored one last.
+    pub(super) fn load(weights: &Weights, name: &str, widths: &[usize], heads: usize) -> Result<Block, WeightsError> {
+        let linear = |part: &str| Panels::load(weights, &format!("{name}.{part}"));
+        let [query, key, value] = ["query", "key", "value"].map(|part| format!("{name}.attention.{part}"));
+        let stored = widths.last().copied().unwrap_or_default() / heads;
+        let projections = |width: &usize| -> Result<Projections, WeightsError> {
+            let kept = width / heads;
+            let rows: Vec<usize> = (0..heads).flat_map(|head| head * stored..head * stored + kept).collect();
+            Ok(Projections {
+                query: Panels::pick(weights, &[&query], &rows, *width)?,
+                key_value: Panels::pick(weights, &[&key, &value], &rows, *width)?,
+            })
+        };
+        Ok(Block {
+            projections: widths.iter().map(projections).collect::<Result<_, _>>()?,
+            output: linear("attention.output")?,
+            attention_norm: Norm::load(weights, name, "attention")?,
+            inner: linear("ffn.inner")?,
+            outer: linear("ffn.outer")?,
+            ffn_norm: Norm::load(weights, name, "ffn")?,
+        })
+    }
+
+    /// Every position of histories of these lengths, one behind the other in the workspace's `x`.
+    pub(super) fn every_position(&self, level: Level, cut: &Cut, lengths: &[usize], workspace: &mut Workspace) {
+        let Workspace { stride, x, projected, mixed, y, inner, scratch, .. } = workspace;
+        let (stride, tokens) = (*stride, lengths.iter().sum());
+        let Projections { query, key_value } = &self.projections[cut.place];
+        // Queries first, then keys and values.
+        let beside = padded(cut.width);
+        let row = beside + padded(2 * cut.width);
+        let input = Left { data: x, stride };
+        Product::new(query, [cut.width; 2], input, tokens).into(level, projected, row);
+        Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, &mut projected[beside..], row);
+        let mut token = 0;
+        for length in lengths {
+            level.run(Attention {
+                heads: cut.heads,
+                length: *length,
+                queries: Left { data: &projected[token * row..], stride: row },
+                asked: *length,
+                keys: Left { data: &projected[token * row + beside..], stride: row },
+                values: cut.width,
+                mixed: &mut mixed[token * stride..],
+                stride,
+                scratch,
+            });
+            token += length;
+        }
+        self.finish(level, cut, tokens, Finish { stride, x, mixed, y, inner });
+    }
+
+    /// The newest position of each history alone: rows of the workspace's stride in `newest`, one a history.
+    pub(super) fn newest_positions(
+        &self,
+        level: Level,
+        cut: &Cut,
+        lengths: &[usize],
+        workspace: &mut Workspace,
+        newest: &mut [f32],
+    ) {
+        let Workspace { stride, x, projected, mixed, y, inner, scratch, .. } = workspace;
+        let (stride, tokens) = (*stride, lengths.iter().sum());
+        let Projections { query, key_value } = &self.projections[cut.place];
+        let row = padded(2 * cut.width);
+        let input = Left { data: x, stride };
+        Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, projected, row);
+        let mut end = 0;
+        for (length, newest) in lengths.iter().zip(newest.chunks_mut(stride)) {
+            end += length;
+            newest[..cut.width].copy_from_slice(&x[(end - 1) * stride..][..cut.width]);
+        }
+        let rows = lengths.len();
+        Product::new(query, [cut.width; 2], Left { data: newest, stride }, rows).into(level, y, stride);
+        let mut token = 0;
+        for (place, length) in lengths.iter().enumerate() {
+            level.run(Attention {
+                heads: cut.heads,
+                length: *length,
+                queries: Left { data: &y[place * stride..], stride },
+                asked: 1,
+                keys: Left { data: &projected[token * row..], stride: row },
+                values: cut.width,
+                mixed: &mut mixed[place * stride..],
+                stride,
+                scratch,
+            });
+            token += length;
+        }
+        self.finish(level, cut, rows, Finish { stride, x: newest, mixed, y, inner });
+    }
+
+    /// What follows the mixing of positions, a few rows at a time, which stay in the caches all the way.
+    fn finish(&self, level: Level, cut: &Cut, rows: usize, buffers: Finish<'_>) {
+        let Finish { stride, x, mixed, y, inner } = buffers;
+        for first in (0..rows).step_by(ROWS) {
+            let rows = ROWS.min(rows - first);
+            let span = first * stride..(first + rows) * stride;
+            let (x, y) = (&mut x[span.clone()], &mut y[..rows * stride]);
+            let mixed = Left { data: &mixed[span], stride };
+            Product::new(&self.output, [cut.width; 2], mixed, rows).into(level, y, stride);
+            self.attention_norm.add(level, cut.width, [x, y], stride);
+            let wide = padded(cut.ffn);
+            let product = Product::new(&self.inner, [cut.width, cut.ffn], Left { data: x, stride }, rows);
+            Product { activation: Activation::Gelu, ..product }.into(level, inner, wide);
+            let input = Left { data: inner, stride: wide };
+            Product::new(&self.outer, [cut.ffn, cut.width], input, rows).into(level, y, stride);
+            self.ffn_norm.add(level, cut.width, [x, y], stride);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let projections = self.projections.iter().map(|at| at.query.bytes() + at.key_value.bytes());
+        let linears = [&self.output, &self.inner, &self.outer].map(Panels::bytes);
+        projections.chain(linears).sum::<usize>() + self.attention_norm.bytes() + self.ffn_norm.bytes()
+    }
+}

@@ -1,0 +1,236 @@
+//! The forward for CPUs: no library, one file a mechanism.
+//!
+//! Weights are packed once into panels of which every slice is a prefix ([`panels`]); a register-blocked kernel
+//! multiplies rows with them ([`product`], [`simd`]); a history's rows go through a block while they are in the nearest
+//! caches ([`block`], [`attention`], [`norm`]); the newest position alone leaves the last one, and its scores are
+//! looked at in blocks ([`scores`]). A row's sums are taken in one order whatever stands beside it: its answer alone
+//! and in a batch is the same to the bit.
+
+mod attention;
+mod backbone;
+mod block;
+mod buffer;
+mod elementary;
+mod norm;
+mod panels;
+mod peak;
+mod product;
+mod router;
+mod scores;
+mod simd;
+mod spread;
+mod tables;
+mod workspace;
+
+pub use self::peak::fma_peak;
+pub use self::simd::Level;
+
+use std::ops::Range;
+
+use self::backbone::Backbone;
+use self::router::Router;
+use self::scores::{Scores, parts, screen};
+use self::simd::Left;
+use self::spread::{shares, spread, threads_for};
+use self::workspace::{Sizes, Workspaces};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Query, Rows, Weights};
+use crate::domain::{Flops, History, ModelShape, Ranked, Route, RouteSpace, TopK};
+
+/// One set of weights in this machine's memory, run by kernels for its CPU.
+pub struct Native {
+    level: Level,
+    threads: usize,
+    space: RouteSpace,
+    shape: ModelShape,
+    backbone: Backbone,
+    router: Router,
+    workspaces: Workspaces,
+}
+
+/// Histories of one route that run together, and where they stand among the rows of a call.
+struct Chunk {
+    route: Route,
+    rows: Range<usize>,
+}
+
+impl Native {
+    /// Packs weights for vectors of the best kind that this CPU has; a call computes on up to `threads` threads.
+    ///
+    /// # Errors
+    /// [`LoadError`] where the configuration is not sane or the weights do not fit it.
+    pub fn load(config: &ModelConfig, weights: &Weights, threads: usize) -> Result<Native, LoadError> {
+        Native::load_at(Level::best(), config, weights, threads)
+    }
+
+    /// The same for vectors of a kind.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_at(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> Result<Native, LoadError> {
+        let space = config.check()?;
+        weights.check(config)?;
+        let shape = config.shape();
+        let router = config.router;
+        let sizes = Sizes {
+            width: config.width().max(config.embedding_width()).max(router.dim),
+            ffn: shape.ffn_width(config.width()).max(router.ffn),
+            head: (config.width() / config.heads).max(router.dim / router.heads),
+            length: config.max_len,
+        };
+        Ok(Native {
+            level,
+            threads: threads.max(1),
+            backbone: Backbone::load(weights, config, &space)?,
+            router: Router::load(weights, config)?,
+            workspaces: Workspaces::new(sizes),
+            space,
+            shape,
+        })
+    }
+
+    /// The vectors that it computes with.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    fn width(&self, route: Route) -> usize {
+        self.space.slice(route).hidden
+    }
+
+    /// Cuts histories, those of a route beside each other, into chunks that fit a workspace.
+    fn chunks(&self, rows: &[(Route, &History)]) -> Vec<Chunk> {
+        let most = self.workspaces.sizes().tokens();
+        let (mut chunks, mut tokens) = (Vec::<Chunk>::new(), 0);
+        for (place, (route, history)) in rows.iter().enumerate() {
+            // What a history is longer than the model reads is cut.
+            let length = history.len().min(self.workspaces.sizes().length);
+            tokens += length;
+            match chunks.last_mut() {
+                Some(chunk) if chunk.route == *route && tokens <= most => chunk.rows.end += 1,
+                _ => {
+                    tokens = length;
+                    chunks.push(Chunk { route: *route, rows: place..place + 1 });
+                }
+            }
+        }
+        chunks
+    }
+
+    /// What the slices make of the newest positions: [rows, stride]. Those of a route stand beside each other.
+    fn newest(&self, rows: &[(Route, &History)]) -> Vec<f32> {
+        let stride = self.workspaces.sizes().stride();
+        let cost = |chunk: &Chunk| -> Flops {
+            let rows = rows[chunk.rows.clone()].iter();
+            rows.map(|(route, history)| self.shape.route_flops(&self.space, *route, history.len())).sum()
+        };
+        let chunks = self.chunks(rows);
+        let threads = threads_for(self.threads, chunks.iter().map(cost).sum());
+        let mut newest = vec![0.0; rows.len() * stride];
+        let (mut rest, mut tasks) = (newest.as_mut_slice(), Vec::with_capacity(threads));
+        for chunks in shares(chunks, threads, cost) {
+            let count: usize = chunks.iter().map(|chunk| chunk.rows.len()).sum();
+            let (own, behind) = rest.split_at_mut(count * stride);
+            rest = behind;
+            tasks.push((chunks, own));
+        }
+        spread(tasks, |(chunks, mut newest)| {
+            self.workspaces.with(|workspace| {
+                for chunk in chunks {
+                    let histories: Vec<&History> = rows[chunk.rows].iter().map(|(_, history)| *history).collect();
+                    let (own, behind) = newest.split_at_mut(histories.len() * stride);
+                    self.backbone.newest(self.level, (&self.space, chunk.route), &histories, (workspace, own));
+                    newest = behind;
+                }
+            });
+        });
+        newest
+    }
+
+    /// The output layer over neighbouring rows of one width.
+    fn output<'a>(&'a self, route: Route, newest: &'a [f32]) -> Scores<'a> {
+        let stride = self.workspaces.sizes().stride();
+        Scores {
+            output: self.backbone.output(),
+            width: self.width(route),
+            newest: Left { data: newest, stride },
+            rows: newest.len() / stride,
+        }
+    }
+
+    /// Ranks neighbouring rows of one width: every thread a part of the catalogue.
+    fn best(&self, scores: &Scores<'_>, queries: &[Query<'_>]) -> Vec<Vec<Ranked>> {
+        let columns = self.backbone.output().outputs();
+        let work = 2 * (scores.width * scores.rows) as Flops * columns as Flops;
+        let ranked = |columns: Range<usize>| {
+            self.workspaces.with(|workspace| {
+                let mut best: Vec<TopK<'_>> = queries.iter().map(|query| TopK::new(&query.selection)).collect();
+                scores.blocks(self.level, columns, &mut workspace.board, |row, first, scores| {
+                    screen(self.level, scores, first, &mut best[row]);
+                });
+                best
+            })
+        };
+        let tasks: Vec<Range<usize>> = parts(columns, threads_for(self.threads, work)).collect();
+        let mut parts = spread(tasks, ranked).into_iter();
+        let mut best = parts.next().unwrap_or_default();
+        for part in parts {
+            best.iter_mut().zip(part).for_each(|(best, part)| best.merge(part));
+        }
+        best.into_iter().map(TopK::into_ranking).collect()
+    }
+}
+
+impl Forward for Native {
+    fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
+        let mut logits = Vec::with_capacity(histories.len() * self.space.len());
+        let rows: Vec<(Route, &History)> = histories.iter().map(|history| (self.space.full(), *history)).collect();
+        self.workspaces.with(|workspace| {
+            for chunk in self.chunks(&rows) {
+                self.router.logits(self.level, &histories[chunk.rows], workspace, &mut logits);
+            }
+        });
+        Rows::new(self.space.len(), logits)
+    }
+
+    fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
+        let rows: Vec<(Route, &History)> = histories.iter().map(|history| (route, *history)).collect();
+        let (newest, columns) = (self.newest(&rows), self.backbone.output().outputs());
+        let mut data = vec![0.0; rows.len() * columns];
+        self.workspaces.with(|workspace| {
+            self.output(route, &newest).blocks(self.level, 0..columns, &mut workspace.board, |row, first, scores| {
+                data[row * columns + first..][..scores.len()].copy_from_slice(scores);
+            });
+        });
+        Rows::new(columns, data)
+    }
+
+    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        let rows: Vec<(Route, &History)> = queries.iter().map(|query| (route, query.history)).collect();
+        let newest = self.newest(&rows);
+        Ok(self.best(&self.output(route, &newest), queries))
+    }
+
+    /// Each row runs its own slice; rows of one route share their passes, those of one width the output layer's.
+    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|row| rows[*row].0);
+        let sorted: Vec<(Route, &History)> = order.iter().map(|row| (rows[*row].0, rows[*row].1.history)).collect();
+        let (newest, stride) = (self.newest(&sorted), self.workspaces.sizes().stride());
+        let mut answers = vec![Vec::new(); rows.len()];
+        let mut first = 0;
+        for lane in order.chunk_by(|a, b| self.width(rows[*a].0) == self.width(rows[*b].0)) {
+            let queries: Vec<Query<'_>> = lane.iter().map(|row| rows[*row].1).collect();
+            let newest = &newest[first * stride..][..lane.len() * stride];
+            let ranked = self.best(&self.output(rows[lane[0]].0, newest), &queries);
+            for (row, ranked) in lane.iter().zip(ranked) {
+                answers[*row] = ranked;
+            }
+            first += lane.len();
+        }
+        Ok(answers)
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.backbone.bytes() + self.router.bytes()
+    }
+}

@@ -1,0 +1,50 @@
+use super::attention::Heads;
+use super::block::{Block, Cut};
+use super::panels::{Panels, padded};
+use super::product::Product;
+use super::simd::{Left, Level};
+use super::tables::Tables;
+use super::workspace::Workspace;
+use crate::domain::History;
+use crate::model::{ModelConfig, Weights, WeightsError};
+
+/// Own tables, one block that attends to every real item, a linear head on the last position.
+pub(super) struct Router {
+    tables: Tables,
+    block: Block,
+    /// [routes, dim]
+    head: Panels,
+    cut: Cut,
+}
+
+impl Router {
+    pub(super) fn load(weights: &Weights, config: &ModelConfig) -> Result<Router, WeightsError> {
+        let router = config.router;
+        let width = router.dim / router.heads;
+        let heads = Heads { count: router.heads, width, scale: (1.0 / (width as f64).sqrt()) as f32 };
+        Ok(Router {
+            tables: Tables::load(weights, "router")?,
+            block: Block::load(weights, "router.block", &[router.dim], router.heads)?,
+            head: Panels::load(weights, "router.head")?,
+            cut: Cut { place: 0, width: router.dim, ffn: router.ffn, heads },
+        })
+    }
+
+    /// One logit a route for each history. Together they have at most as many tokens as the workspace.
+    pub(super) fn logits(&self, level: Level, histories: &[&History], workspace: &mut Workspace, out: &mut Vec<f32>) {
+        let (stride, width) = (workspace.stride, self.cut.width);
+        let lengths = self.tables.embed(histories, width, (&mut workspace.x, stride));
+        let mut newest = vec![0.0; histories.len() * stride];
+        // Of attention that is not causal the newest position sees no more than of one that is.
+        self.block.newest_positions(level, &self.cut, &lengths, workspace, &mut newest);
+        let row = padded(self.head.outputs());
+        let mut logits = vec![0.0; histories.len() * row];
+        let input = Left { data: &newest, stride };
+        Product::new(&self.head, [width, self.head.outputs()], input, histories.len()).into(level, &mut logits, row);
+        out.extend(logits.chunks(row).flat_map(|row| &row[..self.head.outputs()]));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.tables.bytes() + self.block.bytes() + self.head.bytes()
+    }
+}

@@ -1,0 +1,150 @@
+//! Vectors of the CPU at hand: one set of operations over AVX-512, AVX2 with FMA, and plain Rust.
+//!
+//! A kernel is written once, generic over [`Simd`], and runs in the widest form that the CPU has ([`Level::run`]). This
+//! module alone has `unsafe` code. A value of [`Avx512`](avx512::Avx512) or [`Avx2`](avx2::Avx2) exists only where the
+//! CPU has the instructions, so its operations are safe to call; loads and stores check their slices, but for
+//! [`Tile`], which checks its operands as a whole. [`Portable`] checks every single access: with as many
+//! lanes as a vector has it is the checked twin of that vector's kernels.
+
+#![expect(unsafe_code, reason = "vector instructions, which not every CPU has, and accesses checked once a tile")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+mod tile;
+
+use std::fmt;
+
+#[cfg(target_arch = "x86_64")]
+use self::{avx2::Avx2, avx512::Avx512};
+
+use self::portable::Portable;
+pub(super) use self::tile::{Left, Right, Tile};
+
+/// Operations on vectors of float32. The value is a proof that the CPU has them.
+pub(super) trait Simd: Copy {
+    /// A vector.
+    type Vector: Copy;
+    /// Values in a vector; divides [`PANEL`](super::panels::PANEL) by 2 at least.
+    const LANES: usize;
+    /// Rows of the largest tile whose sums, two vectors a row, stay in registers.
+    const ROWS: usize;
+
+    /// Computes in a function of its own that has the instructions switched on.
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output;
+    /// The value in every lane.
+    fn splat(self, value: f32) -> Self::Vector;
+    /// The first `LANES` values.
+    fn load(self, from: &[f32]) -> Self::Vector;
+    /// The `LANES` values from `at` on.
+    ///
+    /// SAFETY: `at + LANES` must be at most `from.len()`.
+    unsafe fn load_at(self, from: &[f32], at: usize) -> Self::Vector;
+    /// The value at a place in every lane.
+    ///
+    /// SAFETY: `at` must be below `from.len()`.
+    unsafe fn splat_at(self, from: &[f32], at: usize) -> Self::Vector;
+    /// Writes the lanes to the first `LANES` places.
+    fn store(self, vector: Self::Vector, to: &mut [f32]);
+    /// Writes as many of the first lanes as there are places, where these are fewer than `LANES`.
+    fn store_partial(self, vector: Self::Vector, to: &mut [f32]);
+    /// a + b
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a - b
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a b
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// a b + c
+    fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The greater of each pair.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The lesser of each pair.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The nearest whole numbers.
+    fn round(self, a: Self::Vector) -> Self::Vector;
+    /// 2ⁿ of whole numbers from -126 to 127.
+    fn exp2(self, n: Self::Vector) -> Self::Vector;
+    /// 1 / a, to a few units in the last place.
+    fn reciprocal(self, a: Self::Vector) -> Self::Vector;
+    /// The sum of the lanes.
+    fn sum(self, a: Self::Vector) -> f32;
+    /// The greatest lane.
+    fn greatest(self, a: Self::Vector) -> f32;
+    /// A bit a lane, the first lane's lowest: whether a >= b there. A comparison with what is no number fails.
+    fn at_least(self, a: Self::Vector, b: Self::Vector) -> u32;
+}
+
+/// A computation that is written for every kind of vector.
+///
+/// `run` and all that it calls must be `#[inline(always)]`: only in the function of [`Simd::apart`], which has the
+/// instructions switched on, do the operations become instructions.
+pub(super) trait Kernel {
+    /// What it gives.
+    type Output;
+    /// Computes.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// A kind of vector that this CPU has.
+#[derive(Clone, Copy)]
+pub struct Level(Vectors);
+
+#[derive(Clone, Copy)]
+enum Vectors {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Wide(Portable<16>),
+    Narrow(Portable<8>),
+}
+
+impl Level {
+    /// Those that this CPU has, the fastest first; the last two are plain Rust of 16 and 8 lanes and always there.
+    pub fn available() -> Vec<Level> {
+        #[cfg(target_arch = "x86_64")]
+        let native = [Avx512::detect().map(Vectors::Avx512), Avx2::detect().map(Vectors::Avx2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let native = [];
+        let portable = [Some(Vectors::Narrow(Portable)), Some(Vectors::Wide(Portable))];
+        native.into_iter().chain(portable).flatten().map(Level).collect()
+    }
+
+    /// The fastest that this CPU has.
+    pub fn best() -> Level {
+        Level::available().first().copied().unwrap_or(Level(Vectors::Narrow(Portable)))
+    }
+
+    /// Computes with vectors of this kind.
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512(simd) => simd.apart(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx2(simd) => simd.apart(kernel),
+            Vectors::Wide(simd) => simd.apart(kernel),
+            Vectors::Narrow(simd) => simd.apart(kernel),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Vectors::Avx2(_) => "avx2",
+            Vectors::Wide(_) => "portable, 16 lanes",
+            Vectors::Narrow(_) => "portable, 8 lanes",
+        })
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,134 @@
+use super::{Kernel, Simd};
+
+/// Vectors of `N` lanes in plain Rust, every access checked.
+#[derive(Clone, Copy)]
+pub(super) struct Portable<const N: usize>;
+
+impl<const N: usize> Portable<N> {
+    #[inline(always)]
+    fn lanes(self, a: [f32; N], b: [f32; N], of: impl Fn(f32, f32) -> f32) -> [f32; N] {
+        let mut out = [0.0; N];
+        for lane in 0..N {
+            out[lane] = of(a[lane], b[lane]);
+        }
+        out
+    }
+}
+
+impl<const N: usize> Simd for Portable<N> {
+    type Vector = [f32; N];
+    const LANES: usize = N;
+    // What fits into 16 registers of 8 lanes, or 32 of 16.
+    const ROWS: usize = if N == 16 { 14 } else { 6 };
+
+    #[inline(never)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [f32; N] {
+        [value; N]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> [f32; N] {
+        let mut out = [0.0; N];
+        out.copy_from_slice(&from[..N]);
+        out
+    }
+
+    // SAFETY: it is safe: the access is checked.
+    #[inline(always)]
+    unsafe fn load_at(self, from: &[f32], at: usize) -> [f32; N] {
+        self.load(&from[at..])
+    }
+
+    // SAFETY: it is safe: the access is checked.
+    #[inline(always)]
+    unsafe fn splat_at(self, from: &[f32], at: usize) -> [f32; N] {
+        [from[at]; N]
+    }
+
+    #[inline(always)]
+    fn store(self, vector: [f32; N], to: &mut [f32]) {
+        to[..N].copy_from_slice(&vector);
+    }
+
+    #[inline(always)]
+    fn store_partial(self, vector: [f32; N], to: &mut [f32]) {
+        to.copy_from_slice(&vector[..to.len()]);
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
+        self.lanes(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
+        self.lanes(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
+        self.lanes(a, b, |a, b| a * b)
+    }
+
+    /// Rounded twice: without the instruction one rounding would cost a call a lane.
+    #[inline(always)]
+    fn fma(self, a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
+        self.add(self.mul(a, b), c)
+    }
+
+    #[inline(always)]
+    fn max(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
+        self.lanes(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
+        self.lanes(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn round(self, a: [f32; N]) -> [f32; N] {
+        // Adding and taking away 1.5·2²³ leaves no room for a fraction; the values here are far below that.
+        let whole = self.splat(12_582_912.0);
+        self.sub(self.add(a, whole), whole)
+    }
+
+    #[inline(always)]
+    fn exp2(self, n: [f32; N]) -> [f32; N] {
+        let mut out = [0.0; N];
+        for lane in 0..N {
+            // The cast saturates, and what is no number gives 0: no sum here overflows.
+            out[lane] = f32::from_bits((((n[lane] as i32).clamp(-126, 127) + 127) as u32) << 23);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn reciprocal(self, a: [f32; N]) -> [f32; N] {
+        self.lanes(a, a, |a, _| 1.0 / a)
+    }
+
+    #[inline(always)]
+    fn sum(self, a: [f32; N]) -> f32 {
+        a.iter().sum()
+    }
+
+    #[inline(always)]
+    fn greatest(self, a: [f32; N]) -> f32 {
+        a.iter().fold(f32::NEG_INFINITY, |most, value| if *value > most { *value } else { most })
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: [f32; N], b: [f32; N]) -> u32 {
+        let mut bits = 0;
+        for lane in 0..N {
+            bits |= u32::from(a[lane] >= b[lane]) << lane;
+        }
+        bits
+    }
+}

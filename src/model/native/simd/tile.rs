@@ -1,0 +1,106 @@
+use std::array;
+
+use super::{Kernel, Simd};
+
+/// Rows of a tile's left operand.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Left<'a> {
+    /// From the first row's first value on.
+    pub(in crate::model::native) data: &'a [f32],
+    /// Distance of two rows.
+    pub(in crate::model::native) stride: usize,
+}
+
+/// Columns of a tile's right operand, in panels beside each other.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Right<'a> {
+    /// From the first panel's first value on.
+    pub(in crate::model::native) data: &'a [f32],
+    /// Distance of two rows of a panel.
+    pub(in crate::model::native) stride: usize,
+    /// Distance of two panels.
+    pub(in crate::model::native) panel: usize,
+}
+
+/// The micro-kernel: `R` rows of a product, over `C` vectors of each of `P` panels, all sums in registers.
+///
+/// Each sum begins with its `start` and takes the `depth` products in their order, so that a row's values do not depend
+/// on how rows are cut into tiles.
+pub(in crate::model::native) struct Tile<'a, const R: usize, const P: usize, const C: usize> {
+    pub(in crate::model::native) left: Left<'a>,
+    pub(in crate::model::native) right: Right<'a>,
+    /// Products that each sum takes.
+    pub(in crate::model::native) depth: usize,
+    /// What the sums of each column begin with.
+    pub(in crate::model::native) start: &'a [f32],
+    /// Where the sums go: rows of `stride` values.
+    pub(in crate::model::native) out: &'a mut [f32],
+    pub(in crate::model::native) stride: usize,
+    /// Distance of two panels in `start` and in a row of `out`.
+    pub(in crate::model::native) panel: usize,
+}
+
+impl<const R: usize, const P: usize, const C: usize> Tile<'_, R, P, C> {
+    /// Computes in a function of its own, to which the compiler gives all registers.
+    #[inline(always)]
+    pub(in crate::model::native) fn compute<S: Simd>(self, simd: S) {
+        // Larger ones are never asked for, and need not be compiled.
+        if R <= S::ROWS {
+            simd.apart(self);
+        }
+    }
+}
+
+impl<const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, R, P, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Tile { left, right, depth, start, out, stride, panel: beside } = self;
+        let mut sums = [[[simd.splat(0.0); C]; P]; R];
+        for panel in 0..P {
+            for column in 0..C {
+                let start = simd.load(&start[panel * beside + column * S::LANES..]);
+                for row in &mut sums {
+                    row[panel][column] = start;
+                }
+            }
+        }
+        if depth > 0 {
+            // What the last row and the last panel reach, and so the most that anything below does.
+            assert!((R - 1) * left.stride + depth <= left.data.len());
+            assert!((P - 1) * right.panel + (depth - 1) * right.stride + C * S::LANES <= right.data.len());
+        }
+        let rows: [usize; R] = array::from_fn(|row| row * left.stride);
+        let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
+        let mut below = 0_usize;
+        for place in 0..depth {
+            let mut columns = sums[0];
+            for panel in 0..P {
+                for (column, vector) in columns[panel].iter_mut().enumerate() {
+                    let at = panels[panel].wrapping_add(below).wrapping_add(column * S::LANES);
+                    // SAFETY: `below` is at most (depth - 1) strides, so the second assertion bounds the place.
+                    *vector = unsafe { simd.load_at(right.data, at) };
+                }
+            }
+            for row in 0..R {
+                // SAFETY: `place` is below `depth`, so the first assertion bounds the place.
+                let value = unsafe { simd.splat_at(left.data, rows[row].wrapping_add(place)) };
+                for panel in 0..P {
+                    for column in 0..C {
+                        sums[row][panel][column] = simd.fma(value, columns[panel][column], sums[row][panel][column]);
+                    }
+                }
+            }
+            below = below.wrapping_add(right.stride);
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            let out = &mut out[row * stride..];
+            for (panel, sums) in sums.into_iter().enumerate() {
+                for (column, sum) in sums.into_iter().enumerate() {
+                    simd.store(sum, &mut out[panel * beside + column * S::LANES..]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use crate::domain::Flops;
+use crate::model::threads;
+
+/// Work that is worth a thread of its own: a ten thousandth of a second of a core, several times what starting one takes.
+const WORTH_A_THREAD: Flops = 16_000_000;
+
+/// How many of `most` threads a piece of work is worth.
+pub(super) fn threads_for(most: usize, work: Flops) -> usize {
+    let worth = usize::try_from(work / WORTH_A_THREAD).unwrap_or(usize::MAX);
+    threads::allowed_here(most).min(worth).max(1)
+}
+
+/// Runs the tasks, each on a thread of its own but the first, which the calling thread runs; their results in order.
+pub(super) fn spread<T: Send, R: Send>(tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let mut tasks = tasks.into_iter();
+    let Some(first) = tasks.next() else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> = tasks.map(|task| scope.spawn(move || work(task))).collect();
+        let mut done = vec![work(first)];
+        for other in others {
+            match other.join() {
+                Ok(result) => done.push(result),
+                // As if it had happened here.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
+}
+
+/// Cuts items into neighbouring groups of about equal cost, at most `count` of them.
+pub(super) fn shares<T>(items: Vec<T>, count: usize, cost: impl Fn(&T) -> Flops) -> Vec<Vec<T>> {
+    let all: Flops = items.iter().map(&cost).sum();
+    let share = all.div_ceil(count.max(1) as Flops).max(1);
+    let (mut groups, mut spent, mut group) = (Vec::<Vec<T>>::new(), 0, None);
+    for item in items {
+        // The group in whose share of the whole the item begins.
+        let own = spent / share;
+        spent += cost(&item);
+        match groups.last_mut().filter(|_| group == Some(own)) {
+            Some(last) => last.push(item),
+            None => groups.push(vec![item]),
+        }
+        group = Some(own);
+    }
+    groups
+}

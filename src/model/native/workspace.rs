@@ -1,0 +1,103 @@
+use std::sync::{Mutex, PoisonError};
+
+use super::attention::Scratch;
+use super::buffer::Buffer;
+use super::panels::{PANEL, padded};
+
+/// Rows that pass through a feed-forward network together: four of the tallest tiles. What they need stays in the
+/// second cache.
+pub(super) const ROWS: usize = 56;
+
+/// Tokens of short histories that run together; a longer history runs alone.
+const TOKENS: usize = 128;
+
+/// Columns of scores that are computed before they are looked at.
+pub(super) const BOARD: usize = 8 * PANEL;
+
+/// The largest sizes of all that a forward runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Width of a block or of an embedding.
+    pub(super) width: usize,
+    /// Inner width of a feed-forward network.
+    pub(super) ffn: usize,
+    /// Features of a head.
+    pub(super) head: usize,
+    /// Items of a history.
+    pub(super) length: usize,
+}
+
+impl Sizes {
+    /// Most tokens that run together.
+    pub(super) fn tokens(&self) -> usize {
+        self.length.max(TOKENS)
+    }
+
+    /// Distance of two rows of activations.
+    pub(super) fn stride(&self) -> usize {
+        padded(self.width)
+    }
+}
+
+/// The buffers of one thread, made once.
+pub(super) struct Workspace {
+    /// Distance of two rows of `x`, `mixed`, `y` and `newest`.
+    pub(super) stride: usize,
+    /// Embeddings, then what a block takes and gives: [tokens, stride]
+    pub(super) x: Buffer,
+    /// Queries, keys and values, in rows as long as the slice's: [tokens, 3 stride]
+    pub(super) projected: Buffer,
+    /// What attention mixed: [tokens, stride]
+    pub(super) mixed: Buffer,
+    /// What a sublayer gives: [tokens, stride]
+    pub(super) y: Buffer,
+    /// The inner layer of a feed-forward network: [ROWS, f]
+    pub(super) inner: Buffer,
+    pub(super) scratch: Scratch,
+    /// Scores of some rows on some columns: [ROWS, BOARD]
+    pub(super) board: Buffer,
+}
+
+impl Workspace {
+    fn new(sizes: Sizes) -> Workspace {
+        let (tokens, stride) = (sizes.tokens(), sizes.stride());
+        Workspace {
+            stride,
+            x: Buffer::new(tokens * stride),
+            // Two narrow slices beside each other may be padded twice; and a tile over the last row's values may read
+            // beyond them.
+            projected: Buffer::new(tokens * (3 * stride + 2 * PANEL) + 2 * PANEL),
+            mixed: Buffer::new(tokens * stride),
+            y: Buffer::new(tokens * stride),
+            inner: Buffer::new(ROWS * padded(sizes.ffn)),
+            scratch: Scratch::new(sizes.length, sizes.head),
+            board: Buffer::new(ROWS * BOARD),
+        }
+    }
+}
+
+/// Workspaces that no thread uses, to be used again.
+pub(super) struct Workspaces {
+    sizes: Sizes,
+    idle: Mutex<Vec<Workspace>>,
+}
+
+impl Workspaces {
+    pub(super) fn new(sizes: Sizes) -> Workspaces {
+        Workspaces { sizes, idle: Mutex::default() }
+    }
+
+    /// Lends one, a new one where all are in use. One that a panic keeps is lost.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> T {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = idle().pop();
+        let mut workspace = taken.unwrap_or_else(|| Workspace::new(self.sizes));
+        let done = work(&mut workspace);
+        idle().push(workspace);
+        done
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+}

@@ -1,0 +1,19 @@
+//! How many CPU threads a computation may take.
+
+use std::cell::Cell;
+
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Bounds what the calling thread computes to that thread alone, for good, whatever the forward; all other threads keep
+/// theirs.
+pub fn use_one_thread_here() {
+    ALONE.set(true);
+    super::libtorch::use_one_thread_here();
+}
+
+/// How many of `most` threads the calling one may compute with.
+pub(super) fn allowed_here(most: usize) -> usize {
+    if ALONE.get() { 1 } else { most }
+}

@@ -1,0 +1,177 @@
+//! The native forward: its vectors agree with each other, and nothing about a call changes an answer.
+
+use std::collections::HashSet;
+
+use canet::domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
+use canet::model::libtorch::Device;
+use canet::model::native::{Level, Native};
+use canet::model::{Backend, Forward, ModelConfig, Query, RouterConfig, Target, Weights, WidthRule};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::server::{canet, run};
+use super::support::{full_size_config, item, random_history, random_weights, rng, small_config, write_checkpoint};
+
+/// Sizes of which none is a multiple of a vector or a panel, and some are more than one.
+fn odd_config() -> ModelConfig {
+    ModelConfig {
+        items: 701,
+        max_len: 75,
+        heads: 3,
+        hidden: vec![15, 51, 105],
+        layers: vec![1, 3],
+        embedding: vec![1, 37, 70],
+        router: RouterConfig { dim: 33, heads: 3, ffn: 41 },
+        attention_scale: WidthRule::Full,
+        ffn_inner: WidthRule::Full,
+    }
+}
+
+fn load(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> Native {
+    Native::load_at(level, config, weights, threads).unwrap()
+}
+
+fn histories(config: &ModelConfig, count: usize, rng: &mut ChaCha8Rng) -> Vec<History> {
+    (0..count).map(|_| random_history(config.items, rng.gen_range(1..=config.max_len), rng)).collect()
+}
+
+fn route(space: &RouteSpace, rng: &mut ChaCha8Rng) -> Route {
+    space.route(rng.gen_range(0..space.len())).unwrap()
+}
+
+#[test]
+fn every_kind_of_vector_gives_the_same_scores() {
+    for (seed, config) in [(1, odd_config()), (2, full_size_config(300))] {
+        let mut rng = rng(seed);
+        let weights = random_weights(&config, &mut rng);
+        let space = config.check().unwrap();
+        let histories = histories(&config, 9, &mut rng);
+        let batch: Vec<&History> = histories.iter().collect();
+        let levels: Vec<Native> =
+            Level::available().into_iter().map(|level| load(level, &config, &weights, 1)).collect();
+        for route in space.routes() {
+            let scores: Vec<_> = levels.iter().map(|native| native.scores(route, &batch).unwrap()).collect();
+            for (native, found) in levels.iter().zip(&scores) {
+                for (found, expected) in found.iter().flatten().zip(scores[0].iter().flatten()) {
+                    let near = (found - expected).abs() <= 2e-5 * expected.abs().max(1.0);
+                    assert!(near, "{:?}, {}: {found}, {expected}", native.level(), space.name(route));
+                }
+            }
+        }
+    }
+}
+
+/// A twin of 16 lanes and one of 8, both of which check every access, are always there.
+#[test]
+fn the_checked_twins_are_always_there() {
+    let names: Vec<String> = Level::available().iter().map(Level::to_string).collect();
+    assert!(names.ends_with(&["portable, 8 lanes".to_owned(), "portable, 16 lanes".to_owned()]), "{names:?}");
+    assert_eq!(Level::best().to_string(), names[0]);
+}
+
+#[test]
+fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_threads() {
+    for config in [odd_config(), full_size_config(3000)] {
+        let mut rng = rng(5);
+        let weights = random_weights(&config, &mut rng);
+        let space = config.check().unwrap();
+        let histories = histories(&config, 60, &mut rng);
+        let excluded: Vec<HashSet<Item>> =
+            histories.iter().map(|history| history.items().iter().copied().collect()).collect();
+        let candidates: Vec<Item> = (1..=200).rev().map(item).collect();
+        let queries: Vec<(Route, Query<'_>)> = histories
+            .iter()
+            .zip(&excluded)
+            .enumerate()
+            .map(|(place, (history, excluded))| {
+                let candidates = if place % 5 == 0 { Candidates::Only(&candidates) } else { Candidates::All };
+                (
+                    route(&space, &mut rng),
+                    Query { history, selection: Selection { k: 1 + place, excluded, candidates } },
+                )
+            })
+            .collect();
+        let [one, three] = [1, 3].map(|threads| load(Level::best(), &config, &weights, threads));
+        let together = one.rank_mixed(&queries).unwrap();
+        assert_eq!(three.rank_mixed(&queries).unwrap(), together);
+        for ((route, query), expected) in queries.iter().zip(&together) {
+            assert_eq!(&one.rank(*route, &[*query]).unwrap()[0], expected, "{}", space.name(*route));
+            let scores = one.scores(*route, &[query.history]).unwrap();
+            assert_eq!(&top_k(scores.row(0).unwrap(), &query.selection), expected, "{}", space.name(*route));
+        }
+        assert_eq!(one.rank_mixed(&[]).unwrap(), Vec::<Vec<Ranked>>::new());
+    }
+}
+
+#[test]
+fn items_that_tie_come_in_their_order_whatever_block_they_stand_in() {
+    let config = ModelConfig { items: 2000, ..small_config() };
+    let mut rng = rng(6);
+    let mut weights = random_weights(&config, &mut rng);
+    let mut output = weights.get("backbone.output.weight").unwrap().clone();
+    output.data.fill(0.0);
+    weights.insert("backbone.output.weight", output);
+    let mut bias = weights.get("backbone.output.bias").unwrap().clone();
+    bias.data.iter_mut().enumerate().for_each(|(column, bias)| *bias = if column % 7 == 3 { 1.0 } else { -0.0 });
+    weights.insert("backbone.output.bias", bias);
+    let native = load(Level::best(), &config, &weights, 1);
+    let (history, excluded) = (random_history(config.items, 4, &mut rng), HashSet::from([item(10)]));
+    let selection = Selection { k: 1000, excluded: &excluded, candidates: Candidates::All };
+    let space = config.check().unwrap();
+    let found = native.rank(space.full(), &[Query { history: &history, selection }]).unwrap();
+    let ids: Vec<u32> = found[0].iter().map(|ranked| ranked.item.id()).collect();
+    let (high, low): (Vec<u32>, Vec<u32>) = (1..=2000).filter(|id| *id != 10).partition(|id| id % 7 == 3);
+    let expected: Vec<u32> = high.into_iter().chain(low).take(1000).collect();
+    assert_eq!(ids, expected);
+}
+
+#[test]
+fn a_history_longer_than_the_model_reads_counts_with_its_newest_items() {
+    let config = odd_config();
+    let mut rng = rng(7);
+    let weights = random_weights(&config, &mut rng);
+    let space = config.check().unwrap();
+    let native = load(Level::best(), &config, &weights, 1);
+    let long = random_history(config.items, 4 * config.max_len, &mut rng);
+    let newest = History::new(long.items(), config.max_len).unwrap();
+    let scores = native.scores(space.full(), &[&long, &newest]).unwrap();
+    assert_eq!(scores.row(0), scores.row(1));
+    let logits = native.router_logits(&[&long, &newest]).unwrap();
+    assert_eq!(logits.row(0), logits.row(1));
+}
+
+/// Scores overflow to infinities and to what is no number; nothing panics, and what is no number is not ranked.
+#[test]
+fn scores_that_overflow_are_answered() {
+    let config = odd_config();
+    let mut rng = rng(8);
+    let mut weights = random_weights(&config, &mut rng);
+    for name in ["backbone.item_embedding", "backbone.output.weight"] {
+        let mut tensor = weights.get(name).unwrap().clone();
+        tensor.data.iter_mut().for_each(|value| *value *= 1e30);
+        weights.insert(name, tensor);
+    }
+    let space = config.check().unwrap();
+    let (history, nothing) = (random_history(config.items, 20, &mut rng), HashSet::new());
+    let selection = Selection { k: 10, excluded: &nothing, candidates: Candidates::All };
+    for level in Level::available() {
+        let native = load(level, &config, &weights, 1);
+        for route in space.routes() {
+            let found = native.rank(route, &[Query { history: &history, selection }]).unwrap();
+            assert!(found[0].iter().all(|ranked| !ranked.score.is_nan()));
+        }
+    }
+}
+
+#[test]
+fn native_is_what_a_cpu_gets_unless_told() {
+    let backend = |backend| Target::new(Device::CPU, backend, 1).unwrap().backend();
+    let found = [Backend::Auto, Backend::LibTorch, Backend::Native].map(backend);
+    assert_eq!(found, ["native", "libtorch", "native"]);
+    let directory = tempfile::tempdir().unwrap();
+    write_checkpoint(&directory.path().join("small"), 9);
+    let mut command = canet(&["serve", "--backend", "onnx"]);
+    let (code, stderr) = run(command.arg("--model").arg(directory.path().join("small")));
+    assert_eq!(code, Some(64), "{stderr}");
+    assert!(stderr.contains("possible values: auto, libtorch, native"), "{stderr}");
+}
