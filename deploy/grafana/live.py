@@ -178,7 +178,8 @@ def get(url, body=None):
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        if "/api/v1/" in url:
+        # Prometheus is not ready at once; whatever else it says is about the query.
+        if "/api/v1/" in url and error.code != 503:
             sys.exit(f"{urllib.parse.unquote_plus(url)}: {error.read().decode()}")
         raise
 
