@@ -1,5 +1,6 @@
 //! Composition: the command line, the environment, signals and exit codes.
 
+mod bench;
 mod device;
 mod eval;
 mod exit;
@@ -31,6 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     let outcome: Result<(), Failure> = match cli.command {
+        Command::Bench(args) => bench::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
