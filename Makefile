@@ -4,10 +4,10 @@ MODEL ?= models/ml-100k
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity
+.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity dashboards
 
 help: ## Lists the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
 
 setup: ## Checks the tools and sets LibTorch up, once per user (CUDA=1 adds its CUDA part even without a GPU)
 	@scripts/system.sh
@@ -52,3 +52,7 @@ loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RA
 
 capacity: build ## Measures this machine for an hour and writes loadtest/results (see loadtest/README.md)
 	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/capacity.py $(ARGS)
+
+dashboards: build ## Runs every query of the dashboards and alerts under load and draws docs/dashboards.png
+	@$$(python3 scripts/tools.py loadtest/requirements.txt) deploy/grafana/live.py --canet $(CANET) --model $(MODEL) \
+		--seconds 120 --list target/dashboards.md --picture docs/dashboards.png $(ARGS)

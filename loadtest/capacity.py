@@ -4,9 +4,9 @@
     make capacity                                 models/ml-100k, and a model of MovieLens-1M's shape made for it
     make capacity ARGS="--model models/mine --step-seconds 20"
 
-For each model, routed and always full: coarse steps find where the objective breaks, fine ones draw latency over offered
-load. The crossover is the lowest load from which on the routed answers' p99 is below the full model's. Then every
-scenario runs against the first model. Servers are started and stopped here; nothing else should run meanwhile.
+For each model, routed and always full: coarse steps find where the objective breaks, fine ones draw latency over
+offered load. The crossover is the lowest load from which on the routed answers' p99 is below the full model's. Then
+every scenario runs against the first model. Servers are started and stopped here; nothing else should run meanwhile.
 """
 
 import argparse
@@ -14,15 +14,14 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
 from curve import draw
+from serve import serving
 from shape import write_shape
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -64,35 +63,9 @@ def shaped():
     return directory
 
 
-@contextmanager
-def serving(model, flags):
-    """A server of `model` on free ports: its HTTP address, and its gRPC address where one was asked for."""
-    command = [CANET, "serve", "--model", model, "--listen", "127.0.0.1:0", *flags]
-    server = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-    try:
-        addresses = {}
-        for line in server.stderr:
-            for name, pattern in {"http": r"listening on http://([\d.:]+)", "grpc": r"listening on grpc://([\d.:]+)"}.items():
-                found = re.search(pattern, line)
-                if found:
-                    addresses[name] = found[1]
-            if re.search(r"\bready\b", line):
-                break
-        else:
-            sys.exit(f"the server for {model} ended before it was ready")
-        # Its log is not read from here on: a full pipe must not stop it.
-        with open(os.devnull, "w") as nowhere:
-            reader = subprocess.Popen(["cat"], stdin=server.stderr, stdout=nowhere)
-        yield addresses
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
-        reader.wait()
-
-
 def k6(out, addresses, **settings):
     """Runs one scenario and returns its summary."""
-    environment = {**os.environ, "URL": f"http://{addresses['http']}", "GRPC": addresses.get("grpc", ""), "OUT": str(out)}
+    environment = {**os.environ, "URL": f"http://{addresses['http']}", "GRPC": addresses["grpc"], "OUT": str(out)}
     environment.update({name.upper(): str(value) for name, value in settings.items()})
     out.with_suffix(".json").unlink(missing_ok=True)
     run = subprocess.run([REPOSITORY / "loadtest" / "run.sh"], env=environment, stdout=subprocess.PIPE, text=True)
@@ -108,25 +81,28 @@ def measure(model, options):
     slo = {"slo_p99_ms": options.p99_ms, "sources": 8}
     with tempfile.TemporaryDirectory() as scratch:
         for route in ROUTES:
-            with serving(model, options.serve.split()) as addresses:
+            with serving(CANET, model, options.serve.split()) as addresses:
                 capacity[route] = coarse(Path(scratch) / "coarse", addresses, mix=route, **slo)
-        highest = round(1.3 * max(capacity.values()))
-        for route in ROUTES:
-            out = options.out / f"{model.name}-{route}"
-            seconds = options.steps * options.step_seconds
-            with serving(model, options.serve.split()) as addresses:
-                summary = k6(out, addresses, scenario="step", rate=highest, steps=options.steps, duration=f"{seconds}s",
-                             mix=route, **slo)
-            out.with_suffix(".html").unlink()
-            steps[route] = summary["steps"]
-            capacity[route] = (summary["capacity"] or {"offered_rps": 0})["offered_rps"]
+        highest, found = max(capacity.values()), {}
+        # The coarse steps may have met a moment's noise: both curves must show their end.
+        while not found or not all(end is None or end["found_the_end"] for end in found.values()):
+            highest = round(1.4 * highest)
+            for route in ROUTES:
+                out = options.out / f"{model.name}-{route}"
+                seconds = options.steps * options.step_seconds
+                with serving(CANET, model, options.serve.split()) as addresses:
+                    summary = k6(out, addresses, scenario="step", rate=highest, steps=options.steps,
+                                 duration=f"{seconds}s", mix=route, **slo)
+                out.with_suffix(".html").unlink()
+                steps[route], found[route] = summary["steps"], summary["capacity"]
+    capacity = {route: end["offered_rps"] if end else 0 for route, end in found.items()}
     picture = options.out / f"{model.name}.svg"
     draw(picture, model.name, {ROUTES[route]: list_ for route, list_ in steps.items()}, options.p99_ms)
     return {"capacity": capacity, "text": section(model, steps, capacity, options, picture)}
 
 
 def coarse(out, addresses, **settings):
-    """A rate at which the objective still holds, to within an eighth of the next higher power of the factor."""
+    """A rate near the highest at which the objective still holds."""
     rate = FIRST_RATE
     while True:
         found = k6(out, addresses, scenario="step", rate=rate, steps=8, duration="32s", **settings)["capacity"]
@@ -159,8 +135,8 @@ def section(model, steps, capacity, options, picture):
     return "\n".join([
         f"## {model.name}",
         "",
-        f"Capacity at p99 <= {options.p99_ms:g} ms: **{capacity['auto']:g} requests/s** routed, **{capacity['full']:g}** "
-        f"always full. Routing has the lower p99 {pays}.",
+        f"Capacity at p99 <= {options.p99_ms:g} ms: **{capacity['auto']:g} requests/s** routed, "
+        f"**{capacity['full']:g}** always full. Routing has the lower p99 {pays}.",
         "",
         f"![Latency over offered load]({picture.name})",
         "",
@@ -183,10 +159,10 @@ def scenarios(model, capacity, options):
     lines = ["## Scenarios", "", f"Against {model.name}, R = {rate} requests/s unless said otherwise.", ""]
     names = ["smoke", "steady", "spike", "soak", "routes-one", "routes-uniform", "routes-zipf", "routes-flip", "short",
              "long", "batch", "grpc", "reload", "overload"]
-    with serving(model, ["--grpc", "127.0.0.1:0", *options.serve.split()]) as addresses, \
+    with serving(CANET, model, options.serve.split()) as addresses, \
             tempfile.TemporaryDirectory() as scratch:
         for name in names:
-            own = {"batch": max(1, round(rate / 16)), "overload": max(1, round(capacity)), "routes-one": max(1, rate // 2)}
+            own = {"batch": max(1, rate // 16), "overload": max(1, round(capacity)), "routes-one": max(1, rate // 2)}
             summary = k6(Path(scratch) / name, addresses, scenario=name, rate=own.get(name, rate), sources=8,
                          duration=f"{options.scenario_seconds}s", slo_p99_ms=options.p99_ms)
             latency = summary["latency"] or {"p50_ms": "-", "p99_ms": "-"}
@@ -207,8 +183,8 @@ def heading(options):
     return "\n".join([
         "# Capacity",
         "",
-        f"{version}, {date.today()}, {os.cpu_count()} cores of {cpu[1] if cpu else platform.machine()}; k6 sends from the same "
-        f"machine and takes its share. Poisson arrivals, drawn histories, {options.step_seconds:g} s a step"
+        f"{version}, {date.today()}, {os.cpu_count()} cores of {cpu[1] if cpu else platform.machine()}; k6 sends from "
+        f"the same machine and takes its share. Poisson arrivals, drawn histories, {options.step_seconds:g} s a step"
         + (f"; `canet serve {options.serve}`" if options.serve else "") + ". Made by `make capacity`.",
         "",
     ])

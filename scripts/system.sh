@@ -15,6 +15,7 @@ fi
 if [[ ${1-} == tests ]]; then
     need promtool prometheus
     need chromium chromium
+    need curl curl
 fi
 
 if ((${#missing[@]})); then

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes dashboards/*.json. A test fails where they are not what this writes, so edit here, or in Grafana and then here."""
+"""Writes dashboards/*.json. A test fails where they are not what this writes, so change them here."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,8 @@ def panel(title, kind, queries, unit="short", width=8, height=8, about="", **opt
     defaults = {"unit": unit} | options.pop("defaults", {})
     return {
         "title": title, "type": kind, "description": about, "datasource": SOURCE, "targets": targets,
-        "gridPos": {"w": width, "h": height}, "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options,
+        "gridPos": {"w": width, "h": height}, "options": options,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
     }
 
 
@@ -73,25 +74,26 @@ SAVED_SECONDS = f"sum({increase('canet_saved_seconds_total')})"
 def compute_savings():
     return [
         stat("Saved now", SAVED, "percentunit",
-             "Of the full model's floating-point operations, the router's own included. A router that ignores its input "
-             "saves as much: see checkpoints for whether the answers stay the same."),
+             "Of the full model's floating-point operations, the router's own included. A router that ignores its "
+             "input saves as much: see checkpoints for whether the answers stay the same."),
         stat("Saved in this range", SAVED_OVER_RANGE, "short", "Floating-point operations."),
         stat("Device time saved", SAVED_SECONDS, "s",
              "Seconds of an executor: what the full model is predicted to take for the same batches, less what ran."),
         stat("Cost saved", f"{SAVED_SECONDS} / 3600 * $cores * $price", "currencyUSD",
-             "Device time x cores of an executor x price a core-hour; it is saved only where fewer machines run for it."),
+             "Device time x cores of an executor x price a core-hour; real only where fewer machines run for it."),
         lines("Saved over time", [(SAVED, "saved")], "percentunit", width=12),
         lines("Floating-point operations a second",
               [(f"sum({rate('canet_full_flops_total')})", "the full model would"),
                (f"sum({rate('canet_executed_flops_total')})", "routes"),
                (f"sum({rate('canet_router_flops_total')})", "router")], "short", width=12),
         stacked("Saved a second, by route",
-                [(f"sum by (route) ({rate('canet_full_flops_total')}) - sum by (route) ({rate('canet_executed_flops_total')})",
-                  "{{route}}")], "short", "Floating-point operations, without the router's.", width=12),
+                [(f"sum by (route) ({rate('canet_full_flops_total')}) "
+                  f"- sum by (route) ({rate('canet_executed_flops_total')})", "{{route}}")], "short", "Floating-point operations, without the router's.", width=12),
         stacked("Device time saved, by route",
                 [(f"sum by (route) ({rate('canet_saved_seconds_total')})", "{{route}}")], "s",
                 "Seconds a second.", width=12),
-        panel("Rows by route", "bargauge", [(f"sort_desc(sum by (route) ({increase('canet_route_requests_total')}))", "{{route}}")],
+        panel("Rows by route", "bargauge",
+              [(f"sort_desc(sum by (route) ({increase('canet_route_requests_total')}))", "{{route}}")],
               "short", 12, 9, "Over this range.", orientation="horizontal", displayMode="basic"),
         stacked("Rows a second, by why their route ran",
                 [(f"sum by (reason) ({rate('canet_route_requests_total')})", "{{reason}}")], "reqps", width=12, height=9),
@@ -101,7 +103,8 @@ def compute_savings():
 def latency_by_route():
     chosen = ', route=~"$route"'
     return [
-        lines("Calls: latency", [(quantile(q, "canet_request_duration_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)], "s"),
+        lines("Calls: latency",
+              [(quantile(q, "canet_request_duration_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)], "s"),
         stacked("Calls a second, by code", [(f"sum by (code) ({rate('canet_requests_total')}) > 0", "{{code}}")], "reqps"),
         lines("Share of calls over 100 ms",
               [(f"1 - sum({rate('canet_request_duration_seconds_bucket', FAST)}) "
@@ -129,15 +132,17 @@ def engine():
                 [(f"sum by (reason) ({rate('canet_batch_release_total')})", "{{reason}}")], "ops",
                 "full: the size limit. drained: all that waited was in."),
         stacked("Rows that wait, by lane", [(f"sum by (lane) (canet_queue_depth{{{ON}}})", "{{lane}}")], "short"),
-        lines("Wait for the device, p99 by lane", [(quantile(0.99, "canet_queue_wait_seconds", ", lane"), "{{lane}}")], "s"),
+        lines("Wait for the device, p99 by lane",
+              [(quantile(0.99, "canet_queue_wait_seconds", ", lane"), "{{lane}}")], "s"),
         stacked("Rows refused or given up", [(f"sum by (reason) ({rate('canet_rejected_total')})", "{{reason}}")], "ops"),
         lines("Padding", [(mean("canet_batch_padding_ratio"), "share of the operations")], "percentunit",
               "Embedding columns that only wider rows of a batch read."),
         lines("Calls in flight", [(f"sum by (instance) (canet_requests_in_flight{{{ON}}})", "{{instance}}")], "short"),
         lines("Rows degraded, and cold starts",
-              [(f"sum({rate('canet_degraded_total')})", "degraded"), (f"sum({rate('canet_cold_start_total')})", "cold start")],
-              "ops"),
-        lines("Cores in use", [(f"sum by (instance) ({rate('process_cpu_seconds_total')})", "{{instance}}")], "short", width=12),
+              [(f"sum({rate('canet_degraded_total')})", "degraded"),
+               (f"sum({rate('canet_cold_start_total')})", "cold start")], "ops"),
+        lines("Cores in use", [(f"sum by (instance) ({rate('process_cpu_seconds_total')})", "{{instance}}")], "short",
+              width=12),
         lines("Memory", [(f"sum by (instance) (process_resident_memory_bytes{{{ON}}})", "{{instance}}")], "bytes", width=12),
     ]
 
@@ -155,8 +160,8 @@ def checkpoints():
               "Share of the full model's ten best items that the routes found (needs --shadow)."),
         lines("Agreement by route", [(mean("canet_shadow_overlap", "route"), "{{route}}")], "percentunit"),
         lines("Comparisons a second",
-              [(f"sum({rate('canet_shadow_overlap_count')})", "made"), (f"sum({rate('canet_shadow_dropped_total')})", "given up")],
-              "ops"),
+              [(f"sum({rate('canet_shadow_overlap_count')})", "made"),
+               (f"sum({rate('canet_shadow_dropped_total')})", "given up")], "ops"),
         stacked("What the router chooses",
                 [(f"sum by (route) ({rate('canet_route_requests_total', ROUTED)}) / ignoring (route) group_left "
                   f"sum({rate('canet_route_requests_total', ROUTED)})", "{{route}}")], "percentunit",

@@ -3,12 +3,9 @@
 import http from 'k6/http';
 import grpc from 'k6/net/grpc';
 import { record } from './outcomes.js';
-import { settings } from './settings.js';
+import { key, settings } from './settings.js';
 
-const HEADERS = Object.assign(
-  { 'content-type': 'application/json' },
-  settings.apiKey ? { authorization: `Bearer ${settings.apiKey}` } : {},
-);
+const HEADERS = { 'content-type': 'application/json', ...key };
 // Of gRPC's codes, those that stand for an HTTP status which is counted apart. k6 gives codes as objects: by number.
 const STATUS = { 0: 200, 4: 504, 8: 429 };
 
@@ -47,8 +44,12 @@ export function caller(kind, client, overload) {
     client.connect(settings.grpc, { plaintext: true });
     return (request, tags) => {
       const started = Date.now();
-      client.asyncInvoke('canet.v1.Recommender/Recommend', request(), { timeout: settings.timeoutMs + 10000 }).then(
-        (answer) => record(STATUS[Number(answer.status)] || 500, Date.now() - started, hasRetry(answer), overload, tags),
+      const call = { timeout: settings.timeoutMs + 10000, metadata: key };
+      client.asyncInvoke('canet.v1.Recommender/Recommend', request(), call).then(
+        (answer) => {
+          const status = STATUS[Number(answer.status)] || 500;
+          record(status, Date.now() - started, hasRetry(answer), overload, tags);
+        },
         () => record(0, 0, false, overload, tags),
       );
     };

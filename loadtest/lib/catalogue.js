@@ -1,13 +1,14 @@
 // What the server itself says of its items, routes and sizes.
 
 import http from 'k6/http';
+import { key } from './settings.js';
 
 // GET /items finds this many at most.
 const PAGE = 20;
 const FIRST = '0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ';
 
 function get(url, path) {
-  const response = http.get(url + path);
+  const response = http.get(url + path, { headers: key });
   if (response.status !== 200) {
     throw new Error(`GET ${url}${path} answered ${response.status} ${response.error}: is a server ready there?`);
   }

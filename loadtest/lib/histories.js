@@ -1,7 +1,7 @@
 // Histories: never one constant body. Either drawn from the server's catalogue, or real ones out of a file.
 //
 // Drawn: the length is log-uniform between the bounds (many short histories, few long ones), the items are independent,
-// with a popularity after Zipf's law (exponent 1) over a shuffled catalogue. Such users have no taste, so the *router's*
+// with a popularity after Zipf's law (exponent 1) over a shuffled catalogue. Such users have no taste, so the router's
 // choices for them say nothing about real traffic: give a file where shares of routes matter.
 
 import { SharedArray } from 'k6/data';
@@ -15,7 +15,8 @@ export function recorded(path) {
 /** RecBole's `.inter` (a header names the columns), or lines `user item item ...`. */
 function parse(text, path) {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
-  const histories = lines[0].includes(':') ? ofInteractions(lines) : lines.map((line) => line.trim().split(/\s+/).slice(1));
+  const ofUser = (line) => line.trim().split(/\s+/).slice(1);
+  const histories = lines[0].includes(':') ? ofInteractions(lines) : lines.map(ofUser);
   const kept = histories.filter((history) => history.length > 0);
   if (kept.length === 0) throw new Error(`${path} holds no history`);
   return kept;

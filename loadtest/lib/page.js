@@ -5,7 +5,8 @@ function escaped(value) {
 }
 
 function table(head, rows) {
-  const cells = (tag, row) => row.map((cell) => `<${tag}>${cell === null ? '&ndash;' : escaped(cell)}</${tag}>`).join('');
+  const shown = (cell) => (cell === null ? '&ndash;' : escaped(cell));
+  const cells = (tag, row) => row.map((cell) => `<${tag}>${shown(cell)}</${tag}>`).join('');
   return `<table><tr>${cells('th', head)}</tr>${rows.map((row) => `<tr>${cells('td', row)}</tr>`).join('')}</table>`;
 }
 
@@ -19,8 +20,8 @@ function curve(steps) {
   const x = (rate) => margin + (rate / right) * (width - 2 * margin);
   const y = (ms) => height - margin - (ms / top) * (height - 2 * margin);
   const line = (field, colour) => {
-    const points = known.map((step) => `${x(step.offered_rps).toFixed(1)},${y(step.latency[field]).toFixed(1)}`).join(' ');
-    return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points}"/>`;
+    const points = known.map((step) => [x(step.offered_rps), y(step.latency[field])].map((at) => at.toFixed(1)));
+    return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points.join(' ')}"/>`;
   };
   return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="Latency over offered load">
 <path d="M${margin} ${margin}V${height - margin}H${width - margin}" fill="none" stroke="#888"/>

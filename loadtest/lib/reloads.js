@@ -3,7 +3,7 @@
 import http from 'k6/http';
 import { sleep } from 'k6';
 import { Counter, Rate } from 'k6/metrics';
-import { settings } from './settings.js';
+import { key, settings } from './settings.js';
 
 const reloads = new Counter('reloads');
 /** Share of the reloads that ended otherwise than they should: a good version taken, a bad one refused. */
@@ -32,7 +32,7 @@ export function reloadFor(seconds, serving) {
 }
 
 function reload(version) {
-  const headers = { 'content-type': 'application/json' };
+  const headers = { 'content-type': 'application/json', ...key };
   if (settings.adminToken) headers.authorization = `Bearer ${settings.adminToken}`;
   return http.post(`${settings.url}/admin/reload`, JSON.stringify({ version }), {
     headers,

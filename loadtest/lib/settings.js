@@ -60,3 +60,6 @@ export const settings = {
   /** Where the summary goes, as OUT.html and OUT.json. */
   out: text('OUT', undefined),
 };
+
+/** Headers or metadata with the key of a server that wants one. */
+export const key = settings.apiKey ? { 'x-api-key': settings.apiKey } : {};

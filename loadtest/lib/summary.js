@@ -4,7 +4,7 @@ import { stepRates } from './scenarios.js';
 import { settings } from './settings.js';
 import { page } from './page.js';
 
-const round = (value, digits) => (value === undefined ? null : Number(value.toFixed(digits === undefined ? 3 : digits)));
+const round = (value) => (value === undefined ? null : Number(value.toFixed(3)));
 
 function count(metrics, name) {
   return metrics[name] ? metrics[name].values.count : 0;
@@ -50,9 +50,12 @@ function met(step) {
   return step.latency.p99_ms <= settings.p99Ms && 1 - step.answered_rps / step.sent_rps <= settings.errors;
 }
 
-/** The highest step before the first one that broke the objective; `null` where that is the first. */
+/**
+ * The step before the first two in a row that broke the objective, or before the last one if that did; `null` where there
+ * is none before. One broken step among good ones is something else that this machine did.
+ */
 function capacity(list) {
-  const broken = list.findIndex((step) => !met(step));
+  const broken = list.findIndex((step, place) => !met(step) && (place + 1 === list.length || !met(list[place + 1])));
   const last = broken === -1 ? list.length - 1 : broken - 1;
   return last < 0 ? null : { offered_rps: list[last].offered_rps, found_the_end: broken !== -1 };
 }

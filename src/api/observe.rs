@@ -15,8 +15,8 @@ use crate::telemetry::{InFlight, Metrics};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Counts a call over HTTP, puts it into a span, and adds `x-request-id`, `server-timing` and, where the caller is in a
-/// trace, `traceparent` to its answer, whatever the answer is.
+/// Counts a call over HTTP, puts it into a span, and adds `x-request-id`, `server-timing` and, where it is in a trace,
+/// `traceparent` to its answer, whatever the answer is.
 ///
 /// While draining an answer also closes its connection: a client that keeps one open would otherwise send its next
 /// request just when the server closes it, and that request would be lost.
@@ -27,7 +27,9 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
     if keeps_alive && recommender.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    observed.end(response.status().as_str());
+    let status = response.status();
+    let (number, is_fault) = (status.as_u16().into(), status.is_server_error());
+    observed.end(Ending { code: status.as_str(), number, is_fault });
     response
 }
 
@@ -41,6 +43,14 @@ pub(super) struct Observed {
     id: HeaderValue,
     trace: Option<TraceParent>,
     span: Span,
+}
+
+/// How a call ended, as its transport says it.
+pub(super) struct Ending<'a> {
+    pub(super) code: &'a str,
+    pub(super) number: i64,
+    /// Whether it was not the client's doing.
+    pub(super) is_fault: bool,
 }
 
 impl Observed {
@@ -66,12 +76,6 @@ impl Observed {
     pub(super) async fn run(&self, answer: impl Future<Output = Response>) -> Response {
         let mut response = answer.instrument(self.span.clone()).await;
         let times = response.extensions_mut().remove::<Times>().unwrap_or_default();
-        let status = response.status();
-        // Signed: the exporter writes what is unsigned as text.
-        self.span.record("status", i64::from(status.as_u16()));
-        if status.is_server_error() {
-            self.span.record("otel.status_code", "ERROR");
-        }
         self.span.record("queue_ms", milliseconds(times.queue)).record("forward_ms", milliseconds(times.forward));
         let headers = response.headers_mut();
         if let Ok(timing) = HeaderValue::try_from(server_timing(times, self.started.elapsed())) {
@@ -84,21 +88,27 @@ impl Observed {
         response
     }
 
-    /// The call is answered, with this code of its transport.
-    pub(super) fn end(self, code: &str) {
+    /// The call is answered.
+    pub(super) fn end(self, Ending { code, number, is_fault }: Ending<'_>) {
         let total = self.started.elapsed();
         self.metrics.call(self.transport.label(), code, total);
-        self.span.record("total_ms", milliseconds(total));
-        self.span.in_scope(|| tracing::debug!(code, "answered"));
+        // Signed: the exporter writes what is unsigned as text.
+        self.span.record("status", number).record("total_ms", milliseconds(total));
+        if is_fault {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        self.span.in_scope(|| tracing::debug!("answered"));
     }
 }
 
-/// What a collector calls the call: its method and endpoint, or in gRPC its service and method.
+/// What a collector calls the call: its method and endpoint, or in gRPC its service and method; `*` is none that is
+/// there.
 fn name(transport: Transport, request: &Request) -> String {
-    let endpoint = || request.extensions().get::<MatchedPath>().map_or("*", MatchedPath::as_str);
+    let endpoint = request.extensions().get::<MatchedPath>();
     match transport {
-        Transport::Http => format!("{} {}", request.method(), endpoint()),
-        Transport::Grpc => request.uri().path().trim_start_matches('/').to_owned(),
+        Transport::Http => format!("{} {}", request.method(), endpoint.map_or("*", MatchedPath::as_str)),
+        // The endpoint is a whole service.
+        Transport::Grpc => endpoint.map_or("*", |_| request.uri().path().trim_start_matches('/')).to_owned(),
     }
 }
 

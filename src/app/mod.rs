@@ -2,6 +2,7 @@
 
 mod bench;
 mod device;
+mod door;
 mod eval;
 mod exit;
 mod import;

@@ -29,7 +29,7 @@ families! {
     /// routes makes about 2,400 with a lane a width and 3,500 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
-        /// Calls answered, by transport and HTTP status or name of the gRPC code. Probes and scrapes (/healthz, /readyz, /metrics) are left out.
+        /// Calls answered, by transport and HTTP status or name of the gRPC code. Probes and scrapes are left out.
         requests_total: IntCounterVec, labels ["transport", "code"];
         /// Seconds from a call's arrival to its answer, by transport.
         request_duration_seconds: HistogramVec, labels ["transport"], buckets SECONDS;

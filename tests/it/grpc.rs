@@ -1,11 +1,15 @@
 //! What a client sees over gRPC: the answers of `/recommend`, deadlines, errors of the one table, and readiness.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use canet::api;
+use axum::body::HttpBody;
 use canet::api::grpc::proto::canet::v1 as proto;
-use canet::serving::{Generation, Recommender};
+use canet::api::{self, ApiKeys};
+use canet::serving::{Generation, Limits, Recommender};
 use prost::Message;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -15,6 +19,7 @@ use tonic_types::StatusExt;
 
 use super::grpc_client::{Ended, Grpc, frame, request};
 use super::server::{POLICY, ROOMY, Server, numbered};
+use super::serving::{Verdict, ask, gated_under, wait_until_queued};
 use super::support::{draft, on_cpu, small_config};
 
 const RECOMMEND: &str = "canet.v1.Recommender/Recommend";
@@ -260,7 +265,7 @@ fn the_health_service_says_what_readyz_says() {
     runtime.block_on(async {
         let metrics = Arc::new(api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
-        let mut health = HealthClient::new(api::grpc::router(Arc::clone(&recommender)).unwrap());
+        let mut health = HealthClient::new(api::grpc::router(&recommender, &ApiKeys::default()).unwrap());
         let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
         let mut watched = health.watch(of("canet.v1.Recommender")).await.unwrap().into_inner();
         let mut next = async || watched.next().await.map(|answer| answer.unwrap().status());
@@ -272,12 +277,63 @@ fn the_health_service_says_what_readyz_says() {
         recommender.serve(Generation::new(checkpoint, forward, POLICY, &metrics));
         assert_eq!(next().await, Some(ServingStatus::Serving));
         assert_eq!(health.check(of("")).await.unwrap().into_inner().status(), ServingStatus::Serving);
-        recommender.drain();
-        assert_eq!(next().await, Some(ServingStatus::NotServing));
-        // Else the connection would keep the server from stopping.
-        assert_eq!(next().await, None);
-        assert_eq!(health.check(of("nobody")).await.unwrap_err().code(), Code::NotFound);
         let mut unknown = health.watch(of("nobody")).await.unwrap().into_inner();
         assert_eq!(unknown.next().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+        assert_eq!(health.check(of("nobody")).await.unwrap_err().code(), Code::NotFound);
+        recommender.drain();
+        assert_eq!(next().await, Some(ServingStatus::NotServing));
+        // Else their connections would keep the server from stopping.
+        assert_eq!(next().await, None);
+        assert!(unknown.next().await.is_none());
     });
+}
+
+#[test]
+fn an_overloaded_server_says_when_to_come_back() {
+    use proto::recommend_result::Outcome;
+    // Less than anything takes: one row may wait behind the one that runs.
+    let (server, keeper) = gated_under(POLICY, Limits { queue_limit: Duration::from_nanos(1), ..ROOMY });
+    let running = ask(&server, json!({"history": [101]}));
+    keeper.batch();
+    let waiting = ask(&server, json!({"history": [101]}));
+    wait_until_queued(&server, 1);
+    let grpc = Grpc::new(&server.recommender);
+    let ended: Ended<proto::RecommendResponse> = grpc.call(RECOMMEND, &[], &history(&[101]));
+    assert_fault(&ended, Code::ResourceExhausted, "OVERLOADED", None);
+    assert_eq!(ended.headers["retry-after"], "1");
+    let delay = ended.status.get_details_retry_info().unwrap().retry_delay;
+    assert_eq!(delay, Some(Duration::from_secs(1)));
+
+    let batch = proto::RecommendBatchRequest { requests: vec![history(&[101]), history(&[])] };
+    let ended: Ended<proto::RecommendBatchResponse> = grpc.call(BATCH, &[], &batch);
+    assert_eq!((ended.status.code(), &ended.headers["retry-after"]), (Code::Ok, &"1".parse().unwrap()));
+    let outcomes = ended.answers[0].results.iter().map(|result| result.outcome.as_ref().unwrap());
+    let refused = outcomes.map(|outcome| match outcome {
+        Outcome::Problem(problem) => Some((problem.status, problem.retry_after)),
+        Outcome::Recommendation(_) => None,
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), [Some((Code::ResourceExhausted as i32, Some(1))), None]);
+    keeper.open(Verdict::Run);
+    keeper.open(Verdict::Run);
+    assert_eq!([running, waiting].map(|asked| asked.join().unwrap().status), [200, 200]);
+}
+
+#[test]
+fn a_stream_answers_what_is_ready_before_what_is_not() {
+    let (server, keeper) = gated_under(POLICY, ROOMY);
+    let grpc = Grpc::new(&server.recommender);
+    // The first waits at the gate, the second needs no device.
+    let stream = proto::RecommendStreamRequest { requests: vec![history(&[101]), history(&[])] };
+    let call = request(STREAM, &[], &frame(&stream.encode_to_vec()));
+    let response = grpc.runtime.block_on(tower::ServiceExt::oneshot(grpc.router.clone(), call)).unwrap();
+    let mut body = response.into_body();
+    let mut next = || {
+        let frame = grpc.runtime.block_on(poll_fn(|context| Pin::new(&mut body).poll_frame(context)));
+        let data = frame.unwrap().unwrap().into_data().unwrap();
+        proto::RecommendStreamResponse::decode(&data[5..]).unwrap().index
+    };
+    assert_eq!(next(), 1);
+    keeper.batch();
+    keeper.open(Verdict::Run);
+    assert_eq!(next(), 0);
 }

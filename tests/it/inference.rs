@@ -64,7 +64,7 @@ fn a_tensor_may_be_nested_and_what_is_missing_is_filled_up() {
     assert!(items[..38].iter().all(|item| item != "") && items[38..].iter().all(|item| item == ""));
     assert!(scores[38..].iter().all(|score| score.as_f64().unwrap() as f32 == f32::MIN));
     let none = server.client.post(INFER, &json!({"inputs": [history(&[])]})).json();
-    assert_eq!(output(&none, "items")["shape"], json!([0, 0]));
+    assert_eq!(output(&none, "items")["shape"], json!([0, 10]));
 }
 
 #[test]
@@ -110,6 +110,7 @@ fn faults_are_told_as_the_protocol_has_it() {
         server.client.post(INFER, &body)
     };
     error(&with(json!({"outputs": [{"name": "what"}]})), 422, "what");
+    error(&with(json!({"outputs": [{"name": "items"}, {"name": "items"}]})), 422, "twice");
     error(&with(json!({"outputs": [{"name": "items", "parameters": {"classification": 3}}]})), 422, "classification");
     error(&with(json!({"parameters": {"route": "h1-l1-e1"}})), 422, "h1-l1-e1");
     error(&with(json!({"parameters": {"timeout_ms": 1.5}})), 422, "timeout_ms");

@@ -27,6 +27,7 @@ fn run(server: &Process, directory: &Path, settings: &[(&str, &str)]) -> (i32, S
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/run.sh"));
     command
         .env("URL", format!("http://{}", server.client.address))
+        .env("GRPC", server.grpc.to_string())
         .env("OUT", &out)
         // Other tests run beside this one: how fast answers are is not what is tested.
         .envs([("SLO_P99_MS", "10000"), ("TIMEOUT_MS", "10000"), ("LATE_MS", "10000")])
@@ -58,6 +59,18 @@ fn a_smoke_run_over_every_route_is_answered_and_says_so() {
 
     let page = fs::read_to_string(directory.path().join("summary.html")).unwrap();
     assert!(page.contains("smoke: objectives met") && !page.contains("<script"), "{page}");
+}
+
+#[test]
+fn requests_over_grpc_are_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(&directory.path().join("small"), 1);
+    let settings = [("SCENARIO", "grpc"), ("RATE", "40"), ("DURATION", "2s")];
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!((code, &summary["failed"]), (0, &json!(0)), "{said}");
+    let calls = server.client.metric("requests_total{code=\"OK\",transport=\"grpc\"}");
+    assert!(calls > 0.0 && summary["answered"].as_f64() == Some(calls), "{said}");
 }
 
 #[test]

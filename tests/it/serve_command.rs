@@ -135,6 +135,8 @@ fn a_port_in_use_or_a_missing_gpu_ends_with_69() {
     let address = taken.local_addr().unwrap().to_string();
     let mut command = canet(&["serve", "--device", "cpu", "--listen", &address, "--grpc", "off", "--model"]);
     assert_refused(command.arg(&root), 69, &[&address, "in use"]);
+    let mut command = canet(&["serve", "--device", "cpu", "--listen", "127.0.0.1:0", "--grpc", &address, "--model"]);
+    assert_refused(command.arg(&root), 69, &[&address, "in use", "--grpc off"]);
     let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off", "--device", "cuda:99", "--model"]);
     assert_refused(command.arg(&root), 69, &["cuda:99"]);
 }
@@ -154,6 +156,10 @@ fn bad_flags_end_with_64() {
         ["--grpc", "there"],
         ["--drain-timeout", "-1"],
         ["--log", "canet=loud"],
+        ["--api-key", ""],
+        ["--cors-origin", "https://shop.example/path"],
+        ["--max-connections", "0"],
+        ["--tls-cert", "alone.pem"],
     ] {
         let mut command = canet(&["serve", "--model"]);
         let (code, stderr) = run(command.arg(&root).args(flags));

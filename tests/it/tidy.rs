@@ -15,11 +15,15 @@ const FLOORS: [&[&str]; 7] =
     [&["domain"], &["telemetry"], &["model", "data"], &["evaluation"], &["serving", "training"], &["api"], &["app"]];
 
 /// What may be named on some floors only.
-const CONFINED: [(&[&str], &[&str]); 8] = [
+const CONFINED: [(&[&str], &[&str]); 12] = [
     (&["tch"], &["model", "training"]),
     (&["torch_sys"], &[]),
     (&["axum"], &["api", "app"]),
     (&["tonic"], &["api", "app"]),
+    (&["tonic_health"], &["api"]),
+    (&["tonic_reflection"], &["api"]),
+    (&["tonic_types"], &["api"]),
+    (&["prost"], &["api"]),
     (&["tokio"], &["serving", "api", "app"]),
     // In the model it describes what `canet.json` holds, beside serde's derives.
     (&["utoipa"], &["model", "api"]),

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import urllib.request
 from pathlib import Path
+from random import Random
 
 import grpc
 from google.rpc import error_details_pb2
@@ -64,6 +65,24 @@ def fails(call, code, reason, field=None):
     raise AssertionError(f"this should have failed with {code}")
 
 
+def malformed(channel, sound):
+    """Broken messages over the wire: each meets a status of the table."""
+    codes = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+    methods = ["canet.v1.Recommender/Recommend", "inference.GRPCInferenceService/ModelInfer"]
+    random = Random(5)
+    refused = 0
+    for number in range(1000):
+        message = bytearray(sound)
+        for _ in range(random.randint(1, 4)):
+            message[random.randrange(len(message))] = random.randrange(256)
+        try:
+            channel.unary_unary("/" + methods[number % 2])(bytes(message), timeout=10)
+        except grpc.RpcError as error:
+            assert error.code() in codes, (error, message)
+            refused += 1
+    assert 500 <= refused < 1000, refused
+
+
 def main(http, address):
     with tempfile.TemporaryDirectory() as into, grpc.insecure_channel(address) as channel:
         messages, services = generate(into)
@@ -106,10 +125,14 @@ def main(http, address):
         garbage = channel.unary_unary("/canet.v1.Recommender/Recommend")
         fails(lambda: garbage(b"\x0a\xff"), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         try:
-            stub.Recommend(requests[0], timeout=1e-6)
+            # More than a millisecond's work.
+            stub.RecommendBatch(messages.RecommendBatchRequest(requests=[requests[0]] * 1024), timeout=0.001)
             raise AssertionError("the deadline was not kept")
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+
+        malformed(channel, requests[0].SerializeToString())
+        same(stub.Recommend(requests[0]), expected[0])
 
         # Health and reflection.
         health = health_pb2_grpc.HealthStub(channel)

@@ -125,7 +125,9 @@ def main(http, grpc):
     check(tritonclient.http, http, http, [({}, None), *binary])
     check(tritonclient.grpc, grpc, http, [({}, None), ({}, {})], as_json=True)
     with tritonclient.grpc.InferenceServerClient(grpc) as server:
-        fails(lambda: server.infer("small", inputs(tritonclient.grpc), client_timeout=1e-6), "Deadline")
+        # More than a millisecond's work.
+        many = inputs(tritonclient.grpc, k=40, dense=[[1, 2, 3]] * 1024)
+        fails(lambda: server.infer("small", many, client_timeout=0.001), "Deadline")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Takes the README's pictures of the console: screenshots.py URL DIRECTORY.
 
 The server should have the shipped model with titles (make data) and nothing else to do: the load that the live panel
-shows is made here. Debian's fonts-inter and fonts-jetbrains-mono give the pictures the type that most browsers show.
+shows is made here. It needs Debian's pngquant; fonts-inter and fonts-jetbrains-mono give the type of most browsers.
 """
 
 import random
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -55,7 +56,9 @@ def take(browser, name, **context):
         with page.expect_response("**/metrics"):
             pass
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    page.screenshot(path=DIRECTORY / f"console-{name}.png")
+    picture = DIRECTORY / f"console-{name}.png"
+    page.screenshot(path=picture, full_page=name != "phone")
+    subprocess.run(["pngquant", "--quality=80-98", "--speed=1", "--strip", "--force", "--ext=.png", picture], check=True)
     watched.close()
 
 

@@ -17,8 +17,8 @@ export class Problem extends Error {
 
 async function send(path, { method = "GET", body, token, signal } = {}) {
   const headers = {};
-  const bearer = token ?? key;
-  if (bearer) headers.authorization = `Bearer ${bearer}`;
+  if (key) headers["x-api-key"] = key;
+  if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {

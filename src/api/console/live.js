@@ -8,15 +8,23 @@ import { tables } from "./matrix.js";
 import * as scrapes from "./scrape.js";
 
 const EVERY_MS = 2000;
-// The charts' span, and that of quantiles, shares and batches.
-const KEPT_SECONDS = 180;
+// The charts' span.
+const CHART_SECONDS = 180;
+// That of quantiles, shares and batches.
 const WINDOW_SECONDS = 60;
 // Rates are over a shorter time, so that they follow.
 const RATE_SECONDS = 10;
 
+const latency = "request_duration_seconds";
+const FAMILIES = [
+  "batch_size_bucket", "batch_size_count", "executed_flops_total", "full_flops_total", "model_info", "queue_depth",
+  "rejected_total", `${latency}_bucket`, `${latency}_count`, "requests_total", "route_requests_total",
+  "router_flops_total",
+];
+
+// Scrapes of the window, the oldest first.
 const kept = [];
 const points = { times: [], rate: [], p50: [], p99: [] };
-const latency = "request_duration_seconds";
 let charts = null;
 let cells = new Map();
 let timer = 0;
@@ -51,12 +59,12 @@ export function take({ routes }) {
 
 async function poll(seen) {
   try {
-    const scrape = scrapes.parse(await api.metrics(), Date.now() / 1000);
+    const scrape = scrapes.parse(await api.metrics(), Date.now() / 1000, FAMILIES);
     const last = kept.at(-1);
     // A server that began anew counts from zero: what was before it is no past of its own.
     if (last && scrapes.sum(scrape, "requests_total") < scrapes.sum(last, "requests_total")) kept.length = 0;
     kept.push(scrape);
-    while (kept[0].time < scrape.time - KEPT_SECONDS) kept.shift();
+    while (kept[1]?.time <= scrape.time - WINDOW_SECONDS) kept.shift();
     show();
     seen(scrapes.info(scrape, "model_info"), null);
   } catch (problem) {
@@ -116,7 +124,7 @@ function lines() {
   points.rate.push(scrapes.growth(before, now, "requests_total") / (now.time - before.time));
   points.p50.push(inMilliseconds(scrapes.quantile(histogram, 0.5)));
   points.p99.push(inMilliseconds(scrapes.quantile(histogram, 0.99)));
-  while (points.times[0] < now.time - KEPT_SECONDS) Object.values(points).forEach((column) => column.shift());
+  while (points.times[0] < now.time - CHART_SECONDS) Object.values(points).forEach((column) => column.shift());
   const { times, rate, p50, p99 } = points;
   charts.rate.show(times, [rate], `Requests per second, now ${format.rate(rate.at(-1))}`);
   charts.latency.show(times, [p50, p99],

@@ -26,10 +26,10 @@ const identity = ({ version, digest }) => `${version} ${digest}`;
 async function seen(serves, problem) {
   if (problem) return fault(problem);
   try {
-    if (!serves) return state("loading", "loading the model");
+    if (!serves) return say("loading", "loading the model");
     if (identity(serves) !== followed) await follow();
     byId("key-form").hidden = true;
-    state("live", "live");
+    say("live", "live");
   } catch (error) {
     fault(error);
   }
@@ -38,12 +38,12 @@ async function seen(serves, problem) {
 function fault(problem) {
   if (problem.status === 401) {
     byId("key-form").hidden = false;
-    return state("bad", "needs a key");
+    return say("bad", "needs a key");
   }
-  return problem.status === 503 ? state("loading", "loading the model") : state("bad", problem.message);
+  return problem.status === 503 ? say("loading", "loading the model") : say("bad", problem.message);
 }
 
-function state(name, words) {
+function say(name, words) {
   byId("status").dataset.state = name;
   text("status", words);
 }
@@ -55,7 +55,7 @@ byId("key-form").addEventListener("submit", async (event) => {
   try {
     await follow();
     byId("key-form").hidden = true;
-    state("live", "live");
+    say("live", "live");
   } catch (problem) {
     text("key-note", problem.status === 401 ? "This is not the server's key." : problem.message);
   }

@@ -35,10 +35,6 @@ pub(super) const SITE: Site = Site {
             content: include_bytes!("vendor/uplot/uPlot.iife.min.js"),
         },
         File { path: "/console/uplot.css", media_type: STYLE, content: include_bytes!("vendor/uplot/uPlot.min.css") },
-        File {
-            path: "/console/uplot.LICENSE",
-            media_type: TEXT,
-            content: include_bytes!("vendor/uplot/LICENSE"),
-        },
+        File { path: "/console/uplot.LICENSE", media_type: TEXT, content: include_bytes!("vendor/uplot/LICENSE") },
     ],
 };

@@ -3,13 +3,13 @@
 const LINE = /^canet_(\w+)(?:\{(.*)\})? (\S+)$/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
-// A scrape: for each family a list of {labels, value}, with the time in seconds at which it was read.
-export function parse(scrape, time) {
-  const families = new Map();
+// A scrape: for each of the families that are asked for a list of {labels, value}, with the time in seconds at which it
+// was read. A scrape has thousands of series; what is not asked for is not kept.
+export function parse(scrape, time, names) {
+  const families = new Map(names.map((name) => [name, []]));
   for (const line of scrape.split("\n")) {
     const [, name, labels, value] = LINE.exec(line) ?? [];
-    if (!name) continue;
-    if (!families.has(name)) families.set(name, []);
+    if (!families.has(name)) continue;
     families.get(name).push({ labels: Object.fromEntries([...(labels ?? "").matchAll(LABEL)].map(([, key, text]) =>
       [key, text.replace(/\\(.)/g, (_, escaped) => (escaped === "n" ? "\n" : escaped))])), value: Number(value) });
   }

@@ -13,7 +13,8 @@ use tonic::Code as GrpcCode;
 
 use super::deadline::Arrival;
 use super::status::refused_by_tonic;
-use crate::api::observe::Observed;
+use crate::api::Code;
+use crate::api::observe::{Ending, Observed};
 use crate::api::transport::{Transport, grpc_name};
 use crate::serving::Recommender;
 
@@ -54,7 +55,9 @@ struct Counted(Option<Observed>);
 impl Counted {
     fn end(&mut self, code: GrpcCode) {
         if let Some(observed) = self.0.take() {
-            observed.end(grpc_name(code));
+            let is_fault =
+                Code::ALL.iter().map(|known| known.row()).any(|row| row.grpc == code && row.status.is_server_error());
+            observed.end(Ending { code: grpc_name(code), number: i32::from(code).into(), is_fault });
         }
     }
 }

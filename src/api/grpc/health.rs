@@ -46,20 +46,21 @@ impl Health for Probe {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
 
-    /// Ends after it said that the server drains: nothing follows that, and the connection may close.
+    /// Ends after it said that the server drains: nothing follows that, and the connection may close. A service that is
+    /// not known never becomes so, but by the protocol that does not end the call.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        if !Probe::KNOWN.contains(&request.into_inner().service.as_str()) {
-            // It never becomes known, but by the protocol the call does not end.
-            let unknown = stream::iter([Ok(response(ServingStatus::ServiceUnknown))]);
-            return Ok(Response::new(unknown.chain(stream::pending()).boxed()));
-        }
-        let watching =
-            Watching { recommender: Arc::clone(&self.recommender), changes: self.recommender.changes(), last: None };
+        let watching = Watching {
+            is_known: Probe::KNOWN.contains(&request.into_inner().service.as_str()),
+            changes: self.recommender.changes(),
+            recommender: Arc::clone(&self.recommender),
+            last: None,
+        };
         Ok(Response::new(stream::unfold(watching, Watching::next).boxed()))
     }
 }
 
 struct Watching {
+    is_known: bool,
     recommender: Arc<Recommender>,
     changes: tokio::sync::watch::Receiver<()>,
     last: Option<ServingStatus>,
@@ -69,13 +70,13 @@ impl Watching {
     /// The next status that is not the last one.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Watching)> {
         loop {
-            let ended = self.recommender.is_draining();
-            let now = status(&self.recommender);
+            let is_last = self.recommender.is_draining();
+            let now = if self.is_known { status(&self.recommender) } else { ServingStatus::ServiceUnknown };
             if self.last != Some(now) {
                 self.last = Some(now);
                 return Some((Ok(response(now)), self));
             }
-            if ended || self.changes.changed().await.is_err() {
+            if is_last || self.changes.changed().await.is_err() {
                 return None;
             }
         }

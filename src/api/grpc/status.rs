@@ -40,7 +40,7 @@ fn shortened(text: &str) -> &str {
 
 impl Problem {
     /// The answer over gRPC.
-    pub(super) fn into_grpc(self) -> Response {
+    pub(in crate::api) fn into_grpc(self) -> Response {
         Status::from(self).into_http::<Body>()
     }
 }

@@ -54,8 +54,9 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelReadyRequest>,
     ) -> Result<Response<proto::ModelReadyResponse>, Status> {
         let proto::ModelReadyRequest { name, version } = request.into_inner();
-        self.named(&name, &version)?;
-        Ok(Response::new(proto::ModelReadyResponse { ready: self.recommender.ready().is_ok() }))
+        // Clients take a fault for one of the server's: a model that does not serve is just not ready.
+        let ready = self.named(&name, &version).is_ok() && self.recommender.ready().is_ok();
+        Ok(Response::new(proto::ModelReadyResponse { ready }))
     }
 
     async fn server_metadata(

@@ -53,29 +53,25 @@ pub(super) async fn infer(
     check_name(&generation, &request.model, &request.version)?;
     let outputs = outputs(&request)?;
     let k = match input(&request, "k")? {
-        Some(Input { shape, values: Values::Int64(values), .. }) if shape.as_slice() == [1] => Some(values[0]),
+        Some(Input { shape, values: Values::Int64(values), .. }) if shape.as_slice() == [1] => Some(count(values[0])?),
         Some(_) => return Err(fault("k", "it must be INT64 of shape [1]")),
         None => None,
     };
-    let requests = histories(history, &generation)?.into_iter().map(|history| {
+    let row = |history| {
         let mut row = RecommendRequest::new(history);
-        if let Some(k) = k {
-            row.k =
-                u64::try_from(k).map_err(|_| Problem::invalid("k", format!("`k` is {k}: it must be at least 1")))?;
-        }
+        row.k = k.unwrap_or(row.k);
         request.parameters.apply(&mut row);
-        Ok(row)
-    });
-    let requests = requests.collect::<Result<Vec<_>, Problem>>()?;
-    let k = requests.first().map_or(0, |row| usize::try_from(row.k).unwrap_or(usize::MAX));
-    if k.saturating_mul(requests.len()) > MAX_ITEMS {
-        let detail =
-            format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", requests.len());
+        row
+    };
+    let k = usize::try_from(row(Vec::new()).k).unwrap_or(usize::MAX);
+    let rows: Vec<RecommendRequest> = histories(history, &generation)?.into_iter().map(row).collect();
+    if k.saturating_mul(rows.len()) > MAX_ITEMS {
+        let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
     }
 
     let call = Call::new(recommender, &generation, arrived, leaves);
-    let answered = try_join_all(requests.into_iter().map(|row| call.answer(row))).await?;
+    let answered = try_join_all(rows.into_iter().map(|row| call.answer(row))).await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();
     Ok(Inferred {
@@ -84,6 +80,10 @@ pub(super) async fn infer(
         outputs: outputs.into_iter().map(|output| output.of(&rows, k)).collect(),
         times,
     })
+}
+
+fn count(k: i64) -> Result<u64, Problem> {
+    u64::try_from(k).map_err(|_| Problem::invalid("k", format!("`k` is {k}: it must be at least 1")))
 }
 
 /// The input of this name.
@@ -103,16 +103,25 @@ fn input<'a>(request: &'a InferRequest, name: &str) -> Result<Option<&'a Input>,
 }
 
 /// The outputs that are asked for, all where none is named.
+///
+/// # Errors
+/// One is not known, or stands there twice: an answer is no larger than all of them.
 fn outputs(request: &InferRequest) -> Result<Vec<OutputName>, Problem> {
     if request.outputs.is_empty() {
         return Ok(OutputName::ALL.to_vec());
     }
-    let known = |name: &String| {
-        OutputName::ALL.into_iter().find(|known| known.signature().name == name).ok_or_else(|| {
-            Problem::invalid("outputs", format!("there is no output {name:?}: ask for items, scores or route"))
-        })
-    };
-    request.outputs.iter().map(known).collect()
+    let mut asked = Vec::new();
+    for name in &request.outputs {
+        match OutputName::ALL.into_iter().find(|known| known.signature().name == name) {
+            Some(output) if !asked.contains(&output) => asked.push(output),
+            Some(_) => return Err(Problem::invalid("outputs", format!("output {name:?} is asked for twice"))),
+            None => {
+                let detail = format!("there is no output {name:?}: ask for items, scores or route");
+                return Err(Problem::invalid("outputs", detail));
+            }
+        }
+    }
+    Ok(asked)
 }
 
 /// Each row's history as external ids.

@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -5,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use ureq::Agent;
 use ureq::http::StatusCode;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::super::Failure;
 
@@ -36,6 +37,8 @@ pub(super) struct Server<'a> {
     pub(super) key: Option<&'a str>,
     /// Certificates to trust; `None` are the public authorities'.
     pub(super) authorities: Option<&'a Path>,
+    /// Certificate and private key to show.
+    pub(super) identity: Option<(&'a Path, &'a Path)>,
     /// For the call as a whole.
     pub(super) patience: Duration,
 }
@@ -58,7 +61,7 @@ impl Server<'_> {
         let body = serde_json::to_vec(request).map_err(Failure::usage)?;
         let mut call = self.agent()?.post(&url).content_type("application/json");
         if let Some(key) = self.key {
-            call = call.header("authorization", format!("Bearer {key}"));
+            call = call.header("x-api-key", key);
         }
         let mut response = call.send(&body[..]).map_err(|error| self.unanswered(&error))?;
         let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string();
@@ -69,10 +72,16 @@ impl Server<'_> {
 
     fn agent(&self) -> Result<Agent, Failure> {
         let roots = match self.authorities {
-            Some(path) => RootCerts::from(certificates(path)?),
+            Some(path) => RootCerts::from(certificates("--ca", path)?),
             None => RootCerts::WebPki,
         };
-        let tls = TlsConfig::builder().root_certs(roots).build();
+        let identity = match self.identity {
+            Some((certificate, key)) => {
+                Some(ClientCert::new_with_certs(&certificates("--cert", certificate)?, private_key(key)?))
+            }
+            None => None,
+        };
+        let tls = TlsConfig::builder().root_certs(roots).client_cert(identity).build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // A POST is not repeated elsewhere.
@@ -115,15 +124,26 @@ impl Server<'_> {
     }
 }
 
-/// The certificates of a PEM file.
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
-    let at_fault = |error: &dyn ToString| Failure::usage(format!("--ca {}: {}", path.display(), error.to_string()));
-    let pem = fs::read(path).map_err(|error| at_fault(&error))?;
-    let items: Result<Vec<PemItem<'_>>, _> = parse_pem(&pem).collect();
-    let certificates = items.map_err(|error| at_fault(&error))?.into_iter().filter_map(|item| match item {
+/// The certificates of a flag's PEM file.
+fn certificates(flag: &str, path: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
+    let items: Result<Vec<PemItem<'_>>, _> = parse_pem(&read(flag, path)?).collect();
+    let items = items.map_err(|error| at_fault(flag, path, error))?;
+    let certificates = items.into_iter().filter_map(|item| match item {
         PemItem::Certificate(certificate) => Some(certificate.to_owned()),
         _ => None,
     });
     let certificates: Vec<Certificate<'static>> = certificates.collect();
-    if certificates.is_empty() { Err(at_fault(&"there is no certificate in it")) } else { Ok(certificates) }
+    if certificates.is_empty() { Err(at_fault(flag, path, "there is no certificate in it")) } else { Ok(certificates) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKey<'static>, Failure> {
+    PrivateKey::from_pem(&read("--key", path)?).map_err(|error| at_fault("--key", path, error))
+}
+
+fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| at_fault(flag, path, error))
+}
+
+fn at_fault(flag: &str, path: &Path, fault: impl Display) -> Failure {
+    Failure::usage(format!("{flag} {}: {fault}", path.display()))
 }

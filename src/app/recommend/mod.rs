@@ -51,6 +51,12 @@ pub(super) struct RecommendArgs {
     /// Certificates (PEM) to trust instead of the public authorities', for an https server with one of its own
     #[arg(long, env = "CANET_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to an https server that asks for one
+    #[arg(long, env = "CANET_CERT", value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "CANET_KEY", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Print the server's answer as it is: one JSON document
     #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
@@ -84,6 +90,7 @@ pub(super) fn run(args: RecommendArgs) -> Result<(), Failure> {
         url: args.url.trim_end_matches('/'),
         key: args.api_key.as_ref().map(Secret::reveal),
         authorities: args.ca.as_deref(),
+        identity: args.cert.as_deref().zip(args.key.as_deref()),
         patience: Duration::from_millis(args.timeout_ms) + WAY,
     };
     let text = server.ask(&request)?;

@@ -1,0 +1,67 @@
+# The server as an image, for CPUs, or with the build argument CUDA=1 for GPUs too:
+#
+#   docker build -t canet:0.1.0 .
+#   docker build -t canet:0.1.0-cuda --build-arg CUDA=1 .
+#
+# Both run as a user that is not root, on a root that may be read-only, and hold models/. /models may be mounted over.
+
+ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
+ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
+
+FROM ${RUST_IMAGE} AS build
+ARG CUDA=0
+# pip fetches LibTorch.
+RUN command -v pip3 >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-pip; }
+WORKDIR /build
+ENV CANET_CACHE=/opt/canet
+
+# LibTorch, 550 MB to download, and 2.5 GB more with CUDA: its own layer. The binary looks for it where it was built, so
+# it lies at the same place in the image, without headers, the name that only the linker needs, and the symbols that
+# only debuggers do.
+COPY scripts scripts
+RUN set -eu; \
+    if [ "$CUDA" = 1 ]; then flavour=--cuda; else flavour=--cpu; fi; \
+    cpu=$(python3 scripts/libtorch.py "$flavour"); \
+    mkdir -p "/runtime$cpu"; \
+    cp -a "$cpu/lib" "/runtime$cpu/lib"; \
+    rm "/runtime$cpu/lib/libtorch.so"; \
+    strip --strip-unneeded "/runtime$cpu/lib/libtorch_cpu.so"; \
+    if [ "$CUDA" = 1 ]; then mv /opt/canet/libtorch/*-cuda /runtime/opt/canet/libtorch/; fi
+
+# The dependencies, which change less often than the sources: built for a program that does nothing.
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY proto proto
+COPY benches benches
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --lib \
+    && rm -r src
+
+COPY src src
+RUN touch src/lib.rs src/main.rs build.rs \
+    && cargo build --release --locked --bin canet \
+    && install -D -s target/release/canet /runtime/usr/local/bin/canet
+
+FROM ${BASE_IMAGE}
+COPY --from=build /runtime /
+COPY deploy/healthcheck.sh /usr/local/bin/healthcheck
+COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/canet/
+COPY models /models
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="canet" \
+      org.opencontainers.image.description="Serves CANet: a router picks the slice of one recommender that runs" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+ENV CANET_MODEL=/models/ml-100k \
+    CANET_LISTEN=0.0.0.0:8080 \
+    CANET_GRPC=0.0.0.0:8081
+USER 65532:65532
+EXPOSE 8080 8081
+# The server drains, then ends.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s CMD ["/usr/local/bin/healthcheck"]
+ENTRYPOINT ["/usr/local/bin/canet"]
+CMD ["serve"]

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Runs every query of the dashboards and of the alerts against a real Prometheus that scrapes a real server under load.
+
+    live.py --canet target/release/canet --model models/ml-100k [--list FILE] [--picture FILE]
+
+Starts the server, Prometheus with deploy/prometheus (a scrape a second) and k6, which replaces the model while it
+sends; large batches now and then are more than the server may queue. Ends with 1 and names the queries that returned no
+number. Panels' variables stand for everything, an alert's threshold is left out. --list writes each query with a sample,
+--picture draws some panels from what this Prometheus recorded.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+sys.path.insert(0, str(REPOSITORY / "loadtest"))
+
+from serve import serving  # noqa: E402  (its place is known only now)
+
+VARIABLES = {
+    "$__rate_interval": "10s", "$__range": "1h", "$job": ".+", "$instance": ".+", "$route": ".+", "$price": "0.04",
+    "$cores": "1",
+}
+# More rows than the server may queue.
+BURST = 1024
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--canet", type=Path, required=True)
+    options.add_argument("--model", type=Path, required=True, help="its version 1 serves first")
+    options.add_argument("--reload", default="", help="versions to take in turn, as 2,1")
+    options.add_argument("--refused", default="", help="versions that are refused, as 3")
+    options.add_argument("--seconds", type=float, default=15, help="of load")
+    options.add_argument("--rate", type=float, default=40, help="requests a second")
+    options.add_argument("--list", type=Path)
+    options.add_argument("--picture", type=Path)
+    options = options.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, \
+            serving(options.canet, options.model, ["--shadow", "0.5", "--version", "1"]) as addresses, \
+            prometheus(Path(scratch), addresses["http"]) as address:
+        started = time.time()
+        put_under_load(Path(scratch), addresses["http"], options)
+        rows = [(place, expression, ask(address, expression)) for place, expression in queries(address)]
+        if options.picture:
+            from picture import draw
+            draw(options.picture, lambda query: history(address, query, started, time.time()))
+    if options.list:
+        options.list.write_text(listed(rows))
+    empty = [f"{place}: {expression}" for place, expression, samples in rows if not samples]
+    if empty:
+        sys.exit("no number came back from\n" + "\n".join(empty))
+    print(f"{len(rows)} queries, each with data")
+
+
+@contextmanager
+def prometheus(scratch, target):
+    """A Prometheus with this repository's configuration, but for the target and the intervals."""
+    config = (REPOSITORY / "deploy" / "prometheus" / "prometheus.yml").read_text()
+    rules = REPOSITORY / "deploy" / "prometheus" / "rules.yml"
+    for ours, here in {"server:8080": target, "- rules.yml": f"- {rules}", "_interval: 10s": "_interval: 1s"}.items():
+        assert ours in config, f"prometheus.yml has no {ours}"
+        config = config.replace(ours, here)
+    (scratch / "prometheus.yml").write_text(config)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = ["prometheus", f"--config.file={scratch / 'prometheus.yml'}", f"--storage.tsdb.path={scratch / 'data'}",
+               f"--web.listen-address={address}", "--log.level=warn"]
+    process = subprocess.Popen(command)
+    try:
+        until(lambda: call(address, "targets")["activeTargets"][0]["health"] == "up", 60)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def until(condition, seconds):
+    """Waits until something holds that another process brings about."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except (urllib.error.URLError, ConnectionError, IndexError):
+            pass
+        if time.monotonic() > end:
+            sys.exit(f"it did not happen within {seconds} s")
+        time.sleep(0.2)
+
+
+def put_under_load(scratch, target, options):
+    """Runs k6 and sends bursts beside it, until k6 has ended."""
+    environment = os.environ | {
+        "SCENARIO": "reload", "URL": f"http://{target}", "RATE": str(options.rate), "DURATION": f"{options.seconds}s",
+        "RELOAD": options.reload, "REFUSED": options.refused, "OUT": str(scratch / "load"),
+        # What is tested is whether the panels show it.
+        "SLO_P99_MS": "60000", "SLO_ERRORS": "1", "LATE_MS": "60000",
+    }
+    k6 = subprocess.Popen([REPOSITORY / "loadtest" / "run.sh"], env=environment, stdout=subprocess.DEVNULL)
+    items = [entry["item"] for entry in get(f"http://{target}/items?q=1")["items"]]
+    burst = json.dumps({"requests": [{"history": items}] * BURST}).encode()
+    pause = max(2.0, options.seconds / 12)
+    while True:
+        try:
+            status = k6.wait(timeout=pause)
+            break
+        except subprocess.TimeoutExpired:
+            get(f"http://{target}/recommend/batch", burst)
+    if status != 0:
+        sys.exit(f"the load test ended with {status}")
+
+
+def queries(address):
+    """`(where it stands, expression)` of every panel's target and of every alert."""
+    for file in sorted((HERE / "dashboards").glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{file.stem}, {panel['title']}", substituted(target["expr"])
+    for group in call(address, "rules")["groups"]:
+        for rule in group["rules"]:
+            if rule["type"] == "alerting":
+                yield f"alert {rule['name']}", without_threshold(rule["query"])
+            else:
+                yield f"record {rule['name']}", rule["name"]
+
+
+def substituted(expression):
+    for variable, value in VARIABLES.items():
+        expression = expression.replace(variable, value)
+    assert "$" not in expression, f"a variable that is not known here: {expression}"
+    return expression
+
+
+def without_threshold(expression):
+    found = re.fullmatch(r"(.*\S)\s*(?:==|[<>]=?)\s*[\d.* ]+", expression, re.DOTALL)
+    assert found, f"an alert without a threshold: {expression}"
+    return found[1]
+
+
+def ask(address, expression):
+    """The series with a number, as `(labels, value)`."""
+    found = call(address, "query", query=expression)["result"]
+    samples = [(series["metric"], float(series["value"][1])) for series in found]
+    return [(labels, value) for labels, value in samples if math.isfinite(value)]
+
+
+def history(address, expression, start, end):
+    """The series over time, as `(labels, times, values)`; times count from the start."""
+    step = max(1, round((end - start) / 240))
+    found = call(address, "query_range", query=substituted(expression), start=start, end=end, step=step)["result"]
+    for series in found:
+        points = [(time_ - start, float(value)) for time_, value in series["values"]]
+        yield series["metric"], [point[0] for point in points], [point[1] for point in points]
+
+
+def call(address, path, **parameters):
+    return get(f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}")["data"]
+
+
+def get(url, body=None):
+    request = urllib.request.Request(url, data=body, headers={"content-type": "application/json"} if body else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        if "/api/v1/" in url:
+            sys.exit(f"{urllib.parse.unquote_plus(url)}: {error.read().decode()}")
+        raise
+
+
+def listed(rows):
+    lines = ["| where | query | series | one of them |", "|---|---|---|---|"]
+    for place, expression, samples in rows:
+        labels, value = samples[0] if samples else ({}, math.nan)
+        told = {name: text for name, text in labels.items() if name not in ("__name__", "instance", "job")}
+        shown = ", ".join(f"{name}={text}" for name, text in told.items())
+        query = " ".join(expression.split()).replace("|", "\\|")
+        lines.append(f"| {place} | `{query}` | {len(samples)} | {f'{shown}: ' if shown else ''}{value:.6g} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

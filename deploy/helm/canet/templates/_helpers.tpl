@@ -1,0 +1,74 @@
+{{- define "canet.fullname" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "canet.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "canet.labels" -}}
+{{ include "canet.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "canet.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ if .Values.gpu.enabled }}-cuda{{ end }}
+{{- end }}
+
+{{- define "canet.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "canet.fullname" .) }}
+{{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "canet.claim" -}}
+{{ .Values.model.claim.existing | default (printf "%s-models" (include "canet.fullname" .)) }}
+{{- end }}
+
+{{/* What no container of a pod needs. */}}
+{{- define "canet.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* The container that puts models into the pod. */}}
+{{- define "canet.modelContainer" -}}
+{{- $store := .Values.model.objectStore }}
+- name: models
+  {{- if eq .Values.model.source "image" }}
+  image: {{ required "model.image.repository: the image that holds the models" .Values.model.image.repository }}
+  command: [cp, -R, {{ printf "%s/." .Values.model.image.path | quote }}, /models/]
+  {{- else }}
+  image: {{ required "model.objectStore.image: an image with the store's client" $store.image }}
+  {{- $command := required "model.objectStore.command: what copies the models to /models" $store.command }}
+  {{- if $store.everySeconds }}
+  # A sidecar: it starts before the server and goes on. The server refuses a version that is not whole yet, and tries
+  # again when its files change.
+  restartPolicy: Always
+  command: [sh, -c, 'until "$@" && touch /tmp/copied; do sleep 5; done; while sleep {{ $store.everySeconds }}; do "$@"; done', sh]
+  args: {{ toJson $command }}
+  startupProbe:
+    exec: {command: [test, -e, /tmp/copied]}
+    periodSeconds: 2
+    failureThreshold: 300
+  {{- else }}
+  command: {{ toJson $command }}
+  {{- end }}
+  {{- with $store.secret }}
+  envFrom:
+    - secretRef: {name: {{ . }}}
+  {{- end }}
+  {{- end }}
+  securityContext:
+    {{- include "canet.containerSecurity" . | nindent 4 }}
+  resources:
+    requests: {cpu: 50m, memory: 64Mi}
+    limits: {memory: 256Mi}
+  volumeMounts:
+    - {name: models, mountPath: /models}
+    - {name: scratch, mountPath: /tmp}
+{{- end }}

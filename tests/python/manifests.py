@@ -1,0 +1,219 @@
+"""Checks what is under deploy/ with the real helm, kubernetes-validate and promtool.
+
+    manifests.py HELM CANET SCRATCH
+
+kubernetes-validate knows the kinds of Kubernetes itself. Those of operators (the Prometheus operator's and KServe's)
+are checked here: their fields against the names that the operators' own documentation has, rules with promtool.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "helm" / "canet"
+# The oldest Kubernetes that the chart allows, and the newest that is known.
+VERSIONS = ["1.30", "1.37"]
+# Fields that may stand in the spec of operators' kinds, and in their lists.
+FIELDS = {
+    "ServiceMonitor": {"jobLabel", "selector", "endpoints", "endpoints.port", "endpoints.path", "endpoints.interval",
+                       "endpoints.authorization"},
+    "PrometheusRule": {"groups", "groups.name", "groups.rules", "groups.rules.record", "groups.rules.alert",
+                       "groups.rules.expr", "groups.rules.for", "groups.rules.labels", "groups.rules.annotations"},
+    "ServingRuntime": {"supportedModelFormats", "supportedModelFormats.name", "supportedModelFormats.version",
+                       "supportedModelFormats.autoSelect", "protocolVersions", "annotations", "containers"},
+    "InferenceService": {"predictor"},
+}
+PREDICTOR = {"minReplicas", "maxReplicas", "model"}
+PREDICTOR_MODEL = {"modelFormat", "protocolVersion", "runtime", "storageUri"}
+
+
+def run(*command):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def must(*command):
+    status, said = run(*command)
+    assert status == 0, f"{command}:\n{said}"
+    return said
+
+
+def main():
+    helm, canet, scratch = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    flags = set(re.findall(r"\[env: (CANET_\w+)", must(canet, "serve", "--help")))
+    assert len(flags) > 15, flags
+    rendered = [rendered_chart(helm, values) for values in [None, *sorted((CHART / "ci").glob("*.yaml"))]]
+    kinds = {document["kind"] for documents in rendered for document in documents}
+    assert kinds == {"Deployment", "Service", "ServiceAccount", "HorizontalPodAutoscaler", "PodDisruptionBudget",
+                     "NetworkPolicy", "PersistentVolumeClaim", "ServiceMonitor", "PrometheusRule"}, kinds
+    for documents in rendered:
+        check_documents(documents, scratch)
+        check_chart(documents, flags, scratch)
+    check_refusals(helm, rendered[0], scratch)
+    kserve = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "kserve").glob("*.yaml"))]
+    check_kserve(kserve, rendered[0], flags, scratch)
+    check_adapter(rendered)
+    check_compose(flags)
+    settings = re.findall(r"^(?:ENV| +) *(CANET_\w+)=", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    check_environment([name for name in settings if name != "CANET_CACHE"], flags)
+    print("ok")
+
+
+def rendered_chart(helm, values):
+    given = ["--values", values] if values else []
+    must(helm, "lint", "--strict", CHART, *given)
+    text = subprocess.run([helm, "template", "demo", CHART, *given], capture_output=True, text=True, check=True).stdout
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def check_documents(documents, scratch):
+    """Every document is valid, none is skipped without being looked at."""
+    known = [document for document in documents if document["kind"] not in FIELDS]
+    file = scratch / "documents.yaml"
+    file.write_text(yaml.safe_dump_all(known))
+    for version in VERSIONS:
+        said = must(Path(sys.executable).parent / "kubernetes-validate", "--strict", "-k", version, file)
+        assert said.count("passed for resource") == len(known), said
+    for document in documents:
+        if document["kind"] in FIELDS:
+            unknown = set(names(document["spec"])) - FIELDS[document["kind"]]
+            assert not unknown, f"{document['kind']}: {unknown}"
+
+
+def names(spec, prefix=""):
+    """The names of a spec's fields, and of those in its lists of mappings, but not below a mapping."""
+    for name, value in spec.items():
+        yield prefix + name
+        if isinstance(value, list) and prefix + name != "containers":
+            for entry in value:
+                if isinstance(entry, dict):
+                    yield from names(entry, f"{prefix}{name}.")
+
+
+def check_chart(documents, flags, scratch):
+    by_kind = {document["kind"]: document for document in documents}
+    pod = by_kind["Deployment"]["spec"]["template"]
+    container = pod["spec"]["containers"][0]
+    check_environment([entry["name"] for entry in container["env"]], flags)
+    labels = pod["metadata"]["labels"]
+    for selector in (by_kind["Deployment"]["spec"]["selector"]["matchLabels"], by_kind["Service"]["spec"]["selector"],
+                     by_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]):
+        assert selector.items() <= labels.items(), selector
+    ports = {port["name"] for port in container["ports"]}
+    assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} == ports == {"http", "grpc"}
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    drain = sum(float(environment[name]) for name in ("CANET_DRAIN_DELAY", "CANET_DRAIN_TIMEOUT"))
+    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["spec"]["terminationGracePeriodSeconds"] > drain + sleep
+    mounted = {mount["name"] for each in containers(pod) for mount in each["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}, mounted
+    for each in containers(pod):
+        security = each["securityContext"]
+        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    if "HorizontalPodAutoscaler" in by_kind:
+        # Else a roll-out would set the number of pods back.
+        assert "replicas" not in by_kind["Deployment"]["spec"]
+    if "PrometheusRule" in by_kind:
+        spec = by_kind["PrometheusRule"]["spec"]
+        assert spec == yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text())
+        file = scratch / "rules.yml"
+        file.write_text(yaml.safe_dump(spec))
+        must("promtool", "check", "rules", "--lint-fatal", file)
+    if "ServiceMonitor" in by_kind:
+        spec, service = by_kind["ServiceMonitor"]["spec"], by_kind["Service"]
+        assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        assert service["metadata"]["labels"][spec["jobLabel"]] == "canet"
+        assert spec["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+def containers(pod):
+    return pod["spec"]["containers"] + pod["spec"].get("initContainers", [])
+
+
+def check_environment(variables, flags):
+    ours = {name for name in variables if name.startswith("CANET_")}
+    assert ours and ours <= flags, f"no flag of `canet serve` has {sorted(ours - flags)}"
+
+
+def check_refusals(helm, documents, scratch):
+    """What is wrong is found."""
+    for wrong in ("model.source=nowhere", "autoscaling.metric=gut", "replica=3", "settings.queue=1"):
+        assert run(helm, "lint", "--strict", CHART, "--set", wrong)[0] != 0, wrong
+    assert run(helm, "template", "demo", CHART, "--set", "model.source=image")[0] != 0
+    deployment = next(document for document in documents if document["kind"] == "Deployment")
+    deployment = yaml.safe_load(yaml.safe_dump(deployment))
+    deployment["spec"]["template"]["spec"]["containers"][0]["readyProbe"] = {}
+    file = scratch / "wrong.yaml"
+    file.write_text(yaml.safe_dump(deployment))
+    assert run(Path(sys.executable).parent / "kubernetes-validate", "--strict", file)[0] != 0
+
+
+def check_kserve(documents, chart, flags, scratch):
+    by_kind = {document["kind"]: document for document in documents}
+    runtime, service = by_kind["ServingRuntime"], by_kind["InferenceService"]
+    assert (runtime["apiVersion"], service["apiVersion"]) == ("serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1")
+    check_documents(documents + [pod_of(runtime)], scratch)
+    check_environment([entry["name"] for entry in runtime["spec"]["containers"][0]["env"]], flags)
+    predictor = service["spec"]["predictor"]
+    assert set(predictor) <= PREDICTOR and set(predictor["model"]) <= PREDICTOR_MODEL
+    model = predictor["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert model["protocolVersion"] in runtime["spec"]["protocolVersions"]
+    formats = [(known["name"], known["version"]) for known in runtime["spec"]["supportedModelFormats"]]
+    assert (model["modelFormat"]["name"], model["modelFormat"]["version"]) in formats
+    ours = next(document for document in chart if document["kind"] == "Deployment")
+    image = ours["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert runtime["spec"]["containers"][0]["image"] == image
+
+
+def pod_of(runtime):
+    """Its containers as a pod, which Kubernetes' own schema knows."""
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runtime"},
+            "spec": {"containers": runtime["spec"]["containers"]}}
+
+
+def check_adapter(rendered):
+    adapter = yaml.safe_load((ROOT / "deploy" / "helm" / "prometheus-adapter.values.yaml").read_text())
+    offered = {rule["name"]["as"] for rule in adapter["rules"]["custom"]}
+    scalers = [document for documents in rendered for document in documents
+               if document["kind"] == "HorizontalPodAutoscaler"]
+    metrics = [metric for scaler in scalers for metric in scaler["spec"]["metrics"]]
+    used = {metric["pods"]["metric"]["name"] for metric in metrics if metric["type"] == "Pods"}
+    assert used == offered, (used, offered)
+
+
+def check_compose(flags):
+    deploy = ROOT / "deploy"
+    compose = yaml.safe_load((deploy / "compose.yaml").read_text())
+    services = compose["services"]
+    assert set(services) == {"server", "prometheus", "grafana"}
+    for name, service in services.items():
+        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), f"{name}: {service['image']} is not pinned"
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            there = (deploy / source).exists() if source.startswith(".") else source in compose["volumes"]
+            assert there, f"{name}: {volume}"
+        assert set(service.get("depends_on", [])) <= set(services)
+        # Nothing is offered to the network.
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    server = services["server"]
+    check_environment(server["environment"], flags)
+    assert server["read_only"] and server["cap_drop"] == ["ALL"]
+    assert (deploy / server["build"]["context"] / "Dockerfile").is_file()
+    prometheus = yaml.safe_load((deploy / "prometheus" / "prometheus.yml").read_text())
+    assert prometheus["scrape_configs"][0]["static_configs"][0]["targets"] == ["server:8080"]
+    source = yaml.safe_load((deploy / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text())
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    provider = yaml.safe_load((deploy / "grafana" / "provisioning" / "dashboards" / "canet.yml").read_text())
+    path = provider["providers"][0]["options"]["path"]
+    assert any(volume.split(":")[1] == path for volume in services["grafana"]["volumes"])
+
+
+if __name__ == "__main__":
+    main()
