@@ -28,16 +28,21 @@ pub(super) struct TargetArgs {
 impl TargetArgs {
     /// Every thread for one batch.
     pub(super) fn open(&self) -> Result<Target, Failure> {
-        self.open_for(1, self.device.threads.unwrap_or_else(cores))
+        self.open_for(1)
+    }
+
+    /// Every thread for several executors, each with its share.
+    pub(super) fn open_for(&self, executors: u16) -> Result<Target, Failure> {
+        self.share(executors, self.device.threads.unwrap_or_else(cores))
     }
 
     /// For several executors beside the runtime, each with its share of the threads: no more compute than there are
     /// cores.
     pub(super) fn open_beside_runtime(&self, executors: u16) -> Result<Target, Failure> {
-        self.open_for(executors, self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1))
+        self.share(executors, self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1))
     }
 
-    fn open_for(&self, executors: u16, threads: u16) -> Result<Target, Failure> {
+    fn share(&self, executors: u16, threads: u16) -> Result<Target, Failure> {
         let share = (threads / executors).max(1);
         let device = match (self.backend, self.device.device.as_str()) {
             // Only a CPU can be meant.

@@ -1,8 +1,9 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::libtorch::{Device, LibTorch};
-use super::native::Native;
-use super::{Forward, LoadError, ModelConfig, Weights};
+use super::libtorch::{self, Device, LibTorch};
+use super::native::{self, Level, Native};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Weights};
 
 /// Which forward computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,6 +54,24 @@ impl Target {
     /// The device.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Threads of one call.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Floating-point operations a second at products of matrices that suit what computes: the best of what was seen
+    /// within `time`, a thread of a CPU.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    pub fn gemm_peak(&self, time: Duration) -> Result<f64, ForwardError> {
+        match self.native {
+            true => Ok(native::gemm_peak(Level::best(), time)),
+            false if self.device.is_cuda() => libtorch::gemm_peak(self.device, time),
+            false => Ok(libtorch::gemm_peak(self.device, time)? / self.threads.max(1) as f64),
+        }
     }
 
     /// Makes weights ready to run.

@@ -31,6 +31,7 @@ pub use generation::{Generation, GenerationId, Policy};
 pub use lanes::{Batch, Due, Lanes};
 pub use load::{LoadError, Loader};
 pub use pace::Pace;
+pub use queue::Queue;
 pub use recommender::{Limits, Recommender};
 pub use refusal::{Refusal, Unready};
 pub use reload::{Reload, ReloadError, Reloader};

@@ -9,7 +9,7 @@ use super::lanes::{Batch, Due, Lanes};
 ///
 /// All executors share one, so that rows of a lane batch together whoever runs them. The lock is held to move rows,
 /// never to compute; the rows that are given up are dropped outside it.
-pub(super) struct Queue<A, K, T> {
+pub struct Queue<A, K, T> {
     state: Mutex<State<A, K, T>>,
     /// Told when an executor that waits may have something to do.
     changed: Condvar,
@@ -23,13 +23,16 @@ struct State<A, K, T> {
 
 impl<A, K: Copy + Eq + Hash, T> Queue<A, K, T> {
     /// An empty queue; `patience` is that of [`Lanes`].
-    pub(super) fn new(patience: Duration) -> Queue<A, K, T> {
+    pub fn new(patience: Duration) -> Queue<A, K, T> {
         let state = State { arrived: Vec::new(), lanes: Lanes::new(patience), closed: false };
         Queue { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Adds an arrival, or gives it back where the queue is closed.
-    pub(super) fn send(&self, arrival: A) -> Result<(), A> {
+    /// Adds an arrival.
+    ///
+    /// # Errors
+    /// The arrival, where the queue is closed.
+    pub fn send(&self, arrival: A) -> Result<(), A> {
         let mut state = self.lock();
         if state.closed {
             return Err(arrival);
@@ -42,7 +45,7 @@ impl<A, K: Copy + Eq + Hash, T> Queue<A, K, T> {
 
     /// Everything that has arrived; waits only where no row waits in a lane either. `None` once the queue is closed
     /// and empty.
-    pub(super) fn take_in(&self) -> Option<Vec<A>> {
+    pub fn take_in(&self) -> Option<Vec<A>> {
         let mut state = self.lock();
         while state.arrived.is_empty() && state.lanes.is_empty() {
             if state.closed {
@@ -54,17 +57,17 @@ impl<A, K: Copy + Eq + Hash, T> Queue<A, K, T> {
     }
 
     /// Adds a routed row to its lane. Who does that takes a batch afterwards, and so tells the others what is left.
-    pub(super) fn enqueue(&self, lane: K, due: Due, row: T) {
+    pub fn enqueue(&self, lane: K, due: Due, row: T) {
         self.lock().lanes.push(lane, due, row);
     }
 
     /// Whether rows wait in lanes.
-    pub(super) fn has_rows(&self) -> bool {
+    pub fn has_rows(&self) -> bool {
         !self.lock().lanes.is_empty()
     }
 
     /// A batch, as [`Lanes::take`]; another executor is told where rows are left.
-    pub(super) fn take(&self, now: Instant, max: usize, gone: impl Fn(&T) -> bool) -> Option<Batch<K, T>> {
+    pub fn take(&self, now: Instant, max: usize, gone: impl Fn(&T) -> bool) -> Option<Batch<K, T>> {
         let mut state = self.lock();
         let batch = state.lanes.take(now, max, gone);
         let left = !state.lanes.is_empty();
@@ -76,7 +79,7 @@ impl<A, K: Copy + Eq + Hash, T> Queue<A, K, T> {
     }
 
     /// Lets nothing more in; what is in it is still run.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }

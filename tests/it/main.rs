@@ -4,6 +4,7 @@
 
 mod admission;
 mod bad_input;
+mod bench_command;
 mod checkpoint;
 mod connections;
 mod console;

@@ -6,9 +6,11 @@ mod block;
 mod device;
 mod load;
 mod packed;
+mod peak;
 mod router;
 
 pub use device::{Device, DeviceError, set_threads, use_one_thread_here};
+pub use peak::gemm_peak;
 
 use std::collections::HashMap;
 

@@ -23,6 +23,12 @@ pub(super) struct Panels {
 }
 
 impl Panels {
+    /// A layer of zeros.
+    pub(super) fn zeros(outputs: usize, depth: usize) -> Panels {
+        let weight = Buffer::new(padded(outputs) * depth);
+        Panels { weight, bias: Buffer::new(padded(outputs)), outputs, depth }
+    }
+
     /// A stored layer, whole.
     pub(super) fn load(weights: &Weights, name: &str) -> Result<Panels, WeightsError> {
         let weight = weights.get(&format!("{name}.weight"))?;
@@ -37,9 +43,7 @@ impl Panels {
         rows: &[usize],
         depth: usize,
     ) -> Result<Panels, WeightsError> {
-        let outputs = names.len() * rows.len();
-        let mut panels =
-            Panels { weight: Buffer::new(padded(outputs) * depth), bias: Buffer::new(padded(outputs)), outputs, depth };
+        let mut panels = Panels::zeros(names.len() * rows.len(), depth);
         for (layer, name) in names.iter().enumerate() {
             let weight = weights.get(&format!("{name}.weight"))?;
             let bias = weights.get(&format!("{name}.bias"))?;

@@ -68,14 +68,16 @@ impl<const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, R, P, C
         }
         if depth > 0 {
             // What the last row and the last panel reach, and so the most that anything below does.
-            assert!((R - 1) * left.stride + depth <= left.data.len());
-            assert!((P - 1) * right.panel + (depth - 1) * right.stride + C * S::LANES <= right.data.len());
+            let reach = |steps: usize, stride: usize| steps.saturating_mul(stride);
+            let (rows, panels) = (reach(R - 1, left.stride), reach(P - 1, right.panel));
+            assert!(rows.saturating_add(depth) <= left.data.len());
+            assert!(panels.saturating_add(reach(depth - 1, right.stride)).saturating_add(C * S::LANES) <= right.data.len());
         }
         let rows: [usize; R] = array::from_fn(|row| row * left.stride);
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
         let mut below = 0_usize;
         for place in 0..depth {
-            let mut columns = sums[0];
+            let mut columns = [[simd.splat(0.0); C]; P];
             for panel in 0..P {
                 for (column, vector) in columns[panel].iter_mut().enumerate() {
                     let at = panels[panel].wrapping_add(below).wrapping_add(column * S::LANES);

@@ -1,0 +1,26 @@
+use std::time::{Duration, Instant};
+
+use tch::{Kind, Tensor};
+
+use super::Device;
+use crate::model::ForwardError;
+
+/// Rows and columns of the matrices.
+const SIZE: i64 = 1024;
+
+/// Floating-point operations a second at products of large float32 matrices, a multiply-add counted as 2: the best of
+/// what was seen within `time`.
+///
+/// # Errors
+/// [`ForwardError`] where the device fails.
+pub fn gemm_peak(device: Device, time: Duration) -> Result<f64, ForwardError> {
+    let matrix = Tensor::f_ones([SIZE, SIZE], (Kind::Float, device.tch()))?;
+    let (started, mut best) = (Instant::now(), 0.0_f64);
+    while started.elapsed() < time {
+        let round = Instant::now();
+        // One value comes back, so that the device is done when the clock is read.
+        matrix.f_matmul(&matrix)?.f_get(0)?.f_double_value(&[0])?;
+        best = best.max(2.0 * (SIZE as f64).powi(3) / round.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}

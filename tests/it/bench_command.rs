@@ -1,0 +1,100 @@
+//! `canet bench` as a user runs it, on a small random checkpoint.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::metrics::slice_flops;
+use super::support::write_checkpoint;
+
+/// Items of every history.
+const LENGTH: u64 = 7;
+
+/// Twenty users whose whole sequences have as many items.
+fn write_histories(path: &Path) {
+    let user = |user: u64| {
+        let items: Vec<String> = (0..LENGTH).map(|place| format!("x{}", 1001 + (user * 3 + place) % 40)).collect();
+        format!("u{user} {}\n", items.join(" "))
+    };
+    std::fs::write(path, (0..20).map(user).collect::<String>()).unwrap();
+}
+
+fn bench(folder: &Path, args: &[&str]) -> Output {
+    write_checkpoint(&folder.join("small"), 11);
+    write_histories(&folder.join("histories.txt"));
+    let short = ["bench", "--model", "small", "--device", "cpu", "--threads", "2", "--seconds", "0.1"];
+    Command::new(env!("CARGO_BIN_EXE_canet")).current_dir(folder).args(short).args(args).output().unwrap()
+}
+
+/// Multiply-adds of the router's products: dim 8, inner width 16, 24 routes.
+fn router_flops() -> f64 {
+    let last_block = 2 * LENGTH * 64 + 2 * 64 + 2 * LENGTH * 8 + 2 * 8 * 16;
+    (2 * (last_block + 8 * 24)) as f64
+}
+
+#[test]
+fn every_workload_and_batch_has_its_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    for (backend, executors) in [("native", "1"), ("native", "2"), ("libtorch", "1")] {
+        let workloads = "own,full,smallest,uniform,zipf,router,h8-l2-e10";
+        let args = ["--workload", workloads, "--batch", "1,5", "--histories", "histories.txt", "--json"];
+        let output = bench(folder.path(), &[&args[..], &["--backend", backend, "--executors", executors]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(document["gemm_gflops"].as_f64().unwrap() > 0.1, "{document}");
+        let results = document["results"].as_array().unwrap();
+        let named: Vec<(String, u64)> = results
+            .iter()
+            .map(|result| (result["workload"].as_str().unwrap().to_owned(), result["batch"].as_u64().unwrap()))
+            .collect();
+        let expected = workloads.split(',').flat_map(|name| [(name.to_owned(), 1), (name.to_owned(), 5)]);
+        assert_eq!(named, expected.collect::<Vec<_>>());
+        for result in results {
+            assert_eq!(result["backend"], json!(backend));
+            assert_eq!((result["executors"].to_string(), &result["precision"]), (executors.to_owned(), &json!("fp32")));
+            assert_eq!(result["threads"].to_string(), if executors == "2" { "1" } else { "2" });
+            let figure = |name: &str| result[name].as_f64().unwrap();
+            let flops = match result["workload"].as_str().unwrap() {
+                "full" => Some(slice_flops(12, 4, 10, LENGTH)),
+                "smallest" => Some(slice_flops(4, 1, 6, LENGTH)),
+                "h8-l2-e10" => Some(slice_flops(8, 2, 10, LENGTH)),
+                "router" => Some(0.0),
+                _ => None,
+            };
+            let least = slice_flops(4, 1, 6, LENGTH) + router_flops();
+            match flops {
+                Some(flops) => assert_eq!(figure("mean_flops"), flops + router_flops(), "{result}"),
+                None => assert!(figure("mean_flops") >= least, "{result}"),
+            }
+            let gflops = figure("mean_flops") * figure("requests_per_second") / 1e9;
+            assert!((figure("gflops") / gflops - 1.0).abs() < 1e-9, "{result}");
+            assert!(figure("p50_ms") > 0.0 && figure("p99_ms") >= figure("p50_ms"), "{result}");
+        }
+    }
+}
+
+#[test]
+fn a_table_is_for_people_and_random_histories_are_as_long_as_the_model_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(folder.path(), &["--workload", "full", "--batch", "3"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("4096 random ones of 12 items"), "{table}");
+    let row = table.lines().find(|line| line.starts_with("full ")).unwrap();
+    assert_eq!(row.split_whitespace().nth(1), Some("3"), "{table}");
+}
+
+#[test]
+fn what_cannot_be_timed_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, named) in [
+        (["--workload", "own,h9-l9-e9"], "\"h9-l9-e9\" is unknown: use own, full"),
+        (["--batch", "0"], "--batch"),
+        (["--seconds", "0"], "--seconds"),
+    ] {
+        let output = bench(folder.path(), &args);
+        assert_eq!(output.status.code(), Some(64), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(named), "{stderr}");
+    }
+}
