@@ -3,12 +3,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use super::secret::{Secret, bearer};
 use super::wire::optional_integer;
 use super::{Code, Problem, body};
 use crate::serving::{LoadError, ReloadError, Reloader};
@@ -17,14 +16,13 @@ use crate::serving::{LoadError, ReloadError, Reloader};
 #[derive(Clone)]
 pub struct Admin {
     reloader: Arc<Reloader>,
-    /// The token's SHA-256.
-    token: Option<[u8; 32]>,
+    token: Option<Secret>,
 }
 
 impl Admin {
     /// With a token its bearers are operators, and nobody else; without one, whoever connects over loopback.
     pub fn new(reloader: Arc<Reloader>, token: Option<&str>) -> Admin {
-        Admin { reloader, token: token.map(|token| Sha256::digest(token).into()) }
+        Admin { reloader, token: token.map(Secret::new) }
     }
 
     /// # Errors
@@ -39,16 +37,17 @@ impl Admin {
         let Some(given) = bearer(request.headers()) else {
             return Err(Problem::new(Code::Unauthorized, "send `authorization: Bearer TOKEN` with the server's token"));
         };
-        // Digests are of one length, and comparing all of it takes one time whatever was given.
-        let given: [u8; 32] = Sha256::digest(given).into();
-        let difference = given.iter().zip(token).fold(0, |difference, (a, b)| difference | (a ^ b));
-        if difference == 0 { Ok(()) } else { Err(Problem::new(Code::Unauthorized, "this is not the server's token")) }
+        if token.is(given).into() {
+            Ok(())
+        } else {
+            Err(Problem::new(Code::Unauthorized, "this is not the server's token"))
+        }
     }
-}
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    /// Whether operators prove who they are by a token of their own.
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
 }
 
 /// The body of a reload; without one, or with `null`, the highest version is meant.

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use tracing::Span;
 
 use super::Problem;
-use super::validate::{Accepted, ColdStart, Patience, Work, accept, check_rows};
+use super::validate::{Accepted, ColdStart, Patience, Work, accept, check_rows, check_sum};
 use super::wire::{Compute, HistoryUsed, ModelName, RankedItem, RecommendRequest, Recommendation, RouteTaken, Score};
 use crate::domain::{Item, Reason};
 use crate::serving::{Answer, Generation, Recommender, Times};
@@ -76,8 +76,10 @@ impl<'a> Call<'a> {
         &self,
         requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
     ) -> Outcomes<'a> {
+        let mut ranked = 0;
+        let bounded = requests.into_iter().map(|request| request.and_then(|request| check_sum(request, &mut ranked)));
         let row = async |request: Result<RecommendRequest, Problem>| self.answer(request?).await;
-        Outcomes(join_all(requests.into_iter().map(row)).await)
+        Outcomes(join_all(bounded.map(row)).await)
     }
 }
 

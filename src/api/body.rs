@@ -3,11 +3,13 @@ use std::pin::Pin;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
+use super::server::BodyPatience;
 use super::{Code, Problem};
 
 /// Largest body that is read.
@@ -20,14 +22,13 @@ const DISCARD_LIMIT: usize = 16 << 20;
 /// The bytes of a JSON request.
 ///
 /// # Errors
-/// 415 where the content type is not JSON, 413 over [`LIMIT`], 400 where the body breaks off.
+/// 415 where the content type is not JSON, 413 over [`LIMIT`], 408 where it takes too long, 400 where it breaks off.
 pub(super) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
     if !is_json(request.headers()) {
         return Err(not_json());
     }
-    // Who asks before sending a large body is answered at once.
-    let asks_first = request.headers().contains_key(header::EXPECT);
-    read(request.into_body(), asks_first).await
+    let (head, body) = request.into_parts();
+    read(&head, body).await
 }
 
 /// The bytes of a JSON request that may come without a body, and then needs no content type.
@@ -36,7 +37,7 @@ pub(super) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
 /// As [`read_json`].
 pub(super) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Problem> {
     let (head, body) = request.into_parts();
-    let bytes = read(body, head.headers.contains_key(header::EXPECT)).await?;
+    let bytes = read(&head, body).await?;
     if bytes.is_empty() || is_json(&head.headers) { Ok(bytes) } else { Err(not_json()) }
 }
 
@@ -46,15 +47,29 @@ pub(super) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Prob
 /// As [`read_json`], but 415.
 pub(super) async fn read_bytes(request: Request) -> Result<(HeaderMap, Vec<u8>), Problem> {
     let (head, body) = request.into_parts();
-    let bytes = read(body, head.headers.contains_key(header::EXPECT)).await?;
+    let bytes = read(&head, body).await?;
     Ok((head.headers, bytes))
 }
 
-async fn read(mut body: Body, asks_first: bool) -> Result<Vec<u8>, Problem> {
-    let too_large = || Problem::new(Code::TooLarge, format!("the body is larger than {LIMIT} bytes"));
-    if asks_first && body.size_hint().lower() > LIMIT as u64 {
+/// Reads within the time that the listener gives a body.
+async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
+    // Who asks before sending a large body is answered at once.
+    if head.headers.contains_key(header::EXPECT) && body.size_hint().lower() > LIMIT as u64 {
         return Err(too_large());
     }
+    let Some(BodyPatience(patience)) = head.extensions.get() else { return read_all(body).await };
+    let too_slow = |_| {
+        let detail = format!("the body did not arrive within {} s", patience.as_secs_f64());
+        Problem::new(Code::RequestTimeout, detail)
+    };
+    tokio::time::timeout(*patience, read_all(body)).await.map_err(too_slow)?
+}
+
+fn too_large() -> Problem {
+    Problem::new(Code::TooLarge, format!("the body is larger than {LIMIT} bytes"))
+}
+
+async fn read_all(mut body: Body) -> Result<Vec<u8>, Problem> {
     let (mut bytes, mut received) = (Vec::new(), 0_usize);
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|error| Problem::new(Code::InvalidJson, format!("the body broke off: {error}")))?;

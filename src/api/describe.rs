@@ -7,9 +7,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Problem;
+use crate::domain::Route;
 use crate::model::ModelConfig;
-use crate::model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord};
+use crate::model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord, rfc3339};
 use crate::serving::Recommender;
+use crate::telemetry::{Latency, Traffic};
 
 /// The checkpoint that serves.
 #[derive(Serialize, ToSchema)]
@@ -51,6 +53,8 @@ pub(super) struct Routes<'a> {
     length: usize,
     router_flops: u64,
     full_flops: u64,
+    /// When the counting of rows and latencies began: UTC, RFC 3339.
+    since: String,
     routes: Vec<RouteEntry<'a>>,
 }
 
@@ -64,6 +68,27 @@ struct RouteEntry<'a> {
     flops: u64,
     /// What the slice alone saves of the full model's cost.
     saved: f64,
+    /// Rows that it answered.
+    rows: u64,
+    /// Of the rows that routes answered, the share of this one; 0 before the first.
+    share: f64,
+    /// From a row's arrival to its answer; `null` before the first.
+    #[schema(required)]
+    latency: Option<LatencyMs>,
+}
+
+/// Milliseconds. The quantiles are interpolated within the buckets of `canet_route_latency_seconds`.
+#[derive(Serialize, ToSchema)]
+struct LatencyMs {
+    mean: f64,
+    p50: f64,
+    p99: f64,
+}
+
+impl From<Latency> for LatencyMs {
+    fn from(seconds: Latency) -> LatencyMs {
+        LatencyMs { mean: seconds.mean * 1e3, p50: seconds.p50 * 1e3, p99: seconds.p99 * 1e3 }
+    }
 }
 
 /// `GET /model`.
@@ -100,7 +125,7 @@ pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
     Ok(Json(answer).into_response())
 }
 
-/// `GET /routes`: every name that `route` takes, with its cost for the longest history.
+/// `GET /routes`: every name that `route` takes, with its cost for the longest history and what it answered so far.
 ///
 /// # Errors
 /// 503 where no model is ready.
@@ -110,14 +135,16 @@ pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
     operation_id = "routes",
     tag = "Describe",
     summary = "Every route",
-    description = "Every name that `route` takes, with its cost for the longest history.",
+    description = "Every name that `route` takes: its cost for the longest history, its traffic and its latency.",
     responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
 )]
 pub(super) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let generation = recommender.generation()?;
     let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());
     let full_flops = shape.full_flops(space, length);
-    let entry = |route| {
+    let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
+    let all: u64 = traffic.iter().map(|traffic| traffic.rows).sum();
+    let entry = |(route, traffic): (Route, &Traffic)| {
         let (slice, flops) = (space.slice(route), shape.route_flops(space, route, length));
         RouteEntry {
             name: space.name(route),
@@ -126,9 +153,17 @@ pub(super) async fn routes(State(recommender): State<Arc<Recommender>>) -> Resul
             embedding: slice.embedding,
             flops,
             saved: 1.0 - flops as f64 / full_flops as f64,
+            rows: traffic.rows,
+            share: traffic.rows as f64 / all.max(1) as f64,
+            latency: traffic.latency.map(LatencyMs::from),
         }
     };
-    let router_flops = shape.router_flops(space.len(), length);
-    let answer = Routes { length, router_flops, full_flops, routes: space.routes().map(entry).collect() };
+    let answer = Routes {
+        length,
+        router_flops: shape.router_flops(space.len(), length),
+        full_flops,
+        since: rfc3339(recommender.metrics().since()),
+        routes: space.routes().zip(&traffic).map(entry).collect(),
+    };
     Ok(Json(answer).into_response())
 }

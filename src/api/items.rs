@@ -14,6 +14,9 @@ use crate::serving::Recommender;
 /// Most items found.
 const LIMIT: usize = 20;
 
+/// Longest text that is searched for, in characters.
+const MAX_QUERY: usize = 256;
+
 #[derive(Serialize, ToSchema)]
 pub(super) struct Found<'a> {
     items: Vec<FoundItem<'a>>,
@@ -29,7 +32,7 @@ struct FoundItem<'a> {
 /// `GET /items?q=`: items by id or title.
 ///
 /// # Errors
-/// 422 without `q` or with another parameter, 503 where no model is ready.
+/// 422 without `q`, with a long one or with another parameter, 503 where no model is ready.
 #[utoipa::path(
     get,
     path = "/items",
@@ -37,7 +40,7 @@ struct FoundItem<'a> {
     tag = "Describe",
     summary = "Search the catalogue",
     description = "The item of this very id, then ids that begin so, then titles that have it in them, 20 at most.",
-    params(("q" = String, Query, description = "A part of a title or the beginning of an id")),
+    params(("q" = String, Query, max_length = 256, description = "A part of a title or the beginning of an id")),
     responses((status = 200, description = "What was found", body = Found))
 )]
 pub(super) async fn search(
@@ -55,6 +58,9 @@ pub(super) async fn search(
         q = Some(value);
     }
     let q = q.ok_or_else(|| Problem::invalid("q", "`q` is missing: give a part of a title or of an id"))?;
+    if q.chars().count() > MAX_QUERY {
+        return Err(Problem::invalid("q", format!("`q` is longer than {MAX_QUERY} characters")));
+    }
     let generation = recommender.generation()?;
     // A large catalogue takes milliseconds to read through: not on a thread that answers requests.
     let searched = tokio::task::spawn_blocking(move || {

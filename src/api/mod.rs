@@ -14,33 +14,46 @@ pub mod grpc;
 mod headers;
 mod inference;
 mod items;
+mod keys;
 mod observe;
 mod openapi;
 mod ops;
+mod origins;
 mod problem;
 mod recommend;
 mod request_id;
+mod secret;
+mod server;
 mod traceparent;
 mod transport;
 mod validate;
 mod wire;
 
 pub use admin::Admin;
+pub use keys::ApiKeys;
+pub use origins::Origins;
 pub use problem::{Code, Problem, Row};
+pub use server::{Connections, Patience, Tls, TlsError, TlsFiles, serve};
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::openapi::Description;
+use self::openapi::{Description, Guards};
 use crate::serving::Recommender;
 use crate::telemetry::Metrics;
 use transport::Transport;
+
+/// Smallest answer in bytes that is compressed for clients that take it so: below, the headers alone outweigh it.
+const COMPRESSED: u16 = 1024;
 
 /// The metrics of a server, with a series for every code that each transport may answer here.
 ///
@@ -50,17 +63,23 @@ pub fn metrics() -> Result<Metrics, prometheus::Error> {
     Metrics::new(Transport::ALL.map(|transport| (transport.label(), transport.codes())))
 }
 
-/// Who may do what, beyond asking for recommendations.
+/// Who may do what.
 #[derive(Clone, Default)]
 pub struct Access {
     /// The operators; without it there are no endpoints for them.
     pub admin: Option<Admin>,
+    /// What everybody but an operator with a token needs, for all but probes and pages.
+    pub keys: ApiKeys,
+    /// Which sites' pages may ask from a browser.
+    pub origins: Origins,
 }
 
-/// Every HTTP endpoint over one recommender. The connections' addresses must be given to the service: without them
-/// nobody is on loopback.
+/// Every HTTP endpoint over one recommender, to be served by [`serve`], which tells who is on loopback.
 pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
-    let (mut counted, mut paths) = endpoints(recommender, |endpoints| {
+    let Access { admin, keys, origins } = access;
+    let guards = Guards { keys: !keys.is_empty(), token: admin.as_ref().is_some_and(Admin::has_token) };
+    let guard = middleware::from_fn_with_state(keys, keys::check);
+    let (asked, mut paths) = endpoints(recommender, |endpoints| {
         endpoints
             .routes(routes!(recommend::one))
             .routes(routes!(recommend::many))
@@ -68,35 +87,47 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
             .routes(routes!(describe::routes))
             .routes(routes!(items::search))
     });
-    if let Some(admin) = access.admin {
-        let (operators, theirs) = endpoints(&admin, |endpoints| endpoints.routes(routes!(admin::reload)));
-        counted = counted.merge(operators);
-        paths.merge(theirs);
-    }
-    // Probes, scrapes and pages are not counted: a scrape must not change what it reads.
-    let (uncounted, theirs) = endpoints(recommender, |endpoints| {
-        endpoints.routes(routes!(ops::healthz)).routes(routes!(ops::readyz)).routes(routes!(ops::metrics))
-    });
+    let (operated, theirs) = match &admin {
+        Some(admin) => endpoints(admin, |endpoints| endpoints.routes(routes!(admin::reload))),
+        None => Default::default(),
+    };
+    paths.merge(theirs);
+    let (scraped, theirs) = endpoints(recommender, |endpoints| endpoints.routes(routes!(ops::metrics)));
+    paths.merge(theirs);
+    let (probed, theirs) =
+        endpoints(recommender, |endpoints| endpoints.routes(routes!(ops::healthz)).routes(routes!(ops::readyz)));
     paths.merge(theirs);
     // Stated last: it describes itself too.
     let (documents, theirs) = OpenApiRouter::default().routes(routes!(openapi::document)).split_for_parts();
     paths.merge(theirs);
-    let description = Description::new(paths, Arc::clone(recommender));
+    let description = Description::new(paths, guards, Arc::clone(recommender));
 
-    counted
-        .merge(documents.with_state(description))
+    let known = |router: Router| router.method_not_allowed_fallback(problem::method_not_allowed);
+    // An operator's token is worth more than a key.
+    let operated = if guards.token { known(operated) } else { known(operated).layer(guard.clone()) };
+    let counted = known(asked.merge(documents.with_state(description)))
         .fallback(problem::not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed)
         .merge(inference::router().with_state(Arc::clone(recommender)))
+        .layer(guard.clone())
+        .merge(operated)
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
-        .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call))
+        .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call));
+    // Probes, scrapes and pages are not counted: a scrape must not change what it reads.
+    let all = counted
+        .merge(known(scraped).layer(guard))
+        .merge(known(probed))
         .merge(inference::probes().with_state(Arc::clone(recommender)))
-        .merge(uncounted.method_not_allowed_fallback(problem::method_not_allowed))
-        .layer(DefaultBodyLimit::disable())
-        .merge(console::SITE.router())
         .merge(docs::SITE.router())
-        .layer(middleware::map_response(headers::secure))
+        .merge(console::SITE.router())
+        .layer(DefaultBodyLimit::disable())
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED)))
+        .layer(middleware::map_response(headers::secure));
+    match origins.layer() {
+        // Before the keys: a browser asks without one whether it may ask with one.
+        Some(cors) => all.layer(cors),
+        None => all,
+    }
 }
 
 /// Handlers over one state, and what they say of themselves.

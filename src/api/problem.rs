@@ -14,7 +14,7 @@ use crate::serving::{Refusal, Unready};
 pub enum Code {
     /// The body is not JSON.
     InvalidJson,
-    /// An operator's token is needed.
+    /// An API key or an operator's token is needed.
     Unauthorized,
     /// The client is no operator.
     Forbidden,
@@ -22,6 +22,8 @@ pub enum Code {
     NotFound,
     /// The path has no such method.
     MethodNotAllowed,
+    /// The body takes too long to arrive.
+    RequestTimeout,
     /// Another reload is not done.
     ReloadInProgress,
     /// The body is larger than is read.
@@ -44,12 +46,13 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 15] = [
         Code::InvalidJson,
         Code::Unauthorized,
         Code::Forbidden,
         Code::NotFound,
         Code::MethodNotAllowed,
+        Code::RequestTimeout,
         Code::ReloadInProgress,
         Code::TooLarge,
         Code::UnsupportedMediaType,
@@ -70,6 +73,7 @@ impl Code {
             Code::Forbidden => (StatusCode::FORBIDDEN, Grpc::PermissionDenied, "forbidden"),
             Code::NotFound => (StatusCode::NOT_FOUND, Grpc::NotFound, "not_found"),
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Grpc::Unimplemented, "method_not_allowed"),
+            Code::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, Grpc::DeadlineExceeded, "request_timeout"),
             Code::ReloadInProgress => (StatusCode::CONFLICT, Grpc::Aborted, "reload_in_progress"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Grpc::ResourceExhausted, "too_large"),
             Code::UnsupportedMediaType => {
@@ -93,10 +97,11 @@ impl Code {
     pub(super) fn meaning(self) -> &'static str {
         match self {
             Code::InvalidJson => "the body is not JSON: expected value at line 1 column 1",
-            Code::Unauthorized => "this is not the server's token",
+            Code::Unauthorized => "this is none of the server's API keys",
             Code::Forbidden => "this is for clients on the server's own machine, over loopback",
             Code::NotFound => "there is no version 7",
             Code::MethodNotAllowed => "/recommend does not take DELETE",
+            Code::RequestTimeout => "the body did not arrive within 30 s",
             Code::ReloadInProgress => "another reload is not done",
             Code::TooLarge => "the body is larger than 1048576 bytes",
             Code::UnsupportedMediaType => "the content type must be application/json",
@@ -203,6 +208,10 @@ impl IntoResponse for Problem {
         let mut response = (self.code.row().status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code == Code::RequestTimeout {
+            // What is left of the body cannot be told from the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if self.code == Code::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -9,6 +9,13 @@ use crate::serving::{Due, Generation, Request};
 /// Longest that a client may wait.
 const MAX_TIMEOUT_MS: u64 = 60_000;
 
+/// Longest list of ids that a request may send.
+pub(super) const MAX_IDS: usize = 100_000;
+
+/// Most items that the requests of a batch ask for together: some 25 MB of answer. One request alone may ask for the
+/// whole catalogue.
+pub(super) const MAX_RANKED: u64 = 1 << 18;
+
 /// Most requests a call.
 pub(super) const MAX_ROWS: usize = 1024;
 
@@ -21,6 +28,21 @@ pub(super) fn check_rows(rows: usize) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::invalid("requests", format!("{rows} requests are too many for one call: at most {MAX_ROWS}")))
+}
+
+/// Keeps the answer of a batch within bounds: a request whose `k` would bring their sum over [`MAX_RANKED`] is refused.
+/// `ranked` is the sum so far.
+///
+/// # Errors
+/// 422 for this request.
+pub(super) fn check_sum(request: RecommendRequest, ranked: &mut u64) -> Result<RecommendRequest, Problem> {
+    let sum = ranked.saturating_add(request.k);
+    if sum > MAX_RANKED && *ranked > 0 {
+        let detail = format!("with `k` {} the batch asks for more than {MAX_RANKED} items together", request.k);
+        return Err(Problem::invalid("k", detail));
+    }
+    *ranked = sum;
+    Ok(request)
 }
 
 /// How long the client of a call waits.
@@ -75,6 +97,13 @@ pub(super) fn accept(wire: RecommendRequest, generation: &Generation, patience: 
     }
     if let Some(budget) = wire.budget.filter(|budget| !(*budget > 0.0 && *budget <= 1.0)) {
         return Err(Problem::invalid("budget", format!("`budget` is {budget}: it must be above 0 and at most 1")));
+    }
+    for (name, ids) in
+        [("history", Some(&wire.history)), ("exclude", Some(&wire.exclude)), ("candidates", wire.candidates.as_ref())]
+    {
+        if let Some(ids) = ids.filter(|ids| ids.len() > MAX_IDS) {
+            return Err(Problem::invalid(name, format!("`{name}` has {} ids: at most {MAX_IDS}", ids.len())));
+        }
     }
     let route = parse_route(&wire.route, &generation.space)?;
 

@@ -18,6 +18,7 @@ const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct RecommendRequest {
     /// What the user did, oldest first. Unknown items are dropped, then the last that the model reads are kept.
+    #[schema(max_items = 100_000)]
     pub(super) history: Vec<ItemId>,
     /// Most items to recommend.
     #[serde(default = "default_k", deserialize_with = "integer")]
@@ -29,9 +30,11 @@ pub(super) struct RecommendRequest {
     pub(super) exclude_seen: bool,
     /// Items to leave out.
     #[serde(default)]
+    #[schema(max_items = 100_000)]
     pub(super) exclude: Vec<ItemId>,
     /// Items to choose from; every item where it is `null`.
     #[serde(default)]
+    #[schema(max_items = 100_000)]
     pub(super) candidates: Option<Vec<ItemId>>,
     /// The route to run: `auto` leaves it to the router.
     #[serde(default = "default_route")]

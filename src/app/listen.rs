@@ -2,12 +2,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::str::FromStr;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failure;
+use crate::api::{self, Connections};
 
 /// Where a server is reached.
 #[derive(Clone, Copy, Debug, Args)]
@@ -70,19 +70,15 @@ impl Listener {
     pub(super) fn serve(
         self,
         router: Router,
+        connections: Connections,
         mut stop: Stop,
-        servers: &mut JoinSet<std::io::Result<()>>,
+        servers: &mut JoinSet<()>,
     ) -> Result<SocketAddr, Failure> {
         let listener = tokio::net::TcpListener::from_std(self.0).map_err(Failure::unavailable)?;
         let address = listener.local_addr().map_err(Failure::unavailable)?;
-        // Who is on loopback matters to operators' endpoints.
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        // An answer over HTTP/2 is written in parts: held back until the client acknowledges the one before, it would
-        // take 40 ms more. Where a connection cannot be set so, it is slower.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         // Nothing is ever sent: an error says that the sender is gone.
         let stopped = async move { drop(stop.changed().await) };
-        servers.spawn(axum::serve(listener, service).with_graceful_shutdown(stopped).into_future());
+        servers.spawn(api::serve(listener, router, connections, stopped));
         Ok(address)
     }
 }

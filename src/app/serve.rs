@@ -9,12 +9,13 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use super::device::{TargetArgs, cores};
+use super::door::DoorArgs;
 use super::listen::{ListenArgs, Listener};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use super::traces::TraceArgs;
-use crate::api::{self, Access, Admin};
+use crate::api::{self, Admin};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
@@ -60,6 +61,8 @@ pub(super) struct ServeArgs {
     /// Seconds that open requests have after that
     #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    door: DoorArgs,
     #[command(flatten)]
     reloads: ReloadArgs,
     /// Share of the answered requests to run through the full model too, while nothing else is to do
@@ -114,6 +117,7 @@ async fn serve(
     loader: Loader,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
+    let connections = args.door.connections()?;
     let limits = Limits {
         executors: args.executors.into(),
         max_batch: args.max_batch.into(),
@@ -134,15 +138,19 @@ async fn serve(
     let (stop, stopped) = watch::channel(());
     let mut servers = JoinSet::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let router = api::router(&recommender, Access { admin: Some(admin) });
+    let access = args.door.access(admin)?;
+    if let Some(tls) = connections.tls.clone() {
+        tokio::spawn(tls.follow());
+    }
+    let secured = if connections.tls.is_some() { "s" } else { "" };
     // gRPC first: who waits for the line about HTTP finds both.
     if let Some(grpc) = grpc {
-        let router = api::grpc::router(Arc::clone(&recommender)).map_err(Failure::unavailable)?;
-        let address = grpc.serve(router, stopped.clone(), &mut servers)?;
-        tracing::info!("listening on grpc://{address}");
+        let router = api::grpc::router(&recommender, &access.keys).map_err(Failure::unavailable)?;
+        let address = grpc.serve(router, connections.clone(), stopped.clone(), &mut servers)?;
+        tracing::info!("listening on grpc{secured}://{address}");
     }
-    let address = http.serve(router, stopped, &mut servers)?;
-    tracing::info!("listening on http://{address}");
+    let address = http.serve(api::router(&recommender, access), connections, stopped, &mut servers)?;
+    tracing::info!("listening on http{secured}://{address}");
 
     tokio::select! {
         signal = signals.stop() => tracing::info!(signal, "stopping before the model was loaded"),

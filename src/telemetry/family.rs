@@ -75,6 +75,7 @@ macro_rules! families {
         $(#[$outer])*
         pub struct $name {
             registry: prometheus::Registry,
+            since: std::time::SystemTime,
             $( $(#[doc = $help])+ pub(super) $field: $kind, )+
         }
 
@@ -90,7 +91,12 @@ macro_rules! families {
                     let $field = <$kind as $crate::telemetry::family::Family>::build((options, labels))?;
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok($name { registry, $($field),+ })
+                Ok($name { registry, since: std::time::SystemTime::now(), $($field),+ })
+            }
+
+            /// When counting began.
+            pub fn since(&self) -> std::time::SystemTime {
+                self.since
             }
 
             /// Removes the series of routes and lanes that the model which serves does not have; `live` are its

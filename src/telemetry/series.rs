@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
-use super::Metrics;
+use super::{Metrics, Traffic};
 use crate::domain::{BatchBy, Flops, Reason, Route, RouteSpace};
 
 /// The series of every route and lane of one model, resolved once so that no request looks a label up.
@@ -98,6 +98,11 @@ impl RouteSeries {
             Reason::ColdStart => return,
         }
         self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// What was counted so far by [`answered`](RouteSeries::answered).
+    pub fn traffic(&self) -> Traffic {
+        Traffic::of(&self.latency)
     }
 
     /// Counts a comparison with the full model: the share of its best items that the route found.

@@ -132,8 +132,36 @@ fn what_is_too_much_is_refused_whole() {
     let many = json!({"requests": vec![json!({"history": []}); 1025]}).to_string();
     case("/recommend/batch", 422, "invalid_request", Some("requests"), &many);
 
+    for field in ["history", "exclude", "candidates"] {
+        let mut request = json!({"history": [101]});
+        request[field] = json!(vec![101; 100_001]);
+        let body = request.to_string();
+        let content_type = Some("application/json");
+        let case = Case {
+            method: "POST",
+            path: "/recommend",
+            content_type,
+            status: 422,
+            code: "invalid_request",
+            field: Some(field),
+            body: &body,
+        };
+        assert_refused(&server, &case);
+    }
+    let query = "q".repeat(257);
+    let long = Case {
+        method: "GET",
+        path: &format!("/items?q={query}"),
+        content_type: None,
+        body: "",
+        field: Some("q"),
+        status: 422,
+        code: "invalid_request",
+    };
+    assert_refused(&server, &long);
+
     // The limit itself is taken, and of such a history the newest items are read.
-    let mut history = json!({"history": vec![101; 200_000]}).to_string();
+    let mut history = json!({"history": vec![101; 100_000]}).to_string();
     history.push_str(&" ".repeat((1 << 20) - history.len()));
     let reply = server.client.send("POST", "/recommend", &[("content-type", "application/json")], history.as_bytes());
     assert_eq!((reply.status, &reply.json()["history"]["used"]), (200, &json!(12)));

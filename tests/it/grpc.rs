@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::HttpBody;
-use canet::api;
 use canet::api::grpc::proto::canet::v1 as proto;
+use canet::api::{self, ApiKeys};
 use canet::serving::{Generation, Limits, Recommender};
 use prost::Message;
 use serde_json::{Value, json};
@@ -265,7 +265,7 @@ fn the_health_service_says_what_readyz_says() {
     runtime.block_on(async {
         let metrics = Arc::new(api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
-        let mut health = HealthClient::new(api::grpc::router(Arc::clone(&recommender)).unwrap());
+        let mut health = HealthClient::new(api::grpc::router(&recommender, &ApiKeys::default()).unwrap());
         let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
         let mut watched = health.watch(of("canet.v1.Recommender")).await.unwrap().into_inner();
         let mut next = async || watched.next().await.map(|answer| answer.unwrap().status());

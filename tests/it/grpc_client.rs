@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, Request};
-use canet::api;
+use canet::api::{self, ApiKeys};
 use canet::serving::Recommender;
 use prost::Message;
 use tokio::runtime::Runtime;
@@ -28,7 +28,7 @@ pub(crate) struct Grpc {
 
 impl Grpc {
     pub(crate) fn new(recommender: &Arc<Recommender>) -> Grpc {
-        let router = api::grpc::router(Arc::clone(recommender)).unwrap();
+        let router = api::grpc::router(recommender, &ApiKeys::default()).unwrap();
         Grpc { router, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap() }
     }
 

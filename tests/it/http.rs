@@ -247,6 +247,7 @@ fn the_model_its_routes_and_its_items_are_described() {
     assert_eq!(routes["routes"][0]["name"], "h4-l1-e6");
     assert_eq!(routes["routes"][23]["flops"], routes["full_flops"]);
     assert_eq!(routes["length"], 12);
+    assert_eq!((&routes["routes"][0]["share"], &routes["routes"][0]["latency"]), (&json!(0.0), &Value::Null));
 
     let found = |q: &str| server.client.get(&format!("/items?q={q}")).items();
     assert_eq!(found("103")[0], "103");
@@ -255,6 +256,27 @@ fn the_model_its_routes_and_its_items_are_described() {
     assert_eq!(found("film%2012"), ["129", "127", "125", "123", "121"]);
     assert!(found("nothing%20like%20it").is_empty());
     assert_eq!(found("1").len(), 20);
+}
+
+#[test]
+fn routes_tell_their_share_of_the_traffic_and_how_long_it_took() {
+    let server = Server::start();
+    for (route, count) in [("h4-l1-e6", 3), ("full", 1)] {
+        for _ in 0..count {
+            server.client.recommend(&json!({"history": [101, 102], "route": route}));
+        }
+    }
+    server.client.recommend(&json!({"history": []}));
+    let body = server.client.get("/routes").json();
+    assert!(body["since"].as_str().unwrap().ends_with('Z'));
+    let entry = |place: usize| &body["routes"][place];
+    assert_eq!((&entry(0)["rows"], &entry(0)["share"]), (&json!(3), &json!(0.75)));
+    assert_eq!((&entry(23)["rows"], &entry(23)["share"]), (&json!(1), &json!(0.25)));
+    assert_eq!((&entry(1)["rows"], &entry(1)["share"], &entry(1)["latency"]), (&json!(0), &json!(0.0), &Value::Null));
+    let seconds = server.client.metric("route_latency_seconds_sum{route=\"h4-l1-e6\"}");
+    let latency = |name: &str| entry(0)["latency"][name].as_f64().unwrap();
+    assert!((latency("mean") - seconds / 3.0 * 1e3).abs() < 1e-9);
+    assert!(latency("p50") > 0.0 && latency("p50") <= latency("p99"));
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn series_of_routes_that_the_new_version_lacks_are_removed() {
 fn without_a_token_clients_on_loopback_alone_may_reload() {
     let setup = setup();
     let admin = Admin::new(Arc::clone(&setup.reloader), None);
-    let router = api::router(&setup.recommender, Access { admin: Some(admin) });
+    let router = api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
     let ask = |peer: Option<&str>| {
         let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
         if let Some(peer) = peer {

@@ -156,6 +156,10 @@ fn bad_flags_end_with_64() {
         ["--grpc", "there"],
         ["--drain-timeout", "-1"],
         ["--log", "canet=loud"],
+        ["--api-key", ""],
+        ["--cors-origin", "https://shop.example/path"],
+        ["--max-connections", "0"],
+        ["--tls-cert", "alone.pem"],
     ] {
         let mut command = canet(&["serve", "--model"]);
         let (code, stderr) = run(command.arg(&root).args(flags));

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use canet::api::{self, Access};
+use canet::api::{self, Access, Connections};
 use canet::domain::{BatchBy, Catalogue};
 use canet::model::Forward;
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft};
@@ -137,6 +137,23 @@ impl Server {
 
     /// The same under another policy.
     pub(crate) fn under(policy: Policy, draft: CheckpointDraft, forward: Arc<dyn Forward>, limits: Limits) -> Server {
+        Server::open((policy, limits), draft, forward, Access::default(), Connections::default())
+    }
+
+    /// The small model behind other doors.
+    pub(crate) fn behind(access: Access, connections: Connections) -> Server {
+        let draft = numbered(draft(small_config(), 11));
+        let forward = Arc::new(on_cpu(&draft.config, &draft.weights));
+        Server::open((POLICY, ROOMY), draft, forward, access, connections)
+    }
+
+    fn open(
+        (policy, limits): (Policy, Limits),
+        draft: CheckpointDraft,
+        forward: Arc<dyn Forward>,
+        access: Access,
+        connections: Connections,
+    ) -> Server {
         let directory = tempfile::tempdir().unwrap();
         let checkpoint = draft.write(&directory.path().join("small")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -145,8 +162,8 @@ impl Server {
             let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let router = api::router(&recommender, Access::default());
-            tokio::spawn(async move { axum::serve(listener, router).await });
+            let router = api::router(&recommender, access);
+            tokio::spawn(api::serve(listener, router, connections, std::future::pending()));
             (recommender, address)
         });
         recommender.serve(Generation::new(checkpoint.clone(), forward, policy, &metrics));
@@ -196,7 +213,7 @@ impl Process {
             BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
         let address = |scheme: &str| -> SocketAddr {
-            let line = wait_for(&lines, &format!("listening on {scheme}://"));
+            let line = wait_for(&lines, &format!("listening on {scheme}"));
             line.split("://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap()
         };
         let (grpc, http) = (address("grpc"), address("http"));

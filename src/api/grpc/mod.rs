@@ -9,13 +9,16 @@ mod status;
 
 use std::sync::Arc;
 
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::{Router, middleware};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::api::body;
 use crate::api::inference::grpc as inference;
+use crate::api::{ApiKeys, body};
 use crate::serving::Recommender;
 pub(super) use deadline::Arrival;
 use health::Probe;
@@ -53,29 +56,41 @@ pub mod proto {
 /// Why the reflection service could not be made from the services' descriptors.
 pub use tonic_reflection::server::Error as DescriptorError;
 
-/// Every gRPC service over one recommender.
+/// Every gRPC service over one recommender; all but health ask for one of `keys`, where there are any, in the metadata
+/// that HTTP calls headers.
 ///
 /// # Errors
 /// [`DescriptorError`] where the descriptors that were compiled in cannot be read.
-pub fn router(recommender: Arc<Recommender>) -> Result<Router, DescriptorError> {
-    let recommendations = RecommenderServer::new(Service::new(Arc::clone(&recommender)));
-    let inference = GrpcInferenceServiceServer::new(inference::Service::new(Arc::clone(&recommender)));
+pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, DescriptorError> {
+    let guard = middleware::from_fn_with_state(keys.clone(), check_key);
+    let recommendations = RecommenderServer::new(Service::new(Arc::clone(recommender)));
+    let inference = GrpcInferenceServiceServer::new(inference::Service::new(Arc::clone(recommender)));
     let watched = Routes::new(recommendations.max_decoding_message_size(body::LIMIT))
         .add_service(inference.max_decoding_message_size(body::LIMIT))
         .into_axum_router()
+        .layer(guard.clone())
         .layer(CatchPanicLayer::custom(status::panicked))
         // The outermost layer: it sees what is finally answered.
-        .layer(middleware::from_fn_with_state(Arc::clone(&recommender), count::call));
+        .layer(middleware::from_fn_with_state(Arc::clone(recommender), count::call));
     // Probes are not counted, and descriptors are no work.
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let probes = Routes::from(Router::new())
-        .add_service(HealthServer::new(Probe::new(recommender)))
+    let described = Routes::from(Router::new())
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
-        .into_axum_router();
-    Ok(probes.merge(watched))
+        .into_axum_router()
+        .layer(guard);
+    let probes = Routes::from(Router::new()).add_service(HealthServer::new(Probe::new(Arc::clone(recommender))));
+    Ok(probes.into_axum_router().merge(described).merge(watched))
+}
+
+/// Lets nobody pass without a key.
+async fn check_key(State(keys): State<ApiKeys>, request: Request, next: Next) -> Response {
+    match keys.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_grpc(),
+    }
 }

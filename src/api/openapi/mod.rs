@@ -2,9 +2,11 @@
 //! bounds of the checkpoint that serves.
 
 mod bounds;
+mod guards;
 mod problems;
 mod schemas;
 
+pub(super) use guards::Guards;
 pub(super) use schemas::batch_rows;
 
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi;
+use utoipa::openapi::path::{Operation, PathItem};
 
 use super::Problem;
 use super::problem::ProblemBody;
@@ -42,9 +45,10 @@ pub(super) struct Description {
 
 impl Description {
     /// The document of the endpoints in `paths`.
-    pub(super) fn new(paths: openapi::OpenApi, recommender: Arc<Recommender>) -> Description {
+    pub(super) fn new(paths: openapi::OpenApi, guards: Guards, recommender: Arc<Recommender>) -> Description {
         let mut document = Base::openapi();
         document.merge(paths);
+        guards.describe(&mut document);
         problems::describe(&mut document);
         Description { document: Arc::new(document), recommender }
     }
@@ -68,4 +72,8 @@ pub(super) async fn document(State(description): State<Description>) -> Result<R
     let mut document = openapi::OpenApi::clone(&description.document);
     bounds::apply(&mut document, &generation);
     Ok(Json(document).into_response())
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.post].into_iter().flatten()
 }

@@ -5,14 +5,17 @@ use serde_json::json;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::Operation;
+
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Header, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
+use super::operations;
 use crate::api::{Code, Problem, request_id};
 
 /// The faults of a body.
-const BODY: [Code; 4] = [Code::InvalidJson, Code::TooLarge, Code::UnsupportedMediaType, Code::InvalidRequest];
+const BODY: [Code; 5] =
+    [Code::InvalidJson, Code::RequestTimeout, Code::TooLarge, Code::UnsupportedMediaType, Code::InvalidRequest];
 
 /// The faults of an endpoint: the table says how each looks.
 fn of(path: &str) -> Vec<Code> {
@@ -20,14 +23,9 @@ fn of(path: &str) -> Vec<Code> {
         "/recommend" => &[Code::Overloaded, Code::Unavailable, Code::DeadlineExceeded],
         "/recommend/batch" | "/model" | "/routes" | "/openapi.json" | "/healthz" | "/readyz" => &[Code::Unavailable],
         "/items" => &[Code::InvalidRequest, Code::Unavailable],
-        "/admin/reload" => &[
-            Code::Unauthorized,
-            Code::Forbidden,
-            Code::NotFound,
-            Code::ReloadInProgress,
-            Code::CheckpointRejected,
-            Code::Unavailable,
-        ],
+        "/admin/reload" => {
+            &[Code::Forbidden, Code::NotFound, Code::ReloadInProgress, Code::CheckpointRejected, Code::Unavailable]
+        }
         _ => &[],
     };
     let body: &[Code] = if takes_body(path) { &BODY } else { &[] };
@@ -42,7 +40,9 @@ fn takes_body(path: &str) -> bool {
 pub(super) fn describe(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
-            for (status, codes) in by_status(&of(path)) {
+            let proof = operation.security.as_ref().map(|_| Code::Unauthorized);
+            let codes: Vec<Code> = of(path).into_iter().chain(proof).collect();
+            for (status, codes) in by_status(&codes) {
                 operation.responses.responses.insert(status.as_str().to_owned(), response(status, &codes).into());
             }
         }
@@ -50,10 +50,6 @@ pub(super) fn describe(document: &mut OpenApi) {
             operations(item).for_each(name_headers);
         }
     }
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post].into_iter().flatten()
 }
 
 fn by_status(codes: &[Code]) -> BTreeMap<StatusCode, Vec<Code>> {

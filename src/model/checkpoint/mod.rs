@@ -34,6 +34,7 @@ pub use manifest::{DataRecord, FileRecord, FileRecords, FlopsRecord, Manifest, M
 pub use probes::{Probes, ProbesError};
 pub use replay::{ProbeError, Tolerance};
 pub use tensors::TensorsError;
+pub use timestamp::rfc3339;
 
 pub(in crate::model) use files::sha256_of;
 

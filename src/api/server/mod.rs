@@ -1,0 +1,183 @@
+//! Connections: who gets one, how long its client may take, and TLS.
+
+mod tls;
+
+pub use tls::{Tls, TlsError, TlsFiles};
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Largest head of a request over HTTP/1 in bytes, and so what is read ahead of a body.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Largest head of a request over HTTP/2 in bytes.
+const HTTP2_HEAD_BYTES: u32 = 64 << 10;
+
+/// Requests that one HTTP/2 connection may have open.
+const HTTP2_STREAMS: u32 = 256;
+
+/// How often an HTTP/2 client is asked whether it is still there, and how long it has to say so.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// How a listener treats its connections.
+#[derive(Clone)]
+pub struct Connections {
+    /// Most that are open; more wait in the system's queue until one closes.
+    pub most: usize,
+    /// How long a client may take.
+    pub patience: Patience,
+    /// Encrypts them.
+    pub tls: Option<Tls>,
+}
+
+/// How long a client may take, before its connection is closed or its request refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the handshake of TLS.
+    pub handshake: Duration,
+    /// For the head of a request, counted from the connection's start or the last answer: longer than a proxy keeps an
+    /// idle connection, so that it is the proxy who closes it.
+    pub head: Duration,
+    /// For the body of a request.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { handshake: Duration::from_secs(10), head: Duration::from_secs(75), body: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections { most: 4096, patience: Patience::default(), tls: None }
+    }
+}
+
+/// How long the body of this request may take to arrive; in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyPatience(pub(super) Duration);
+
+/// Serves `router` over HTTP/1 and HTTP/2 until `stop`, then answers what was asked and ends. Each request has its
+/// client's address in its extensions.
+pub async fn serve(listener: TcpListener, router: Router, connections: Connections, stop: impl Future<Output = ()>) {
+    let open = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(connections.most));
+    let connections = Arc::new(connections);
+    let mut stop = pin!(stop);
+    loop {
+        let next = accept(&listener, &places);
+        let (stream, peer, place) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = next => accepted,
+        };
+        // From here the connection is on its own: a slow handshake keeps nobody waiting.
+        let (router, connections, watcher) = (router.clone(), Arc::clone(&connections), open.watcher());
+        tokio::spawn(async move {
+            connect(stream, peer, router, &connections, watcher).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    open.shutdown().await;
+}
+
+/// The next connection, as soon as there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // An answer is written whole: waiting for more to send would only delay it.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer, place);
+            }
+            // The client went away before its turn.
+            Err(error) if is_of_the_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                // Most likely there are no file descriptors left: others must close first.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, watcher: Watcher) {
+    let patience = connections.patience;
+    let Some(tls) = &connections.tls else { return talk(stream, peer, router, patience, watcher).await };
+    match timeout(patience.handshake, tls.accept(stream)).await {
+        Ok(Ok(stream)) => talk(stream, peer, router, patience, watcher).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
+    }
+}
+
+/// Answers the requests of one connection.
+async fn talk<I>(stream: I, peer: SocketAddr, router: Router, patience: Patience, watcher: Watcher)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let asked = Arc::new(AtomicBool::new(false));
+    let (router, asking) = (TowerToHyperService::new(router), Arc::clone(&asked));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        asking.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(BodyPatience(patience.body));
+        router.call(request)
+    });
+    let builder = builder(patience);
+    let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(connection);
+    // Which HTTP it speaks is told by its first bytes, for which the builder itself would wait for ever.
+    let ended = match timeout(patience.head, &mut connection).await {
+        Err(_) if !asked.load(Ordering::Relaxed) => return tracing::debug!(%peer, "a connection asked for nothing"),
+        Err(_) => connection.await,
+        Ok(ended) => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error, "a connection broke");
+    }
+}
+
+fn builder(patience: Patience) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.head)
+        .max_buf_size(HEAD_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(HTTP2_HEAD_BYTES);
+    builder
+}

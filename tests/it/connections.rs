@@ -1,0 +1,75 @@
+//! How long a client may take, and how many there may be.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
+
+use canet::api::{Access, Connections, Patience};
+use serde_json::json;
+
+use super::raw::{RawReply, connect, exchange, post, read_to_close};
+use super::server::Server;
+
+/// Short enough to be waited for.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn impatient(patience: Patience) -> Server {
+    Server::behind(Access::default(), Connections { patience, ..Connections::default() })
+}
+
+#[test]
+fn a_body_that_does_not_arrive_is_refused() {
+    let server = impatient(Patience { body: SHORT, ..Patience::default() });
+    let request = post("/recommend", br#"{"history":[101]}"#);
+    let mut stream = connect(server.client.address);
+    stream.write_all(&request[..request.len() - 4]).unwrap();
+    let reply = RawReply::parse(&read_to_close(&mut stream)).unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status, &problem["code"]), (408, &json!("request_timeout")));
+    assert_eq!(reply.header("connection"), Some("close"));
+}
+
+#[test]
+fn a_connection_that_asks_for_nothing_is_closed() {
+    let server = impatient(Patience { head: SHORT, ..Patience::default() });
+    // Nothing, what may become HTTP/2, half a head.
+    for sent in ["", "PRI * HT", "POST /recommend HTTP/1.1\r\nhost: can"] {
+        let mut stream = connect(server.client.address);
+        stream.write_all(sent.as_bytes()).unwrap();
+        assert!(read_to_close(&mut stream).is_empty(), "{sent:?}");
+    }
+    // Nor is a second request waited for after the first.
+    let mut stream = connect(server.client.address);
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n").unwrap();
+    assert_eq!(RawReply::parse(&read_to_close(&mut stream)).unwrap().status, 200);
+}
+
+#[test]
+fn connections_beyond_the_most_wait_for_a_place() {
+    let server = Server::behind(Access::default(), Connections { most: 1, ..Connections::default() });
+    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
+    let mut first = connect(server.client.address);
+    first.write_all(health).unwrap();
+    assert!(first.read(&mut [0; 512]).unwrap() > 0);
+
+    let mut second = connect(server.client.address);
+    second.write_all(health).unwrap();
+    second.set_read_timeout(Some(SHORT)).unwrap();
+    assert_eq!(second.read(&mut [0; 512]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    second.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    drop(first);
+    assert!(second.read(&mut [0; 512]).unwrap() > 0);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let server = Server::start();
+    let head = |filler: &str| format!("GET /healthz HTTP/1.1\r\nhost: canet\r\nconnection: close\r\n{filler}\r\n");
+    let long = format!("x: {}\r\n", "y".repeat(70_000));
+    let many = "x: y\r\n".repeat(200);
+    for filler in [long, many] {
+        let reply = exchange(server.client.address, head(&filler).as_bytes());
+        assert!(reply.is_none_or(|reply| reply.status == 431));
+    }
+    let fits = format!("x: {}\r\n", "y".repeat(30_000));
+    assert_eq!(exchange(server.client.address, head(&fits).as_bytes()).unwrap().status, 200);
+}

@@ -1,0 +1,147 @@
+//! Who gets in: API keys, other sites' pages, and what answers tell browsers and compress.
+
+use std::io::Read;
+
+use canet::api::{Access, ApiKeys, Connections, Origins};
+use serde_json::json;
+
+use super::raw::{RawReply, exchange};
+use super::server::Server;
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+fn keyed() -> Server {
+    let access = Access { keys: ApiKeys::new(["old", "new"]), ..Access::default() };
+    Server::behind(access, Connections::default())
+}
+
+#[test]
+fn either_key_opens_the_api_in_either_header() {
+    let server = keyed();
+    for header in
+        [("x-api-key", "old"), ("x-api-key", "new"), ("authorization", "Bearer old"), ("authorization", "bearer new")]
+    {
+        let reply = server.client.send("POST", "/recommend", &[JSON, header], br#"{"history":[101]}"#);
+        assert_eq!(reply.status, 200, "{header:?}");
+    }
+    let nothing = server.client.send("GET", "/nowhere", &[("x-api-key", "old")], b"");
+    assert_eq!(nothing.status, 404);
+}
+
+#[test]
+fn without_a_key_there_are_probes_and_pages_alone() {
+    let server = keyed();
+    for path in ["/healthz", "/readyz", "/", "/docs", "/docs/page.js"] {
+        assert_eq!(server.client.get(path).status, 200, "{path}");
+    }
+    let wrong: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("x-api-key", "older")],
+        &[("x-api-key", "")],
+        &[("authorization", "Basic old")],
+        // The one of its own header counts.
+        &[("x-api-key", "wrong"), ("authorization", "Bearer old")],
+    ];
+    for (method, path) in
+        [("POST", "/recommend"), ("GET", "/model"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/nowhere")]
+    {
+        for headers in wrong {
+            let reply = server.client.send(method, path, headers, b"");
+            assert_eq!((reply.status, &reply.json()["code"]), (401, &json!("unauthorized")), "{path} {headers:?}");
+            assert_eq!(reply.header("www-authenticate"), "Bearer");
+        }
+    }
+    let scheme = "/components/securitySchemes/key/in";
+    let document = server.client.send("GET", "/openapi.json", &[("x-api-key", "new")], b"").json();
+    assert_eq!(document.pointer(scheme), Some(&json!("header")));
+    assert!(document["paths"]["/recommend"]["post"]["responses"]["401"].is_object());
+    assert!(document["paths"]["/healthz"]["get"]["security"].is_null());
+}
+
+/// What a browser asks before its page may send JSON with a key.
+fn preflight(server: &Server, origin: &str) -> RawReply {
+    let request = format!(
+        "OPTIONS /recommend HTTP/1.1\r\nhost: canet\r\nconnection: close\r\norigin: {origin}\r\n\
+         access-control-request-method: POST\r\naccess-control-request-headers: content-type,x-api-key\r\n\r\n"
+    );
+    exchange(server.client.address, request.as_bytes()).unwrap()
+}
+
+#[test]
+fn pages_of_other_sites_may_ask_only_where_that_is_allowed() {
+    let refused = preflight(&Server::start(), "https://shop.example");
+    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (405, None));
+
+    let origins = Origins::parse(&["https://shop.example".to_owned(), "http://localhost:3000".to_owned()]).unwrap();
+    let access = Access { origins, keys: ApiKeys::new(["key"]), ..Access::default() };
+    let server = Server::behind(access, Connections::default());
+    for origin in ["https://shop.example", "http://localhost:3000"] {
+        let allowed = preflight(&server, origin);
+        assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (200, Some(origin)));
+        assert!(allowed.header("access-control-allow-headers").unwrap().contains("x-api-key"));
+    }
+    for origin in ["https://shop.example.evil", "http://shop.example", "null"] {
+        assert_eq!(preflight(&server, origin).header("access-control-allow-origin"), None, "{origin}");
+    }
+    // The page may ask and may read the refusal; it still needs the key.
+    let reply = server.client.send("GET", "/model", &[("origin", "https://shop.example")], b"");
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (401, "https://shop.example"));
+
+    let everybody = Origins::parse(&["*".to_owned()]).unwrap();
+    let server = Server::behind(Access { origins: everybody, ..Access::default() }, Connections::default());
+    assert_eq!(preflight(&server, "https://any.example").header("access-control-allow-origin"), Some("*"));
+    for bad in ["shop.example", "https://shop.example/", "https://", "https://a b"] {
+        assert!(Origins::parse(&[bad.to_owned()]).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn long_answers_are_compressed_for_those_who_ask() {
+    let server = Server::start();
+    let get = |path: &str, encodings: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: canet\r\nconnection: close\r\naccept-encoding: {encodings}\r\n\r\n");
+        exchange(server.client.address, request.as_bytes()).unwrap()
+    };
+    let plain = get("/openapi.json", "identity");
+    assert_eq!(plain.header("content-encoding"), None);
+    let zipped = get("/openapi.json", "gzip");
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+    assert!(zipped.body.len() * 3 < plain.body.len(), "{} of {}", zipped.body.len(), plain.body.len());
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(chunks(&zipped).as_slice()).read_to_string(&mut text).unwrap();
+    assert_eq!(text.as_bytes(), plain.body);
+    assert_eq!(get("/openapi.json", "br;q=1, gzip;q=0.5").header("content-encoding"), Some("br"));
+    // A few hundred bytes are sent sooner than compressed.
+    assert_eq!(get("/readyz", "gzip, br").header("content-encoding"), None);
+    assert_eq!(get("/items?q=103", "gzip, br").header("content-encoding"), None);
+}
+
+/// The body of a chunked answer.
+fn chunks(reply: &RawReply) -> Vec<u8> {
+    assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
+    let (mut rest, mut body) = (reply.body.as_slice(), Vec::new());
+    loop {
+        let line = rest.windows(2).position(|two| two == b"\r\n").unwrap();
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        if length == 0 {
+            return body;
+        }
+        body.extend_from_slice(&rest[line + 2..line + 2 + length]);
+        rest = &rest[line + 2 + length + 2..];
+    }
+}
+
+#[test]
+fn answers_tell_browsers_to_be_careful_and_nobody_the_servers_version() {
+    let server = Server::start();
+    for path in ["/model", "/nowhere", "/healthz", "/docs", "/"] {
+        let reply = server.client.get(path);
+        assert_eq!(
+            (reply.header("x-content-type-options"), reply.header("referrer-policy")),
+            ("nosniff", "no-referrer")
+        );
+        assert!(reply.header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
+        assert!(reply.headers.get("server").is_none() && !reply.text.contains(env!("CARGO_PKG_VERSION")), "{path}");
+    }
+}
