@@ -8,6 +8,7 @@ matplotlib.rcParams["svg.hashsalt"] = "canet"
 matplotlib.rcParams["svg.fonttype"] = "none"
 
 from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
+from matplotlib.ticker import FuncFormatter  # noqa: E402
 
 COLOURS = ["#0b6e4f", "#b3471d"]
 
@@ -22,9 +23,12 @@ def draw(path, title, curves, objective_ms):
             label = f"{name}, {field[:3]}"
             axes.plot(offered, [step["latency"][field] for step in known], style, color=colour, marker=".", label=label)
     axes.axhline(objective_ms, color="#777", linewidth=0.8)
-    axes.annotate("objective", (0, objective_ms), textcoords="offset points", xytext=(4, 4), color="#777")
-    axes.set(title=title, xlabel="offered requests/s", ylabel="ms", yscale="log", xlim=(0, None))
-    axes.legend(frameon=False)
+    right = {"xycoords": axes.get_yaxis_transform(), "ha": "right", "color": "#777"}
+    axes.annotate("objective", (1, objective_ms), textcoords="offset points", xytext=(0, 4), **right)
+    axes.set_title(title, loc="right")
+    axes.set(xlabel="offered requests/s", ylabel="ms", yscale="log", xlim=(0, None))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
