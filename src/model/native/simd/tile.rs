@@ -71,7 +71,9 @@ impl<const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, R, P, C
             let reach = |steps: usize, stride: usize| steps.saturating_mul(stride);
             let (rows, panels) = (reach(R - 1, left.stride), reach(P - 1, right.panel));
             assert!(rows.saturating_add(depth) <= left.data.len());
-            assert!(panels.saturating_add(reach(depth - 1, right.stride)).saturating_add(C * S::LANES) <= right.data.len());
+            assert!(
+                panels.saturating_add(reach(depth - 1, right.stride)).saturating_add(C * S::LANES) <= right.data.len()
+            );
         }
         let rows: [usize; R] = array::from_fn(|row| row * left.stride);
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
