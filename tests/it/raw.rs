@@ -22,7 +22,12 @@ impl RawReply {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some(RawReply { status, head, body: bytes[end + 4..].to_vec() })
+        let mut reply = RawReply { status, head, body: bytes[end + 4..].to_vec() };
+        // What follows answers whatever the server took for a second request.
+        if let Some(length) = reply.header("content-length").and_then(|length| length.parse().ok()) {
+            reply.body.truncate(length);
+        }
+        Some(reply)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

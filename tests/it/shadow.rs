@@ -12,6 +12,7 @@ use canet::model::{Forward, ForwardError, Rows};
 use serde_json::json;
 
 use super::server::{ROOMY, Server, metric, numbered};
+use super::serving::wait_until_queued;
 use super::support::{draft, on_cpu, small_config};
 
 /// A forward whose `full` route waits for a word of the test on the executor's thread, and counts its uses on others.
@@ -111,9 +112,7 @@ fn nothing_is_compared_while_a_request_is_in_the_server_and_too_many_are_dropped
             thread::yield_now();
         }
         let next = ask();
-        while server.client.metric("requests_in_flight") < 2.0 {
-            thread::yield_now();
-        }
+        wait_until_queued(&server, 1);
         word.send(()).unwrap();
         assert_eq!(running.join().unwrap(), 200);
         running = next;
