@@ -1,13 +1,14 @@
 # Thin: each target calls cargo or a script. ARGS="..." is passed on to the command at its end.
 
 MODEL ?= models/ml-100k
+HISTORIES ?= data/ml-100k/ml-100k.inter
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity dashboards
+.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers
 
 help: ## Lists the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
 setup: ## Checks the tools and sets LibTorch up, once per user (CUDA=1 adds its CUDA part even without a GPU)
 	@scripts/system.sh
@@ -24,6 +25,10 @@ test: setup ## Runs every test
 	@python3 scripts/tools.py tests/requirements.txt >/dev/null
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
 	scripts/test.sh $(ARGS)
+
+bench-peers: build data ## Times canet bench against ONNX Runtime and PyTorch, in turns (6 GB of Python packages)
+	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/compare.py \
+		--model $(MODEL) --histories $(HISTORIES) --canet $(CANET) $(ARGS)
 
 bench: setup ## Times one core's batches, and lanes by width against lanes by route
 	cargo bench --locked $(ARGS)

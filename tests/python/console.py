@@ -153,8 +153,41 @@ def reloads(watched, history):
     expect(page.locator("#reload-note")).to_have_text("Version 2 serves.")
     expect(page.locator("#model-version")).to_have_text("v2")
     shows(page, recommend(history, k=20))
-    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
-    assert TOKEN not in kept, kept
+    assert TOKEN not in kept(page)
+
+
+def asks_for_a_key(browser):
+    """What the page does before a server that wants a key: here the browser itself refuses what comes without."""
+    watched = Watched(browser, URL, **WIDE)
+    page = watched.page
+
+    def refuse(route):
+        is_file = route.request.url.rstrip("/") == URL or "/console/" in route.request.url
+        if is_file or route.request.headers.get("x-api-key") == "a key":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"status": 401, "code": "unauthorized", "detail": "send an API key"})
+
+    page.route("**/*", refuse)
+    page.reload()
+    expect(page.locator("#status")).to_have_text("needs a key")
+    page.locator("#key").fill("another")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.locator("#key-note")).to_have_text("This is not the server's key.")
+    accessible(page, "key")
+    page.locator("#key").fill("a key")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-form")).to_be_hidden()
+    expect(page.locator("#status")).to_have_text("live")
+    shows(page, recommend([]))
+    assert all("401" in complaint for complaint in watched.complaints), watched.complaints
+    assert "a key" not in kept(page)
+    watched.close()
+
+
+def kept(page):
+    """Everything that outlives the page in the browser."""
+    return page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
 
 
 def accessible(page, name):
@@ -180,6 +213,7 @@ with chromium() as browser:
     reloads(wide, history)
     assert not wide.complaints and not wide.elsewhere(), (wide.complaints, wide.elsewhere())
     wide.close()
+    asks_for_a_key(browser)
 
     for name, context in [("dark", {**WIDE, "color_scheme": "dark"}), ("phone", PHONE),
                           ("dark phone", {**PHONE, "color_scheme": "dark"})]:

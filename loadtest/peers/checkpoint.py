@@ -1,0 +1,47 @@
+"""A checkpoint of canet as the peers read it: its configuration, its weights, and histories by its ids."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    directory: Path
+    config: dict
+    weights: dict
+    items: dict
+
+    @classmethod
+    def read(cls, model, version=None):
+        """The version of `model`, the highest one unless told."""
+        versions = [int(path.name) for path in Path(model).iterdir() if path.name.isdigit()]
+        if not versions:
+            raise SystemExit(f"{model} holds no version of a model")
+        directory = Path(model) / str(version or max(versions))
+        config = json.loads((directory / "canet.json").read_text())["config"]
+        names = (directory / "items.tsv").read_text().splitlines()
+        items = {name.split("\t")[0]: index + 1 for index, name in enumerate(names)}
+        return cls(directory, config, load_file(directory / "weights.safetensors"), items)
+
+    def route(self, name):
+        """Width, depth and embedding width of a route, as of `h64-l2-e64`."""
+        if name == "full":
+            return tuple(self.config[key][-1] for key in ("hidden", "layers", "embedding"))
+        return tuple(int(part[1:]) for part in name.split("-"))
+
+    def histories(self, path):
+        """The last `max_len` known items of each user in `path`: RecBole's `.inter`, `user item` lines in the order of
+        time, or one `user item item ...` line a user."""
+        users = {}
+        with open(path) as file:
+            lines = [line.split() for line in file]
+        if ":token" in lines[0][0]:
+            # user, item, rating, time
+            lines = sorted(lines[1:], key=lambda fields: float(fields[3]))
+            lines = [fields[:2] for fields in lines]
+        for user, *items in lines:
+            users.setdefault(user, []).extend(self.items[item] for item in items if item in self.items)
+        return [items[-self.config["max_len"] :] for items in users.values() if items]
