@@ -4,6 +4,9 @@ use super::Failure;
 use crate::model::libtorch::{Device, DeviceError, set_threads};
 use crate::model::{Backend, Target};
 
+/// Most batches that run at a time.
+pub(super) const MOST_EXECUTORS: u16 = 256;
+
 /// Where a command computes.
 #[derive(Debug, Args)]
 pub(super) struct DeviceArgs {
@@ -36,10 +39,19 @@ impl TargetArgs {
         self.share(executors, self.device.threads.unwrap_or_else(cores))
     }
 
-    /// For several executors beside the runtime, each with its share of the threads: no more compute than there are
-    /// cores.
-    pub(super) fn open_beside_runtime(&self, executors: u16) -> Result<Target, Failure> {
-        self.share(executors, self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1))
+    /// For executors beside the runtime, each with its share of the threads: no more compute than there are cores.
+    /// Returns their number too, which is chosen where none is given.
+    ///
+    /// A thread each is what native runs fastest on (README, "Serve"); LibTorch's batches take all threads.
+    pub(super) fn open_beside_runtime(&self, executors: Option<u16>) -> Result<(Target, u16), Failure> {
+        let threads = self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1);
+        let given = executors.unwrap_or(1);
+        let target = self.share(given, threads)?;
+        if executors.is_none() && target.is_native() {
+            let executors = threads.min(MOST_EXECUTORS);
+            return Ok((self.share(executors, threads)?, executors));
+        }
+        Ok((target, given))
     }
 
     fn share(&self, executors: u16, threads: u16) -> Result<Target, Failure> {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failure;
-use super::device::{TargetArgs, cores};
+use super::device::{MOST_EXECUTORS, TargetArgs, cores};
 use super::door::DoorArgs;
 use super::listen::{ListenArgs, Listener};
 use super::numbers::share;
@@ -36,9 +36,9 @@ pub(super) struct ServeArgs {
     listen: ListenArgs,
     #[command(flatten)]
     target: TargetArgs,
-    /// Batches that run at a time on the CPU, each with its share of --threads
-    #[arg(long, env = "CANET_EXECUTORS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    executors: u16,
+    /// Batches that run at a time on the CPU, each with its share of --threads [default: native one a thread, libtorch 1]
+    #[arg(long, env = "CANET_EXECUTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_EXECUTORS)))]
+    executors: Option<u16>,
     /// Most requests that run in one batch
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: u16,
@@ -91,7 +91,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         .map_err(Failure::unavailable)?;
     let export = args.traces.install(&runtime)?;
     // The executors compute while the runtime parses and answers: they share the cores.
-    let target = args.target.open_beside_runtime(args.executors)?;
+    let (target, executors) = args.target.open_beside_runtime(args.executors)?;
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;
     let metrics = api::metrics().map_err(Failure::unavailable)?;
@@ -102,7 +102,13 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         max_batch: args.max_batch.into(),
         metrics: Arc::new(metrics),
     };
-    let outcome = runtime.block_on(serve(&args, listeners, loader, &mut signals));
+    let limits = Limits {
+        executors: executors.into(),
+        max_batch: args.max_batch.into(),
+        queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
+        degrade: args.degrade,
+    };
+    let outcome = runtime.block_on(serve(&args, listeners, limits, loader, &mut signals));
     if let Some(export) = export {
         export.finish(SPANS_TIMEOUT);
     }
@@ -114,16 +120,11 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 async fn serve(
     args: &ServeArgs,
     (http, grpc): (Listener, Option<Listener>),
+    limits: Limits,
     loader: Loader,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let connections = args.door.connections()?;
-    let limits = Limits {
-        executors: args.executors.into(),
-        max_batch: args.max_batch.into(),
-        queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
-        degrade: args.degrade,
-    };
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
 

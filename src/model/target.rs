@@ -51,6 +51,11 @@ impl Target {
         if self.native { "native" } else { "libtorch" }
     }
 
+    /// Whether the native forward computes.
+    pub fn is_native(&self) -> bool {
+        self.native
+    }
+
     /// The device.
     pub fn device(&self) -> Device {
         self.device
