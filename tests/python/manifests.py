@@ -3,7 +3,7 @@
     manifests.py HELM CANET SCRATCH
 
 kubernetes-validate knows the kinds of Kubernetes itself. Those of operators (the Prometheus operator's and KServe's)
-are checked here: their fields against the names that the operators' own documentation has, rules with promtool.
+are checked here: their fields against the list below, which is ours and not the operators' schemas, rules with promtool.
 """
 
 import re
