@@ -5,7 +5,7 @@ HISTORIES ?= data/ml-100k/ml-100k.inter
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers
+.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers report
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,9 @@ data: ## Fetches MovieLens-100K into data/ml-100k and the titles of the shipped 
 
 train: build data ## Trains the next version of $(MODEL) on MovieLens-100K
 	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(ARGS)
+
+report: build data ## Writes target/report/report.html on what routing is worth in $(MODEL)
+	$(CANET) report --model $(MODEL) --data $(HISTORIES) --out target/report $(ARGS)
 
 loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RATE=..., DURATION=...; loadtest/README.md)
 	@loadtest/run.sh

@@ -4,18 +4,17 @@ mod table;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
-
 use super::Failure;
 use super::device::TargetArgs;
 use super::exit::say;
 use super::numbers::share;
-use crate::data::{Dataset, ReadOptions, Split};
+use super::{interactions, progress};
+use crate::data::Split;
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
-use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
+use crate::model::checkpoint::{ModelDirectory, Tolerance};
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
 
 /// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
 #[derive(Debug, Args)]
@@ -109,7 +108,10 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
     let space = &checkpoint.space;
     let contenders = contenders(&args, space)?;
-    let dataset = read(&args, &checkpoint)?;
+    let dataset = interactions::read(&args.data, args.skip_bad_lines, &checkpoint)?;
+    if checkpoint.manifest.calibration.is_none() {
+        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
+    }
     let (split, split_name) = match args.split {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
@@ -120,15 +122,15 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     }
     let cases = dataset.held_out(split, args.holdout as usize);
     if cases.is_empty() {
-        let data = args.data.display();
-        return Err(Failure::Data(format!("{data}: no user has the three interactions that an evaluation needs")));
+        return Err(interactions::nobody(&args.data));
     }
 
     let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
     checkpoint.probes.replay(&*forward, space, Tolerance::FP32).map_err(Failure::data)?;
     let config = &checkpoint.config;
     let subject = Subject { forward: &*forward, space, shape: config.shape(), max_len: config.max_len };
-    let bar = progress(&contenders, cases.len() * space.len())?;
+    // Only all routes for all users are a number that is known beforehand.
+    let bar = progress::rankings(contenders.contains(&Contender::Statics).then(|| cases.len() * space.len()))?;
     let mut ranker = Ranker::new(subject, &cases, args.batch_size as usize)
         .map_err(Failure::data)?
         .on_progress(|ranked| bar.inc(ranked as u64));
@@ -186,36 +188,6 @@ fn contenders(args: &EvalArgs, space: &RouteSpace) -> Result<Vec<Contender>, Fai
         }
     }
     Ok(contenders)
-}
-
-/// The data in the checkpoint's items, with a note on what a reader of the numbers has to know.
-fn read(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
-    let options = ReadOptions { skip_bad_lines: args.skip_bad_lines };
-    let dataset = Dataset::read_known(&args.data, &checkpoint.catalogue, &options).map_err(Failure::data)?;
-    if dataset.skipped.count > 0 {
-        say(format_args!("{}", dataset.skipped));
-    }
-    if dataset.unknown > 0 {
-        say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
-    }
-    if dataset.sha256 != checkpoint.manifest.data.sha256 {
-        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
-    }
-    if checkpoint.manifest.calibration.is_none() {
-        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
-    }
-    Ok(dataset)
-}
-
-/// A bar on standard error, which hides itself where that is no terminal.
-fn progress(contenders: &[Contender], all: usize) -> Result<ProgressBar, Failure> {
-    // Only all routes for all users are a number that is known beforehand.
-    let (bar, template) = if contenders.contains(&Contender::Statics) {
-        (ProgressBar::new(all as u64), "{bar:40} {human_pos}/{human_len} rankings, {eta} left")
-    } else {
-        (ProgressBar::new_spinner(), "{spinner} {human_pos} rankings, {elapsed}")
-    };
-    Ok(bar.with_style(ProgressStyle::with_template(template).map_err(Failure::usage)?))
 }
 
 /// The pairs of `--compare`, or auto with every other run.

@@ -7,10 +7,13 @@ mod eval;
 mod exit;
 mod import;
 mod inspect;
+mod interactions;
 mod listen;
 mod numbers;
+mod progress;
 mod recommend;
 mod reloads;
+mod report;
 mod secret;
 mod serve;
 mod signals;
@@ -38,6 +41,7 @@ enum Command {
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Recommend(recommend::RecommendArgs),
+    Report(report::ReportArgs),
     Serve(serve::ServeArgs),
     Train(train::TrainArgs),
 }
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Recommend(args) => recommend::run(args),
+        Command::Report(args) => report::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
     };

@@ -39,8 +39,18 @@ impl RouteTable {
         &self.values[route.index()]
     }
 
+    /// Cost of the slice of a route, by case.
+    pub fn flops(&self, route: Route) -> &[Flops] {
+        &self.flops[route.index()]
+    }
+
+    /// Cost of the router, by case.
+    pub fn router_flops(&self) -> &[Flops] {
+        &self.router_flops
+    }
+
     /// Mean FLOPs over the users of a router that decides for each case.
-    pub fn router_flops(&self) -> f64 {
+    pub fn router_cost(&self) -> f64 {
         Estimate::of(&self.by_user.means(|case| self.router_flops[case] as f64)).mean
     }
 
@@ -55,6 +65,11 @@ impl RouteTable {
             |case| route_at(&self.values, routes[case], case),
             |case| (self.flops[routes[case].index()][case] + self.router_flops[case]) as f64,
         )
+    }
+
+    /// Mean value over the users of cases on routes of their own, one a case.
+    pub(super) fn mean(&self, routes: &[Route]) -> f64 {
+        Estimate::of(&self.by_user.means(|case| route_at(&self.values, routes[case], case))).mean
     }
 
     /// Routes drawn with these `shares`, one a route that sum to 1, whoever the user is: the expectation over the

@@ -11,7 +11,7 @@ use canet::model::{Forward, ForwardError, Rows};
 
 use super::support::item;
 
-fn items(ids: &[u32]) -> Vec<Item> {
+pub(crate) fn items(ids: &[u32]) -> Vec<Item> {
     ids.iter().map(|id| item(*id)).collect()
 }
 
@@ -30,15 +30,15 @@ pub(crate) fn close(found: f64, expected: f64) {
 ///
 /// Route r scores item j by how far round the circle 1..=6 it lies behind `last + r + 1`, so that the item
 /// `last + r + 1` comes first. The router prefers route `last mod 4`.
-struct Circle {
+pub(crate) struct Circle {
     /// Route and lengths of each batch; the router's have none.
     calls: Mutex<Vec<(Option<Route>, Vec<usize>)>>,
 }
 
-const ITEMS: usize = 6;
+pub(crate) const ITEMS: usize = 6;
 
 impl Circle {
-    fn new() -> Circle {
+    pub(crate) fn new() -> Circle {
         Circle { calls: Mutex::default() }
     }
 
@@ -72,13 +72,13 @@ impl Forward for Circle {
     }
 }
 
-fn space() -> RouteSpace {
+pub(crate) fn space() -> RouteSpace {
     RouteSpace::new(vec![4, 8], vec![1, 2], vec![4]).unwrap()
 }
 
-const SHAPE: ModelShape =
+pub(crate) const SHAPE: ModelShape =
     ModelShape { items: ITEMS, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 4, ffn: 16 } };
-const MAX_LEN: usize = 3;
+pub(crate) const MAX_LEN: usize = 3;
 /// Users' test cases: (1 | 2), (1 2 3 4 | 5), (5 | 1), (2 4 | 6).
 const USERS: [(&[u32], u32); 4] = [(&[1], 2), (&[1, 2, 3, 4], 5), (&[5], 1), (&[2, 4], 6)];
 
