@@ -1,8 +1,7 @@
 use clap::Args;
 
 use super::Failure;
-use crate::model::libtorch::{Device, DeviceError, set_threads};
-use crate::model::{Backend, Precision, Target};
+use crate::model::{Backend, Device, DeviceError, Precision, Target, set_threads};
 
 /// Most batches that run at a time.
 pub(super) const MOST_EXECUTORS: u16 = 256;
@@ -74,6 +73,7 @@ impl TargetArgs {
 
 impl DeviceArgs {
     /// The device, with LibTorch's threads set.
+    #[cfg(feature = "libtorch")]
     pub(super) fn open(&self) -> Result<Device, Failure> {
         self.open_with(self.threads.unwrap_or_else(cores))
     }
@@ -83,7 +83,9 @@ impl DeviceArgs {
         set_threads(threads);
         Device::parse(&self.device).map_err(|error| match error {
             DeviceError::Unknown(_) => Failure::usage(error),
-            DeviceError::NoLibrary { .. } | DeviceError::NoGpu { .. } => Failure::unavailable(error),
+            DeviceError::NoLibrary { .. } | DeviceError::NoGpu { .. } | DeviceError::NoLibTorch { .. } => {
+                Failure::unavailable(error)
+            }
         })
     }
 }

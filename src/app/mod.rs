@@ -15,6 +15,10 @@ mod secret;
 mod serve;
 mod signals;
 mod traces;
+#[cfg(feature = "libtorch")]
+mod train;
+#[cfg(not(feature = "libtorch"))]
+#[path = "without_training.rs"]
 mod train;
 
 pub use exit::Failure;

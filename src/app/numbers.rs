@@ -6,11 +6,13 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 }
 
 /// From 0 up.
+#[cfg(feature = "libtorch")]
 pub(super) fn not_negative(text: &str) -> Result<f64, String> {
     number(text, |value| value >= 0.0, "it must be a number from 0 up")
 }
 
 /// From 0 to below 1: nothing is left of the whole at 1.
+#[cfg(feature = "libtorch")]
 pub(super) fn share_below_one(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..1.0).contains(&value), "it must be a number from 0 to below 1")
 }

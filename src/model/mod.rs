@@ -4,8 +4,10 @@
 
 pub mod checkpoint;
 mod config;
+mod device;
 mod forward;
 pub mod import;
+#[cfg(feature = "libtorch")]
 pub mod libtorch;
 mod load;
 pub mod native;
@@ -15,9 +17,10 @@ mod threads;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};
+pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows};
 pub use load::LoadError;
 pub use precision::Precision;
 pub use target::{Backend, Target, TargetError};
-pub use threads::use_one_thread_here;
+pub use threads::{set_threads, use_one_thread_here};
 pub use weights::{HostTensor, Weights, WeightsError};

@@ -2,16 +2,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Tolerance;
-use super::libtorch::{self, Device, LibTorch};
+#[cfg(feature = "libtorch")]
+use super::libtorch::{self, LibTorch};
 use super::native::{self, Level, Native};
-use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
+use super::{Device, Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
 
 /// Which forward computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
     /// Native on a CPU, LibTorch on a GPU.
     Auto,
-    /// LibTorch, on any device.
+    /// LibTorch, on any device, where the build has it.
     #[value(name = "libtorch")]
     LibTorch,
     /// Kernels of our own, on the CPU.
@@ -22,17 +23,27 @@ pub enum Backend {
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     device: Device,
-    native: bool,
+    computes: Computes,
     precision: Precision,
     threads: usize,
 }
 
-/// What was asked for does not go together, or not with this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computes {
+    Native,
+    #[cfg(feature = "libtorch")]
+    LibTorch,
+}
+
+/// What was asked for does not go together, or not with this machine or build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// The native forward was asked for on a GPU.
     #[error("--backend native is for the CPU: use --device cpu, or --backend auto")]
     NotOnGpu,
+    /// LibTorch was asked for of a build without it.
+    #[error("--backend libtorch: this build has no LibTorch; use --backend native, or a build with it (`make build`)")]
+    NoLibTorch,
     /// LibTorch's bfloat16 was asked for on a CPU, where it compiles a kernel for every number of rows that it meets.
     #[error("--precision bf16 on a CPU is for --backend native; with --backend libtorch use --precision fp32")]
     LibTorchOnCpu,
@@ -43,36 +54,43 @@ pub enum TargetError {
 
 impl Target {
     /// A device and what computes there; one call of the native forward takes up to `threads` threads. (LibTorch's are
-    /// [set for all of it](super::libtorch::set_threads).)
+    /// [set for all of it](super::set_threads).)
     ///
     /// # Errors
     /// [`TargetError`].
     pub fn new(device: Device, backend: Backend, precision: Precision, threads: usize) -> Result<Target, TargetError> {
-        let native = match backend {
-            Backend::Auto => !device.is_cuda(),
-            Backend::LibTorch => false,
+        let computes = match backend {
             Backend::Native if device.is_cuda() => return Err(TargetError::NotOnGpu),
-            Backend::Native => true,
+            Backend::Native => Computes::Native,
+            Backend::Auto if !device.is_cuda() => Computes::Native,
+            #[cfg(feature = "libtorch")]
+            Backend::Auto | Backend::LibTorch => Computes::LibTorch,
+            #[cfg(not(feature = "libtorch"))]
+            Backend::Auto | Backend::LibTorch => return Err(TargetError::NoLibTorch),
         };
         if precision == Precision::Bf16 && !device.is_cuda() {
-            if !native {
+            if computes != Computes::Native {
                 return Err(TargetError::LibTorchOnCpu);
             }
             if !Level::best().multiplies_bf16() {
                 return Err(TargetError::NoBf16);
             }
         }
-        Ok(Target { device, native, precision, threads })
+        Ok(Target { device, computes, precision, threads })
     }
 
     /// The name of what computes, as it is asked for.
     pub fn backend(&self) -> &'static str {
-        if self.native { "native" } else { "libtorch" }
+        match self.computes {
+            Computes::Native => "native",
+            #[cfg(feature = "libtorch")]
+            Computes::LibTorch => "libtorch",
+        }
     }
 
     /// Whether the native forward computes.
     pub fn is_native(&self) -> bool {
-        self.native
+        self.computes == Computes::Native
     }
 
     /// The device.
@@ -104,10 +122,13 @@ impl Target {
     /// # Errors
     /// [`ForwardError`] where the device fails.
     pub fn gemm_peak(&self, time: Duration) -> Result<f64, ForwardError> {
-        match self.native {
-            true => Ok(native::gemm_peak(Level::best(), self.precision, time)),
-            false if self.device.is_cuda() => libtorch::gemm_peak(self.device, self.precision, time),
-            false => Ok(libtorch::gemm_peak(self.device, self.precision, time)? / self.threads.max(1) as f64),
+        match self.computes {
+            Computes::Native => Ok(native::gemm_peak(Level::best(), self.precision, time)),
+            #[cfg(feature = "libtorch")]
+            Computes::LibTorch => {
+                let threads = if self.device.is_cuda() { 1 } else { self.threads.max(1) };
+                Ok(libtorch::gemm_peak(self.device, self.precision, time)? / threads as f64)
+            }
         }
     }
 
@@ -116,9 +137,10 @@ impl Target {
     /// # Errors
     /// [`LoadError`] where the configuration is not sane, the weights do not fit it, or the device refuses them.
     pub fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        Ok(match self.native {
-            true => Arc::new(Native::load(self.precision, config, weights, self.threads)?),
-            false => Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?),
+        Ok(match self.computes {
+            Computes::Native => Arc::new(Native::load(self.precision, config, weights, self.threads)?),
+            #[cfg(feature = "libtorch")]
+            Computes::LibTorch => Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?),
         })
     }
 }

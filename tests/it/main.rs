@@ -1,4 +1,7 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
+//!
+//! In a build without LibTorch (`--no-default-features --features native`) the native forward stands where LibTorch's is the
+//! reference, and what only LibTorch does is left out.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
@@ -33,6 +36,8 @@ mod memory;
 mod metrics;
 mod mixed;
 mod native;
+#[cfg(feature = "libtorch")]
+mod native_build;
 mod openapi;
 mod oracle;
 mod overload;
@@ -55,5 +60,7 @@ mod support;
 mod tidy;
 mod tls;
 mod tracing;
+#[cfg(feature = "libtorch")]
 mod train_command;
+#[cfg(feature = "libtorch")]
 mod training;

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use canet::domain::{Candidates, History, Item, Route, Selection};
 use canet::model::checkpoint::ModelDirectory;
-use canet::model::libtorch::{Device, LibTorch};
 use canet::model::native::{Level, Native};
-use canet::model::{Backend, Forward, ModelConfig, Precision, Query, Rows, Target, TargetError};
+use canet::model::{Backend, Device, Forward, ModelConfig, Precision, Query, Rows, Target, TargetError, Weights};
 use rand::Rng;
 use serde_json::{Value, json};
 
@@ -27,13 +26,20 @@ fn distance(found: &Rows, exact: &Rows) -> f64 {
 }
 
 /// LibTorch computes it on a CPU too, only slowly, so that here the rules that CUDA gets are checked.
-fn forwards(config: &ModelConfig, weights: &canet::model::Weights) -> Vec<(String, Box<dyn Forward>)> {
+#[cfg(feature = "libtorch")]
+fn libtorch(config: &ModelConfig, weights: &Weights) -> (String, Box<dyn Forward>) {
+    let forward = canet::model::libtorch::LibTorch::load_in(Precision::Bf16, config, weights, Device::CPU);
+    ("libtorch".to_owned(), Box::new(forward.unwrap()))
+}
+
+fn forwards(config: &ModelConfig, weights: &Weights) -> Vec<(String, Box<dyn Forward>)> {
     let native = |level: Level| -> (String, Box<dyn Forward>) {
         (format!("native, {level}"), Box::new(Native::load_at((level, Precision::Bf16), config, weights, 2).unwrap()))
     };
-    let libtorch = LibTorch::load_in(Precision::Bf16, config, weights, Device::CPU).unwrap();
-    let libtorch: (String, Box<dyn Forward>) = ("libtorch".to_owned(), Box::new(libtorch));
-    Level::available().into_iter().map(native).chain([libtorch]).collect()
+    let levels = Level::available().into_iter().map(native);
+    #[cfg(feature = "libtorch")]
+    let levels = levels.chain([libtorch(config, weights)]);
+    levels.collect()
 }
 
 #[test]
@@ -114,7 +120,8 @@ fn a_trained_models_top_ten_hardly_changes() {
 #[test]
 fn what_cannot_compute_it_well_is_refused() {
     let target = |backend| Target::new(Device::CPU, backend, Precision::Bf16, 1).map(|target| target.precision());
-    assert_eq!(target(Backend::LibTorch), Err(TargetError::LibTorchOnCpu));
+    let libtorch = if cfg!(feature = "libtorch") { TargetError::LibTorchOnCpu } else { TargetError::NoLibTorch };
+    assert_eq!(target(Backend::LibTorch), Err(libtorch));
     let native = if Level::best().multiplies_bf16() { Ok(Precision::Bf16) } else { Err(TargetError::NoBf16) };
     assert_eq!(target(Backend::Auto), native);
     assert_eq!(target(Backend::Native), native);
@@ -125,7 +132,7 @@ fn what_cannot_compute_it_well_is_refused() {
     let model = directory.path().join("small");
     write_checkpoint(&model, 9);
     for (flags, message) in [
-        (["--precision", "bf16", "--backend", "libtorch"], "--precision bf16 on a CPU is for --backend native"),
+        (["--precision", "bf16", "--backend", "libtorch"], &libtorch.to_string()[..]),
         (["--precision", "fp16", "--backend", "native"], "possible values: fp32, bf16"),
     ] {
         for command in ["serve", "bench", "eval"] {

@@ -9,7 +9,9 @@ mod packed;
 mod peak;
 mod router;
 
-pub use device::{Device, DeviceError, set_threads, use_one_thread_here};
+pub use super::device::{Device, DeviceError};
+pub use device::set_threads;
+pub(super) use device::{gpus, use_one_thread_here};
 pub use peak::gemm_peak;
 
 use std::collections::HashMap;
