@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod arrival;
 mod assets;
 mod body;
 mod console;

@@ -48,6 +48,7 @@ mod server;
 mod serving;
 mod setup;
 mod shadow;
+mod small_catalogue;
 mod spoilt;
 mod state_dict;
 mod support;

@@ -20,7 +20,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::inference::grpc as inference;
 use crate::api::{ApiKeys, body};
 use crate::serving::Recommender;
-pub(super) use deadline::Arrival;
 use health::Probe;
 use proto::canet::v1::recommender_server::RecommenderServer;
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
