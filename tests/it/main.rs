@@ -20,6 +20,7 @@ mod flops;
 mod foreign_clients;
 mod golden_http;
 mod grpc;
+mod grpc_bodies;
 mod grpc_client;
 mod grpc_malformed;
 mod http;
