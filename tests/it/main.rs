@@ -4,6 +4,7 @@
 
 mod admission;
 mod bad_input;
+mod batch_bound;
 mod bench_command;
 mod checkpoint;
 mod connections;
@@ -55,6 +56,7 @@ mod state_dict;
 mod support;
 mod tidy;
 mod tls;
+mod tls_clients;
 mod tracing;
 mod train_command;
 mod training;
