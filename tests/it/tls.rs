@@ -64,9 +64,16 @@ impl Files {
     }
 
     pub(crate) fn serve(&self, more: &[&str]) -> Process {
+        let process = self.launch(more);
+        process.log_line("ready");
+        process
+    }
+
+    /// Starts a server and waits until it listens.
+    pub(crate) fn launch(&self, more: &[&str]) -> Process {
         let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
         let files = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-        Process::serve(&self.model, &[&files, more].concat())
+        Process::launch(&self.model, &[&files, more].concat())
     }
 }
 
