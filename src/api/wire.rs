@@ -40,7 +40,8 @@ pub(super) struct RecommendRequest {
     #[serde(default = "default_route")]
     #[schema(default = default_route)]
     pub(super) route: String,
-    /// Share of the full model's FLOPs to spend; without one, the server's.
+    /// Share of the full model's FLOPs to spend; without one, the server's. Between the budgets that `/model` lists it is
+    /// interpolated, outside them the nearest one holds.
     #[serde(default)]
     #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
     pub(super) budget: Option<f64>,

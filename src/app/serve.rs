@@ -52,7 +52,8 @@ pub(super) struct ServeArgs {
     /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
-    /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets
+    /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets; between those it is
+    /// interpolated, outside them the nearest one holds
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
     /// Seconds to serve on after a signal to stop, while /readyz says 503
