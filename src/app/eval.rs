@@ -15,7 +15,7 @@ use super::numbers::share;
 use crate::data::{Dataset, ReadOptions, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
-use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
+use crate::model::checkpoint::{Checkpoint, ModelDirectory};
 
 /// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
 #[derive(Debug, Args)]
@@ -125,7 +125,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     }
 
     let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, space, Tolerance::FP32).map_err(Failure::data)?;
+    checkpoint.probes.replay(&*forward, space, target.tolerance()).map_err(Failure::data)?;
     let config = &checkpoint.config;
     let subject = Subject { forward: &*forward, space, shape: config.shape(), max_len: config.max_len };
     let bar = progress(&contenders, cases.len() * space.len())?;

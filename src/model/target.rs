@@ -1,9 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checkpoint::Tolerance;
 use super::libtorch::{self, Device, LibTorch};
 use super::native::{self, Level, Native};
-use super::{Forward, ForwardError, LoadError, ModelConfig, Weights};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
 
 /// Which forward computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,28 +23,46 @@ pub enum Backend {
 pub struct Target {
     device: Device,
     native: bool,
+    precision: Precision,
     threads: usize,
 }
 
-/// The native forward was asked for on a GPU.
+/// What was asked for does not go together, or not with this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("--backend native is for the CPU: use --device cpu, or --backend auto")]
-pub struct NotOnGpu;
+pub enum TargetError {
+    /// The native forward was asked for on a GPU.
+    #[error("--backend native is for the CPU: use --device cpu, or --backend auto")]
+    NotOnGpu,
+    /// LibTorch's bfloat16 was asked for on a CPU, where it compiles a kernel for every number of rows that it meets.
+    #[error("--precision bf16 on a CPU is for --backend native; with --backend libtorch use --precision fp32")]
+    LibTorchOnCpu,
+    /// The CPU cannot multiply bfloat16.
+    #[error("--precision bf16 needs a CPU with AVX512-BF16, which this one lacks: use --precision fp32")]
+    NoBf16,
+}
 
 impl Target {
     /// A device and what computes there; one call of the native forward takes up to `threads` threads. (LibTorch's are
     /// [set for all of it](super::libtorch::set_threads).)
     ///
     /// # Errors
-    /// [`NotOnGpu`].
-    pub fn new(device: Device, backend: Backend, threads: usize) -> Result<Target, NotOnGpu> {
+    /// [`TargetError`].
+    pub fn new(device: Device, backend: Backend, precision: Precision, threads: usize) -> Result<Target, TargetError> {
         let native = match backend {
             Backend::Auto => !device.is_cuda(),
             Backend::LibTorch => false,
-            Backend::Native if device.is_cuda() => return Err(NotOnGpu),
+            Backend::Native if device.is_cuda() => return Err(TargetError::NotOnGpu),
             Backend::Native => true,
         };
-        Ok(Target { device, native, threads })
+        if precision == Precision::Bf16 && !device.is_cuda() {
+            if !native {
+                return Err(TargetError::LibTorchOnCpu);
+            }
+            if !Level::best().multiplies_bf16() {
+                return Err(TargetError::NoBf16);
+            }
+        }
+        Ok(Target { device, native, precision, threads })
     }
 
     /// The name of what computes, as it is asked for.
@@ -61,6 +80,19 @@ impl Target {
         self.device
     }
 
+    /// In which numbers it stores weights and multiplies.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// How far its answers may be from a checkpoint's recorded ones.
+    pub fn tolerance(&self) -> Tolerance {
+        match self.precision {
+            Precision::Fp32 => Tolerance::FP32,
+            Precision::Bf16 => Tolerance::BF16,
+        }
+    }
+
     /// Threads of one call.
     pub fn threads(&self) -> usize {
         self.threads
@@ -73,9 +105,9 @@ impl Target {
     /// [`ForwardError`] where the device fails.
     pub fn gemm_peak(&self, time: Duration) -> Result<f64, ForwardError> {
         match self.native {
-            true => Ok(native::gemm_peak(Level::best(), time)),
-            false if self.device.is_cuda() => libtorch::gemm_peak(self.device, time),
-            false => Ok(libtorch::gemm_peak(self.device, time)? / self.threads.max(1) as f64),
+            true => Ok(native::gemm_peak(Level::best(), self.precision, time)),
+            false if self.device.is_cuda() => libtorch::gemm_peak(self.device, self.precision, time),
+            false => Ok(libtorch::gemm_peak(self.device, self.precision, time)? / self.threads.max(1) as f64),
         }
     }
 
@@ -85,8 +117,8 @@ impl Target {
     /// [`LoadError`] where the configuration is not sane, the weights do not fit it, or the device refuses them.
     pub fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
         Ok(match self.native {
-            true => Arc::new(Native::load(config, weights, self.threads)?),
-            false => Arc::new(LibTorch::load(config, weights, self.device)?),
+            true => Arc::new(Native::load(self.precision, config, weights, self.threads)?),
+            false => Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?),
         })
     }
 }

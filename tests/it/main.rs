@@ -40,6 +40,7 @@ mod oracle;
 mod overload;
 mod overload_http;
 mod padding;
+mod precision;
 mod raw;
 mod readme;
 mod recommend_command;
