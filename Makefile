@@ -5,7 +5,8 @@ HISTORIES ?= data/ml-100k/ml-100k.inter
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers
+.PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
+	experiment
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -38,6 +39,9 @@ bench-peers: build data ## Times canet bench against ONNX Runtime and PyTorch, i
 
 bench: setup ## Times one core's batches, and lanes by width against lanes by route
 	cargo bench --locked $(ARGS)
+
+experiment: build ## Trains the row ROW of models/experiments and reports on it (SEEDS=1,2 DATA=directory)
+	@python3 models/experiments/run.py $(ROW) --seeds $(or $(SEEDS),1) --data $(or $(DATA),data) $(ARGS)
 
 lint: setup ## Formatting, clippy, and with cargo-deny licences, duplicate crates and sources
 	cargo fmt --all -- --check

@@ -72,10 +72,12 @@ impl TargetArgs {
 }
 
 impl DeviceArgs {
-    /// The device, with LibTorch's threads set.
+    /// What computes there by itself, with LibTorch's threads set.
     #[cfg(feature = "libtorch")]
-    pub(super) fn open(&self) -> Result<Device, Failure> {
-        self.open_with(self.threads.unwrap_or_else(cores))
+    pub(super) fn open(&self) -> Result<Target, Failure> {
+        let threads = self.threads.unwrap_or_else(cores);
+        Target::new(self.open_with(threads)?, Backend::Auto, Precision::Fp32, usize::from(threads))
+            .map_err(Failure::usage)
     }
 
     fn open_with(&self, threads: u16) -> Result<Device, Failure> {

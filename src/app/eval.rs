@@ -36,6 +36,12 @@ pub(super) struct EvalArgs {
     /// Which interaction of each user is to be found: the last but one, or the last.
     #[arg(long, env = "CANET_SPLIT", value_enum, default_value = "test")]
     split: SplitArg,
+    /// Rank each user's last N interactions up to the split's own, each from everything before it as a request would
+    /// bring it; a user is still one observation, the mean of theirs. A training leaves out the last two interactions
+    /// of a user: with N above 1 the validation's is scored too, with N above 2 (validation: 1) what a model trained
+    /// on these data has learnt from, so only a model trained on less data is tested fairly.
+    #[arg(long, env = "CANET_HOLDOUT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    holdout: u32,
     /// Share of the full model's FLOPs that the router may spend, where the checkpoint is calibrated for budgets.
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
@@ -84,6 +90,10 @@ fn metric(text: &str) -> Result<Metric, String> {
 /// What an evaluation found; the tables and the JSON document are two views of it.
 struct Report<'a> {
     split: &'static str,
+    /// Positions a user that are scored, at most.
+    holdout: u32,
+    /// What a reader has to know of the positions.
+    warning: Option<&'static str>,
     /// What the comparisons are by.
     metric: Metric,
     space: &'a RouteSpace,
@@ -104,7 +114,11 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let cases = dataset.cases(split);
+    let warning = warning(split, args.holdout);
+    if let Some(warning) = warning {
+        say(format_args!("--holdout {}: {warning}", args.holdout));
+    }
+    let cases = dataset.held_out(split, args.holdout as usize);
     if cases.is_empty() {
         let data = args.data.display();
         return Err(Failure::Data(format!("{data}: no user has the three interactions that an evaluation needs")));
@@ -128,9 +142,25 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
 
     let pairs = pairs(&args, &runs)?;
     let comparisons = compare(&pairs, args.metric, args.seed);
-    let report = Report { split: split_name, metric: args.metric, space, runs, comparisons };
+    let report =
+        Report { split: split_name, holdout: args.holdout, warning, metric: args.metric, space, runs, comparisons };
     let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
+}
+
+/// What is wrong with positions that a training does not leave out.
+fn warning(split: Split, holdout: u32) -> Option<&'static str> {
+    match (split, holdout) {
+        (_, 1) => None,
+        (Split::Test, 2) => Some(
+            "the last position but one is what a training chooses its weights and its budgets by, and may end by \
+             learning from: a model made from these data has an advantage there",
+        ),
+        _ => Some(
+            "a model made from these data has learnt from positions that are scored here, and so have popularity and \
+             markov: read it for models that were trained on less",
+        ),
+    }
 }
 
 /// What to run: what `--route` says, or everything, and what `--compare` needs besides.

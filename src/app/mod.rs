@@ -36,6 +36,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "a process has one")]
 enum Command {
     Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),

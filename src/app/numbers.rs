@@ -22,6 +22,12 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0 && value <= 1.0, "it must be a number above 0 and at most 1")
 }
 
+/// From 0 to 1.
+#[cfg(feature = "libtorch")]
+pub(super) fn at_most_one(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=1.0).contains(&value), "it must be a number from 0 to 1")
+}
+
 fn number(text: &str, allowed: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| value.is_finite() && allowed(*value)).ok_or_else(|| rule.to_owned())
 }

@@ -6,19 +6,23 @@
 
 mod baseline;
 mod bootstrap;
+mod by_user;
 mod contender;
 mod markov;
 mod metric;
 mod popularity;
 mod rank;
 mod ranker;
+mod route_table;
 mod run;
 
 pub use bootstrap::{Comparison, RESAMPLES, compare};
+pub use by_user::ByUser;
 pub use contender::{Contender, Contest, evaluate};
 pub use markov::Markov;
 pub use metric::{CUTOFFS, Estimate, Metric, Metrics};
 pub use popularity::Popularity;
 pub use rank::target_rank;
 pub use ranker::{DRAWS, Ranker, Subject};
+pub use route_table::{Outcome, RouteTable};
 pub use run::{Run, Share};

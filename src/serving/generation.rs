@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 
 use super::Timings;
 use crate::domain::{BatchBy, Catalogue, ModelShape, Route, RouteSpace};
-use crate::model::checkpoint::{Checkpoint, Manifest};
+use crate::model::checkpoint::{Calibration, Checkpoint, Manifest};
 use crate::model::{Forward, Precision};
 use crate::telemetry::{Metrics, Series};
 
@@ -88,6 +88,11 @@ impl Generation {
     /// What is added to the router's logits, one value a route, to spend a request's budget, or the server's.
     pub fn bias_for(&self, budget: Option<f64>) -> Cow<'_, [f32]> {
         budget.map_or(Cow::Borrowed(&self.bias), |budget| bias(&self.manifest, &self.space, budget).into())
+    }
+
+    /// The checkpoint's budgets, where it was calibrated for any.
+    pub(super) fn calibration(&self) -> Option<&Calibration> {
+        self.manifest.calibration.as_ref()
     }
 
     /// The place of a route's lane among this generation's lanes.

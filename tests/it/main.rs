@@ -7,6 +7,7 @@
 
 mod admission;
 mod bad_input;
+mod batch_bound;
 mod bench_command;
 mod checkpoint;
 mod connections;
@@ -23,6 +24,7 @@ mod flops;
 mod foreign_clients;
 mod golden_http;
 mod grpc;
+mod grpc_bodies;
 mod grpc_client;
 mod grpc_malformed;
 mod http;
@@ -54,11 +56,13 @@ mod server;
 mod serving;
 mod setup;
 mod shadow;
+mod small_catalogue;
 mod spoilt;
 mod state_dict;
 mod support;
 mod tidy;
 mod tls;
+mod tls_clients;
 mod tracing;
 #[cfg(feature = "libtorch")]
 mod train_command;
