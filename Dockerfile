@@ -57,7 +57,8 @@ LABEL org.opencontainers.image.title="canet" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 ENV CANET_MODEL=/models/ml-100k \
     CANET_LISTEN=0.0.0.0:8080 \
-    CANET_GRPC=0.0.0.0:8081
+    CANET_GRPC=0.0.0.0:8081 \
+    CANET_PROBE_LISTEN=127.0.0.1:8082
 USER 65532:65532
 EXPOSE 8080 8081
 # The server drains, then ends.

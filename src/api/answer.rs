@@ -1,11 +1,11 @@
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::future::join_all;
 use tracing::Span;
 
 use super::Problem;
-use super::validate::{Accepted, ColdStart, Patience, Work, accept, check_rows, check_sum};
+use super::arrival::Arrival;
+use super::validate::{Accepted, ColdStart, Work, accept, check_rows, check_sum};
 use super::wire::{Compute, HistoryUsed, ModelName, RankedItem, RecommendRequest, Recommendation, RouteTaken, Score};
 use crate::domain::{Item, Reason};
 use crate::serving::{Answer, Generation, Recommender, Times};
@@ -17,7 +17,7 @@ use crate::serving::{Answer, Generation, Recommender, Times};
 pub(super) struct Call<'a> {
     recommender: &'a Recommender,
     generation: &'a Arc<Generation>,
-    patience: Patience,
+    arrival: Arrival,
 }
 
 /// An answer, and where its time went.
@@ -30,15 +30,9 @@ pub(super) struct Answered<'a> {
 pub(super) struct Outcomes<'a>(pub(super) Vec<Result<Answered<'a>, Problem>>);
 
 impl<'a> Call<'a> {
-    /// A call that arrived at `arrived`. Its client leaves at `leaves`, if that is known, and waits no longer than each
-    /// request says.
-    pub(super) fn new(
-        recommender: &'a Recommender,
-        generation: &'a Arc<Generation>,
-        arrived: Instant,
-        leaves: Option<Instant>,
-    ) -> Call<'a> {
-        Call { recommender, generation, patience: Patience { arrived, leaves } }
+    /// A call whose client waits no longer than each request says.
+    pub(super) fn new(recommender: &'a Recommender, generation: &'a Arc<Generation>, arrival: Arrival) -> Call<'a> {
+        Call { recommender, generation, arrival }
     }
 
     /// Answers the call's only request, and names the route in its span.
@@ -56,7 +50,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// As [`answer_one`](Call::answer_one).
     pub(super) async fn answer(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
-        let Accepted { work, history } = accept(request, self.generation, self.patience)?;
+        let Accepted { work, history } = accept(request, self.generation, self.arrival)?;
         match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(self.generation), request).await?;
@@ -76,8 +70,9 @@ impl<'a> Call<'a> {
         &self,
         requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
     ) -> Outcomes<'a> {
-        let mut ranked = 0;
-        let bounded = requests.into_iter().map(|request| request.and_then(|request| check_sum(request, &mut ranked)));
+        let (items, mut ranked) = (self.generation.catalogue.len(), 0);
+        let mut check = |request| check_sum(request, items, &mut ranked);
+        let bounded = requests.into_iter().map(|request| request.and_then(&mut check));
         let row = async |request: Result<RecommendRequest, Problem>| self.answer(request?).await;
         Outcomes(join_all(bounded.map(row)).await)
     }

@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -58,11 +59,12 @@ async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
         return Err(too_large());
     }
     let Some(BodyPatience(patience)) = head.extensions.get() else { return read_all(body).await };
-    let too_slow = |_| {
-        let detail = format!("the body did not arrive within {} s", patience.as_secs_f64());
-        Problem::new(Code::RequestTimeout, detail)
-    };
-    tokio::time::timeout(*patience, read_all(body)).await.map_err(too_slow)?
+    tokio::time::timeout(*patience, read_all(body)).await.map_err(|_| too_slow(*patience))?
+}
+
+/// Why a body that did not arrive within `patience` is refused.
+pub(super) fn too_slow(patience: Duration) -> Problem {
+    Problem::new(Code::RequestTimeout, format!("the body did not arrive within {} s", patience.as_secs_f64()))
 }
 
 fn too_large() -> Problem {

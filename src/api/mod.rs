@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod arrival;
 mod assets;
 mod body;
 mod console;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
+use axum::routing::get;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -128,6 +130,17 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
         Some(cors) => all.layer(cors),
         None => all,
     }
+}
+
+/// The probes alone, for a listener of their own.
+pub fn probes(recommender: &Arc<Recommender>) -> Router {
+    Router::new()
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback(problem::not_found)
+        .layer(middleware::map_response(headers::secure))
+        .with_state(Arc::clone(recommender))
 }
 
 /// Handlers over one state, and what they say of themselves.

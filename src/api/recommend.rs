@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
@@ -7,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::answer::{Call, pin};
+use super::arrival::Arrival;
 use super::wire::{BatchAnswer, BatchRequest, BatchResult, RecommendRequest, Recommendation};
 use super::{Code, Problem, body};
 use crate::serving::{Recommender, Times};
@@ -27,10 +27,10 @@ use crate::serving::{Recommender, Times};
 )]
 pub(super) async fn one(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let bytes = body::read_json(request).await?;
-    let arrived = Instant::now();
+    let arrival = Arrival::now();
     let request = body::parse(&bytes)?;
     let generation = pin(&recommender, 1)?;
-    let answered = Call::new(&recommender, &generation, arrived, None).answer_one(request).await?;
+    let answered = Call::new(&recommender, &generation, arrival).answer_one(request).await?;
     respond(&answered.recommendation, answered.times)
 }
 
@@ -50,10 +50,10 @@ pub(super) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
 )]
 pub(super) async fn many(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let bytes = body::read_json(request).await?;
-    let arrived = Instant::now();
+    let arrival = Arrival::now();
     let BatchRequest { requests } = body::parse(&bytes)?;
     let generation = pin(&recommender, requests.len())?;
-    let call = Call::new(&recommender, &generation, arrived, None);
+    let call = Call::new(&recommender, &generation, arrival);
     let outcomes = call.answer_all(requests.into_iter().map(body::convert)).await;
 
     let results = outcomes.0.iter().map(|outcome| match outcome {

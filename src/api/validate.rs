@@ -1,10 +1,10 @@
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use super::Problem;
+use super::arrival::Arrival;
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
 use crate::domain::{Catalogue, History, Item, Route, RouteSpace};
-use crate::serving::{Due, Generation, Request};
+use crate::serving::{Generation, Request};
 
 /// Longest that a client may wait.
 const MAX_TIMEOUT_MS: u64 = 60_000;
@@ -31,33 +31,23 @@ pub(super) fn check_rows(rows: usize) -> Result<(), Problem> {
 }
 
 /// Keeps the answer of a batch within bounds: a request whose `k` would bring their sum over [`MAX_RANKED`] is refused.
-/// `ranked` is the sum so far.
+/// `ranked` is the sum so far, `items` the size of the catalogue.
 ///
 /// # Errors
 /// 422 for this request.
-pub(super) fn check_sum(request: RecommendRequest, ranked: &mut u64) -> Result<RecommendRequest, Problem> {
-    let sum = ranked.saturating_add(request.k);
+pub(super) fn check_sum(
+    request: RecommendRequest,
+    items: usize,
+    ranked: &mut u64,
+) -> Result<RecommendRequest, Problem> {
+    let k = request.k(items);
+    let sum = ranked.saturating_add(k);
     if sum > MAX_RANKED && *ranked > 0 {
-        let detail = format!("with `k` {} the batch asks for more than {MAX_RANKED} items together", request.k);
+        let detail = format!("with `k` {k} the batch asks for more than {MAX_RANKED} items together");
         return Err(Problem::invalid("k", detail));
     }
     *ranked = sum;
     Ok(request)
-}
-
-/// How long the client of a call waits.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    pub(super) arrived: Instant,
-    /// When it leaves, whatever its requests say, where its transport tells.
-    pub(super) leaves: Option<Instant>,
-}
-
-impl Patience {
-    fn due(self, timeout_ms: u64) -> Due {
-        let deadline = self.arrived + Duration::from_millis(timeout_ms);
-        Due { arrived: self.arrived, deadline: self.leaves.map_or(deadline, |leaves| deadline.min(leaves)) }
-    }
 }
 
 /// A request that a generation can answer, and what its answer says about the history.
@@ -85,11 +75,12 @@ pub(super) struct ColdStart {
 ///
 /// # Errors
 /// 422 with the field.
-pub(super) fn accept(wire: RecommendRequest, generation: &Generation, patience: Patience) -> Result<Accepted, Problem> {
+pub(super) fn accept(wire: RecommendRequest, generation: &Generation, arrival: Arrival) -> Result<Accepted, Problem> {
     let catalogue = &generation.catalogue;
-    let k = match usize::try_from(wire.k) {
+    let asked = wire.k(catalogue.len());
+    let k = match usize::try_from(asked) {
         Ok(k) if (1..=catalogue.len()).contains(&k) => k,
-        _ => return Err(Problem::invalid("k", format!("`k` is {}: it must be from 1 to {}", wire.k, catalogue.len()))),
+        _ => return Err(Problem::invalid("k", format!("`k` is {asked}: it must be from 1 to {}", catalogue.len()))),
     };
     if !(1..=MAX_TIMEOUT_MS).contains(&wire.timeout_ms) {
         let detail = format!("`timeout_ms` is {}: it must be from 1 to {MAX_TIMEOUT_MS}", wire.timeout_ms);
@@ -130,7 +121,7 @@ pub(super) fn accept(wire: RecommendRequest, generation: &Generation, patience: 
                 candidates: candidates.map(Iterator::collect),
                 route,
                 budget: wire.budget,
-                due: patience.due(wire.timeout_ms),
+                due: arrival.due(wire.timeout_ms),
             }),
         },
         Err(_) => Accepted {

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::openapi::batch_rows;
 use super::problem::ProblemBody;
 
-/// Items that are answered where the request does not say.
-const DEFAULT_K: u64 = 10;
+/// Items that are answered where the request does not say and the catalogue has as many.
+const DEFAULT_K: usize = 10;
 
 /// Patience of a client that does not say.
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
@@ -21,9 +21,9 @@ pub(super) struct RecommendRequest {
     #[schema(max_items = 100_000)]
     pub(super) history: Vec<ItemId>,
     /// Most items to recommend.
-    #[serde(default = "default_k", deserialize_with = "integer")]
-    #[schema(default = default_k)]
-    pub(super) k: u64,
+    #[serde(default, deserialize_with = "some_integer")]
+    #[schema(value_type = u64)]
+    pub(super) k: Option<u64>,
     /// Whether items of the history are left out.
     #[serde(default = "default_exclude_seen")]
     #[schema(default = default_exclude_seen)]
@@ -40,7 +40,8 @@ pub(super) struct RecommendRequest {
     #[serde(default = "default_route")]
     #[schema(default = default_route)]
     pub(super) route: String,
-    /// Share of the full model's FLOPs to spend; without one, the server's.
+    /// Share of the full model's FLOPs to spend; without one, the server's. Between the budgets that `/model` lists it is
+    /// interpolated, outside them the nearest one holds.
     #[serde(default)]
     #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
     pub(super) budget: Option<f64>,
@@ -55,7 +56,7 @@ impl RecommendRequest {
     pub(super) fn new(history: Vec<ItemId>) -> RecommendRequest {
         RecommendRequest {
             history,
-            k: default_k(),
+            k: None,
             exclude_seen: default_exclude_seen(),
             exclude: Vec::new(),
             candidates: None,
@@ -64,10 +65,16 @@ impl RecommendRequest {
             timeout_ms: default_timeout_ms(),
         }
     }
+
+    /// How many of `items` it asks for.
+    pub(super) fn k(&self, items: usize) -> u64 {
+        self.k.unwrap_or_else(|| default_k(items))
+    }
 }
 
-fn default_k() -> u64 {
-    DEFAULT_K
+/// Items that are answered of a catalogue of `items` where the request does not say.
+pub(super) fn default_k(items: usize) -> u64 {
+    DEFAULT_K.min(items) as u64
 }
 
 fn default_exclude_seen() -> bool {
@@ -85,6 +92,11 @@ fn default_timeout_ms() -> u64 {
 /// A whole number, written as JSON has it: `10`, `10.0` and `1e1` are the same one.
 pub(super) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(IntegerVisitor)
+}
+
+/// The same where the field may be missing, but not `null`.
+fn some_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    integer(deserializer).map(Some)
 }
 
 /// The same, or `null`.

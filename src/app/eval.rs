@@ -4,6 +4,9 @@ mod table;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
 use super::Failure;
 use super::device::TargetArgs;
 use super::exit::say;
@@ -12,9 +15,7 @@ use super::{interactions, progress};
 use crate::data::Split;
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
-use crate::model::checkpoint::{ModelDirectory, Tolerance};
-use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
+use crate::model::checkpoint::ModelDirectory;
 
 /// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
 #[derive(Debug, Args)]
@@ -126,7 +127,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     }
 
     let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, space, Tolerance::FP32).map_err(Failure::data)?;
+    checkpoint.probes.replay(&*forward, space, target.tolerance()).map_err(Failure::data)?;
     let config = &checkpoint.config;
     let subject = Subject { forward: &*forward, space, shape: config.shape(), max_len: config.max_len };
     // Only all routes for all users are a number that is known beforehand.

@@ -18,6 +18,20 @@ pub(super) struct ListenArgs {
     /// Address of the gRPC server, or `off`
     #[arg(long, env = "CANET_GRPC", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     grpc: Grpc,
+    /// Address of a second HTTP server, without TLS, that answers /healthz and /readyz alone: for probes of a server that
+    /// asks for TLS
+    #[arg(long, env = "CANET_PROBE_LISTEN", value_name = "ADDRESS")]
+    probe_listen: Option<SocketAddr>,
+}
+
+/// What is to be served, each at an address that is ours.
+pub(super) struct Listeners {
+    /// HTTP.
+    pub(super) http: Listener,
+    /// gRPC, where it is not off.
+    pub(super) grpc: Option<Listener>,
+    /// Probes without TLS, where they are asked for.
+    pub(super) probes: Option<Listener>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +52,15 @@ impl FromStr for Grpc {
 }
 
 impl ListenArgs {
-    /// Binds what is to be served: HTTP, and gRPC where it is not off.
-    pub(super) fn bind(self) -> Result<(Listener, Option<Listener>), Failure> {
+    /// Binds what is to be served.
+    pub(super) fn bind(self) -> Result<Listeners, Failure> {
         let http = Listener::bind(self.listen, "another --listen")?;
         let grpc = match self.grpc {
             Grpc::At(address) => Some(Listener::bind(address, "another --grpc, or --grpc off")?),
             Grpc::Off => None,
         };
-        Ok((http, grpc))
+        let probes = self.probe_listen.map(|address| Listener::bind(address, "another --probe-listen"));
+        Ok(Listeners { http, grpc, probes: probes.transpose()? })
     }
 }
 

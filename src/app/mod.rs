@@ -18,6 +18,10 @@ mod secret;
 mod serve;
 mod signals;
 mod traces;
+#[cfg(feature = "libtorch")]
+mod train;
+#[cfg(not(feature = "libtorch"))]
+#[path = "without_training.rs"]
 mod train;
 
 pub use exit::Failure;
@@ -35,6 +39,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "a process has one")]
 enum Command {
     Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),

@@ -10,12 +10,12 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::device::{MOST_EXECUTORS, TargetArgs, cores};
 use super::door::DoorArgs;
-use super::listen::{ListenArgs, Listener};
+use super::listen::{ListenArgs, Listeners};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use super::traces::TraceArgs;
-use crate::api::{self, Admin};
+use crate::api::{self, Admin, Connections};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
 use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
@@ -52,7 +52,8 @@ pub(super) struct ServeArgs {
     /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
-    /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets
+    /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets; between those it is
+    /// interpolated, outside them the nearest one holds
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
     /// Seconds to serve on after a signal to stop, while /readyz says 503
@@ -119,7 +120,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
 
 async fn serve(
     args: &ServeArgs,
-    (http, grpc): (Listener, Option<Listener>),
+    Listeners { http, grpc, probes }: Listeners,
     limits: Limits,
     loader: Loader,
     signals: &mut Signals,
@@ -150,8 +151,14 @@ async fn serve(
         let address = grpc.serve(router, connections.clone(), stopped.clone(), &mut servers)?;
         tracing::info!("listening on grpc{secured}://{address}");
     }
-    let address = http.serve(api::router(&recommender, access), connections, stopped, &mut servers)?;
+    let router = api::router(&recommender, access);
+    let address = http.serve(router, connections.clone(), stopped.clone(), &mut servers)?;
     tracing::info!("listening on http{secured}://{address}");
+    if let Some(probes) = probes {
+        let plain = Connections { tls: None, ..connections };
+        let address = probes.serve(api::probes(&recommender), plain, stopped, &mut servers)?;
+        tracing::info!("answering probes on http://{address}");
+    }
 
     tokio::select! {
         signal = signals.stop() => tracing::info!(signal, "stopping before the model was loaded"),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::admission::Admission;
 use super::computed::{Computed, Part};
 use super::cost::Ran;
-use super::degrade::{Cap, Degrade};
+use super::degrade::{Degrade, Relief};
 use super::generation::GenerationId;
 use super::lanes::Batch;
 use super::queue::Queue;
@@ -132,16 +132,19 @@ impl Executor {
         let router = started.elapsed();
         let router_share = router / u32::try_from(rows.len()).unwrap_or(u32::MAX);
         let pressure = self.admission.pressure();
-        let cap = self.degrade.as_deref().map_or(Cap::NONE, |degrade| {
+        let relief = self.degrade.as_deref().map_or(Relief::NONE, |degrade| {
             let mut degrade = degrade.lock().unwrap_or_else(PoisonError::into_inner);
-            degrade.cap(Instant::now(), pressure)
+            degrade.relief(Instant::now(), pressure)
         });
         let mut flops = 0;
         for (mut row, logits) in rows.into_iter().zip(logits.iter()) {
             let Generation { space, shape, .. } = generation;
             let length = row.request.history.len();
-            let bias = generation.bias_for(row.request.budget);
-            let (choice, reason) = cap.choose(space, (logits, &bias), |route| shape.route_flops(space, route, length));
+            let budget = row.request.budget;
+            let bias = generation.bias_for(budget);
+            let eased = relief.ease(budget.unwrap_or(generation.budget), generation.calibration());
+            let cost = |route| shape.route_flops(space, route, length);
+            let (choice, reason) = eased.choose(space, (logits, &bias), cost);
             let routing = Routing::new(generation, &row.request, choice.route, Some(choice.confidence));
             let routing = Routing { reason, ..routing };
             self.metrics.router_flops(routing.router_flops);

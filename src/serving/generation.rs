@@ -6,8 +6,8 @@ use arc_swap::ArcSwapOption;
 
 use super::Timings;
 use crate::domain::{BatchBy, Catalogue, ModelShape, Route, RouteSpace};
-use crate::model::Forward;
-use crate::model::checkpoint::{Checkpoint, Manifest};
+use crate::model::checkpoint::{Calibration, Checkpoint, Manifest};
+use crate::model::{Forward, Precision};
 use crate::telemetry::{Metrics, Series};
 
 /// One checkpoint that serves: everything that an answer is made from.
@@ -39,6 +39,8 @@ pub struct Generation {
     pub batch_by: BatchBy,
     /// The weights on their device.
     pub forward: Arc<dyn Forward>,
+    /// In which numbers it multiplies; float32 unless said.
+    pub precision: Precision,
     /// The metrics of its routes and lanes.
     pub series: Series,
     /// What its batches took before it served; without any, costs are learnt from live ones alone.
@@ -78,6 +80,7 @@ impl Generation {
             bias,
             batch_by: policy.batch_by,
             forward,
+            precision: Precision::Fp32,
             timings: Timings::default(),
         }
     }
@@ -85,6 +88,11 @@ impl Generation {
     /// What is added to the router's logits, one value a route, to spend a request's budget, or the server's.
     pub fn bias_for(&self, budget: Option<f64>) -> Cow<'_, [f32]> {
         budget.map_or(Cow::Borrowed(&self.bias), |budget| bias(&self.manifest, &self.space, budget).into())
+    }
+
+    /// The checkpoint's budgets, where it was calibrated for any.
+    pub(super) fn calibration(&self) -> Option<&Calibration> {
+        self.manifest.calibration.as_ref()
     }
 
     /// The place of a route's lane among this generation's lanes.

@@ -26,7 +26,7 @@ mod watch;
 
 pub use admission::{Admission, Need, Permit, QueueFull};
 pub use cost::{BatchCost, CostModel, Ran};
-pub use degrade::{Cap, Degrade};
+pub use degrade::{Degrade, Eased, Relief};
 pub use generation::{Generation, GenerationId, Policy};
 pub use lanes::{Batch, Due, Lanes};
 pub use load::{LoadError, Loader};

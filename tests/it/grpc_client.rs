@@ -28,7 +28,11 @@ pub(crate) struct Grpc {
 
 impl Grpc {
     pub(crate) fn new(recommender: &Arc<Recommender>) -> Grpc {
-        let router = api::grpc::router(recommender, &ApiKeys::default()).unwrap();
+        Grpc::keyed(recommender, &ApiKeys::default())
+    }
+
+    pub(crate) fn keyed(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Grpc {
+        let router = api::grpc::router(recommender, keys).unwrap();
         Grpc { router, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap() }
     }
 

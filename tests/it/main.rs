@@ -1,9 +1,13 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
+//!
+//! In a build without LibTorch (`--no-default-features --features native`) the native forward stands where LibTorch's is the
+//! reference, and what only LibTorch does is left out.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 mod admission;
 mod bad_input;
+mod batch_bound;
 mod bench_command;
 mod checkpoint;
 mod connections;
@@ -21,6 +25,7 @@ mod flops;
 mod foreign_clients;
 mod golden_http;
 mod grpc;
+mod grpc_bodies;
 mod grpc_client;
 mod grpc_malformed;
 mod http;
@@ -34,11 +39,14 @@ mod memory;
 mod metrics;
 mod mixed;
 mod native;
+#[cfg(feature = "libtorch")]
+mod native_build;
 mod openapi;
 mod oracle;
 mod overload;
 mod overload_http;
 mod padding;
+mod precision;
 mod raw;
 mod readme;
 mod recommend_command;
@@ -50,11 +58,15 @@ mod server;
 mod serving;
 mod setup;
 mod shadow;
+mod small_catalogue;
 mod spoilt;
 mod state_dict;
 mod support;
 mod tidy;
 mod tls;
+mod tls_clients;
 mod tracing;
+#[cfg(feature = "libtorch")]
 mod train_command;
+#[cfg(feature = "libtorch")]
 mod training;

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::server::{Process, numbered};
+use super::server::{Client, Process, numbered};
 use super::support::{draft, script, small_config};
+use super::tls::{Files, authority, identity};
 
 #[test]
 fn the_chart_and_every_manifest_are_valid_and_name_only_flags_that_exist() {
@@ -33,14 +34,34 @@ fn the_images_health_check_follows_the_server() {
     let root = directory.path().join("small");
     numbered(draft(small_config(), 3)).write(&root).unwrap();
     let mut server = Process::serve(&root, &[]);
-    let healthy = |address: SocketAddr| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/healthcheck.sh");
-        let listen = format!("0.0.0.0:{}", address.port());
-        Command::new(script).env("CANET_LISTEN", listen).stderr(Stdio::null()).status().unwrap().success()
-    };
-    let address = server.client.address;
-    assert!(healthy(address));
+    let listen = format!("0.0.0.0:{}", server.client.address.port());
+    assert!(healthy(&[("CANET_LISTEN", &listen)]));
     server.signal("KILL");
     server.wait();
-    assert!(!healthy(address));
+    assert!(!healthy(&[("CANET_LISTEN", &listen)]));
+}
+
+/// What the health check says in this environment.
+fn healthy(environment: &[(&str, &str)]) -> bool {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/healthcheck.sh");
+    Command::new(script).envs(environment.iter().copied()).stderr(Stdio::null()).status().unwrap().success()
+}
+
+#[test]
+fn behind_tls_probes_alone_are_answered_without_it() {
+    let authority = authority("one");
+    let files = Files::new();
+    files.install(&identity(&authority));
+    // Not even who has a certificate is asked for it.
+    let ca = files.write("ca.pem", &authority.pem());
+    let server = files.launch(&["--tls-client-ca", ca.to_str().unwrap(), "--probe-listen", "127.0.0.1:0"]);
+    let line = server.log_line("answering probes on http://");
+    let probes: SocketAddr = line.split("://").nth(1).unwrap().trim().parse().unwrap();
+    server.log_line("ready");
+    let listen = format!("0.0.0.0:{}", server.client.address.port());
+    assert!(!healthy(&[("CANET_LISTEN", &listen)]));
+    assert!(healthy(&[("CANET_LISTEN", &listen), ("CANET_PROBE_LISTEN", &probes.to_string())]));
+    let client = Client::new(probes);
+    assert_eq!((client.get("/healthz").status, client.get("/metrics").status), (200, 404));
+    assert_eq!(client.recommend(&serde_json::json!({"history": []})).status, 404);
 }

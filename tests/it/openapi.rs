@@ -72,7 +72,10 @@ fn schemathesis_finds_no_fault() {
     let output = Command::new(python())
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(config)
-        .args(["run", "--checks", "all", "--seed", "1", "--max-examples", "40", "--workers", "2", "--no-color"])
+        .args(["run", "--checks", "all", "--seed", "1", "--max-examples", "40", "--no-color"])
+        // One thread: Hypothesis parses its strategies' source, and CPython 3.11 counts the depth of all its threads'
+        // parses as one, so that two at a time may fail with "AST constructor recursion depth mismatch".
+        .args(["--workers", "1"])
         // Written so: to the tool another case is no credential.
         .args(["--continue-on-failure", "--header", "x-api-key: new", "--header", "Authorization: Bearer operator"])
         .arg(format!("http://{}/openapi.json", server.client.address))

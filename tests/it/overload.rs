@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use canet::domain::{Choice, FfnInner, ModelShape, Reason, Route, RouteSpace, RouterShape, choose_route};
-use canet::serving::{Admission, Cap, Degrade, Due, Lanes, Need, Permit, Ran};
+use canet::model::checkpoint::{BudgetPoint, Calibration};
+use canet::serving::{Admission, Degrade, Due, Lanes, Need, Permit, Ran, Relief};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -27,8 +28,17 @@ struct Plan {
     limit: f64,
     /// Which routes share a lane.
     lane: fn(&RouteSpace, Route) -> usize,
-    /// Whether rows move to cheaper routes.
-    degrade: bool,
+    /// Whether rows move to cheaper routes, and by which rule.
+    degrade: Rule,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rule {
+    Never,
+    /// The cost of routes is capped.
+    Cap,
+    /// The router's budget falls along its calibration.
+    Curve,
 }
 
 fn by_route(_: &RouteSpace, route: Route) -> usize {
@@ -82,21 +92,26 @@ struct Simulation {
     arrived: VecDeque<Row>,
     lanes: Lanes<usize, Routed>,
     degrade: Degrade,
+    /// Of the router, where rows move along it.
+    calibration: Option<Calibration>,
     outcome: Outcome,
 }
 
 impl Simulation {
     fn new(plan: Plan) -> Simulation {
         let zero = Instant::now();
+        let space = RouteSpace::new(vec![64, 96, 128], vec![2, 4, 6, 8], vec![64, 96, 128]).unwrap();
+        let shape = ModelShape {
+            items: 1682,
+            width: 128,
+            ffn_inner: FfnInner::Slice,
+            router: RouterShape { dim: 32, ffn: 128 },
+        };
         Simulation {
             plan,
-            space: RouteSpace::new(vec![64, 96, 128], vec![2, 4, 6, 8], vec![64, 96, 128]).unwrap(),
-            shape: ModelShape {
-                items: 1682,
-                width: 128,
-                ffn_inner: FfnInner::Slice,
-                router: RouterShape { dim: 32, ffn: 128 },
-            },
+            calibration: (plan.degrade == Rule::Curve).then(|| calibration(&space, &shape)),
+            space,
+            shape,
             rng: rng(9),
             zero,
             degrade: Degrade::new(zero),
@@ -133,10 +148,7 @@ impl Simulation {
             let arrived = self.next_arrival;
             self.next_arrival -= (1.0 - self.rng.r#gen::<f64>()).ln() / self.plan.rate;
             let length = self.rng.gen_range(5..=50);
-            // A router that likes a few routes far more than others.
-            let noise = |rng: &mut ChaCha8Rng| -(-(1.0 - rng.r#gen::<f32>()).ln()).max(1e-9).ln();
-            let logits = (0..self.space.len()).map(|route| noise(&mut self.rng) - (route * 7 % 36) as f32 / 6.0);
-            let logits = logits.collect();
+            let logits = logits(&self.space, &mut self.rng);
             self.outcome.sent += 1;
             let need = Need::Router {
                 flops: self.shape.router_flops(self.space.len(), length),
@@ -152,6 +164,7 @@ impl Simulation {
 
     /// One micro-batch of the router after another; returns when the last is done.
     fn route(&mut self, mut now: f64) -> f64 {
+        // With a calibration the router is at its end, where it chooses as it likes.
         let bias = vec![0.0; self.space.len()];
         let mut arrived = std::mem::take(&mut self.arrived);
         while !arrived.is_empty() {
@@ -162,11 +175,12 @@ impl Simulation {
             self.admission.routed(Ran { flops, took: Duration::from_secs_f64(took) });
             now += took;
             let at = self.zero + Duration::from_secs_f64(now);
-            let cap = self.degrade.cap(at, self.admission.pressure());
-            let cap = if self.plan.degrade { cap } else { Cap::NONE };
+            let relief = self.degrade.relief(at, self.admission.pressure());
+            let relief = if self.plan.degrade == Rule::Never { Relief::NONE } else { relief };
+            let eased = relief.ease(1.0, self.calibration.as_ref());
             for mut row in arrived.drain(..rows) {
                 let cost = |route| self.shape.route_flops(&self.space, route, row.length);
-                let (Choice { route, .. }, reason) = cap.choose(&self.space, (&row.logits, &bias), cost);
+                let (Choice { route, .. }, reason) = eased.choose(&self.space, (&row.logits, &bias), cost);
                 let flops = cost(route);
                 self.outcome.degraded += usize::from(reason == Reason::Degraded);
                 let lane = (self.plan.lane)(&self.space, route);
@@ -206,9 +220,31 @@ impl Simulation {
     }
 }
 
+/// A router that likes a few routes far more than others.
+fn logits(space: &RouteSpace, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let noise = |rng: &mut ChaCha8Rng| -(-(1.0 - rng.r#gen::<f32>()).ln()).max(1e-9).ln();
+    (0..space.len()).map(|route| noise(rng) - (route * 7 % 36) as f32 / 6.0).collect()
+}
+
+/// Budgets of that router: the dearer FLOPs are to it, the less it spends. The highest is what it spends by itself.
+fn calibration(space: &RouteSpace, shape: &ModelShape) -> Calibration {
+    let mut rng = rng(10);
+    let rows: Vec<Vec<f32>> = (0..500).map(|_| logits(space, &mut rng)).collect();
+    let cost = |route| shape.route_flops(space, route, 50) as f64 / shape.full_flops(space, 50) as f64;
+    let point = |price: f64| {
+        let bias: Vec<f32> = space.routes().map(|route| (-price * cost(route)) as f32).collect();
+        let spent: f64 = rows.iter().map(|row| cost(choose_route(space, row, &bias).route)).sum();
+        let budget = spent / rows.len() as f64;
+        BudgetPoint { budget, bias, spent: budget }
+    };
+    let calibration = Calibration { points: [64.0, 32.0, 16.0, 8.0, 4.0, 0.0].map(point).into() };
+    calibration.check(space.len()).unwrap();
+    calibration
+}
+
 /// Rows a second where every batch of slices and of the router is full: what the device can do at its best.
 fn capacity() -> f64 {
-    let mut simulation = Simulation::new(Plan { rate: 1.0, limit: 1e6, lane: by_width, degrade: false });
+    let mut simulation = Simulation::new(Plan { rate: 1.0, limit: 1e6, lane: by_width, degrade: Rule::Never });
     simulation.arrive(20_000.0);
     let (space, shape) = (&simulation.space, &simulation.shape);
     let flops = simulation.arrived.iter().map(|row| {
@@ -225,7 +261,7 @@ fn capacity() -> f64 {
 fn at_three_times_the_capacity_the_goodput_stays_and_the_wait_is_bounded() {
     for lane in [by_route, by_width] {
         let capacity = capacity();
-        let mut outcome = Simulation::run(Plan { rate: 3.0 * capacity, limit: LIMIT, lane, degrade: false });
+        let mut outcome = Simulation::run(Plan { rate: 3.0 * capacity, limit: LIMIT, lane, degrade: Rule::Never });
         let goodput = outcome.answered as f64 / SECONDS;
         let p99 = outcome.p99();
         assert!(goodput >= 0.9 * capacity, "{goodput} of {capacity}");
@@ -237,20 +273,25 @@ fn at_three_times_the_capacity_the_goodput_stays_and_the_wait_is_bounded() {
 #[test]
 fn below_the_capacity_nobody_is_refused() {
     for lane in [by_route, by_width] {
-        let outcome = Simulation::run(Plan { rate: 0.6 * capacity(), limit: LIMIT, lane, degrade: true });
-        assert!(outcome.refused == 0, "{} of {}", outcome.refused, outcome.sent);
-        // A burst may come near the limit; it is over at once.
-        assert!(outcome.degraded * 20 < outcome.sent, "{} of {}", outcome.degraded, outcome.sent);
+        for degrade in [Rule::Cap, Rule::Curve] {
+            let outcome = Simulation::run(Plan { rate: 0.6 * capacity(), limit: LIMIT, lane, degrade });
+            assert!(outcome.refused == 0, "{} of {}", outcome.refused, outcome.sent);
+            // A burst may come near the limit; it is over at once.
+            assert!(outcome.degraded * 20 < outcome.sent, "{} of {}", outcome.degraded, outcome.sent);
+        }
     }
 }
 
 #[test]
 fn degrading_instead_of_refusing_halves_the_refusals_at_least() {
     for lane in [by_route, by_width] {
-        let plan = Plan { rate: 3.0 * capacity(), limit: LIMIT, lane, degrade: false };
+        let plan = Plan { rate: 3.0 * capacity(), limit: LIMIT, lane, degrade: Rule::Never };
         let refusing = Simulation::run(plan);
-        let mut degrading = Simulation::run(Plan { degrade: true, ..plan });
-        assert!(degrading.refused * 2 < refusing.refused, "{} {}", degrading.refused, refusing.refused);
-        assert!(degrading.p99() <= LIMIT + 2.0 * degrading.longest_batch);
+        for degrade in [Rule::Cap, Rule::Curve] {
+            let mut degrading = Simulation::run(Plan { degrade, ..plan });
+            let refused = (degrading.refused, refusing.refused);
+            assert!(refused.0 * 2 < refused.1, "{degrade:?}: {refused:?}");
+            assert!(degrading.p99() <= LIMIT + 2.0 * degrading.longest_batch, "{degrade:?}");
+        }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use canet::serving::Limits;
+use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
+use canet::serving::{Limits, Policy};
 use serde_json::{Value, json};
 
-use super::server::{Client, ROOMY, Server, metric, numbered};
+use super::server::{Client, POLICY, ROOMY, Server, metric, numbered};
 use super::support::{draft, on_cpu, small_config};
 
 /// Whatever waits is beyond this: one row may wait and no more.
@@ -166,4 +167,29 @@ fn under_pressure_a_degrading_server_runs_cheaper_routes_and_says_so() {
     let scrape = server.client.get("/metrics").text;
     assert_eq!(metric(&scrape, "degraded_total"), degraded);
     assert_eq!(sum(&scrape, "route_requests_total", "reason=\"degraded\""), degraded);
+}
+
+#[test]
+fn a_calibrated_server_under_pressure_takes_the_bias_of_a_smaller_budget() {
+    let only = |route: usize| (0..24).map(|index| if index == route { 1e6 } else { 0.0 }).collect();
+    // At the budget 1 the full model alone is chosen; at half of it already the second route: no cap on what routes cost
+    // would choose that one.
+    let points = [(0.5, 1), (1.0, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
+    let draft = numbered(draft(small_config(), 11));
+    let draft = CheckpointDraft { calibration: Some(Calibration { points: points.into() }), ..draft };
+    let forward = Arc::new(on_cpu(&draft.config, &draft.weights));
+    let policy = Policy { budget: 1.0, ..POLICY };
+    let server = Server::under(policy, draft, forward, Limits { degrade: true, ..NO_QUEUE });
+    let space = &server.checkpoint.space;
+    let taken = || {
+        let answer = server.client.recommend(&json!({"history": [103, 131, 107]})).json();
+        (answer["route"]["name"].clone(), answer["route"]["reason"].clone())
+    };
+    let [full, second] = [23, 1].map(|index| json!(space.name(space.routes().nth(index).unwrap())));
+    let mut answers = (0..1_000_000).map(|_| taken());
+    let first = answers.find(|(_, reason)| reason == "degraded");
+    assert_eq!(first, Some((second, json!("degraded"))));
+    // Nobody's own choice is touched.
+    let own = server.client.recommend(&json!({"history": [103], "route": "full"})).json();
+    assert_eq!((&own["route"]["name"], &own["route"]["reason"]), (&full, &json!("override")));
 }

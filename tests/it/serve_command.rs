@@ -57,14 +57,17 @@ fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
     use canet::model::checkpoint::{BudgetPoint, Calibration};
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
-    // A bias that leaves the router one choice: the smallest route at budget 0.1, the full one at 1.
+    // A bias that leaves the router one choice: the smallest route at budget 0.1, the full one at 0.8. Between them the
+    // bias is interpolated, so that they change places at 0.45; outside the nearest one holds.
     let only = |route: usize| (0..24).map(|index| if index == route { 1e6 } else { 0.0 }).collect();
-    let points = [(0.1, 0), (1.0, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
+    let points = [(0.1, 0), (0.8, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
     let calibration = Some(Calibration { points: points.into() });
     CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
-    for (budget, route, other_budget, other_route) in
-        [("0.1", "h4-l1-e6", 1.0, "h12-l4-e10"), ("1", "h12-l4-e10", 0.05, "h4-l1-e6")]
-    {
+    for (budget, route, other_budget, other_route) in [
+        ("0.1", "h4-l1-e6", 1.0, "h12-l4-e10"),
+        ("1", "h12-l4-e10", 0.05, "h4-l1-e6"),
+        ("0.4", "h4-l1-e6", 0.5, "h12-l4-e10"),
+    ] {
         let server = Process::serve(&root, &["--flops-budget", budget]);
         let routed = |more: Value| {
             let mut request = json!({"history": [101, 102]});
@@ -77,7 +80,7 @@ fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
         // A request's own budget comes before the server's, and a route that it names before both.
         assert_eq!(routed(json!({"budget": other_budget})), (json!(other_route), json!("router")));
         assert_eq!(routed(json!({"budget": other_budget, "route": route})), (json!(route), json!("override")));
-        let points = json!([{"budget": 0.1, "spent": 0.1}, {"budget": 1.0, "spent": 1.0}]);
+        let points = json!([{"budget": 0.1, "spent": 0.1}, {"budget": 0.8, "spent": 0.8}]);
         let default: f64 = budget.parse().unwrap();
         assert_eq!(server.client.get("/model").json()["budget"], json!({"default": default, "points": points}));
     }

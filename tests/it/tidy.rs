@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 7] =
     [&["domain"], &["telemetry"], &["model", "data"], &["evaluation"], &["serving", "training"], &["api"], &["app"]];
 
 /// What may be named on some floors only.
-const CONFINED: [(&[&str], &[&str]); 12] = [
+const CONFINED: [(&[&str], &[&str]); 19] = [
     (&["tch"], &["model", "training"]),
     (&["torch_sys"], &[]),
     (&["axum"], &["api", "app"]),
@@ -24,6 +24,13 @@ const CONFINED: [(&[&str], &[&str]); 12] = [
     (&["tonic_reflection"], &["api"]),
     (&["tonic_types"], &["api"]),
     (&["prost"], &["api"]),
+    (&["hyper"], &["api"]),
+    (&["hyper_util"], &["api"]),
+    (&["http_body"], &["api"]),
+    (&["tower_http"], &["api"]),
+    (&["utoipa_axum"], &["api"]),
+    (&["rustls"], &["api"]),
+    (&["tokio_rustls"], &["api"]),
     (&["tokio"], &["serving", "api", "app"]),
     // In the model it describes what `canet.json` holds, beside serde's derives.
     (&["utoipa"], &["model", "api"]),
@@ -180,6 +187,8 @@ fn a_breach_of_each_rule_is_found() {
         ("src/serving/lane.rs", "use axum::http::StatusCode;", "`axum` may be named"),
         ("src/domain/route.rs", "impl From<tonic::Status> for X {}", "`tonic` may be named"),
         ("src/model/forward.rs", "use tokio::sync::Notify;", "`tokio` may be named"),
+        ("src/app/serve.rs", "use rustls::ServerConfig;", "`rustls` may be named"),
+        ("src/serving/watch.rs", "use {hyper_util::rt::TokioIo as T};", "`hyper_util` may be named"),
         ("src/training/run.rs", "let home = std::env::var(\"HOME\");", "`std::env` may be named"),
         ("src/training/run.rs", "use std::{env, fs};", "`std::env` may be named"),
         ("src/training/run.rs", "use std::env::{self};", "`std::env` may be named"),

@@ -12,9 +12,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use super::server::{Process, numbered, run};
 use super::support::{draft, small_config};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(name: &str) -> Authority {
+pub(crate) fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -22,51 +22,58 @@ fn authority(name: &str) -> Authority {
 }
 
 /// A certificate for this machine and its key, as DER and as PEM.
-struct Identity {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
+pub(crate) struct Identity {
+    pub(crate) certificate: rcgen::Certificate,
+    pub(crate) key: KeyPair,
 }
 
-fn identity(authority: &Authority) -> Identity {
+pub(crate) fn identity(authority: &Authority) -> Identity {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     Identity { certificate: params.signed_by(&key, authority).unwrap(), key }
 }
 
 /// The files of one server.
-struct Files {
+pub(crate) struct Files {
     directory: tempfile::TempDir,
     model: PathBuf,
 }
 
 impl Files {
-    fn new() -> Files {
+    pub(crate) fn new() -> Files {
         let directory = tempfile::tempdir().unwrap();
         let model = directory.path().join("small");
         numbered(draft(small_config(), 3)).write(&model).unwrap();
         Files { directory, model }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn write(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         // Renamed into place, as tools that renew certificates do it.
         std::fs::write(self.path("aside"), content).unwrap();
         std::fs::rename(self.path("aside"), self.path(name)).unwrap();
         self.path(name)
     }
 
-    fn install(&self, identity: &Identity) {
+    pub(crate) fn install(&self, identity: &Identity) {
         self.write("cert.pem", &identity.certificate.pem());
         self.write("key.pem", &identity.key.serialize_pem());
     }
 
-    fn serve(&self, more: &[&str]) -> Process {
+    pub(crate) fn serve(&self, more: &[&str]) -> Process {
+        let process = self.launch(more);
+        process.log_line("ready");
+        process
+    }
+
+    /// Starts a server and waits until it listens.
+    pub(crate) fn launch(&self, more: &[&str]) -> Process {
         let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
         let files = ["--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-        Process::serve(&self.model, &[&files, more].concat())
+        Process::launch(&self.model, &[&files, more].concat())
     }
 }
 

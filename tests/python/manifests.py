@@ -20,7 +20,7 @@ VERSIONS = ["1.30", "1.37"]
 # Fields that may stand in the spec of operators' kinds, and in their lists.
 FIELDS = {
     "ServiceMonitor": {"jobLabel", "selector", "endpoints", "endpoints.port", "endpoints.path", "endpoints.interval",
-                       "endpoints.authorization"},
+                       "endpoints.authorization", "endpoints.scheme", "endpoints.tlsConfig"},
     "PrometheusRule": {"groups", "groups.name", "groups.rules", "groups.rules.record", "groups.rules.alert",
                        "groups.rules.expr", "groups.rules.for", "groups.rules.labels", "groups.rules.annotations"},
     "ServingRuntime": {"supportedModelFormats", "supportedModelFormats.name", "supportedModelFormats.version",
@@ -104,8 +104,15 @@ def check_chart(documents, flags, scratch):
                      by_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]):
         assert selector.items() <= labels.items(), selector
     ports = {port["name"] for port in container["ports"]}
-    assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} == ports == {"http", "grpc"}
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} == {"http", "grpc"}
+    # kubelet has no certificate to show, so it asks where none is wanted.
+    secured = "CANET_TLS_CERT" in environment
+    assert ports == {"http", "grpc"} | ({"probes"} if secured else set())
+    probes = [container[name]["httpGet"]["port"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert probes == ["probes" if secured else "http"] * 3
+    if secured:
+        assert environment["CANET_PROBE_LISTEN"].endswith(f':{port_number(container, "probes")}')
     drain = sum(float(environment[name]) for name in ("CANET_DRAIN_DELAY", "CANET_DRAIN_TIMEOUT"))
     sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["spec"]["terminationGracePeriodSeconds"] > drain + sleep
@@ -129,7 +136,16 @@ def check_chart(documents, flags, scratch):
         spec, service = by_kind["ServiceMonitor"]["spec"], by_kind["Service"]
         assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert service["metadata"]["labels"][spec["jobLabel"]] == "canet"
-        assert spec["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+        endpoint = spec["endpoints"][0]
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        assert (endpoint.get("scheme") == "https") == secured
+        # Values of one's own leave the chart's beside them.
+        assert not secured or {"serverName", "ca", "cert"} <= set(endpoint["tlsConfig"])
+        assert ("CANET_API_KEY" in environment) <= ("authorization" in endpoint)
+
+
+def port_number(container, name):
+    return next(port["containerPort"] for port in container["ports"] if port["name"] == name)
 
 
 def containers(pod):

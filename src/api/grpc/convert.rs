@@ -11,7 +11,7 @@ impl From<proto::RecommendRequest> for RecommendRequest {
     fn from(message: proto::RecommendRequest) -> RecommendRequest {
         let default = RecommendRequest::new(ids(message.history));
         RecommendRequest {
-            k: message.k.unwrap_or(default.k),
+            k: message.k,
             exclude_seen: message.exclude_seen.unwrap_or(default.exclude_seen),
             exclude: ids(message.exclude),
             candidates: message.candidates.map(|candidates| ids(candidates.items)),

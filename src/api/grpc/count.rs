@@ -11,9 +11,9 @@ use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use tonic::Code as GrpcCode;
 
-use super::deadline::Arrival;
 use super::status::refused_by_tonic;
 use crate::api::Code;
+use crate::api::arrival::Arrival;
 use crate::api::observe::{Ending, Observed};
 use crate::api::transport::{Transport, grpc_name};
 use crate::serving::Recommender;

@@ -4,21 +4,15 @@ use axum::http::{HeaderMap, HeaderName};
 use tonic::Request;
 
 use crate::api::Problem;
+use crate::api::arrival::Arrival;
 
 const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
-
-/// When a call arrived, and when its client leaves, if it says.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::api) struct Arrival {
-    pub(in crate::api) arrived: Instant,
-    pub(in crate::api) leaves: Option<Instant>,
-}
 
 impl Arrival {
     /// What the layer around the services has put into the request.
     pub(in crate::api) fn of_request<T>(request: &Request<T>) -> Arrival {
         let known = request.extensions().get::<Arrival>().copied();
-        known.unwrap_or_else(|| Arrival { arrived: Instant::now(), leaves: None })
+        known.unwrap_or_else(Arrival::now)
     }
 
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod convert;
 mod count;
+mod cut;
 mod deadline;
 mod health;
 mod recommender;
@@ -20,7 +21,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::api::inference::grpc as inference;
 use crate::api::{ApiKeys, body};
 use crate::serving::Recommender;
-pub(super) use deadline::Arrival;
 use health::Probe;
 use proto::canet::v1::recommender_server::RecommenderServer;
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -68,6 +68,7 @@ pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, 
     let watched = Routes::new(recommendations.max_decoding_message_size(body::LIMIT))
         .add_service(inference.max_decoding_message_size(body::LIMIT))
         .into_axum_router()
+        .layer(middleware::from_fn(cut::in_time))
         .layer(guard.clone())
         .layer(CatchPanicLayer::custom(status::panicked))
         // The outermost layer: it sees what is finally answered.
@@ -82,9 +83,11 @@ pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, 
         .add_service(descriptors().build_v1()?)
         .add_service(descriptors().build_v1alpha()?)
         .into_axum_router()
+        .layer(middleware::from_fn_with_state(Arc::clone(recommender), cut::at_drain))
         .layer(guard);
     let probes = Routes::from(Router::new()).add_service(HealthServer::new(Probe::new(Arc::clone(recommender))));
-    Ok(probes.into_axum_router().merge(described).merge(watched))
+    let probes = probes.into_axum_router().layer(middleware::from_fn(cut::in_time));
+    Ok(probes.merge(described).merge(watched))
 }
 
 /// Lets nobody pass without a key.

@@ -5,10 +5,10 @@ use axum::http::header;
 use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::deadline::Arrival;
 use super::proto::canet::v1 as proto;
 use super::proto::canet::v1::recommender_server::Recommender as Methods;
 use crate::api::answer::{Call, pin};
+use crate::api::arrival::Arrival;
 use crate::serving::Recommender;
 
 /// `canet.v1.Recommender`.
@@ -28,9 +28,9 @@ impl Methods for Service {
         &self,
         request: Request<proto::RecommendRequest>,
     ) -> Result<Response<proto::RecommendResponse>, Status> {
-        let Arrival { arrived, leaves } = Arrival::of_request(&request);
+        let arrival = Arrival::of_request(&request);
         let generation = pin(&self.recommender, 1)?;
-        let call = Call::new(&self.recommender, &generation, arrived, leaves);
+        let call = Call::new(&self.recommender, &generation, arrival);
         let answered = call.answer_one(request.into_inner().into()).await?;
         let mut response = Response::new(answered.recommendation.into());
         response.extensions_mut().insert(answered.times);
@@ -41,10 +41,10 @@ impl Methods for Service {
         &self,
         request: Request<proto::RecommendBatchRequest>,
     ) -> Result<Response<proto::RecommendBatchResponse>, Status> {
-        let Arrival { arrived, leaves } = Arrival::of_request(&request);
+        let arrival = Arrival::of_request(&request);
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
-        let call = Call::new(&self.recommender, &generation, arrived, leaves);
+        let call = Call::new(&self.recommender, &generation, arrival);
         let outcomes = call.answer_all(requests.into_iter().map(|request| Ok(request.into()))).await;
 
         let (times, retry_after) = (outcomes.times(), outcomes.retry_after());
@@ -64,7 +64,7 @@ impl Methods for Service {
         &self,
         request: Request<proto::RecommendStreamRequest>,
     ) -> Result<Response<Self::RecommendStreamStream>, Status> {
-        let Arrival { arrived, leaves } = Arrival::of_request(&request);
+        let arrival = Arrival::of_request(&request);
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
         let answers: FuturesUnordered<_> = (0..)
@@ -72,7 +72,7 @@ impl Methods for Service {
             .map(|(index, request)| {
                 let (recommender, generation) = (Arc::clone(&self.recommender), Arc::clone(&generation));
                 async move {
-                    let call = Call::new(&recommender, &generation, arrived, leaves);
+                    let call = Call::new(&recommender, &generation, arrival);
                     let outcome = call.answer(request.into()).await.map(|answered| answered.recommendation);
                     Ok(proto::RecommendStreamResponse { index, result: Some(outcome.into()) })
                 }

@@ -10,7 +10,7 @@ use super::outputs::OutputName;
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Input, Values, fault};
 use crate::api::Problem;
-use crate::api::grpc::Arrival;
+use crate::api::arrival::Arrival;
 use crate::api::grpc::proto::inference as proto;
 use crate::api::grpc::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::serving::{Generation, Recommender};
@@ -92,10 +92,10 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
-        let Arrival { arrived, leaves } = Arrival::of_request(&request);
+        let arrival = Arrival::of_request(&request);
         let message = request.into_inner();
         let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
-        let inferred = infer(&self.recommender, read(message)?, arrived, leaves).await?;
+        let inferred = infer(&self.recommender, read(message)?, arrival).await?;
         let times = inferred.times;
         let mut response = Response::new(write(inferred, id, raw));
         response.extensions_mut().insert(times);

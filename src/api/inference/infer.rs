@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use futures_util::future::try_join_all;
 
 use super::model::{INPUTS, check_name};
@@ -8,6 +6,7 @@ use super::parameters::Parameters;
 use super::tensor::{Input, Output, Values, fault};
 use crate::api::Problem;
 use crate::api::answer::{Call, pin, slowest};
+use crate::api::arrival::Arrival;
 use crate::api::wire::{ItemId, RecommendRequest, Recommendation};
 use crate::serving::{Generation, Recommender, Times};
 
@@ -43,8 +42,7 @@ pub(super) struct Inferred {
 pub(super) async fn infer(
     recommender: &Recommender,
     request: InferRequest,
-    arrived: Instant,
-    leaves: Option<Instant>,
+    arrival: Arrival,
 ) -> Result<Inferred, Problem> {
     let history = input(&request, "history")?.ok_or_else(|| {
         Problem::invalid("inputs", "input \"history\" is missing: BYTES [B], each a JSON list of ids, or INT64 [B, L]")
@@ -59,18 +57,18 @@ pub(super) async fn infer(
     };
     let row = |history| {
         let mut row = RecommendRequest::new(history);
-        row.k = k.unwrap_or(row.k);
+        row.k = k;
         request.parameters.apply(&mut row);
         row
     };
-    let k = usize::try_from(row(Vec::new()).k).unwrap_or(usize::MAX);
+    let k = usize::try_from(row(Vec::new()).k(generation.catalogue.len())).unwrap_or(usize::MAX);
     let rows: Vec<RecommendRequest> = histories(history, &generation)?.into_iter().map(row).collect();
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
     }
 
-    let call = Call::new(recommender, &generation, arrived, leaves);
+    let call = Call::new(recommender, &generation, arrival);
     let answered = try_join_all(rows.into_iter().map(|row| call.answer(row))).await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();

@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -17,6 +16,7 @@ use super::infer::{InferRequest, infer};
 use super::json::{RequestJson, ResponseJson, read_parameters};
 use super::model::{INPUTS, SERVER, SERVER_VERSION, Signature, check_name};
 use super::outputs::OutputName;
+use crate::api::arrival::Arrival;
 use crate::api::{Problem, body, problem};
 use crate::serving::{Recommender, Unready};
 
@@ -170,7 +170,7 @@ async fn post_infer(
 ) -> Result<Response, Fault> {
     let ModelPath { name, version } = named(path, request.uri()).await?;
     let (headers, bytes) = body::read_bytes(request).await?;
-    let arrived = Instant::now();
+    let arrival = Arrival::now();
     let (json, behind) = binary::split(&headers, &bytes)?;
     let RequestJson { id, parameters, inputs, outputs } = body::parse(json)?;
     let (parameters, binary_output) = read_parameters(parameters)?;
@@ -181,7 +181,7 @@ async fn post_infer(
         parameters,
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };
-    let inferred = infer(&recommender, request, arrived, None).await?;
+    let inferred = infer(&recommender, request, arrival).await?;
 
     let asked: HashMap<&str, Option<bool>> =
         outputs.iter().map(|output| (output.name.as_str(), output.parameters.binary_data)).collect();

@@ -24,7 +24,7 @@ pub(super) struct RecommendArgs {
     /// Items of the user, oldest first, with commas; `-` reads them from standard input, there line breaks part them too
     #[arg(long, env = "CANET_HISTORY", value_name = "ITEMS", allow_hyphen_values = true)]
     history: String,
-    /// Items to recommend [default: the server's, 10]
+    /// Items to recommend [default: the server's, 10 or all of a smaller catalogue]
     #[arg(long, env = "CANET_K", value_name = "N")]
     k: Option<u64>,
     /// auto, full, smallest or a route's name [default: auto]

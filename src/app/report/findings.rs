@@ -59,6 +59,7 @@ pub(super) struct ModelFinding {
 #[derive(Serialize)]
 pub(super) struct Machine {
     pub(super) backend: &'static str,
+    pub(super) precision: &'static str,
     pub(super) threads: usize,
 }
 

@@ -4,7 +4,7 @@ use super::super::Failure;
 use crate::data::Case;
 use crate::domain::{Route, choose_route};
 use crate::evaluation::{Hull, Metric, Ranker, RouteTable, Subject};
-use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
+use crate::model::checkpoint::{Checkpoint, ModelDirectory};
 use crate::model::{Forward, Target};
 
 /// What is compared.
@@ -22,7 +22,7 @@ impl Loaded {
     pub(super) fn open(path: &std::path::Path, target: &Target) -> Result<Loaded, Failure> {
         let checkpoint = ModelDirectory::open(path).and_then(|models| models.load(None)).map_err(Failure::data)?;
         let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-        checkpoint.probes.replay(&*forward, &checkpoint.space, Tolerance::FP32).map_err(Failure::data)?;
+        checkpoint.probes.replay(&*forward, &checkpoint.space, target.tolerance()).map_err(Failure::data)?;
         Ok(Loaded { checkpoint, forward })
     }
 

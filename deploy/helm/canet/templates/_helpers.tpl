@@ -28,6 +28,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.model.claim.existing | default (printf "%s-models" (include "canet.fullname" .)) }}
 {{- end }}
 
+{{/* What Prometheus must show and check to scrape a server that asks for keys or TLS. */}}
+{{- define "canet.endpoint" -}}
+{{- with .Values.apiKeySecret }}
+authorization: {credentials: {name: {{ . }}, key: prometheus}}
+{{- end }}
+{{- with .Values.tls.secret }}
+scheme: https
+tlsConfig:
+  serverName: {{ include "canet.fullname" $ }}.{{ $.Release.Namespace }}.svc
+  ca: {secret: {name: {{ . }}, key: ca.crt}}
+{{- end }}
+{{- end }}
+
 {{/* What no container of a pod needs. */}}
 {{- define "canet.containerSecurity" -}}
 allowPrivilegeEscalation: false

@@ -37,11 +37,11 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
             .to_owned(),
         format!(
             "FLOPs are those of matrix products at the history's own length, with the last block reduced to the last \
-             position; the router's are in the routed costs. Time: a request alone through the {} forward ({} threads \
+             position; the router's are in the routed costs. Time: a request alone through the {} forward ({}, {} threads \
              allowed), histories spread over all lengths, every route in turn in each round, the fastest of the rounds \
              of each history, a line in FLOPs for the lengths between. \"Rounds\" is the fastest and the slowest round \
              over the median one: what this machine's other work did.",
-            found.machine.backend, found.machine.threads
+            found.machine.backend, found.machine.precision, found.machine.threads
         ),
         "Tastes: k-means of the mean item embedding of each history, named by the titles that its users have more \
          often than everybody. Groups were not chosen by their results, but they are many: a single coloured cell \

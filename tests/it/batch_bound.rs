@@ -1,0 +1,61 @@
+//! How many items a batch may ask for together.
+
+use std::sync::Arc;
+
+use canet::api::grpc::proto::canet::v1 as proto;
+use canet::model::ModelConfig;
+use serde_json::{Value, json};
+
+use super::grpc_client::{Ended, Grpc};
+use super::server::{ROOMY, Server, numbered};
+use super::support::{draft, on_cpu, small_config};
+
+/// As many as `MAX_RANKED` of `api::validate`: what the documents promise.
+const MOST: u64 = 1 << 18;
+
+const ITEMS: u64 = 5_000;
+
+/// Requests that ask for the most exactly, then two that ask for one item and none too many: whoever is refused takes
+/// nothing from those behind.
+fn asked() -> Vec<u64> {
+    let mut asked = vec![ITEMS; (MOST / ITEMS) as usize];
+    asked.extend([MOST % ITEMS + 1, MOST % ITEMS, 1]);
+    asked
+}
+
+#[test]
+fn a_request_that_brings_the_sum_of_k_over_the_bound_is_refused_and_no_other() {
+    let draft = numbered(draft(ModelConfig { items: ITEMS as usize, ..small_config() }, 11));
+    let forward = on_cpu(&draft.config, &draft.weights);
+    let server = Server::with(draft, Arc::new(forward), ROOMY);
+    let asked = asked();
+    let places: Vec<Option<u64>> = {
+        let refused = [asked.len() - 3, asked.len() - 1];
+        asked.iter().enumerate().map(|(place, k)| (!refused.contains(&place)).then_some(*k)).collect()
+    };
+
+    // Without a known item popularity ranks, which is quick.
+    let requests: Vec<Value> = asked.iter().map(|k| json!({"history": [], "k": k})).collect();
+    let body = server.client.post("/recommend/batch", &json!({"requests": requests})).json();
+    let outcome = |result: &Value| match result["items"].as_array() {
+        Some(items) => Some(items.len() as u64),
+        None => {
+            assert_eq!((&result["code"], &result["field"]), (&json!("invalid_request"), &json!("k")));
+            None
+        }
+    };
+    assert_eq!(body["results"].as_array().unwrap().iter().map(outcome).collect::<Vec<_>>(), places);
+
+    let requests = asked.iter().map(|k| proto::RecommendRequest { k: Some(*k), ..Default::default() });
+    let batch = proto::RecommendBatchRequest { requests: requests.collect() };
+    let ended: Ended<proto::RecommendBatchResponse> =
+        Grpc::new(&server.recommender).call("canet.v1.Recommender/RecommendBatch", &[], &batch);
+    let outcome = |result: &proto::RecommendResult| match result.outcome.as_ref().unwrap() {
+        proto::recommend_result::Outcome::Recommendation(answer) => Some(answer.items.len() as u64),
+        proto::recommend_result::Outcome::Problem(problem) => {
+            assert_eq!(problem.field.as_deref(), Some("k"));
+            None
+        }
+    };
+    assert_eq!(ended.answers[0].results.iter().map(outcome).collect::<Vec<_>>(), places);
+}

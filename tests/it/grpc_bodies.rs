@@ -1,0 +1,91 @@
+//! gRPC messages that do not arrive, and calls that their clients keep open. Written by hand over HTTP/1.1, in which a
+//! body can stop anywhere.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use canet::api::grpc::proto::canet::v1 as proto;
+use canet::api::{self, ApiKeys, Connections, Patience};
+use prost::Message;
+
+use super::grpc_client::frame;
+use super::raw::{RawReply, connect, read_to_close};
+use super::server::Server;
+
+/// The services of `server` behind a listener.
+fn listen(server: &Server, patience: Patience) -> (tokio::runtime::Runtime, SocketAddr) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let router = api::grpc::router(&server.recommender, &ApiKeys::default()).unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Connections { patience, ..Connections::default() };
+    runtime.spawn(api::serve(listener, router, connections, std::future::pending()));
+    (runtime, address)
+}
+
+/// Begins a call whose message is sent in chunks, and sends the first of them with the head.
+fn begin(address: SocketAddr, method: &str, first: &[u8]) -> TcpStream {
+    let mut stream = connect(address);
+    let head = format!(
+        "POST /{method} HTTP/1.1\r\nhost: canet\r\ncontent-type: application/grpc\r\nte: trailers\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    // A chunk of nothing would be the last one.
+    let first = if first.is_empty() {
+        Vec::new()
+    } else {
+        [format!("{:x}\r\n", first.len()).as_bytes(), first, b"\r\n"].concat()
+    };
+    stream.write_all(&[head.as_bytes(), &first].concat()).unwrap();
+    stream
+}
+
+#[test]
+fn a_message_that_does_not_arrive_is_refused() {
+    let server = Server::start();
+    let patience = Patience { body: Duration::from_millis(300), ..Patience::default() };
+    let (_runtime, address) = listen(&server, patience);
+    let message = proto::RecommendRequest { history: vec!["101".to_owned()], ..Default::default() };
+    let message = frame(&message.encode_to_vec());
+    for method in ["canet.v1.Recommender/Recommend", "grpc.health.v1.Health/Check"] {
+        for sent in [0, message.len() - 1] {
+            let mut stream = begin(address, method, &message[..sent]);
+            let reply = RawReply::parse(&read_to_close(&mut stream)).unwrap();
+            // DEADLINE_EXCEEDED
+            assert_eq!((reply.status, reply.header("grpc-status")), (200, Some("4")), "{method} {sent}: {reply:?}");
+            assert!(reply.header("grpc-message").unwrap().contains("did%20not%20arrive%20within"), "{reply:?}");
+        }
+    }
+    let series = r#"requests_total{code="DEADLINE_EXCEEDED",transport="grpc"}"#;
+    assert!((server.client.metric(series) - 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_reflection_stream_that_its_client_keeps_open_ends_with_the_drain() {
+    let server = Server::start();
+    // A body may take far longer than the test where nothing cuts it.
+    let (_runtime, address) = listen(&server, Patience::default());
+    for version in ["v1", "v1alpha"] {
+        // `list_services`, which is the field 7, of anything.
+        let list = frame(&[0x3a, 1, b'*']);
+        let method = format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let mut stream = begin(address, &method, &list);
+        let mut answer = Vec::new();
+        while !contains(&answer, b"canet.v1.Recommender") {
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&bytes[..read]);
+        }
+        // The second stream begins when the server drains already: what is asked is answered all the same.
+        server.recommender.drain();
+        // The last chunk: an end, not a connection that broke. HTTP/1.1 keeps the status for itself.
+        let rest = read_to_close(&mut stream);
+        assert!(rest.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&rest));
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
