@@ -5,7 +5,8 @@ HISTORIES ?= data/ml-100k/ml-100k.inter
 CANET = target/release/canet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers
+.PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
+	experiment report
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -16,6 +17,12 @@ setup: ## Checks the tools and sets LibTorch up, once per user (CUDA=1 adds its 
 
 build: setup ## Builds target/release/canet, which runs with no environment set
 	cargo build --release --locked
+
+build-native: ## Builds target/native/release/canet, a server for CPUs alone: no LibTorch, no training
+	@scripts/system.sh
+	@# What both builds share is compiled once; each has its own binary.
+	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features --features native \
+		--target-dir target/native
 
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
@@ -33,9 +40,13 @@ bench-peers: build data ## Times canet bench against ONNX Runtime and PyTorch, i
 bench: setup ## Times one core's batches, and lanes by width against lanes by route
 	cargo bench --locked $(ARGS)
 
+experiment: build ## Trains the row ROW of models/experiments and reports on it (SEEDS=1,2 DATA=directory)
+	@python3 models/experiments/run.py $(ROW) --seeds $(or $(SEEDS),1) --data $(or $(DATA),data) $(ARGS)
+
 lint: setup ## Formatting, clippy, and with cargo-deny licences, duplicate crates and sources
 	cargo fmt --all -- --check
 	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets --no-default-features --features native -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
 	else echo 'deny.toml is not checked: cargo install --locked cargo-deny'; fi
 
@@ -51,6 +62,9 @@ data: ## Fetches MovieLens-100K into data/ml-100k and the titles of the shipped 
 
 train: build data ## Trains the next version of $(MODEL) on MovieLens-100K
 	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(ARGS)
+
+report: build data ## Writes target/report/report.html on what routing is worth in $(MODEL)
+	$(CANET) report --model $(MODEL) --data $(HISTORIES) --out target/report $(ARGS)
 
 loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RATE=..., DURATION=...; loadtest/README.md)
 	@loadtest/run.sh

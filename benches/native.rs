@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use canet::domain::{Candidates, History, Route, Selection};
 use canet::model::native::{Level, Native, fma_peak};
-use canet::model::{Forward, Query};
+use canet::model::{Forward, Precision, Query};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use self::model::{MAX_LEN, config, history, model, rng, weights};
@@ -20,7 +20,7 @@ const PAIRS: usize = 15;
 
 fn native(criterion: &mut Criterion) {
     let config = config();
-    let native = Native::load(&config, &weights(), 1).unwrap();
+    let native = Native::load(Precision::Fp32, &config, &weights(), 1).unwrap();
     let (libtorch, space) = model();
     let mut rng = rng(2);
     let histories: Vec<History> = (0..64).map(|_| history(MAX_LEN, &mut rng)).collect();

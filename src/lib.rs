@@ -10,6 +10,8 @@
 //! - `telemetry`: metrics and logs
 //! - [`domain`]: items, histories, routes, their cost, rankings
 //!
+//! Without the feature `libtorch` there is neither `training` nor `model::libtorch`: a server for CPUs.
+//!
 //! `src/ARCHITECTURE.md` tells the life of a request, of a training step and of a checkpoint.
 
 pub mod api;
@@ -20,4 +22,8 @@ pub mod evaluation;
 pub mod model;
 pub mod serving;
 pub mod telemetry;
+#[cfg(feature = "libtorch")]
 pub mod training;
+
+#[cfg(not(any(feature = "libtorch", feature = "native")))]
+compile_error!("a build needs something to compute with: --features libtorch, the default, or --features native");

@@ -26,6 +26,8 @@ pub(super) struct Model<'a> {
     data: &'a DataRecord,
     metrics: &'a MetricsRecord,
     flops: FlopsRecord,
+    /// In which numbers its layers are stored and multiplied: fp32 or bf16.
+    precision: &'static str,
     /// `null` where the checkpoint has no calibration: `budget` then changes nothing.
     budget: Option<Budget>,
 }
@@ -120,6 +122,7 @@ pub(super) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
         data: &manifest.data,
         metrics: &manifest.metrics,
         flops: manifest.flops,
+        precision: generation.precision.name(),
         budget,
     };
     Ok(Json(answer).into_response())

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use super::device::TargetArgs;
 use super::exit::say;
 use super::numbers::share;
-use crate::data::{Dataset, ReadOptions, Split};
+use super::{interactions, progress};
+use crate::data::Split;
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
-use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
+use crate::model::checkpoint::ModelDirectory;
 
 /// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
 #[derive(Debug, Args)]
@@ -36,6 +36,12 @@ pub(super) struct EvalArgs {
     /// Which interaction of each user is to be found: the last but one, or the last.
     #[arg(long, env = "CANET_SPLIT", value_enum, default_value = "test")]
     split: SplitArg,
+    /// Rank each user's last N interactions up to the split's own, each from everything before it as a request would
+    /// bring it; a user is still one observation, the mean of theirs. A training leaves out the last two interactions
+    /// of a user: with N above 1 the validation's is scored too, with N above 2 (validation: 1) what a model trained
+    /// on these data has learnt from, so only a model trained on less data is tested fairly.
+    #[arg(long, env = "CANET_HOLDOUT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    holdout: u32,
     /// Share of the full model's FLOPs that the router may spend, where the checkpoint is calibrated for budgets.
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
@@ -84,6 +90,10 @@ fn metric(text: &str) -> Result<Metric, String> {
 /// What an evaluation found; the tables and the JSON document are two views of it.
 struct Report<'a> {
     split: &'static str,
+    /// Positions a user that are scored, at most.
+    holdout: u32,
+    /// What a reader has to know of the positions.
+    warning: Option<&'static str>,
     /// What the comparisons are by.
     metric: Metric,
     space: &'a RouteSpace,
@@ -99,22 +109,29 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
     let space = &checkpoint.space;
     let contenders = contenders(&args, space)?;
-    let dataset = read(&args, &checkpoint)?;
+    let dataset = interactions::read(&args.data, args.skip_bad_lines, &checkpoint)?;
+    if checkpoint.manifest.calibration.is_none() {
+        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
+    }
     let (split, split_name) = match args.split {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let cases = dataset.cases(split);
+    let warning = warning(split, args.holdout);
+    if let Some(warning) = warning {
+        say(format_args!("--holdout {}: {warning}", args.holdout));
+    }
+    let cases = dataset.held_out(split, args.holdout as usize);
     if cases.is_empty() {
-        let data = args.data.display();
-        return Err(Failure::Data(format!("{data}: no user has the three interactions that an evaluation needs")));
+        return Err(interactions::nobody(&args.data));
     }
 
     let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, space, Tolerance::FP32).map_err(Failure::data)?;
+    checkpoint.probes.replay(&*forward, space, target.tolerance()).map_err(Failure::data)?;
     let config = &checkpoint.config;
     let subject = Subject { forward: &*forward, space, shape: config.shape(), max_len: config.max_len };
-    let bar = progress(&contenders, cases.len() * space.len())?;
+    // Only all routes for all users are a number that is known beforehand.
+    let bar = progress::rankings(contenders.contains(&Contender::Statics).then(|| cases.len() * space.len()))?;
     let mut ranker = Ranker::new(subject, &cases, args.batch_size as usize)
         .map_err(Failure::data)?
         .on_progress(|ranked| bar.inc(ranked as u64));
@@ -128,9 +145,25 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
 
     let pairs = pairs(&args, &runs)?;
     let comparisons = compare(&pairs, args.metric, args.seed);
-    let report = Report { split: split_name, metric: args.metric, space, runs, comparisons };
+    let report =
+        Report { split: split_name, holdout: args.holdout, warning, metric: args.metric, space, runs, comparisons };
     let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
+}
+
+/// What is wrong with positions that a training does not leave out.
+fn warning(split: Split, holdout: u32) -> Option<&'static str> {
+    match (split, holdout) {
+        (_, 1) => None,
+        (Split::Test, 2) => Some(
+            "the last position but one is what a training chooses its weights and its budgets by, and may end by \
+             learning from: a model made from these data has an advantage there",
+        ),
+        _ => Some(
+            "a model made from these data has learnt from positions that are scored here, and so have popularity and \
+             markov: read it for models that were trained on less",
+        ),
+    }
 }
 
 /// What to run: what `--route` says, or everything, and what `--compare` needs besides.
@@ -156,36 +189,6 @@ fn contenders(args: &EvalArgs, space: &RouteSpace) -> Result<Vec<Contender>, Fai
         }
     }
     Ok(contenders)
-}
-
-/// The data in the checkpoint's items, with a note on what a reader of the numbers has to know.
-fn read(args: &EvalArgs, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
-    let options = ReadOptions { skip_bad_lines: args.skip_bad_lines };
-    let dataset = Dataset::read_known(&args.data, &checkpoint.catalogue, &options).map_err(Failure::data)?;
-    if dataset.skipped.count > 0 {
-        say(format_args!("{}", dataset.skipped));
-    }
-    if dataset.unknown > 0 {
-        say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
-    }
-    if dataset.sha256 != checkpoint.manifest.data.sha256 {
-        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
-    }
-    if checkpoint.manifest.calibration.is_none() {
-        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
-    }
-    Ok(dataset)
-}
-
-/// A bar on standard error, which hides itself where that is no terminal.
-fn progress(contenders: &[Contender], all: usize) -> Result<ProgressBar, Failure> {
-    // Only all routes for all users are a number that is known beforehand.
-    let (bar, template) = if contenders.contains(&Contender::Statics) {
-        (ProgressBar::new(all as u64), "{bar:40} {human_pos}/{human_len} rankings, {eta} left")
-    } else {
-        (ProgressBar::new_spinner(), "{spinner} {human_pos} rankings, {elapsed}")
-    };
-    Ok(bar.with_style(ProgressStyle::with_template(template).map_err(Failure::usage)?))
 }
 
 /// The pairs of `--compare`, or auto with every other run.

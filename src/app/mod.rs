@@ -7,14 +7,21 @@ mod eval;
 mod exit;
 mod import;
 mod inspect;
+mod interactions;
 mod listen;
 mod numbers;
+mod progress;
 mod recommend;
 mod reloads;
+mod report;
 mod secret;
 mod serve;
 mod signals;
 mod traces;
+#[cfg(feature = "libtorch")]
+mod train;
+#[cfg(not(feature = "libtorch"))]
+#[path = "without_training.rs"]
 mod train;
 
 pub use exit::Failure;
@@ -32,12 +39,14 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "a process has one")]
 enum Command {
     Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     Recommend(recommend::RecommendArgs),
+    Report(report::ReportArgs),
     Serve(serve::ServeArgs),
     Train(train::TrainArgs),
 }
@@ -54,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Recommend(args) => recommend::run(args),
+        Command::Report(args) => report::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
     };

@@ -10,10 +10,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Failure;
 use super::device::DeviceArgs;
-use super::numbers::{not_negative, positive, share, share_below_one};
+use super::numbers::{at_most_one, not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
-use crate::training::{AdamWOptions, LossWeights, Losses, Outcome, TrainError, TrainJob, TrainOptions, train};
+use crate::training::{
+    AdamWOptions, JointOptions, LossWeights, Losses, Outcome, Preset, RouterFit, RouterOptions, SandwichOptions,
+    SettleOptions, TrainError, TrainJob, TrainOptions, train,
+};
 
 /// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
 #[derive(Debug, Args)]
@@ -28,6 +31,12 @@ pub(super) struct TrainArgs {
     /// Leave out lines that cannot be read, and say how many.
     #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
+    /// How to train: by what each slice is worth to held-out users, or as published.
+    #[arg(long, env = "CANET_PRESET", value_enum, default_value = "utility")]
+    preset: Preset,
+    /// Share of the full model's FLOPs to spend.
+    #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = 0.3, value_parser = share)]
+    flops_budget: f64,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -35,7 +44,9 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     learning: LearningArgs,
     #[command(flatten)]
-    losses: LossArgs,
+    utility: UtilityArgs,
+    #[command(flatten)]
+    paper: PaperArgs,
     /// Time for the whole run; when it is over, the best epoch so far becomes the checkpoint.
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = positive)]
     max_minutes: Option<f64>,
@@ -104,19 +115,37 @@ struct LearningArgs {
     seed: u64,
 }
 
-/// What is minimised beside the cross-entropy of the drawn routes.
+/// Stages of the preset `utility`.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Losses")]
-struct LossArgs {
+#[command(next_help_heading = "Preset utility")]
+struct UtilityArgs {
+    /// Items drawn for the softmax of a step; the whole catalogue where that has no more.
+    #[arg(long, env = "CANET_NEGATIVES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    negatives: u32,
+    /// Share of the full slice's probabilities in what the other slices learn; the rest is the true item.
+    #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = at_most_one)]
+    distillation: f64,
+    /// Most positions of a user's training part that are kept for the router, and at most a tenth of it.
+    #[arg(long, env = "CANET_ROUTER_HOLDOUT", default_value_t = 10)]
+    router_holdout: usize,
+    /// How the router comes from what slices are worth.
+    #[arg(long, env = "CANET_ROUTER_FIT", value_enum, default_value = "distilled")]
+    router_fit: RouterFit,
+    /// Passes over all of the training data once the router stands; 0 for none.
+    #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = 3)]
+    settle_epochs: u64,
+    /// Learning rate of those.
+    #[arg(long, env = "CANET_SETTLE_LR", default_value_t = 2e-4, value_parser = positive)]
+    settle_lr: f64,
+}
+
+/// What the preset `paper` minimises beside the cross-entropy of the drawn routes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Preset paper")]
+struct PaperArgs {
     /// The guide and balance terms as the paper means them, or as the authors' code has them.
     #[arg(long, env = "CANET_LOSSES", value_enum, default_value = "paper")]
     losses: Losses,
-    /// Train the full and the smallest slice on every row of every step too.
-    #[arg(long, env = "CANET_SANDWICH", value_parser = BoolishValueParser::new())]
-    sandwich: bool,
-    /// Share of the full model's FLOPs to spend.
-    #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = 0.3, value_parser = share)]
-    flops_budget: f64,
     /// Weight of the expected-FLOPs term.
     #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = 1.0, value_parser = not_negative)]
     flops_weight: f64,
@@ -140,14 +169,15 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(Failure::unavailable)?;
     }
-    let device = args.device.open()?;
+    let target = args.device.open()?;
     let dataset =
         Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
     let job = TrainJob {
+        options: args.options(),
         config: args.sizes.config(dataset.ids.len()),
-        options: args.learning.options(&args.losses),
         dataset: &dataset,
-        device,
+        device: target.device(),
+        target,
         out: &args.out,
         max_time: args.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
         restart: args.restart,
@@ -180,31 +210,37 @@ impl SizeArgs {
     }
 }
 
-impl LearningArgs {
-    fn options(&self, losses: &LossArgs) -> TrainOptions {
+impl TrainArgs {
+    fn options(&self) -> TrainOptions {
+        let TrainArgs { learning, utility, paper, .. } = self;
         TrainOptions {
-            epochs: self.epochs,
-            batch_size: self.batch_size as usize,
-            learning_rate: self.lr,
-            warmup_steps: self.warmup_steps,
+            preset: self.preset,
+            epochs: learning.epochs,
+            batch_size: learning.batch_size as usize,
+            learning_rate: learning.lr,
+            warmup_steps: learning.warmup_steps,
             optimizer: AdamWOptions {
                 betas: [0.9, 0.98],
                 eps: 1e-8,
-                weight_decay: self.weight_decay,
-                clip_norm: self.clip_norm,
+                weight_decay: learning.weight_decay,
+                clip_norm: learning.clip_norm,
             },
-            dropout: self.dropout,
-            patience: self.patience,
-            seed: self.seed,
-            temperature: losses.temperature,
-            losses: losses.losses,
-            weights: LossWeights {
-                guide: losses.guide_weight,
-                balance: losses.balance_weight,
-                flops: losses.flops_weight,
+            dropout: learning.dropout,
+            patience: learning.patience,
+            seed: learning.seed,
+            flops_budget: self.flops_budget,
+            joint: JointOptions {
+                temperature: paper.temperature,
+                losses: paper.losses,
+                weights: LossWeights {
+                    guide: paper.guide_weight,
+                    balance: paper.balance_weight,
+                    flops: paper.flops_weight,
+                },
             },
-            sandwich: losses.sandwich,
-            flops_budget: losses.flops_budget,
+            sandwich: SandwichOptions { negatives: utility.negatives as usize, distillation: utility.distillation },
+            router: RouterOptions { holdout: utility.router_holdout, fit: utility.router_fit },
+            settle: SettleOptions { epochs: utility.settle_epochs, learning_rate: utility.settle_lr },
         }
     }
 }

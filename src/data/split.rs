@@ -27,18 +27,19 @@ impl Dataset {
     /// One case for each user who has a target in this part, in the order of the users. The target of
     /// [`Split::Train`] is the last item of the user's training part.
     pub fn cases(&self, split: Split) -> Vec<Case<'_>> {
-        let case = |(user, sequence)| {
-            let known: &[Item] = match split {
-                Split::Train => training_part(sequence),
-                Split::Validation => {
-                    sequence.len().checked_sub(1).filter(|end| *end >= 2).map(|end| &sequence[..end])?
-                }
-                Split::Test => Some(sequence).filter(|sequence| sequence.len() >= 3)?,
-            };
-            let (target, history) = known.split_last()?;
-            (!history.is_empty()).then_some(Case { user, history, target: *target })
+        self.held_out(split, 1)
+    }
+
+    /// The last `positions` questions of each user that end with the one of [`cases`](Self::cases), fewer where the
+    /// user has fewer: users in order, each one's oldest first, each target with everything before it. All but the last
+    /// of [`Split::Test`] stand in the parts before it, so what was trained on those has seen them.
+    pub fn held_out(&self, split: Split, positions: usize) -> Vec<Case<'_>> {
+        let cases = |(user, sequence)| {
+            let known = part(sequence, split);
+            let first = known.len().saturating_sub(positions).max(1);
+            (first..known.len()).map(move |place| Case { user, history: &known[..place], target: known[place] })
         };
-        self.sequences.iter().map(Vec::as_slice).enumerate().filter_map(case).collect()
+        self.sequences.iter().map(Vec::as_slice).enumerate().flat_map(cases).collect()
     }
 
     /// The training part of each user's sequence, in the order of the users.
@@ -53,6 +54,16 @@ impl Dataset {
             counts[item.column() - 1] += 1;
         }
         counts
+    }
+}
+
+/// Everything up to the last target of a part; nothing where the user has none there.
+fn part(sequence: &[Item], split: Split) -> &[Item] {
+    match split {
+        Split::Train => training_part(sequence),
+        _ if sequence.len() < 3 => &[],
+        Split::Validation => &sequence[..sequence.len() - 1],
+        Split::Test => sequence,
     }
 }
 

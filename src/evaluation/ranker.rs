@@ -3,7 +3,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::run::{Draw, Spent};
-use super::{Run, target_rank};
+use super::{ByUser, Metric, RouteTable, Run, target_rank};
 use crate::data::Case;
 use crate::domain::{Flops, History, ModelShape, Route, RouteSpace, choose_route};
 use crate::model::{Forward, ForwardError};
@@ -43,6 +43,15 @@ pub struct Ranker<'a> {
 enum Memo {
     Unknown,
     Rank(Option<u32>),
+}
+
+impl Memo {
+    fn rank(self) -> Option<u32> {
+        match self {
+            Memo::Rank(rank) => rank,
+            Memo::Unknown => None,
+        }
+    }
 }
 
 impl<'a> Ranker<'a> {
@@ -166,9 +175,32 @@ impl<'a> Ranker<'a> {
         self.run(name, vec![Draw { ranks, spent: None }])
     }
 
+    /// A metric's value and the cost of every route on every case: what any policy of routing can be judged by.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    pub fn table(&mut self, metric: Metric) -> Result<RouteTable, ForwardError> {
+        let Subject { shape, space, .. } = self.subject;
+        for route in space.routes() {
+            self.rank(route, &vec![route; self.cases.len()])?;
+        }
+        let lengths = || self.histories.iter().map(History::len);
+        let values = |memo: &Vec<Memo>| memo.iter().map(|memo| metric.value(memo.rank())).collect();
+        Ok(RouteTable {
+            values: self.ranks.iter().map(values).collect(),
+            flops: space
+                .routes()
+                .map(|route| lengths().map(|length| shape.route_flops(space, route, length)).collect())
+                .collect(),
+            router_flops: lengths().map(|length| shape.router_flops(space.len(), length)).collect(),
+            by_user: ByUser::of(self.cases),
+        })
+    }
+
     fn run(&self, name: &str, draws: Vec<Draw>) -> Run {
         let Subject { shape, space, .. } = self.subject;
-        Run::new(name, draws, self.histories.iter().map(|history| shape.full_flops(space, history.len())).collect())
+        let full_flops = self.histories.iter().map(|history| shape.full_flops(space, history.len())).collect();
+        Run::new(name, draws, full_flops, ByUser::of(self.cases))
     }
 
     /// Ranks each case on its route, and says what that costs.
@@ -184,10 +216,7 @@ impl<'a> Ranker<'a> {
             };
             shape.route_flops(space, *route, history.len()) + router
         };
-        let known = |(case, route): (usize, &Route)| match self.ranks[route.index()][case] {
-            Memo::Rank(rank) => rank,
-            Memo::Unknown => None,
-        };
+        let known = |(case, route): (usize, &Route)| self.ranks[route.index()][case].rank();
         let ranks = routes.iter().enumerate().map(known).collect();
         let flops = routes.iter().zip(&self.histories).map(cost).collect();
         Ok(Draw { ranks, spent: Some(Spent { routes, flops }) })

@@ -1,21 +1,22 @@
-use super::{Estimate, Metric, Metrics};
+use super::{ByUser, Estimate, Metric, Metrics};
 use crate::domain::{Flops, Route, RouteSpace};
 
-/// Every user ranked once, or several times where routes are drawn by lot.
+/// Every case ranked once, or several times where routes are drawn by lot.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// What was run: a route's name, `auto`, `random`, ...
     pub name: String,
-    /// Independent assignments of the users to routes, at least one; a user's values are averaged over them.
+    /// Independent assignments of the cases to routes, at least one; a case's values are averaged over them.
     draws: Vec<Draw>,
-    /// Cost of the full model without a router, by user.
+    /// Cost of the full model without a router, by case.
     full_flops: Vec<Flops>,
+    by_user: ByUser,
 }
 
-/// One assignment of the users to routes.
+/// One assignment of the cases to routes.
 #[derive(Clone, Debug)]
 pub(super) struct Draw {
-    /// Rank of the target, by user.
+    /// Rank of the target, by case.
     pub(super) ranks: Vec<Option<u32>>,
     /// Where the network ran and at what cost; `None` for a baseline without a network.
     pub(super) spent: Option<Spent>,
@@ -23,9 +24,9 @@ pub(super) struct Draw {
 
 #[derive(Clone, Debug)]
 pub(super) struct Spent {
-    /// Route, by user.
+    /// Route, by case.
     pub(super) routes: Vec<Route>,
-    /// Cost of the slice, and of the router where one decided, by user.
+    /// Cost of the slice, and of the router where one decided, by case.
     pub(super) flops: Vec<Flops>,
 }
 
@@ -34,7 +35,7 @@ pub(super) struct Spent {
 pub struct Share {
     /// The route.
     pub route: Route,
-    /// Share of the users that it served, over all draws.
+    /// Share of the users that it served, over all draws; a user of several cases counts with the share of them.
     pub share: f64,
     /// NDCG@10 of those users on this route.
     pub ndcg: Estimate,
@@ -45,8 +46,8 @@ pub struct Share {
 }
 
 impl Run {
-    pub(super) fn new(name: impl Into<String>, draws: Vec<Draw>, full_flops: Vec<Flops>) -> Run {
-        Run { name: name.into(), draws, full_flops }
+    pub(super) fn new(name: impl Into<String>, draws: Vec<Draw>, full_flops: Vec<Flops>, by_user: ByUser) -> Run {
+        Run { name: name.into(), draws, full_flops, by_user }
     }
 
     /// The same run under another name.
@@ -57,15 +58,18 @@ impl Run {
 
     /// Number of users.
     pub fn users(&self) -> usize {
+        self.by_user.users()
+    }
+
+    /// Number of cases: the targets that were ranked.
+    pub fn cases(&self) -> usize {
         self.full_flops.len()
     }
 
-    /// A metric's value for each user, averaged over the draws.
+    /// A metric's value for each user: the mean over their cases and the draws.
     pub fn values(&self, metric: Metric) -> Vec<f64> {
         let draws = self.draws.len() as f64;
-        (0..self.users())
-            .map(|user| self.draws.iter().map(|draw| metric.value(draw.ranks[user])).sum::<f64>() / draws)
-            .collect()
+        self.by_user.means(|case| self.draws.iter().map(|draw| metric.value(draw.ranks[case])).sum::<f64>() / draws)
     }
 
     /// A metric's mean over the users with its standard error.
@@ -78,15 +82,17 @@ impl Run {
         Metrics::new(|metric| self.estimate(metric))
     }
 
-    /// Mean FLOPs a user, the router's included where one decided; `None` for a baseline without a network.
+    /// Mean FLOPs over the users, the router's included where one decided; `None` for a baseline without a network.
     pub fn flops(&self) -> Option<f64> {
         let draws: Option<Vec<&Spent>> = self.draws.iter().map(|draw| draw.spent.as_ref()).collect();
-        Some(mean(draws?.into_iter().flat_map(|spent| &spent.flops)))
+        let draws = draws?;
+        let count = draws.len() as f64;
+        Some(mean(&self.by_user.means(|case| draws.iter().map(|spent| spent.flops[case] as f64).sum::<f64>() / count)))
     }
 
-    /// Mean FLOPs a user of the full model without a router.
+    /// Mean FLOPs over the users of the full model without a router.
     pub fn full_flops(&self) -> f64 {
-        mean(&self.full_flops)
+        mean(&self.by_user.means(|case| self.full_flops[case] as f64))
     }
 
     /// 1 - FLOPs spent / FLOPs of the full model; `None` for a baseline without a network.
@@ -94,39 +100,35 @@ impl Run {
         self.flops().map(|flops| 1.0 - flops / self.full_flops())
     }
 
-    /// What each route did that served at least one user, in the order of the routes.
+    /// What each route did that served at least one case, in the order of the routes.
     pub fn shares(&self, space: &RouteSpace) -> Vec<Share> {
-        let mut served = vec![Vec::new(); space.len()];
-        for draw in &self.draws {
-            let Some(spent) = &draw.spent else { continue };
-            for ((rank, route), flops) in draw.ranks.iter().zip(&spent.routes).zip(&spent.flops) {
-                served[route.index()].push((*rank, *flops));
-            }
-        }
-        let total = (self.draws.len() * self.users()) as f64;
-        let share = |(route, served): (Route, Vec<(Option<u32>, Flops)>)| {
-            let estimate = |metric: Metric| {
-                let values: Vec<f64> = served.iter().map(|(rank, _)| metric.value(*rank)).collect();
-                Estimate::of(&values)
-            };
-            (!served.is_empty()).then(|| Share {
-                route,
-                share: served.len() as f64 / total,
-                ndcg: estimate(Metric::Ndcg(10)),
-                hr: estimate(Metric::Hr(10)),
-                flops: mean(served.iter().map(|(_, flops)| flops)),
-            })
+        space.routes().filter_map(|route| self.share(route)).collect()
+    }
+
+    fn share(&self, route: Route) -> Option<Share> {
+        // Rank and cost in the draws that gave the case to this route.
+        let served = |case: usize| {
+            let spent = self.draws.iter().filter_map(move |draw| Some((draw.ranks[case], draw.spent.as_ref()?)));
+            spent.filter(move |(_, spent)| spent.routes[case] == route)
         };
-        space.routes().zip(served).filter_map(share).collect()
+        let counts = self.by_user.means(|case| served(case).count() as f64);
+        let of_served = |value: &dyn Fn(Option<u32>, Flops) -> f64| -> Vec<f64> {
+            let sum = |case: usize| served(case).map(|(rank, spent)| value(rank, spent.flops[case])).sum::<f64>();
+            let sums = self.by_user.means(sum);
+            sums.iter().zip(&counts).filter(|(_, count)| **count > 0.0).map(|(sum, count)| sum / count).collect()
+        };
+        let estimate = |metric: Metric| Estimate::of(&of_served(&|rank, _| metric.value(rank)));
+        counts.iter().any(|count| *count > 0.0).then(|| Share {
+            route,
+            share: counts.iter().sum::<f64>() / (self.draws.len() * self.users()) as f64,
+            ndcg: estimate(Metric::Ndcg(10)),
+            hr: estimate(Metric::Hr(10)),
+            flops: mean(&of_served(&|_, flops| flops as f64)),
+        })
     }
 }
 
-/// Sums exactly before it divides; 0 over nothing.
-fn mean<'a>(flops: impl IntoIterator<Item = &'a Flops>) -> f64 {
-    let (mut sum, mut count) = (0_u128, 0_u32);
-    for flops in flops {
-        sum += u128::from(*flops);
-        count += 1;
-    }
-    if count == 0 { 0.0 } else { sum as f64 / f64::from(count) }
+/// 0 over nothing. FLOPs are whole numbers whose sums float64 holds exactly, so equal runs cost the same to the bit.
+fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }

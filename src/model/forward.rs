@@ -131,6 +131,7 @@ impl Rows {
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// LibTorch refused an operation: out of memory, a lost device.
+    #[cfg(feature = "libtorch")]
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
     /// Values that do not fill whole rows.

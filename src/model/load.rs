@@ -10,6 +10,7 @@ pub enum LoadError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The device refused them.
+    #[cfg(feature = "libtorch")]
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
 }

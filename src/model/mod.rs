@@ -4,18 +4,23 @@
 
 pub mod checkpoint;
 mod config;
+mod device;
 mod forward;
 pub mod import;
+#[cfg(feature = "libtorch")]
 pub mod libtorch;
 mod load;
 pub mod native;
+mod precision;
 mod target;
 mod threads;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};
+pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows};
 pub use load::LoadError;
-pub use target::{Backend, NotOnGpu, Target};
-pub use threads::use_one_thread_here;
+pub use precision::Precision;
+pub use target::{Backend, Target, TargetError};
+pub use threads::{set_threads, use_one_thread_here};
 pub use weights::{HostTensor, Weights, WeightsError};

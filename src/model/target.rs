@@ -1,16 +1,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::libtorch::{self, Device, LibTorch};
+use super::checkpoint::Tolerance;
+#[cfg(feature = "libtorch")]
+use super::libtorch::{self, LibTorch};
 use super::native::{self, Level, Native};
-use super::{Forward, ForwardError, LoadError, ModelConfig, Weights};
+use super::{Device, Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
 
 /// Which forward computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
     /// Native on a CPU, LibTorch on a GPU.
     Auto,
-    /// LibTorch, on any device.
+    /// LibTorch, on any device, where the build has it.
     #[value(name = "libtorch")]
     LibTorch,
     /// Kernels of our own, on the CPU.
@@ -21,44 +23,92 @@ pub enum Backend {
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     device: Device,
-    native: bool,
+    computes: Computes,
+    precision: Precision,
     threads: usize,
 }
 
-/// The native forward was asked for on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Computes {
+    Native,
+    #[cfg(feature = "libtorch")]
+    LibTorch,
+}
+
+/// What was asked for does not go together, or not with this machine or build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("--backend native is for the CPU: use --device cpu, or --backend auto")]
-pub struct NotOnGpu;
+pub enum TargetError {
+    /// The native forward was asked for on a GPU.
+    #[error("--backend native is for the CPU: use --device cpu, or --backend auto")]
+    NotOnGpu,
+    /// LibTorch was asked for of a build without it.
+    #[error("--backend libtorch: this build has no LibTorch; use --backend native, or a build with it (`make build`)")]
+    NoLibTorch,
+    /// LibTorch's bfloat16 was asked for on a CPU, where it compiles a kernel for every number of rows that it meets.
+    #[error("--precision bf16 on a CPU is for --backend native; with --backend libtorch use --precision fp32")]
+    LibTorchOnCpu,
+    /// The CPU cannot multiply bfloat16.
+    #[error("--precision bf16 needs a CPU with AVX512-BF16, which this one lacks: use --precision fp32")]
+    NoBf16,
+}
 
 impl Target {
     /// A device and what computes there; one call of the native forward takes up to `threads` threads. (LibTorch's are
-    /// [set for all of it](super::libtorch::set_threads).)
+    /// [set for all of it](super::set_threads).)
     ///
     /// # Errors
-    /// [`NotOnGpu`].
-    pub fn new(device: Device, backend: Backend, threads: usize) -> Result<Target, NotOnGpu> {
-        let native = match backend {
-            Backend::Auto => !device.is_cuda(),
-            Backend::LibTorch => false,
-            Backend::Native if device.is_cuda() => return Err(NotOnGpu),
-            Backend::Native => true,
+    /// [`TargetError`].
+    pub fn new(device: Device, backend: Backend, precision: Precision, threads: usize) -> Result<Target, TargetError> {
+        let computes = match backend {
+            Backend::Native if device.is_cuda() => return Err(TargetError::NotOnGpu),
+            Backend::Native => Computes::Native,
+            Backend::Auto if !device.is_cuda() => Computes::Native,
+            #[cfg(feature = "libtorch")]
+            Backend::Auto | Backend::LibTorch => Computes::LibTorch,
+            #[cfg(not(feature = "libtorch"))]
+            Backend::Auto | Backend::LibTorch => return Err(TargetError::NoLibTorch),
         };
-        Ok(Target { device, native, threads })
+        if precision == Precision::Bf16 && !device.is_cuda() {
+            if computes != Computes::Native {
+                return Err(TargetError::LibTorchOnCpu);
+            }
+            if !Level::best().multiplies_bf16() {
+                return Err(TargetError::NoBf16);
+            }
+        }
+        Ok(Target { device, computes, precision, threads })
     }
 
     /// The name of what computes, as it is asked for.
     pub fn backend(&self) -> &'static str {
-        if self.native { "native" } else { "libtorch" }
+        match self.computes {
+            Computes::Native => "native",
+            #[cfg(feature = "libtorch")]
+            Computes::LibTorch => "libtorch",
+        }
     }
 
     /// Whether the native forward computes.
     pub fn is_native(&self) -> bool {
-        self.native
+        self.computes == Computes::Native
     }
 
     /// The device.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// In which numbers it stores weights and multiplies.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// How far its answers may be from a checkpoint's recorded ones.
+    pub fn tolerance(&self) -> Tolerance {
+        match self.precision {
+            Precision::Fp32 => Tolerance::FP32,
+            Precision::Bf16 => Tolerance::BF16,
+        }
     }
 
     /// Threads of one call.
@@ -72,10 +122,13 @@ impl Target {
     /// # Errors
     /// [`ForwardError`] where the device fails.
     pub fn gemm_peak(&self, time: Duration) -> Result<f64, ForwardError> {
-        match self.native {
-            true => Ok(native::gemm_peak(Level::best(), time)),
-            false if self.device.is_cuda() => libtorch::gemm_peak(self.device, time),
-            false => Ok(libtorch::gemm_peak(self.device, time)? / self.threads.max(1) as f64),
+        match self.computes {
+            Computes::Native => Ok(native::gemm_peak(Level::best(), self.precision, time)),
+            #[cfg(feature = "libtorch")]
+            Computes::LibTorch => {
+                let threads = if self.device.is_cuda() { 1 } else { self.threads.max(1) };
+                Ok(libtorch::gemm_peak(self.device, self.precision, time)? / threads as f64)
+            }
         }
     }
 
@@ -84,9 +137,10 @@ impl Target {
     /// # Errors
     /// [`LoadError`] where the configuration is not sane, the weights do not fit it, or the device refuses them.
     pub fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        Ok(match self.native {
-            true => Arc::new(Native::load(config, weights, self.threads)?),
-            false => Arc::new(LibTorch::load(config, weights, self.device)?),
+        Ok(match self.computes {
+            Computes::Native => Arc::new(Native::load(self.precision, config, weights, self.threads)?),
+            #[cfg(feature = "libtorch")]
+            Computes::LibTorch => Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?),
         })
     }
 }

@@ -6,8 +6,8 @@ use arc_swap::ArcSwapOption;
 
 use super::Timings;
 use crate::domain::{BatchBy, Catalogue, ModelShape, Route, RouteSpace};
-use crate::model::Forward;
 use crate::model::checkpoint::{Calibration, Checkpoint, Manifest};
+use crate::model::{Forward, Precision};
 use crate::telemetry::{Metrics, Series};
 
 /// One checkpoint that serves: everything that an answer is made from.
@@ -39,6 +39,8 @@ pub struct Generation {
     pub batch_by: BatchBy,
     /// The weights on their device.
     pub forward: Arc<dyn Forward>,
+    /// In which numbers it multiplies; float32 unless said.
+    pub precision: Precision,
     /// The metrics of its routes and lanes.
     pub series: Series,
     /// What its batches took before it served; without any, costs are learnt from live ones alone.
@@ -78,6 +80,7 @@ impl Generation {
             bias,
             batch_by: policy.batch_by,
             forward,
+            precision: Precision::Fp32,
             timings: Timings::default(),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Generation, Pace, Policy, Timings};
 use crate::domain::{History, Item, Route};
-use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError, Tolerance};
+use crate::model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError};
 use crate::model::{self, Forward, ForwardError, Target};
 use crate::telemetry::Metrics;
 
@@ -62,7 +62,7 @@ impl Loader {
         let weights = mem::take(&mut checkpoint.weights);
         let forward = self.target.load(&checkpoint.config, &weights)?;
         drop(weights);
-        let replayed = checkpoint.probes.replay(&*forward, &checkpoint.space, Tolerance::FP32);
+        let replayed = checkpoint.probes.replay(&*forward, &checkpoint.space, self.target.tolerance());
         replayed.map_err(|source| LoadError::Probes {
             name: checkpoint.name.clone(),
             version: checkpoint.version,
@@ -70,7 +70,11 @@ impl Loader {
         })?;
         let timings = self.warm_up(&checkpoint, &*forward, pace)?;
         let weight_bytes = forward.weight_bytes();
-        let generation = Generation { timings, ..Generation::new(checkpoint, forward, self.policy, &self.metrics) };
+        let generation = Generation {
+            timings,
+            precision: self.target.precision(),
+            ..Generation::new(checkpoint, forward, self.policy, &self.metrics)
+        };
         tracing::info!(
             model = generation.name,
             version = generation.version,
@@ -78,6 +82,7 @@ impl Loader {
             items = generation.catalogue.len(),
             weight_bytes,
             backend = self.target.backend(),
+            precision = self.target.precision().name(),
             load_ms = started.elapsed().as_millis(),
             "the model is loaded, its probes agree"
         );

@@ -38,53 +38,76 @@ pub(super) fn epoch_order(windows: usize, seed: u64, epoch: u64) -> Vec<usize> {
     order
 }
 
-/// Windows as tensors: right aligned, 0-padded on the left, as wide as the longest.
+/// Windows as tensors: their real items alone, row behind row, T in all. Attention pads them, a group at a time.
 pub struct Batch {
-    /// Item ids: [B, L]
+    /// Item ids: [T]
     pub items: Tensor,
-    /// Positions, the newest item at `max_len - 1`: [L]
+    /// Their positions, the newest of a row at `max_len - 1`: [T]
     pub positions: Tensor,
-    /// Whether a place holds a real item: [B, L], bool
-    pub real: Tensor,
-    /// Places of the real items in the flattened [B·L]: [T]
-    pub places: Tensor,
-    /// The item after each real item: [T]
+    /// The row of each: [T]
+    pub row: Tensor,
+    /// The item after each: [T]
     pub targets: Tensor,
+    /// Place of each row's newest item among the T: [B]
+    pub newest: Tensor,
     /// The item after each row's newest item: [B]
     pub last_targets: Tensor,
+    /// Each row's items, 0-padded: [B, L]
+    pub histories: Tensor,
     /// Items of each row.
     pub lengths: Vec<usize>,
+    /// The rows in stretches of similar length.
+    pub(super) groups: Vec<Group>,
+}
+
+/// Neighbouring rows that are padded to one length, the padding behind their items.
+pub(super) struct Group {
+    /// The first row, and how many.
+    pub rows: [i64; 2],
+    /// The first of their items among the batch's T, and how many.
+    pub tokens: [i64; 2],
+    /// The length of the longest.
+    pub length: i64,
+    /// Where that is not every row's length: which item stands at each padded place, counted in the group; padding
+    /// repeats its first: [rows·length]. And the padded place of each item: [tokens]
+    pub padding: Option<[Tensor; 2]>,
+    /// Whether a place holds an item of its own: [rows, length], bool
+    pub real: Tensor,
 }
 
 impl Batch {
-    /// Puts windows, at least one, on a device.
+    /// Puts windows, at least one, on a device. The longest first make the least padding.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
     pub fn new(windows: &[Window<'_>], max_len: usize, device: tch::Device) -> Result<Batch, TchError> {
         let lengths: Vec<usize> = windows.iter().map(|window| window.inputs.len()).collect();
-        let width = lengths.iter().copied().max().unwrap_or(1);
-        let mut items = vec![0_i64; windows.len() * width];
-        let (mut places, mut targets, mut last_targets) = (Vec::new(), Vec::new(), Vec::new());
+        let longest = lengths.iter().copied().max().unwrap_or(1);
+        let mut histories = vec![0_i64; windows.len() * longest];
+        let [mut items, mut positions, mut rows, mut targets] = [(); 4].map(|()| Vec::new());
+        let (mut newest, mut last_targets) = (Vec::new(), Vec::new());
         for (row, window) in windows.iter().enumerate() {
-            let start = (row + 1) * width - window.inputs.len();
+            let first = max_len - window.inputs.len();
             for (offset, (input, target)) in window.inputs.iter().zip(window.targets).enumerate() {
-                items[start + offset] = i64::from(input.id());
-                places.push((start + offset) as i64);
+                histories[row * longest + offset] = i64::from(input.id());
+                items.push(i64::from(input.id()));
+                positions.push((first + offset) as i64);
+                rows.push(row as i64);
                 targets.push(i64::from(target.id()));
             }
+            newest.push(items.len() as i64 - 1);
             last_targets.extend(window.targets.last().map(|item| i64::from(item.id())));
         }
         let to_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
-        let items = to_device(&items)?.f_reshape([windows.len() as i64, width as i64])?;
-        let positions: Vec<i64> = (max_len - width..max_len).map(|position| position as i64).collect();
         Ok(Batch {
+            items: to_device(&items)?,
             positions: to_device(&positions)?,
-            real: items.f_ne(0)?,
-            places: to_device(&places)?,
+            row: to_device(&rows)?,
             targets: to_device(&targets)?,
+            newest: to_device(&newest)?,
             last_targets: to_device(&last_targets)?,
-            items,
+            histories: to_device(&histories)?.f_reshape([windows.len() as i64, longest as i64])?,
+            groups: Group::all(&lengths, device)?,
             lengths,
         })
     }
@@ -93,4 +116,72 @@ impl Batch {
     pub fn rows(&self) -> i64 {
         self.lengths.len() as i64
     }
+}
+
+impl Group {
+    /// Cuts rows into groups: one ends where a row is longer than the group's first or less than half as long.
+    fn all(lengths: &[usize], device: tch::Device) -> Result<Vec<Group>, TchError> {
+        let (mut groups, mut row, mut token) = (Vec::new(), 0, 0);
+        while let Some(longest) = lengths.get(row).copied() {
+            let alike =
+                lengths[row..].iter().take_while(|length| (longest.div_ceil(2)..=longest).contains(length)).count();
+            let group = Group::new([row, token], &lengths[row..row + alike], device)?;
+            (row, token) = (row + alike, token + group.tokens[1] as usize);
+            groups.push(group);
+        }
+        Ok(groups)
+    }
+
+    fn new([row, token]: [usize; 2], lengths: &[usize], device: tch::Device) -> Result<Group, TchError> {
+        let (rows, tokens) = (lengths.len(), lengths.iter().sum::<usize>());
+        let longest = lengths.first().copied().unwrap_or_default();
+        let mut items = vec![0_i64; rows * longest];
+        let (mut places, mut real) = (Vec::with_capacity(tokens), vec![false; rows * longest]);
+        for (row, length) in lengths.iter().enumerate() {
+            for place in row * longest..row * longest + length {
+                items[place] = places.len() as i64;
+                places.push(place as i64);
+                real[place] = true;
+            }
+        }
+        let to_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
+        Ok(Group {
+            rows: [row as i64, rows as i64],
+            tokens: [token as i64, tokens as i64],
+            length: longest as i64,
+            padding: match tokens < rows * longest {
+                true => Some([to_device(&items)?, to_device(&places)?]),
+                false => None,
+            },
+            real: Tensor::f_from_slice(&real)?.f_reshape([rows as i64, longest as i64])?.f_to_device(device)?,
+        })
+    }
+
+    /// The group's items out of the batch's, padded: [T, h] -> [rows, length, h]
+    pub(super) fn pad(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let [token, tokens] = self.tokens;
+        let own = x.f_narrow(0, token, tokens)?; // [tokens, h]
+        let padded = match &self.padding {
+            Some([items, _]) => gather(&own, items)?,
+            None => own,
+        };
+        padded.f_reshape([self.rows[1], self.length, -1])
+    }
+
+    /// The other way round: [rows, length, h] -> [tokens, h]
+    pub(super) fn unpad(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let flat = x.f_flatten(0, 1)?;
+        match &self.padding {
+            Some([_, places]) => gather(&flat, places),
+            None => Ok(flat),
+        }
+    }
+}
+
+/// Rows of a matrix by index. As an embedding lookup: LibTorch's `index_select` adds its gradients up a row at a time.
+///
+/// # Errors
+/// LibTorch's, where an index is past the end.
+pub(super) fn gather(x: &Tensor, index: &Tensor) -> Result<Tensor, TchError> {
+    Tensor::f_embedding(x, index, -1, false, false)
 }

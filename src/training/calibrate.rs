@@ -13,6 +13,9 @@ pub(super) struct RoutedUsers<'a> {
     pub(super) logits: &'a [Vec<f32>],
     /// Items of each user's history.
     pub(super) lengths: Vec<usize>,
+    /// What each route is worth to everybody, where that is known: a budget then is an upper bound, since dearer routes
+    /// are taken for their worth alone.
+    pub(super) base: Option<&'a [f32]>,
 }
 
 /// Budgets for which every checkpoint is calibrated, beside its own.
@@ -37,11 +40,14 @@ impl RoutedUsers<'_> {
     /// The bias of a route is minus a price times its cost relative to full. A higher price never makes a user's
     /// route dearer, so the price is found by halving; it is negative where the router alone spends less.
     pub(super) fn fit(&self, budget: f64) -> BudgetPoint {
-        let (mut low, mut high) = (-1.0, 1.0);
+        let (mut low, mut high) = (if self.base.is_some() { 0.0 } else { -1.0 }, 1.0);
+        if self.base.is_some() && self.spent(&self.bias(0.0)) <= budget {
+            high = 0.0;
+        }
         while self.spent(&self.bias(high)) > budget && high < 1e6 {
             high *= 2.0;
         }
-        while self.spent(&self.bias(low)) < budget && low > -1e6 {
+        while low < 0.0 && self.spent(&self.bias(low)) < budget && low > -1e6 {
             low *= 2.0;
         }
         for _ in 0..HALVINGS {
@@ -60,7 +66,10 @@ impl RoutedUsers<'_> {
         let full = self.shape.full_flops(self.space, self.max_len) as f64;
         self.space
             .routes()
-            .map(|route| (-price * self.shape.route_flops(self.space, route, self.max_len) as f64 / full) as f32)
+            .map(|route| {
+                let worth = self.base.and_then(|base| base.get(route.index())).map_or(0.0, |worth| f64::from(*worth));
+                (worth - price * self.shape.route_flops(self.space, route, self.max_len) as f64 / full) as f32
+            })
             .collect()
     }
 

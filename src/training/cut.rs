@@ -1,5 +1,6 @@
 use tch::{Kind, TchError, Tensor};
 
+use super::batch::{Batch, gather};
 use crate::domain::{RouteSpace, Slice};
 use crate::model::ModelConfig;
 
@@ -13,17 +14,17 @@ pub enum Cut {
 
 /// One row a route choice, as factors that are exactly 0 or 1 and carry the router's gradient.
 pub struct Masks {
-    /// Features of the embedding: [B, 1, E]
+    /// Features of the embedding: [B, E]
     pub(super) embedding: Tensor,
-    /// Features of the hidden state: [B, 1, D]
+    /// Features of the hidden state: [B, D]
     pub(super) hidden: Tensor,
-    /// 1 / number of those features: [B, 1, 1], no gradient
+    /// 1 / number of those features: [B, 1], no gradient
     pub(super) per_hidden: Tensor,
-    /// Query features, a prefix of every head, times the attention scale: [B, 1, D]
+    /// Query features, a prefix of every head, times the attention scale: [B, D]
     pub(super) query: Tensor,
     /// From heads side by side at full width to heads side by side at the row's width: [B, D, D]
     pub(super) concatenate: Tensor,
-    /// Inner features of the feed-forward network: [B, 1, F]
+    /// Inner features of the feed-forward network: [B, F]
     pub(super) inner: Tensor,
     /// The depth at which a row leaves, by place in the space's list: [B, depths]
     pub(super) depth: Tensor,
@@ -111,15 +112,33 @@ impl MaskTables {
         let [width, depth, embedding] = self.marginals(choice)?;
         let rows = choice.size().first().copied().unwrap_or_default();
         let full = self.hidden.size().last().copied().unwrap_or_default();
-        let spread = |choice: &Tensor, table: &Tensor| choice.f_matmul(table)?.f_unsqueeze(1); // [B, 1, F]
         Ok(Masks {
-            embedding: spread(&embedding, &self.embedding)?,
-            hidden: spread(&width, &self.hidden)?,
-            per_hidden: width.f_detach()?.f_matmul(&self.per_hidden)?.f_reshape([rows, 1, 1])?,
-            query: spread(&width, &self.query)?,
+            embedding: embedding.f_matmul(&self.embedding)?,
+            hidden: width.f_matmul(&self.hidden)?,
+            per_hidden: width.f_detach()?.f_matmul(&self.per_hidden)?.f_reshape([rows, 1])?,
+            query: width.f_matmul(&self.query)?,
             concatenate: width.f_matmul(&self.concatenate)?.f_reshape([rows, full, full])?,
-            inner: spread(&width, &self.inner)?,
+            inner: width.f_matmul(&self.inner)?,
             depth,
+        })
+    }
+}
+
+impl Masks {
+    /// The same, one row an item of the batch instead of one a window; `concatenate` alone stays as it is.
+    ///
+    /// # Errors
+    /// LibTorch's, when memory runs out.
+    pub(super) fn of_tokens(&self, batch: &Batch) -> Result<Masks, TchError> {
+        let spread = |mask: &Tensor| gather(mask, &batch.row);
+        Ok(Masks {
+            embedding: spread(&self.embedding)?,
+            hidden: spread(&self.hidden)?,
+            per_hidden: spread(&self.per_hidden)?,
+            query: spread(&self.query)?,
+            concatenate: self.concatenate.shallow_clone(),
+            inner: spread(&self.inner)?,
+            depth: spread(&self.depth)?,
         })
     }
 }

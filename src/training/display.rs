@@ -3,21 +3,32 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::stage::Stage;
 use super::state::EpochRecord;
+use super::validation::Scored;
 
-/// What a person sees of a run: a bar where there is a terminal, else a line an epoch.
+/// What a person sees of a run: a bar a stage where there is a terminal, else a line an epoch.
 pub(super) struct Display {
+    /// Whether there is a terminal.
+    terminal: bool,
     bar: Option<ProgressBar>,
-    epochs: u64,
+    stage: &'static str,
 }
 
 impl Display {
-    /// A display of a run of `steps` steps in `epochs` epochs, of which `done` steps are made.
-    pub(super) fn new(epochs: u64, steps: u64, done: u64) -> Display {
-        let bar = stderr().is_terminal().then(|| {
+    /// A display that shows nothing yet.
+    pub(super) fn new() -> Display {
+        Display { terminal: stderr().is_terminal(), bar: None, stage: "" }
+    }
+
+    /// A stage of `steps` steps begins, of which `done` are made.
+    pub(super) fn begin(&mut self, stage: Stage, steps: u64, done: u64) {
+        self.clear();
+        self.stage = stage.name();
+        self.bar = self.terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            let template = "{bar:20} {pos}/{len} steps, {eta} left, {wide_msg}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
+            let template = format!("{} {{bar:20}} {{pos}}/{{len}}, {{eta}} left, {{wide_msg}}", self.stage);
+            if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style);
             }
             bar.set_position(done);
@@ -25,7 +36,13 @@ impl Display {
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
-        Display { bar, epochs }
+    }
+
+    /// Steps were made that have no loss.
+    pub(super) fn advance(&self, steps: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(steps);
+        }
     }
 
     /// A step was made.
@@ -36,13 +53,13 @@ impl Display {
         bar.set_message(format!("loss {loss:.3}{validation}"));
     }
 
-    /// An epoch ended; `left` is the time that the rest would take at its pace.
-    pub(super) fn epoch(&self, record: &EpochRecord, left: Duration) {
+    /// An epoch of `epochs` ended; `left` is the time that the rest of the stage would take at its pace.
+    pub(super) fn epoch(&self, record: &EpochRecord, epochs: u64, left: Duration) {
         let line = format!(
-            "epoch {}/{}: loss {:.3}, {}, at most {} left",
+            "{}, epoch {}/{epochs}: loss {:.3}, {}, at most {} left",
+            self.stage,
             record.epoch,
-            self.epochs,
-            record.train.total,
+            record.train.total(),
             validation(record),
             HumanDuration(left),
         );
@@ -57,21 +74,25 @@ impl Display {
             None => drop(writeln!(stderr(), "{line}")),
         }
     }
-}
 
-impl Drop for Display {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 }
 
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 fn validation(record: &EpochRecord) -> String {
-    format!(
-        "validation NDCG@10 {:.4}, {:.0} % of FLOPs saved, {} routes in use",
-        record.ndcg,
-        100.0 * record.saved,
-        record.routes_in_use
-    )
+    let Scored { ndcg, saved, routes_in_use } = record.scored;
+    let routed = match (saved, routes_in_use) {
+        (Some(saved), Some(routes)) => format!(", {:.0} % of FLOPs saved, {routes} routes in use", 100.0 * saved),
+        _ => String::new(),
+    };
+    format!("validation NDCG@10 {ndcg:.4}{routed}")
 }

@@ -16,20 +16,18 @@ const PROBES: usize = 8;
 
 /// Turns the best weights into a checkpoint: calibrated on validation, measured on both splits, with probes.
 pub(super) fn finish(job: &TrainJob<'_>, space: &RouteSpace, state: &RunState) -> Result<Checkpoint, TrainError> {
-    let trained_an_epoch = state.progress.best().is_some();
-    let weights = if trained_an_epoch { state.best.clone() } else { state.parameters.to_weights()? };
+    let weights = state.parameters.to_weights()?;
     let dataset = job.dataset;
     let catalogue =
         Catalogue::new(dataset.ids.clone(), dataset.popularity())?.with_titles(dataset.titles.iter().cloned());
     let reference = LibTorch::load(&job.config, &weights, Device::CPU)?;
     let probes = Probes::record(&reference, space, &probe_histories(dataset, job.config.max_len))?;
-    let forward = LibTorch::load(&job.config, &weights, job.device)?;
-    let validation = Validation::new(dataset, space, &job.config, job.device);
-    let calibration = validation.calibrate(&forward, job.options.flops_budget)?;
+    let forward = job.target.load(&job.config, &weights)?;
+    let calibration = Validation::new(job, space).calibrate(&*forward, state.progress.routing.as_ref())?;
     let bias = calibration.bias(job.options.flops_budget);
     let metrics = MetricsRecord {
-        validation: Some(measure(job, space, &forward, &bias, Split::Validation)?),
-        test: Some(measure(job, space, &forward, &bias, Split::Test)?),
+        validation: Some(measure(job, space, &*forward, &bias, Split::Validation)?),
+        test: Some(measure(job, space, &*forward, &bias, Split::Test)?),
     };
     let draft = CheckpointDraft {
         config: job.config.clone(),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::options::TrainOptions;
 use crate::data::Dataset;
-use crate::model::ModelConfig;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::libtorch::Device;
+use crate::model::{ModelConfig, Target};
 
 /// A training to be done: what, on what, where to.
 pub struct TrainJob<'a> {
@@ -18,6 +18,8 @@ pub struct TrainJob<'a> {
     pub options: TrainOptions,
     /// Where to train it.
     pub device: Device,
+    /// What ranks held-out users between the epochs.
+    pub target: Target,
     /// The model's directory, which gets the next version.
     pub out: &'a Path,
     /// Time for the whole run, of which a resumed run has what is left.

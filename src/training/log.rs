@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::TrainError;
-use super::objective::Terms;
+use super::stage::Stage;
 use super::state::EpochRecord;
+use super::terms::Terms;
 
 /// One line of the run log.
 #[derive(Debug, Serialize)]
@@ -16,17 +17,19 @@ pub(super) enum Event<'a> {
     Start {
         /// Whether it goes on.
         resumed: bool,
-        /// Epoch and step within it from which it goes.
+        /// The stage, and the epoch in it, from which it goes.
+        stage: Option<Stage>,
+        /// From 0.
         epoch: u64,
         /// Steps of that epoch already done.
         step: u64,
-        /// Windows an epoch.
-        windows: usize,
         /// Where it runs.
         device: &'a str,
     },
     /// A step that was picked to be logged.
     Step {
+        /// The stage that it is of.
+        stage: Stage,
         /// From 1.
         epoch: u64,
         /// Steps done in the epoch.
@@ -46,12 +49,34 @@ pub(super) enum Event<'a> {
         /// Time spent in all.
         elapsed_seconds: f64,
     },
+    /// Held-out utilities were fitted.
+    Router {
+        /// Positions that were measured on every route.
+        cases: usize,
+        /// The kind of utility whose predictions gained most.
+        utility: &'a str,
+        /// Share of its variance that is predicted for unseen users.
+        explained: f64,
+        /// How far predictions are believed.
+        k: f64,
+        /// Whether routes outside the static hull may be chosen.
+        every_route: bool,
+        /// NDCG@10 above the static mix of the same cost, on unseen users.
+        gain: f64,
+        /// Its paired standard error.
+        gain_se: Option<f64>,
+    },
+    /// The checkpoint's router learnt what was fitted.
+    Taught {
+        /// Lessons.
+        steps: u64,
+        /// Share of the teachers' variance that it reproduces.
+        learnt: f64,
+    },
     /// The run ended with a checkpoint.
     Finish {
-        /// Why: `epochs`, `patience` or `max_minutes`.
+        /// Why its last stage ended: `epochs`, `patience` or `max_minutes`.
         reason: &'a str,
-        /// The epoch whose weights the checkpoint holds, from 1; 0 where none ended.
-        best_epoch: u64,
         /// Time spent in all.
         elapsed_seconds: f64,
     },

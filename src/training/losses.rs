@@ -60,7 +60,7 @@ pub(super) fn next_item(scores: &Tensor, targets: &Tensor) -> Result<Tensor, Tch
 /// # Errors
 /// LibTorch's.
 pub(super) fn served_by(scores: &Tensor, batch: &Batch, k: i64) -> Result<Tensor, TchError> {
-    let masked = scores.f_detach()?.f_scatter_value(1, &batch.items, f64::NEG_INFINITY)?; // [B, N + 1]
+    let masked = scores.f_detach()?.f_scatter_value(1, &batch.histories, f64::NEG_INFINITY)?; // [B, N + 1]
     let targets = batch.last_targets.f_unsqueeze(1)?; // [B, 1]
     let target = masked.f_gather(1, &targets, false)?; // [B, 1]
     // Column 0 is padding and no rival.

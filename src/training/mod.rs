@@ -1,22 +1,31 @@
 //! Makes checkpoints: the supernet with masked routes, the losses, the optimizer, and runs that survive a kill.
 
 mod batch;
+mod block;
 mod calibrate;
+mod contrast;
 mod cut;
 mod display;
+mod dropout;
+mod epochs;
 mod error;
 mod finish;
+mod holdout;
 mod job;
+mod joint;
 mod log;
 mod losses;
-mod objective;
 mod optimizer;
 mod options;
 mod parameters;
+mod router;
 mod run;
+mod sandwich;
+mod stage;
 mod state;
 mod state_file;
 mod supernet;
+mod terms;
 mod validation;
 
 pub use batch::{Batch, Window, windows};
@@ -25,7 +34,7 @@ pub use error::TrainError;
 pub use job::{Outcome, TrainJob};
 pub use losses::{LossWeights, Losses};
 pub use optimizer::AdamWOptions;
-pub use options::TrainOptions;
+pub use options::{JointOptions, Preset, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions};
 pub use parameters::Parameters;
 pub use run::train;
 pub use supernet::Supernet;

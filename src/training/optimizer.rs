@@ -80,7 +80,10 @@ impl AdamW {
                 self.steps += 1;
                 let clip = (self.options.clip_norm / (norm + 1e-12)).min(1.0);
                 for (name, tensor, gradient) in &gradients {
-                    self.update(name, tensor, &gradient.f_mul_scalar(clip)?, learning_rate)?;
+                    if clip < 1.0 {
+                        let _ = gradient.shallow_clone().f_mul_scalar_(clip)?;
+                    }
+                    self.update(name, tensor, gradient, learning_rate)?;
                 }
             }
             for (_, _, gradient) in gradients {
@@ -94,15 +97,21 @@ impl AdamW {
         let AdamWOptions { betas: [beta1, beta2], eps, weight_decay, .. } = self.options;
         let moments =
             self.moments.get_mut(name).ok_or_else(|| TchError::Torch(format!("no moments for weight `{name}`")))?;
-        moments.first = moments.first.f_mul_scalar(beta1)?.f_add(&gradient.f_mul_scalar(1.0 - beta1)?)?;
-        moments.second = moments.second.f_mul_scalar(beta2)?.f_add(&gradient.f_square()?.f_mul_scalar(1.0 - beta2)?)?;
+        // In place and in few passes: over the tables, each one costs as much as a layer.
+        let _ = moments.first.f_lerp_(gradient, 1.0 - beta1)?;
+        let _ = moments.second.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
         let steps = self.steps as f64;
         let unbiased = |beta: f64| 1.0 - beta.powf(steps);
-        let root = moments.second.f_div_scalar(unbiased(beta2))?.f_sqrt()?.f_add_scalar(eps)?;
-        let direction = moments.first.f_div_scalar(unbiased(beta1))?.f_div(&root)?;
-        let decay = if decays(name) { learning_rate * weight_decay } else { 0.0 };
-        let moved = tensor.f_mul_scalar(1.0 - decay)?.f_sub(&direction.f_mul_scalar(learning_rate)?)?;
-        tensor.shallow_clone().f_copy_(&moved)
+        // -rate · (first / unbiased) / (sqrt(second / unbiased) + eps), its constants drawn into the divisor.
+        let scale = -unbiased(beta1) / learning_rate;
+        let mut divisor = moments.second.f_sqrt()?;
+        let _ = divisor.f_mul_scalar_(scale / unbiased(beta2).sqrt())?.f_add_scalar_(scale * eps)?;
+        let mut tensor = tensor.shallow_clone();
+        if decays(name) && weight_decay > 0.0 {
+            let _ = tensor.f_mul_scalar_(1.0 - learning_rate * weight_decay)?;
+        }
+        let _ = tensor.f_addcdiv_(&moments.first, &divisor)?;
+        Ok(())
     }
 }
 
@@ -112,7 +121,7 @@ fn decays(name: &str) -> bool {
 }
 
 fn total_norm<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<f64, TchError> {
-    let squares = gradients.map(|gradient| gradient.f_square()?.f_sum(Kind::Float)).collect::<Result<Vec<_>, _>>()?;
+    let squares = gradients.map(|gradient| gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
     match squares.len() {
         0 => Ok(0.0),
         _ => Tensor::f_stack(&squares, 0)?.f_sum(Kind::Float)?.f_sqrt()?.f_double_value(&[]),

@@ -2,15 +2,18 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::{LossWeights, Losses};
 use super::optimizer::AdamWOptions;
+use super::stage::Stage;
 
 /// What fixes the result of a training run beside the data; an unfinished run resumes only under the same options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainOptions {
-    /// Passes over the training windows.
+    /// The stages of the run.
+    pub preset: Preset,
+    /// Passes over the training windows, of the first stage.
     pub epochs: u64,
     /// Windows a step.
     pub batch_size: usize,
-    /// Learning rate at the end of the warm-up.
+    /// Learning rate of the first stage, at the end of the warm-up.
     pub learning_rate: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
@@ -18,18 +21,91 @@ pub struct TrainOptions {
     pub optimizer: AdamWOptions,
     /// Share of activations dropped.
     pub dropout: f64,
-    /// Epochs without a better validation NDCG@10 after which training stops.
+    /// Epochs without a better validation NDCG@10 after which a stage ends.
     pub patience: u64,
-    /// Seed of weights, order, dropout and route draws.
+    /// Seed of weights, order, dropout and draws.
     pub seed: u64,
+    /// Share of the full model's FLOPs to spend.
+    pub flops_budget: f64,
+    /// The preset `paper`'s own.
+    pub joint: JointOptions,
+    /// How slices learn in the preset `utility`.
+    pub sandwich: SandwichOptions,
+    /// How the router is fitted there.
+    pub router: RouterOptions,
+    /// How the weights learn on behind that router.
+    pub settle: SettleOptions,
+}
+
+/// A way to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Every slice learns first; then the router learns from what each slice was worth to held-out users; then the
+    /// weights learn on what was held out.
+    Utility,
+    /// As published: router and slices learn together, over drawn routes.
+    Paper,
+}
+
+impl Preset {
+    /// Its stages, in order.
+    pub(super) fn stages(self) -> &'static [Stage] {
+        match self {
+            Preset::Utility => &[Stage::Supernet, Stage::Router, Stage::Settle],
+            Preset::Paper => &[Stage::Joint],
+        }
+    }
+}
+
+/// Of the paper's objective.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JointOptions {
     /// Temperature of the route draws.
     pub temperature: f64,
     /// Form of the guide and balance terms.
     pub losses: Losses,
     /// Weights of the terms.
     pub weights: LossWeights,
-    /// Whether every step also trains the full and the smallest slice on every row.
-    pub sandwich: bool,
-    /// Share of the full model's FLOPs to spend.
-    pub flops_budget: f64,
+}
+
+/// Of the sandwich.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SandwichOptions {
+    /// Items drawn for a step's softmax; the whole catalogue where that has no more.
+    pub negatives: usize,
+    /// Share of the full slice's probabilities in what other slices learn; the rest is the true item.
+    pub distillation: f64,
+}
+
+/// Of the router's stage.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouterOptions {
+    /// Most positions of a user's training part that the supernet does not learn and the router learns from; also at
+    /// most a tenth of that part. The validation position comes to them.
+    pub holdout: usize,
+    /// How the router comes from the utilities.
+    pub fit: RouterFit,
+}
+
+/// How the checkpoint's router comes from the held-out utilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouterFit {
+    /// A teacher on pooled embeddings learns the utilities, and the router learns from the teacher on every training
+    /// history.
+    Distilled,
+    /// The router learns the utilities itself (for comparison).
+    Direct,
+    /// As `distilled`, but the prediction alone decides: without the routes' means and their hull (for comparison).
+    Uncalibrated,
+}
+
+/// Of the last stage.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SettleOptions {
+    /// Passes over all training windows, what was held out for the router included; 0 leaves the stage out.
+    pub epochs: u64,
+    /// Learning rate at its start.
+    pub learning_rate: f64,
 }

@@ -3,18 +3,21 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Window, epoch_order, windows};
-use super::cut::MaskTables;
+use super::batch::windows;
 use super::display::Display;
+use super::epochs::Epochs;
 use super::error::TrainError;
 use super::finish::finish;
+use super::holdout::Holdout;
 use super::job::{Outcome, TrainJob};
 use super::log::{Event, RunLog};
-use super::objective::{Objective, Terms};
-use super::optimizer::Schedule;
-use super::state::{EpochRecord, Progress, RunState};
+use super::optimizer::AdamW;
+use super::parameters::Parameters;
+use super::router::fit_router;
+use super::stage::Stage;
+use super::state::{Progress, RunState};
 use super::state_file::StateFile;
-use super::validation::Validation;
+use super::terms::Terms;
 use crate::data::Split;
 use crate::domain::RouteSpace;
 
@@ -24,21 +27,13 @@ const WORK: &str = ".training";
 /// Time between saves within an epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// Steps between lines of the run log.
-const LOG_EVERY: u64 = 20;
-
-/// Steps in a row whose gradient is not finite, after which a run is given up.
-const HOPELESS: u32 = 10;
-
 /// Trains to the end, or until stopped, and writes the checkpoint.
 ///
 /// # Errors
 /// [`TrainError`] that says what to do.
 pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     let space = job.config.check()?;
-    let sequences = job.dataset.training_sequences();
-    let windows = windows(&sequences, job.config.max_len);
-    if windows.is_empty() {
+    if windows(&job.dataset.training_sequences(), job.config.max_len).is_empty() {
         return Err(TrainError::NothingToLearn);
     }
     if job.dataset.cases(Split::Validation).is_empty() {
@@ -50,14 +45,13 @@ pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     if job.restart {
         StateFile::of(&work).remove()?;
     }
-    let mut run = Run::open(job, &space, &windows, &work)?;
-    match run.train()? {
+    let mut run = Run::open(job, &space, &work)?;
+    match run.stages()? {
         None => Ok(Outcome::Stopped),
         Some(reason) => {
             let checkpoint = finish(job, &space, &run.state)?;
-            let best_epoch = run.state.progress.best().map_or(0, |record| record.epoch);
             let elapsed_seconds = run.elapsed().as_secs_f64();
-            run.log.write(&Event::Finish { reason, best_epoch, elapsed_seconds })?;
+            run.log.write(&Event::Finish { reason, elapsed_seconds })?;
             let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));
             fs::rename(work.join("log.jsonl"), &log).map_err(|source| TrainError::io(&log, source))?;
             fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
@@ -78,165 +72,128 @@ fn lock(work: &Path) -> Result<File, TrainError> {
 }
 
 /// A run under way.
-struct Run<'a> {
-    job: &'a TrainJob<'a>,
-    space: &'a RouteSpace,
-    windows: &'a [Window<'a>],
-    tables: MaskTables,
-    schedule: Schedule,
-    validation: Validation<'a>,
-    state: RunState,
+pub(super) struct Run<'a> {
+    /// What is to be done.
+    pub job: &'a TrainJob<'a>,
+    /// The routes.
+    pub space: &'a RouteSpace,
+    /// What the router learns from and the supernet does not.
+    pub holdout: Holdout<'a>,
+    /// Where it stands.
+    pub state: RunState,
+    /// What it did.
+    pub log: RunLog,
+    /// What a person sees.
+    pub display: Display,
     file: StateFile,
-    log: RunLog,
-    display: Display,
-    /// When this process began, less the time that earlier ones spent.
+    /// When this process began, and the time that earlier ones spent.
     started: Instant,
-    spent_before: f64,
+    spent_before: Duration,
     saved: Instant,
-    hopeless: u32,
+}
+
+/// Why a stage was left.
+pub(super) enum Pause {
+    /// It is done.
+    Done,
+    /// There was no better epoch for a while.
+    Patience,
+    /// Its time is over.
+    OutOfTime,
+    /// Somebody stopped the run.
+    Stopped,
 }
 
 impl<'a> Run<'a> {
-    fn open(
-        job: &'a TrainJob<'a>,
-        space: &'a RouteSpace,
-        windows: &'a [Window<'a>],
-        work: &Path,
-    ) -> Result<Run<'a>, TrainError> {
-        let device = job.device.tch();
+    fn open(job: &'a TrainJob<'a>, space: &'a RouteSpace, work: &Path) -> Result<Run<'a>, TrainError> {
         let file = StateFile::of(work);
-        let (state, resumed) = match file.load(device)? {
+        let (state, resumed) = match file.load(job.device.tch())? {
             Some(state) => (state, true),
             None => (RunState::fresh(job)?, false),
         };
         if let Some(what) = state.progress.differs_in(job) {
             return Err(TrainError::OtherRun { path: work.to_owned(), what });
         }
-        let steps_an_epoch = windows.len().div_ceil(job.options.batch_size) as u64;
-        let total = steps_an_epoch * job.options.epochs;
         let mut log = RunLog::open(&work.join("log.jsonl"), state.progress.log_bytes)?;
-        let Progress { epoch, step, elapsed_seconds, .. } = state.progress;
-        let device_name = job.device.to_string();
-        log.write(&Event::Start { resumed, epoch, step, windows: windows.len(), device: &device_name })?;
+        let Progress { stage, epoch, step, elapsed_seconds, .. } = state.progress;
+        let device = job.device.to_string();
+        log.write(&Event::Start {
+            resumed,
+            stage: job.options.preset.stages().get(stage).copied(),
+            epoch,
+            step,
+            device: &device,
+        })?;
+        let most = match job.options.preset.stages().contains(&Stage::Router) && space.len() > 1 {
+            true => job.options.router.holdout,
+            false => 0,
+        };
         Ok(Run {
             job,
             space,
-            windows,
-            tables: MaskTables::new(&job.config, space, device)?,
-            schedule: Schedule { peak: job.options.learning_rate, warmup: job.options.warmup_steps, total },
-            validation: Validation::new(job.dataset, space, &job.config, job.device),
-            display: Display::new(job.options.epochs, total, epoch * steps_an_epoch + step),
+            holdout: Holdout::new(job.dataset, most),
             state,
-            file,
             log,
+            display: Display::new(),
+            file,
             started: Instant::now(),
-            spent_before: elapsed_seconds,
+            spent_before: Duration::from_secs_f64(elapsed_seconds),
             saved: Instant::now(),
-            hopeless: 0,
         })
     }
 
-    /// Epochs until the end; why it ended, or `None` where it was stopped from outside.
-    fn train(&mut self) -> Result<Option<&'static str>, TrainError> {
-        while self.state.progress.epoch < self.job.options.epochs {
-            if self.out_of_patience() {
-                return Ok(Some("patience"));
-            }
-            match self.epoch()? {
-                Pause::None => {}
+    /// Stage after stage; why the last one ended, or `None` where the run was stopped from outside.
+    fn stages(&mut self) -> Result<Option<&'static str>, TrainError> {
+        let mut reason = "epochs";
+        while let Some(stage) = self.job.options.preset.stages().get(self.state.progress.stage).copied() {
+            let pause = match stage {
+                Stage::Router if self.space.len() == 1 => Pause::Done,
+                Stage::Router => fit_router(self)?,
+                Stage::Joint | Stage::Supernet | Stage::Settle => Epochs::of(self, stage)?.run(self)?,
+            };
+            reason = match pause {
+                Pause::Done => "epochs",
+                Pause::Patience => "patience",
+                Pause::OutOfTime => "max_minutes",
                 Pause::Stopped => {
                     self.save()?;
                     return Ok(None);
                 }
-                Pause::OutOfTime => return Ok(Some("max_minutes")),
-            }
+            };
+            self.next_stage()?;
         }
-        Ok(Some("epochs"))
+        Ok(Some(reason))
     }
 
-    /// The rest of the epoch that the state is in.
-    fn epoch(&mut self) -> Result<Pause, TrainError> {
-        let (batch_size, max_len) = (self.job.options.batch_size, self.job.config.max_len);
-        let order = epoch_order(self.windows.len(), self.job.options.seed, self.state.progress.epoch);
-        let done = self.state.progress.step as usize;
-        for chunk in order.chunks(batch_size).skip(done) {
-            if self.job.stop.load(Ordering::Relaxed) {
-                return Ok(Pause::Stopped);
-            }
-            if self.job.max_time.is_some_and(|limit| self.elapsed() >= limit) {
-                return Ok(Pause::OutOfTime);
-            }
-            let windows: Vec<Window<'_>> = chunk.iter().map(|place| self.windows[*place]).collect();
-            self.step(&Batch::new(&windows, max_len, self.job.device.tch())?)?;
-            if self.saved.elapsed() >= SAVE_EVERY {
-                self.save()?;
-            }
+    /// Goes on from the best weights of a stage, with a fresh optimizer.
+    fn next_stage(&mut self) -> Result<(), TrainError> {
+        if self.state.best.parameters() > 0 {
+            let best = std::mem::take(&mut self.state.best);
+            self.state.parameters = Parameters::from_weights(&best, self.job.device.tch())?;
         }
-        self.end_epoch()?;
-        Ok(Pause::None)
-    }
-
-    fn step(&mut self, batch: &Batch) -> Result<(), TrainError> {
-        let made = self.state.optimizer.steps();
-        let rate = self.schedule.rate(made);
-        // Seeded by step, so that a resumed run draws what the stopped one would have drawn.
-        tch::manual_seed(self.state.progress.step_seed());
-        let objective =
-            Objective { config: &self.job.config, space: self.space, tables: &self.tables, options: &self.job.options };
-        let loss = objective.loss(&self.state.parameters, batch)?;
-        loss.total.f_backward()?;
-        let norm = self.state.optimizer.step(&self.state.parameters, rate)?;
-        self.hopeless = if norm.is_finite() { 0 } else { self.hopeless + 1 };
-        if self.hopeless >= HOPELESS {
-            return Err(TrainError::Diverged { epoch: self.state.progress.epoch + 1 });
-        }
+        self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
+        let elapsed = self.elapsed().as_secs_f64();
         let progress = &mut self.state.progress;
-        progress.step += 1;
-        if loss.terms.total.is_finite() {
-            progress.sums.add(&loss.terms);
-        }
-        if progress.step % LOG_EVERY == 1 {
-            let (epoch, step) = (progress.epoch + 1, progress.step);
-            let event = Event::Step { epoch, step, learning_rate: rate, gradient_norm: norm, loss: &loss.terms };
-            self.log.write(&event)?;
-        }
-        self.display.step(loss.terms.total, self.state.progress.curve.last());
-        Ok(())
-    }
-
-    /// Validates, remembers the best weights, and saves.
-    fn end_epoch(&mut self) -> Result<(), TrainError> {
-        let weights = self.state.parameters.to_weights()?;
-        let scored = self.validation.score(&weights, self.job.options.flops_budget)?;
-        let elapsed = self.elapsed();
-        let progress = &mut self.state.progress;
-        let record = EpochRecord {
-            epoch: progress.epoch + 1,
-            train: progress.sums.mean(progress.step),
-            ndcg: scored.ndcg,
-            saved: scored.saved,
-            routes_in_use: scored.routes_in_use,
-        };
-        if progress.best().is_none_or(|best| record.ndcg > best.ndcg) {
-            self.state.best = weights;
-        }
-        progress.curve.push(record.clone());
-        progress.epoch += 1;
-        progress.step = 0;
-        progress.sums = Terms::default();
-        let left = self.job.options.epochs.saturating_sub(progress.epoch) as f64;
-        let pace = elapsed.as_secs_f64() / progress.epoch as f64;
-        self.log.write(&Event::Epoch { record: &record, elapsed_seconds: elapsed.as_secs_f64() })?;
-        self.display.epoch(&record, Duration::from_secs_f64(pace * left));
+        (progress.stage, progress.stage_began) = (progress.stage + 1, elapsed);
+        (progress.epoch, progress.step, progress.sums) = (0, 0, Terms::default());
         self.save()
     }
 
-    fn out_of_patience(&self) -> bool {
-        let progress = &self.state.progress;
-        progress.best().is_some_and(|best| progress.epoch >= best.epoch + self.job.options.patience)
+    /// Whether somebody asked to stop, or a stage's time is over.
+    pub(super) fn interrupted(&self, stage: Stage) -> Option<Pause> {
+        if self.job.stop.load(Ordering::Relaxed) {
+            return Some(Pause::Stopped);
+        }
+        let over = self.job.max_time.is_some_and(|limit| self.elapsed() >= limit.mul_f64(stage.ends_by()));
+        over.then_some(Pause::OutOfTime)
     }
 
-    fn save(&mut self) -> Result<(), TrainError> {
+    /// Saves where the last save is a while ago.
+    pub(super) fn save_now_and_then(&mut self) -> Result<(), TrainError> {
+        if self.saved.elapsed() >= SAVE_EVERY { self.save() } else { Ok(()) }
+    }
+
+    pub(super) fn save(&mut self) -> Result<(), TrainError> {
         self.state.progress.optimizer_steps = self.state.optimizer.steps();
         self.state.progress.elapsed_seconds = self.elapsed().as_secs_f64();
         self.state.progress.log_bytes = self.log.bytes()?;
@@ -246,14 +203,7 @@ impl<'a> Run<'a> {
     }
 
     /// Time spent on this run by this process and those before it.
-    fn elapsed(&self) -> Duration {
-        self.started.elapsed() + Duration::from_secs_f64(self.spent_before)
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed() + self.spent_before
     }
-}
-
-/// Why an epoch was left before its end.
-enum Pause {
-    None,
-    Stopped,
-    OutOfTime,
 }

@@ -2,10 +2,13 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::job::TrainJob;
-use super::objective::Terms;
 use super::optimizer::AdamW;
 use super::options::TrainOptions;
 use super::parameters::Parameters;
+use super::router::{Routing, Utilities};
+use super::stage::Stage;
+use super::terms::Terms;
+use super::validation::Scored;
 use crate::model::{ModelConfig, Weights};
 
 /// Where an unfinished run stands; with the tensors beside it, all that resuming needs.
@@ -19,18 +22,24 @@ pub(super) struct Progress {
     pub options: TrainOptions,
     /// Digest of the data file.
     pub data_sha256: String,
-    /// The epoch under way, from 0.
+    /// The preset's stage under way, from 0.
+    pub stage: usize,
+    /// Seconds of the run at which it began.
+    pub stage_began: f64,
+    /// The epoch under way in it, from 0.
     pub epoch: u64,
-    /// Steps done in it.
+    /// Steps done in that.
     pub step: u64,
     /// Sums over those steps.
     pub sums: Terms,
-    /// Optimizer steps in all.
+    /// Optimizer steps of the stage.
     pub optimizer_steps: u64,
     /// Time spent so far.
     pub elapsed_seconds: f64,
     /// The finished epochs.
     pub curve: Vec<EpochRecord>,
+    /// What the router's stage came to.
+    pub routing: Option<Routing>,
     /// Length of the run log at this point; what was logged later was not saved and is done again.
     pub log_bytes: u64,
 }
@@ -38,16 +47,15 @@ pub(super) struct Progress {
 /// What an epoch came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct EpochRecord {
+    /// The stage that it is of.
+    pub stage: Stage,
     /// From 1.
     pub epoch: u64,
     /// Mean loss over its steps.
     pub train: Terms,
-    /// Validation NDCG@10 of the router at the budget.
-    pub ndcg: f64,
-    /// Share of the full model's FLOPs saved there.
-    pub saved: f64,
-    /// Routes that at least one validation user takes.
-    pub routes_in_use: usize,
+    /// On the validation users.
+    #[serde(flatten)]
+    pub scored: Scored,
 }
 
 impl Progress {
@@ -64,14 +72,20 @@ impl Progress {
         }
     }
 
-    /// Seed of the step that comes next. A step that is skipped counts here and not in the optimizer.
-    pub(super) fn step_seed(&self) -> i64 {
-        place_seed(self.options.seed, [self.epoch, self.step])
+    /// Seed of the stage under way.
+    pub(super) fn stage_seed(&self) -> u64 {
+        place_seed(self.options.seed, [self.stage as u64, u64::MAX])
     }
 
-    /// The best finished epoch: the highest validation NDCG@10, the earlier of two equals.
-    pub(super) fn best(&self) -> Option<&EpochRecord> {
-        self.curve.iter().reduce(|best, record| if record.ndcg > best.ndcg { record } else { best })
+    /// Seed of the step that comes next. A step that is skipped counts here and not in the optimizer.
+    pub(super) fn step_seed(&self) -> u64 {
+        place_seed(self.stage_seed(), [self.epoch, self.step])
+    }
+
+    /// The best finished epoch of a stage: the highest validation NDCG@10, the earlier of two equals.
+    pub(super) fn best(&self, stage: Stage) -> Option<&EpochRecord> {
+        let records = self.curve.iter().filter(|record| record.stage == stage);
+        records.reduce(|best, record| if record.scored.ndcg > best.scored.ndcg { record } else { best })
     }
 }
 
@@ -83,8 +97,10 @@ pub(super) struct RunState {
     pub parameters: Parameters,
     /// Current moments.
     pub optimizer: AdamW,
-    /// Weights of the best epoch so far.
+    /// Weights of the stage's best epoch so far.
     pub best: Weights,
+    /// What the slices were worth to held-out users, as far as it is known.
+    pub utilities: Utilities,
 }
 
 impl RunState {
@@ -93,32 +109,34 @@ impl RunState {
     /// # Errors
     /// LibTorch's, when memory runs out.
     pub(super) fn fresh(job: &TrainJob<'_>) -> Result<RunState, TrainError> {
-        tch::manual_seed(place_seed(job.options.seed, [u64::MAX, 0]));
+        tch::manual_seed(place_seed(job.options.seed, [u64::MAX, 0]) as i64);
         let parameters = Parameters::fresh(&job.config, job.device.tch())?;
         let optimizer = AdamW::new(job.options.optimizer, &parameters)?;
         let progress = Progress {
             config: job.config.clone(),
             options: job.options.clone(),
             data_sha256: job.dataset.sha256.clone(),
+            stage: 0,
+            stage_began: 0.0,
             epoch: 0,
             step: 0,
             sums: Terms::default(),
             optimizer_steps: 0,
             elapsed_seconds: 0.0,
             curve: Vec::new(),
+            routing: None,
             log_bytes: 0,
         };
-        Ok(RunState { progress, parameters, optimizer, best: Weights::default() })
+        Ok(RunState { progress, parameters, optimizer, best: Weights::default(), utilities: Utilities::default() })
     }
 }
 
 /// A seed for one place of a run, by SplitMix64's mixing function.
-fn place_seed(seed: u64, place: [u64; 2]) -> i64 {
-    let mixed = place.iter().fold(seed, |state, part| {
+pub(super) fn place_seed(seed: u64, place: [u64; 2]) -> u64 {
+    place.iter().fold(seed, |state, part| {
         let mut bits = (state ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_add(0x9e37_79b9_7f4a_7c15);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ (bits >> 31)
-    });
-    mixed as i64
+    })
 }

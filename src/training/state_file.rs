@@ -10,6 +10,7 @@ use tch::Tensor;
 use super::error::TrainError;
 use super::optimizer::{AdamW, Moments};
 use super::parameters::{Parameters, to_host};
+use super::router::Utilities;
 use super::state::{Progress, RunState};
 use crate::model::{HostTensor, Weights};
 
@@ -19,6 +20,9 @@ pub(super) struct StateFile {
 }
 
 const PROGRESS_KEY: &str = "progress";
+
+/// The part of the file that holds what slices were worth.
+const UTILITY: &str = "utility";
 
 impl StateFile {
     /// The state file of a working directory.
@@ -41,6 +45,9 @@ impl StateFile {
         }
         for (name, tensor) in state.best.iter() {
             tensors.insert(format!("best.{name}"), tensor.clone());
+        }
+        if let Some(ranks) = state.utilities.to_tensor() {
+            tensors.insert(format!("{UTILITY}.ranks"), ranks);
         }
         let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
             .into_iter()
@@ -106,14 +113,18 @@ impl StateFile {
                 .collect();
             parts.entry(part).or_default().insert(name, HostTensor { shape: view.shape().to_vec(), data });
         }
-        let mut take = |part: &str| -> Result<Weights, TrainError> {
+        let utilities = match parts.remove(UTILITY) {
+            Some(part) => Utilities::from_tensor(part.get("ranks").map_err(|error| self.corrupt(error))?),
+            None => Utilities::default(),
+        };
+        let take = |parts: &mut BTreeMap<&str, Weights>, part: &str| -> Result<Weights, TrainError> {
             let weights = parts.remove(part).unwrap_or_default();
             weights.check(&progress.config).map_err(|error| self.corrupt(format!("{part}: {error}")))?;
             Ok(weights)
         };
-        let parameters = Parameters::from_weights(&take("parameter")?, device)?;
-        let (first, second) = (take("first")?, take("second")?);
-        let best = if progress.curve.is_empty() { Weights::default() } else { take("best")? };
+        let parameters = Parameters::from_weights(&take(&mut parts, "parameter")?, device)?;
+        let (first, second) = (take(&mut parts, "first")?, take(&mut parts, "second")?);
+        let best = if parts.contains_key("best") { take(&mut parts, "best")? } else { Weights::default() };
         let moments = first
             .iter()
             .map(|(name, tensor)| {
@@ -122,7 +133,7 @@ impl StateFile {
             })
             .collect::<Result<_, TrainError>>()?;
         let optimizer = AdamW::resume(progress.options.optimizer, moments, progress.optimizer_steps);
-        Ok(Some(RunState { progress, parameters, optimizer, best }))
+        Ok(Some(RunState { progress, parameters, optimizer, best, utilities }))
     }
 
     fn corrupt(&self, reason: impl ToString) -> TrainError {

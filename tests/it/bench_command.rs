@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use super::metrics::slice_flops;
-use super::support::write_checkpoint;
+use super::support::{BACKENDS, write_checkpoint};
 
 /// Items of every history.
 const LENGTH: u64 = 7;
@@ -36,7 +36,7 @@ fn router_flops() -> f64 {
 #[test]
 fn every_workload_and_batch_has_its_figures() {
     let folder = tempfile::tempdir().unwrap();
-    for (backend, executors) in [("native", "1"), ("native", "2"), ("libtorch", "1")] {
+    for (backend, executors) in BACKENDS.iter().map(|backend| (*backend, "1")).chain([("native", "2")]) {
         let workloads = "own,full,smallest,uniform,zipf,router,h8-l2-e10";
         let args = ["--workload", workloads, "--batch", "1,5", "--histories", "histories.txt", "--json"];
         let output = bench(folder.path(), &[&args[..], &["--backend", backend, "--executors", executors]].concat());

@@ -280,6 +280,22 @@ fn the_last_item_tests_the_one_before_validates_and_short_users_only_train() {
     assert_eq!(dataset.popularity(), [2, 1, 2, 1, 1]);
 }
 
+#[test]
+fn held_out_positions_end_with_the_splits_own_and_each_has_its_own_history() {
+    let dataset = read("tiny.txt", "a 1 2 3 4 5\nb 3\nc 5 4\nd 1 1 2\n").unwrap();
+    let targets = |split, positions| -> Vec<(usize, usize, u32)> {
+        let cases = dataset.held_out(split, positions).into_iter();
+        cases.map(|case| (case.user, case.history.len(), case.target.id())).collect()
+    };
+    assert_eq!(targets(Split::Test, 2), [(0, 3, 4), (0, 4, 5), (3, 1, 1), (3, 2, 2)]);
+    // A first item has no history, and nobody has more positions than that leaves.
+    assert_eq!(targets(Split::Test, 9), [(0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5), (3, 1, 1), (3, 2, 2)]);
+    assert_eq!(targets(Split::Validation, 2), [(0, 2, 3), (0, 3, 4), (3, 1, 1)]);
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        assert_eq!(dataset.held_out(split, 1), dataset.cases(split));
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(

@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use canet::data::{Dataset, ReadOptions};
+use canet::domain::{History, Item};
+use canet::model::Forward;
+use canet::model::checkpoint::ModelDirectory;
 use serde_json::Value;
 
-use super::support::write_checkpoint;
+use super::support::{on_cpu, write_checkpoint};
 
 /// Thirty users over the checkpoint's items x1001 to x1040, one of two items alone, one item unknown.
 fn write_data(path: &Path) {
@@ -100,6 +104,55 @@ fn the_same_seed_gives_the_same_document_and_batches_change_nothing() {
     assert_ne!(first, setting.eval(&["--json", "--seed", "6"]).stdout);
 }
 
+/// NDCG@10 of each user's last positions on the full route, the mean of theirs, from the scores alone.
+fn means_by_user(folder: &Path, positions: usize) -> Vec<f64> {
+    let checkpoint = ModelDirectory::open(&folder.join("small")).unwrap().load(None).unwrap();
+    let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+    let data = Dataset::read_known(&folder.join("data.txt"), &checkpoint.catalogue, &ReadOptions::default()).unwrap();
+    let gain = |sequence: &[Item], place: usize| -> f64 {
+        let history = History::new(&sequence[..place], checkpoint.config.max_len).unwrap();
+        let scores = forward.scores(checkpoint.space.full(), &[&history]).unwrap();
+        let (scores, target) = (scores.row(0).unwrap(), sequence[place]);
+        let seen = &sequence[..place];
+        let unseen = (1..=40).map(|id| Item::new(id).unwrap()).filter(|item| !seen.contains(item));
+        let rank = unseen.filter(|item| scores[item.column()] > scores[target.column()]).count() + 1;
+        if rank > 10 || seen.contains(&target) { 0.0 } else { 1.0 / ((rank + 1) as f64).log2() }
+    };
+    let eligible = data.sequences.iter().filter(|sequence| sequence.len() >= 3);
+    eligible
+        .map(|sequence| {
+            let places = sequence.len().saturating_sub(positions).max(1)..sequence.len();
+            let count = places.len() as f64;
+            places.map(|place| gain(sequence, place)).sum::<f64>() / count
+        })
+        .collect()
+}
+
+#[test]
+fn held_out_positions_are_clustered_by_user() {
+    let setting = Setting::new();
+    let document = setting.json(&["--route", "full,markov,auto", "--holdout", "3", "--compare", "full,markov"]);
+    let users = means_by_user(setting.0.path(), 3);
+    assert_eq!((&document["users"], &document["positions"], &document["holdout"]), (&30.into(), &90.into(), &3.into()));
+    let mean = users.iter().sum::<f64>() / 30.0;
+    let variance = users.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 29.0;
+    let found = &run(&document, "full")["ndcg@10"];
+    for (key, expected) in [("mean", mean), ("se", (variance / 30.0).sqrt())] {
+        assert!((found[key].as_f64().unwrap() - expected).abs() < 1e-9, "{key}: {found}, {expected}");
+    }
+    assert!(document["warning"].as_str().unwrap().contains("has learnt from positions"));
+    assert_eq!(document["comparisons"][0]["a"], "full");
+
+    // Leave-one-out is what N = 1 is, and it has nothing to warn of.
+    assert_eq!(setting.eval(&["--json"]).stdout, setting.eval(&["--json", "--holdout", "1"]).stdout);
+    let plain = setting.json(&["--route", "full"]);
+    assert_eq!((&plain["positions"], &plain["warning"]), (&30.into(), &Value::Null));
+    let tables = String::from_utf8(setting.eval(&["--route", "full", "--holdout", "2"]).stdout).unwrap();
+    assert!(tables.contains("(60 positions, the last 2 of each)") && tables.contains("Take care"), "{tables}");
+    let validation = setting.json(&["--route", "full", "--holdout", "2", "--split", "validation"]);
+    assert!(validation["warning"].as_str().unwrap().contains("has learnt from positions"));
+}
+
 #[test]
 fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
     let output = Setting::new().eval(&["--route", "auto,full,random"]);
@@ -122,6 +175,7 @@ fn refusals_have_their_exit_codes() {
         (&["--compare", "auto,statics"], 64, "not statics"),
         (&["--metric", "auc"], 64, "use one of ndcg@5"),
         (&["--flops-budget", "0"], 64, "above 0 and at most 1"),
+        (&["--holdout", "0"], 64, "--holdout"),
         (&["--version", "9"], 65, "9"),
         (&["--data", "absent.txt"], 65, "absent.txt: no such file"),
         (&["--data", "short.txt"], 65, "no user has the three interactions"),

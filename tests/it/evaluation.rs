@@ -11,7 +11,7 @@ use canet::model::{Forward, ForwardError, Rows};
 
 use super::support::item;
 
-fn items(ids: &[u32]) -> Vec<Item> {
+pub(crate) fn items(ids: &[u32]) -> Vec<Item> {
     ids.iter().map(|id| item(*id)).collect()
 }
 
@@ -30,15 +30,15 @@ pub(crate) fn close(found: f64, expected: f64) {
 ///
 /// Route r scores item j by how far round the circle 1..=6 it lies behind `last + r + 1`, so that the item
 /// `last + r + 1` comes first. The router prefers route `last mod 4`.
-struct Circle {
+pub(crate) struct Circle {
     /// Route and lengths of each batch; the router's have none.
     calls: Mutex<Vec<(Option<Route>, Vec<usize>)>>,
 }
 
-const ITEMS: usize = 6;
+pub(crate) const ITEMS: usize = 6;
 
 impl Circle {
-    fn new() -> Circle {
+    pub(crate) fn new() -> Circle {
         Circle { calls: Mutex::default() }
     }
 
@@ -72,13 +72,13 @@ impl Forward for Circle {
     }
 }
 
-fn space() -> RouteSpace {
+pub(crate) fn space() -> RouteSpace {
     RouteSpace::new(vec![4, 8], vec![1, 2], vec![4]).unwrap()
 }
 
-const SHAPE: ModelShape =
+pub(crate) const SHAPE: ModelShape =
     ModelShape { items: ITEMS, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 4, ffn: 16 } };
-const MAX_LEN: usize = 3;
+pub(crate) const MAX_LEN: usize = 3;
 /// Users' test cases: (1 | 2), (1 2 3 4 | 5), (5 | 1), (2 4 | 6).
 const USERS: [(&[u32], u32); 4] = [(&[1], 2), (&[1, 2, 3, 4], 5), (&[5], 1), (&[2, 4], 6)];
 
@@ -154,6 +154,76 @@ fn the_routed_run_takes_the_routers_choice_and_pays_for_it() {
         let biased = ranker.routed(&[0.0, 0.0, 2.0, 0.0]).unwrap();
         assert_eq!(biased.values(Metric::Mrr), reciprocal(RANKS.map(|ranks| ranks[2])));
     });
+}
+
+#[test]
+fn a_user_of_several_positions_is_one_observation() {
+    let space = space();
+    // The first user has two of the four cases: ranks 1, 5, 4, 3 and 1, 2, 1, 1.
+    let histories: Vec<Vec<Item>> = USERS.iter().map(|(history, _)| items(history)).collect();
+    let case = |(place, user): (usize, usize)| Case { user, history: &histories[place], target: item(USERS[place].1) };
+    let cases: Vec<Case<'_>> = [0, 0, 1, 2].into_iter().enumerate().map(case).collect();
+    let forward = Circle::new();
+    let subject = Subject { forward: &forward, space: &space, shape: SHAPE, max_len: MAX_LEN };
+    let mut ranker = Ranker::new(subject, &cases, 64).unwrap();
+
+    let run = ranker.fixed(space.route(1).unwrap()).unwrap();
+    assert_eq!((run.users(), run.cases()), (3, 4));
+    assert_eq!(run.values(Metric::Mrr), [f64::midpoint(0.2, 0.5), 1.0, 1.0]);
+    // Mean of .35, 1, 1; squares of deviations .1877778, .0469444 twice.
+    let estimate = run.estimate(Metric::Mrr);
+    close(estimate.mean, 2.35 / 3.0);
+    close(estimate.se.unwrap(), ((0.65_f64 * 0.65 * 2.0 / 3.0) / 2.0 / 3.0).sqrt());
+    let cost = |route: usize, length| SHAPE.route_flops(&space, space.route(route).unwrap(), length) as f64;
+    close(run.flops().unwrap(), (f64::midpoint(cost(1, 1), cost(1, 3)) + cost(1, 1) + cost(1, 2)) / 3.0);
+
+    // The router sends the first user to routes 1 and 0, the others to 1 and 0.
+    let routed = ranker.routed(&[0.0; 4]).unwrap();
+    let shares: Vec<f64> = routed.shares(&space).iter().map(|share| share.share).collect();
+    assert_eq!(shares, [0.5, 0.5]);
+    // Of route 0: rank 1 of the first user's second case, rank 2 of the last user.
+    close(routed.shares(&space)[0].ndcg.mean, f64::midpoint(1.0, 1.0 / 3_f64.log2()));
+
+    let compared = compare(&[(&run, &routed)], Metric::Mrr, 1);
+    // Routed: mean of 1/5 and 1, then 1, then 1/2.
+    close(compared[0].difference.mean, (0.35 - 0.6 + 0.5) / 3.0);
+    assert!(compared[0].interval[0] >= -0.25 && compared[0].interval[1] <= 0.5);
+}
+
+#[test]
+fn a_table_of_routes_judges_every_policy() {
+    let space = space();
+    let forward = Circle::new();
+    with_ranker(&forward, 3, |ranker| {
+        let table = ranker.table(Metric::Mrr).unwrap();
+        let routed = ranker.routed(&[0.0; 4]).unwrap();
+        let [third, fourth] = [2, 3].map(|route| space.route(route).unwrap());
+        assert_eq!(table.values(third), reciprocal(RANKS.map(|ranks| ranks[2])));
+        assert_eq!(table.fixed(fourth).values, ranker.fixed(fourth).unwrap().values(Metric::Mrr));
+        let choices = CHOICES.map(|choice| space.route(choice).unwrap());
+        let assigned = table.assigned(&choices);
+        assert_eq!(assigned.values, routed.values(Metric::Mrr));
+        close(assigned.flops, routed.flops().unwrap());
+
+        let drawn = table.drawn(&[0.5, 0.0, 0.0, 0.5]);
+        assert_eq!(drawn.values, RANKS.map(|ranks| 0.5 / f64::from(ranks[0]) + 0.5 / f64::from(ranks[3])));
+        close(drawn.flops, f64::midpoint(table.fixed(space.smallest()).flops, table.fixed(space.full()).flops));
+        let oracle = table.oracle(&space);
+        assert_eq!(oracle.values, [1.0; 4]);
+        // The second user's routes 0, 2 and 3 are equal, and 0 is the cheapest.
+        let best = [0, 0, 1, 1].map(|route| space.route(route).unwrap());
+        let cost: u64 = best.iter().zip(LENGTHS).map(|(best, length)| SHAPE.route_flops(&space, *best, length)).sum();
+        close(oracle.flops, cost as f64 / 4.0);
+
+        // By hand: routed less route 0 is (1/5 - 1, 1 - 1, 1 - 1/2, 1/2 - 1/2).
+        let over = assigned.over(&table.fixed(space.smallest()));
+        close(over.mean, -0.3 / 4.0);
+        let squares: f64 = [-0.8, 0.0, 0.5, 0.0].iter().map(|value: &f64| (value + 0.075).powi(2)).sum();
+        close(over.se.unwrap(), (squares / 3.0 / 4.0).sqrt());
+    });
+    let calls = forward.calls.into_inner().unwrap();
+    let rows = |route| calls.iter().filter(|call| call.0 == route).map(|call| call.1.len()).sum::<usize>();
+    assert!(space.routes().all(|route| rows(Some(route)) == 4));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::import::{golden, vectors};
 use super::server::{Process, canet, run};
+use super::support::BACKENDS;
 
 fn import(into: &Path) {
     let mut command = canet(&["import"]);
@@ -43,7 +44,7 @@ fn assert_answer(answer: &Value, scores: &[f64], seen: &[u64], case: &str) {
 
 #[test]
 fn every_route_over_http_gives_the_authors_scores() {
-    for backend in ["native", "libtorch"] {
+    for backend in BACKENDS {
         gives_the_authors_scores(backend);
     }
 }

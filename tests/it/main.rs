@@ -1,4 +1,7 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
+//!
+//! In a build without LibTorch (`--no-default-features --features native`) the native forward stands where LibTorch's is the
+//! reference, and what only LibTorch does is left out.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
@@ -17,6 +20,7 @@ mod door;
 mod eval_command;
 mod evaluation;
 mod evaluation_metrics;
+mod evaluation_policies;
 mod flops;
 mod foreign_clients;
 mod golden_http;
@@ -35,16 +39,20 @@ mod memory;
 mod metrics;
 mod mixed;
 mod native;
+#[cfg(feature = "libtorch")]
+mod native_build;
 mod openapi;
 mod oracle;
 mod overload;
 mod overload_http;
 mod padding;
+mod precision;
 mod raw;
 mod readme;
 mod recommend_command;
 mod reload;
 mod reload_http;
+mod report_command;
 mod serve_command;
 mod server;
 mod serving;
@@ -58,5 +66,7 @@ mod tidy;
 mod tls;
 mod tls_clients;
 mod tracing;
+#[cfg(feature = "libtorch")]
 mod train_command;
+#[cfg(feature = "libtorch")]
 mod training;

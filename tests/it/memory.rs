@@ -5,14 +5,14 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::server::{Process, numbered};
-use super::support::{draft, rng, small_config};
+use super::support::{BACKENDS, draft, rng, small_config};
 
 /// Bytes that resident memory may differ by between two looks at a server that is not growing.
 const NOISE: f64 = 16e6;
 
 #[test]
 fn memory_stays_flat_over_batches_of_ever_other_lengths() {
-    for backend in ["native", "libtorch"] {
+    for backend in BACKENDS {
         stays_flat(backend);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use canet::domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection};
-use canet::model::libtorch::LibTorch;
 use canet::model::{Forward, ForwardError, ModelConfig, Query, Rows, WidthRule};
 use proptest::prelude::*;
 use rand::Rng;
@@ -11,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::import::{golden_draft, golden_histories, vectors};
 use super::oracle::configs;
-use super::support::{forwards, on_cpu, random_history, random_weights, rng};
+use super::support::{Reference, forwards, on_cpu, random_history, random_weights, rng};
 
 /// Every score of every row: a ranking of the whole catalogue.
 fn rank_all(forward: &dyn Forward, items: usize, rows: &[(Route, &History)]) -> Vec<Vec<Ranked>> {
@@ -111,7 +110,7 @@ fn mixed_batches_of_an_imported_model_give_the_authors_scores() {
 }
 
 /// A forward that shares nothing, as the trait has it.
-struct Apart(LibTorch);
+struct Apart(Reference);
 
 impl Forward for Apart {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
@@ -146,7 +145,7 @@ fn a_forward_that_shares_nothing_answers_the_same_and_each_row_keeps_its_own_sel
         })
         .collect();
     let forward = on_cpu(&config, &weights);
-    assert!(forward.shares_layers());
+    assert_eq!(forward.shares_layers(), cfg!(feature = "libtorch"));
     let together = forward.rank_mixed(&queries).unwrap();
     let apart = Apart(forward);
     assert!(!apart.shares_layers());

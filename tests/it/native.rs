@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use canet::domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
-use canet::model::libtorch::Device;
 use canet::model::native::{Level, Native};
-use canet::model::{Backend, Forward, ModelConfig, Query, RouterConfig, Target, Weights, WidthRule};
+use canet::model::{
+    Backend, Device, Forward, ModelConfig, Precision, Query, RouterConfig, Target, TargetError, Weights, WidthRule,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -13,7 +14,7 @@ use super::server::{canet, run};
 use super::support::{full_size_config, item, random_history, random_weights, rng, small_config, write_checkpoint};
 
 /// Sizes of which none is a multiple of a vector or a panel, and some are more than one.
-fn odd_config() -> ModelConfig {
+pub(crate) fn odd_config() -> ModelConfig {
     ModelConfig {
         items: 701,
         max_len: 75,
@@ -28,10 +29,10 @@ fn odd_config() -> ModelConfig {
 }
 
 fn load(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> Native {
-    Native::load_at(level, config, weights, threads).unwrap()
+    Native::load_at((level, Precision::Fp32), config, weights, threads).unwrap()
 }
 
-fn histories(config: &ModelConfig, count: usize, rng: &mut ChaCha8Rng) -> Vec<History> {
+pub(crate) fn histories(config: &ModelConfig, count: usize, rng: &mut ChaCha8Rng) -> Vec<History> {
     (0..count).map(|_| random_history(config.items, rng.gen_range(1..=config.max_len), rng)).collect()
 }
 
@@ -71,11 +72,12 @@ fn the_checked_twins_are_always_there() {
 
 #[test]
 fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_threads() {
-    for config in [odd_config(), full_size_config(3000)] {
+    let sizes = [odd_config(), full_size_config(3000)];
+    for (config, precision) in sizes.iter().flat_map(|config| [(config, Precision::Fp32), (config, Precision::Bf16)]) {
         let mut rng = rng(5);
-        let weights = random_weights(&config, &mut rng);
+        let weights = random_weights(config, &mut rng);
         let space = config.check().unwrap();
-        let histories = histories(&config, 60, &mut rng);
+        let histories = histories(config, 60, &mut rng);
         let excluded: Vec<HashSet<Item>> =
             histories.iter().map(|history| history.items().iter().copied().collect()).collect();
         let candidates: Vec<Item> = (1..=200).rev().map(item).collect();
@@ -91,7 +93,8 @@ fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_thread
                 )
             })
             .collect();
-        let [one, three] = [1, 3].map(|threads| load(Level::best(), &config, &weights, threads));
+        let load = |threads| Native::load(precision, config, &weights, threads).unwrap();
+        let [one, three] = [1, 3].map(load);
         let together = one.rank_mixed(&queries).unwrap();
         assert_eq!(three.rank_mixed(&queries).unwrap(), together);
         for ((route, query), expected) in queries.iter().zip(&together) {
@@ -165,9 +168,10 @@ fn scores_that_overflow_are_answered() {
 
 #[test]
 fn native_is_what_a_cpu_gets_unless_told() {
-    let backend = |backend| Target::new(Device::CPU, backend, 1).unwrap().backend();
+    let backend = |backend| Target::new(Device::CPU, backend, Precision::Fp32, 1).map(|target| target.backend());
+    let libtorch = if cfg!(feature = "libtorch") { Ok("libtorch") } else { Err(TargetError::NoLibTorch) };
     let found = [Backend::Auto, Backend::LibTorch, Backend::Native].map(backend);
-    assert_eq!(found, ["native", "libtorch", "native"]);
+    assert_eq!(found, [Ok("native"), libtorch, Ok("native")]);
     let directory = tempfile::tempdir().unwrap();
     write_checkpoint(&directory.path().join("small"), 9);
     let mut command = canet(&["serve", "--backend", "onnx"]);

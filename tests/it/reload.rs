@@ -8,8 +8,7 @@ use axum::extract::ConnectInfo;
 use axum::http::Request;
 use canet::api::{self, Access, Admin};
 use canet::model::checkpoint::ModelDirectory;
-use canet::model::libtorch::Device;
-use canet::model::{Backend, ModelConfig, Target};
+use canet::model::{Backend, Device, ModelConfig, Precision, Target};
 use canet::serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -38,7 +37,7 @@ fn setup() -> Setup {
     let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
     let loader = Loader {
         directory: ModelDirectory::open(&root).unwrap(),
-        target: Target::new(Device::CPU, Backend::Auto, 1).unwrap(),
+        target: Target::new(Device::CPU, Backend::Auto, Precision::Fp32, 1).unwrap(),
         policy: POLICY,
         max_batch: 8,
         metrics,

@@ -192,14 +192,24 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `canet serve` on free ports and waits until it is ready.
     pub(crate) fn serve(model: &Path, flags: &[&str]) -> Process {
-        let process = Process::launch(model, flags);
+        Process::serve_by(canet(&[]), model, flags)
+    }
+
+    /// The same by another binary.
+    pub(crate) fn serve_by(binary: Command, model: &Path, flags: &[&str]) -> Process {
+        let process = Process::launch_by(binary, model, flags);
         process.log_line("ready");
         process
     }
 
     /// Starts `canet serve` on free ports and waits until it listens: the model is still being loaded.
     pub(crate) fn launch(model: &Path, flags: &[&str]) -> Process {
-        let mut child = canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--device", "cpu"])
+        Process::launch_by(canet(&[]), model, flags)
+    }
+
+    fn launch_by(mut binary: Command, model: &Path, flags: &[&str]) -> Process {
+        let mut child = binary
+            .args(["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--device", "cpu"])
             .arg("--model")
             .arg(model)
             .args(flags)

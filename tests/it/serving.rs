@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use canet::api::{self, Access};
 use canet::domain::{History, Ranked, Route};
-use canet::model::libtorch::LibTorch;
 use canet::model::{Forward, ForwardError, Query, Rows};
 use canet::serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
 use canet::telemetry::Metrics;
 use serde_json::{Value, json};
 
 use super::server::{POLICY, ROOMY, Server, metric, numbered};
-use super::support::{draft, on_cpu, small_config};
+use super::support::{Reference, draft, on_cpu, small_config};
 
 /// A forward whose slices wait to be let through, and tell when they began.
 struct Gate {
-    inner: LibTorch,
+    inner: Reference,
     began: SyncSender<usize>,
     pass: Mutex<Receiver<Verdict>>,
 }

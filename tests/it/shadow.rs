@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use canet::domain::{History, Route};
-use canet::model::libtorch::LibTorch;
 use canet::model::{Forward, ForwardError, Rows};
 use serde_json::json;
 
 use super::server::{ROOMY, Server, metric, numbered};
 use super::serving::wait_until_queued;
-use super::support::{draft, on_cpu, small_config};
+use super::support::{Reference, draft, on_cpu, small_config};
 
 /// A forward whose `full` route waits for a word of the test on the executor's thread, and counts its uses on others.
 struct Watched {
-    inner: LibTorch,
+    inner: Reference,
     live: AtomicUsize,
     aside: AtomicUsize,
     hold: AtomicBool,

@@ -6,9 +6,8 @@ use std::sync::OnceLock;
 
 use canet::domain::{Catalogue, History, Item, RouteSpace};
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, MetricsRecord, Probes};
-use canet::model::libtorch::{Device, LibTorch};
 use canet::model::native::{Level, Native};
-use canet::model::{Forward, HostTensor, ModelConfig, RouterConfig, Weights, WidthRule};
+use canet::model::{Forward, HostTensor, ModelConfig, Precision, RouterConfig, Weights, WidthRule};
 use rand::distributions::Uniform;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -116,9 +115,21 @@ pub(crate) fn write_checkpoint(root: &Path, seed: u64) -> Checkpoint {
     draft(small_config(), seed).write(root).unwrap()
 }
 
-/// The reference forward.
-pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> LibTorch {
-    LibTorch::load(config, weights, Device::parse("cpu").unwrap()).unwrap()
+/// What `--backend` takes in this build.
+pub(crate) const BACKENDS: &[&str] = if cfg!(feature = "libtorch") { &["native", "libtorch"] } else { &["native"] };
+
+/// The reference forward: LibTorch's, where the build has it.
+#[cfg(feature = "libtorch")]
+pub(crate) type Reference = canet::model::libtorch::LibTorch;
+#[cfg(not(feature = "libtorch"))]
+pub(crate) type Reference = Native;
+
+/// It, in float32.
+pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> Reference {
+    #[cfg(feature = "libtorch")]
+    return Reference::load(config, weights, canet::model::Device::CPU).unwrap();
+    #[cfg(not(feature = "libtorch"))]
+    return Native::load(Precision::Fp32, config, weights, 1).unwrap();
 }
 
 /// An interpreter that has the packages of `tests/requirements.txt`.
@@ -155,8 +166,9 @@ pub(crate) fn run_script(name: &str, arguments: &[&str]) {
 /// Every forward there is, by name: the reference, and the native one with each kind of vector that this CPU has.
 pub(crate) fn forwards(config: &ModelConfig, weights: &Weights) -> Vec<(String, Box<dyn Forward>)> {
     let native = |level: Level| -> (String, Box<dyn Forward>) {
-        (format!("native, {level}"), Box::new(Native::load_at(level, config, weights, 2).unwrap()))
+        (format!("native, {level}"), Box::new(Native::load_at((level, Precision::Fp32), config, weights, 2).unwrap()))
     };
     let reference: Box<dyn Forward> = Box::new(on_cpu(config, weights));
-    std::iter::once(("libtorch".to_owned(), reference)).chain(Level::available().into_iter().map(native)).collect()
+    let name = BACKENDS.last().copied().unwrap_or_default().to_owned();
+    std::iter::once((name, reference)).chain(Level::available().into_iter().map(native)).collect()
 }

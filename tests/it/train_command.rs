@@ -30,7 +30,7 @@ fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
     let small = [("MAX_LEN", "8"), ("HEADS", "2"), ("HIDDEN", "4,8"), ("LAYERS", "1,2"), ("EMBEDDING", "4,8")];
     let short = [("EPOCHS", "6"), ("BATCH_SIZE", "16"), ("LR", "0.02"), ("WARMUP_STEPS", "10"), ("DROPOUT", "0.1")];
     // Flags that a test gives win over these.
-    for (name, value) in [("DEVICE", "cpu"), ("THREADS", "1"), ("SANDWICH", "1")].iter().chain(&small).chain(&short) {
+    for (name, value) in [("DEVICE", "cpu"), ("THREADS", "1")].iter().chain(&small).chain(&short) {
         command.env(format!("CANET_{name}"), value);
     }
     command.arg("train").arg("--data").arg(data).arg("--out").arg(out).args(more);
@@ -57,41 +57,47 @@ fn curve(out: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Waits until the run says that it ended an epoch.
-fn wait_for_epoch(child: &mut Child, epoch: u32) {
+/// Waits until the run says something that begins so.
+fn wait_for(child: &mut Child, words: &str) {
     let stderr = BufReader::new(child.stderr.take().unwrap());
-    let wanted = format!("epoch {epoch}/");
-    assert!(stderr.lines().any(|line| line.unwrap().starts_with(&wanted)), "epoch {epoch} never ended");
+    assert!(stderr.lines().any(|line| line.unwrap().starts_with(words)), "it never said {words}");
 }
 
 #[test]
 fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
+    // The stage in which each preset is killed: its own first one, and the last one, behind the router.
+    for (preset, killed, epochs) in [("paper", "joint, epoch 3/", 6), ("utility", "settle, epoch 1/", 6 + 3)] {
+        stopped_and_killed(&["--preset", preset], killed, epochs);
+    }
+}
+
+fn stopped_and_killed(flags: &[&str], killed: &str, epochs: usize) {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
     let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
-    finish(train(&data, &straight, &[]));
+    finish(train(&data, &straight, flags));
 
-    let mut child = train(&data, &broken, &[]).spawn().unwrap();
-    wait_for_epoch(&mut child, 1);
+    let mut child = train(&data, &broken, flags).spawn().unwrap();
+    wait_for(&mut child, if epochs == 6 { "joint, epoch 1/" } else { "supernet, epoch 1/" });
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!broken.join("1").exists());
 
-    let mut child = train(&data, &broken, &[]).spawn().unwrap();
-    wait_for_epoch(&mut child, 3);
-    let second = train(&data, &broken, &[]).output().unwrap();
+    let mut child = train(&data, &broken, flags).spawn().unwrap();
+    wait_for(&mut child, killed);
+    let second = train(&data, &broken, flags).output().unwrap();
     assert_eq!(second.status.code(), Some(69));
     assert!(String::from_utf8_lossy(&second.stderr).contains("another process"));
     child.kill().unwrap();
     child.wait().unwrap();
 
-    let other = train(&data, &broken, &["--seed", "2"]).output().unwrap();
+    let other = train(&data, &broken, &[flags, &["--seed", "2"]].concat()).output().unwrap();
     assert_eq!(other.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&other.stderr).contains("--restart"));
 
-    finish(train(&data, &broken, &[]));
+    finish(train(&data, &broken, flags));
     assert_eq!(curve(&broken), curve(&straight));
-    assert_eq!(curve(&straight).len(), 6);
+    assert_eq!(curve(&straight).len(), epochs);
     let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
     assert_eq!(weights(&broken), weights(&straight));
     assert!(!broken.join(".training").exists());
@@ -104,7 +110,7 @@ fn a_trained_model_learns_what_is_certain_and_is_written_as_the_next_version() {
     let out = scratch.path().join("ring");
     let printed = finish(train(&data, &out, &[])).stdout;
     assert_eq!(String::from_utf8(printed).unwrap().trim(), out.join("1").to_str().unwrap());
-    finish(train(&data, &out, &["--epochs", "1", "--losses", "paper-code"]));
+    finish(train(&data, &out, &["--epochs", "1", "--preset", "paper", "--losses", "paper-code"]));
 
     let models = ModelDirectory::open(&out).unwrap();
     assert_eq!(models.versions().unwrap(), [1, 2]);
@@ -114,6 +120,29 @@ fn a_trained_model_learns_what_is_certain_and_is_written_as_the_next_version() {
     assert!(test["auto.ndcg@10"] > test["popularity.ndcg@10"] + 0.1, "{test:?}");
     let budgets: Vec<f64> = first.manifest.calibration.unwrap().points.iter().map(|point| point.budget).collect();
     assert_eq!(budgets, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
+}
+
+/// Without distillation, with a router that learns utilities itself or uncalibrated, and with one route alone.
+#[test]
+fn every_variant_of_the_preset_makes_a_model_that_serves() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let variants: [&[&str]; 4] = [
+        &["--distillation", "0", "--settle-epochs", "0", "--negatives", "8"],
+        &["--router-fit", "direct"],
+        &["--router-fit", "uncalibrated"],
+        &["--hidden", "8", "--layers", "2", "--embedding", "8"],
+    ];
+    for (place, flags) in variants.iter().enumerate() {
+        let out = scratch.path().join(place.to_string());
+        finish(train(&data, &out, &[&["--epochs", "3"], *flags].concat()));
+        let checkpoint = ModelDirectory::open(&out).unwrap().load(None).unwrap();
+        let points = checkpoint.manifest.calibration.unwrap().points;
+        // A greater budget never spends less.
+        assert!(points.is_sorted_by_key(|point| point.spent), "{flags:?}: {points:?}");
+        let metrics = checkpoint.manifest.metrics.test.unwrap();
+        assert!(metrics["auto.hr@10"] > metrics["popularity.hr@10"], "{flags:?}: {metrics:?}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn masks(setting: &Setting, routes: &[usize]) -> Cut {
 /// Scores of the last positions: [B, N + 1]
 fn last_scores(setting: &Setting, parameters: &Parameters, batch: &Batch, cut: &Cut) -> Tensor {
     let net = Supernet { config: &setting.config, parameters, dropout: 0.0 };
-    net.scores(&net.hidden(batch, cut).unwrap().select(1, -1)).unwrap()
+    net.scores(&net.hidden(batch, cut).unwrap().index_select(0, &batch.newest)).unwrap()
 }
 
 fn largest(values: &[f32]) -> f32 {

@@ -20,7 +20,7 @@ use super::exit::say;
 use super::numbers::{positive, share};
 use crate::data::{Dataset, ReadOptions};
 use crate::domain::{BatchBy, History, Item};
-use crate::model::checkpoint::{Checkpoint, ModelDirectory, Tolerance};
+use crate::model::checkpoint::{Checkpoint, ModelDirectory};
 
 /// Histories that are made where none are given.
 const MADE: usize = 4096;
@@ -85,7 +85,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     let workloads: Vec<Workload> = args.workload.iter().map(parse).collect::<Result<_, _>>()?;
     let histories = histories(&args, &checkpoint)?;
     let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, &checkpoint.space, Tolerance::FP32).map_err(Failure::data)?;
+    checkpoint.probes.replay(&*forward, &checkpoint.space, target.tolerance()).map_err(Failure::data)?;
 
     let mut report = Report {
         model: format!("{}, version {}", checkpoint.name, checkpoint.version),
@@ -119,6 +119,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
                 executors: args.executors,
                 threads: target.threads(),
                 backend: target.backend(),
+                precision: target.precision(),
                 timed: timed.map_err(Failure::unavailable)?,
             });
             if !args.json {

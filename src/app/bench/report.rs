@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::flight::Timed;
+use crate::model::Precision;
 
 /// What a bench found; the table and the JSON document are two views of it.
 pub(super) struct Report {
@@ -22,6 +23,7 @@ pub(super) struct Measured {
     /// Of each executor.
     pub(super) threads: usize,
     pub(super) backend: &'static str,
+    pub(super) precision: Precision,
     pub(super) timed: Timed,
 }
 
@@ -43,7 +45,7 @@ impl Report {
                 "batch": measured.batch,
                 "executors": measured.executors,
                 "threads": measured.threads,
-                "precision": "fp32",
+                "precision": measured.precision.name(),
                 "backend": measured.backend,
                 "requests_per_second": measured.timed.requests_per_second,
                 "p50_ms": milliseconds(measured.timed.p50),
@@ -90,9 +92,12 @@ impl Report {
                 100.0 * measured.gflops() / peak,
             );
         }
-        if let Some(Measured { executors, threads, backend, .. }) = self.results.first() {
-            let _ =
-                writeln!(text, "\n{executors} executors of {threads} threads, {backend}, fp32; the router included.");
+        if let Some(Measured { executors, threads, backend, precision, .. }) = self.results.first() {
+            let precision = precision.name();
+            let _ = writeln!(
+                text,
+                "\n{executors} executors of {threads} threads, {backend}, {precision}; the router included."
+            );
         }
         text
     }

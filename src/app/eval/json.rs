@@ -15,6 +15,9 @@ pub(super) fn document(report: &Report<'_>) -> Result<String, serde_json::Error>
     let document = Document {
         users: report.runs.first().map_or(0, Run::users),
         split: report.split,
+        holdout: report.holdout,
+        positions: report.runs.first().map_or(0, Run::cases),
+        warning: report.warning,
         runs: report.runs.iter().map(|run| RunRecord::new(run, report.space)).collect(),
         comparisons: report.comparisons.iter().map(ComparisonRecord::new).collect(),
     };
@@ -25,6 +28,12 @@ pub(super) fn document(report: &Report<'_>) -> Result<String, serde_json::Error>
 struct Document<'a> {
     users: usize,
     split: &'static str,
+    /// Positions a user that are scored, at most.
+    holdout: u32,
+    /// Positions scored.
+    positions: usize,
+    /// What a reader has to know of the positions.
+    warning: Option<&'static str>,
     runs: Vec<RunRecord<'a>>,
     comparisons: Vec<ComparisonRecord<'a>>,
 }

@@ -3,11 +3,7 @@ use crate::evaluation::{Estimate, Metric, RESAMPLES, Run};
 
 /// The report for a reader.
 pub(super) fn tables(report: &Report<'_>) -> String {
-    let users = report.runs.first().map_or(0, Run::users);
-    let mut text = format!(
-        "{users} users, {} split; the whole catalogue less the user's own history is ranked; ± is a standard error.\n\n",
-        report.split
-    );
+    let mut text = heading(report);
     text += &runs(&report.runs);
     text += "\nOther list lengths\n";
     text += &other_lengths(&report.runs);
@@ -22,6 +18,21 @@ pub(super) fn tables(report: &Report<'_>) -> String {
         text += &comparisons(report);
     }
     text
+}
+
+fn heading(report: &Report<'_>) -> String {
+    let (users, positions) = report.runs.first().map_or((0, 0), |run| (run.users(), run.cases()));
+    let scored = match report.holdout {
+        1 => String::new(),
+        holdout => format!(" ({positions} positions, the last {holdout} of each)"),
+    };
+    let clustered = if report.holdout > 1 { " over users, each the mean of their positions" } else { "" };
+    let warning = report.warning.map(|warning| format!("Take care: {warning}.\n")).unwrap_or_default();
+    format!(
+        "{users} users, {} split{scored}; the whole catalogue less the user's own history is ranked; ± is a standard \
+         error{clustered}.\n{warning}\n",
+        report.split
+    )
 }
 
 fn runs(runs: &[Run]) -> String {

@@ -5,9 +5,7 @@ use zip::result::ZipError;
 
 use super::PickleError;
 use crate::domain::{CatalogueError, HistoryError};
-use crate::model::LoadError;
-use crate::model::libtorch::DeviceError;
-use crate::model::{ConfigError, ForwardError};
+use crate::model::{ConfigError, ForwardError, LoadError, TargetError};
 
 /// Why the authors' files cannot be imported. Every message names the file and what in it is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +130,9 @@ pub enum ImportError {
         /// Items of the model.
         expected: usize,
     },
-    /// The device that records the probes is not there.
+    /// What records the probes is not there.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Target(#[from] TargetError),
     /// The weights cannot be loaded to record the probes.
     #[error(transparent)]
     Load(#[from] LoadError),

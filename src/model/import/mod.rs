@@ -24,8 +24,7 @@ use self::arguments::Arguments;
 use self::names::{Origin, is_residual, is_unused, origins};
 use self::state_dict::StateDict;
 use super::checkpoint::{CheckpointDraft, DataRecord, MetricsRecord, Probes, sha256_of};
-use super::libtorch::{Device, LibTorch};
-use super::{HostTensor, ModelConfig, Weights, WidthRule};
+use super::{Backend, Device, HostTensor, ModelConfig, Precision, Target, Weights, WidthRule};
 use crate::domain::{Catalogue, History, Item};
 
 /// Bound on `args.json`.
@@ -33,6 +32,9 @@ const ARGUMENTS_LIMIT: u64 = 1 << 20;
 
 /// Bound on the mean length of a line of item ids, its break included.
 const ITEM_LINE_LIMIT: u64 = 1025;
+
+/// What answers the probes: the reference, where the build has it.
+const RECORDED_BY: Backend = if cfg!(feature = "libtorch") { Backend::LibTorch } else { Backend::Native };
 
 /// Histories that are recorded as probes.
 const PROBES: usize = 8;
@@ -65,8 +67,8 @@ impl Import<'_> {
         let sha256 = sha256_of(&mut file).map_err(ImportError::io(self.state_dict))?;
         file.rewind().map_err(ImportError::io(self.state_dict))?;
         let weights = self.read_weights(file, &config, arguments.learnt_residuals())?;
-        let forward = LibTorch::load(&config, &weights, Device::parse("cpu")?)?;
-        let probes = Probes::record(&forward, &space, &made_up_histories(&config)?)?;
+        let forward = Target::new(Device::CPU, RECORDED_BY, Precision::Fp32, 1)?.load(&config, &weights)?;
+        let probes = Probes::record(&*forward, &space, &made_up_histories(&config)?)?;
         Ok(CheckpointDraft {
             catalogue: self.read_catalogue(config.items)?,
             data: DataRecord {

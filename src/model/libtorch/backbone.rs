@@ -45,9 +45,15 @@ struct Width {
 }
 
 impl Backbone {
-    pub(super) fn load(loader: &Loader<'_>, config: &ModelConfig, space: &RouteSpace) -> Result<Backbone, LoadError> {
+    /// Layers from `loader`; what stays float32 at every precision from `exact`. The output layer does: LibTorch rounds
+    /// what a layer gives to the layer's kind, and scores of bfloat16 are mostly ties.
+    pub(super) fn load(
+        [loader, exact]: [&Loader<'_>; 2],
+        config: &ModelConfig,
+        space: &RouteSpace,
+    ) -> Result<Backbone, LoadError> {
         let input = loader.linear("backbone.input")?;
-        let output = loader.linear("backbone.output")?;
+        let output = exact.linear("backbone.output")?;
         let blocks = (0..config.depth())
             .map(|layer| StoredBlock::load(loader, &format!("backbone.blocks.{layer}")))
             .collect::<Result<Vec<_>, _>>()?;
@@ -108,7 +114,7 @@ impl Backbone {
             let column = Tensor::f_arange(columns as i64, (Kind::Int64, x.device()))?; // [e]
             x = x.f_masked_fill(&column.f_ge_tensor(&read)?, 0.0)?; // [T, e]
         }
-        width.inputs[widest].forward(&x) // [T, h]
+        width.inputs[widest].forward_to_float(&x) // [T, h]
     }
 
     pub(super) fn tensors(&self) -> Vec<&Tensor> {

@@ -147,10 +147,10 @@ impl Finish {
 
     /// The block's input and its mixed positions to its output: [R, h], [R, h] -> [R, h]
     fn forward(&self, x: &Tensor, mixed: &Tensor) -> Result<Tensor, TchError> {
-        let attended = self.output.forward(mixed)?;
+        let attended = self.output.forward_to_float(mixed)?;
         let x = self.attention_norm.forward(&x.f_addcmul(&self.attention_residual, &attended)?)?;
         let inner = gelu(&self.inner.forward(&x)?)?; // [R, f]
-        let outer = self.outer.forward(&inner)?; // [R, h]
+        let outer = self.outer.forward_to_float(&inner)?; // [R, h]
         self.ffn_norm.forward(&x.f_addcmul(&self.ffn_residual, &outer)?)
     }
 

@@ -1,16 +1,26 @@
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-use crate::model::{LoadError, Weights};
+use crate::model::{LoadError, Precision, Weights};
 
 /// Puts named host weights on a device.
 pub(super) struct Loader<'a> {
     weights: &'a Weights,
     device: tch::Device,
+    /// Of linear layers; everything else is float32.
+    kind: Kind,
+}
+
+/// The kind of linear layers.
+pub(super) fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+    }
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(weights: &'a Weights, device: tch::Device) -> Loader<'a> {
-        Loader { weights, device }
+    pub(super) fn new(weights: &'a Weights, device: tch::Device, kind: Kind) -> Loader<'a> {
+        Loader { weights, device, kind }
     }
 
     /// A stored weight, in its own shape.
@@ -22,7 +32,9 @@ impl<'a> Loader<'a> {
 
     /// A stored linear layer.
     pub(super) fn linear(&self, name: &str) -> Result<Linear, LoadError> {
-        Ok(Linear { weight: self.tensor(&format!("{name}.weight"))?, bias: self.tensor(&format!("{name}.bias"))? })
+        let part =
+            |part| -> Result<Tensor, LoadError> { Ok(self.tensor(&format!("{name}.{part}"))?.f_to_kind(self.kind)?) };
+        Ok(Linear { weight: part("weight")?, bias: part("bias")? })
     }
 
     /// A stored layer norm.
@@ -57,9 +69,14 @@ impl Linear {
         Ok(Linear { weight: self.weight.f_narrow(0, start, count)?, bias: self.bias.f_narrow(0, start, count)? })
     }
 
-    /// [T, in] -> [T, out]
+    /// [T, in] -> [T, out], both rounded to the weights' kind.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_linear(&self.weight, Some(&self.bias))
+        x.f_to_kind(self.weight.f_kind()?)?.f_linear(&self.weight, Some(&self.bias))
+    }
+
+    /// The same, for what goes on in float32: [T, in] -> [T, out]
+    pub(super) fn forward_to_float(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.forward(x)?.f_to_kind(Kind::Float)
     }
 
     pub(super) fn tensors(&self) -> [&Tensor; 2] {

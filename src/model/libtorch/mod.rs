@@ -9,7 +9,9 @@ mod packed;
 mod peak;
 mod router;
 
-pub use device::{Device, DeviceError, set_threads, use_one_thread_here};
+pub use super::device::{Device, DeviceError};
+pub use device::set_threads;
+pub(super) use device::{gpus, use_one_thread_here};
 pub use peak::gemm_peak;
 
 use std::collections::HashMap;
@@ -17,11 +19,11 @@ use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 use self::backbone::{Backbone, Cut};
-use self::load::Loader;
+use self::load::{Loader, kind};
 use self::packed::Packed;
 use self::router::Router;
 use super::forward::in_groups;
-use super::{Forward, ForwardError, LoadError, ModelConfig, Query, Rows, Weights};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
 use crate::domain::{History, Ranked, Route, RouteSpace, top_k};
 
 /// One set of weights on one device.
@@ -41,23 +43,37 @@ pub struct LibTorch {
 unsafe impl Sync for LibTorch {}
 
 impl LibTorch {
-    /// Puts weights on a device, with Q, K and V packed once a width; every other slice is a view of one stored
-    /// tensor.
+    /// Puts weights on a device in float32, with Q, K and V packed once a width; every other slice is a view of one
+    /// stored tensor.
     ///
     /// # Errors
     /// [`LoadError`] where the configuration is not sane, the weights do not fit it, or the device refuses them.
     pub fn load(config: &ModelConfig, weights: &Weights, device: Device) -> Result<LibTorch, LoadError> {
+        LibTorch::load_in(Precision::Fp32, config, weights, device)
+    }
+
+    /// The same in another precision.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_in(
+        precision: Precision,
+        config: &ModelConfig,
+        weights: &Weights,
+        device: Device,
+    ) -> Result<LibTorch, LoadError> {
         let space = config.check()?;
         weights.check(config)?;
         let device = device.tch();
         tch::no_grad(|| {
-            let loader = Loader::new(weights, device);
+            let exact = Loader::new(weights, device, Kind::Float);
+            let loader = Loader::new(weights, device, kind(precision));
             Ok(LibTorch {
                 device,
                 columns: config.items + 1,
                 max_len: config.max_len,
-                backbone: Backbone::load(&loader, config, &space)?,
-                router: Router::load(&loader, config)?,
+                backbone: Backbone::load([&loader, &exact], config, &space)?,
+                router: Router::load(&exact, config)?,
                 space,
             })
         })
@@ -108,7 +124,7 @@ impl Forward for LibTorch {
         let mut extents: HashMap<usize, usize> = HashMap::new();
         for tensor in self.backbone.tensors().into_iter().chain(self.router.tensors()) {
             let last: i64 = tensor.size().iter().zip(tensor.stride()).map(|(size, stride)| (size - 1) * stride).sum();
-            let bytes = (last as usize + 1) * size_of::<f32>();
+            let bytes = (last as usize + 1) * tensor.kind().elt_size_in_bytes();
             let extent = extents.entry(tensor.data_ptr() as usize).or_default();
             *extent = bytes.max(*extent);
         }

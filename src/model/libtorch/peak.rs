@@ -1,20 +1,21 @@
 use std::time::{Duration, Instant};
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::Device;
-use crate::model::ForwardError;
+use super::load::kind;
+use crate::model::{ForwardError, Precision};
 
 /// Rows and columns of the matrices.
 const SIZE: i64 = 1024;
 
-/// Floating-point operations a second at products of large float32 matrices, a multiply-add counted as 2: the best of
+/// Floating-point operations a second at products of large matrices, a multiply-add counted as 2: the best of
 /// what was seen within `time`.
 ///
 /// # Errors
 /// [`ForwardError`] where the device fails.
-pub fn gemm_peak(device: Device, time: Duration) -> Result<f64, ForwardError> {
-    let matrix = Tensor::f_ones([SIZE, SIZE], (Kind::Float, device.tch()))?;
+pub fn gemm_peak(device: Device, precision: Precision, time: Duration) -> Result<f64, ForwardError> {
+    let matrix = Tensor::f_ones([SIZE, SIZE], (kind(precision), device.tch()))?;
     let (started, mut best) = (Instant::now(), 0.0_f64);
     while started.elapsed() < time {
         let round = Instant::now();

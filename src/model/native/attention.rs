@@ -1,7 +1,7 @@
 use super::elementary::exp;
 use super::panels::{PANEL, padded};
 use super::product::{tiles, with_rows};
-use super::simd::{Kernel, Left, Right, Simd, Tile};
+use super::simd::{Kernel, Left, Right, Simd, Singles, Tile};
 
 /// How a slice's attention mixes positions.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,9 @@ impl Attention<'_> {
             let keys = &self.scratch.keys[column / PANEL * width * PANEL + column % PANEL..];
             let keys = Right { data: keys, stride: PANEL, panel: 0 };
             let (out, start) = (&mut self.scratch.weights[column..], &[0.0; PANEL][..]);
-            Tile::<R, 1, 2> { left: queries, right: keys, depth: width, start, out, stride, panel: 0 }.compute(simd);
+            let multiply = Singles;
+            Tile::<_, R, 1, 2> { multiply, left: queries, right: keys, depth: width, start, out, stride, panel: 0 }
+                .compute(simd);
         }
 
         let mut shares = [0.0; R];
@@ -117,10 +119,13 @@ impl Attention<'_> {
             let values = &self.keys.data[self.values + first + column..];
             let right = Right { data: values, stride: self.keys.stride, panel: 0 };
             let (out, start, stride) = (&mut self.scratch.sums[..], &[0.0; PANEL][..], PANEL);
+            let multiply = Singles;
             if width - column > S::LANES {
-                Tile::<R, 1, 2> { left: weights, right, depth: most, start, out, stride, panel: 0 }.compute(simd);
+                Tile::<_, R, 1, 2> { multiply, left: weights, right, depth: most, start, out, stride, panel: 0 }
+                    .compute(simd);
             } else {
-                Tile::<R, 1, 1> { left: weights, right, depth: most, start, out, stride, panel: 0 }.compute(simd);
+                Tile::<_, R, 1, 1> { multiply, left: weights, right, depth: most, start, out, stride, panel: 0 }
+                    .compute(simd);
             }
             let features = (width - column).min(2 * S::LANES);
             for (place, (sums, share)) in self.scratch.sums.chunks_exact(PANEL).zip(shares).enumerate() {

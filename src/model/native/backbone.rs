@@ -1,12 +1,12 @@
 use super::attention::Heads;
 use super::block::{Block, Cut};
-use super::panels::Panels;
-use super::product::Product;
+use super::panels::{Packer, Panels};
+use super::product::{Product, enter};
 use super::simd::{Left, Level};
 use super::tables::Tables;
 use super::workspace::Workspace;
 use crate::domain::{History, Route, RouteSpace};
-use crate::model::{ModelConfig, Weights, WeightsError};
+use crate::model::{ModelConfig, WeightsError};
 
 /// The recommender, of which every route runs a slice.
 pub(super) struct Backbone {
@@ -21,18 +21,18 @@ pub(super) struct Backbone {
 }
 
 impl Backbone {
-    pub(super) fn load(weights: &Weights, config: &ModelConfig, space: &RouteSpace) -> Result<Backbone, WeightsError> {
+    pub(super) fn load(packer: Packer<'_>, config: &ModelConfig, space: &RouteSpace) -> Result<Backbone, WeightsError> {
         let cut = |(place, width): (usize, &usize)| {
             let scale = config.attention_scale(*width) as f32;
             let heads = Heads { count: config.heads, width: width / config.heads, scale };
             Cut { place, width: *width, ffn: config.shape().ffn_width(*width), heads }
         };
-        let block = |layer| Block::load(weights, &format!("backbone.blocks.{layer}"), space.hidden(), config.heads);
+        let block = |layer| Block::load(packer, &format!("backbone.blocks.{layer}"), space.hidden(), config.heads);
         Ok(Backbone {
-            tables: Tables::load(weights, "backbone")?,
-            input: Panels::load(weights, "backbone.input")?,
+            tables: Tables::load(packer.weights, "backbone")?,
+            input: packer.layer("backbone.input")?,
             blocks: (0..config.depth()).map(block).collect::<Result<_, _>>()?,
-            output: Panels::load(weights, "backbone.output")?,
+            output: packer.layer("backbone.output")?,
             cuts: space.hidden().iter().enumerate().map(cut).collect(),
         })
     }
@@ -51,7 +51,8 @@ impl Backbone {
         let cut = &self.cuts[space.place(route)[0]];
         let lengths = self.tables.embed(histories, slice.embedding, (&mut workspace.mixed, workspace.stride));
         let (stride, tokens) = (workspace.stride, lengths.iter().sum());
-        let embedded = Left { data: &workspace.mixed, stride };
+        let embedded = (Left { data: &workspace.mixed, stride }, [tokens, slice.embedding]);
+        let embedded = enter(level, self.input.precision(), embedded, &mut workspace.pairs);
         let input = Product::new(&self.input, [slice.embedding, slice.hidden], embedded, tokens);
         input.into(level, &mut workspace.x, stride);
         for block in &self.blocks[..slice.layers - 1] {

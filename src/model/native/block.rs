@@ -1,10 +1,10 @@
 use super::attention::{Attention, Heads};
 use super::norm::Norm;
-use super::panels::{Panels, padded};
-use super::product::{Activation, Product};
+use super::panels::{Packer, Panels, padded};
+use super::product::{Activation, Product, enter};
 use super::simd::{Left, Level};
 use super::workspace::{ROWS, Workspace};
-use crate::model::{Weights, WeightsError};
+use crate::model::WeightsError;
 
 /// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
 pub(super) struct Block {
@@ -45,41 +45,42 @@ struct Finish<'a> {
     mixed: &'a [f32],
     y: &'a mut [f32],
     inner: &'a mut [f32],
+    pairs: &'a mut [f32],
 }
 
 impl Block {
     /// The block of a name, ready for every one of `widths`, the stored one last.
-    pub(super) fn load(weights: &Weights, name: &str, widths: &[usize], heads: usize) -> Result<Block, WeightsError> {
-        let linear = |part: &str| Panels::load(weights, &format!("{name}.{part}"));
+    pub(super) fn load(packer: Packer<'_>, name: &str, widths: &[usize], heads: usize) -> Result<Block, WeightsError> {
+        let linear = |part: &str| packer.layer(&format!("{name}.{part}"));
         let [query, key, value] = ["query", "key", "value"].map(|part| format!("{name}.attention.{part}"));
         let stored = widths.last().copied().unwrap_or_default() / heads;
         let projections = |width: &usize| -> Result<Projections, WeightsError> {
             let kept = width / heads;
             let rows: Vec<usize> = (0..heads).flat_map(|head| head * stored..head * stored + kept).collect();
             Ok(Projections {
-                query: Panels::pick(weights, &[&query], &rows, *width)?,
-                key_value: Panels::pick(weights, &[&key, &value], &rows, *width)?,
+                query: packer.pick(&[&query], &rows, *width)?,
+                key_value: packer.pick(&[&key, &value], &rows, *width)?,
             })
         };
         Ok(Block {
             projections: widths.iter().map(projections).collect::<Result<_, _>>()?,
             output: linear("attention.output")?,
-            attention_norm: Norm::load(weights, name, "attention")?,
+            attention_norm: Norm::load(packer.weights, name, "attention")?,
             inner: linear("ffn.inner")?,
             outer: linear("ffn.outer")?,
-            ffn_norm: Norm::load(weights, name, "ffn")?,
+            ffn_norm: Norm::load(packer.weights, name, "ffn")?,
         })
     }
 
     /// Every position of histories of these lengths, one behind the other in the workspace's `x`.
     pub(super) fn every_position(&self, level: Level, cut: &Cut, lengths: &[usize], workspace: &mut Workspace) {
-        let Workspace { stride, x, projected, mixed, y, inner, scratch, .. } = workspace;
+        let Workspace { stride, x, projected, mixed, y, inner, pairs, scratch, .. } = workspace;
         let (stride, tokens) = (*stride, lengths.iter().sum());
         let Projections { query, key_value } = &self.projections[cut.place];
         // Queries first, then keys and values.
         let beside = padded(cut.width);
         let row = beside + padded(2 * cut.width);
-        let input = Left { data: x, stride };
+        let input = enter(level, query.precision(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
         Product::new(query, [cut.width; 2], input, tokens).into(level, projected, row);
         Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, &mut projected[beside..], row);
         let mut token = 0;
@@ -97,7 +98,7 @@ impl Block {
             });
             token += length;
         }
-        self.finish(level, cut, tokens, Finish { stride, x, mixed, y, inner });
+        self.finish(level, cut, tokens, Finish { stride, x, mixed, y, inner, pairs });
     }
 
     /// The newest position of each history alone: rows of the workspace's stride in `newest`, one a history.
@@ -109,11 +110,11 @@ impl Block {
         workspace: &mut Workspace,
         newest: &mut [f32],
     ) {
-        let Workspace { stride, x, projected, mixed, y, inner, scratch, .. } = workspace;
+        let Workspace { stride, x, projected, mixed, y, inner, pairs, scratch, .. } = workspace;
         let (stride, tokens) = (*stride, lengths.iter().sum());
         let Projections { query, key_value } = &self.projections[cut.place];
         let row = padded(2 * cut.width);
-        let input = Left { data: x, stride };
+        let input = enter(level, query.precision(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
         Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, projected, row);
         let mut end = 0;
         for (length, newest) in lengths.iter().zip(newest.chunks_mut(stride)) {
@@ -121,7 +122,8 @@ impl Block {
             newest[..cut.width].copy_from_slice(&x[(end - 1) * stride..][..cut.width]);
         }
         let rows = lengths.len();
-        Product::new(query, [cut.width; 2], Left { data: newest, stride }, rows).into(level, y, stride);
+        let input = enter(level, query.precision(), (Left { data: newest, stride }, [rows, cut.width]), pairs);
+        Product::new(query, [cut.width; 2], input, rows).into(level, y, stride);
         let mut token = 0;
         for (place, length) in lengths.iter().enumerate() {
             level.run(Attention {
@@ -137,21 +139,24 @@ impl Block {
             });
             token += length;
         }
-        self.finish(level, cut, rows, Finish { stride, x: newest, mixed, y, inner });
+        self.finish(level, cut, rows, Finish { stride, x: newest, mixed, y, inner, pairs });
     }
 
     /// What follows the mixing of positions, a few rows at a time, which stay in the caches all the way.
     fn finish(&self, level: Level, cut: &Cut, rows: usize, buffers: Finish<'_>) {
-        let Finish { stride, x, mixed, y, inner } = buffers;
+        let Finish { stride, x, mixed, y, inner, pairs } = buffers;
         for first in (0..rows).step_by(ROWS) {
             let rows = ROWS.min(rows - first);
             let span = first * stride..(first + rows) * stride;
             let (x, y) = (&mut x[span.clone()], &mut y[..rows * stride]);
-            let mixed = Left { data: &mixed[span], stride };
+            let size = [rows, cut.width];
+            let mixed = (Left { data: &mixed[span], stride }, size);
+            let mixed = enter(level, self.output.precision(), mixed, pairs);
             Product::new(&self.output, [cut.width; 2], mixed, rows).into(level, y, stride);
             self.attention_norm.add(level, cut.width, [x, y], stride);
             let wide = padded(cut.ffn);
-            let product = Product::new(&self.inner, [cut.width, cut.ffn], Left { data: x, stride }, rows);
+            let input = enter(level, self.inner.precision(), (Left { data: x, stride }, size), pairs);
+            let product = Product::new(&self.inner, [cut.width, cut.ffn], input, rows);
             Product { activation: Activation::Gelu, ..product }.into(level, inner, wide);
             let input = Left { data: inner, stride: wide };
             Product::new(&self.outer, [cut.ffn, cut.width], input, rows).into(level, y, stride);

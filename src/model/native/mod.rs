@@ -28,12 +28,13 @@ pub use self::simd::Level;
 use std::ops::Range;
 
 use self::backbone::Backbone;
+use self::panels::Packer;
 use self::router::Router;
 use self::scores::{Scores, parts, screen};
 use self::simd::Left;
 use self::spread::{shares, spread, threads_for};
 use self::workspace::{Sizes, Workspaces};
-use super::{Forward, ForwardError, LoadError, ModelConfig, Query, Rows, Weights};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
 use crate::domain::{Flops, History, ModelShape, Ranked, Route, RouteSpace, TopK};
 
 /// One set of weights in this machine's memory, run by kernels for its CPU.
@@ -58,15 +59,25 @@ impl Native {
     ///
     /// # Errors
     /// [`LoadError`] where the configuration is not sane or the weights do not fit it.
-    pub fn load(config: &ModelConfig, weights: &Weights, threads: usize) -> Result<Native, LoadError> {
-        Native::load_at(Level::best(), config, weights, threads)
+    pub fn load(
+        precision: Precision,
+        config: &ModelConfig,
+        weights: &Weights,
+        threads: usize,
+    ) -> Result<Native, LoadError> {
+        Native::load_at((Level::best(), precision), config, weights, threads)
     }
 
-    /// The same for vectors of a kind.
+    /// The same for vectors of a kind, whether or not it [has an instruction](Level::multiplies_bf16) for bfloat16.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_at(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> Result<Native, LoadError> {
+    pub fn load_at(
+        (level, precision): (Level, Precision),
+        config: &ModelConfig,
+        weights: &Weights,
+        threads: usize,
+    ) -> Result<Native, LoadError> {
         let space = config.check()?;
         weights.check(config)?;
         let shape = config.shape();
@@ -80,7 +91,7 @@ impl Native {
         Ok(Native {
             level,
             threads: threads.max(1),
-            backbone: Backbone::load(weights, config, &space)?,
+            backbone: Backbone::load(Packer { weights, precision }, config, &space)?,
             router: Router::load(weights, config)?,
             workspaces: Workspaces::new(sizes),
             space,
@@ -164,9 +175,14 @@ impl Native {
         let ranked = |columns: Range<usize>| {
             self.workspaces.with(|workspace| {
                 let mut best: Vec<TopK<'_>> = queries.iter().map(|query| TopK::new(&query.selection)).collect();
-                scores.blocks(self.level, columns, &mut workspace.board, |row, first, scores| {
-                    screen(self.level, scores, first, &mut best[row]);
-                });
+                scores.blocks(
+                    self.level,
+                    columns,
+                    (&mut workspace.board, &mut workspace.pairs),
+                    |row, first, scores| {
+                        screen(self.level, scores, first, &mut best[row]);
+                    },
+                );
                 best
             })
         };
@@ -197,9 +213,14 @@ impl Forward for Native {
         let (newest, columns) = (self.newest(&rows), self.backbone.output().outputs());
         let mut data = vec![0.0; rows.len() * columns];
         self.workspaces.with(|workspace| {
-            self.output(route, &newest).blocks(self.level, 0..columns, &mut workspace.board, |row, first, scores| {
-                data[row * columns + first..][..scores.len()].copy_from_slice(scores);
-            });
+            self.output(route, &newest).blocks(
+                self.level,
+                0..columns,
+                (&mut workspace.board, &mut workspace.pairs),
+                |row, first, scores| {
+                    data[row * columns + first..][..scores.len()].copy_from_slice(scores);
+                },
+            );
         });
         Rows::new(columns, data)
     }

@@ -1,6 +1,6 @@
 use super::buffer::Buffer;
-use super::simd::Right;
-use crate::model::{Weights, WeightsError};
+use super::simd::{Right, pair_of};
+use crate::model::{Precision, Weights, WeightsError};
 
 /// Outputs in a panel: two of the widest vectors.
 pub(super) const PANEL: usize = 32;
@@ -10,11 +10,22 @@ pub(super) fn padded(width: usize) -> usize {
     width.next_multiple_of(PANEL)
 }
 
-/// A linear layer `y = W x + b`, stored for the product: `[outputs / 32][depth][32]`, zeros beyond the outputs.
+/// How many values of an operand hold `depth` inputs: in bfloat16 two neighbours share one.
+pub(super) fn words(precision: Precision, depth: usize) -> usize {
+    match precision {
+        Precision::Fp32 => depth,
+        Precision::Bf16 => depth.div_ceil(2),
+    }
+}
+
+/// A linear layer `y = W x + b`, stored for the product: `[outputs / 32][depth][32]`, zeros beyond the outputs; in
+/// bfloat16 `[outputs / 32][depth / 2][32][2]`, where a pair is the bits of one value, and an odd depth's last pair ends
+/// with a zero.
 ///
 /// The first outputs over the first inputs are the first rows of the first panels: every narrower slice is a prefix
 /// of this one pack.
 pub(super) struct Panels {
+    precision: Precision,
     weight: Buffer,
     /// One an output, zeros beyond: [outputs padded]
     bias: Buffer,
@@ -22,47 +33,64 @@ pub(super) struct Panels {
     depth: usize,
 }
 
-impl Panels {
-    /// A layer of zeros.
-    pub(super) fn zeros(outputs: usize, depth: usize) -> Panels {
-        let weight = Buffer::new(padded(outputs) * depth);
-        Panels { weight, bias: Buffer::new(padded(outputs)), outputs, depth }
-    }
+/// Stored weights, and in which numbers they are packed.
+#[derive(Clone, Copy)]
+pub(super) struct Packer<'a> {
+    pub(super) weights: &'a Weights,
+    pub(super) precision: Precision,
+}
 
+impl Packer<'_> {
     /// A stored layer, whole.
-    pub(super) fn load(weights: &Weights, name: &str) -> Result<Panels, WeightsError> {
-        let weight = weights.get(&format!("{name}.weight"))?;
+    pub(super) fn layer(&self, name: &str) -> Result<Panels, WeightsError> {
+        let weight = self.weights.get(&format!("{name}.weight"))?;
         let [outputs, depth] = weight.shape[..] else { return Err(WeightsError::Missing(name.to_owned())) };
-        Panels::pick(weights, &[name], &(0..outputs).collect::<Vec<_>>(), depth)
+        self.pick(&[name], &(0..outputs).collect::<Vec<_>>(), depth)
     }
 
     /// The `rows` of several stored layers under each other, over their first `depth` inputs.
-    pub(super) fn pick(
-        weights: &Weights,
-        names: &[&str],
-        rows: &[usize],
-        depth: usize,
-    ) -> Result<Panels, WeightsError> {
-        let mut panels = Panels::zeros(names.len() * rows.len(), depth);
+    pub(super) fn pick(&self, names: &[&str], rows: &[usize], depth: usize) -> Result<Panels, WeightsError> {
+        let mut panels = Panels::zeros(self.precision, names.len() * rows.len(), depth);
         for (layer, name) in names.iter().enumerate() {
-            let weight = weights.get(&format!("{name}.weight"))?;
-            let bias = weights.get(&format!("{name}.bias"))?;
+            let weight = self.weights.get(&format!("{name}.weight"))?;
+            let bias = self.weights.get(&format!("{name}.bias"))?;
             let stored = weight.shape.last().copied().unwrap_or_default();
             for (place, row) in rows.iter().enumerate() {
-                let output = layer * rows.len() + place;
-                let column = output / PANEL * depth * PANEL + output % PANEL;
-                for (input, value) in weight.data[row * stored..][..depth].iter().enumerate() {
-                    panels.weight[column + input * PANEL] = *value;
-                }
-                panels.bias[output] = bias.data[*row];
+                panels.set(layer * rows.len() + place, &weight.data[row * stored..][..depth], bias.data[*row]);
             }
         }
         Ok(panels)
     }
+}
+
+impl Panels {
+    /// A layer of zeros.
+    pub(super) fn zeros(precision: Precision, outputs: usize, depth: usize) -> Panels {
+        let weight = Buffer::new(padded(outputs) * words(precision, depth));
+        Panels { precision, weight, bias: Buffer::new(padded(outputs)), outputs, depth }
+    }
+
+    /// Stores an output's weights, as many as the depth, and its bias.
+    fn set(&mut self, output: usize, weights: &[f32], bias: f32) {
+        let column = output / PANEL * words(self.precision, self.depth) * PANEL + output % PANEL;
+        let places = self.weight[column..].iter_mut().step_by(PANEL);
+        match self.precision {
+            Precision::Fp32 => places.zip(weights).for_each(|(place, weight)| *place = *weight),
+            Precision::Bf16 => places.zip(weights.chunks(2)).for_each(|(place, pair)| {
+                *place = pair_of([pair[0], pair.get(1).copied().unwrap_or_default()]);
+            }),
+        }
+        self.bias[output] = bias;
+    }
+
+    /// In which numbers the weights are, and so what a product's input has to be.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
 
     /// The panels from the one of output `first` on, for a tile.
     pub(super) fn from(&self, first: usize) -> (Right<'_>, &[f32]) {
-        let panel = self.depth * PANEL;
+        let panel = words(self.precision, self.depth) * PANEL;
         (Right { data: &self.weight[first / PANEL * panel..], stride: PANEL, panel }, &self.bias[first..])
     }
 

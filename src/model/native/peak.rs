@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use super::panels::Panels;
 use super::product::Product;
 use super::simd::{Kernel, Left, Level, Simd};
+use crate::model::Precision;
 
 /// Sums that do not wait for each other: more than a core's multiply-adds in flight.
 const SUMS: usize = 12;
@@ -22,10 +23,11 @@ pub fn fma_peak(level: Level, time: Duration) -> f64 {
 
 /// Floating-point operations a second of one core that multiplies matrices which suit it: 56 rows with 512 x 512
 /// weights, which the second cache holds. The best of what was seen within `time`.
-pub fn gemm_peak(level: Level, time: Duration) -> f64 {
+pub fn gemm_peak(level: Level, precision: Precision, time: Duration) -> f64 {
     const SIZE: usize = 512;
     const ROWS: usize = 56;
-    let (layer, input, mut out) = (Panels::zeros(SIZE, SIZE), vec![0.5; ROWS * SIZE], vec![0.0; ROWS * SIZE]);
+    let (layer, input, mut out) =
+        (Panels::zeros(precision, SIZE, SIZE), vec![0.5; ROWS * SIZE], vec![0.0; ROWS * SIZE]);
     best_rate(time, || {
         let product = Product::new(&layer, [SIZE; 2], Left { data: &input, stride: SIZE }, ROWS);
         product.into(level, black_box(&mut out), SIZE);

@@ -1,11 +1,13 @@
 use super::elementary::gelu;
-use super::panels::{PANEL, Panels};
-use super::simd::{Kernel, Left, Level, Right, Simd, Tile};
+use super::panels::{PANEL, Panels, padded, words};
+use super::simd::{Kernel, Left, Level, Multiply, Pairs, Right, Simd, Singles, Tile};
+use crate::model::Precision;
 
 /// What becomes of an output before it is stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activation {
     None,
+    /// GELU, and as a layer of the same precision takes it: in bfloat16 pairs, which fill the first half of a row.
     Gelu,
 }
 
@@ -15,7 +17,7 @@ pub(super) struct Product<'a> {
     pub(super) activation: Activation,
     /// Inputs that are read of each row.
     pub(super) depth: usize,
-    /// Rows of at least `depth` inputs.
+    /// Rows of at least `depth` inputs, as the layer [takes](enter) them.
     pub(super) input: Left<'a>,
     pub(super) rows: usize,
     /// Outputs wanted: from `first`, a multiple of 32, `outputs` many.
@@ -31,18 +33,68 @@ impl<'a> Product<'a> {
 
     /// Writes the outputs, padded to whole panels, into rows of `stride` values.
     pub(super) fn into(self, level: Level, out: &mut [f32], stride: usize) {
-        level.run(Run { product: self, out, stride });
+        match self.layer.precision() {
+            Precision::Fp32 => level.run(Run { multiply: Singles, product: self, out, stride }),
+            Precision::Bf16 => level.run(Run { multiply: Pairs, product: self, out, stride }),
+        }
     }
 }
 
-struct Run<'a, 'o> {
+/// Rows of `depth` inputs as layers of a precision take them: rounded to pairs of bfloat16 in `pairs`, or as they are.
+pub(super) fn enter<'a>(
+    level: Level,
+    precision: Precision,
+    (rows, [count, depth]): (Left<'a>, [usize; 2]),
+    pairs: &'a mut [f32],
+) -> Left<'a> {
+    if precision == Precision::Fp32 {
+        return rows;
+    }
+    let stride = padded(depth) / 2;
+    level.run(Narrow { rows, count, depth, pairs, stride });
+    Left { data: pairs, stride }
+}
+
+struct Narrow<'a, 'o> {
+    rows: Left<'a>,
+    count: usize,
+    depth: usize,
+    pairs: &'o mut [f32],
+    stride: usize,
+}
+
+impl Kernel for Narrow<'_, '_> {
+    type Output = ();
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let whole = self.depth - self.depth % (2 * S::LANES);
+        for (row, pairs) in self.pairs.chunks_mut(self.stride).take(self.count).enumerate() {
+            let row = &self.rows.data[row * self.rows.stride..][..self.depth];
+            for at in (0..whole).step_by(2 * S::LANES) {
+                simd.narrow(&row[at..], &mut pairs[at / 2..]);
+            }
+            if whole < self.depth {
+                // A slice may end within a stored pair: what it does not read must count as zero.
+                let mut last = [0.0; PANEL];
+                last[..self.depth - whole].copy_from_slice(&row[whole..]);
+                simd.narrow(&last, &mut pairs[whole / 2..]);
+            }
+        }
+    }
+}
+
+struct Run<'a, 'o, M> {
+    multiply: M,
     product: Product<'a>,
     out: &'o mut [f32],
     stride: usize,
 }
 
-impl Kernel for Run<'_, '_> {
+impl<M: Multiply> Kernel for Run<'_, '_, M> {
     type Output = ();
+    const PAIRS: bool = M::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
@@ -98,7 +150,7 @@ pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, us
     (0..count).map(move |tile| (tile * height + tile.min(taller), height + usize::from(tile < taller)))
 }
 
-impl Run<'_, '_> {
+impl<M: Multiply> Run<'_, '_, M> {
     /// One panel for all rows: it stays in the nearest cache while the rows pass.
     #[inline(always)]
     fn column<S: Simd>(&mut self, simd: S, panel: usize) {
@@ -113,17 +165,94 @@ impl Run<'_, '_> {
         let Product { layer, activation, depth, input, first, .. } = self.product;
         let left = Left { data: &input.data[row * input.stride..], ..input };
         let (right, bias) = layer.from(first + panel * PANEL);
+        let (multiply, depth) = (self.multiply, words(layer.precision(), depth));
         for half in (0..PANEL).step_by(2 * S::LANES) {
             let right = Right { data: &right.data[half..], ..right };
             let out = &mut self.out[row * self.stride + panel * PANEL + half..];
             let (start, stride) = (&bias[half..], self.stride);
-            Tile::<R, P, 2> { left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
+            Tile::<M, R, P, 2> { multiply, left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
         }
         if activation == Activation::Gelu {
             for row in row..row + R {
-                let out = &mut self.out[row * self.stride + panel * PANEL..][..P * PANEL];
+                let row = &mut self.out[row * self.stride..][..(panel + P) * PANEL];
+                let out = &mut row[panel * PANEL..];
                 for out in out.chunks_exact_mut(S::LANES) {
                     simd.store(gelu(simd, simd.load(out)), out);
+                }
+                if M::PAIRS {
+                    narrow_in_place(simd, row, panel * PANEL);
+                }
+            }
+        }
+    }
+}
+
+/// Rounds the values of a row from `first` on to pairs of bfloat16, which go where those of the values before it end: no
+/// further than half as far, so that nothing is overwritten that is still to be read.
+#[inline(always)]
+fn narrow_in_place<S: Simd>(simd: S, row: &mut [f32], first: usize) {
+    let mut values = [0.0; PANEL];
+    for at in (first..row.len()).step_by(2 * S::LANES) {
+        let values = &mut values[..2 * S::LANES];
+        values.copy_from_slice(&row[at..][..2 * S::LANES]);
+        simd.narrow(values, &mut row[at / 2..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::panels::Packer;
+    use super::super::simd::{Left, Level};
+    use super::{Product, enter};
+    use crate::model::{HostTensor, Precision, Weights};
+
+    /// As a float32, by another library's rounding.
+    fn rounded(value: f32) -> f32 {
+        bf16::from_f32(value).to_f32()
+    }
+
+    /// Every kind of vector, the instruction for pairs included, gives the sum that is taken here value by value: pair by
+    /// pair, of each the second product first, rounded to float32 after every addition.
+    #[test]
+    fn products_of_bfloat16_are_the_same_to_the_bit_on_every_kind_of_vector() {
+        let (outputs, stored, rows) = (45, 70, 17);
+        // Of many sizes, so that the order of additions shows.
+        let value = |place: usize| {
+            let bits = (place as u32).wrapping_mul(2_654_435_761);
+            ((bits >> 8) as f32 / 8_388_608.0 - 1.0) * f32::powi(2.0, (bits % 13) as i32 - 6)
+        };
+        let tensor = |shape: Vec<usize>, first: usize| {
+            let count: usize = shape.iter().product();
+            HostTensor { shape, data: (first..first + count).map(value).collect() }
+        };
+        let mut weights = Weights::default();
+        weights.insert("layer.weight", tensor(vec![outputs, stored], 0));
+        weights.insert("layer.bias", tensor(vec![outputs], 1 << 20));
+        let layer = Packer { weights: &weights, precision: Precision::Bf16 }.layer("layer").unwrap();
+        let [weight, bias] = ["weight", "bias"].map(|part| &weights.get(&format!("layer.{part}")).unwrap().data);
+        let input: Vec<f32> = (0..rows * stored).map(|place| value(place + (1 << 24))).collect();
+        // A slice may end within a pair.
+        for depth in [1, 2, 31, 33, 64, 69, 70] {
+            for level in Level::available() {
+                let mut pairs = vec![f32::NAN; rows * 48];
+                let entering = (Left { data: &input, stride: stored }, [rows, depth]);
+                let entered = enter(level, Precision::Bf16, entering, &mut pairs);
+                let mut found = vec![0.0; rows * 64];
+                Product::new(&layer, [depth, outputs], entered, rows).into(level, &mut found, 64);
+                for (row, output) in (0..rows).flat_map(|row| (0..outputs).map(move |output| (row, output))) {
+                    let product = |place: usize| {
+                        if place == depth {
+                            return 0.0;
+                        }
+                        rounded(input[row * stored + place]) * rounded(weight[output * stored + place])
+                    };
+                    let sum = (0..depth)
+                        .step_by(2)
+                        .fold(bias[output], |sum, first| sum + product(first + 1) + product(first));
+                    let found = found[row * 64 + output];
+                    assert_eq!(found.to_bits(), sum.to_bits(), "{level}, depth {depth}: {found}, {sum}");
                 }
             }
         }

@@ -1,14 +1,15 @@
 use super::attention::Heads;
 use super::block::{Block, Cut};
-use super::panels::{Panels, padded};
+use super::panels::{Packer, Panels, padded};
 use super::product::Product;
 use super::simd::{Left, Level};
 use super::tables::Tables;
 use super::workspace::Workspace;
 use crate::domain::History;
-use crate::model::{ModelConfig, Weights, WeightsError};
+use crate::model::{ModelConfig, Precision, Weights, WeightsError};
 
-/// Own tables, one block that attends to every real item, a linear head on the last position.
+/// Own tables, one block that attends to every real item, a linear head on the last position. Always in float32: it is
+/// small, and which route runs does not depend on the precision.
 pub(super) struct Router {
     tables: Tables,
     block: Block,
@@ -20,12 +21,13 @@ pub(super) struct Router {
 impl Router {
     pub(super) fn load(weights: &Weights, config: &ModelConfig) -> Result<Router, WeightsError> {
         let router = config.router;
+        let packer = Packer { weights, precision: Precision::Fp32 };
         let width = router.dim / router.heads;
         let heads = Heads { count: router.heads, width, scale: (1.0 / (width as f64).sqrt()) as f32 };
         Ok(Router {
             tables: Tables::load(weights, "router")?,
-            block: Block::load(weights, "router.block", &[router.dim], router.heads)?,
-            head: Panels::load(weights, "router.head")?,
+            block: Block::load(packer, "router.block", &[router.dim], router.heads)?,
+            head: packer.layer("router.head")?,
             cut: Cut { place: 0, width: router.dim, ffn: router.ffn, heads },
         })
     }

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use super::panels::{PANEL, Panels};
-use super::product::Product;
+use super::product::{Product, enter};
 use super::simd::{Kernel, Left, Level, Simd};
 use super::workspace::{BOARD, ROWS};
 use crate::domain::{Item, TopK};
@@ -24,7 +24,7 @@ impl Scores<'_> {
         &self,
         level: Level,
         columns: Range<usize>,
-        board: &mut [f32],
+        (board, pairs): (&mut [f32], &mut [f32]),
         mut take: impl FnMut(usize, usize, &[f32]),
     ) {
         for first in columns.clone().step_by(BOARD) {
@@ -32,6 +32,7 @@ impl Scores<'_> {
             for above in (0..self.rows).step_by(ROWS) {
                 let rows = ROWS.min(self.rows - above);
                 let input = Left { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
+                let input = enter(level, self.output.precision(), (input, [rows, self.width]), pairs);
                 let product = Product::new(self.output, [self.width, outputs], input, rows);
                 Product { first, ..product }.into(level, board, BOARD);
                 for (row, scores) in board.chunks(BOARD).take(rows).enumerate() {

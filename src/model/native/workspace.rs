@@ -53,6 +53,8 @@ pub(super) struct Workspace {
     pub(super) y: Buffer,
     /// The inner layer of a feed-forward network: [ROWS, f]
     pub(super) inner: Buffer,
+    /// What a product reads, as pairs of bfloat16: [tokens, stride / 2]
+    pub(super) pairs: Buffer,
     pub(super) scratch: Scratch,
     /// Scores of some rows on some columns: [ROWS, BOARD]
     pub(super) board: Buffer,
@@ -70,6 +72,7 @@ impl Workspace {
             mixed: Buffer::new(tokens * stride),
             y: Buffer::new(tokens * stride),
             inner: Buffer::new(ROWS * padded(sizes.ffn)),
+            pairs: Buffer::new(tokens * stride / 2),
             scratch: Scratch::new(sizes.length, sizes.head),
             board: Buffer::new(ROWS * BOARD),
         }

@@ -148,4 +148,16 @@ impl Simd for Avx2 {
         let bits = unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) };
         bits.cast_unsigned()
     }
+
+    #[inline(always)]
+    fn second(self, pairs: __m256) -> __m256 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32(-0x1_0000))) }
+    }
+
+    #[inline(always)]
+    fn first(self, pairs: __m256) -> __m256 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(pairs))) }
+    }
 }

@@ -1,19 +1,25 @@
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, narrow_by_value, taken_apart};
 
-/// Vectors of 16 lanes: the AVX-512 foundation instructions. A value exists only where the CPU has them.
+/// Vectors of 16 lanes: the AVX-512 foundation instructions and, where `BF16` says so, those for bfloat16. A value exists
+/// only where the CPU has them.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub(super) struct Vectors<const BF16: bool>(());
 
-impl Avx512 {
-    pub(super) fn detect() -> Option<Avx512> {
-        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
-            .then_some(Avx512(()))
+pub(super) type Avx512 = Vectors<false>;
+pub(super) type Avx512Bf16 = Vectors<true>;
+
+impl<const BF16: bool> Vectors<BF16> {
+    pub(super) fn detect() -> Option<Vectors<BF16>> {
+        let foundation =
+            is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        (foundation && (!BF16 || is_x86_feature_detected!("avx512bf16"))).then_some(Vectors(()))
     }
 }
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Vectors<BF16> {
     type Vector = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 14;
@@ -22,11 +28,16 @@ impl Simd for Avx512 {
     fn apart<K: Kernel>(self, kernel: K) -> K::Output {
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx2,fma")]
-        fn with_instructions<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+        fn with_instructions<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
+        fn with_pairs<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` is the proof that this CPU has them.
-        unsafe { with_instructions(self, kernel) }
+        unsafe { if BF16 { with_pairs(self, kernel) } else { with_instructions(self, kernel) } }
     }
 
     #[inline(always)]
@@ -144,5 +155,40 @@ impl Simd for Avx512 {
     fn at_least(self, a: __m512, b: __m512) -> u32 {
         // SAFETY: `self` is the proof that this CPU has the instruction.
         unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    fn second(self, pairs: __m512) -> __m512 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-0x1_0000))) }
+    }
+
+    #[inline(always)]
+    fn first(self, pairs: __m512) -> __m512 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(pairs))) }
+    }
+
+    #[inline(always)]
+    fn dot(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        if BF16 {
+            // SAFETY: `self` is the proof that this CPU has the instruction; any bits are pairs of bfloat16.
+            return unsafe {
+                _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+            };
+        }
+        taken_apart(self, [a, b], sum)
+    }
+
+    #[inline(always)]
+    fn narrow(self, values: &[f32], pairs: &mut [f32]) {
+        if BF16 {
+            let [first, second] = [self.load(values), self.load(&values[Self::LANES..])];
+            // SAFETY: `self` is the proof that this CPU has the instruction; pairs of bfloat16 are kept as any bits.
+            let narrowed = unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) };
+            self.store(narrowed, pairs);
+            return;
+        }
+        narrow_by_value(&values[..2 * Self::LANES], &mut pairs[..Self::LANES]);
     }
 }

@@ -18,10 +18,13 @@ mod tile;
 use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
-use self::{avx2::Avx2, avx512::Avx512};
+use self::{
+    avx2::Avx2,
+    avx512::{Avx512, Avx512Bf16},
+};
 
 use self::portable::Portable;
-pub(super) use self::tile::{Left, Right, Tile};
+pub(super) use self::tile::{Left, Multiply, Pairs, Right, Singles, Tile};
 
 /// Operations on vectors of float32. The value is a proof that the CPU has them.
 pub(super) trait Simd: Copy {
@@ -74,6 +77,39 @@ pub(super) trait Simd: Copy {
     fn greatest(self, a: Self::Vector) -> f32;
     /// A bit a lane, the first lane's lowest: whether a >= b there. A comparison with what is no number fails.
     fn at_least(self, a: Self::Vector, b: Self::Vector) -> u32;
+    /// Of lanes that hold a pair of bfloat16 each, the second ones as float32.
+    fn second(self, pairs: Self::Vector) -> Self::Vector;
+    /// Of lanes that hold a pair of bfloat16 each, the first ones as float32.
+    fn first(self, pairs: Self::Vector) -> Self::Vector;
+
+    /// Takes the products of two pairs of bfloat16 a lane into a sum: the second ones' first, as the instruction does.
+    ///
+    /// A product of two bfloat16 is exact in float32, so each of the two additions rounds once.
+    #[inline(always)]
+    fn dot(self, a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector {
+        taken_apart(self, [a, b], sum)
+    }
+
+    /// Rounds `2 LANES` values to bfloat16 and writes them as `LANES` pairs.
+    #[inline(always)]
+    fn narrow(self, values: &[f32], pairs: &mut [f32]) {
+        narrow_by_value(&values[..2 * Self::LANES], &mut pairs[..Self::LANES]);
+    }
+}
+
+/// A pair's products taken into a sum, without an instruction for it.
+#[inline(always)]
+fn taken_apart<S: Simd>(simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+    let sum = simd.fma(simd.second(a), simd.second(b), sum);
+    simd.fma(simd.first(a), simd.first(b), sum)
+}
+
+/// Values two by two as pairs, without an instruction for it.
+#[inline(always)]
+fn narrow_by_value(values: &[f32], pairs: &mut [f32]) {
+    for (values, pair) in values.chunks_exact(2).zip(pairs) {
+        *pair = pair_of([values[0], values[1]]);
+    }
 }
 
 /// A computation that is written for every kind of vector.
@@ -83,8 +119,20 @@ pub(super) trait Simd: Copy {
 pub(super) trait Kernel {
     /// What it gives.
     type Output;
+    /// Whether it multiplies pairs of bfloat16, for which some CPUs have an instruction.
+    const PAIRS: bool = false;
     /// Computes.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Two values, rounded to the nearest bfloat16 (ties to the even one), as the bits of one float32: the first in its lower
+/// half. As for the instruction, what is too small for float32's own exponents counts as zero.
+pub(super) fn pair_of(values: [f32; 2]) -> f32 {
+    let [first, second] = values.map(|value| {
+        let value = if value.is_subnormal() { 0.0_f32.copysign(value) } else { value };
+        u32::from(half::bf16::from_f32(value).to_bits())
+    });
+    f32::from_bits(second << 16 | first)
 }
 
 /// A kind of vector that this CPU has.
@@ -94,7 +142,7 @@ pub struct Level(Vectors);
 #[derive(Clone, Copy)]
 enum Vectors {
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    Avx512(Avx512, Option<Avx512Bf16>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Wide(Portable<16>),
@@ -105,7 +153,10 @@ impl Level {
     /// Those that this CPU has, the fastest first; the last two are plain Rust of 16 and 8 lanes and always there.
     pub fn available() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
-        let native = [Avx512::detect().map(Vectors::Avx512), Avx2::detect().map(Vectors::Avx2)];
+        let native = [
+            Avx512::detect().map(|simd| Vectors::Avx512(simd, Avx512Bf16::detect())),
+            Avx2::detect().map(Vectors::Avx2),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let native = [];
         let portable = [Some(Vectors::Narrow(Portable)), Some(Vectors::Wide(Portable))];
@@ -117,11 +168,23 @@ impl Level {
         Level::available().first().copied().unwrap_or(Level(Vectors::Narrow(Portable)))
     }
 
+    /// Whether this kind has an instruction for products of bfloat16. The others take them apart, which is slower than
+    /// float32.
+    pub fn multiplies_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self.0, Vectors::Avx512(_, Some(_)));
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
     /// Computes with vectors of this kind.
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512(simd) => simd.apart(kernel),
+            Vectors::Avx512(simd, pairs) => match pairs {
+                Some(simd) if K::PAIRS => simd.apart(kernel),
+                _ => simd.apart(kernel),
+            },
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx2(simd) => simd.apart(kernel),
             Vectors::Wide(simd) => simd.apart(kernel),
@@ -134,7 +197,7 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512(_) => "avx512",
+            Vectors::Avx512(..) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx2(_) => "avx2",
             Vectors::Wide(_) => "portable, 16 lanes",

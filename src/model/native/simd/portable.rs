@@ -131,4 +131,14 @@ impl<const N: usize> Simd for Portable<N> {
         }
         bits
     }
+
+    #[inline(always)]
+    fn second(self, pairs: [f32; N]) -> [f32; N] {
+        self.lanes(pairs, pairs, |pair, _| f32::from_bits(pair.to_bits() & 0xffff_0000))
+    }
+
+    #[inline(always)]
+    fn first(self, pairs: [f32; N]) -> [f32; N] {
+        self.lanes(pairs, pairs, |pair, _| f32::from_bits(pair.to_bits() << 16))
+    }
 }

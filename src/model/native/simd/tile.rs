@@ -22,14 +22,49 @@ pub(in crate::model::native) struct Right<'a> {
     pub(in crate::model::native) panel: usize,
 }
 
+/// What the values of both operands are.
+pub(in crate::model::native) trait Multiply: Copy {
+    /// Whether they are pairs of bfloat16.
+    const PAIRS: bool;
+    /// Takes the product of two factors into a sum.
+    fn add<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector;
+}
+
+/// Each value is a float32.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Singles;
+
+/// Each value is a pair of bfloat16: two neighbours of the depth, as the bits of a float32.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Pairs;
+
+impl Multiply for Singles {
+    const PAIRS: bool = false;
+
+    #[inline(always)]
+    fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+        simd.fma(a, b, sum)
+    }
+}
+
+impl Multiply for Pairs {
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+        simd.dot(a, b, sum)
+    }
+}
+
 /// The micro-kernel: `R` rows of a product, over `C` vectors of each of `P` panels, all sums in registers.
 ///
 /// Each sum begins with its `start` and takes the `depth` products in their order, so that a row's values do not depend
 /// on how rows are cut into tiles.
-pub(in crate::model::native) struct Tile<'a, const R: usize, const P: usize, const C: usize> {
+pub(in crate::model::native) struct Tile<'a, M, const R: usize, const P: usize, const C: usize> {
+    pub(in crate::model::native) multiply: M,
     pub(in crate::model::native) left: Left<'a>,
     pub(in crate::model::native) right: Right<'a>,
-    /// Products that each sum takes.
+    /// Values of both operands that each sum takes.
     pub(in crate::model::native) depth: usize,
     /// What the sums of each column begin with.
     pub(in crate::model::native) start: &'a [f32],
@@ -40,7 +75,7 @@ pub(in crate::model::native) struct Tile<'a, const R: usize, const P: usize, con
     pub(in crate::model::native) panel: usize,
 }
 
-impl<const R: usize, const P: usize, const C: usize> Tile<'_, R, P, C> {
+impl<M: Multiply, const R: usize, const P: usize, const C: usize> Tile<'_, M, R, P, C> {
     /// Computes in a function of its own, to which the compiler gives all registers.
     #[inline(always)]
     pub(in crate::model::native) fn compute<S: Simd>(self, simd: S) {
@@ -51,12 +86,13 @@ impl<const R: usize, const P: usize, const C: usize> Tile<'_, R, P, C> {
     }
 }
 
-impl<const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, R, P, C> {
+impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, M, R, P, C> {
     type Output = ();
+    const PAIRS: bool = M::PAIRS;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Tile { left, right, depth, start, out, stride, panel: beside } = self;
+        let Tile { multiply, left, right, depth, start, out, stride, panel: beside } = self;
         let mut sums = [[[simd.splat(0.0); C]; P]; R];
         for panel in 0..P {
             for column in 0..C {
@@ -92,7 +128,8 @@ impl<const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, R, P, C
                 let value = unsafe { simd.splat_at(left.data, rows[row].wrapping_add(place)) };
                 for panel in 0..P {
                     for column in 0..C {
-                        sums[row][panel][column] = simd.fma(value, columns[panel][column], sums[row][panel][column]);
+                        let sum = &mut sums[row][panel][column];
+                        *sum = multiply.add(simd, [value, columns[panel][column]], *sum);
                     }
                 }
             }

@@ -1,0 +1,54 @@
+"""The rows: data sets, and the flags of `canet train` that each is trained with."""
+
+DATA = {
+    "beauty": {
+        "file": "beauty.txt",
+        "sha256": "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8",
+    },
+    "ml-1m-minus2": {
+        "file": "ml-1m-minus2.txt",
+        "sha256": "4a799352710b680436818cf774e7b0dbde4db34de134af3deef23758da95f833",
+    },
+    "ml-100k": {
+        "file": "ml-100k/ml-100k.inter",
+        "sha256": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+    },
+}
+
+BEAUTY = ["--epochs", "20", "--batch-size", "192", "--dropout", "0.5"]
+ML_1M = ["--layers", "2,4", "--epochs", "6", "--batch-size", "64", "--dropout", "0.2", "--negatives", "512",
+         "--router-holdout", "4"]
+ML_100K = ["--epochs", "30", "--batch-size", "64", "--dropout", "0.5"]
+
+
+def alone(flags, hidden, layers, embedding):
+    """A model of one size, trained alone."""
+    return [*without(flags, "--layers"), "--hidden", hidden, "--layers", layers, "--embedding", embedding]
+
+
+def without(flags, name):
+    if name not in flags:
+        return flags
+    place = flags.index(name)
+    return [*flags[:place], *flags[place + 2:]]
+
+
+ROWS = {
+    "beauty": {"data": "beauty", "flags": BEAUTY},
+    "beauty-paper": {"data": "beauty", "flags": [*BEAUTY, "--preset", "paper"]},
+    "beauty-no-distillation": {"data": "beauty", "flags": [*BEAUTY, "--distillation", "0"]},
+    "beauty-uncalibrated": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "uncalibrated"]},
+    "beauty-direct": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "direct"]},
+    "beauty-depth-only": {
+        "data": "beauty", "flags": [*BEAUTY, "--hidden", "128", "--embedding", "128"],
+    },
+    "beauty-width-only": {"data": "beauty", "flags": [*BEAUTY, "--layers", "8", "--embedding", "128"]},
+    "beauty-alone-h128-l8-e128": {"data": "beauty", "flags": alone(BEAUTY, "128", "8", "128")},
+    "beauty-alone-h128-l2-e128": {"data": "beauty", "flags": alone(BEAUTY, "128", "2", "128")},
+    "beauty-alone-h64-l2-e64": {"data": "beauty", "flags": alone(BEAUTY, "64", "2", "64")},
+    "ml-1m-minus2": {"data": "ml-1m-minus2", "flags": ML_1M},
+    "ml-1m-minus2-paper": {"data": "ml-1m-minus2", "flags": [*ML_1M, "--preset", "paper"]},
+    "ml-1m-minus2-alone-h64-l2-e64": {"data": "ml-1m-minus2", "flags": alone(ML_1M, "64", "2", "64")},
+    "ml-100k": {"data": "ml-100k", "flags": ML_100K},
+    "ml-100k-paper": {"data": "ml-100k", "flags": [*ML_100K, "--preset", "paper"]},
+}

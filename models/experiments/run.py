@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Trains a row of the experiments, reports on it, and writes what it came to beside this file.
+
+    make experiment ROW=beauty                       seed 1
+    make experiment ROW=beauty SEEDS=1,2,3           more seeds, trained where they are not yet
+    make experiment ROW=list                         the rows
+
+A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
+ROW.json here and the table in README.md, which is made anew from every ROW.json. DATA is the directory of the data sets
+(data unless told); models/experiments/README.md says where they come from.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from rows import DATA, ROWS
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+CANET = REPOSITORY / "target" / "release" / "canet"
+WORK = REPOSITORY / "target" / "experiments"
+TABLE = ("<!-- table: made by run.py -->\n", "<!-- end of the table -->\n")
+# The savings at which routed runs are told.
+SAVINGS = (0.65, 0.70, 0.80)
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("row", choices=["list", "table", *ROWS])
+    options.add_argument("--seeds", default="1", help="with commas")
+    options.add_argument("--data", type=Path, default=REPOSITORY / "data", help="directory of the data sets")
+    options.add_argument("--threads", type=int, help="CPU threads of a training and of the report")
+    options = options.parse_args()
+    if options.row == "list":
+        for name, row in ROWS.items():
+            print(f"{name:28} {row['data']}: {' '.join(row['flags'])}")
+        return
+    if options.row != "table":
+        experiment(options)
+    write_table()
+
+
+def experiment(options):
+    row = ROWS[options.row]
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    data = checked(options.data / DATA[row["data"]]["file"], DATA[row["data"]]["sha256"])
+    threads = ["--threads", str(options.threads)] if options.threads else []
+    models = [WORK / f"{options.row}-{seed}" for seed in seeds]
+    for seed, model in zip(seeds, models):
+        if not (model / "1").is_dir():
+            canet("train", "--data", data, "--out", model, "--seed", seed, *row["flags"], *threads)
+    report = WORK / options.row
+    given = [argument for model in models for argument in ("--model", model)]
+    canet("report", *given, "--data", data, "--out", report, *threads)
+    found = json.loads((report / "report.json").read_text())
+    minutes = [minutes_of(model) for model in models]
+    result = reduced(options.row, row, seeds, found, minutes)
+    (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def checked(path, sha256):
+    if not path.exists():
+        sys.exit(f"{path} is not there: models/experiments/README.md says where it comes from; or give --data DIR")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        sys.exit(f"{path} is not the file that these experiments are about (its SHA-256 is not {sha256})")
+    return path
+
+
+def canet(*arguments):
+    command = [str(argument) for argument in (CANET, *arguments)]
+    print("+", *command, flush=True)
+    ended = subprocess.run(command, check=False).returncode
+    if ended:
+        sys.exit(ended)
+
+
+def minutes_of(model):
+    """Minutes that a training took."""
+    last = (model / "1.train.jsonl").read_text().splitlines()[-1]
+    return round(json.loads(last)["elapsed_seconds"] / 60, 1)
+
+
+def value(found):
+    """A mean over users with its standard error, and over seeds its spread."""
+    kept = {"mean": found["mean"], "se": found["se"], "by_seed": found["by_model"]}
+    return {name: rounded(number) for name, number in kept.items()}
+
+
+def rounded(number):
+    if isinstance(number, list):
+        return [rounded(one) for one in number]
+    return number if number is None else float(f"{number:.5g}")
+
+
+def reduced(name, row, seeds, found, minutes):
+    full, smallest = found["routes"][-1], found["routes"][0]
+    return {
+        "row": name,
+        "data": row["data"],
+        "flags": row["flags"],
+        "seeds": seeds,
+        "users": found["users"],
+        "training_minutes": minutes,
+        "full": {"route": full["name"], "mflops": rounded(full["cost"]["flops"] / 1e6), "test": value(full["test"])},
+        "smallest": {"route": smallest["name"], "saved": rounded(smallest["saved"]), "test": value(smallest["test"])},
+        "strongest": {
+            "routes": [model["strongest"] for model in found["models"]],
+            "saved": rounded(1 - found["strongest"]["cost"]["flops"] / found["full_flops"]),
+            "test": value(found["strongest"]["test"]),
+        },
+        "random": {
+            "saved": rounded(1 - found["random"]["cost"]["flops"] / found["full_flops"]),
+            "test": value(found["random"]["test"]),
+        },
+        "popularity": rounded(found["popularity"]["mean"]),
+        "markov": rounded(found["markov"]["mean"]),
+        "hulls": [model["hull"] for model in found["models"]],
+        "routed": [point(one) for one in found["points"]],
+    }
+
+
+def point(found):
+    return {
+        "budget": found["budget"],
+        "saved": rounded(found["saved"]),
+        "seconds_saved": rounded(found["seconds_saved"]),
+        "test": value(found["test"]),
+        "over": {name: value(over) for name, over in found["over"].items()},
+        "permuted_gain": {"mean": rounded(found["permuted"]["mean"]), "p": rounded(found["permuted"]["p"])},
+        "routes_in_use": found["routes_in_use"],
+        "shares": {route: rounded(share) for route, share in found["shares"].items()},
+    }
+
+
+def write_table():
+    """Puts a table of every result into README.md."""
+    results = [json.loads((HERE / f"{name}.json").read_text()) for name in ROWS if (HERE / f"{name}.json").exists()]
+    lines = [
+        "| row | seeds | full | strongest static route | routed, saved | - static mix | - full | - strongest | - random, "
+        "own frequencies | routes in use | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        strongest = result["strongest"]
+        head = (
+            f"| {result['row']} | {len(result['seeds'])} | {told(result['full']['test'])} | "
+            f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved"
+        )
+        minutes = " ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
+        for place, one in enumerate(near(result["routed"])):
+            over = one["over"]
+            differences = [difference(over[name]) for name in ("hull", "full", "strongest", "matched")]
+            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.0f}"]
+            start = head if place == 0 else "| | | |"
+            lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
+        if not result["routed"]:
+            lines.append(f"{head} | | | | | | | {minutes} |")
+    readme = HERE / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(TABLE[0], 1)
+    after = rest.split(TABLE[1], 1)[1]
+    readme.write_text(before + TABLE[0] + "\n".join(lines) + "\n" + TABLE[1] + after)
+
+
+def near(points):
+    """The points nearest to the told savings, each once."""
+    chosen = []
+    for saving in SAVINGS if len(points) > 1 else ():
+        nearest = min(points, key=lambda one: abs(one["saved"] - saving))
+        if abs(nearest["saved"] - saving) < 0.06 and nearest not in chosen:
+            chosen.append(nearest)
+    return chosen or points[:1]
+
+
+def told(found):
+    return f"{found['mean']:.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
+
+
+def difference(found):
+    return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+use std::path::Path;
+
+use super::Failure;
+use super::exit::say;
+use crate::data::{Dataset, ReadOptions};
+use crate::model::checkpoint::Checkpoint;
+
+/// Reads data in a checkpoint's items, with a note on what a reader of the numbers has to know.
+pub(super) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
+    let dataset =
+        Dataset::read_known(path, &checkpoint.catalogue, &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
+    if dataset.skipped.count > 0 {
+        say(format_args!("{}", dataset.skipped));
+    }
+    if dataset.unknown > 0 {
+        say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
+    }
+    if dataset.sha256 != checkpoint.manifest.data.sha256 {
+        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
+    }
+    Ok(dataset)
+}
+
+/// Data in which nobody can be asked about.
+pub(super) fn nobody(path: &Path) -> Failure {
+    Failure::Data(format!("{}: no user has the three interactions that an evaluation needs", path.display()))
+}

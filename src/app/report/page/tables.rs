@@ -1,0 +1,233 @@
+use std::fmt::Write as _;
+
+use super::super::findings::{Findings, Value};
+use super::super::picture::map_title;
+use super::super::words::{escaped, mega, percent, plain, range, signed, time, value};
+use super::summary::class;
+
+/// A table in construction: its first column names the rows.
+struct Table {
+    html: String,
+}
+
+struct Cell {
+    text: String,
+    /// Below the text.
+    small: String,
+    class: &'static str,
+}
+
+impl Table {
+    fn new(name: &str, header: &[&str]) -> Table {
+        let mut html = format!(
+            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{name}\"><table>\n<thead><tr>",
+            name = escaped(name)
+        );
+        header.iter().for_each(|title| html += &format!("<th scope=\"col\">{}</th>", escaped(title)));
+        html += "</tr></thead>\n<tbody>\n";
+        Table { html }
+    }
+
+    fn row(&mut self, name: &str, cells: &[Cell]) {
+        // A long name breaks into lines, but not at every word.
+        let class = if name.len() > 16 { " class=\"long\"" } else { "" };
+        let _ = write!(self.html, "<tr><th scope=\"row\"{class}>{}</th>", escaped(name));
+        for Cell { text, small, class } in cells {
+            let small = if small.is_empty() { String::new() } else { format!("<small>{}</small>", escaped(small)) };
+            let _ = write!(self.html, "<td class=\"{class}\">{}{small}</td>", escaped(text));
+        }
+        self.html += "</tr>\n";
+    }
+
+    fn section(&mut self, name: &str, columns: usize) {
+        let _ = writeln!(
+            self.html,
+            "<tr class=\"section\"><th colspan=\"{columns}\" scope=\"rowgroup\">{}</th></tr>",
+            escaped(name)
+        );
+    }
+
+    fn end(self) -> String {
+        self.html + "</tbody></table></div>\n"
+    }
+}
+
+fn text(text: impl Into<String>) -> Cell {
+    Cell { text: text.into(), small: String::new(), class: "" }
+}
+
+/// A difference over its interval.
+fn judged(value: &Value) -> Cell {
+    let small = value.interval.map(range).unwrap_or_default();
+    Cell { text: signed(value.mean), small, class: class(value) }
+}
+
+/// The router at each budget, with its paired differences.
+pub(super) fn budgets(found: &Findings) -> String {
+    let header = [
+        "budget",
+        "NDCG@10",
+        "FLOPs saved",
+        "− static, equal FLOPs",
+        "− static, equal time",
+        "− static, chosen on other users",
+        "− full",
+        "− strongest static",
+        "− random, same shares",
+        "routes in use",
+    ];
+    let mut table = Table::new("The router at each budget", &header);
+    for point in &found.points {
+        let over = &point.over;
+        let name = point.budget.map_or_else(|| "own choice".to_owned(), percent);
+        table.row(
+            &name,
+            &[
+                text(value(&point.test)),
+                Cell { small: format!("time {}", percent(point.seconds_saved)), ..text(percent(point.saved)) },
+                judged(&over.hull),
+                judged(&over.hull_by_time),
+                judged(&over.hull_cross_fitted),
+                judged(&over.full),
+                judged(&over.strongest),
+                judged(&over.matched),
+                text(format!("{}", (10.0 * point.routes_in_use).round() / 10.0)),
+            ],
+        );
+    }
+    table.end()
+}
+
+/// The control: choices dealt out to other users.
+pub(super) fn control(found: &Findings) -> String {
+    let header = ["budget", "the router gains", "dealt out to others: mean", "middle 95 %", "as much by luck, p"];
+    let mut table = Table::new("The permuted control", &header);
+    for point in &found.points {
+        let permuted = &point.permuted;
+        let name = point.budget.map_or_else(|| "own choice".to_owned(), percent);
+        table.row(
+            &name,
+            &[
+                text(signed(permuted.own)),
+                text(signed(permuted.mean)),
+                text(range(permuted.interval)),
+                text(format!("{:.3}", permuted.p)),
+            ],
+        );
+    }
+    table.end()
+}
+
+/// What stands beside the router.
+pub(super) fn references(found: &Findings) -> String {
+    let mut table = Table::new("References", &["run", "NDCG@10", "MFLOPs", "saved", "time a request"]);
+    let mut row = |name: &str, test: &Value, flops: Option<f64>, seconds: Option<f64>| {
+        let of = |number: Option<f64>, tell: &dyn Fn(f64) -> String| text(number.map_or_else(|| "–".to_owned(), tell));
+        let saved = |flops: f64| percent(1.0 - flops / found.full_flops);
+        table.row(name, &[text(value(test)), of(flops, &mega), of(flops, &saved), of(seconds, &time)]);
+    };
+    let routes = [("full", found.routes.last()), ("smallest", found.routes.first())];
+    for (name, route) in routes {
+        let Some(route) = route else { continue };
+        row(&format!("{name}: {}", route.name), &route.test, Some(route.cost.flops), Some(route.cost.seconds));
+    }
+    let strongest = &found.strongest;
+    let mut names: Vec<&str> = found.models.iter().map(|model| model.strongest.as_str()).collect();
+    names.dedup();
+    row(
+        &format!("strongest static by validation: {}", names.join(", ")),
+        &strongest.test,
+        Some(strongest.cost.flops),
+        Some(strongest.cost.seconds),
+    );
+    let random = &found.random;
+    row("random, all routes alike", &random.test, Some(random.cost.flops), Some(random.cost.seconds));
+    if let Some(point) = found.points.get(found.map.point) {
+        let budget = point.budget.map_or_else(String::new, |budget| format!(" at {}", percent(budget)));
+        let matched = &point.matched;
+        row(
+            &format!("random, the router's shares{budget}"),
+            &matched.test,
+            Some(matched.cost.flops),
+            Some(matched.cost.seconds),
+        );
+    }
+    row("oracle in hindsight (a bound, mostly noise)", &found.oracle.test, Some(found.oracle.flops), None);
+    row("Markov chain", &found.markov, None, None);
+    row("popularity", &found.popularity, None, None);
+    table.end()
+}
+
+/// Models without routing.
+pub(super) fn alone(found: &Findings) -> String {
+    let header = ["trained alone", "slice", "NDCG@10", "MFLOPs", "time a request", "the router at", "routed − alone"];
+    let mut table = Table::new("Models trained alone", &header);
+    for model in &found.trained_alone {
+        let point = found.points.get(model.point).and_then(|point| point.budget);
+        table.row(
+            &format!("{}, version {}", model.name, model.version),
+            &[
+                text(&*model.slice),
+                text(value(&model.test)),
+                text(mega(model.cost.flops)),
+                text(time(model.cost.seconds)),
+                text(point.map_or_else(|| "own choice".to_owned(), percent)),
+                judged(&model.routed_over),
+            ],
+        );
+    }
+    table.end()
+}
+
+/// Every route for everybody.
+pub(super) fn routes(found: &Findings) -> String {
+    let header =
+        ["route", "NDCG@10", "validation", "− full", "MFLOPs", "saved", "time a request", "rounds", "on the hull"];
+    let mut table = Table::new("Every route for everybody", &header);
+    for route in &found.routes {
+        let [fast, slow] = route.rounds;
+        let hull = match (route.on_hulls, found.models.len()) {
+            (0, _) => String::new(),
+            (_, 1) => "yes".to_owned(),
+            (on, all) => format!("{on} of {all}"),
+        };
+        table.row(
+            &route.name,
+            &[
+                text(value(&route.test)),
+                text(plain(route.validation)),
+                judged(&route.over_full),
+                text(mega(route.cost.flops)),
+                text(percent(route.saved)),
+                text(time(route.cost.seconds)),
+                text(format!("{fast:.2} to {slow:.2}")),
+                text(hull),
+            ],
+        );
+    }
+    table.end()
+}
+
+/// The groups of the route map.
+pub(super) fn groups(found: &Findings) -> String {
+    let header = ["users", "number", "saved", "NDCG@10", "− random, same shares", "− static, equal FLOPs"];
+    let mut table = Table::new("Groups of users", &header);
+    let mut section = None;
+    for group in &found.map.groups {
+        if section != Some(group.kind) {
+            section = Some(group.kind);
+            table.section(map_title(group.kind), header.len());
+        }
+        table.row(
+            &group.label,
+            &[
+                text(group.users.to_string()),
+                text(percent(group.saved)),
+                text(value(&group.test)),
+                judged(&group.over_matched),
+                judged(&group.over_hull),
+            ],
+        );
+    }
+    table.end()
+}

@@ -1,0 +1,175 @@
+use std::time::Duration;
+
+use super::batch::{Batch, Window, epoch_order, windows};
+use super::cut::MaskTables;
+use super::error::TrainError;
+use super::joint::Joint;
+use super::log::Event;
+use super::optimizer::Schedule;
+use super::run::{Pause, Run};
+use super::sandwich::Sandwich;
+use super::stage::Stage;
+use super::state::EpochRecord;
+use super::terms::{StepLoss, Terms};
+use super::validation::Validation;
+
+/// Steps between lines of the run log.
+const LOG_EVERY: u64 = 20;
+
+/// Steps in a row whose gradient is not finite, after which a run is given up.
+const HOPELESS: u32 = 10;
+
+/// A stage that passes over windows: what it learns from, and how.
+pub(super) struct Epochs<'a> {
+    stage: Stage,
+    epochs: u64,
+    windows: Vec<Window<'a>>,
+    /// Of the stage that draws a route a row.
+    tables: Option<MaskTables>,
+    schedule: Schedule,
+    validation: Validation<'a>,
+    hopeless: u32,
+}
+
+impl<'a> Epochs<'a> {
+    /// The stage of a run.
+    ///
+    /// # Errors
+    /// [`TrainError`] where there is nothing to learn from or the device fails.
+    pub(super) fn of(run: &Run<'a>, stage: Stage) -> Result<Epochs<'a>, TrainError> {
+        let job = run.job;
+        let options = &job.options;
+        let (epochs, peak, warmup) = match stage {
+            Stage::Settle => (options.settle.epochs, options.settle.learning_rate, 0),
+            _ => (options.epochs, options.learning_rate, options.warmup_steps),
+        };
+        let sequences = match stage {
+            Stage::Supernet => run.holdout.training.clone(),
+            _ => job.dataset.training_sequences(),
+        };
+        let windows = windows(&sequences, job.config.max_len);
+        let total = windows.len().div_ceil(options.batch_size) as u64 * epochs;
+        let tables = match stage {
+            Stage::Joint => Some(MaskTables::new(&job.config, run.space, job.device.tch())?),
+            _ => None,
+        };
+        Ok(Epochs {
+            stage,
+            epochs,
+            windows,
+            tables,
+            schedule: Schedule { peak, warmup, total },
+            validation: Validation::new(job, run.space),
+            hopeless: 0,
+        })
+    }
+
+    /// Epochs until the stage ends.
+    ///
+    /// # Errors
+    /// [`TrainError`] where training diverges, the device fails or the state cannot be saved.
+    pub(super) fn run(&mut self, run: &mut Run<'a>) -> Result<Pause, TrainError> {
+        let steps = self.steps_an_epoch();
+        let progress = &run.state.progress;
+        run.display.begin(self.stage, steps * self.epochs, progress.epoch * steps + progress.step);
+        while run.state.progress.epoch < self.epochs {
+            let progress = &run.state.progress;
+            if progress.best(self.stage).is_some_and(|best| progress.epoch >= best.epoch + run.job.options.patience) {
+                return Ok(Pause::Patience);
+            }
+            if let Some(pause) = self.epoch(run)? {
+                return Ok(pause);
+            }
+        }
+        Ok(Pause::Done)
+    }
+
+    fn steps_an_epoch(&self) -> u64 {
+        (self.schedule.total / self.epochs.max(1)).max(1)
+    }
+
+    /// The rest of the epoch that the state is in.
+    fn epoch(&mut self, run: &mut Run<'a>) -> Result<Option<Pause>, TrainError> {
+        let job = run.job;
+        let (batch_size, max_len) = (job.options.batch_size, job.config.max_len);
+        let seed = run.state.progress.stage_seed();
+        let order = epoch_order(self.windows.len(), seed, run.state.progress.epoch);
+        for chunk in order.chunks(batch_size).skip(run.state.progress.step as usize) {
+            if let Some(pause) = run.interrupted(self.stage) {
+                return Ok(Some(pause));
+            }
+            let mut windows: Vec<Window<'_>> = chunk.iter().map(|place| self.windows[*place]).collect();
+            windows.sort_by_key(|window| std::cmp::Reverse(window.inputs.len()));
+            self.step(run, &Batch::new(&windows, max_len, job.device.tch())?)?;
+            run.save_now_and_then()?;
+        }
+        self.end_epoch(run)?;
+        Ok(None)
+    }
+
+    fn step(&mut self, run: &mut Run<'a>, batch: &Batch) -> Result<(), TrainError> {
+        let rate = self.schedule.rate(run.state.optimizer.steps());
+        // Seeded by step, so that a resumed run draws what the stopped one would have drawn.
+        let seed = run.state.progress.step_seed();
+        tch::manual_seed(seed as i64);
+        let loss = self.loss(run, batch, seed)?;
+        loss.total.f_backward()?;
+        let norm = run.state.optimizer.step(&run.state.parameters, rate)?;
+        self.hopeless = if norm.is_finite() { 0 } else { self.hopeless + 1 };
+        if self.hopeless >= HOPELESS {
+            return Err(TrainError::Diverged { epoch: run.state.progress.epoch + 1 });
+        }
+        let progress = &mut run.state.progress;
+        progress.step += 1;
+        if loss.terms.total().is_finite() {
+            progress.sums.add(&loss.terms);
+        }
+        if progress.step % LOG_EVERY == 1 {
+            let (epoch, step) = (progress.epoch + 1, progress.step);
+            let (stage, loss) = (self.stage, &loss.terms);
+            run.log.write(&Event::Step { stage, epoch, step, learning_rate: rate, gradient_norm: norm, loss })?;
+        }
+        run.display.step(loss.terms.total(), run.state.progress.curve.last());
+        Ok(())
+    }
+
+    fn loss(&self, run: &Run<'a>, batch: &Batch, seed: u64) -> Result<StepLoss, TrainError> {
+        let job = run.job;
+        let (config, space, dropout) = (&job.config, run.space, job.options.dropout);
+        Ok(match &self.tables {
+            Some(tables) => {
+                let (options, flops_budget) = (&job.options.joint, job.options.flops_budget);
+                Joint { config, space, tables, dropout, options, flops_budget }.loss(&run.state.parameters, batch)?
+            }
+            None => {
+                let sandwich = Sandwich { config, space, dropout, options: &job.options.sandwich };
+                sandwich.loss(&run.state.parameters, batch, seed)?
+            }
+        })
+    }
+
+    /// Validates, remembers the best weights, and saves.
+    fn end_epoch(&mut self, run: &mut Run<'a>) -> Result<(), TrainError> {
+        let weights = run.state.parameters.to_weights()?;
+        let scored = match self.stage {
+            Stage::Supernet => self.validation.slices(&weights)?,
+            _ => self.validation.routed(&weights, run.state.progress.routing.as_ref())?,
+        };
+        let elapsed = run.elapsed();
+        let progress = &mut run.state.progress;
+        let train = progress.sums.mean(progress.step);
+        let record = EpochRecord { stage: self.stage, epoch: progress.epoch + 1, train, scored };
+        if progress.best(self.stage).is_none_or(|best| record.scored.ndcg > best.scored.ndcg) {
+            run.state.best = weights;
+        }
+        progress.curve.push(record.clone());
+        progress.epoch += 1;
+        progress.step = 0;
+        progress.sums = Terms::default();
+        let left = self.epochs.saturating_sub(progress.epoch) as f64;
+        let pace = (elapsed.as_secs_f64() - progress.stage_began) / progress.epoch as f64;
+        run.log.write(&Event::Epoch { record: &record, elapsed_seconds: elapsed.as_secs_f64() })?;
+        run.display.epoch(&record, self.epochs, Duration::from_secs_f64((pace * left).max(0.0)));
+        run.save()
+    }
+}

@@ -1,0 +1,36 @@
+use serde::{Deserialize, Serialize};
+
+/// A stage of a training run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stage {
+    /// Router and slices together, as published.
+    Joint,
+    /// Every slice, without a router.
+    Supernet,
+    /// The router, by what each slice is worth to held-out users.
+    Router,
+    /// The weights again, with what was held out.
+    Settle,
+}
+
+impl Stage {
+    /// Its name in logs and displays.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Stage::Joint => "joint",
+            Stage::Supernet => "supernet",
+            Stage::Router => "router",
+            Stage::Settle => "settle",
+        }
+    }
+
+    /// The share of a run's time after which it ends, so that the next ones have theirs.
+    pub(super) fn ends_by(self) -> f64 {
+        match self {
+            Stage::Joint | Stage::Settle => 1.0,
+            Stage::Supernet => 0.65,
+            Stage::Router => 0.85,
+        }
+    }
+}

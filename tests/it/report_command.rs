@@ -1,0 +1,292 @@
+//! `canet report` as a user runs it, on small random checkpoints: numbers, page and pictures.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use canet::data::{Dataset, ReadOptions};
+use canet::domain::{History, Item, choose_route};
+use canet::model::checkpoint::{BudgetPoint, Calibration, Checkpoint, CheckpointDraft, ModelDirectory};
+use canet::model::{Forward, ModelConfig};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::evaluation_policies::best_mixture;
+use super::support::{draft, on_cpu, run_script, small_config};
+
+/// Sixty users over the checkpoints' items x1001 to x1040, and one of two items alone.
+fn write_data(path: &Path) {
+    let user = |user: usize| {
+        let items = (0..4 + user % 9).map(|place| format!("x{}", 1001 + (user * 7 + place * (1 + user % 4)) % 40));
+        format!("u{user} {}\n", items.collect::<Vec<_>>().join(" "))
+    };
+    fs::write(path, (0..60).map(user).collect::<String>() + "short x1001 x1002\n").unwrap();
+}
+
+/// A random model whose budgets favour cheap routes the more the smaller they are, with a title that is no HTML.
+fn model(config: ModelConfig, seed: u64) -> CheckpointDraft {
+    let draft = draft(config, seed);
+    let routes = draft.config.check().unwrap().len();
+    let tilted = |tilt: f32| (0..routes).map(|route| -tilt * route as f32 / routes as f32).collect();
+    let points = [(0.1, 9.0), (0.5, 2.0), (0.9, -3.0)];
+    let points = points.map(|(budget, tilt)| BudgetPoint { budget, bias: tilted(tilt), spent: budget });
+    let titles = (1001..=1040).map(|id| (format!("x{id}").into(), format!("<b>{id}</b> & \"co\"").into()));
+    CheckpointDraft {
+        calibration: Some(Calibration { points: points.into() }),
+        catalogue: draft.catalogue.clone().with_titles(titles),
+        ..draft
+    }
+}
+
+struct Setting(TempDir);
+
+impl Setting {
+    fn new() -> Setting {
+        let folder = tempfile::tempdir().unwrap();
+        write_data(&folder.path().join("data.txt"));
+        model(small_config(), 11).write(&folder.path().join("one")).unwrap();
+        model(small_config(), 12).write(&folder.path().join("two")).unwrap();
+        let alone = ModelConfig { hidden: vec![8], layers: vec![2], embedding: vec![6], ..small_config() };
+        draft(alone, 13).write(&folder.path().join("alone")).unwrap();
+        Setting(folder)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn report(&self, args: &[&str]) -> Output {
+        let data: &[&str] = if args.contains(&"--data") { &[] } else { &["--data", "data.txt"] };
+        Command::new(env!("CARGO_BIN_EXE_canet"))
+            .current_dir(self.0.path())
+            .args(["report", "--device", "cpu", "--threads", "1"])
+            .args(data)
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, args: &[&str], file: &str) -> Value {
+        let output = self.report(args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&fs::read(self.path(file)).unwrap()).unwrap()
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn near(found: &Value, expected: f64) {
+    assert!((number(found) - expected).abs() < 1e-9 * expected.abs().max(1.0), "{found} is not {expected}");
+}
+
+/// NDCG@10 by route, then by user, and FLOPs the same way, from the reference forward's scores alone.
+struct Recomputed {
+    values: Vec<Vec<f64>>,
+    flops: Vec<Vec<f64>>,
+}
+
+impl Recomputed {
+    /// Of each user's item `back` from the end.
+    fn of(checkpoint: &Checkpoint, sequences: &[&[Item]], back: usize) -> Recomputed {
+        let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+        let (space, shape) = (&checkpoint.space, checkpoint.config.shape());
+        let history = |sequence: &[Item]| History::new(&sequence[..sequence.len() - back], 12).unwrap();
+        let gain = |route, sequence: &[Item]| -> f64 {
+            let scores = forward.scores(route, &[&history(sequence)]).unwrap();
+            let (scores, seen) = (scores.row(0).unwrap(), &sequence[..sequence.len() - back]);
+            let target = sequence[sequence.len() - back];
+            let unseen = (1..=40).map(|id| Item::new(id).unwrap()).filter(|item| !seen.contains(item));
+            let rank = unseen.filter(|item| scores[item.column()] > scores[target.column()]).count() + 1;
+            if rank > 10 || seen.contains(&target) { 0.0 } else { 1.0 / ((rank + 1) as f64).log2() }
+        };
+        Recomputed {
+            values: space.routes().map(|route| sequences.iter().map(|user| gain(route, user)).collect()).collect(),
+            flops: space
+                .routes()
+                .map(|route| {
+                    sequences.iter().map(|user| shape.route_flops(space, route, history(user).len()) as f64).collect()
+                })
+                .collect(),
+        }
+    }
+
+    fn means(columns: &[Vec<f64>]) -> Vec<f64> {
+        columns.iter().map(|values| mean(values)).collect()
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn se(values: &[f64]) -> f64 {
+    let (mean, count) = (mean(values), values.len() as f64);
+    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0) / count).sqrt()
+}
+
+#[test]
+fn the_numbers_are_those_of_the_scores() {
+    let setting = Setting::new();
+    let found = setting.json(&["--model", "one", "--out", "out", "--budgets", "0.5,0.3"], "out/report.json");
+    assert_eq!((&found["users"], &found["points"][0]["budget"]), (&60.into(), &0.3.into()));
+    let checkpoint = ModelDirectory::open(&setting.path("one")).unwrap().load(None).unwrap();
+    let data = Dataset::read_known(&setting.path("data.txt"), &checkpoint.catalogue, &ReadOptions::default()).unwrap();
+    let users: Vec<&[Item]> = data.sequences.iter().map(Vec::as_slice).filter(|items| items.len() > 2).collect();
+    let (validation, test) = (Recomputed::of(&checkpoint, &users, 2), Recomputed::of(&checkpoint, &users, 1));
+
+    let costs = Recomputed::means(&test.flops);
+    for (route, values) in test.values.iter().enumerate() {
+        let record = &found["routes"][route];
+        near(&record["test"]["mean"], mean(values));
+        near(&record["test"]["se"], se(values));
+        near(&record["validation"], mean(&validation.values[route]));
+        near(&record["cost"]["flops"], costs[route]);
+        assert!(number(&record["cost"]["seconds"]) > 0.0);
+        let over_full: Vec<f64> =
+            values.iter().zip(test.values.last().unwrap()).map(|(own, full)| own - full).collect();
+        near(&record["over_full"]["se"], se(&over_full));
+    }
+
+    // The router at a budget of .3, by the reference forward.
+    let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+    let bias = checkpoint.manifest.calibration.as_ref().unwrap().bias(0.3);
+    let choose = |user: &&[Item]| {
+        let history = History::new(&user[..user.len() - 1], 12).unwrap();
+        let logits = forward.router_logits(&[&history]).unwrap();
+        (choose_route(&checkpoint.space, logits.row(0).unwrap(), &bias).route.index(), history.len())
+    };
+    let choices: Vec<(usize, usize)> = users.iter().map(choose).collect();
+    let routed: Vec<f64> = choices.iter().enumerate().map(|(user, (route, _))| test.values[*route][user]).collect();
+    let router = |length| checkpoint.config.shape().router_flops(24, length) as f64;
+    let spent = choices.iter().enumerate().map(|(user, (route, length))| test.flops[*route][user] + router(*length));
+    let spent = mean(&spent.collect::<Vec<f64>>());
+    let point = &found["points"][0];
+    near(&point["test"]["mean"], mean(&routed));
+    near(&point["cost"]["flops"], spent);
+    near(&point["saved"], 1.0 - spent / costs.last().unwrap());
+
+    // The best mixture on validation whose cost there is that share of the way between its two routes.
+    let corners: Vec<usize> = {
+        let hull = found["models"][0]["hull"].as_array().unwrap();
+        hull.iter().map(|name| checkpoint.space.parse(name.as_str().unwrap()).unwrap().index()).collect()
+    };
+    let (validation_costs, validation_values) =
+        (Recomputed::means(&validation.flops), Recomputed::means(&validation.values));
+    for pair in corners.windows(2) {
+        // Half way between two corners no other two routes do better.
+        let half = f64::midpoint(validation_costs[pair[0]], validation_costs[pair[1]]);
+        let (best, _) = best_mixture(&validation_costs, &validation_values, half);
+        let own = f64::midpoint(validation_values[pair[0]], validation_values[pair[1]]);
+        assert!((best - own).abs() < 1e-9, "{best} and {own}");
+    }
+    let place = corners.iter().position(|corner| costs[*corner] > spent);
+    let place = place.unwrap_or(corners.len());
+    let (low, high) = (corners[place - 1], *corners.get(place).unwrap_or(&corners[place - 1]));
+    let share = if low == high { 0.0 } else { (spent - costs[low]) / (costs[high] - costs[low]) };
+    let over = |other: &dyn Fn(usize) -> f64| -> Vec<f64> {
+        routed.iter().enumerate().map(|(user, value)| value - other(user)).collect()
+    };
+    let over_hull = over(&|user| (1.0 - share) * test.values[low][user] + share * test.values[high][user]);
+    near(&point["over"]["hull"]["mean"], mean(&over_hull));
+    near(&point["over"]["hull"]["se"], se(&over_hull));
+    near(&point["over"]["hull"]["interval"][1], mean(&over_hull) + 1.96 * se(&over_hull));
+    let matched =
+        over(&|user| choices.iter().map(|(route, _)| test.values[*route][user]).sum::<f64>() / choices.len() as f64);
+    near(&point["over"]["matched"]["mean"], mean(&matched));
+    near(&point["over"]["matched"]["se"], se(&matched));
+    near(&point["permuted"]["own"], mean(&matched));
+    let best = |user: usize| test.values.iter().map(|values| values[user]).fold(0.0, f64::max);
+    near(&found["oracle"]["test"]["mean"], mean(&(0..users.len()).map(best).collect::<Vec<_>>()));
+    for kind in ["taste", "length", "popularity"] {
+        let groups = found["map"]["groups"].as_array().unwrap().iter().filter(|group| group["kind"] == kind);
+        assert_eq!(groups.map(|group| group["users"].as_u64().unwrap()).sum::<u64>(), 60, "{kind}");
+    }
+}
+
+#[test]
+fn seeds_are_averaged_and_a_model_alone_stands_beside_them() {
+    let setting = Setting::new();
+    let one = setting.json(&["--model", "one", "--out", "a.html"], "a.json");
+    let two = setting.json(&["--model", "two", "--out", "b.html"], "b.json");
+    let args = ["--model", "one", "--model", "two", "--trained-alone", "alone", "--out", "both.html"];
+    let both = setting.json(&args, "both.json");
+    assert_eq!(both["points"].as_array().unwrap().len(), 9);
+    for (place, point) in both["points"].as_array().unwrap().iter().enumerate() {
+        for against in ["hull", "hull_cross_fitted", "full", "strongest", "matched"] {
+            let found = &point["over"][against];
+            let [a, b] = [&one, &two].map(|alone| number(&alone["points"][place]["over"][against]["mean"]));
+            near(&found["mean"], f64::midpoint(a, b));
+            near(&found["spread"], (a - b).abs() / 2_f64.sqrt());
+            let [low, high] = [0, 1].map(|end| number(&found["interval"][end]));
+            // Wider than by users alone, where the models differ.
+            assert!(high - low >= 2.0 * 1.96 * number(&found["se"]) - 1e-12);
+        }
+    }
+    let alone = &both["trained_alone"][0];
+    assert_eq!((&alone["slice"], &alone["name"]), (&"h8-l2-e6".into(), &"alone".into()));
+    let point = &both["points"][alone["point"].as_u64().unwrap() as usize];
+    near(&alone["routed_over"]["mean"], number(&point["test"]["mean"]) - number(&alone["test"]["mean"]));
+    assert_eq!(one["trained_alone"], Value::Array(Vec::new()));
+    let text = fs::read_to_string(setting.path("both.html")).unwrap();
+    assert!(text.contains("one, version 1; two, version 1") && text.contains("Models trained alone"));
+}
+
+#[test]
+fn the_page_is_whole_and_works_in_a_browser() {
+    let setting = Setting::new();
+    let output = setting.report(&["--model", "one", "--trained-alone", "alone", "--out", "out"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.starts_with("Routing ") && printed.trim_end().ends_with("out/report.html"), "{printed}");
+    let page = fs::read_to_string(setting.path("out/report.html")).unwrap();
+    let first = printed.lines().next().unwrap();
+    assert!(page.contains(&format!("<h2>{first}</h2>")), "{first}");
+    for text in ["http:", "https:", "<script", "<b>10", "url(", "@import", " src=", "<link"] {
+        assert!(!page.contains(text), "the page has {text}");
+    }
+    assert!(page.contains("&lt;b&gt;10"), "no title is on the page");
+    for name in ["flops", "time", "differences", "routes"] {
+        let picture = fs::read_to_string(setting.path(&format!("out/report-{name}.svg"))).unwrap();
+        assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && !picture.contains("NaN"), "{name}");
+    }
+    assert!(!page.contains("NaN") && !page.contains("inf"), "a number that is none");
+    run_script("report.py", &[setting.path("out").to_str().unwrap()]);
+}
+
+#[test]
+fn without_a_calibration_there_is_one_point_and_the_page_says_so() {
+    let setting = Setting::new();
+    draft(small_config(), 14).write(&setting.path("plain")).unwrap();
+    let found = setting.json(&["--model", "plain", "--out", "plain.html"], "plain.json");
+    assert_eq!((found["points"].as_array().unwrap().len(), &found["points"][0]["budget"]), (1, &Value::Null));
+    assert!(fs::read_to_string(setting.path("plain.html")).unwrap().contains("no calibration for budgets"));
+    let mixed = setting.report(&["--model", "one,plain", "--out", "mixed.html"]);
+    assert_eq!(mixed.status.code(), Some(65));
+}
+
+#[test]
+fn refusals_have_their_exit_codes_and_leave_nothing() {
+    let setting = Setting::new();
+    fs::write(setting.path("short.txt"), "u x1001 x1002\n").unwrap();
+    let config = ModelConfig { items: 39, ..small_config() };
+    draft(config, 15).write(&setting.path("other")).unwrap();
+    for (args, code, message) in [
+        (&["--out", "x.html"][..], 64, "--model"),
+        (&["--model", "one"], 64, "--out"),
+        (&["--model", "one", "--out", "x.html", "--budgets", "0"], 64, "above 0 and at most 1"),
+        (&["--model", "one", "--out", "data.txt/x.html"], 64, "cannot write"),
+        (&["--model", "none", "--out", "x.html"], 65, "none"),
+        (&["--model", "one,alone", "--out", "x.html"], 65, "--trained-alone"),
+        (&["--model", "one,other", "--out", "x.html"], 65, "different items"),
+        (&["--model", "one", "--trained-alone", "other", "--out", "x.html"], 65, "different items"),
+        (&["--model", "one", "--out", "x.html", "--data", "short.txt"], 65, "no user has the three interactions"),
+    ] {
+        let output = setting.report(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(message) && output.stdout.is_empty(), "{args:?}: {text}");
+        assert!(!setting.path("x.html").exists());
+    }
+}
