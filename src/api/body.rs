@@ -112,6 +112,10 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
         serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error))?;
         return Err(not_an_object());
     }
+    if let Ok(parsed) = serde_json::from_slice(bytes) {
+        return Ok(parsed);
+    }
+    // Once more, for the field at fault: a request that is right should not pay for keeping the path.
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
@@ -128,6 +132,9 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
 pub(super) fn convert<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
     if !value.is_object() {
         return Err(not_an_object());
+    }
+    if let Ok(parsed) = T::deserialize(&value) {
+        return Ok(parsed);
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = error.path().to_string();

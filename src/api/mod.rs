@@ -39,7 +39,6 @@ pub use server::{Connections, Patience, Tls, TlsError, TlsFiles, serve};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use tower_http::CompressionLevel;
@@ -80,7 +79,10 @@ pub struct Access {
 pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
     let Access { admin, keys, origins } = access;
     let guards = Guards { keys: !keys.is_empty(), token: admin.as_ref().is_some_and(Admin::has_token) };
-    let guard = middleware::from_fn_with_state(keys, keys::check);
+    // A layer costs every call some time: what checks nothing is left out.
+    let guarded = |router: Router| {
+        if guards.keys { router.layer(middleware::from_fn_with_state(keys.clone(), keys::check)) } else { router }
+    };
     let (asked, mut paths) = endpoints(recommender, |endpoints| {
         endpoints
             .routes(routes!(recommend::one))
@@ -106,23 +108,22 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
 
     let known = |router: Router| router.method_not_allowed_fallback(problem::method_not_allowed);
     // An operator's token is worth more than a key.
-    let operated = if guards.token { known(operated) } else { known(operated).layer(guard.clone()) };
-    let counted = known(asked.merge(documents.with_state(description)))
+    let operated = if guards.token { known(operated) } else { guarded(known(operated)) };
+    let asked = known(asked.merge(documents.with_state(description)))
         .fallback(problem::not_found)
-        .merge(inference::router().with_state(Arc::clone(recommender)))
-        .layer(guard.clone())
+        .merge(inference::router().with_state(Arc::clone(recommender)));
+    let counted = guarded(asked)
         .merge(operated)
         .layer(CatchPanicLayer::custom(problem::panicked))
         // The outermost layer: it sees what is finally answered.
         .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call));
     // Probes, scrapes and pages are not counted: a scrape must not change what it reads.
     let all = counted
-        .merge(known(scraped).layer(guard))
+        .merge(guarded(known(scraped)))
         .merge(known(probed))
         .merge(inference::probes().with_state(Arc::clone(recommender)))
         .merge(docs::SITE.router())
         .merge(console::SITE.router())
-        .layer(DefaultBodyLimit::disable())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED)))
         .layer(middleware::map_response(headers::secure));
     match origins.layer() {

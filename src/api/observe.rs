@@ -1,3 +1,4 @@
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,14 +103,14 @@ impl Observed {
 }
 
 /// What a collector calls the call: its method and endpoint, or in gRPC its service and method; `*` is none that is
-/// there.
-fn name(transport: Transport, request: &Request) -> String {
+/// there. It is written where there is a collector alone.
+fn name(transport: Transport, request: &Request) -> impl Display {
     let endpoint = request.extensions().get::<MatchedPath>();
-    match transport {
-        Transport::Http => format!("{} {}", request.method(), endpoint.map_or("*", MatchedPath::as_str)),
+    fmt::from_fn(move |f| match transport {
+        Transport::Http => write!(f, "{} {}", request.method(), endpoint.map_or("*", MatchedPath::as_str)),
         // The endpoint is a whole service.
-        Transport::Grpc => endpoint.map_or("*", |_| request.uri().path().trim_start_matches('/')).to_owned(),
-    }
+        Transport::Grpc => f.write_str(endpoint.map_or("*", |_| request.uri().path().trim_start_matches('/'))),
+    })
 }
 
 /// The span of a call; what is not known yet is recorded when it is answered.
