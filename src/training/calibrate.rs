@@ -24,6 +24,12 @@ const BUDGETS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 /// Halvings of the price interval; the share is a step function of the price, so more would not get closer.
 const HALVINGS: usize = 40;
 
+/// A price at which cost alone decides.
+const HIGHEST_PRICE: f64 = 1e6;
+
+/// How far above the least share that can be spent a budget may end, as a factor.
+const SLACK: f64 = 1.02;
+
 impl RoutedUsers<'_> {
     /// A calibration for budgets from 10 to 90 % and for `own`.
     pub(super) fn calibrate(&self, own: f64) -> Calibration {
@@ -37,22 +43,25 @@ impl RoutedUsers<'_> {
 
     /// The bias under which these users spend `budget` of the full model's FLOPs, or the closest below it.
     ///
-    /// The bias of a route is minus a price times its cost relative to full. A higher price never makes a user's
-    /// route dearer, so the price is found by halving; it is negative where the router alone spends less.
+    /// The bias of a route is its worth minus a price times its cost relative to full. A higher price never makes a
+    /// user's route dearer, so the price is found by halving; where the routes' worth is unknown it is negative where
+    /// the router alone spends less. A budget out of reach counts as [`SLACK`] above the least that can be spent: to save
+    /// the last thousandth the price would have to be so high that nothing else counted any more.
     pub(super) fn fit(&self, budget: f64) -> BudgetPoint {
+        let target = budget.max(SLACK * self.spent(&self.bias(HIGHEST_PRICE)));
         let (mut low, mut high) = (if self.base.is_some() { 0.0 } else { -1.0 }, 1.0);
-        if self.base.is_some() && self.spent(&self.bias(0.0)) <= budget {
+        if self.base.is_some() && self.spent(&self.bias(0.0)) <= target {
             high = 0.0;
         }
-        while self.spent(&self.bias(high)) > budget && high < 1e6 {
+        while self.spent(&self.bias(high)) > target && high < HIGHEST_PRICE {
             high *= 2.0;
         }
-        while low < 0.0 && self.spent(&self.bias(low)) < budget && low > -1e6 {
+        while low < 0.0 && self.spent(&self.bias(low)) < target && low > -HIGHEST_PRICE {
             low *= 2.0;
         }
         for _ in 0..HALVINGS {
             let middle = f64::midpoint(low, high);
-            if self.spent(&self.bias(middle)) > budget {
+            if self.spent(&self.bias(middle)) > target {
                 low = middle;
             } else {
                 high = middle;
@@ -83,5 +92,31 @@ impl RoutedUsers<'_> {
             full += self.shape.full_flops(self.space, *length);
         }
         spent as f64 / (full as f64).max(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{FfnInner, RouterShape};
+
+    /// Two routes of nearly the same cost, of which the dearer is worth more, and a wide one that is worth most.
+    #[test]
+    fn a_budget_out_of_reach_does_not_forget_what_routes_are_worth() {
+        let space = RouteSpace::new(vec![4, 8], vec![1], vec![4, 8]).unwrap();
+        let shape =
+            ModelShape { items: 500, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 1, ffn: 1 } };
+        let logits = vec![vec![0.0; 4]; 10];
+        let base = [1.0, 2.0, 2.5, 3.0];
+        let users =
+            RoutedUsers { space: &space, shape, max_len: 5, logits: &logits, lengths: vec![5; 10], base: Some(&base) };
+        let cheapest = shape.route_flops(&space, space.smallest(), 5) + shape.router_flops(4, 5);
+        let least = cheapest as f64 / shape.full_flops(&space, 5) as f64;
+        let point = users.fit(0.01);
+        assert!(point.spent <= SLACK * least, "{point:?}");
+        assert_eq!(choose_route(&space, &logits[0], &point.bias).route.index(), 1, "{point:?}");
+        // Within reach the dearest worth its cost is taken, and nothing is spent for its own sake.
+        assert_eq!(choose_route(&space, &logits[0], &users.fit(1.0).bias).route.index(), 3);
+        assert!(users.fit(0.9).spent <= 0.9);
     }
 }
