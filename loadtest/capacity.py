@@ -58,7 +58,8 @@ def shaped():
         with tempfile.TemporaryDirectory() as scratch:
             data = Path(scratch) / "users.txt"
             write_shape(data)
-            train = ["train", "--data", data, "--out", directory, "--epochs", "1", "--max-minutes", "3"]
+            train = ["train", "--data", data, "--out", directory, "--epochs", "1", "--max-minutes", "3",
+                     "--router-holdout", "0", "--settle-epochs", "0"]
             subprocess.run([CANET, *map(str, train)], check=True)
     return directory
 
