@@ -18,7 +18,7 @@ DATA = {
 BEAUTY = ["--epochs", "20", "--batch-size", "192", "--dropout", "0.5"]
 ML_1M = ["--layers", "2,4", "--epochs", "6", "--batch-size", "64", "--dropout", "0.2", "--negatives", "512",
          "--router-holdout", "4"]
-ML_100K = ["--epochs", "30", "--batch-size", "64", "--dropout", "0.5"]
+ML_100K = ["--epochs", "30", "--batch-size", "32", "--dropout", "0.5"]
 
 
 def alone(flags, hidden, layers, embedding):
