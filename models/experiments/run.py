@@ -6,7 +6,7 @@
     make experiment ROW=list                         the rows
 
 A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
-ROW.json here and the table in README.md, which is made anew from every ROW.json. DATA is the directory of the data sets
+ROW.json and ROW.svg here, and the table in README.md, which is made anew from every ROW.json. DATA is the directory of the data sets
 (data unless told); models/experiments/README.md says where they come from.
 """
 
@@ -61,6 +61,7 @@ def experiment(options):
     minutes = [minutes_of(model) for model in models]
     result = reduced(options.row, row, seeds, found, minutes)
     (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
 
 
 def checked(path, sha256):
