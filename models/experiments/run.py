@@ -6,8 +6,8 @@
     make experiment ROW=list                         the rows
 
 A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
-ROW.json and ROW.svg here, and the table in README.md, which is made anew from every ROW.json. DATA is the directory of the data sets
-(data unless told); models/experiments/README.md says where they come from.
+ROW.json and ROW.svg here, and the table in README.md, which is made anew from every ROW.json. DATA is the directory of
+the data sets (data unless told); models/experiments/README.md says where they come from.
 """
 
 import argparse
