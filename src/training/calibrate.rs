@@ -105,7 +105,7 @@ mod tests {
     fn a_budget_out_of_reach_does_not_forget_what_routes_are_worth() {
         let space = RouteSpace::new(vec![4, 8], vec![1], vec![4, 8]).unwrap();
         let shape =
-            ModelShape { items: 500, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 1, ffn: 1 } };
+            ModelShape { items: 2000, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 1, ffn: 1 } };
         let logits = vec![vec![0.0; 4]; 10];
         let base = [1.0, 2.0, 2.5, 3.0];
         let users =

@@ -167,10 +167,11 @@ impl<'a> Run<'a> {
 
     /// Goes on from the best weights of a stage, with a fresh optimizer.
     fn next_stage(&mut self) -> Result<(), TrainError> {
-        if self.state.best.parameters() > 0 {
-            let best = std::mem::take(&mut self.state.best);
-            self.state.parameters = Parameters::from_weights(&best, self.job.device.tch())?;
-        }
+        let best = std::mem::take(&mut self.state.best);
+        let weights = if best.parameters() > 0 { best } else { self.state.parameters.to_weights()? };
+        // Made anew in any case: a gradient left by one stage, if only zero, would let the next one's decay move what it
+        // does not train.
+        self.state.parameters = Parameters::from_weights(&weights, self.job.device.tch())?;
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
         let elapsed = self.elapsed().as_secs_f64();
         let progress = &mut self.state.progress;
