@@ -115,8 +115,8 @@ mod tests {
         let point = users.fit(0.01);
         assert!(point.spent <= SLACK * least, "{point:?}");
         assert_eq!(choose_route(&space, &logits[0], &point.bias).route.index(), 1, "{point:?}");
-        // Within reach the dearest worth its cost is taken, and nothing is spent for its own sake.
-        assert_eq!(choose_route(&space, &logits[0], &users.fit(1.0).bias).route.index(), 3);
+        // Within reach what is worth most is taken: the full route, and the router beside it.
+        assert_eq!(choose_route(&space, &logits[0], &users.fit(1.1).bias).route.index(), 3);
         assert!(users.fit(0.9).spent <= 0.9);
     }
 }

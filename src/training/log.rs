@@ -75,7 +75,7 @@ pub(super) enum Event<'a> {
     },
     /// The run ended with a checkpoint.
     Finish {
-        /// Why its last stage ended: `epochs`, `patience` or `max_minutes`.
+        /// Why its last stage ended, `epochs` or `patience`; or `max_minutes` where time cut any stage short.
         reason: &'a str,
         /// Time spent in all.
         elapsed_seconds: f64,

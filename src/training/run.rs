@@ -142,7 +142,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Stage after stage; why the last one ended, or `None` where the run was stopped from outside.
+    /// Stage after stage; why the last one ended, or that time cut any of them short, or `None` where the run was stopped
+    /// from outside.
     fn stages(&mut self) -> Result<Option<&'static str>, TrainError> {
         let mut reason = "epochs";
         while let Some(stage) = self.job.options.preset.stages().get(self.state.progress.stage).copied() {
@@ -152,13 +153,15 @@ impl<'a> Run<'a> {
                 Stage::Joint | Stage::Supernet | Stage::Settle => Epochs::of(self, stage)?.run(self)?,
             };
             reason = match pause {
-                Pause::Done => "epochs",
-                Pause::Patience => "patience",
-                Pause::OutOfTime => "max_minutes",
                 Pause::Stopped => {
                     self.save()?;
                     return Ok(None);
                 }
+                Pause::OutOfTime => "max_minutes",
+                // A stage that was cut short is the reason whatever the later ones did.
+                _ if reason == "max_minutes" => reason,
+                Pause::Patience => "patience",
+                Pause::Done => "epochs",
             };
             self.next_stage()?;
         }

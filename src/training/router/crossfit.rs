@@ -99,7 +99,11 @@ pub(super) fn predict_unseen(features: &Tensor, worths: &Tensor, folds: &[usize]
         }
     }
     let predictions = Vec::try_from(&kept[best.0].f_to_kind(Kind::Double)?.f_flatten(0, 1)?)?;
-    Ok(Unseen { passes: PASSES[best.0], predictions, explained: 1.0 - best.1 / total.max(1e-12) })
+    Ok(Unseen {
+        passes: PASSES[best.0],
+        predictions,
+        explained: if total > 1e-12 { 1.0 - best.1 / total } else { 0.0 },
+    })
 }
 
 /// A rule's parts that are chosen on unseen cases, and what it gained there.
