@@ -3,9 +3,9 @@
 
     live.py --canet target/release/canet --model models/ml-100k [--list FILE] [--picture FILE]
 
-Starts the server, Prometheus with deploy/prometheus (a scrape a second) and k6, which replaces the model while it
-sends; large batches now and then are more than the server may queue. Ends with 1 and names the queries that returned no
-number. Panels' variables stand for everything, an alert's threshold is left out. --list writes each query with a sample,
+Starts the server, Prometheus with deploy/prometheus (a scrape a second) and k6, which replaces the model by a copy of
+itself while it sends, and by a broken copy; large batches now and then are more than the server may queue. Ends with 1
+and names the queries that returned no number. Panels' variables stand for everything, an alert's threshold is left out. --list writes each query with a sample,
 --picture draws some panels from what this Prometheus recorded.
 """
 
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +36,7 @@ VARIABLES = {
     "$__rate_interval": "10s", "$__range": "1h", "$job": ".+", "$instance": ".+", "$route": ".+", "$price": "0.04",
     "$cores": "1",
 }
+FLAGS = ["--shadow", "0.5", "--version", "1"]
 # More rows than the server may queue.
 BURST = 1024
 
@@ -42,16 +44,14 @@ BURST = 1024
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--canet", type=Path, required=True)
-    options.add_argument("--model", type=Path, required=True, help="its version 1 serves first")
-    options.add_argument("--reload", default="", help="versions to take in turn, as 2,1")
-    options.add_argument("--refused", default="", help="versions that are refused, as 3")
+    options.add_argument("--model", type=Path, required=True, help="its newest version serves")
     options.add_argument("--seconds", type=float, default=15, help="of load")
     options.add_argument("--rate", type=float, default=40, help="requests a second")
     options.add_argument("--list", type=Path)
     options.add_argument("--picture", type=Path)
     options = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch, \
-            serving(options.canet, options.model, ["--shadow", "0.5", "--version", "1"]) as addresses, \
+            serving(options.canet, staged(options.model, Path(scratch)), FLAGS) as addresses, \
             prometheus(Path(scratch), addresses["http"]) as address:
         started = time.time()
         put_under_load(Path(scratch), addresses["http"], options)
@@ -65,6 +65,17 @@ def main():
     if empty:
         sys.exit("no number came back from\n" + "\n".join(empty))
     print(f"{len(rows)} queries, each with data")
+
+
+def staged(model, scratch):
+    """A model whose versions 1 and 2 are the newest one of `model`, and whose version 3 lacks half of its weights."""
+    newest = max((version for version in model.iterdir() if version.name.isdigit()), key=lambda path: int(path.name))
+    there = scratch / model.name
+    for version in ["1", "2", "3"]:
+        shutil.copytree(newest, there / version)
+    weights = there / "3" / "weights.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    return there
 
 
 @contextmanager
@@ -107,7 +118,7 @@ def put_under_load(scratch, target, options):
     """Runs k6 and sends bursts beside it, until k6 has ended."""
     environment = os.environ | {
         "SCENARIO": "reload", "URL": f"http://{target}", "RATE": str(options.rate), "DURATION": f"{options.seconds}s",
-        "RELOAD": options.reload, "REFUSED": options.refused, "OUT": str(scratch / "load"),
+        "RELOAD": "2,1", "REFUSED": "3", "OUT": str(scratch / "load"),
         # What is tested is whether the panels show it.
         "SLO_P99_MS": "60000", "SLO_ERRORS": "1", "LATE_MS": "60000",
     }
