@@ -32,7 +32,7 @@ def main():
     options.add_argument("--canet", default="target/release/canet", type=lambda text: text.split(","))
     options.add_argument("--connections", default=32, type=int)
     options.add_argument("--rounds", default=5, type=int)
-    options.add_argument("--seconds", default=3.0, type=float)
+    options.add_argument("--seconds", default=3, type=int)
     options.add_argument("--json", type=Path)
     options = options.parse_args()
     version = max(int(path.name) for path in options.model.iterdir() if path.name.isdigit())
@@ -88,7 +88,7 @@ def measure(server, request, options):
             f"wrk.body = [==[{json.dumps(request)}]==]\n"
         )
         script.flush()
-        command = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds:g}s", "-s", script.name]
+        command = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", script.name]
         command.append(f"http://{server['http']}/recommend")
         before, started = cpu_ns(server["pid"]), time.perf_counter()
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
