@@ -6,7 +6,7 @@ CANET = target/release/canet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	experiment report
+	bench-served bench-routes bench-http experiment report
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -33,9 +33,20 @@ test: setup ## Runs every test
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
 	scripts/test.sh $(ARGS)
 
-bench-peers: build data ## Times canet bench against ONNX Runtime and PyTorch, in turns (6 GB of Python packages)
-	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/compare.py \
-		--model $(MODEL) --histories $(HISTORIES) --canet $(CANET) $(ARGS)
+# DATA=FILE stands for a model of the default sizes, trained on it the first time; without it, $(MODEL).
+TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)
+
+bench-peers: build $(if $(DATA),,data) ## Times canet against ONNX Runtime and PyTorch, in turns (DATA=FILE; 6 GB of packages)
+	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/compare.py $(TIMED) $(ARGS)
+
+bench-served: build $(if $(DATA),,data) ## Loads canet and FastAPI around PyTorch with k6, in turns (DATA=FILE; 6 GB of packages)
+	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/served.py $(TIMED) $(ARGS)
+
+bench-routes: build data ## Times every route of $(MODEL) beside its FLOPs (ARGS="--json FILE --svg FILE")
+	python3 loadtest/routes.py --model $(MODEL) --histories $(HISTORIES) --canet $(CANET) $(ARGS)
+
+bench-http: build ## Measures the CPU of an HTTP call outside the model (needs wrk)
+	python3 loadtest/http.py --model $(MODEL) --canet $(CANET) $(ARGS)
 
 bench: setup ## Times one core's batches, and lanes by width against lanes by route
 	cargo bench --locked $(ARGS)

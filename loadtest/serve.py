@@ -11,11 +11,11 @@ ADDRESSES = {"http": r"listening on http://([\d.:]+)", "grpc": r"listening on gr
 
 @contextmanager
 def serving(canet, model, flags):
-    """`canet serve` of a model on free ports, stopped at the end: its `http` and its `grpc` address."""
+    """`canet serve` of a model on free ports, stopped at the end: its `http` and its `grpc` address, and its `pid`."""
     command = [canet, "serve", "--model", model, "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *flags]
     server = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
     try:
-        addresses = {}
+        addresses = {"pid": server.pid}
         for line in server.stderr:
             found = {name: re.search(pattern, line) for name, pattern in ADDRESSES.items()}
             addresses.update({name: match[1] for name, match in found.items() if match})

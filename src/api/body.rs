@@ -20,6 +20,9 @@ pub(super) const LIMIT: usize = 1 << 20;
 /// sees a broken connection instead of the answer.
 const DISCARD_LIMIT: usize = 16 << 20;
 
+/// Most bytes that are made room for on the word of a head alone.
+const ANNOUNCED_LIMIT: u64 = 64 << 10;
+
 /// The bytes of a JSON request.
 ///
 /// # Errors
@@ -72,7 +75,8 @@ fn too_large() -> Problem {
 }
 
 async fn read_all(mut body: Body) -> Result<Vec<u8>, Problem> {
-    let (mut bytes, mut received) = (Vec::new(), 0_usize);
+    let announced = body.size_hint().lower().min(ANNOUNCED_LIMIT);
+    let (mut bytes, mut received) = (Vec::with_capacity(announced as usize), 0_usize);
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|error| Problem::new(Code::InvalidJson, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };

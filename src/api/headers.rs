@@ -6,7 +6,7 @@ const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// Tells browsers to take an answer for what it says it is, and to keep other sites out of it. What a handler set
 /// itself stays.
-pub(super) async fn secure(mut response: Response) -> Response {
+pub(super) fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

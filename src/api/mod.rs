@@ -42,7 +42,6 @@ use axum::Router;
 use axum::middleware;
 use axum::routing::get;
 use tower_http::CompressionLevel;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 use utoipa_axum::router::OpenApiRouter;
@@ -112,20 +111,18 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
     let asked = known(asked.merge(documents.with_state(description)))
         .fallback(problem::not_found)
         .merge(inference::router().with_state(Arc::clone(recommender)));
-    let counted = guarded(asked)
-        .merge(operated)
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        // The outermost layer: it sees what is finally answered.
-        .layer(middleware::from_fn_with_state(Arc::clone(recommender), observe::call));
+    // Layers that go on together are one service: apart, a call allocates the rest of the stack anew in each of them.
+    let observed = middleware::from_fn_with_state(Arc::clone(recommender), observe::call);
+    let counted = guarded(asked).merge(operated).layer((compression(), observed));
     // Probes, scrapes and pages are not counted: a scrape must not change what it reads.
-    let all = counted
-        .merge(guarded(known(scraped)))
+    let secured = middleware::map_response(async |response| headers::secure(response));
+    let others = guarded(known(scraped))
         .merge(known(probed))
         .merge(inference::probes().with_state(Arc::clone(recommender)))
         .merge(docs::SITE.router())
         .merge(console::SITE.router())
-        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED)))
-        .layer(middleware::map_response(headers::secure));
+        .layer((compression(), secured));
+    let all = counted.merge(others);
     match origins.layer() {
         // Before the keys: a browser asks without one whether it may ask with one.
         Some(cors) => all.layer(cors),
@@ -140,8 +137,12 @@ pub fn probes(recommender: &Arc<Recommender>) -> Router {
         .route("/readyz", get(ops::readyz))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::not_found)
-        .layer(middleware::map_response(headers::secure))
+        .layer(middleware::map_response(async |response| headers::secure(response)))
         .with_state(Arc::clone(recommender))
+}
+
+fn compression() -> CompressionLayer<SizeAbove> {
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED))
 }
 
 /// Handlers over one state, and what they say of themselves.

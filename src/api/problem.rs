@@ -1,4 +1,3 @@
-use std::any::Any;
 use std::borrow::Cow;
 
 use axum::Json;
@@ -230,10 +229,4 @@ pub(super) async fn not_found(uri: Uri) -> Problem {
 /// Answers a method that a path does not have; axum adds the `allow` header.
 pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
-}
-
-/// Answers a request whose handler panicked. The panic itself is on standard error.
-pub(super) fn panicked(_payload: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a request handler panicked");
-    Problem::new(Code::Internal, "the server failed on this request").into_response()
 }

@@ -67,9 +67,13 @@ pub(super) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     Ok(response)
 }
 
+/// Room for the answer of ten items with titles: a larger one grows.
+const ANSWER_BYTES: usize = 1 << 10;
+
 /// The body is built here, in the task of the request, and not by the thread that owns the device.
 fn respond(answer: &impl Serialize, times: Times) -> Result<Response, Problem> {
-    let body = serde_json::to_vec(answer).map_err(|error| {
+    let mut body = Vec::with_capacity(ANSWER_BYTES);
+    serde_json::to_writer(&mut body, answer).map_err(|error| {
         tracing::error!(%error, "an answer could not be written as JSON");
         Problem::new(Code::Internal, "the answer could not be written")
     })?;

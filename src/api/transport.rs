@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 
-use super::Code;
+use super::{Code, Problem};
 
 /// How a call reached the server, as `transport` labels it in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,14 @@ impl Transport {
         match self {
             Transport::Http => "http",
             Transport::Grpc => "grpc",
+        }
+    }
+
+    /// A fault as the transport answers it.
+    pub(super) fn refuse(self, problem: Problem) -> Response {
+        match self {
+            Transport::Http => problem.into_response(),
+            Transport::Grpc => problem.into_grpc(),
         }
     }
 

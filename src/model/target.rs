@@ -132,6 +132,13 @@ impl Target {
         }
     }
 
+    /// Floating-point operations a second of one thread that multiplies and adds in registers alone, in float32: what
+    /// nothing that the native forward computes in it can exceed. `None` for what else computes.
+    pub fn fma_peak(&self, time: Duration) -> Option<f64> {
+        let bounds = self.is_native() && self.precision == Precision::Fp32;
+        bounds.then(|| native::fma_peak(Level::best(), time))
+    }
+
     /// Makes weights ready to run.
     ///
     /// # Errors

@@ -16,7 +16,6 @@ use axum::response::Response;
 use axum::{Router, middleware};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::api::inference::grpc as inference;
 use crate::api::{ApiKeys, body};
@@ -70,8 +69,7 @@ pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, 
         .into_axum_router()
         .layer(middleware::from_fn(cut::in_time))
         .layer(guard.clone())
-        .layer(CatchPanicLayer::custom(status::panicked))
-        // The outermost layer: it sees what is finally answered.
+        // The outermost layer: it sees what is finally answered, and catches panics.
         .layer(middleware::from_fn_with_state(Arc::clone(recommender), count::call));
     // Probes are not counted, and descriptors are no work.
     let descriptors = || {

@@ -1,5 +1,3 @@
-use std::any::Any;
-use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -62,10 +60,4 @@ pub(super) fn refused_by_tonic(response: &Response, headers: &HeaderMap) -> Opti
         // All that tonic finds wrong before a method is called is wrong with the message.
         _ => Problem::new(Code::InvalidRequest, format!("the message cannot be read: {message}")),
     })
-}
-
-/// Answers a call whose method panicked. The panic itself is on standard error.
-pub(super) fn panicked(_payload: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a gRPC method panicked");
-    Problem::new(Code::Internal, Cow::Borrowed("the server failed on this request")).into_grpc()
 }

@@ -25,7 +25,7 @@ use crate::model::checkpoint::{Checkpoint, ModelDirectory};
 /// Histories that are made where none are given.
 const MADE: usize = 4096;
 
-/// How long the peak of a matrix product is looked for.
+/// How long each peak is looked for.
 const PEAK: Duration = Duration::from_millis(300);
 
 /// Times the model without HTTP: router, lanes and slices under closed loops of requests.
@@ -94,6 +94,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
             None => format!("{} random ones of {} items", histories.len(), checkpoint.config.max_len),
         },
         gemm: target.gemm_peak(PEAK).map_err(Failure::unavailable)?,
+        fma: target.fma_peak(PEAK),
         results: Vec::new(),
     };
     let flight = Flight {

@@ -12,6 +12,8 @@ pub(super) struct Report {
     pub(super) histories: String,
     /// What one thread multiplies of matrices that suit it, in operations a second, measured in this process.
     pub(super) gemm: f64,
+    /// What one thread multiplies and adds in registers alone, where that bounds what computes.
+    pub(super) fma: Option<f64>,
     pub(super) results: Vec<Measured>,
 }
 
@@ -61,6 +63,7 @@ impl Report {
                 "model": self.model,
                 "histories": self.histories,
                 "gemm_gflops": self.gemm / 1e9,
+                "fma_gflops": self.fma.map(|peak| peak / 1e9),
                 "results": results,
             })
         )
@@ -70,7 +73,11 @@ impl Report {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "model       {}\nhistories   {}", self.model, self.histories);
-        let _ = writeln!(text, "one thread  {:.1} GFLOP/s at matrix products\n", self.gemm / 1e9);
+        let _ = write!(text, "one thread  {:.1} GFLOP/s at matrix products", self.gemm / 1e9);
+        if let Some(peak) = self.fma {
+            let _ = write!(text, ", {:.1} at multiply-adds in registers", peak / 1e9);
+        }
+        text.push_str("\n\n");
         let heads = ["workload", "in flight", "requests/s", "p50 ms", "p99 ms", "MFLOPs", "GFLOP/s", "of peak"];
         let [workload, rest @ ..] = heads;
         let _ = write!(text, "{workload:<16}");

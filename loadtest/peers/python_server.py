@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Serves one route of a model as a Python team would: FastAPI, uvicorn with one worker, PyTorch or ONNX Runtime.
 
-    serve.py --model models/ml-100k [--route full] [--runtime eager|onnxruntime] [--threads 1] [--port 8000]
+    python_server.py --model models/ml-100k [--route full] [--runtime eager|onnxruntime] [--threads 1] [--port 8000]
 
 `POST /recommend {"history": ["50", "181"]}` answers {"items": [...]}: enough to be put under the same load as canet.
 """
@@ -46,7 +46,7 @@ def main():
         (items,) = rank(padded([known[-checkpoint.config["max_len"] :] or [0]])).tolist()
         return Answer(items=[names[item] for item in items])
 
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="info", access_log=False)
 
 
 if __name__ == "__main__":
