@@ -35,6 +35,7 @@ def without(flags, name):
 
 ROWS = {
     "beauty": {"data": "beauty", "flags": BEAUTY},
+    "beauty-4096-negatives": {"data": "beauty", "flags": [*BEAUTY, "--negatives", "4096"]},
     "beauty-paper": {"data": "beauty", "flags": [*BEAUTY, "--preset", "paper"]},
     "beauty-no-distillation": {"data": "beauty", "flags": [*BEAUTY, "--distillation", "0"]},
     "beauty-uncalibrated": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "uncalibrated"]},
