@@ -65,7 +65,18 @@ struct Course<'a> {
     excluded: Vec<HashSet<Item>>,
     from: Instant,
     until: Instant,
-    answered: Mutex<Vec<(Duration, Flops)>>,
+    answered: Mutex<Answered>,
+}
+
+/// What was answered while the clock ran.
+#[derive(Default)]
+struct Answered {
+    /// How long each row took, and what it cost.
+    rows: Vec<(Duration, Flops)>,
+    /// When the first batch was done, and its rows: they were computed before then.
+    first: Option<(Instant, usize)>,
+    /// When the last one was.
+    last: Option<Instant>,
 }
 
 impl Flight<'_> {
@@ -156,7 +167,7 @@ impl Flight<'_> {
                 let slice = route.map_or(0, |route| self.shape.route_flops(self.space, route, length));
                 (now - row.arrived, slice + self.shape.router_flops(self.space.len(), length))
             });
-            course.answered.lock().unwrap_or_else(PoisonError::into_inner).extend(timed);
+            course.answered.lock().unwrap_or_else(PoisonError::into_inner).add(now, timed);
         }
         for _ in rows {
             self.send(course, rng);
@@ -183,19 +194,36 @@ fn micro_batches(mut rows: Vec<Row>) -> impl Iterator<Item = Vec<Row>> {
     })
 }
 
-impl Timed {
-    fn of(mut answered: Vec<(Duration, Flops)>, time: Duration) -> Timed {
-        answered.sort_by_key(|(latency, _)| *latency);
-        let at = |share: f64| {
-            let place = (answered.len() as f64 * share) as usize;
-            answered.get(place).or(answered.last()).map_or(Duration::ZERO, |(latency, _)| *latency)
-        };
-        let flops: f64 = answered.iter().map(|(_, flops)| *flops as f64).sum();
-        Timed {
-            requests_per_second: answered.len() as f64 / time.as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
-            mean_flops: flops / answered.len().max(1) as f64,
+impl Answered {
+    /// A batch that is done.
+    fn add(&mut self, now: Instant, rows: impl Iterator<Item = (Duration, Flops)>) {
+        let before = self.rows.len();
+        self.rows.extend(rows);
+        self.first.get_or_insert((now, self.rows.len() - before));
+        self.last = self.last.max(Some(now));
+    }
+
+    /// Rows a second between the ends of batches: a batch that the clock cuts would count whole or not at all, which at
+    /// ten batches a measurement is a tenth of it. Where there is one batch alone it is all that is known of `time`.
+    fn per_second(&self, time: Duration) -> f64 {
+        let between = self.first.zip(self.last).map(|((first, rows), last)| (last - first, self.rows.len() - rows));
+        match between {
+            Some((took, rows)) if !took.is_zero() => rows as f64 / took.as_secs_f64(),
+            _ => self.rows.len() as f64 / time.as_secs_f64(),
         }
+    }
+}
+
+impl Timed {
+    fn of(answered: Answered, time: Duration) -> Timed {
+        let requests_per_second = answered.per_second(time);
+        let mut rows = answered.rows;
+        rows.sort_by_key(|(latency, _)| *latency);
+        let at = |share: f64| {
+            let place = (rows.len() as f64 * share) as usize;
+            rows.get(place).or(rows.last()).map_or(Duration::ZERO, |(latency, _)| *latency)
+        };
+        let flops: f64 = rows.iter().map(|(_, flops)| *flops as f64).sum();
+        Timed { requests_per_second, p50: at(0.5), p99: at(0.99), mean_flops: flops / rows.len().max(1) as f64 }
     }
 }
