@@ -64,6 +64,17 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Answers one of a batch's, which may have been refused already.
+    ///
+    /// # Errors
+    /// Why it was, or as [`answer_one`](Call::answer_one).
+    pub(super) async fn answer_checked(
+        &self,
+        request: Result<RecommendRequest, Problem>,
+    ) -> Result<Answered<'a>, Problem> {
+        self.answer(request?).await
+    }
+
     /// Answers a batch: every request is admitted on its own, and one that is wrong or could not even be read does not
     /// spoil the others.
     pub(super) async fn answer_all(
@@ -73,8 +84,7 @@ impl<'a> Call<'a> {
         let (items, mut ranked) = (self.generation.catalogue.len(), 0);
         let mut check = |request| check_sum(request, items, &mut ranked);
         let bounded = requests.into_iter().map(|request| request.and_then(&mut check));
-        let row = async |request: Result<RecommendRequest, Problem>| self.answer(request?).await;
-        Outcomes(join_all(bounded.map(row)).await)
+        Outcomes(join_all(bounded.map(|request| self.answer_checked(request))).await)
     }
 }
 

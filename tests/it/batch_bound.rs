@@ -46,10 +46,11 @@ fn a_request_that_brings_the_sum_of_k_over_the_bound_is_refused_and_no_other() {
     };
     assert_eq!(body["results"].as_array().unwrap().iter().map(outcome).collect::<Vec<_>>(), places);
 
-    let requests = asked.iter().map(|k| proto::RecommendRequest { k: Some(*k), ..Default::default() });
-    let batch = proto::RecommendBatchRequest { requests: requests.collect() };
-    let ended: Ended<proto::RecommendBatchResponse> =
-        Grpc::new(&server.recommender).call("canet.v1.Recommender/RecommendBatch", &[], &batch);
+    let requests: Vec<proto::RecommendRequest> =
+        asked.iter().map(|k| proto::RecommendRequest { k: Some(*k), ..Default::default() }).collect();
+    let grpc = Grpc::new(&server.recommender);
+    let batch = proto::RecommendBatchRequest { requests: requests.clone() };
+    let ended: Ended<proto::RecommendBatchResponse> = grpc.call("canet.v1.Recommender/RecommendBatch", &[], &batch);
     let outcome = |result: &proto::RecommendResult| match result.outcome.as_ref().unwrap() {
         proto::recommend_result::Outcome::Recommendation(answer) => Some(answer.items.len() as u64),
         proto::recommend_result::Outcome::Problem(problem) => {
@@ -58,4 +59,11 @@ fn a_request_that_brings_the_sum_of_k_over_the_bound_is_refused_and_no_other() {
         }
     };
     assert_eq!(ended.answers[0].results.iter().map(outcome).collect::<Vec<_>>(), places);
+
+    let stream = proto::RecommendStreamRequest { requests };
+    let ended: Ended<proto::RecommendStreamResponse> = grpc.call("canet.v1.Recommender/RecommendStream", &[], &stream);
+    let mut answers = ended.answers;
+    answers.sort_by_key(|answer| answer.index);
+    let found: Vec<_> = answers.iter().map(|answer| outcome(answer.result.as_ref().unwrap())).collect();
+    assert_eq!(found, places);
 }

@@ -9,6 +9,7 @@ use super::proto::canet::v1 as proto;
 use super::proto::canet::v1::recommender_server::Recommender as Methods;
 use crate::api::answer::{Call, pin};
 use crate::api::arrival::Arrival;
+use crate::api::validate::check_sum;
 use crate::serving::Recommender;
 
 /// `canet.v1.Recommender`.
@@ -67,13 +68,16 @@ impl Methods for Service {
         let arrival = Arrival::of_request(&request);
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
+        // Those that are ranked wait together until they are read, so they are bounded as a batch is.
+        let (items, mut ranked) = (generation.catalogue.len(), 0);
+        let bounded = requests.into_iter().map(|request| check_sum(request.into(), items, &mut ranked));
         let answers: FuturesUnordered<_> = (0..)
-            .zip(requests)
+            .zip(bounded)
             .map(|(index, request)| {
                 let (recommender, generation) = (Arc::clone(&self.recommender), Arc::clone(&generation));
                 async move {
                     let call = Call::new(&recommender, &generation, arrival);
-                    let outcome = call.answer(request.into()).await.map(|answered| answered.recommendation);
+                    let outcome = call.answer_checked(request).await.map(|answered| answered.recommendation);
                     Ok(proto::RecommendStreamResponse { index, result: Some(outcome.into()) })
                 }
             })
