@@ -160,13 +160,16 @@ fn gains(panel: &Panel, folds: &[usize], predictions: &[f64], k: f64, every_rout
         let (inside, outside) = (part(true), part(false));
         let means = panel.means(&outside);
         let hull = panel.hull(&outside, &means);
-        let every: Vec<usize> = (0..panel.routes).collect();
-        let rule = Rule { means: &means, k, predictions, allowed: if every_route { &every } else { &hull } };
+        let allowed: Vec<usize> = match every_route {
+            true => (0..panel.routes).collect(),
+            false => hull.routes().iter().map(|route| route.index()).collect(),
+        };
+        let rule = Rule { means: &means, k, predictions, allowed: &allowed };
         for budget in BUDGETS {
             let (chosen, spent) = panel.at_budget(&rule, &inside, budget);
-            let mix = panel.mix(&inside, &hull, spent);
+            let mixture = panel.mixture(&inside, &hull, spent);
             for (case, route) in inside.iter().zip(chosen) {
-                let gain = panel.utility[case * panel.routes + route] - panel.mixed(*case, mix);
+                let gain = panel.utility[case * panel.routes + route] - panel.mixed(*case, &mixture);
                 gains[*case] += gain / BUDGETS.len() as f64;
             }
         }

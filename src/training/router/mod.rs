@@ -175,8 +175,8 @@ impl<'a> Known<'a> {
         let every: Vec<usize> = (0..self.cases.len()).collect();
         let means = self.panel.means(&every);
         let calibrated = options.fit != RouterFit::Uncalibrated;
-        let chosen = match calibrated && !fitted.chosen.every_route {
-            true => self.panel.hull(&every, &means),
+        let chosen: Vec<usize> = match calibrated && !fitted.chosen.every_route {
+            true => self.panel.hull(&every, &means).routes().iter().map(|route| route.index()).collect(),
             false => (0..self.panel.routes).collect(),
         };
         let allowed: Vec<f32> =

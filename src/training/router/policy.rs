@@ -1,7 +1,9 @@
 use crate::domain::{ModelShape, RouteSpace};
+use crate::evaluation::Hull;
 
 /// Held-out cases on every route: what each is worth and costs there.
 pub(super) struct Panel {
+    space: RouteSpace,
     /// Number of routes.
     pub routes: usize,
     /// NDCG@10, by case and route.
@@ -26,15 +28,6 @@ pub(super) struct Rule<'a> {
     pub allowed: &'a [usize],
 }
 
-/// A mix of at most two static routes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Mix {
-    /// The cheaper and the dearer route.
-    pub routes: [usize; 2],
-    /// Share of the cases on the dearer one.
-    pub dearer: f64,
-}
-
 /// Halvings of the price interval.
 const HALVINGS: usize = 40;
 
@@ -54,7 +47,7 @@ impl Panel {
         let longest = by_length(max_len);
         let full = longest.last().copied().unwrap_or(1.0);
         let relative = longest.iter().map(|cost| cost / full).collect();
-        Panel { routes: space.len(), utility, costs, lengths, relative }
+        Panel { space: space.clone(), routes: space.len(), utility, costs, lengths, relative }
     }
 
     /// Number of cases.
@@ -75,47 +68,20 @@ impl Panel {
         (0..self.routes).map(|route| sum(route) / full.max(1.0)).collect()
     }
 
-    /// The routes that no mix of others beats at their cost: the upper hull of (cost, worth), cheapest first, up to
-    /// the worthiest.
-    pub(super) fn hull(&self, cases: &[usize], means: &[f64]) -> Vec<usize> {
-        let shares = self.shares(cases);
-        let mut order: Vec<usize> = (0..self.routes).collect();
-        order.sort_by(|a, b| shares[*a].total_cmp(&shares[*b]).then(means[*b].total_cmp(&means[*a])));
-        let mut hull: Vec<usize> = Vec::new();
-        for route in order {
-            if hull.last().is_some_and(|last| means[*last] >= means[route]) {
-                continue;
-            }
-            while let [.., before, last] = hull[..] {
-                let slope = |from: usize, to: usize| (means[to] - means[from]) / (shares[to] - shares[from]).max(1e-12);
-                if slope(before, last) > slope(last, route) {
-                    break;
-                }
-                hull.pop();
-            }
-            hull.push(route);
-        }
-        hull
+    /// The static routes worth having over some cases: what a rule has to beat.
+    pub(super) fn hull(&self, cases: &[usize], means: &[f64]) -> Hull {
+        Hull::of(&self.space, &self.shares(cases), means)
     }
 
-    /// The mix of neighbours on a hull that costs a share, over some cases.
-    pub(super) fn mix(&self, cases: &[usize], hull: &[usize], share: f64) -> Mix {
-        let shares = self.shares(cases);
-        let above = hull.partition_point(|route| shares[*route] <= share);
-        let alone = |route: usize| Mix { routes: [route; 2], dearer: 0.0 };
-        match (above.checked_sub(1).and_then(|below| hull.get(below)), hull.get(above)) {
-            (Some(low), Some(high)) => {
-                Mix { routes: [*low, *high], dearer: (share - shares[*low]) / (shares[*high] - shares[*low]) }
-            }
-            (Some(only), None) | (None, Some(only)) => alone(*only),
-            (None, None) => alone(0),
-        }
+    /// Shares of the routes in the static mixture on a hull that costs a share, over some cases.
+    pub(super) fn mixture(&self, cases: &[usize], hull: &Hull, share: f64) -> Vec<f64> {
+        hull.mixture(&self.shares(cases), share)
     }
 
-    /// What a case is worth under a mix.
-    pub(super) fn mixed(&self, case: usize, mix: Mix) -> f64 {
-        let [low, high] = mix.routes.map(|route| self.utility[case * self.routes + route]);
-        low + mix.dearer * (high - low)
+    /// What a case is worth under a static mixture.
+    pub(super) fn mixed(&self, case: usize, mixture: &[f64]) -> f64 {
+        let worths = &self.utility[case * self.routes..][..self.routes];
+        worths.iter().zip(mixture).map(|(worth, share)| worth * share).sum()
     }
 
     /// The routes that a rule gives to some cases at the price that spends a budget or just less, and the share spent.
@@ -177,15 +143,12 @@ mod tests {
         // Costs ascend h4-l1 < h4-l2 < h8-l1 < h8-l2; the second lies under the line from the first to the third, and
         // the last is worth less than the third.
         let (panel, cases) = panel([0.1, 0.1001, 0.4, 0.3].repeat(10));
-        assert_eq!(panel.hull(&cases, &panel.means(&cases)), [0, 2]);
+        let hull = panel.hull(&cases, &panel.means(&cases));
+        assert_eq!(hull.routes().iter().map(|route| route.index()).collect::<Vec<_>>(), [0, 2]);
         let shares = panel.shares(&cases);
         assert!(shares.is_sorted() && shares[3] == 1.0, "{shares:?}");
-        let halfway = f64::midpoint(shares[0], shares[2]);
-        let mix = panel.mix(&cases, &[0, 2], halfway);
-        assert_eq!(mix.routes, [0, 2]);
-        assert!((panel.mixed(3, mix) - 0.25).abs() < 1e-12);
-        assert_eq!(panel.mix(&cases, &[0, 2], 0.0001).routes, [0, 0]);
-        assert_eq!(panel.mix(&cases, &[0, 2], 1.0).routes, [2, 2]);
+        let mixture = panel.mixture(&cases, &hull, f64::midpoint(shares[0], shares[2]));
+        assert!((panel.mixed(3, &mixture) - 0.25).abs() < 1e-12);
     }
 
     #[test]
