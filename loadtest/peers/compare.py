@@ -213,7 +213,7 @@ def figure(what, values, unit, aim=None, parts=None):
 def line(row):
     text = f"{row['what']:>60}: {row['median']:8.3f} {row['unit']:<2} ({row['least']:.3f} to {row['greatest']:.3f})"
     if "peer" in row:
-        text += f", {row['canet']:.0f} against {row['theirs']:.0f} requests/s of {row['peer']}"
+        text += f", {row['canet']:.0f} against {row['theirs']:.0f} {row.get('rate', 'requests/s')} of {row['peer']}"
     if "aim" in row:
         text += f"; aim {row['aim']:g}{'' if row['reached'] else ', not reached'}"
     return text

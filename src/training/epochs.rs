@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Window, epoch_order, windows};
 use super::cut::MaskTables;
@@ -29,6 +29,14 @@ pub(super) struct Epochs<'a> {
     schedule: Schedule,
     validation: Validation<'a>,
     hopeless: u32,
+    pace: Pace,
+}
+
+/// What this process has learnt from in the epoch under way.
+#[derive(Default)]
+struct Pace {
+    tokens: usize,
+    time: Duration,
 }
 
 impl<'a> Epochs<'a> {
@@ -61,6 +69,7 @@ impl<'a> Epochs<'a> {
             schedule: Schedule { peak, warmup, total },
             validation: Validation::new(job, run.space),
             hopeless: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -98,9 +107,11 @@ impl<'a> Epochs<'a> {
             if let Some(pause) = run.interrupted(self.stage) {
                 return Ok(Some(pause));
             }
+            let began = Instant::now();
             let mut windows: Vec<Window<'_>> = chunk.iter().map(|place| self.windows[*place]).collect();
             windows.sort_by_key(|window| std::cmp::Reverse(window.inputs.len()));
             self.step(run, &Batch::new(&windows, max_len, job.device.tch())?)?;
+            self.pace.add(windows.iter().map(|window| window.inputs.len()).sum(), began.elapsed());
             run.save_now_and_then()?;
         }
         self.end_epoch(run)?;
@@ -168,8 +179,20 @@ impl<'a> Epochs<'a> {
         progress.sums = Terms::default();
         let left = self.epochs.saturating_sub(progress.epoch) as f64;
         let pace = (elapsed.as_secs_f64() - progress.stage_began) / progress.epoch as f64;
-        run.log.write(&Event::Epoch { record: &record, elapsed_seconds: elapsed.as_secs_f64() })?;
+        let tokens_per_second = std::mem::take(&mut self.pace).per_second();
+        run.log.write(&Event::Epoch { record: &record, tokens_per_second, elapsed_seconds: elapsed.as_secs_f64() })?;
         run.display.epoch(&record, self.epochs, Duration::from_secs_f64((pace * left).max(0.0)));
         run.save()
+    }
+}
+
+impl Pace {
+    fn add(&mut self, tokens: usize, time: Duration) {
+        self.tokens += tokens;
+        self.time += time;
+    }
+
+    fn per_second(&self) -> f64 {
+        self.tokens as f64 / self.time.as_secs_f64().max(1e-9)
     }
 }

@@ -46,6 +46,9 @@ pub(super) enum Event<'a> {
         /// What it came to.
         #[serde(flatten)]
         record: &'a EpochRecord,
+        /// Items learnt from in a second of the epoch's steps: without validation, and without what a stopped process
+        /// did of it.
+        tokens_per_second: f64,
         /// Time spent in all.
         elapsed_seconds: f64,
     },

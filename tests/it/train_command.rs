@@ -51,7 +51,9 @@ fn curve(out: &Path) -> Vec<Value> {
     events
         .filter(|event| event["event"] == "epoch")
         .map(|mut event| {
-            event["elapsed_seconds"].take();
+            for timed in ["elapsed_seconds", "tokens_per_second"] {
+                assert!(event[timed].take().as_f64().unwrap() > 0.0, "{timed}");
+            }
             event
         })
         .collect()
