@@ -37,5 +37,5 @@ pub(crate) fn weights() -> Weights {
 /// It on one core, by LibTorch, and its 36 routes.
 pub(crate) fn model() -> (LibTorch, RouteSpace) {
     set_threads(1);
-    (support::on_cpu(&config(), &weights()), config().check().unwrap())
+    (support::reference(&config(), &weights()), config().check().unwrap())
 }

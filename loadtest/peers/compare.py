@@ -137,18 +137,24 @@ def bench(options, flags):
         command += [] if value is None else [flag, value]
     document = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
     (result,) = document["results"]
-    return {**result, "fma_gflops": document["fma_gflops"]}
+    return {**result, "fma_gflops": document.get("fma_gflops")}
 
 
 def requests_per_second(peer, histories, batch, seconds):
     """Batches of histories as they come, padded to their longest, for about this long."""
     chosen = itertools.cycle(histories)
     batches = [padded(list(itertools.islice(chosen, batch))) for _ in range(max(1, 512 // batch))]
-    peer(batches[0])
+    return rows_per_second(peer, batches, seconds)
+
+
+def rows_per_second(peer, batches, seconds):
+    """Batches in turn for about this long. The first calls do not count: they warm up, and may compile and record."""
+    for _ in range(3):
+        peer(batches[0])
     started, ran = time.perf_counter(), 0
     for tokens in itertools.cycle(batches):
         peer(tokens)
-        ran += batch
+        ran += len(tokens)
         took = time.perf_counter() - started
         if took >= seconds:
             return ran / took
@@ -238,12 +244,12 @@ def external(checkpoint, histories):
     return [[ids[item] for item in items] for items in histories]
 
 
-def agree(options, checkpoint, histories, name, peer):
+def agree(options, checkpoint, histories, name, peer, *flags):
     """Whether canet serves what the peer ranks, up to scores that are equal to rounding."""
     found = external(checkpoint, peer(padded(histories)).tolist())
     asked = [{"history": items, "route": "full", "k": 11} for items in external(checkpoint, histories)]
     # The queue must take the whole call, whatever it is predicted to take.
-    for ranked, theirs in zip(ask(options, checkpoint, asked, "--queue-limit-ms", "60000"), found, strict=True):
+    for ranked, theirs in zip(ask(options, checkpoint, asked, "--queue-limit-ms", "60000", *flags), found, strict=True):
         names, scores = [item["item"] for item in ranked], [item["score"] for item in ranked]
         if names[:10] == theirs:
             continue

@@ -90,7 +90,7 @@ class Route(nn.Module):
         x = linear(x, self.input_weight, self.input_bias)
         places = torch.arange(length, device=histories.device)
         allowed = (places[None, :] <= places[:, None]) & (histories != 0)[:, None, None, :]
-        mask = torch.where(allowed, 0.0, NEVER)
+        mask = torch.where(allowed, 0.0, NEVER).to(x.dtype)
         for block in self.blocks:
             x = block(x, mask)
         scores = linear(x[:, -1], self.output_weight, self.output_bias)

@@ -1,7 +1,7 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::domain::Item;
 
@@ -73,6 +73,9 @@ pub(super) struct Group {
     pub padding: Option<[Tensor; 2]>,
     /// Whether a place holds an item of its own: [rows, length], bool
     pub real: Tensor,
+    /// What an item may not see of its row, as minus infinity: what comes after it. Padding stands behind the items, so
+    /// none of them sees it. [length, length]
+    pub later: Tensor,
 }
 
 impl Batch {
@@ -119,12 +122,13 @@ impl Batch {
 }
 
 impl Group {
-    /// Cuts rows into groups: one ends where a row is longer than the group's first or less than half as long.
+    /// Cuts rows into groups: one ends where a row is longer than the group's first or less than half as long. A GPU gets
+    /// one: padding costs it less than more kernels.
     fn all(lengths: &[usize], device: tch::Device) -> Result<Vec<Group>, TchError> {
         let (mut groups, mut row, mut token) = (Vec::new(), 0, 0);
         while let Some(longest) = lengths.get(row).copied() {
-            let alike =
-                lengths[row..].iter().take_while(|length| (longest.div_ceil(2)..=longest).contains(length)).count();
+            let shortest = if device.is_cuda() { 0 } else { longest.div_ceil(2) };
+            let alike = lengths[row..].iter().take_while(|length| (shortest..=longest).contains(length)).count();
             let group = Group::new([row, token], &lengths[row..row + alike], device)?;
             (row, token) = (row + alike, token + group.tokens[1] as usize);
             groups.push(group);
@@ -154,6 +158,7 @@ impl Group {
                 false => None,
             },
             real: Tensor::f_from_slice(&real)?.f_reshape([rows as i64, longest as i64])?.f_to_device(device)?,
+            later: Tensor::f_full([longest as i64; 2], f64::NEG_INFINITY, (Kind::Float, device))?.f_triu(1)?,
         })
     }
 
@@ -178,10 +183,25 @@ impl Group {
     }
 }
 
-/// Rows of a matrix by index. As an embedding lookup: LibTorch's `index_select` adds its gradients up a row at a time.
+/// Rows of a matrix by index. On a CPU as an embedding lookup: LibTorch's `index_select` adds its gradients up a row at a
+/// time there. On a GPU the lookup's gradient sorts the indices and waits for the result.
 ///
 /// # Errors
 /// LibTorch's, where an index is past the end.
 pub(super) fn gather(x: &Tensor, index: &Tensor) -> Result<Tensor, TchError> {
-    Tensor::f_embedding(x, index, -1, false, false)
+    match x.device().is_cuda() {
+        true => x.f_index_select(0, index),
+        false => Tensor::f_embedding(x, index, -1, false, false),
+    }
+}
+
+/// The first places of a tensor along an axis; itself where these are all, which spares its gradient a copy.
+///
+/// # Errors
+/// LibTorch's, where it has fewer.
+pub(super) fn prefix(x: &Tensor, axis: i64, count: usize) -> Result<Tensor, TchError> {
+    match x.size().get(axis as usize) {
+        Some(all) if *all == count as i64 => Ok(x.shallow_clone()),
+        _ => x.f_narrow(axis, 0, count as i64),
+    }
 }

@@ -1,6 +1,6 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::batch::{Batch, Group};
+use super::batch::{Batch, Group, prefix};
 use super::cut::Masks;
 use super::supernet::{Supernet, gelu, invisible, mask};
 
@@ -48,12 +48,11 @@ impl BlockPass<'_> {
         let [query, key, value] = projected;
         let heads = |x: &Tensor| group.pad(x)?.f_unflatten(2, [self.heads, -1])?.f_transpose(1, 2); // [rows, heads, L, d]
         let mut scores = heads(query)?.f_matmul(&heads(key)?.f_transpose(-2, -1)?)?.f_mul_scalar(self.scale)?;
-        let visible = match self.causal {
-            // Padding stands behind the items, so none of them sees it.
-            true => Tensor::f_ones([group.length; 2], (Kind::Bool, scores.device()))?.f_tril(0)?,
-            false => group.real.f_unsqueeze(1)?.f_unsqueeze(1)?,
+        let invisible = match self.causal {
+            true => group.later.shallow_clone(),
+            false => invisible(&group.real.f_unsqueeze(1)?.f_unsqueeze(1)?)?,
         };
-        let probabilities = self.net.drop(scores.f_add_(&invisible(&visible)?)?.f_softmax(-1, Kind::Float)?)?;
+        let probabilities = self.net.drop(scores.f_add_(&invisible)?.f_softmax(-1, Kind::Float)?)?;
         let mixed = probabilities.f_matmul(&heads(value)?)?.f_transpose(1, 2)?.f_flatten(2, 3)?; // [rows, L, h]
         let mixed = match self.masks {
             Some(masks) => mixed.f_matmul(&masks.concatenate.f_narrow(0, group.rows[0], group.rows[1])?)?,
@@ -83,8 +82,7 @@ impl BlockPass<'_> {
     fn residual(&self, which: &str, x: &Tensor, sublayer: &Tensor) -> Result<Tensor, TchError> {
         let scaled = sublayer.f_mul(self.parameter(&self.part(&format!("{which}_residual")))?)?;
         let sum = x.f_add(&self.net.drop(scaled)?)?;
-        let norm =
-            |part: &str| self.parameter(&self.part(&format!("{which}_norm.{part}")))?.f_narrow(0, 0, self.width as i64);
+        let norm = |part: &str| prefix(self.parameter(&self.part(&format!("{which}_norm.{part}")))?, 0, self.width);
         let (weight, bias) = (norm("weight")?, norm("bias")?);
         let Some(masks) = self.masks else {
             return sum.f_layer_norm([self.width as i64], Some(&weight), Some(&bias), LAYER_NORM_EPS, true);

@@ -1,6 +1,6 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::batch::{Batch, gather};
+use super::batch::{Batch, gather, prefix};
 use super::parameters::Parameters;
 
 /// The softmax over the next item that a step learns by: the true item against a draw of others, the same ones for
@@ -74,13 +74,12 @@ impl Contrast {
     /// # Errors
     /// LibTorch's, when memory runs out.
     pub(super) fn scores(&self, hidden: &Tensor) -> Result<Contrasted, TchError> {
-        let width = hidden.size2()?.1;
+        let width = hidden.size2()?.1 as usize;
         let [own, own_bias] = &self.own;
-        let own =
-            hidden.f_mul(&own.f_narrow(1, 0, width)?)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Float)?;
+        let own = hidden.f_mul(&prefix(own, 1, width)?)?.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Float)?;
         let own = own.f_add(own_bias)?; // [T]
         let [others, other_bias] = &self.others;
-        let mut others = hidden.f_linear(&others.f_narrow(1, 0, width)?, Some(other_bias))?; // [T, K]
+        let mut others = hidden.f_linear(&prefix(others, 1, width)?, Some(other_bias))?; // [T, K]
         let _ = others.f_masked_fill_(&self.same, ABSENT)?;
         let normaliser = others.f_logsumexp([1_i64].as_slice(), false)?.f_logaddexp(&own)?; // [T]
         Ok(Contrasted { own, others, normaliser })

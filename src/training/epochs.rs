@@ -126,21 +126,22 @@ impl<'a> Epochs<'a> {
         let loss = self.loss(run, batch, seed)?;
         loss.total.f_backward()?;
         let norm = run.state.optimizer.step(&run.state.parameters, rate)?;
+        let terms = loss.terms()?;
         self.hopeless = if norm.is_finite() { 0 } else { self.hopeless + 1 };
         if self.hopeless >= HOPELESS {
             return Err(TrainError::Diverged { epoch: run.state.progress.epoch + 1 });
         }
         let progress = &mut run.state.progress;
         progress.step += 1;
-        if loss.terms.total().is_finite() {
-            progress.sums.add(&loss.terms);
+        if terms.total().is_finite() {
+            progress.sums.add(&terms);
         }
         if progress.step % LOG_EVERY == 1 {
             let (epoch, step) = (progress.epoch + 1, progress.step);
-            let (stage, loss) = (self.stage, &loss.terms);
+            let (stage, loss) = (self.stage, &terms);
             run.log.write(&Event::Step { stage, epoch, step, learning_rate: rate, gradient_norm: norm, loss })?;
         }
-        run.display.step(loss.terms.total(), run.state.progress.curve.last());
+        run.display.step(terms.total(), run.state.progress.curve.last());
         Ok(())
     }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::error::TrainError;
 use super::job::TrainJob;
 use super::state::RunState;
-use super::validation::{BATCH, Validation};
+use super::validation::{Validation, batch};
 use crate::data::{Dataset, Split};
 use crate::domain::{Catalogue, History, RouteSpace};
 use crate::evaluation::{Contender, Contest, Metric, Ranker, Subject, evaluate};
@@ -69,7 +69,7 @@ fn measure(
     let subject = Subject { forward, space, shape: job.config.shape(), max_len: job.config.max_len };
     let contest = Contest { dataset: job.dataset, bias, seed: job.options.seed };
     let mut metrics = BTreeMap::new();
-    for run in evaluate(&mut Ranker::new(subject, &cases, BATCH)?, &contest, &MEASURED)? {
+    for run in evaluate(&mut Ranker::new(subject, &cases, batch(job.device))?, &contest, &MEASURED)? {
         for metric in [Metric::Ndcg(10), Metric::Hr(10), Metric::Mrr] {
             let estimate = run.estimate(metric);
             metrics.insert(format!("{}.{metric}", run.name), estimate.mean);

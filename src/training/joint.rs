@@ -7,7 +7,7 @@ use super::losses::{balance, expected_share, guide, next_item, over_budget, samp
 use super::options::JointOptions;
 use super::parameters::Parameters;
 use super::supernet::Supernet;
-use super::terms::{StepLoss, Terms};
+use super::terms::StepLoss;
 use crate::domain::RouteSpace;
 use crate::model::ModelConfig;
 
@@ -53,13 +53,8 @@ impl Joint<'_> {
             let over = over_budget(&share, self.flops_budget)?;
             total = total.f_add(&over.f_mul_scalar(flops_weight)?)?;
         }
-        let mut terms = Terms::default();
-        let parts: [(&str, &Tensor); 5] =
-            [("total", &total), ("routed", &routed), ("guide", &guide), ("balance", &balance), ("share", &share)];
-        for (name, value) in parts {
-            terms.note(name, value.f_double_value(&[])?);
-        }
-        Ok(StepLoss { total, terms })
+        let parts = vec![("routed", routed), ("guide", guide), ("balance", balance), ("share", share)];
+        Ok(StepLoss { total, parts })
     }
 
     /// Rows whose next item the smallest route already ranks high: [B], 0 or 1.

@@ -4,12 +4,18 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
-use super::parameters::Parameters;
+use super::parameters::{Parameters, Stretch};
 
-/// AdamW (Loshchilov & Hutter 2019) with decoupled decay, whose moments can be saved: LibTorch's own cannot.
+/// AdamW (Loshchilov & Hutter 2019) with decoupled decay, whose moments can be saved: LibTorch's own cannot. Its moments
+/// lie as the weights do, in one vector each, so that a step is a few operations, however many weights there are.
 pub(super) struct AdamW {
     options: AdamWOptions,
-    moments: BTreeMap<String, Moments>,
+    /// Running mean of the gradients: [P]
+    first: Tensor,
+    /// Of their squares: [P]
+    second: Tensor,
+    /// 1 where a weight decays, else 0: [P]
+    decaying: Tensor,
     steps: u64,
 }
 
@@ -26,7 +32,7 @@ pub struct AdamWOptions {
     pub clip_norm: f64,
 }
 
-/// Running means of a weight's gradient and of its square.
+/// Running means of a weight's gradient and of its square, in its shape.
 pub(super) struct Moments {
     /// Of the gradient.
     pub first: Tensor,
@@ -40,22 +46,40 @@ impl AdamW {
     /// # Errors
     /// LibTorch's, when memory runs out.
     pub(super) fn new(options: AdamWOptions, parameters: &Parameters) -> Result<AdamW, TchError> {
-        let zeros = |tensor: &Tensor| tensor.f_detach()?.f_zeros_like();
-        let moments = parameters
-            .iter()
-            .map(|(name, tensor)| Ok((name.to_owned(), Moments { first: zeros(tensor)?, second: zeros(tensor)? })))
-            .collect::<Result<_, TchError>>()?;
-        Ok(AdamW { options, moments, steps: 0 })
+        let decaying = parameters.zeros()?;
+        for (name, _) in parameters.iter().filter(|(name, _)| decays(name)) {
+            let _ = parameters.part(&decaying, name)?.f_fill_(1.0)?;
+        }
+        Ok(AdamW { options, first: parameters.zeros()?, second: parameters.zeros()?, decaying, steps: 0 })
     }
 
-    /// The same optimizer with saved moments.
-    pub(super) fn resume(options: AdamWOptions, moments: BTreeMap<String, Moments>, steps: u64) -> AdamW {
-        AdamW { options, moments, steps }
+    /// The same optimizer with saved moments of every weight.
+    ///
+    /// # Errors
+    /// LibTorch's, where a moment has another shape than its weight.
+    pub(super) fn resume(
+        options: AdamWOptions,
+        parameters: &Parameters,
+        moments: &BTreeMap<String, Moments>,
+        steps: u64,
+    ) -> Result<AdamW, TchError> {
+        let optimizer = AdamW { steps, ..AdamW::new(options, parameters)? };
+        for (name, moments) in moments {
+            parameters.part(&optimizer.first, name)?.f_copy_(&moments.first)?;
+            parameters.part(&optimizer.second, name)?.f_copy_(&moments.second)?;
+        }
+        Ok(optimizer)
     }
 
     /// Moments by weight, to be saved.
-    pub(super) fn moments(&self) -> impl Iterator<Item = (&str, &Moments)> {
-        self.moments.iter().map(|(name, moments)| (name.as_str(), moments))
+    ///
+    /// # Errors
+    /// LibTorch's.
+    pub(super) fn moments<'a>(&self, parameters: &'a Parameters) -> Result<Vec<(&'a str, Moments)>, TchError> {
+        let moments = |name| -> Result<Moments, TchError> {
+            Ok(Moments { first: parameters.part(&self.first, name)?, second: parameters.part(&self.second, name)? })
+        };
+        parameters.iter().map(|(name, _)| Ok((name, moments(name)?))).collect()
     }
 
     /// Steps made.
@@ -70,47 +94,45 @@ impl AdamW {
     /// LibTorch's.
     pub(super) fn step(&mut self, parameters: &Parameters, learning_rate: f64) -> Result<f64, TchError> {
         tch::no_grad(|| {
-            let gradients = parameters
-                .iter()
-                .map(|(name, tensor)| Ok((name, tensor, tensor.f_grad()?)))
-                .filter(|entry| !matches!(entry, Ok((_, _, gradient)) if !gradient.defined()))
-                .collect::<Result<Vec<_>, TchError>>()?;
-            let norm = total_norm(gradients.iter().map(|(_, _, gradient)| gradient))?;
+            let stretches = parameters.stretches()?;
+            let norm = total_norm(&stretches)?;
             if norm.is_finite() {
                 self.steps += 1;
                 let clip = (self.options.clip_norm / (norm + 1e-12)).min(1.0);
-                for (name, tensor, gradient) in &gradients {
+                for stretch in &stretches {
                     if clip < 1.0 {
-                        let _ = gradient.shallow_clone().f_mul_scalar_(clip)?;
+                        let _ = stretch.gradient.shallow_clone().f_mul_scalar_(clip)?;
                     }
-                    self.update(name, tensor, gradient, learning_rate)?;
+                    self.update(stretch, learning_rate)?;
                 }
             }
-            for (_, _, gradient) in gradients {
-                let _ = gradient.shallow_clone().f_zero_()?;
+            for stretch in stretches {
+                let _ = stretch.gradient.shallow_clone().f_zero_()?;
             }
             Ok(norm)
         })
     }
 
-    fn update(&mut self, name: &str, tensor: &Tensor, gradient: &Tensor, learning_rate: f64) -> Result<(), TchError> {
+    fn update(&self, stretch: &Stretch, learning_rate: f64) -> Result<(), TchError> {
         let AdamWOptions { betas: [beta1, beta2], eps, weight_decay, .. } = self.options;
-        let moments =
-            self.moments.get_mut(name).ok_or_else(|| TchError::Torch(format!("no moments for weight `{name}`")))?;
+        let Stretch { first: place, weights, gradient } = stretch;
+        let own = |vector: &Tensor| vector.f_narrow(0, *place, weights.numel() as i64);
+        let (mut first, mut second) = (own(&self.first)?, own(&self.second)?);
         // In place and in few passes: over the tables, each one costs as much as a layer.
-        let _ = moments.first.f_lerp_(gradient, 1.0 - beta1)?;
-        let _ = moments.second.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
+        let _ = first.f_lerp_(gradient, 1.0 - beta1)?;
+        let _ = second.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
         let steps = self.steps as f64;
         let unbiased = |beta: f64| 1.0 - beta.powf(steps);
         // -rate · (first / unbiased) / (sqrt(second / unbiased) + eps), its constants drawn into the divisor.
         let scale = -unbiased(beta1) / learning_rate;
-        let mut divisor = moments.second.f_sqrt()?;
+        let mut divisor = second.f_sqrt()?;
         let _ = divisor.f_mul_scalar_(scale / unbiased(beta2).sqrt())?.f_add_scalar_(scale * eps)?;
-        let mut tensor = tensor.shallow_clone();
-        if decays(name) && weight_decay > 0.0 {
-            let _ = tensor.f_mul_scalar_(1.0 - learning_rate * weight_decay)?;
+        let mut weights = weights.shallow_clone();
+        if weight_decay > 0.0 {
+            let kept = own(&self.decaying)?.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar_(1.0)?;
+            let _ = weights.f_mul_(&kept)?;
         }
-        let _ = tensor.f_addcdiv_(&moments.first, &divisor)?;
+        let _ = weights.f_addcdiv_(&first, &divisor)?;
         Ok(())
     }
 }
@@ -120,8 +142,9 @@ fn decays(name: &str) -> bool {
     name.ends_with(".weight") && !name.ends_with("_norm.weight")
 }
 
-fn total_norm<'a>(gradients: impl Iterator<Item = &'a Tensor>) -> Result<f64, TchError> {
-    let squares = gradients.map(|gradient| gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
+fn total_norm(stretches: &[Stretch]) -> Result<f64, TchError> {
+    let squares =
+        stretches.iter().map(|stretch| stretch.gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
     match squares.len() {
         0 => Ok(0.0),
         _ => Tensor::f_stack(&squares, 0)?.f_sum(Kind::Float)?.f_sqrt()?.f_double_value(&[]),

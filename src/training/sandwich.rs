@@ -7,7 +7,7 @@ use super::contrast::{Contrast, SoftTargets};
 use super::options::SandwichOptions;
 use super::parameters::Parameters;
 use super::supernet::Supernet;
-use super::terms::{StepLoss, Terms};
+use super::terms::StepLoss;
 use crate::domain::RouteSpace;
 use crate::model::ModelConfig;
 
@@ -34,7 +34,6 @@ impl Sandwich<'_> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let net = Supernet { config: self.config, parameters, dropout: self.dropout };
         let contrast = Contrast::draw(parameters, batch, self.config.items, self.options.negatives)?;
-        let mut terms = Terms::default();
 
         let widest = self.space.widest();
         let shallower = self.space.layers().split_last().map_or(&[][..], |(_, shallower)| shallower);
@@ -44,31 +43,30 @@ impl Sandwich<'_> {
         let full = exits.pop().ok_or_else(|| TchError::Torch("a slice without layers".to_owned()))?;
         let full = contrast.scores(&full)?;
         let mut total = full.cross_entropy()?;
-        terms.note("full", total.f_double_value(&[])?);
+        let mut parts = vec![("full", total.shallow_clone())];
         let learn = Learn { contrast: &contrast, soft: full.probabilities()?, distillation: self.options.distillation };
         for exit in exits {
             let loss = learn.loss(&exit)?;
-            terms.note("exit", loss.f_double_value(&[])?);
             total = total.f_add(&loss.f_mul_scalar(EXIT_WEIGHT)?)?;
+            parts.push(("exit", loss));
         }
 
         let smallest = self.space.slice(self.space.smallest());
         if smallest != widest {
             let loss = learn.mean(&net.exits(batch, smallest, &[smallest.layers])?)?;
-            terms.note("smallest", loss.f_double_value(&[])?);
             total = total.f_add(&loss)?;
+            parts.push(("smallest", loss));
             let drawn = rng.gen_range(0..self.space.len());
             if let Some(route) = self.space.route(drawn) {
                 let slice = self.space.slice(route);
                 let shallowest = self.space.layers().first().copied().unwrap_or(slice.layers);
                 let exits = net.exits(batch, slice, &[shallowest, slice.layers])?;
                 let loss = learn.mean(&exits)?;
-                terms.note("drawn", loss.f_double_value(&[])?);
                 total = total.f_add(&loss)?;
+                parts.push(("drawn", loss));
             }
         }
-        terms.note("total", total.f_double_value(&[])?);
-        Ok(StepLoss { total, terms })
+        Ok(StepLoss { total, parts })
     }
 }
 

@@ -39,7 +39,7 @@ impl StateFile {
         for (name, tensor) in state.parameters.iter() {
             tensors.insert(format!("parameter.{name}"), to_host(tensor)?);
         }
-        for (name, moments) in state.optimizer.moments() {
+        for (name, moments) in state.optimizer.moments(&state.parameters)? {
             tensors.insert(format!("first.{name}"), to_host(&moments.first)?);
             tensors.insert(format!("second.{name}"), to_host(&moments.second)?);
         }
@@ -129,10 +129,10 @@ impl StateFile {
             .iter()
             .map(|(name, tensor)| {
                 let second = second.get(name).map_err(|error| self.corrupt(error))?;
-                Ok((name.to_owned(), Moments { first: to_tensor(tensor, device)?, second: to_tensor(second, device)? }))
+                Ok((name.to_owned(), Moments { first: to_tensor(tensor)?, second: to_tensor(second)? }))
             })
             .collect::<Result<_, TrainError>>()?;
-        let optimizer = AdamW::resume(progress.options.optimizer, moments, progress.optimizer_steps);
+        let optimizer = AdamW::resume(progress.options.optimizer, &parameters, &moments, progress.optimizer_steps)?;
         Ok(Some(RunState { progress, parameters, optimizer, best, utilities }))
     }
 
@@ -141,7 +141,7 @@ impl StateFile {
     }
 }
 
-fn to_tensor(host: &HostTensor, device: tch::Device) -> Result<Tensor, tch::TchError> {
+fn to_tensor(host: &HostTensor) -> Result<Tensor, tch::TchError> {
     let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
-    Tensor::f_from_slice(&host.data)?.f_reshape(shape)?.f_to_device(device)
+    Tensor::f_from_slice(&host.data)?.f_reshape(shape)
 }

@@ -1,6 +1,6 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::batch::{Batch, gather};
+use super::batch::{Batch, gather, prefix};
 use super::block::BlockPass;
 use super::cut::{Cut, Masks};
 use super::dropout::Dropout;
@@ -138,17 +138,17 @@ impl Supernet<'_> {
 
     /// Item + position, the first `width` features: [T, width]
     fn embed(&self, part: &str, batch: &Batch, width: usize) -> Result<Tensor, TchError> {
-        let prefix = |table: &str| self.parameters.get(&format!("{part}.{table}"))?.f_narrow(1, 0, width as i64);
-        let items = gather(&prefix("item_embedding")?, &batch.items)?;
-        let positions = gather(&prefix("position_embedding")?, &batch.positions)?;
+        let table = |table: &str| prefix(self.parameters.get(&format!("{part}.{table}"))?, 1, width);
+        let items = gather(&table("item_embedding")?, &batch.items)?;
+        let positions = gather(&table("position_embedding")?, &batch.positions)?;
         self.drop(items.f_add(&positions)?)
     }
 
     /// The first `out` outputs over the first `input` inputs of a stored linear layer.
     pub(super) fn linear(&self, name: &str, x: &Tensor, out: usize, input: usize) -> Result<Tensor, TchError> {
         let weight = self.parameters.get(&format!("{name}.weight"))?;
-        let weight = weight.f_narrow(0, 0, out as i64)?.f_narrow(1, 0, input as i64)?; // [out, input]
-        let bias = self.parameters.get(&format!("{name}.bias"))?.f_narrow(0, 0, out as i64)?; // [out]
+        let weight = prefix(&prefix(weight, 0, out)?, 1, input)?; // [out, input]
+        let bias = prefix(self.parameters.get(&format!("{name}.bias"))?, 0, out)?; // [out]
         x.f_linear(&weight, Some(&bias))
     }
 

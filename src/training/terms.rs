@@ -1,14 +1,35 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, TchError, Tensor};
 
 /// A step's loss and what it is made of.
 pub(super) struct StepLoss {
     /// What to minimise, with its graph.
     pub total: Tensor,
-    /// The same in numbers.
-    pub terms: Terms,
+    /// What it is made of, `total` aside, each a scalar on the device.
+    pub parts: Vec<(&'static str, Tensor)>,
+}
+
+impl StepLoss {
+    /// The same in numbers. All come in one transfer: each one waits until the device has done what it was told.
+    ///
+    /// # Errors
+    /// LibTorch's.
+    pub(super) fn terms(&self) -> Result<Terms, TchError> {
+        let scalars: Vec<Tensor> = self
+            .parts
+            .iter()
+            .map(|(_, part)| part)
+            .chain([&self.total])
+            .map(Tensor::f_detach)
+            .collect::<Result<_, _>>()?;
+        let values: Vec<f64> = Vec::try_from(&Tensor::f_stack(&scalars, 0)?.f_to_kind(Kind::Double)?)?;
+        let mut terms = Terms::default();
+        let names = self.parts.iter().map(|(name, _)| *name).chain(["total"]);
+        names.zip(values).for_each(|(name, value)| terms.note(name, value));
+        Ok(terms)
+    }
 }
 
 /// Parts of a loss by name, in nats where they are entropies. `total` is everything, weighted.

@@ -10,7 +10,7 @@ use crate::data::{Case, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Metric, Ranker, Subject};
 use crate::model::checkpoint::Calibration;
-use crate::model::{Forward, ForwardError, LoadError, Weights};
+use crate::model::{Device, Forward, ForwardError, LoadError, Weights};
 
 /// The held-out users by which epochs are compared and budgets calibrated.
 pub(super) struct Validation<'a> {
@@ -32,8 +32,10 @@ pub(super) struct Scored {
     pub(super) routes_in_use: Option<usize>,
 }
 
-/// Histories a forward pass.
-pub(super) const BATCH: usize = 64;
+/// Histories a forward pass on a device.
+pub(super) fn batch(device: Device) -> usize {
+    if device.is_cuda() { 512 } else { 64 }
+}
 
 /// Most users by whom epochs without a router are compared.
 const MOST_USERS: usize = 5000;
@@ -103,7 +105,7 @@ impl<'a> Validation<'a> {
     {
         let config = &self.job.config;
         let subject = Subject { forward, space: self.space, shape: config.shape(), max_len: config.max_len };
-        Ok(Ranker::new(subject, cases, BATCH)?)
+        Ok(Ranker::new(subject, cases, batch(self.job.device))?)
     }
 
     fn users<'b>(

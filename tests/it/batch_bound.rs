@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::grpc_client::{Ended, Grpc};
 use super::server::{ROOMY, Server, numbered};
-use super::support::{draft, on_cpu, small_config};
+use super::support::{draft, reference, small_config};
 
 /// As many as `MAX_RANKED` of `api::validate`: what the documents promise.
 const MOST: u64 = 1 << 18;
@@ -26,7 +26,7 @@ fn asked() -> Vec<u64> {
 #[test]
 fn a_request_that_brings_the_sum_of_k_over_the_bound_is_refused_and_no_other() {
     let draft = numbered(draft(ModelConfig { items: ITEMS as usize, ..small_config() }, 11));
-    let forward = on_cpu(&draft.config, &draft.weights);
+    let forward = reference(&draft.config, &draft.weights);
     let server = Server::with(draft, Arc::new(forward), ROOMY);
     let asked = asked();
     let places: Vec<Option<u64>> = {

@@ -9,7 +9,7 @@ use canet::model::Forward;
 use canet::model::checkpoint::ModelDirectory;
 use serde_json::Value;
 
-use super::support::{on_cpu, write_checkpoint};
+use super::support::{reference, write_checkpoint};
 
 /// Thirty users over the checkpoint's items x1001 to x1040, one of two items alone, one item unknown.
 fn write_data(path: &Path) {
@@ -107,7 +107,7 @@ fn the_same_seed_gives_the_same_document_and_batches_change_nothing() {
 /// NDCG@10 of each user's last positions on the full route, the mean of theirs, from the scores alone.
 fn means_by_user(folder: &Path, positions: usize) -> Vec<f64> {
     let checkpoint = ModelDirectory::open(&folder.join("small")).unwrap().load(None).unwrap();
-    let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+    let forward = reference(&checkpoint.config, &checkpoint.weights);
     let data = Dataset::read_known(&folder.join("data.txt"), &checkpoint.catalogue, &ReadOptions::default()).unwrap();
     let gain = |sequence: &[Item], place: usize| -> f64 {
         let history = History::new(&sequence[..place], checkpoint.config.max_len).unwrap();

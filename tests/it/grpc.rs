@@ -20,7 +20,7 @@ use tonic_types::StatusExt;
 use super::grpc_client::{Ended, Grpc, frame, request};
 use super::server::{POLICY, ROOMY, Server, numbered};
 use super::serving::{Verdict, ask, gated_under, wait_until_queued};
-use super::support::{draft, on_cpu, small_config};
+use super::support::{draft, reference, small_config};
 
 const RECOMMEND: &str = "canet.v1.Recommender/Recommend";
 const BATCH: &str = "canet.v1.Recommender/RecommendBatch";
@@ -259,7 +259,7 @@ fn the_health_service_says_what_readyz_says() {
     use tonic_health::pb::health_client::HealthClient;
     let directory = tempfile::tempdir().unwrap();
     let draft = numbered(draft(small_config(), 11));
-    let forward = Arc::new(on_cpu(&draft.config, &draft.weights));
+    let forward = Arc::new(reference(&draft.config, &draft.weights));
     let checkpoint = draft.write(&directory.path().join("small")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

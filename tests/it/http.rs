@@ -9,7 +9,7 @@ use proptest::strategy::Just;
 use serde_json::{Value, json};
 
 use super::server::Server;
-use super::support::on_cpu;
+use super::support::reference;
 
 /// Ids in the tests' catalogue are dense ids + 100.
 fn items(ids: &[u32]) -> Vec<Item> {
@@ -18,7 +18,7 @@ fn items(ids: &[u32]) -> Vec<Item> {
 
 /// Ids of the best `k` allowed columns, by sorting the whole row.
 fn expected(server: &Server, route: Route, history: &[u32], denied: &[u32], k: usize) -> Vec<(String, f32)> {
-    let forward = on_cpu(&server.checkpoint.config, &server.checkpoint.weights);
+    let forward = reference(&server.checkpoint.config, &server.checkpoint.weights);
     let history = History::new(&items(history), server.checkpoint.config.max_len).unwrap();
     let rows = forward.scores(route, &[&history]).unwrap();
     let mut ranked: Vec<(u32, f32)> =
@@ -56,7 +56,7 @@ fn a_routed_answer_has_every_field_of_the_contract() {
     assert_eq!(body["history"], json!({"used": 3, "unknown": []}));
 
     // The route is the argmax of the router's logits, its confidence their softmax.
-    let forward = on_cpu(&server.checkpoint.config, &server.checkpoint.weights);
+    let forward = reference(&server.checkpoint.config, &server.checkpoint.weights);
     let history = History::new(&items(&[103, 131, 107]), 12).unwrap();
     let rows = forward.router_logits(&[&history]).unwrap();
     let logits: Vec<f64> = rows.row(0).unwrap().iter().map(|logit| f64::from(*logit)).collect();

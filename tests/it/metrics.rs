@@ -11,7 +11,7 @@ use canet::telemetry::Series;
 use serde_json::json;
 
 use super::server::{ROOMY, Server, metric};
-use super::support::{draft, full_size_config, on_cpu, small_config};
+use super::support::{draft, full_size_config, reference, small_config};
 
 /// Series whose value changed, and by how much; times and the process's own are left out.
 fn difference(before: &str, after: &str) -> BTreeMap<String, f64> {
@@ -211,7 +211,7 @@ fn saved_time_never_falls_and_losses_are_made_up_for_first() {
 #[test]
 fn the_time_that_a_small_route_saves_against_the_full_one_is_counted() {
     let draft = draft(full_size_config(500), 3);
-    let forward = on_cpu(&draft.config, &draft.weights);
+    let forward = reference(&draft.config, &draft.weights);
     let server = Server::with(draft, Arc::new(forward), ROOMY);
     let history: Vec<String> = (1001..1051).map(|id| format!("x{id}")).collect();
     // No route was timed before: the full one's own batches teach what it takes.

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::import::{golden_draft, golden_histories, vectors};
 use super::oracle::configs;
-use super::support::{Reference, forwards, on_cpu, random_history, random_weights, rng};
+use super::support::{Reference, forwards, random_history, random_weights, reference, rng};
 
 /// Every score of every row: a ranking of the whole catalogue.
 fn rank_all(forward: &dyn Forward, items: usize, rows: &[(Route, &History)]) -> Vec<Vec<Ranked>> {
@@ -144,7 +144,7 @@ fn a_forward_that_shares_nothing_answers_the_same_and_each_row_keeps_its_own_sel
             (*route, Query { history, selection })
         })
         .collect();
-    let forward = on_cpu(&config, &weights);
+    let forward = reference(&config, &weights);
     assert_eq!(forward.shares_layers(), cfg!(feature = "libtorch"));
     let together = forward.rank_mixed(&queries).unwrap();
     let apart = Apart(forward);

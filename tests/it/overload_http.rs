@@ -11,14 +11,14 @@ use canet::serving::{Limits, Policy};
 use serde_json::{Value, json};
 
 use super::server::{Client, POLICY, ROOMY, Server, metric, numbered};
-use super::support::{draft, on_cpu, small_config};
+use super::support::{draft, reference, small_config};
 
 /// Whatever waits is beyond this: one row may wait and no more.
 const NO_QUEUE: Limits = Limits { queue_limit: Duration::from_nanos(1), ..ROOMY };
 
 fn server(limits: Limits) -> Server {
     let draft = numbered(draft(small_config(), 11));
-    let forward = on_cpu(&draft.config, &draft.weights);
+    let forward = reference(&draft.config, &draft.weights);
     Server::with(draft, Arc::new(forward), limits)
 }
 
@@ -177,7 +177,7 @@ fn a_calibrated_server_under_pressure_takes_the_bias_of_a_smaller_budget() {
     let points = [(0.5, 1), (1.0, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
     let draft = numbered(draft(small_config(), 11));
     let draft = CheckpointDraft { calibration: Some(Calibration { points: points.into() }), ..draft };
-    let forward = Arc::new(on_cpu(&draft.config, &draft.weights));
+    let forward = Arc::new(reference(&draft.config, &draft.weights));
     let policy = Policy { budget: 1.0, ..POLICY };
     let server = Server::under(policy, draft, forward, Limits { degrade: true, ..NO_QUEUE });
     let space = &server.checkpoint.space;

@@ -11,7 +11,7 @@ use canet::model::checkpoint::CheckpointDraft;
 use serde_json::{Value, json};
 
 use super::server::{ROOMY, Server, canet, numbered};
-use super::support::{draft, on_cpu, small_config};
+use super::support::{draft, reference, small_config};
 
 /// Asks `server` with more arguments.
 fn ask(server: &Server, arguments: &[&str]) -> Output {
@@ -114,7 +114,7 @@ fn a_title_cannot_steer_the_terminal() {
     let ids: Vec<Box<str>> = draft.catalogue.ids().to_vec();
     let titles = ids.iter().map(|id| (id.clone(), "\u{1b}[2Jgone\u{9b}".into())).collect::<Vec<_>>();
     let catalogue = Catalogue::new(ids, vec![1; 40]).unwrap().with_titles(titles);
-    let forward = on_cpu(&draft.config, &draft.weights);
+    let forward = reference(&draft.config, &draft.weights);
     let server = Server::with(CheckpointDraft { catalogue, ..draft }, Arc::new(forward), ROOMY);
     let printed = text(&ask(&server, &["--history", "103"]));
     assert!(printed.contains("\u{fffd}[2Jgone\u{fffd}") && !printed.contains(['\u{1b}', '\u{9b}']), "{printed:?}");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::server::{Client, Process, numbered};
 use super::spoilt::{answers_like_another, deepen, spoil_value, truncate};
-use super::support::{draft, item, on_cpu, small_config};
+use super::support::{draft, item, reference, small_config};
 
 fn good(seed: u64) -> CheckpointDraft {
     numbered(draft(small_config(), seed))
@@ -49,7 +49,7 @@ fn no_request_fails_and_no_answer_mixes_generations_while_models_come_and_go() {
 
     let histories: Vec<Vec<u32>> = (0..10).map(|n| (0..=n).map(|i| 101 + (7 * n + 3 * i) % 40).collect()).collect();
     let expected = checkpoints.each_ref().map(|checkpoint| {
-        let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+        let forward = reference(&checkpoint.config, &checkpoint.weights);
         histories.iter().map(|history| best(&forward, checkpoint, history)).collect::<Vec<_>>()
     });
     assert!((0..10).all(|n| expected[0][n] != expected[1][n]));

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::evaluation_policies::best_mixture;
-use super::support::{draft, on_cpu, run_script, small_config};
+use super::support::{draft, reference, run_script, small_config};
 
 /// Sixty users over the checkpoints' items x1001 to x1040, and one of two items alone.
 fn write_data(path: &Path) {
@@ -90,7 +90,7 @@ struct Recomputed {
 impl Recomputed {
     /// Of each user's item `back` from the end.
     fn of(checkpoint: &Checkpoint, sequences: &[&[Item]], back: usize) -> Recomputed {
-        let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+        let forward = reference(&checkpoint.config, &checkpoint.weights);
         let (space, shape) = (&checkpoint.space, checkpoint.config.shape());
         let history = |sequence: &[Item]| History::new(&sequence[..sequence.len() - back], 12).unwrap();
         let gain = |route, sequence: &[Item]| -> f64 {
@@ -150,7 +150,7 @@ fn the_numbers_are_those_of_the_scores() {
     }
 
     // The router at a budget of .3, by the reference forward.
-    let forward = on_cpu(&checkpoint.config, &checkpoint.weights);
+    let forward = reference(&checkpoint.config, &checkpoint.weights);
     let bias = checkpoint.manifest.calibration.as_ref().unwrap().bias(0.3);
     let choose = |user: &&[Item]| {
         let history = History::new(&user[..user.len() - 1], 12).unwrap();

@@ -17,7 +17,7 @@ use canet::serving::{Generation, Limits, Policy, Recommender};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::support::{draft, on_cpu, small_config};
+use super::support::{draft, reference, small_config};
 
 /// Limits that no test runs into by accident.
 pub(crate) const ROOMY: Limits =
@@ -126,7 +126,7 @@ impl Server {
     /// A small random model whose ids are decimal numbers from 101 on.
     pub(crate) fn start() -> Server {
         let draft = numbered(draft(small_config(), 11));
-        let forward = on_cpu(&draft.config, &draft.weights);
+        let forward = reference(&draft.config, &draft.weights);
         Server::with(draft, Arc::new(forward), ROOMY)
     }
 
@@ -143,7 +143,7 @@ impl Server {
     /// The small model behind other doors.
     pub(crate) fn behind(access: Access, connections: Connections) -> Server {
         let draft = numbered(draft(small_config(), 11));
-        let forward = Arc::new(on_cpu(&draft.config, &draft.weights));
+        let forward = Arc::new(reference(&draft.config, &draft.weights));
         Server::open((POLICY, ROOMY), draft, forward, access, connections)
     }
 

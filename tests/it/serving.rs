@@ -14,7 +14,7 @@ use canet::telemetry::Metrics;
 use serde_json::{Value, json};
 
 use super::server::{POLICY, ROOMY, Server, metric, numbered};
-use super::support::{Reference, draft, on_cpu, small_config};
+use super::support::{Reference, draft, reference, small_config};
 
 /// A forward whose slices wait to be let through, and tell when they began.
 struct Gate {
@@ -83,7 +83,7 @@ pub(crate) fn gated_under(policy: Policy, limits: Limits) -> (Server, Keeper) {
     let draft = numbered(draft(small_config(), 11));
     let (began, begins) = sync_channel(64);
     let (pass, passes) = sync_channel(64);
-    let inner = on_cpu(&draft.config, &draft.weights);
+    let inner = reference(&draft.config, &draft.weights);
     let gate = Gate { inner, began, pass: Mutex::new(passes) };
     (Server::under(policy, draft, Arc::new(gate), limits), Keeper { began: begins, pass })
 }
@@ -337,7 +337,7 @@ fn answers_follow_the_generation_that_serves() {
     let server = Server::start();
     assert_eq!(server.client.recommend(&request()).json()["model"]["version"], 1);
     let other = numbered(draft(small_config(), 12));
-    let forward = on_cpu(&other.config, &other.weights);
+    let forward = reference(&other.config, &other.weights);
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("other");
     other.clone().write(&root).unwrap();

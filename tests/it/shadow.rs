@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::server::{ROOMY, Server, metric, numbered};
 use super::serving::wait_until_queued;
-use super::support::{Reference, draft, on_cpu, small_config};
+use super::support::{Reference, draft, reference, small_config};
 
 /// A forward whose `full` route waits for a word of the test on the executor's thread, and counts its uses on others.
 struct Watched {
@@ -49,7 +49,7 @@ impl Forward for Watched {
 fn watched(share: f64) -> (Server, Arc<Watched>, Sender<()>) {
     let draft = numbered(draft(small_config(), 11));
     let (word, pass) = channel();
-    let inner = on_cpu(&draft.config, &draft.weights);
+    let inner = reference(&draft.config, &draft.weights);
     let forward = Arc::new(Watched {
         inner,
         live: AtomicUsize::new(0),

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::grpc_client::{Ended, Grpc};
 use super::server::{ROOMY, Server, numbered};
-use super::support::{draft, on_cpu, small_config};
+use super::support::{draft, reference, small_config};
 
 fn four_items() -> Server {
     let draft = numbered(draft(ModelConfig { items: 4, ..small_config() }, 11));
-    let forward = on_cpu(&draft.config, &draft.weights);
+    let forward = reference(&draft.config, &draft.weights);
     Server::with(draft, Arc::new(forward), ROOMY)
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn catalogue(items: usize) -> Catalogue {
 pub(crate) fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
     let mut rng = rng(seed);
     let weights = random_weights(&config, &mut rng);
-    let forward = on_cpu(&config, &weights);
+    let forward = reference(&config, &weights);
     let space: RouteSpace = config.check().unwrap();
     let lengths = [1, 2, config.max_len.div_ceil(2), config.max_len];
     let histories = lengths.map(|length| random_history(config.items, length.min(config.max_len), &mut rng));
@@ -124,10 +124,17 @@ pub(crate) type Reference = canet::model::libtorch::LibTorch;
 #[cfg(not(feature = "libtorch"))]
 pub(crate) type Reference = Native;
 
+/// Where it runs: on the CPU, or where `CANET_TEST_DEVICE` says, so that the same tests hold a GPU to the same numbers.
+#[cfg(feature = "libtorch")]
+fn reference_device() -> canet::model::Device {
+    let name = std::env::var("CANET_TEST_DEVICE");
+    canet::model::Device::parse(name.as_deref().unwrap_or("cpu")).unwrap()
+}
+
 /// It, in float32.
-pub(crate) fn on_cpu(config: &ModelConfig, weights: &Weights) -> Reference {
+pub(crate) fn reference(config: &ModelConfig, weights: &Weights) -> Reference {
     #[cfg(feature = "libtorch")]
-    return Reference::load(config, weights, canet::model::Device::CPU).unwrap();
+    return Reference::load(config, weights, reference_device()).unwrap();
     #[cfg(not(feature = "libtorch"))]
     return Native::load(Precision::Fp32, config, weights, 1).unwrap();
 }
@@ -168,7 +175,7 @@ pub(crate) fn forwards(config: &ModelConfig, weights: &Weights) -> Vec<(String, 
     let native = |level: Level| -> (String, Box<dyn Forward>) {
         (format!("native, {level}"), Box::new(Native::load_at((level, Precision::Fp32), config, weights, 2).unwrap()))
     };
-    let reference: Box<dyn Forward> = Box::new(on_cpu(config, weights));
+    let reference: Box<dyn Forward> = Box::new(reference(config, weights));
     let name = BACKENDS.last().copied().unwrap_or_default().to_owned();
     std::iter::once((name, reference)).chain(Level::available().into_iter().map(native)).collect()
 }

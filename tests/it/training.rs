@@ -5,7 +5,7 @@ use canet::model::{Forward, ModelConfig, Weights, WidthRule};
 use canet::training::{Batch, Cut, MaskTables, Parameters, Supernet, Window, one_hot};
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{item, on_cpu, random_history, random_weights, rng, small_config};
+use crate::support::{item, random_history, random_weights, reference, rng, small_config};
 
 struct Setting {
     config: ModelConfig,
@@ -74,7 +74,7 @@ fn row(tensor: &Tensor, row: usize) -> Vec<f32> {
 fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
     for (scale, inner) in every_rule() {
         let setting = setting(scale, inner, 11);
-        let forward = on_cpu(&setting.config, &setting.weights);
+        let forward = reference(&setting.config, &setting.weights);
         let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
         let routes: Vec<usize> = (0..setting.space.len()).collect();
         let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
@@ -98,7 +98,7 @@ fn the_training_router_answers_as_the_serving_one() {
     let net = Supernet { config: &setting.config, parameters: &parameters, dropout: 0.0 };
     let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
     let histories: Vec<&History> = setting.histories.iter().collect();
-    let served = on_cpu(&setting.config, &setting.weights).router_logits(&histories).unwrap();
+    let served = reference(&setting.config, &setting.weights).router_logits(&histories).unwrap();
     for (index, served) in served.iter().enumerate() {
         assert_close(&row(&trained, index), served, 1e-5, "router");
     }
@@ -170,7 +170,7 @@ fn the_masked_gradients_are_the_slope_of_the_serving_forward() {
                 tensor.data.iter_mut().zip(along).for_each(|(value, change)| *value += change);
                 weights.insert(name.clone(), tensor);
             }
-            let served = on_cpu(&setting.config, &weights);
+            let served = reference(&setting.config, &weights);
             let scores = served.scores(route, &[&setting.histories[route.index()]]).unwrap();
             let scores: Vec<f64> = scores.row(0).unwrap().iter().map(|score| f64::from(*score)).collect();
             let largest = scores.iter().copied().fold(f64::MIN, f64::max);

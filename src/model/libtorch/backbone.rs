@@ -87,10 +87,15 @@ impl Backbone {
         let width = &self.widths[width];
         let mut x = self.input(width, cuts, batch)?; // [T, h]
         let mut rows = batch.rows();
+        let mut going_on_rows = batch.run(0..rows)?;
         let mut left = Vec::new();
         for (before, block) in width.blocks.iter().enumerate() {
             let staying = batch.staying(|row| cuts[row].layers == before + 1).min(rows);
-            let [going_on, leaving] = block.forward(&x, batch, &batch.run(0..staying), &batch.run(staying..rows))?;
+            if staying < rows {
+                going_on_rows = batch.run(0..staying)?;
+            }
+            let leaving_rows = batch.run(staying..rows)?;
+            let [going_on, leaving] = block.forward(&x, batch, &going_on_rows, &leaving_rows)?;
             if staying < rows {
                 left.push(leaving); // [R, h]
             }

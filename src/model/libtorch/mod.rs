@@ -2,6 +2,7 @@
 
 mod attention;
 mod backbone;
+mod best;
 mod block;
 mod device;
 mod load;
@@ -19,12 +20,13 @@ use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 use self::backbone::{Backbone, Cut};
+use self::best::best;
 use self::load::{Loader, kind};
 use self::packed::Packed;
 use self::router::Router;
 use super::forward::in_groups;
 use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
-use crate::domain::{History, Ranked, Route, RouteSpace, top_k};
+use crate::domain::{History, Ranked, Route, RouteSpace, Selection};
 
 /// One set of weights on one device.
 pub struct LibTorch {
@@ -32,6 +34,9 @@ pub struct LibTorch {
     space: RouteSpace,
     columns: usize,
     max_len: usize,
+    /// Whether attention pads rows of several lengths, so that they share one call: a GPU loses more by another call than
+    /// by the padding.
+    pads: bool,
     backbone: Backbone,
     router: Router,
 }
@@ -64,7 +69,16 @@ impl LibTorch {
     ) -> Result<LibTorch, LoadError> {
         let space = config.check()?;
         weights.check(config)?;
-        let device = device.tch();
+        LibTorch::load_as(precision, config, weights, (device.tch(), device.is_cuda()), &space)
+    }
+
+    fn load_as(
+        precision: Precision,
+        config: &ModelConfig,
+        weights: &Weights,
+        (device, pads): (tch::Device, bool),
+        space: &RouteSpace,
+    ) -> Result<LibTorch, LoadError> {
         tch::no_grad(|| {
             let exact = Loader::new(weights, device, Kind::Float);
             let loader = Loader::new(weights, device, kind(precision));
@@ -72,34 +86,40 @@ impl LibTorch {
                 device,
                 columns: config.items + 1,
                 max_len: config.max_len,
-                backbone: Backbone::load([&loader, &exact], config, &space)?,
+                pads,
+                backbone: Backbone::load([&loader, &exact], config, space)?,
                 router: Router::load(&exact, config)?,
-                space,
+                space: space.clone(),
             })
         })
     }
 }
 
 impl LibTorch {
-    /// Scores of rows of one width.
-    fn lane(&self, width: usize, cuts: &[Cut], histories: &[&History]) -> Result<Rows, ForwardError> {
-        tch::no_grad(|| {
-            let batch = Packed::new(histories, |row| cuts[row].layers, self.max_len, self.device)?;
-            to_rows(self.columns, &self.backbone.scores(width, cuts, &batch)?)
-        })
+    /// Scores of rows of one width, on the device: [B, N + 1]
+    fn lane(&self, width: usize, cuts: &[Cut], histories: &[&History]) -> Result<Tensor, ForwardError> {
+        let batch = self.pack(histories, |row| cuts[row].layers)?;
+        Ok(self.backbone.scores(width, cuts, &batch)?)
+    }
+
+    fn pack(&self, histories: &[&History], depth: impl Fn(usize) -> usize) -> Result<Packed, ForwardError> {
+        Ok(Packed::new(histories, depth, self.max_len, (self.device, self.pads))?)
     }
 }
 
 impl Forward for LibTorch {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
-        tch::no_grad(|| {
-            let batch = Packed::new(histories, |_| 1, self.max_len, self.device)?;
-            to_rows(self.space.len(), &self.router.logits(&batch)?)
-        })
+        tch::no_grad(|| to_rows(self.space.len(), &self.router.logits(&self.pack(histories, |_| 1)?)?))
     }
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
-        self.lane(self.space.place(route)[0], &vec![Cut::new(&self.space, route); histories.len()], histories)
+        let cuts = vec![Cut::new(&self.space, route); histories.len()];
+        tch::no_grad(|| to_rows(self.columns, &self.lane(self.space.place(route)[0], &cuts, histories)?))
+    }
+
+    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        let rows: Vec<(Route, Query<'_>)> = queries.iter().map(|query| (route, *query)).collect();
+        self.rank_mixed(&rows)
     }
 
     fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
@@ -109,8 +129,8 @@ impl Forward for LibTorch {
             |width, rows| {
                 let cuts: Vec<Cut> = rows.iter().map(|(route, _)| Cut::new(&self.space, *route)).collect();
                 let histories: Vec<&History> = rows.iter().map(|(_, query)| query.history).collect();
-                let scores = self.lane(width, &cuts, &histories)?;
-                Ok(rows.iter().zip(scores.iter()).map(|((_, query), row)| top_k(row, &query.selection)).collect())
+                let selections: Vec<Selection<'_>> = rows.iter().map(|(_, query)| query.selection).collect();
+                tch::no_grad(|| best(&self.lane(width, &cuts, &histories)?, &selections))
             },
         )
     }
@@ -139,4 +159,59 @@ fn to_rows(columns: usize, tensor: &Tensor) -> Result<Rows, ForwardError> {
     let count = data.len();
     values.f_copy_data(&mut data, count)?;
     Rows::new(columns, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Item;
+    use crate::model::{HostTensor, RouterConfig, WidthRule};
+
+    /// A GPU's way, on this CPU: every route over rows of many lengths scores as rows of equal length do.
+    #[test]
+    fn padding_attention_changes_no_score() {
+        tch::manual_seed(6);
+        let config = ModelConfig {
+            items: 90,
+            max_len: 12,
+            heads: 2,
+            hidden: vec![8, 12],
+            layers: vec![1, 2, 4],
+            embedding: vec![6, 10],
+            router: RouterConfig { dim: 8, heads: 2, ffn: 16 },
+            attention_scale: WidthRule::Slice,
+            ffn_inner: WidthRule::Slice,
+        };
+        let space = config.check().unwrap();
+        let mut weights = Weights::default();
+        for parameter in config.parameters() {
+            let shape: Vec<i64> = parameter.shape.iter().map(|size| *size as i64).collect();
+            let values = Tensor::randn(shape, (Kind::Float, tch::Device::Cpu)) * 0.2;
+            let data = Vec::try_from(&values.reshape([-1])).unwrap();
+            weights.insert(parameter.name, HostTensor { shape: parameter.shape, data });
+        }
+        let load =
+            |pads| LibTorch::load_as(Precision::Fp32, &config, &weights, (tch::Device::Cpu, pads), &space).unwrap();
+        let [plain, padded] = [false, true].map(load);
+        let histories: Vec<History> = (0..23_u32)
+            .map(|row| {
+                let items: Vec<Item> =
+                    (0..=row * 5 % 12).map(|place| Item::new(1 + (row * 31 + place * 7) % 90).unwrap()).collect();
+                History::new(&items, config.max_len).unwrap()
+            })
+            .collect();
+        let histories: Vec<&History> = histories.iter().collect();
+        let near = |[one, other]: [Tensor; 2]| (one - other).abs().max().double_value(&[]) < 1e-4;
+        tch::no_grad(|| {
+            let logits = |forward: &LibTorch| forward.router.logits(&forward.pack(&histories, |_| 1).unwrap()).unwrap();
+            assert!(near([logits(&plain), logits(&padded)]));
+            for width in 0..space.hidden().len() {
+                // Rows of every depth and embedding width.
+                let of_width: Vec<Route> = space.routes().filter(|route| space.place(*route)[0] == width).collect();
+                let cuts: Vec<Cut> = (0..23).map(|row| Cut::new(&space, of_width[row % of_width.len()])).collect();
+                let scores = |forward: &LibTorch| forward.lane(width, &cuts, &histories).unwrap();
+                assert!(near([scores(&plain), scores(&padded)]), "width {width}");
+            }
+        });
+    }
 }

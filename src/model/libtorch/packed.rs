@@ -1,7 +1,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use tch::{TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 use crate::domain::History;
 
@@ -23,6 +23,8 @@ pub(super) struct Packed {
     order: Vec<usize>,
     /// For each row as it came, its place in the batch: [B]
     unsort: Tensor,
+    /// Whether rows of several lengths share a group.
+    pads: bool,
 }
 
 /// Neighbouring rows of a batch; rows and tokens of its groups count from its own first ones.
@@ -35,7 +37,7 @@ pub(super) struct Run {
     pub(super) token: i64,
     /// Number of tokens.
     pub(super) tokens: i64,
-    /// Runs of rows of equal length.
+    /// Its rows, in order.
     pub(super) groups: Vec<Group>,
 }
 
@@ -47,26 +49,103 @@ pub(super) fn join(mut parts: Vec<Tensor>) -> Result<Tensor, TchError> {
     }
 }
 
-/// Rows of equal length, side by side.
-#[derive(Clone, Copy, Debug)]
+/// Neighbouring rows that attend in one call.
 pub(super) struct Group {
     /// First token.
     pub(super) token: i64,
+    /// Number of tokens.
+    pub(super) tokens: i64,
     /// First row.
     pub(super) row: i64,
     /// Number of rows.
     pub(super) rows: i64,
-    /// Items a row.
+    /// Items a row, of the longest where they differ.
     pub(super) length: i64,
+    /// Where they differ.
+    pub(super) padding: Option<Padding>,
+}
+
+/// Rows of several lengths in one group, the padding behind their items.
+pub(super) struct Padding {
+    /// The token at each padded place, counted in the group; padding repeats the row's first: [rows·length]
+    places: Tensor,
+    /// The padded place of each token: [tokens]
+    tokens: Tensor,
+    /// Whether a place holds an item of its own: [rows, 1, 1, length], bool
+    pub(super) real: Tensor,
+}
+
+impl Group {
+    /// The group's tokens out of its run's, each row at the group's length: [T, h] -> [rows·length, h]
+    pub(super) fn pad(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let own = x.f_narrow(0, self.token, self.tokens)?;
+        match &self.padding {
+            Some(padding) => own.f_index_select(0, &padding.places),
+            None => Ok(own),
+        }
+    }
+
+    /// The other way round: [rows·length, h] -> [tokens, h]
+    pub(super) fn unpad(&self, x: Tensor) -> Result<Tensor, TchError> {
+        match &self.padding {
+            Some(padding) => x.f_index_select(0, &padding.tokens),
+            None => Ok(x),
+        }
+    }
+}
+
+impl Padding {
+    fn of(lengths: &[i64], longest: i64, device: tch::Device) -> Result<Padding, TchError> {
+        let (mut places, mut tokens, mut real) = (Vec::new(), Vec::new(), Vec::new());
+        for length in lengths {
+            let (first, start) = (tokens.len() as i64, places.len() as i64);
+            tokens.extend(start..start + length);
+            places.extend((0..longest).map(|place| if place < *length { first + place } else { first }));
+            real.extend((0..longest).map(|place| i64::from(place < *length)));
+        }
+        let [places, tokens, real] = upload([&places, &tokens, &real], device)?;
+        let real = real.f_to_kind(Kind::Bool)?.f_view([lengths.len() as i64, 1, 1, longest])?;
+        Ok(Padding { places, tokens, real })
+    }
+}
+
+/// Rows in groups of equal length.
+fn of_equal_length(lengths: &[i64]) -> Vec<Group> {
+    let (mut groups, mut token) = (Vec::<Group>::new(), 0);
+    for (row, length) in lengths.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if group.length == *length => {
+                group.rows += 1;
+                group.tokens += length;
+            }
+            _ => {
+                groups.push(Group { token, tokens: *length, row: row as i64, rows: 1, length: *length, padding: None });
+            }
+        }
+        token += length;
+    }
+    groups
+}
+
+/// Puts several vectors on a device in one copy.
+fn upload<const N: usize>(parts: [&[i64]; N], device: tch::Device) -> Result<[Tensor; N], TchError> {
+    let all = Tensor::f_from_slice(&parts.concat())?.f_to_device(device)?;
+    let mut first = 0;
+    let mut tensors = [const { None }; N];
+    for (tensor, part) in tensors.iter_mut().zip(parts) {
+        *tensor = Some(all.f_narrow(0, first, part.len() as i64)?);
+        first += part.len() as i64;
+    }
+    Ok(tensors.map(Option::unwrap_or_default))
 }
 
 impl Packed {
-    /// `depth` says how many blocks each row as it came runs through.
+    /// `depth` says how many blocks each row as it came runs through, `pads` whether rows of several lengths share a group.
     pub(super) fn new(
         histories: &[&History],
         depth: impl Fn(usize) -> usize,
         max_len: usize,
-        device: tch::Device,
+        (device, pads): (tch::Device, bool),
     ) -> Result<Packed, TchError> {
         let mut order: Vec<usize> = (0..histories.len()).collect();
         order.sort_by_key(|row| (Reverse(depth(*row)), histories[*row].len()));
@@ -84,34 +163,28 @@ impl Packed {
             last.push(items.len() as i64 - 1);
             lengths.push(kept.len() as i64);
         }
-        let to_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
-        Ok(Packed {
-            items: to_device(&items)?,
-            positions: to_device(&positions)?,
-            last: to_device(&last)?,
-            unsort: to_device(&unsort)?,
-            lengths,
-            order,
-        })
+        let [items, positions, last, unsort] = upload([&items, &positions, &last, &unsort], device)?;
+        Ok(Packed { items, positions, last, lengths, order, unsort, pads })
     }
 
     /// Rows of the batch.
-    pub(super) fn run(&self, rows: Range<usize>) -> Run {
-        let mut run = Run {
-            row: rows.start as i64,
-            rows: rows.len() as i64,
-            token: self.lengths[..rows.start].iter().sum(),
-            tokens: 0,
-            groups: Vec::new(),
-        };
-        for (row, length) in self.lengths[rows].iter().enumerate() {
-            match run.groups.last_mut() {
-                Some(group) if group.length == *length => group.rows += 1,
-                _ => run.groups.push(Group { token: run.tokens, row: row as i64, rows: 1, length: *length }),
+    ///
+    /// # Errors
+    /// LibTorch's, when memory runs out.
+    pub(super) fn run(&self, rows: Range<usize>) -> Result<Run, TchError> {
+        let token = self.lengths[..rows.start].iter().sum();
+        let (row, lengths) = (rows.start as i64, &self.lengths[rows]);
+        let tokens = lengths.iter().sum();
+        let longest = lengths.iter().max().copied().unwrap_or_default();
+        let count = lengths.len() as i64;
+        let groups = match self.pads && lengths.iter().any(|length| *length < longest) {
+            true => {
+                let padding = Some(Padding::of(lengths, longest, self.items.device())?);
+                vec![Group { token: 0, tokens, row: 0, rows: count, length: longest, padding }]
             }
-            run.tokens += length;
-        }
-        run
+            false => of_equal_length(lengths),
+        };
+        Ok(Run { row, rows: count, token, tokens, groups })
     }
 
     /// How many rows stand before the first one for which `leaves` holds of its place among those that came.

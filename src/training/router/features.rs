@@ -5,6 +5,8 @@ use crate::training::batch::gather;
 use crate::training::parameters::Parameters;
 
 /// What a teacher reads of a history: pooled embeddings of the supernet, and how popular its items are.
+///
+/// In host memory, on whatever device the weights are: a teacher is so small that a GPU would wait for its next kernel.
 pub(super) struct Features {
     /// Item embeddings, their first features: [N + 1, e]
     table: Tensor,
@@ -29,8 +31,8 @@ impl Features {
         interactions: &[u64],
         max_len: usize,
     ) -> Result<Features, TchError> {
-        let table =
-            parameters.get("backbone.item_embedding")?.f_detach()?.f_narrow(1, 0, width as i64)?.f_contiguous()?;
+        let table = parameters.get("backbone.item_embedding")?.f_detach()?.f_narrow(1, 0, width as i64)?;
+        let table = table.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
         let popularity = std::iter::once(0.0).chain(interactions.iter().map(|count| (*count as f32).ln_1p())).collect();
         Ok(Features { table, popularity, max_len, standard: None })
     }
@@ -80,17 +82,15 @@ impl Features {
             let newest_mean = popularity[read.len() - newest..].iter().sum::<f32>() / newest as f32;
             counts.extend([(read.len() as f32).ln(), mean, spread.sqrt(), popularity[read.len() - 1], newest_mean]);
         }
-        let device = self.table.device();
-        let indices = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
-        let factors = |values: &[f32]| Tensor::f_from_slice(values)?.f_to_device(device)?.f_unsqueeze(1);
-        let embedded = gather(&self.table, &indices(&items)?)?; // [T, e]
-        let row = indices(&row)?;
+        let factors = |values: &[f32]| Tensor::f_from_slice(values)?.f_unsqueeze(1);
+        let embedded = gather(&self.table, &Tensor::f_from_slice(&items)?)?; // [T, e]
+        let row = Tensor::f_from_slice(&row)?;
         let pool = |weights: &[f32]| -> Result<Tensor, TchError> {
             let width = embedded.size2()?.1;
-            let zeros = Tensor::f_zeros([histories.len() as i64, width], (Kind::Float, device))?;
+            let zeros = Tensor::f_zeros([histories.len() as i64, width], (Kind::Float, tch::Device::Cpu))?;
             zeros.f_index_add(0, &row, &embedded.f_mul(&factors(weights)?)?)
         };
-        let numbers = Tensor::f_from_slice(&counts)?.f_to_device(device)?.f_reshape([histories.len() as i64, -1])?;
-        Tensor::f_cat(&[pool(&weight)?, pool(&recent)?, gather(&embedded, &indices(&last)?)?, numbers], 1)
+        let numbers = Tensor::f_from_slice(&counts)?.f_reshape([histories.len() as i64, -1])?;
+        Tensor::f_cat(&[pool(&weight)?, pool(&recent)?, gather(&embedded, &Tensor::f_from_slice(&last)?)?, numbers], 1)
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn learn<'a>(
         }
         let Lesson { histories, logits } = lesson(step)?;
         let found = router_logits(run, &histories)?;
-        let loss = apart(&found, &logits, allowed)?;
+        let device = found.device();
+        let loss = apart(&found, &logits.f_to_device(device)?, &allowed.f_to_device(device)?)?;
         loss.f_backward()?;
         optimizer.step(&run.state.parameters, schedule.rate(step))?;
         run.display.step(loss.f_double_value(&[])?, None);

@@ -24,6 +24,7 @@ use super::options::RouterFit;
 use super::run::{Pause, Run};
 use super::stage::Stage;
 use super::state::place_seed;
+use super::validation::batch;
 use crate::data::Case;
 use crate::domain::Item;
 
@@ -90,6 +91,7 @@ fn measure(run: &mut Run<'_>, cases: &[Case<'_>]) -> Result<Option<Pause>, Train
     let weights = run.state.parameters.to_weights()?;
     let forward = job.target.load(&job.config, &weights)?;
     let done = run.state.utilities.cases();
+    let reads = (job.config.max_len, batch(job.device));
     run.display.begin(Stage::Router, cases.len() as u64, done as u64);
     for chunk in cases[done..].chunks(CHUNK) {
         match run.interrupted(Stage::Router) {
@@ -97,7 +99,7 @@ fn measure(run: &mut Run<'_>, cases: &[Case<'_>]) -> Result<Option<Pause>, Train
             Some(_) if run.state.utilities.cases() > 0 => break,
             _ => {}
         }
-        run.state.utilities.measure(&*forward, run.space, job.config.max_len, chunk)?;
+        run.state.utilities.measure(&*forward, run.space, reads, chunk)?;
         run.display.advance(chunk.len() as u64);
         run.save_now_and_then()?;
     }
@@ -111,7 +113,7 @@ struct Known<'a> {
     folds: Vec<usize>,
     panel: Panel,
     features: Features,
-    /// [M, F]
+    /// In host memory: [M, F]
     read: Tensor,
 }
 
@@ -253,7 +255,7 @@ impl<'a> Known<'a> {
                 let mut histories: Vec<&[Item]> = cases.iter().map(|case| case.history).collect();
                 histories.sort_by_key(|history| std::cmp::Reverse(history.len()));
                 let taught = fitted.predict(&self.features.of(&histories)?, calibrated)?.f_mul_scalar(factor)?;
-                let found = router_logits(run, &histories)?;
+                let found = router_logits(run, &histories)?.f_to_device(taught.device())?;
                 off += apart(&found, &taught, allowed)?.f_double_value(&[])? * cases.len() as f64;
                 all += apart(&taught, &taught.f_zeros_like()?, allowed)?.f_double_value(&[])? * cases.len() as f64;
             }

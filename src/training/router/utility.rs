@@ -21,9 +21,6 @@ pub(in crate::training) struct Utilities {
 /// Cases between two looks at the clock.
 pub(super) const CHUNK: usize = 512;
 
-/// Histories a forward pass.
-const BATCH: usize = 64;
-
 /// How a rank becomes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -58,7 +55,7 @@ impl Utilities {
         self.ranks.len().checked_div(self.routes).unwrap_or_default()
     }
 
-    /// Measures further cases on every route.
+    /// Measures further cases on every route, `batch` histories a forward pass.
     ///
     /// # Errors
     /// [`TrainError`] where the device fails.
@@ -66,7 +63,7 @@ impl Utilities {
         &mut self,
         forward: &dyn Forward,
         space: &RouteSpace,
-        max_len: usize,
+        (max_len, batch): (usize, usize),
         cases: &[Case<'_>],
     ) -> Result<(), TrainError> {
         let histories =
@@ -74,7 +71,7 @@ impl Utilities {
         let mut by_length: Vec<usize> = (0..cases.len()).collect();
         by_length.sort_by_key(|case| histories[*case].len());
         let mut ranks = vec![0.0; cases.len() * space.len()];
-        for batch in by_length.chunks(BATCH) {
+        for batch in by_length.chunks(batch) {
             let read: Vec<&History> = batch.iter().map(|case| &histories[*case]).collect();
             for route in space.routes() {
                 let scores = forward.scores(route, &read)?;

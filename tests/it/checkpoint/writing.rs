@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use canet::domain::Catalogue;
 use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance};
 
-use crate::support::{catalogue, draft, on_cpu, small_config, write_checkpoint};
+use crate::support::{catalogue, draft, reference, small_config, write_checkpoint};
 
 #[test]
 fn what_is_written_comes_back() {
@@ -36,7 +36,7 @@ fn what_is_written_comes_back() {
         let item = draft.catalogue.item(id).unwrap();
         assert_eq!(read.catalogue.title(item), draft.catalogue.title(item));
     }
-    let forward = on_cpu(&read.config, &read.weights);
+    let forward = reference(&read.config, &read.weights);
     read.probes.replay(&forward, &read.space, Tolerance::FP32).unwrap();
 }
 
@@ -45,7 +45,7 @@ fn a_catalogue_smaller_than_the_recorded_top_comes_back_too() {
     let root = tempfile::tempdir().unwrap();
     let config = canet::model::ModelConfig { items: 3, max_len: 1, ..small_config() };
     let read = draft(config, 1).write(root.path()).unwrap();
-    read.probes.replay(&on_cpu(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
+    read.probes.replay(&reference(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
 }
 
 #[test]
