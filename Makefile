@@ -6,7 +6,7 @@ CANET = target/release/canet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-served bench-routes bench-http experiment report
+	bench-gpu bench-served bench-routes bench-http experiment report
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -41,6 +41,9 @@ bench-peers: build $(if $(DATA),,data) ## Times canet against ONNX Runtime and P
 
 bench-served: build $(if $(DATA),,data) ## Loads canet and FastAPI around PyTorch with k6, in turns (DATA=FILE; 6 GB of packages)
 	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/served.py $(TIMED) $(ARGS)
+
+bench-gpu: build $(if $(DATA),,data) ## Times canet against PyTorch on a GPU, in turns (DATA=FILE; 6 GB of packages)
+	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/gpu.py $(TIMED) $(ARGS)
 
 bench-routes: build data ## Times every route of $(MODEL) beside its FLOPs (ARGS="--json FILE --svg FILE")
 	python3 loadtest/routes.py --model $(MODEL) --histories $(HISTORIES) --canet $(CANET) $(ARGS)

@@ -35,6 +35,7 @@ def main():
     options.add_argument("--seeds", default="1", help="with commas")
     options.add_argument("--data", type=Path, default=REPOSITORY / "data", help="directory of the data sets")
     options.add_argument("--threads", type=int, help="CPU threads of a training and of the report")
+    options.add_argument("--device", default="auto", help="where to train, as of canet train; the report is the CPU's")
     options = options.parse_args()
     if options.row == "list":
         for name, row in ROWS.items():
@@ -53,13 +54,13 @@ def experiment(options):
     models = [WORK / f"{options.row}-{seed}" for seed in seeds]
     for seed, model in zip(seeds, models):
         if not (model / "1").is_dir():
-            canet("train", "--data", data, "--out", model, "--seed", seed, *row["flags"], *threads)
+            canet("train", "--data", data, "--out", model, "--seed", seed, "--device", options.device, *row["flags"], *threads)
     report = WORK / options.row
     given = [argument for model in models for argument in ("--model", model)]
-    canet("report", *given, "--data", data, "--out", report, "--budgets", BUDGETS, *threads)
+    canet("report", *given, "--data", data, "--out", report, "--budgets", BUDGETS, "--device", "cpu", *threads)
     found = json.loads((report / "report.json").read_text())
-    minutes = [minutes_of(model) for model in models]
-    result = reduced(options.row, row, seeds, found, minutes)
+    trained = [training_of(model) for model in models]
+    result = reduced(options.row, row, seeds, found, trained)
     (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
     (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
 
@@ -80,10 +81,10 @@ def canet(*arguments):
         sys.exit(ended)
 
 
-def minutes_of(model):
-    """Minutes that a training took."""
-    last = (model / "1.train.jsonl").read_text().splitlines()[-1]
-    return round(json.loads(last)["elapsed_seconds"] / 60, 1)
+def training_of(model):
+    """Minutes that a training took, and where."""
+    lines = (model / "1.train.jsonl").read_text().splitlines()
+    return round(json.loads(lines[-1])["elapsed_seconds"] / 60, 1), json.loads(lines[0])["device"]
 
 
 def value(found):
@@ -98,7 +99,7 @@ def rounded(number):
     return number if number is None else float(f"{number:.5g}")
 
 
-def reduced(name, row, seeds, found, minutes):
+def reduced(name, row, seeds, found, trained):
     full, smallest = found["routes"][-1], found["routes"][0]
     return {
         "row": name,
@@ -106,7 +107,8 @@ def reduced(name, row, seeds, found, minutes):
         "flags": row["flags"],
         "seeds": seeds,
         "users": found["users"],
-        "training_minutes": minutes,
+        "training_minutes": [minutes for minutes, _ in trained],
+        "trained_on": [device for _, device in trained],
         "full": {"route": full["name"], "mflops": rounded(full["cost"]["flops"] / 1e6), "test": value(full["test"])},
         "smallest": {"route": smallest["name"], "saved": rounded(smallest["saved"]), "test": value(smallest["test"])},
         "strongest": {

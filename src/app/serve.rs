@@ -39,9 +39,9 @@ pub(super) struct ServeArgs {
     /// Batches that run at a time on the CPU, each with its share of --threads [default: native one a thread, libtorch 1]
     #[arg(long, env = "CANET_EXECUTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_EXECUTORS)))]
     executors: Option<u16>,
-    /// Most requests that run in one batch
-    #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    max_batch: u16,
+    /// Most requests that run in one batch [default: 64, on a GPU 256]
+    #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    max_batch: Option<u16>,
     /// Most milliseconds of predicted work that waits for the device; a request beyond is refused with 429
     // As long as the lanes' patience: in a longer queue every request would be past it.
     #[arg(long, env = "CANET_QUEUE_LIMIT_MS", value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=60_000))]
@@ -93,6 +93,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
     let export = args.traces.install(&runtime)?;
     // The executors compute while the runtime parses and answers: they share the cores.
     let (target, executors) = args.target.open_beside_runtime(args.executors)?;
+    let max_batch = args.max_batch.unwrap_or(target.max_batch()).into();
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;
     let metrics = api::metrics().map_err(Failure::unavailable)?;
@@ -100,12 +101,12 @@ pub(super) fn run(args: ServeArgs) -> Result<(), Failure> {
         directory,
         target,
         policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
-        max_batch: args.max_batch.into(),
+        max_batch,
         metrics: Arc::new(metrics),
     };
     let limits = Limits {
         executors: executors.into(),
-        max_batch: args.max_batch.into(),
+        max_batch,
         queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
         degrade: args.degrade,
     };

@@ -111,6 +111,16 @@ impl Target {
         }
     }
 
+    /// Rows of a batch beyond which what computes gains little: a GPU takes longer to be told what to do than to do it.
+    pub fn max_batch(&self) -> u16 {
+        if self.device.is_cuda() { 256 } else { 64 }
+    }
+
+    /// How long what computes is slower at first than later: a GPU loads each kernel at its first use.
+    pub fn warm_up(&self) -> Duration {
+        if self.device.is_cuda() { Duration::from_millis(300) } else { Duration::ZERO }
+    }
+
     /// Threads of one call.
     pub fn threads(&self) -> usize {
         self.threads

@@ -15,9 +15,6 @@ use crate::serving::{Due, Queue};
 /// Items asked for.
 const TOP: usize = 10;
 
-/// Most rows of a batch, as `serve` has it unless told.
-const MAX_BATCH: usize = 64;
-
 /// How long the lanes' order may favour others, as in `serve`.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -36,6 +33,10 @@ pub(super) struct Flight<'a> {
     pub(super) batch_by: BatchBy,
     /// Threads that run batches out of one queue.
     pub(super) executors: usize,
+    /// Most rows of a batch, as `serve` has it unless told.
+    pub(super) max_batch: usize,
+    /// Least time that goes before a measurement and does not count.
+    pub(super) warm_up: Duration,
     pub(super) seed: u64,
 }
 
@@ -83,7 +84,7 @@ impl Flight<'_> {
     /// Keeps `in_flight` requests in flight for about `time`.
     pub(super) fn time(&self, workload: &Workload, in_flight: usize, time: Duration) -> Result<Timed, ForwardError> {
         let started = Instant::now();
-        let from = started + time.mul_f64(WARM_UP);
+        let from = started + time.mul_f64(WARM_UP).max(self.warm_up);
         let course = Course {
             queue: Queue::new(PATIENCE),
             workload,
@@ -122,10 +123,10 @@ impl Flight<'_> {
     /// The loop of one executor, as the server's: takes in what arrived, routes it, runs one batch.
     fn execute(&self, course: &Course<'_>, mut rng: ChaCha8Rng) -> Result<(), ForwardError> {
         while let Some(arrived) = course.queue.take_in() {
-            for rows in micro_batches(arrived) {
+            for rows in micro_batches(arrived, self.max_batch) {
                 self.route(course, rows, &mut rng)?;
             }
-            let Some(batch) = course.queue.take(Instant::now(), MAX_BATCH, |_| false) else { continue };
+            let Some(batch) = course.queue.take(Instant::now(), self.max_batch, |_| false) else { continue };
             let query = |(route, row): &(Route, Row)| {
                 let excluded = &course.excluded[row.history];
                 let selection = Selection { k: TOP, excluded, candidates: Candidates::All };
@@ -186,9 +187,9 @@ impl Flight<'_> {
 }
 
 /// At most as many rows as a batch has.
-fn micro_batches(mut rows: Vec<Row>) -> impl Iterator<Item = Vec<Row>> {
+fn micro_batches(mut rows: Vec<Row>, most: usize) -> impl Iterator<Item = Vec<Row>> {
     std::iter::from_fn(move || {
-        let rest = rows.split_off(rows.len().min(MAX_BATCH));
+        let rest = rows.split_off(rows.len().min(most));
         let batch = std::mem::replace(&mut rows, rest);
         (!batch.is_empty()).then_some(batch)
     })

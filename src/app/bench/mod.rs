@@ -109,6 +109,8 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         histories: &histories,
         batch_by: args.batch_by,
         executors: args.executors.into(),
+        max_batch: target.max_batch().into(),
+        warm_up: target.warm_up(),
         seed: args.seed,
     };
     for workload in &workloads {

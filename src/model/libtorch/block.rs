@@ -85,7 +85,9 @@ impl Block {
     /// One step of a batch: every position of the rows that go on, the last position alone of those that leave here,
     /// whose other outputs nobody reads: [T, h] -> [T of `staying`, h] and [R of `leaving`, h]
     ///
-    /// `staying` are the first rows of the batch, `leaving` those behind them; together they have the T tokens.
+    /// `staying` are the first rows of the batch, `leaving` those behind them; together they have the T tokens. Attention
+    /// is in float32: for bfloat16 on a GPU LibTorch takes cuDNN's, which makes a plan for every shape that it meets, a tenth
+    /// of a second each.
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -96,13 +98,15 @@ impl Block {
         let (mut inputs, mut mixed) = (Vec::new(), Vec::new());
         if staying.rows > 0 {
             let tokens = x.f_narrow(0, 0, staying.tokens)?;
-            mixed.push(self.attention.every_position(&self.packed.forward(&tokens)?, staying)?); // [T of staying, h]
+            mixed.push(self.attention.every_position(&self.packed.forward_to_float(&tokens)?, staying)?); // [T of staying, h]
             inputs.push(tokens);
         }
         if leaving.rows > 0 {
             let newest = batch.newest(x, leaving)?; // [R, h]
-            let key_value = self.key_value.forward(&x.f_narrow(0, leaving.token, leaving.tokens)?)?; // [T of leaving, 2h]
-            mixed.push(self.attention.last_position(&self.query.forward(&newest)?, &key_value, leaving)?); // [R, h]
+            let tokens = x.f_narrow(0, leaving.token, leaving.tokens)?;
+            let key_value = self.key_value.forward_to_float(&tokens)?; // [T of leaving, 2h]
+            let query = self.query.forward_to_float(&newest)?; // [R, h]
+            mixed.push(self.attention.last_position(&query, &key_value, leaving)?); // [R, h]
             inputs.push(newest);
         }
         let x = self.finish.forward(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]
