@@ -112,7 +112,7 @@ impl Svg {
     }
 }
 
-/// About how wide a text is at the pictures' size, rather more than less.
+/// About how wide a text is at the pictures' size, rather more than less: as in DejaVu Sans, the widest of the usual fonts.
 pub(super) fn text_width(text: &str) -> f64 {
     text.chars().map(character_width).sum()
 }
@@ -132,10 +132,10 @@ pub(super) fn shortened(text: &str, room: f64) -> String {
 
 fn character_width(character: char) -> f64 {
     match character {
-        'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '(' | ')' => 4.4,
-        'm' | 'w' | '…' | 'M' | 'W' | '%' | '@' => 11.0,
-        'a'..='z' | '"' | '-' => 6.9,
-        _ if character.is_ascii() => 8.4,
+        'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '(' | ')' => 5.0,
+        'm' | 'w' | '…' | 'M' | 'W' | '%' | '@' => 12.0,
+        'a'..='z' | '0'..='9' | '"' | '-' => 7.7,
+        _ if character.is_ascii() => 9.4,
         _ => 12.0,
     }
 }
