@@ -36,6 +36,7 @@ def without(flags, name):
 ROWS = {
     "beauty": {"data": "beauty", "flags": BEAUTY},
     "beauty-4096-negatives": {"data": "beauty", "flags": [*BEAUTY, "--negatives", "4096"]},
+    "beauty-40-epochs": {"data": "beauty", "flags": [*without(BEAUTY, "--epochs"), "--epochs", "40"]},
     "beauty-paper": {"data": "beauty", "flags": [*BEAUTY, "--preset", "paper"]},
     "beauty-no-distillation": {"data": "beauty", "flags": [*BEAUTY, "--distillation", "0"]},
     "beauty-uncalibrated": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "uncalibrated"]},

@@ -179,3 +179,33 @@ fn native_is_what_a_cpu_gets_unless_told() {
     assert_eq!(code, Some(64), "{stderr}");
     assert!(stderr.contains("possible values: auto, libtorch, native"), "{stderr}");
 }
+
+/// Its output layer is larger than any cache, so it is streamed; the first items of it alone are not, and score the same.
+#[test]
+fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
+    let config = ModelConfig { hidden: vec![64, 128], layers: vec![1], embedding: vec![8], ..full_size_config(70_000) };
+    let weights = random_weights(&config, &mut rng(9));
+    let few = ModelConfig { items: 700, ..config.clone() };
+    let mut cut = Weights::default();
+    for parameter in few.parameters() {
+        let mut tensor = weights.get(&parameter.name).unwrap().clone();
+        tensor.data.truncate(parameter.shape.iter().product());
+        tensor.shape = parameter.shape;
+        cut.insert(parameter.name, tensor);
+    }
+    let histories = histories(&few, 17, &mut rng(10));
+    let batch: Vec<&History> = histories.iter().collect();
+    let space = config.check().unwrap();
+    for level in Level::available() {
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            let load = |config, weights| Native::load_at((level, precision), config, weights, 2).unwrap();
+            let (large, small) = (load(&config, &weights), load(&few, &cut));
+            for (route, rows) in space.routes().flat_map(|route| [1, 2, 17].map(|rows| (route, rows))) {
+                let [whole, first] = [&large, &small].map(|native| native.scores(route, &batch[..rows]).unwrap());
+                for (whole, first) in whole.iter().zip(first.iter()) {
+                    assert_eq!(&whole[..701], first, "{level}, {}", space.name(route));
+                }
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ mod spread;
 mod tables;
 mod workspace;
 
-pub use self::peak::{fma_peak, gemm_peak};
+pub use self::peak::{fma_peak, gemm_peak, read_peak};
 pub use self::simd::Level;
 
 use std::ops::Range;

@@ -1,6 +1,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use super::buffer::Buffer;
 use super::panels::Panels;
 use super::product::Product;
 use super::simd::{Kernel, Left, Level, Simd};
@@ -32,6 +33,18 @@ pub fn gemm_peak(level: Level, precision: Precision, time: Duration) -> f64 {
         let product = Product::new(&layer, [SIZE; 2], Left { data: &input, stride: SIZE }, ROWS);
         product.into(level, black_box(&mut out), SIZE);
         2 * ROWS * SIZE * SIZE
+    })
+}
+
+/// Bytes a second that one thread reads out of `bytes` of memory, more than caches hold: the best of what was seen within
+/// `time`. Nothing that reads a table of that size once can be faster.
+pub fn read_peak(level: Level, bytes: usize, time: Duration) -> f64 {
+    let mut table = Buffer::new(bytes / size_of::<f32>());
+    // Pages that nobody has written to are all one page of zeros.
+    table.fill(1.0);
+    best_rate(time, || {
+        black_box(level.run(Read { table: &table }));
+        bytes
     })
 }
 
@@ -67,5 +80,30 @@ impl Kernel for MultiplyAdd {
             black_box(simd.sum(sum));
         }
         S::LANES
+    }
+}
+
+struct Read<'a> {
+    table: &'a [f32],
+}
+
+/// Vectors that are read side by side, and how many values ahead the cache is told of them.
+const BESIDE: usize = 8;
+const AHEAD: usize = 1024;
+
+impl Kernel for Read<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> f32 {
+        let mut greatest = [simd.splat(0.0); BESIDE];
+        for (place, values) in self.table.chunks_exact(BESIDE * S::LANES).enumerate() {
+            let ahead = place.wrapping_mul(BESIDE * S::LANES).wrapping_add(AHEAD);
+            for (vector, greatest) in greatest.iter_mut().enumerate() {
+                simd.prefetch(self.table, ahead.wrapping_add(vector * S::LANES));
+                *greatest = simd.max(*greatest, simd.load(&values[vector * S::LANES..]));
+            }
+        }
+        greatest.into_iter().map(|greatest| simd.greatest(greatest)).fold(0.0, f32::max)
     }
 }

@@ -1,6 +1,6 @@
 use super::elementary::gelu;
 use super::panels::{PANEL, Panels, padded, words};
-use super::simd::{Kernel, Left, Level, Multiply, Pairs, Right, Simd, Singles, Tile};
+use super::simd::{Kernel, Left, Level, Multiply, Pairs, Right, Simd, Singles, Streamed, Tile};
 use crate::model::Precision;
 
 /// What becomes of an output before it is stored.
@@ -36,6 +36,14 @@ impl<'a> Product<'a> {
         match self.layer.precision() {
             Precision::Fp32 => level.run(Run { multiply: Singles, product: self, out, stride }),
             Precision::Bf16 => level.run(Run { multiply: Pairs, product: self, out, stride }),
+        }
+    }
+
+    /// The same of a layer that no cache holds.
+    pub(super) fn stream_into(self, level: Level, out: &mut [f32], stride: usize) {
+        match self.layer.precision() {
+            Precision::Fp32 => level.run(Run { multiply: Streamed(Singles), product: self, out, stride }),
+            Precision::Bf16 => level.run(Run { multiply: Streamed(Pairs), product: self, out, stride }),
         }
     }
 }

@@ -6,6 +6,9 @@ use super::simd::{Kernel, Left, Level, Simd};
 use super::workspace::{BOARD, ROWS};
 use crate::domain::{Item, TopK};
 
+/// Bytes of an output layer that stay in a cache from one batch to the next; a larger one is streamed from memory.
+const CACHED: usize = 16 << 20;
+
 /// The output layer over the newest positions of some rows.
 pub(super) struct Scores<'a> {
     /// [N + 1, D]
@@ -34,7 +37,11 @@ impl Scores<'_> {
                 let input = Left { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
                 let input = enter(level, self.output.precision(), (input, [rows, self.width]), pairs);
                 let product = Product::new(self.output, [self.width, outputs], input, rows);
-                Product { first, ..product }.into(level, board, BOARD);
+                let product = Product { first, ..product };
+                match self.output.bytes() > CACHED {
+                    true => product.stream_into(level, board, BOARD),
+                    false => product.into(level, board, BOARD),
+                }
                 for (row, scores) in board.chunks(BOARD).take(rows).enumerate() {
                     take(above + row, first, &scores[..outputs]);
                 }

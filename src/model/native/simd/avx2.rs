@@ -56,6 +56,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, from: &[f32], at: usize) {
+        let place = from.as_ptr().wrapping_add(at);
+        // SAFETY: a prefetch reads nothing, and an address of nothing does no harm.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) }
+    }
+
+    #[inline(always)]
     fn store(self, vector: __m256, to: &mut [f32]) {
         let to = &mut to[..8];
         // SAFETY: the slice has 8 places; `self` is the proof that this CPU has the instruction.

@@ -1,7 +1,7 @@
 //! Vectors of the CPU at hand: one set of operations over AVX-512, AVX2 with FMA, and plain Rust.
 //!
 //! A kernel is written once, generic over [`Simd`], and runs in the widest form that the CPU has ([`Level::run`]). This
-//! module alone has `unsafe` code. A value of [`Avx512`](avx512::Avx512) or [`Avx2`](avx2::Avx2) exists only where the
+//! module has `unsafe` code (and [`Buffer`](super::buffer::Buffer), which asks for large pages). A value of [`Avx512`](avx512::Avx512) or [`Avx2`](avx2::Avx2) exists only where the
 //! CPU has the instructions, so its operations are safe to call; loads and stores check their slices, but for
 //! [`Tile`], which checks its operands as a whole. [`Portable`] checks every single access: with as many
 //! lanes as a vector has it is the checked twin of that vector's kernels.
@@ -24,7 +24,7 @@ use self::{
 };
 
 use self::portable::Portable;
-pub(super) use self::tile::{Left, Multiply, Pairs, Right, Singles, Tile};
+pub(super) use self::tile::{Left, Multiply, Pairs, Right, Singles, Streamed, Tile};
 
 /// Operations on vectors of float32. The value is a proof that the CPU has them.
 pub(super) trait Simd: Copy {
@@ -49,6 +49,8 @@ pub(super) trait Simd: Copy {
     ///
     /// SAFETY: `at` must be below `from.len()`.
     unsafe fn splat_at(self, from: &[f32], at: usize) -> Self::Vector;
+    /// Fetches the cache line of a place into the second cache, for later; nothing where there is no such place.
+    fn prefetch(self, from: &[f32], at: usize);
     /// Writes the lanes to the first `LANES` places.
     fn store(self, vector: Self::Vector, to: &mut [f32]);
     /// Writes as many of the first lanes as there are places, where these are fewer than `LANES`.

@@ -51,6 +51,9 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: &[f32], _: usize) {}
+
+    #[inline(always)]
     fn store(self, vector: [f32; N], to: &mut [f32]) {
         to[..N].copy_from_slice(&vector);
     }

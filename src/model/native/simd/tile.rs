@@ -2,6 +2,9 @@ use std::array;
 
 use super::{Kernel, Simd};
 
+/// Values in a cache line.
+const LINE: usize = 16;
+
 /// Rows of a tile's left operand.
 #[derive(Clone, Copy)]
 pub(in crate::model::native) struct Left<'a> {
@@ -26,6 +29,8 @@ pub(in crate::model::native) struct Right<'a> {
 pub(in crate::model::native) trait Multiply: Copy {
     /// Whether they are pairs of bfloat16.
     const PAIRS: bool;
+    /// Whether the right operand comes from memory, and the panels behind a tile's are to be fetched meanwhile.
+    const STREAMED: bool = false;
     /// Takes the product of two factors into a sum.
     fn add<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector;
 }
@@ -53,6 +58,21 @@ impl Multiply for Pairs {
     #[inline(always)]
     fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
         simd.dot(a, b, sum)
+    }
+}
+
+/// The same of a right operand that no cache holds. The processor's own prefetching ends with each page; what is behind a
+/// tile's panels is fetched as the tile goes through its own.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Streamed<M>(pub(in crate::model::native) M);
+
+impl<M: Multiply> Multiply for Streamed<M> {
+    const PAIRS: bool = M::PAIRS;
+    const STREAMED: bool = true;
+
+    #[inline(always)]
+    fn add<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+        self.0.add(simd, factors, sum)
     }
 }
 
@@ -114,7 +134,18 @@ impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Til
         let rows: [usize; R] = array::from_fn(|row| row * left.stride);
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
         let mut below = 0_usize;
+        let behind = P.wrapping_mul(right.panel);
         for place in 0..depth {
+            if M::STREAMED {
+                for panel in 0..P {
+                    for column in (0..C * S::LANES).step_by(LINE) {
+                        simd.prefetch(
+                            right.data,
+                            panels[panel].wrapping_add(below).wrapping_add(behind).wrapping_add(column),
+                        );
+                    }
+                }
+            }
             let mut columns = [[simd.splat(0.0); C]; P];
             for panel in 0..P {
                 for (column, vector) in columns[panel].iter_mut().enumerate() {

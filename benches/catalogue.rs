@@ -1,0 +1,97 @@
+//! The ten best of a million items, on one core: beside what the core reads from memory and multiplies, measured in the
+//! same run. `JSON=FILE` keeps the figures.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench says by a panic what is wrong")]
+
+#[path = "../tests/it/support.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod support;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use canet::domain::{Candidates, History, Selection};
+use canet::model::native::{Level, Native, gemm_peak, read_peak};
+use canet::model::{Forward, ModelConfig, Precision, Query, RouterConfig, Weights};
+use serde_json::json;
+
+const ITEMS: usize = 1_000_000;
+const WIDTH: usize = 128;
+const ROUNDS: usize = 9;
+
+fn main() {
+    // cargo passes flags of its own, and `cargo test --benches` runs nothing.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    // What lies before the output layer is as small as can be.
+    let config = ModelConfig {
+        max_len: 1,
+        hidden: vec![WIDTH],
+        layers: vec![1],
+        embedding: vec![8],
+        router: RouterConfig { dim: 4, heads: 1, ffn: 4 },
+        ..support::full_size_config(ITEMS)
+    };
+    let weights = support::random_weights(&config, &mut support::rng(1));
+    let mut rows = Vec::new();
+    for precision in [Precision::Fp32, Precision::Bf16] {
+        if precision == Precision::Fp32 || Level::best().multiplies_bf16() {
+            time(precision, &config, &weights, &mut rows);
+        }
+    }
+    if let Ok(file) = std::env::var("JSON") {
+        let document = json!({ "items": ITEMS, "width": WIDTH, "rounds": ROUNDS, "vectors": Level::best().to_string(), "rows": rows });
+        std::fs::write(file, format!("{document:#}\n")).unwrap();
+    }
+}
+
+fn time(precision: Precision, config: &ModelConfig, weights: &Weights, rows: &mut Vec<serde_json::Value>) {
+    let level = Level::best();
+    let native = Native::load(precision, config, weights, 1).unwrap();
+    let route = config.check().unwrap().full();
+    let mut rng = support::rng(2);
+    let histories: Vec<History> = (0..32).map(|_| support::random_history(ITEMS, 1, &mut rng)).collect();
+    let nothing = HashSet::new();
+    let selection = Selection { k: 10, excluded: &nothing, candidates: Candidates::All };
+    let queries: Vec<Query<'_>> = histories.iter().map(|history| Query { history, selection }).collect();
+    let name = precision.name();
+    let table = ITEMS * WIDTH * if precision == Precision::Fp32 { 4 } else { 2 };
+    let mut found = [1, 8, 32].map(|batch| (batch, Vec::new()));
+    for _ in 0..ROUNDS {
+        for (batch, found) in &mut found {
+            let started = Instant::now();
+            native.rank(route, &queries[..*batch]).unwrap();
+            let seconds = started.elapsed().as_secs_f64();
+            let reading = table as f64 / read_peak(level, table, Duration::from_millis(100));
+            let flops = 2.0 * (ITEMS * WIDTH * *batch) as f64;
+            let share = flops / seconds / gemm_peak(level, precision, Duration::from_millis(50));
+            found.push([1e3 * seconds, seconds / reading, share]);
+        }
+    }
+    for (batch, found) in &found {
+        let [ms, reads, share] = [0, 1, 2].map(|column| spread(found.iter().map(|row| row[column])));
+        println!(
+            "{name}, {batch:>2} rows: {:7.2} ms ({:.2} to {:.2}), {:.2} ({:.2} to {:.2}) of reading the table, {:.0} % ({:.0} to {:.0}) of the GEMM peak",
+            ms[1],
+            ms[0],
+            ms[2],
+            reads[1],
+            reads[0],
+            reads[2],
+            100.0 * share[1],
+            100.0 * share[0],
+            100.0 * share[2],
+        );
+        let [ms, reads, share] = [ms, reads, share]
+            .map(|[least, median, greatest]| json!({ "median": median, "least": least, "greatest": greatest }));
+        rows.push(json!({ "precision": name, "batch": batch, "ms": ms, "of_reading": reads, "of_gemm_peak": share }));
+    }
+}
+
+/// The least, the median and the greatest.
+fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() - 1]]
+}
