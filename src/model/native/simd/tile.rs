@@ -137,12 +137,10 @@ impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Til
         let behind = P.wrapping_mul(right.panel);
         for place in 0..depth {
             if M::STREAMED {
-                for panel in 0..P {
+                for first in &panels {
+                    let behind = first.wrapping_add(below).wrapping_add(behind);
                     for column in (0..C * S::LANES).step_by(LINE) {
-                        simd.prefetch(
-                            right.data,
-                            panels[panel].wrapping_add(below).wrapping_add(behind).wrapping_add(column),
-                        );
+                        simd.prefetch(right.data, behind.wrapping_add(column));
                     }
                 }
             }
