@@ -107,6 +107,10 @@ struct LearningArgs {
     /// Share of activations dropped.
     #[arg(long, env = "CANET_DROPOUT", default_value_t = 0.2, value_parser = share_below_one)]
     dropout: f64,
+    /// Whether one table of items serves for reading and for scoring them, which keeps rare items from being learnt by heart
+    /// [default: true under the preset `utility` where the greatest --embedding is as wide as the greatest --hidden]
+    #[arg(long, env = "CANET_TIE_EMBEDDINGS", value_name = "BOOL")]
+    tie_embeddings: Option<bool>,
     /// Epochs without a better validation NDCG@10 after which training stops.
     #[arg(long, env = "CANET_PATIENCE", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     patience: u64,
@@ -212,7 +216,8 @@ impl SizeArgs {
 
 impl TrainArgs {
     fn options(&self) -> TrainOptions {
-        let TrainArgs { learning, utility, paper, .. } = self;
+        let TrainArgs { learning, utility, paper, sizes, .. } = self;
+        let tieable = sizes.hidden.last() == sizes.embedding.last();
         TrainOptions {
             preset: self.preset,
             epochs: learning.epochs,
@@ -226,6 +231,7 @@ impl TrainArgs {
                 clip_norm: learning.clip_norm,
             },
             dropout: learning.dropout,
+            tied: learning.tie_embeddings.unwrap_or(self.preset == Preset::Utility && tieable),
             patience: learning.patience,
             seed: learning.seed,
             flops_budget: self.flops_budget,
@@ -247,7 +253,9 @@ impl TrainArgs {
 
 fn failure(error: TrainError) -> Failure {
     match error {
-        TrainError::Config(_) | TrainError::OtherRun { .. } | TrainError::Diverged { .. } => Failure::usage(error),
+        TrainError::Config(_) | TrainError::Untieable | TrainError::OtherRun { .. } | TrainError::Diverged { .. } => {
+            Failure::usage(error)
+        }
         TrainError::Busy { .. } | TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => {
             Failure::unavailable(error)
         }

@@ -11,6 +11,12 @@ pub enum TrainError {
     /// The model's sizes are not sane.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Two tables that are to be one have two widths.
+    #[error(
+        "--tie-embeddings needs a greatest --embedding as wide as the greatest --hidden: items are read by one and scored by \
+         the other"
+    )]
+    Untieable,
     /// No sequence has two items in its training part.
     #[error("the data has nothing to learn from: no user has two interactions before the two that are held out")]
     NothingToLearn,

@@ -21,6 +21,8 @@ pub struct TrainOptions {
     pub optimizer: AdamWOptions,
     /// Share of activations dropped.
     pub dropout: f64,
+    /// Whether items are scored by the table by which they are read.
+    pub tied: bool,
     /// Epochs without a better validation NDCG@10 after which a stage ends.
     pub patience: u64,
     /// Seed of weights, order, dropout and draws.

@@ -10,6 +10,10 @@ const RESIDUAL_AT_START: f64 = 1e-8;
 /// Spread of freshly made embeddings, as in BERT.
 const EMBEDDING_STD: f64 = 0.02;
 
+/// The table by which items are scored, and the one by which they are read.
+const OUTPUT: &str = "backbone.output.weight";
+const ITEMS: &str = "backbone.item_embedding";
+
 /// Weights begin at multiples of this many values, so that the device's kernels find them aligned.
 const ALIGNED: usize = 64;
 
@@ -26,6 +30,8 @@ pub struct Parameters {
     flat: Tensor,
     /// [P]
     gradient: Tensor,
+    /// Whether items are scored by the table by which they are read (Press & Wolf 2017): one weight by two names.
+    tied: bool,
     device: tch::Device,
 }
 
@@ -41,11 +47,11 @@ pub(super) struct Stretch {
 
 impl Parameters {
     /// Fresh weights: embeddings normal with std 0.02, linear weights Xavier normal, biases zero, norms the identity,
-    /// residual scalars 1e-8. Draws from tch's generator, so seed it first; the draws are the same on every device.
+    /// residual scalars 1e-8; where `tied`, one table of items, whose two widths are then the same. Draws from tch's generator, so seed it first; the draws are the same on every device.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
-    pub fn fresh(config: &ModelConfig, device: tch::Device) -> Result<Parameters, TchError> {
+    pub fn fresh(config: &ModelConfig, tied: bool, device: tch::Device) -> Result<Parameters, TchError> {
         let mut tensors = BTreeMap::new();
         for parameter in config.parameters() {
             let shape: Vec<i64> = parameter.shape.iter().map(|size| *size as i64).collect();
@@ -63,24 +69,27 @@ impl Parameters {
             };
             tensors.insert(parameter.name, value);
         }
-        Parameters::of(tensors, device)
+        Parameters::of(tensors, tied, device)
     }
 
-    /// Weights from host memory.
+    /// Weights from host memory, of which the table that scores items is left out where it is `tied` to the other.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
-    pub fn from_weights(weights: &Weights, device: tch::Device) -> Result<Parameters, TchError> {
+    pub fn from_weights(weights: &Weights, tied: bool, device: tch::Device) -> Result<Parameters, TchError> {
         let mut tensors = BTreeMap::new();
         for (name, host) in weights.iter() {
             let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
             tensors.insert(name.to_owned(), Tensor::f_from_slice(&host.data)?.f_reshape(shape)?);
         }
-        Parameters::of(tensors, device)
+        Parameters::of(tensors, tied, device)
     }
 
     /// Leaves that collect gradients, of values in host memory.
-    fn of(values: BTreeMap<String, Tensor>, device: tch::Device) -> Result<Parameters, TchError> {
+    fn of(mut values: BTreeMap<String, Tensor>, tied: bool, device: tch::Device) -> Result<Parameters, TchError> {
+        if tied {
+            values.remove(OUTPUT);
+        }
         let (mut parts, mut extents, mut end) = (Vec::new(), BTreeMap::new(), 0_usize);
         for (name, value) in &values {
             let count = value.numel();
@@ -96,7 +105,7 @@ impl Parameters {
             let view = within(&flat, extents[name])?.f_reshape(value.size())?;
             tensors.insert(name.clone(), view.f_detach()?.f_set_requires_grad(true)?);
         }
-        Ok(Parameters { tensors, extents, gradient: flat.f_zeros_like()?, flat, device })
+        Ok(Parameters { tensors, extents, gradient: flat.f_zeros_like()?, flat, tied, device })
     }
 
     /// A copy in host memory.
@@ -105,8 +114,8 @@ impl Parameters {
     /// LibTorch's, when the device is lost.
     pub fn to_weights(&self) -> Result<Weights, TchError> {
         let mut weights = Weights::default();
-        for (name, tensor) in &self.tensors {
-            weights.insert(name.clone(), to_host(tensor)?);
+        for (name, tensor) in self.iter() {
+            weights.insert(name, to_host(tensor)?);
         }
         Ok(weights)
     }
@@ -116,11 +125,22 @@ impl Parameters {
     /// # Errors
     /// Where the configuration has no such weight.
     pub fn get(&self, name: &str) -> Result<&Tensor, TchError> {
-        self.tensors.get(name).ok_or_else(|| missing(name))
+        self.tensors.get(self.stored_as(name)).ok_or_else(|| missing(name))
     }
 
-    /// Every weight, by name.
+    /// The name under which a weight is kept.
+    fn stored_as<'a>(&self, name: &'a str) -> &'a str {
+        if self.tied && name == OUTPUT { ITEMS } else { name }
+    }
+
+    /// Every weight, by name; one of two names comes twice.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let second = self.tied.then(|| self.tensors.get(ITEMS)).flatten().map(|items| (OUTPUT, items));
+        self.leaves().chain(second)
+    }
+
+    /// Every weight once.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
@@ -141,7 +161,7 @@ impl Parameters {
     }
 
     fn extent(&self, name: &str) -> Result<[i64; 2], TchError> {
-        self.extents.get(name).copied().ok_or_else(|| missing(name))
+        self.extents.get(self.stored_as(name)).copied().ok_or_else(|| missing(name))
     }
 
     /// The weights that have gradients, as long stretches of neighbours.

@@ -33,6 +33,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// [`TrainError`] that says what to do.
 pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     let space = job.config.check()?;
+    if job.options.tied && job.config.width() != job.config.embedding_width() {
+        return Err(TrainError::Untieable);
+    }
     if windows(&job.dataset.training_sequences(), job.config.max_len).is_empty() {
         return Err(TrainError::NothingToLearn);
     }
@@ -174,7 +177,7 @@ impl<'a> Run<'a> {
         let weights = if best.parameters() > 0 { best } else { self.state.parameters.to_weights()? };
         // Made anew in any case: a gradient left by one stage, if only zero, would let the next one's decay move what it
         // does not train.
-        self.state.parameters = Parameters::from_weights(&weights, self.job.device.tch())?;
+        self.state.parameters = Parameters::from_weights(&weights, self.job.options.tied, self.job.device.tch())?;
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
         let elapsed = self.elapsed().as_secs_f64();
         let progress = &mut self.state.progress;

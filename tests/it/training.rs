@@ -75,7 +75,7 @@ fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
     for (scale, inner) in every_rule() {
         let setting = setting(scale, inner, 11);
         let forward = reference(&setting.config, &setting.weights);
-        let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
         let routes: Vec<usize> = (0..setting.space.len()).collect();
         let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
         for route in setting.space.routes() {
@@ -93,7 +93,7 @@ fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
 #[test]
 fn the_training_router_answers_as_the_serving_one() {
     let setting = setting(WidthRule::Slice, WidthRule::Slice, 12);
-    let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+    let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
     let rows: Vec<usize> = (0..setting.histories.len()).collect();
     let net = Supernet { config: &setting.config, parameters: &parameters, dropout: 0.0 };
     let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
@@ -126,7 +126,7 @@ fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
         for route in setting.space.routes() {
             let rows = [route.index()];
             let of = |cut: &Cut| {
-                let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+                let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
                 let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), cut);
                 gradients(&parameters, &loss(&scores))
             };
@@ -156,7 +156,7 @@ fn the_masked_gradients_are_the_slope_of_the_serving_forward() {
     let setting = setting(WidthRule::Slice, WidthRule::Slice, 14);
     for route in setting.space.routes().step_by(5) {
         let rows = [route.index()];
-        let parameters = Parameters::from_weights(&setting.weights, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
         let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), &masks(&setting, &rows));
         let gradients = gradients(&parameters, &loss(&scores));
         let step = 1e-3_f32;

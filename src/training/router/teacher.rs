@@ -34,7 +34,7 @@ impl Teacher {
         put("inner.bias", vec![HIDDEN], vec![0.0; HIDDEN]);
         put("outer.weight", vec![routes, HIDDEN], vec![0.0; routes * HIDDEN]);
         put("outer.bias", vec![routes], vec![0.0; routes]);
-        let parameters = Parameters::from_weights(&weights, device)?;
+        let parameters = Parameters::from_weights(&weights, false, device)?;
         let optimizer = AdamW::new(OPTIMIZER, &parameters)?;
         Ok(Teacher { parameters, optimizer })
     }
