@@ -19,10 +19,74 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
 }
 
 /// Exact GELU, `x/2 (1 + erf(x/√2))`, to 5e-7 of x, or of 1 where x is less.
-///
-/// erf(z) = z P(z²) / Q(z²) for |z| up to 4, where it is 1 in float32; the coefficients are those of Eigen's `erf`.
 #[inline(always)]
 pub(super) fn gelu<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    if S::LOOKS_UP { gelu_by_pieces(simd, x) } else { gelu_by_quotient(simd, x) }
+}
+
+/// `x/2 + |x| G(|x|)` with G(a) = erf(a/√2) / 2, a cubic in each of 32 pieces, whose coefficients come out of tables.
+#[inline(always)]
+fn gelu_by_pieces<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    // 1.5·2²³: what is added to it is rounded to a whole number, which its lowest bits are.
+    let whole = simd.splat(12_582_912.0);
+    let size = simd.abs(x);
+    let a = simd.min(size, simd.splat(LAST));
+    let place = simd.fma(a, simd.splat((1.0 / PIECE) as f32), whole);
+    let r = simd.fma(simd.sub(place, whole), simd.splat(-PIECE as f32), a);
+    let [c0, c1, c2, c3] = &GELU_PIECES;
+    let sum = simd.fma(simd.look_up(c3, place), r, simd.look_up(c2, place));
+    let sum = simd.fma(sum, r, simd.look_up(c1, place));
+    let sum = simd.fma(sum, r, simd.look_up(c0, place));
+    simd.fma(size, sum, simd.mul(x, simd.splat(0.5)))
+}
+
+/// Distance of the middles of two pieces; the first's is 0.
+const PIECE: f64 = 11.0 / 64.0;
+
+/// Within the last piece. From 5.4 on G is a half in float32.
+const LAST: f32 = (31.45 * PIECE) as f32;
+
+/// G about the middle of each piece, by powers of the distance from it: to 2e-7.
+const GELU_PIECES: [[f32; 32]; 4] = gelu_pieces();
+
+/// Each piece interpolates G at the four Chebyshev points, which lie symmetrically: ±p and ±q.
+const fn gelu_pieces() -> [[f32; 32]; 4] {
+    let mut pieces = [[0.0; 32]; 4];
+    // Half a piece times the cosines of π/8 and 3π/8.
+    let [p, q] = [0.5 * PIECE * 0.923_879_532_511_286_7, 0.5 * PIECE * 0.382_683_432_365_089_8];
+    let mut piece = 0;
+    while piece < 32 {
+        let middle = piece as f64 * PIECE;
+        let [above_p, below_p] = [half_erf(middle + p), half_erf(middle - p)];
+        let [above_q, below_q] = [half_erf(middle + q), half_erf(middle - q)];
+        let [even_p, even_q] = [(above_p + below_p) / 2.0, (above_q + below_q) / 2.0];
+        let [odd_p, odd_q] = [(above_p - below_p) / (2.0 * p), (above_q - below_q) / (2.0 * q)];
+        let [c2, c3] = [(even_p - even_q) / (p * p - q * q), (odd_p - odd_q) / (p * p - q * q)];
+        pieces[0][piece] = (even_p - c2 * p * p) as f32;
+        pieces[1][piece] = (odd_p - c3 * p * p) as f32;
+        pieces[2][piece] = c2 as f32;
+        pieces[3][piece] = c3 as f32;
+        piece += 1;
+    }
+    pieces
+}
+
+/// `erf(a/√2) / 2` by its power series: to 1e-9 for |a| up to 5.5.
+const fn half_erf(a: f64) -> f64 {
+    let [mut sum, mut power] = [0.0, a];
+    let mut term = 0;
+    while term < 100 {
+        sum += power / (2 * term + 1) as f64;
+        term += 1;
+        power *= -a * a / (2 * term) as f64;
+    }
+    // √(2π)
+    sum / 2.506_628_274_631_000_5
+}
+
+/// erf(z) = z P(z²) / Q(z²) for |z| up to 4, where it is 1 in float32; the coefficients are those of Eigen's `erf`.
+#[inline(always)]
+fn gelu_by_quotient<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     let z = simd.mul(x, simd.splat(std::f32::consts::FRAC_1_SQRT_2));
     let z = simd.min(simd.max(z, simd.splat(-4.0)), simd.splat(4.0));
     let square = simd.mul(z, z);

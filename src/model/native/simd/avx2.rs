@@ -16,6 +16,7 @@ impl Simd for Avx2 {
     type Vector = __m256;
     const LANES: usize = 8;
     const ROWS: usize = 6;
+    const LOOKS_UP: bool = false;
 
     #[inline(always)]
     fn apart<K: Kernel>(self, kernel: K) -> K::Output {
@@ -110,6 +111,19 @@ impl Simd for Avx2 {
     fn min(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` is the proof that this CPU has the instruction.
         unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32], places: __m256) -> __m256 {
+        let mut lanes = [0.0; 8];
+        self.store(places, &mut lanes);
+        self.load(&lanes.map(|place| table[(place.to_bits() & 31) as usize]))
     }
 
     #[inline(always)]

@@ -23,6 +23,7 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
     type Vector = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 14;
+    const LOOKS_UP: bool = true;
 
     #[inline(always)]
     fn apart<K: Kernel>(self, kernel: K) -> K::Output {
@@ -122,6 +123,19 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
     fn min(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: `self` is the proof that this CPU has the instruction.
         unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm512_abs_ps(a) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32], places: __m512) -> __m512 {
+        let [low, high] = [self.load(table), self.load(&table[16..])];
+        // SAFETY: `self` is the proof that this CPU has the instruction; it reads five bits of each place.
+        unsafe { _mm512_permutex2var_ps(low, _mm512_castps_si512(places), high) }
     }
 
     #[inline(always)]

@@ -35,6 +35,9 @@ pub(super) trait Simd: Copy {
     /// Rows of the largest tile whose sums, two vectors a row, stay in registers.
     const ROWS: usize;
 
+    /// Whether [`look_up`](Self::look_up) takes an instruction or two, and not one a lane.
+    const LOOKS_UP: bool;
+
     /// Computes in a function of its own that has the instructions switched on.
     fn apart<K: Kernel>(self, kernel: K) -> K::Output;
     /// The value in every lane.
@@ -67,6 +70,10 @@ pub(super) trait Simd: Copy {
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The lesser of each pair.
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// |a|
+    fn abs(self, a: Self::Vector) -> Self::Vector;
+    /// Of a table the entries whose numbers are the lowest five bits of the lanes.
+    fn look_up(self, table: &[f32; 32], places: Self::Vector) -> Self::Vector;
     /// The nearest whole numbers.
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// 2ⁿ of whole numbers from -126 to 127.

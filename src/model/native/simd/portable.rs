@@ -20,6 +20,8 @@ impl<const N: usize> Simd for Portable<N> {
     const LANES: usize = N;
     // What fits into 16 registers of 8 lanes, or 32 of 16.
     const ROWS: usize = if N == 16 { 14 } else { 6 };
+    // As the vectors whose twin it is.
+    const LOOKS_UP: bool = N == 16;
 
     #[inline(never)]
     fn apart<K: Kernel>(self, kernel: K) -> K::Output {
@@ -92,6 +94,16 @@ impl<const N: usize> Simd for Portable<N> {
     #[inline(always)]
     fn min(self, a: [f32; N], b: [f32; N]) -> [f32; N] {
         self.lanes(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn abs(self, a: [f32; N]) -> [f32; N] {
+        a.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32], places: [f32; N]) -> [f32; N] {
+        places.map(|place| table[(place.to_bits() & 31) as usize])
     }
 
     #[inline(always)]
