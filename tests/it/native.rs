@@ -209,3 +209,70 @@ fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
         }
     }
 }
+
+/// The scan over bytes leaves out what cannot be among the best; where it must give up, everything is scored.
+#[test]
+fn the_best_of_a_large_catalogue_are_those_of_all_its_scores() {
+    let config = ModelConfig {
+        hidden: vec![62, 128],
+        layers: vec![1],
+        embedding: vec![8],
+        heads: 2,
+        ..full_size_config(70_000)
+    };
+    let plain = random_weights(&config, &mut rng(11));
+    // Items that all score the same but for a few, and items of very different lengths and biases.
+    let mut equal = plain.clone();
+    let mut uneven = plain.clone();
+    let width = config.width();
+    for (name, tensor) in [("weight", width), ("bias", 1)].map(|(part, row)| (format!("backbone.output.{part}"), row)) {
+        let mut data = equal.get(&name).unwrap().clone();
+        let first: Vec<f32> = data.data[tensor..2 * tensor].to_vec();
+        data.data.chunks_mut(tensor).skip(6).for_each(|row| row.copy_from_slice(&first));
+        equal.insert(name.clone(), data);
+        let mut data = uneven.get(&name).unwrap().clone();
+        for (item, row) in data.data.chunks_mut(tensor).enumerate() {
+            row.iter_mut().for_each(|value| *value *= f32::powi(2.0, (item % 41) as i32 - 30));
+        }
+        uneven.insert(name, data);
+    }
+    let histories = histories(&config, 17, &mut rng(12));
+    let space = config.check().unwrap();
+    let few: Vec<Item> = (1..=70_000).step_by(997).filter_map(Item::new).collect();
+    for (weights, level) in [&plain, &equal, &uneven]
+        .into_iter()
+        .flat_map(|weights| Level::available().into_iter().map(move |level| (weights, level)))
+    {
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            let native = Native::load_at((level, precision), &config, weights, 2).unwrap();
+            for route in space.routes() {
+                let scores = native.scores(route, &histories.iter().collect::<Vec<_>>()).unwrap();
+                let excluded: HashSet<Item> = top_k(scores.iter().next().unwrap(), &selection(3, &HashSet::new()))
+                    .into_iter()
+                    .map(|best| best.item)
+                    .collect();
+                let selections = [
+                    selection(10, &excluded),
+                    selection(0, &excluded),
+                    selection(1500, &excluded),
+                    Selection { candidates: Candidates::Only(&few), ..selection(10, &excluded) },
+                ];
+                let queries: Vec<Query<'_>> = histories
+                    .iter()
+                    .zip(selections.iter().cycle())
+                    .map(|(history, selection)| Query { history, selection: *selection })
+                    .collect();
+                for rows in [1, 17] {
+                    let ranked = native.rank(route, &queries[..rows]).unwrap();
+                    for ((ranked, scores), query) in ranked.iter().zip(scores.iter()).zip(&queries) {
+                        assert_eq!(ranked, &top_k(scores, &query.selection), "{level}, {}", space.name(route));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn selection(k: usize, excluded: &HashSet<Item>) -> Selection<'_> {
+    Selection { k, excluded, candidates: Candidates::All }
+}

@@ -52,7 +52,7 @@ impl Backbone {
         let lengths = self.tables.embed(histories, slice.embedding, (&mut workspace.mixed, workspace.stride));
         let (stride, tokens) = (workspace.stride, lengths.iter().sum());
         let embedded = (Left { data: &workspace.mixed, stride }, [tokens, slice.embedding]);
-        let embedded = enter(level, self.input.precision(), embedded, &mut workspace.pairs);
+        let embedded = enter(level, self.input.numbers(), embedded, &mut workspace.pairs);
         let input = Product::new(&self.input, [slice.embedding, slice.hidden], embedded, tokens);
         input.into(level, &mut workspace.x, stride);
         for block in &self.blocks[..slice.layers - 1] {

@@ -80,7 +80,7 @@ impl Block {
         // Queries first, then keys and values.
         let beside = padded(cut.width);
         let row = beside + padded(2 * cut.width);
-        let input = enter(level, query.precision(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
+        let input = enter(level, query.numbers(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
         Product::new(query, [cut.width; 2], input, tokens).into(level, projected, row);
         Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, &mut projected[beside..], row);
         let mut token = 0;
@@ -114,7 +114,7 @@ impl Block {
         let (stride, tokens) = (*stride, lengths.iter().sum());
         let Projections { query, key_value } = &self.projections[cut.place];
         let row = padded(2 * cut.width);
-        let input = enter(level, query.precision(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
+        let input = enter(level, query.numbers(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
         Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, projected, row);
         let mut end = 0;
         for (length, newest) in lengths.iter().zip(newest.chunks_mut(stride)) {
@@ -122,7 +122,7 @@ impl Block {
             newest[..cut.width].copy_from_slice(&x[(end - 1) * stride..][..cut.width]);
         }
         let rows = lengths.len();
-        let input = enter(level, query.precision(), (Left { data: newest, stride }, [rows, cut.width]), pairs);
+        let input = enter(level, query.numbers(), (Left { data: newest, stride }, [rows, cut.width]), pairs);
         Product::new(query, [cut.width; 2], input, rows).into(level, y, stride);
         let mut token = 0;
         for (place, length) in lengths.iter().enumerate() {
@@ -151,11 +151,11 @@ impl Block {
             let (x, y) = (&mut x[span.clone()], &mut y[..rows * stride]);
             let size = [rows, cut.width];
             let mixed = (Left { data: &mixed[span], stride }, size);
-            let mixed = enter(level, self.output.precision(), mixed, pairs);
+            let mixed = enter(level, self.output.numbers(), mixed, pairs);
             Product::new(&self.output, [cut.width; 2], mixed, rows).into(level, y, stride);
             self.attention_norm.add(level, cut.width, [x, y], stride);
             let wide = padded(cut.ffn);
-            let input = enter(level, self.inner.precision(), (Left { data: x, stride }, size), pairs);
+            let input = enter(level, self.inner.numbers(), (Left { data: x, stride }, size), pairs);
             let product = Product::new(&self.inner, [cut.width, cut.ffn], input, rows);
             Product { activation: Activation::Gelu, ..product }.into(level, inner, wide);
             let input = Left { data: inner, stride: wide };

@@ -16,6 +16,7 @@ mod panels;
 mod peak;
 mod product;
 mod router;
+mod scan;
 mod scores;
 mod simd;
 mod spread;
@@ -30,10 +31,11 @@ use std::ops::Range;
 use self::backbone::Backbone;
 use self::panels::Packer;
 use self::router::Router;
+use self::scan::Codes;
 use self::scores::{Scores, parts, screen};
 use self::simd::Left;
 use self::spread::{shares, spread, threads_for};
-use self::workspace::{Sizes, Workspaces};
+use self::workspace::{Sizes, Workspace, Workspaces};
 use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
 use crate::domain::{Flops, History, ModelShape, Ranked, Route, RouteSpace, TopK};
 
@@ -45,6 +47,8 @@ pub struct Native {
     shape: ModelShape,
     backbone: Backbone,
     router: Router,
+    /// Of an output layer that no cache holds.
+    codes: Option<Codes>,
     workspaces: Workspaces,
 }
 
@@ -65,10 +69,17 @@ impl Native {
         weights: &Weights,
         threads: usize,
     ) -> Result<Native, LoadError> {
-        Native::load_at((Level::best(), precision), config, weights, threads)
+        let level = Level::best();
+        let native = Native::load_at((level, precision), config, weights, threads)?;
+        Ok(if level.multiplies_bytes() { native } else { native.without_scan() })
     }
 
-    /// The same for vectors of a kind, whether or not it [has an instruction](Level::multiplies_bf16) for bfloat16.
+    /// The same without the copy in bytes of a large output layer: every score is computed.
+    pub fn without_scan(self) -> Native {
+        Native { codes: None, ..self }
+    }
+
+    /// The same for vectors of a kind, whether or not it [has instructions](Level::multiplies_bf16) for bfloat16 and bytes.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -88,10 +99,17 @@ impl Native {
             head: (config.width() / config.heads).max(router.dim / router.heads),
             length: config.max_len,
         };
+        let packer = Packer { weights, precision };
+        let backbone = Backbone::load(packer, config, &space)?;
+        let codes = match Scores::streamed(backbone.output()) {
+            true => Codes::load(packer, "backbone.output")?,
+            false => None,
+        };
         Ok(Native {
             level,
             threads: threads.max(1),
-            backbone: Backbone::load(Packer { weights, precision }, config, &space)?,
+            backbone,
+            codes,
             router: Router::load(weights, config)?,
             workspaces: Workspaces::new(sizes),
             space,
@@ -168,23 +186,42 @@ impl Native {
         }
     }
 
+    /// Ranks neighbouring rows of one width over some columns.
+    fn best_of<'a>(
+        &self,
+        scores: &Scores<'_>,
+        queries: &[Query<'a>],
+        columns: &Range<usize>,
+        workspace: &mut Workspace,
+    ) -> Vec<TopK<'a>> {
+        let Some(codes) = &self.codes else {
+            let mut best: Vec<TopK<'a>> = queries.iter().map(|query| TopK::new(&query.selection)).collect();
+            let buffers: (&mut [f32], &mut [f32]) = (&mut workspace.board, &mut workspace.pairs);
+            scores.blocks(self.level, columns.clone(), buffers, |row, first, scores| {
+                screen(self.level, scores, first, &mut best[row]);
+            });
+            return best;
+        };
+        let scanned = codes.best(self.level, scores, columns, queries, workspace);
+        let scored = |(row, best): (usize, Option<TopK<'a>>)| {
+            best.unwrap_or_else(|| {
+                let mut best = TopK::new(&queries[row].selection);
+                let buffers: (&mut [f32], &mut [f32]) = (&mut workspace.board, &mut workspace.pairs);
+                scores.row(row).blocks(self.level, columns.clone(), buffers, |_, first, scores| {
+                    screen(self.level, scores, first, &mut best);
+                });
+                best
+            })
+        };
+        scanned.into_iter().enumerate().map(scored).collect()
+    }
+
     /// Ranks neighbouring rows of one width: every thread a part of the catalogue.
     fn best(&self, scores: &Scores<'_>, queries: &[Query<'_>]) -> Vec<Vec<Ranked>> {
         let columns = self.backbone.output().outputs();
         let work = 2 * (scores.width * scores.rows) as Flops * columns as Flops;
         let ranked = |columns: Range<usize>| {
-            self.workspaces.with(|workspace| {
-                let mut best: Vec<TopK<'_>> = queries.iter().map(|query| TopK::new(&query.selection)).collect();
-                scores.blocks(
-                    self.level,
-                    columns,
-                    (&mut workspace.board, &mut workspace.pairs),
-                    |row, first, scores| {
-                        screen(self.level, scores, first, &mut best[row]);
-                    },
-                );
-                best
-            })
+            self.workspaces.with(|workspace| self.best_of(scores, queries, &columns, workspace))
         };
         let tasks: Vec<Range<usize>> = parts(columns, threads_for(self.threads, work)).collect();
         let mut parts = spread(tasks, ranked).into_iter();
@@ -252,6 +289,6 @@ impl Forward for Native {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.backbone.bytes() + self.router.bytes()
+        self.backbone.bytes() + self.router.bytes() + self.codes.as_ref().map_or(0, Codes::bytes)
     }
 }

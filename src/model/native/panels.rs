@@ -10,22 +10,45 @@ pub(super) fn padded(width: usize) -> usize {
     width.next_multiple_of(PANEL)
 }
 
-/// How many values of an operand hold `depth` inputs: in bfloat16 two neighbours share one.
-pub(super) fn words(precision: Precision, depth: usize) -> usize {
-    match precision {
-        Precision::Fp32 => depth,
-        Precision::Bf16 => depth.div_ceil(2),
+/// What the values of a layer are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// Each is a float32.
+    Singles,
+    /// Each is a pair of bfloat16.
+    Pairs,
+    /// Each is four bytes.
+    Bytes,
+}
+
+impl From<Precision> for Numbers {
+    fn from(precision: Precision) -> Numbers {
+        match precision {
+            Precision::Fp32 => Numbers::Singles,
+            Precision::Bf16 => Numbers::Pairs,
+        }
+    }
+}
+
+impl Numbers {
+    /// How many values hold `depth` inputs.
+    pub(super) fn words(self, depth: usize) -> usize {
+        match self {
+            Numbers::Singles => depth,
+            Numbers::Pairs => depth.div_ceil(2),
+            Numbers::Bytes => depth.div_ceil(4),
+        }
     }
 }
 
 /// A linear layer `y = W x + b`, stored for the product: `[outputs / 32][depth][32]`, zeros beyond the outputs; in
 /// bfloat16 `[outputs / 32][depth / 2][32][2]`, where a pair is the bits of one value, and an odd depth's last pair ends
-/// with a zero.
+/// with a zero; in bytes `[outputs / 32][depth / 4][32][4]`, four of them the bits of one value.
 ///
 /// The first outputs over the first inputs are the first rows of the first panels: every narrower slice is a prefix
 /// of this one pack.
 pub(super) struct Panels {
-    precision: Precision,
+    numbers: Numbers,
     weight: Buffer,
     /// One an output, zeros beyond: [outputs padded]
     bias: Buffer,
@@ -50,7 +73,7 @@ impl Packer<'_> {
 
     /// The `rows` of several stored layers under each other, over their first `depth` inputs.
     pub(super) fn pick(&self, names: &[&str], rows: &[usize], depth: usize) -> Result<Panels, WeightsError> {
-        let mut panels = Panels::zeros(self.precision, names.len() * rows.len(), depth);
+        let mut panels = Panels::zeros(self.precision.into(), names.len() * rows.len(), depth);
         for (layer, name) in names.iter().enumerate() {
             let weight = self.weights.get(&format!("{name}.weight"))?;
             let bias = self.weights.get(&format!("{name}.bias"))?;
@@ -65,32 +88,37 @@ impl Packer<'_> {
 
 impl Panels {
     /// A layer of zeros.
-    pub(super) fn zeros(precision: Precision, outputs: usize, depth: usize) -> Panels {
-        let weight = Buffer::new(padded(outputs) * words(precision, depth));
-        Panels { precision, weight, bias: Buffer::new(padded(outputs)), outputs, depth }
+    pub(super) fn zeros(numbers: Numbers, outputs: usize, depth: usize) -> Panels {
+        let weight = Buffer::new(padded(outputs) * numbers.words(depth));
+        Panels { numbers, weight, bias: Buffer::new(padded(outputs)), outputs, depth }
     }
 
     /// Stores an output's weights, as many as the depth, and its bias.
     fn set(&mut self, output: usize, weights: &[f32], bias: f32) {
-        let column = output / PANEL * words(self.precision, self.depth) * PANEL + output % PANEL;
-        let places = self.weight[column..].iter_mut().step_by(PANEL);
-        match self.precision {
-            Precision::Fp32 => places.zip(weights).for_each(|(place, weight)| *place = *weight),
-            Precision::Bf16 => places.zip(weights.chunks(2)).for_each(|(place, pair)| {
-                *place = pair_of([pair[0], pair.get(1).copied().unwrap_or_default()]);
-            }),
+        match self.numbers {
+            Numbers::Pairs => self.set_words(
+                output,
+                weights.chunks(2).map(|pair| pair_of([pair[0], pair.get(1).copied().unwrap_or_default()])),
+            ),
+            Numbers::Singles | Numbers::Bytes => self.set_words(output, weights.iter().copied()),
         }
         self.bias[output] = bias;
     }
 
-    /// In which numbers the weights are, and so what a product's input has to be.
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
+    /// Stores an output's weights as they are in the panels.
+    pub(super) fn set_words(&mut self, output: usize, words: impl Iterator<Item = f32>) {
+        let column = output / PANEL * self.numbers.words(self.depth) * PANEL + output % PANEL;
+        self.weight[column..].iter_mut().step_by(PANEL).zip(words).for_each(|(place, word)| *place = word);
+    }
+
+    /// What the weights are, and so what a product's input has to be.
+    pub(super) fn numbers(&self) -> Numbers {
+        self.numbers
     }
 
     /// The panels from the one of output `first` on, for a tile.
     pub(super) fn from(&self, first: usize) -> (Right<'_>, &[f32]) {
-        let panel = words(self.precision, self.depth) * PANEL;
+        let panel = self.numbers.words(self.depth) * PANEL;
         (Right { data: &self.weight[first / PANEL * panel..], stride: PANEL, panel }, &self.bias[first..])
     }
 

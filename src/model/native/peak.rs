@@ -28,7 +28,7 @@ pub fn gemm_peak(level: Level, precision: Precision, time: Duration) -> f64 {
     const SIZE: usize = 512;
     const ROWS: usize = 56;
     let (layer, input, mut out) =
-        (Panels::zeros(precision, SIZE, SIZE), vec![0.5; ROWS * SIZE], vec![0.0; ROWS * SIZE]);
+        (Panels::zeros(precision.into(), SIZE, SIZE), vec![0.5; ROWS * SIZE], vec![0.0; ROWS * SIZE]);
     best_rate(time, || {
         let product = Product::new(&layer, [SIZE; 2], Left { data: &input, stride: SIZE }, ROWS);
         product.into(level, black_box(&mut out), SIZE);

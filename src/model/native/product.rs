@@ -1,7 +1,6 @@
 use super::elementary::gelu;
-use super::panels::{PANEL, Panels, padded, words};
-use super::simd::{Kernel, Left, Level, Multiply, Pairs, Right, Simd, Singles, Streamed, Tile};
-use crate::model::Precision;
+use super::panels::{Numbers, PANEL, Panels, padded};
+use super::simd::{Bytes, Kernel, Left, Level, Multiply, Pairs, Right, Simd, Singles, Streamed, Tile};
 
 /// What becomes of an output before it is stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,29 +32,39 @@ impl<'a> Product<'a> {
 
     /// Writes the outputs, padded to whole panels, into rows of `stride` values.
     pub(super) fn into(self, level: Level, out: &mut [f32], stride: usize) {
-        match self.layer.precision() {
-            Precision::Fp32 => level.run(Run { multiply: Singles, product: self, out, stride }),
-            Precision::Bf16 => level.run(Run { multiply: Pairs, product: self, out, stride }),
+        // With less to compute, fetching costs more than it saves.
+        if self.rows >= FETCHING_PAYS {
+            return self.stream_into(level, out, stride);
+        }
+        match self.layer.numbers() {
+            Numbers::Singles => level.run(Run { multiply: Singles, product: self, out, stride }),
+            Numbers::Pairs => level.run(Run { multiply: Pairs, product: self, out, stride }),
+            Numbers::Bytes => level.run(Run { multiply: Bytes, product: self, out, stride }),
         }
     }
 
-    /// The same of a layer that no cache holds.
+    /// The same of a layer that is not in the nearest caches: the next panel is fetched while one is multiplied.
     pub(super) fn stream_into(self, level: Level, out: &mut [f32], stride: usize) {
-        match self.layer.precision() {
-            Precision::Fp32 => level.run(Run { multiply: Streamed(Singles), product: self, out, stride }),
-            Precision::Bf16 => level.run(Run { multiply: Streamed(Pairs), product: self, out, stride }),
+        match self.layer.numbers() {
+            Numbers::Singles => level.run(Run { multiply: Streamed(Singles), product: self, out, stride }),
+            Numbers::Pairs => level.run(Run { multiply: Streamed(Pairs), product: self, out, stride }),
+            Numbers::Bytes => level.run(Run { multiply: Streamed(Bytes), product: self, out, stride }),
         }
     }
 }
 
-/// Rows of `depth` inputs as layers of a precision take them: rounded to pairs of bfloat16 in `pairs`, or as they are.
+/// Rows from which a product fetches the next panel in any case: it hides the way from the third cache, and all layers do
+/// not fit into the second.
+const FETCHING_PAYS: usize = 4;
+
+/// Rows of `depth` inputs as a layer takes them: rounded to pairs of bfloat16 in `pairs`, or as they are.
 pub(super) fn enter<'a>(
     level: Level,
-    precision: Precision,
+    numbers: Numbers,
     (rows, [count, depth]): (Left<'a>, [usize; 2]),
     pairs: &'a mut [f32],
 ) -> Left<'a> {
-    if precision == Precision::Fp32 {
+    if numbers != Numbers::Pairs {
         return rows;
     }
     let stride = padded(depth) / 2;
@@ -73,7 +82,7 @@ struct Narrow<'a, 'o> {
 
 impl Kernel for Narrow<'_, '_> {
     type Output = ();
-    const PAIRS: bool = true;
+    const NARROW: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
@@ -102,7 +111,7 @@ struct Run<'a, 'o, M> {
 
 impl<M: Multiply> Kernel for Run<'_, '_, M> {
     type Output = ();
-    const PAIRS: bool = M::PAIRS;
+    const NARROW: bool = M::NARROW;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
@@ -173,7 +182,7 @@ impl<M: Multiply> Run<'_, '_, M> {
         let Product { layer, activation, depth, input, first, .. } = self.product;
         let left = Left { data: &input.data[row * input.stride..], ..input };
         let (right, bias) = layer.from(first + panel * PANEL);
-        let (multiply, depth) = (self.multiply, words(layer.precision(), depth));
+        let (multiply, depth) = (self.multiply, layer.numbers().words(depth));
         for half in (0..PANEL).step_by(2 * S::LANES) {
             let right = Right { data: &right.data[half..], ..right };
             let out = &mut self.out[row * self.stride + panel * PANEL + half..];
@@ -211,7 +220,7 @@ fn narrow_in_place<S: Simd>(simd: S, row: &mut [f32], first: usize) {
 mod tests {
     use half::bf16;
 
-    use super::super::panels::Packer;
+    use super::super::panels::{Numbers, Packer};
     use super::super::simd::{Left, Level};
     use super::{Product, enter};
     use crate::model::{HostTensor, Precision, Weights};
@@ -246,7 +255,7 @@ mod tests {
             for level in Level::available() {
                 let mut pairs = vec![f32::NAN; rows * 48];
                 let entering = (Left { data: &input, stride: stored }, [rows, depth]);
-                let entered = enter(level, Precision::Bf16, entering, &mut pairs);
+                let entered = enter(level, Numbers::Pairs, entering, &mut pairs);
                 let mut found = vec![0.0; rows * 64];
                 Product::new(&layer, [depth, outputs], entered, rows).into(level, &mut found, 64);
                 for (row, output) in (0..rows).flat_map(|row| (0..outputs).map(move |output| (row, output))) {

@@ -20,7 +20,18 @@ pub(super) struct Scores<'a> {
     pub(super) rows: usize,
 }
 
-impl Scores<'_> {
+impl<'a> Scores<'a> {
+    /// The same of one row alone.
+    pub(super) fn row(&self, row: usize) -> Scores<'a> {
+        let newest = Left { data: &self.newest.data[row * self.newest.stride..], ..self.newest };
+        Scores { output: self.output, width: self.width, newest, rows: 1 }
+    }
+
+    /// Whether no cache holds the layer from one batch to the next.
+    pub(super) fn streamed(output: &Panels) -> bool {
+        output.bytes() > CACHED
+    }
+
     /// Computes `columns`, which begin at a multiple of a panel, a block at a time: `take` gets each row's number, the
     /// first column of the block, and the scores. Nothing as large as rows x columns is ever there.
     pub(super) fn blocks(
@@ -35,10 +46,10 @@ impl Scores<'_> {
             for above in (0..self.rows).step_by(ROWS) {
                 let rows = ROWS.min(self.rows - above);
                 let input = Left { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
-                let input = enter(level, self.output.precision(), (input, [rows, self.width]), pairs);
+                let input = enter(level, self.output.numbers(), (input, [rows, self.width]), pairs);
                 let product = Product::new(self.output, [self.width, outputs], input, rows);
                 let product = Product { first, ..product };
-                match self.output.bytes() > CACHED {
+                match Scores::streamed(self.output) {
                     true => product.stream_into(level, board, BOARD),
                     false => product.into(level, board, BOARD),
                 }

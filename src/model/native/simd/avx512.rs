@@ -1,25 +1,33 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Kernel, Simd, narrow_by_value, taken_apart};
+use super::{Kernel, Simd, dot_bytes_by_value, narrow_by_value, taken_apart};
 
-/// Vectors of 16 lanes: the AVX-512 foundation instructions and, where `BF16` says so, those for bfloat16. A value exists
-/// only where the CPU has them.
+/// Vectors of 16 lanes: the AVX-512 foundation instructions and, where `NARROW` says so, those for bfloat16 and bytes, which
+/// came later and together. A value exists only where the CPU has them.
 #[derive(Clone, Copy)]
-pub(super) struct Vectors<const BF16: bool>(());
+pub(super) struct Vectors<const NARROW: bool>(());
 
 pub(super) type Avx512 = Vectors<false>;
-pub(super) type Avx512Bf16 = Vectors<true>;
+pub(super) type Avx512Narrow = Vectors<true>;
 
-impl<const BF16: bool> Vectors<BF16> {
-    pub(super) fn detect() -> Option<Vectors<BF16>> {
+impl<const NARROW: bool> Vectors<NARROW> {
+    /// The same lanes as whole numbers.
+    #[inline(always)]
+    fn bits(self, lanes: __m512) -> __m512i {
+        // SAFETY: `self` is the proof that this CPU has such vectors.
+        unsafe { _mm512_castps_si512(lanes) }
+    }
+
+    pub(super) fn detect() -> Option<Vectors<NARROW>> {
         let foundation =
             is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        (foundation && (!BF16 || is_x86_feature_detected!("avx512bf16"))).then_some(Vectors(()))
+        let narrow = || is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
+        (foundation && (!NARROW || narrow())).then_some(Vectors(()))
     }
 }
 
-impl<const BF16: bool> Simd for Vectors<BF16> {
+impl<const NARROW: bool> Simd for Vectors<NARROW> {
     type Vector = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 14;
@@ -33,12 +41,12 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
             kernel.run(simd)
         }
         #[inline(never)]
-        #[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
-        fn with_pairs<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bf16,avx512vnni,avx2,fma")]
+        fn with_narrow<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` is the proof that this CPU has them.
-        unsafe { if BF16 { with_pairs(self, kernel) } else { with_instructions(self, kernel) } }
+        unsafe { if NARROW { with_narrow(self, kernel) } else { with_instructions(self, kernel) } }
     }
 
     #[inline(always)]
@@ -192,7 +200,7 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
 
     #[inline(always)]
     fn dot(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
-        if BF16 {
+        if NARROW {
             // SAFETY: `self` is the proof that this CPU has the instruction; any bits are pairs of bfloat16.
             return unsafe {
                 _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
@@ -202,8 +210,25 @@ impl<const BF16: bool> Simd for Vectors<BF16> {
     }
 
     #[inline(always)]
+    fn dot_bytes(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // Compiled without the instruction it would be a call.
+        if NARROW {
+            let [a, b, sum] = [a, b, sum].map(|lanes| self.bits(lanes));
+            // SAFETY: `self` is the proof that this CPU has the instructions; the lanes are bits.
+            return unsafe { _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, a, b)) };
+        }
+        dot_bytes_by_value(self, [a, b], sum)
+    }
+
+    #[inline(always)]
+    fn from_counts(self, counts: __m512) -> __m512 {
+        // SAFETY: `self` is the proof that this CPU has the instruction.
+        unsafe { _mm512_cvtepi32_ps(self.bits(counts)) }
+    }
+
+    #[inline(always)]
     fn narrow(self, values: &[f32], pairs: &mut [f32]) {
-        if BF16 {
+        if NARROW {
             let [first, second] = [self.load(values), self.load(&values[Self::LANES..])];
             // SAFETY: `self` is the proof that this CPU has the instruction; pairs of bfloat16 are kept as any bits.
             let narrowed = unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) };

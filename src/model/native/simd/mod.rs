@@ -20,11 +20,11 @@ use std::fmt;
 #[cfg(target_arch = "x86_64")]
 use self::{
     avx2::Avx2,
-    avx512::{Avx512, Avx512Bf16},
+    avx512::{Avx512, Avx512Narrow},
 };
 
 use self::portable::Portable;
-pub(super) use self::tile::{Left, Multiply, Pairs, Right, Singles, Streamed, Tile};
+pub(super) use self::tile::{Bytes, Left, Multiply, Pairs, Right, Singles, Streamed, Tile};
 
 /// Operations on vectors of float32. The value is a proof that the CPU has them.
 pub(super) trait Simd: Copy {
@@ -99,12 +99,46 @@ pub(super) trait Simd: Copy {
         taken_apart(self, [a, b], sum)
     }
 
+    /// Takes into a sum, the bits of an `i32` a lane, the products of four bytes a lane: of the first factor they count from
+    /// 0 to 255, of the second from -128 to 127.
+    #[inline(always)]
+    fn dot_bytes(self, a: Self::Vector, b: Self::Vector, sum: Self::Vector) -> Self::Vector {
+        dot_bytes_by_value(self, [a, b], sum)
+    }
+
+    /// The bits of an `i32` a lane as its value.
+    #[inline(always)]
+    fn from_counts(self, counts: Self::Vector) -> Self::Vector {
+        let mut lanes = [0.0; WIDEST];
+        self.store(counts, &mut lanes[..Self::LANES]);
+        self.load(&lanes.map(|count| count.to_bits().cast_signed() as f32))
+    }
+
     /// Rounds `2 LANES` values to bfloat16 and writes them as `LANES` pairs.
     #[inline(always)]
     fn narrow(self, values: &[f32], pairs: &mut [f32]) {
         narrow_by_value(&values[..2 * Self::LANES], &mut pairs[..Self::LANES]);
     }
 }
+
+/// Products of bytes taken into sums, without an instruction for it.
+#[inline(always)]
+fn dot_bytes_by_value<S: Simd>(simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+    let mut lanes = [[0.0; WIDEST]; 3];
+    for (lanes, vector) in lanes.iter_mut().zip([a, b, sum]) {
+        simd.store(vector, &mut lanes[..S::LANES]);
+    }
+    let [a, b, sum] = &mut lanes;
+    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+        let products = a.to_bits().to_ne_bytes().into_iter().zip(b.to_bits().to_ne_bytes());
+        let products = products.map(|(a, b)| i32::from(a) * i32::from(b.cast_signed())).sum::<i32>();
+        *sum = f32::from_bits(sum.to_bits().wrapping_add(products.cast_unsigned()));
+    }
+    simd.load(sum)
+}
+
+/// Lanes of the widest vectors.
+const WIDEST: usize = 16;
 
 /// A pair's products taken into a sum, without an instruction for it.
 #[inline(always)]
@@ -128,8 +162,8 @@ fn narrow_by_value(values: &[f32], pairs: &mut [f32]) {
 pub(super) trait Kernel {
     /// What it gives.
     type Output;
-    /// Whether it multiplies pairs of bfloat16, for which some CPUs have an instruction.
-    const PAIRS: bool = false;
+    /// Whether it multiplies numbers narrower than float32, for which some CPUs have instructions.
+    const NARROW: bool = false;
     /// Computes.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
@@ -151,7 +185,7 @@ pub struct Level(Vectors);
 #[derive(Clone, Copy)]
 enum Vectors {
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512, Option<Avx512Bf16>),
+    Avx512(Avx512, Option<Avx512Narrow>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Wide(Portable<16>),
@@ -163,7 +197,7 @@ impl Level {
     pub fn available() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
         let native = [
-            Avx512::detect().map(|simd| Vectors::Avx512(simd, Avx512Bf16::detect())),
+            Avx512::detect().map(|simd| Vectors::Avx512(simd, Avx512Narrow::detect())),
             Avx2::detect().map(Vectors::Avx2),
         ];
         #[cfg(not(target_arch = "x86_64"))]
@@ -186,12 +220,17 @@ impl Level {
         return false;
     }
 
+    /// Whether this kind has an instruction for products of bytes.
+    pub(super) fn multiplies_bytes(self) -> bool {
+        self.multiplies_bf16()
+    }
+
     /// Computes with vectors of this kind.
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Vectors::Avx512(simd, pairs) => match pairs {
-                Some(simd) if K::PAIRS => simd.apart(kernel),
+                Some(simd) if K::NARROW => simd.apart(kernel),
                 _ => simd.apart(kernel),
             },
             #[cfg(target_arch = "x86_64")]

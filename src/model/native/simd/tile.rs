@@ -28,7 +28,9 @@ pub(in crate::model::native) struct Right<'a> {
 /// What the values of both operands are.
 pub(in crate::model::native) trait Multiply: Copy {
     /// Whether they are pairs of bfloat16.
-    const PAIRS: bool;
+    const PAIRS: bool = false;
+    /// Whether they are numbers narrower than float32.
+    const NARROW: bool = Self::PAIRS;
     /// Whether the right operand comes from memory, and the panels behind a tile's are to be fetched meanwhile.
     const STREAMED: bool = false;
     /// Takes the product of two factors into a sum.
@@ -44,8 +46,6 @@ pub(in crate::model::native) struct Singles;
 pub(in crate::model::native) struct Pairs;
 
 impl Multiply for Singles {
-    const PAIRS: bool = false;
-
     #[inline(always)]
     fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
         simd.fma(a, b, sum)
@@ -61,6 +61,20 @@ impl Multiply for Pairs {
     }
 }
 
+/// Each value is four bytes, neighbours of the depth: of the right operand they count from 0 to 255, of the left one from
+/// -128 to 127. Sums are the bits of an `i32`.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Bytes;
+
+impl Multiply for Bytes {
+    const NARROW: bool = true;
+
+    #[inline(always)]
+    fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+        simd.dot_bytes(b, a, sum)
+    }
+}
+
 /// The same of a right operand that no cache holds. The processor's own prefetching ends with each page; what is behind a
 /// tile's panels is fetched as the tile goes through its own.
 #[derive(Clone, Copy)]
@@ -68,6 +82,7 @@ pub(in crate::model::native) struct Streamed<M>(pub(in crate::model::native) M);
 
 impl<M: Multiply> Multiply for Streamed<M> {
     const PAIRS: bool = M::PAIRS;
+    const NARROW: bool = M::NARROW;
     const STREAMED: bool = true;
 
     #[inline(always)]
@@ -108,7 +123,7 @@ impl<M: Multiply, const R: usize, const P: usize, const C: usize> Tile<'_, M, R,
 
 impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, M, R, P, C> {
     type Output = ();
-    const PAIRS: bool = M::PAIRS;
+    const NARROW: bool = M::NARROW;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
