@@ -15,15 +15,20 @@ DATA = {
     },
 }
 
-BEAUTY = ["--epochs", "20", "--batch-size", "192", "--dropout", "0.5"]
+BEAUTY = ["--epochs", "40", "--batch-size", "192", "--dropout", "0.5"]
 ML_1M = ["--layers", "2,4", "--epochs", "6", "--batch-size", "64", "--dropout", "0.2", "--negatives", "512",
          "--router-holdout", "4"]
 ML_100K = ["--epochs", "30", "--batch-size", "32", "--dropout", "0.5"]
+UNTIED = ["--tie-embeddings", "false"]
 
 
 def alone(flags, hidden, layers, embedding):
     """A model of one size, trained alone."""
     return [*without(flags, "--layers"), "--hidden", hidden, "--layers", layers, "--embedding", embedding]
+
+
+def epochs(flags, count):
+    return [*without(flags, "--epochs"), "--epochs", str(count)]
 
 
 def without(flags, name):
@@ -35,8 +40,9 @@ def without(flags, name):
 
 ROWS = {
     "beauty": {"data": "beauty", "flags": BEAUTY},
-    "beauty-4096-negatives": {"data": "beauty", "flags": [*BEAUTY, "--negatives", "4096"]},
-    "beauty-40-epochs": {"data": "beauty", "flags": [*without(BEAUTY, "--epochs"), "--epochs", "40"]},
+    "beauty-untied": {"data": "beauty", "flags": [*BEAUTY, *UNTIED]},
+    "beauty-untied-20-epochs": {"data": "beauty", "flags": [*epochs(BEAUTY, 20), *UNTIED]},
+    "beauty-untied-4096-negatives": {"data": "beauty", "flags": [*epochs(BEAUTY, 20), "--negatives", "4096", *UNTIED]},
     "beauty-paper": {"data": "beauty", "flags": [*BEAUTY, "--preset", "paper"]},
     "beauty-no-distillation": {"data": "beauty", "flags": [*BEAUTY, "--distillation", "0"]},
     "beauty-uncalibrated": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "uncalibrated"]},
@@ -45,12 +51,17 @@ ROWS = {
         "data": "beauty", "flags": [*BEAUTY, "--hidden", "128", "--embedding", "128"],
     },
     "beauty-width-only": {"data": "beauty", "flags": [*BEAUTY, "--layers", "8", "--embedding", "128"]},
-    "beauty-alone-h128-l8-e128": {"data": "beauty", "flags": alone(BEAUTY, "128", "8", "128")},
-    "beauty-alone-h128-l2-e128": {"data": "beauty", "flags": alone(BEAUTY, "128", "2", "128")},
-    "beauty-alone-h64-l2-e64": {"data": "beauty", "flags": alone(BEAUTY, "64", "2", "64")},
+    "beauty-alone-h128-l8-e128": {"data": "beauty", "flags": alone(epochs(BEAUTY, 16), "128", "8", "128")},
+    "beauty-alone-h128-l2-e128": {"data": "beauty", "flags": alone(epochs(BEAUTY, 20), "128", "2", "128")},
+    "beauty-alone-h128-l2-e128-untied": {
+        "data": "beauty", "flags": [*alone(epochs(BEAUTY, 20), "128", "2", "128"), *UNTIED],
+    },
+    "beauty-alone-h64-l2-e64": {"data": "beauty", "flags": alone(epochs(BEAUTY, 20), "64", "2", "64")},
     "ml-1m-minus2": {"data": "ml-1m-minus2", "flags": ML_1M},
+    "ml-1m-minus2-tied": {"data": "ml-1m-minus2", "flags": [*ML_1M, "--tie-embeddings", "true"]},
     "ml-1m-minus2-paper": {"data": "ml-1m-minus2", "flags": [*ML_1M, "--preset", "paper"]},
     "ml-1m-minus2-alone-h64-l2-e64": {"data": "ml-1m-minus2", "flags": alone(ML_1M, "64", "2", "64")},
     "ml-100k": {"data": "ml-100k", "flags": ML_100K},
+    "ml-100k-tied": {"data": "ml-100k", "flags": [*ML_100K, "--tie-embeddings", "true"]},
     "ml-100k-paper": {"data": "ml-100k", "flags": [*ML_100K, "--preset", "paper"]},
 }
