@@ -40,8 +40,14 @@ const ONE_IN: usize = 64;
 /// What a float32 operation may err by, of its result, doubled.
 const ROUNDING: f32 = 1.2e-7;
 
+/// Lengths and biases up to here cannot make a score that float32 does not hold.
+const HUGE: f32 = 1e18;
+
+/// The least unit of codes, and more than all that is lost where numbers become too small for float32.
+const TINY: f32 = 1e-30;
+
 impl Codes {
-    /// The codes of a layer as it is packed; `None` where it is too wide for them.
+    /// The codes of a layer as it is packed; `None` where it is too wide for them or its numbers are huge.
     pub(super) fn load(packer: Packer<'_>, name: &str) -> Result<Option<Codes>, WeightsError> {
         let weight = packer.weights.get(&format!("{name}.weight"))?;
         let [outputs, depth] = weight.shape[..] else { return Err(WeightsError::Missing(name.to_owned())) };
@@ -53,11 +59,14 @@ impl Codes {
         let mut row = vec![0.0; depth];
         for (output, stored) in weight.data.chunks_exact(depth).enumerate() {
             row.iter_mut().zip(stored).for_each(|(value, stored)| *value = packed(packer.precision, *stored));
-            let scale = greatest(&row) / LARGEST;
+            let scale = unit(&row);
             codes.set_words(output, words(&row, scale, |code| (code + ZERO) as u8));
             (scales[output], lengths[output]) = (scale, length(&row));
         }
-        Ok(Some(Codes { codes, scales, lengths, precision: packer.precision }))
+        let bias = packer.weights.get(&format!("{name}.bias"))?;
+        // What is no number is not below it either.
+        let bounded = lengths.iter().chain(&bias.data).all(|value| value.abs() <= HUGE);
+        Ok(bounded.then_some(Codes { codes, scales, lengths, precision: packer.precision }))
     }
 
     /// Ranks some rows over `columns`; `None` for a row where the scan does not pay.
@@ -130,7 +139,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(layer: &Codes, newest: &[f32], query: &Query<'a>, most: usize) -> Search<'a> {
         let row: Vec<f32> = newest.iter().map(|value| packed(layer.precision, *value)).collect();
-        let (width, step) = (row.len() as f32, greatest(&row) / LARGEST);
+        let (width, step) = (row.len() as f32, unit(&row));
         let code = |value: f32| coded(value, step);
         let (mut sum, mut sizes, mut rest) = (0.0, 0.0, Vec::with_capacity(row.len()));
         for value in &row {
@@ -152,7 +161,7 @@ impl<'a> Search<'a> {
             may_be: Vec::new(),
             most,
             // Among a few items alone the k-th best may lie anywhere; and what is no number bounds nothing.
-            open: matches!(query.selection.candidates, Candidates::All) && row.iter().all(|value| value.is_finite()),
+            open: matches!(query.selection.candidates, Candidates::All) && length(&row) <= HUGE,
         }
     }
 
@@ -239,9 +248,9 @@ impl Kernel for Look<'_, '_, '_> {
         padded[..counts.len()].copy_from_slice(counts);
         for at in (0..counts.len()).step_by(S::LANES) {
             let [scale, bias] = [simd.load(&scales[at..]), simd.load(&biases[at..])];
-            let count = simd.sub(simd.from_counts(simd.load(&padded[at..])), offset);
+            let count = simd.sub(simd.counted(simd.load(&padded[at..])), offset);
             let score = simd.fma(count, simd.mul(scale, step), bias);
-            let error = simd.fma(simd.abs(bias), per_bias, simd.splat(f32::MIN_POSITIVE));
+            let error = simd.fma(simd.abs(bias), per_bias, simd.splat(TINY));
             let error = simd.fma(simd.load(&lengths[at..]), per_length, error);
             let error = simd.fma(scale, per_scale, error);
             let high = simd.add(score, error);
@@ -274,7 +283,7 @@ fn packed(precision: Precision, value: f32) -> f32 {
 
 /// The code of a value: a whole number from -127 to 127.
 fn coded(value: f32, scale: f32) -> f32 {
-    if scale > 0.0 { (value / scale).round().clamp(-LARGEST, LARGEST) } else { 0.0 }
+    (value / scale).round().clamp(-LARGEST, LARGEST)
 }
 
 /// Codes of a row, four as the bits of a value.
@@ -286,8 +295,10 @@ fn words(row: &[f32], scale: f32, byte: impl Fn(f32) -> u8) -> impl Iterator<Ite
     })
 }
 
-fn greatest(row: &[f32]) -> f32 {
-    row.iter().fold(0.0, |greatest: f32, value| greatest.max(value.abs()))
+/// What one code is worth in a row.
+fn unit(row: &[f32]) -> f32 {
+    let greatest = row.iter().fold(0.0, |greatest: f32, value| greatest.max(value.abs()));
+    (greatest / LARGEST).max(TINY)
 }
 
 fn length(row: &[f32]) -> f32 {
@@ -315,7 +326,8 @@ mod tests {
         weights.insert("layer.weight", HostTensor { shape: vec![items, depth], data });
         weights.insert("layer.bias", HostTensor { shape: vec![items], data: vec![0.0; items] });
         let packer = Packer { weights: &weights, precision: Precision::Fp32 };
-        let (codes, layer) = (Codes::load(packer, "layer").unwrap().unwrap(), packer.layer("layer").unwrap());
+        let Some(codes) = Codes::load(packer, "layer").unwrap() else { return 0 };
+        let layer = packer.layer("layer").unwrap();
         let newest: Vec<f32> = (0..4 * depth).map(|_| rng.gen_range(-1.0..1.0)).collect();
         let scores = Scores { output: &layer, width: depth, newest: Left { data: &newest, stride: depth }, rows: 4 };
         let nothing = HashSet::new();
@@ -332,5 +344,6 @@ mod tests {
     fn items_that_differ_are_told_apart_by_their_bytes_and_items_that_do_not_are_not() {
         assert_eq!(answered(|rng| rng.gen_range(-1.0..1.0)), 4);
         assert_eq!(answered(|_| 0.5), 0);
+        assert_eq!(answered(|rng| rng.gen_range(-1.0..1.0) * 1e20), 0);
     }
 }

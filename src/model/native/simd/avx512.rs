@@ -221,7 +221,7 @@ impl<const NARROW: bool> Simd for Vectors<NARROW> {
     }
 
     #[inline(always)]
-    fn from_counts(self, counts: __m512) -> __m512 {
+    fn counted(self, counts: __m512) -> __m512 {
         // SAFETY: `self` is the proof that this CPU has the instruction.
         unsafe { _mm512_cvtepi32_ps(self.bits(counts)) }
     }

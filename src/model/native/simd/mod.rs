@@ -108,7 +108,7 @@ pub(super) trait Simd: Copy {
 
     /// The bits of an `i32` a lane as its value.
     #[inline(always)]
-    fn from_counts(self, counts: Self::Vector) -> Self::Vector {
+    fn counted(self, counts: Self::Vector) -> Self::Vector {
         let mut lanes = [0.0; WIDEST];
         self.store(counts, &mut lanes[..Self::LANES]);
         self.load(&lanes.map(|count| count.to_bits().cast_signed() as f32))
