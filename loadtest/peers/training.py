@@ -88,6 +88,7 @@ def canet(options, seed):
         command = [options.canet, "train", "--data", options.data, "--out", model, "--epochs", 1, "--seed", seed]
         command += ["--threads", 1, "--batch-size", options.batch_size, "--dropout", options.dropout]
         command += ["--negatives", options.negatives, "--router-holdout", 0, "--max-len", MAX_LEN]
+        command += ["--tie-embeddings", "false"]
         # The stages behind the first are not timed, so they need not run.
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as training:
             for said in training.stderr:
