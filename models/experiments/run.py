@@ -6,8 +6,8 @@
     make experiment ROW=list                         the rows
 
 A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
-ROW.json and ROW.svg here, and the table in README.md, which is made anew from every ROW.json. DATA is the directory of
-the data sets (data unless told); models/experiments/README.md says where they come from.
+ROW.json and, of models with more than one route, ROW.svg here, and the table in README.md, which is made anew from every
+ROW.json. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come from.
 """
 
 import argparse
@@ -62,7 +62,8 @@ def experiment(options):
     trained = [training_of(model) for model in models]
     result = reduced(options.row, row, seeds, found, trained)
     (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
+    if routes_of(result) > 1:
+        (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
 
 
 def checked(path, sha256):
@@ -127,6 +128,11 @@ def reduced(name, row, seeds, found, trained):
     }
 
 
+def routes_of(result):
+    """1 for a model trained alone, else 2 or more."""
+    return 1 if result["full"]["route"] == result["smallest"]["route"] else 2
+
+
 def point(found):
     return {
         "budget": found["budget"],
@@ -155,13 +161,14 @@ def write_table():
             f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved"
         )
         minutes = " ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
-        for place, one in enumerate(near(result["routed"])):
+        routed = near(result["routed"]) if routes_of(result) > 1 else []
+        for place, one in enumerate(routed):
             over = one["over"]
             differences = [difference(over[name]) for name in ("hull", "full", "strongest", "matched")]
             cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.0f}"]
             start = head if place == 0 else "| | | |"
             lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
-        if not result["routed"]:
+        if not routed:
             lines.append(f"{head} | | | | | | | {minutes} |")
     readme = HERE / "README.md"
     text = readme.read_text()
