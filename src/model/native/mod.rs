@@ -3,8 +3,8 @@
 //! Weights are packed once into panels of which every slice is a prefix ([`panels`]); a register-blocked kernel
 //! multiplies rows with them ([`product`], [`simd`]); a history's rows go through a block while they are in the nearest
 //! caches ([`block`], [`attention`], [`norm`]); the newest position alone leaves the last one, and its scores are
-//! looked at in blocks ([`scores`]). A row's sums are taken in one order whatever stands beside it: its answer alone
-//! and in a batch is the same to the bit.
+//! looked at in blocks ([`scores`]), of a large catalogue only where a scan over bytes cannot rule them out ([`scan`]). A
+//! row's sums are taken in one order whatever stands beside it: its answer alone and in a batch is the same to the bit.
 
 mod attention;
 mod backbone;
