@@ -75,8 +75,8 @@ impl Multiply for Bytes {
     }
 }
 
-/// The same of a right operand that no cache holds. The processor's own prefetching ends with each page; what is behind a
-/// tile's panels is fetched as the tile goes through its own.
+/// The same of a right operand that is not in the nearest caches. The processor's own prefetching ends with each page; what is
+/// behind a tile's panels is fetched as the tile goes through its own.
 #[derive(Clone, Copy)]
 pub(in crate::model::native) struct Streamed<M>(pub(in crate::model::native) M);
 
