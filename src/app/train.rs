@@ -165,7 +165,7 @@ struct PaperArgs {
     temperature: f64,
 }
 
-/// Interactions an item up to which two tables would each know too little of most. Amazon Beauty (16) gains by one table,
+/// Interactions an item below which two tables would each know too little of most. Amazon Beauty (16) gains by one table,
 /// MovieLens-1M (290) loses: models/experiments.
 const SPARSE: u64 = 32;
 

@@ -47,7 +47,8 @@ pub(super) struct Stretch {
 
 impl Parameters {
     /// Fresh weights: embeddings normal with std 0.02, linear weights Xavier normal, biases zero, norms the identity,
-    /// residual scalars 1e-8; where `tied`, one table of items, whose two widths are then the same. Draws from tch's generator, so seed it first; the draws are the same on every device.
+    /// residual scalars 1e-8; where `tied`, one table of items, whose two widths are then the same. Draws from tch's
+    /// generator, so seed it first; the draws are the same on every device.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.

@@ -34,7 +34,7 @@ const LARGEST: f32 = 127.0;
 /// What makes a signed code one that counts from 0.
 const ZERO: f32 = 128.0;
 
-/// One in so many of the items that are scanned may be scored again; with more, scoring all of them is no slower.
+/// One in so many of the items that are scanned may be scored again: one alone takes the product of its whole panel.
 const ONE_IN: usize = 64;
 
 /// What a float32 operation may err by, of its result, doubled.
@@ -88,19 +88,19 @@ impl Codes {
             })
             .collect();
         let stride = Numbers::Bytes.words(scores.width);
+        let codes: Vec<f32> = searches.iter_mut().flat_map(|search| std::mem::take(&mut search.codes)).collect();
         for first in columns.clone().step_by(BOARD) {
             let outputs = BOARD.min(columns.end - first);
-            for searches in searches.chunks_mut(ROWS).filter(|rows| rows.iter().any(Search::open)) {
-                let rows = searches.len();
-                for (search, codes) in searches.iter().zip(workspace.pairs.chunks_mut(stride)) {
-                    codes.copy_from_slice(&search.codes);
+            for (searches, codes) in searches.chunks_mut(ROWS).zip(codes.chunks(ROWS * stride)) {
+                if !searches.iter().any(|search| search.open) {
+                    continue;
                 }
-                let input = Left { data: &workspace.pairs, stride };
-                let product = Product::new(&self.codes, [scores.width, outputs], input, rows);
+                let input = Left { data: codes, stride };
+                let product = Product::new(&self.codes, [scores.width, outputs], input, searches.len());
                 Product { first, ..product }.stream_into(level, &mut workspace.board, BOARD);
                 for (search, counts) in searches.iter_mut().zip(workspace.board.chunks(BOARD)) {
-                    if search.open() {
-                        level.run(Look { layer: self, scores, counts: &counts[..outputs], first, search });
+                    if search.open {
+                        level.run(Look { layer: self, scores, counts, items: first..first + outputs, search });
                     }
                 }
             }
@@ -117,7 +117,7 @@ impl Codes {
 
 /// The search for one row's best.
 struct Search<'a> {
-    /// The row in bytes, `step` a unit: [width / 4]
+    /// The row in bytes, `step` a unit, until the scan takes all rows together: [width / 4]
     codes: Vec<f32>,
     step: f32,
     /// What the products with codes count too much, since these count from 0.
@@ -163,10 +163,6 @@ impl<'a> Search<'a> {
             // Among a few items alone the k-th best may lie anywhere; and what is no number bounds nothing.
             open: matches!(query.selection.candidates, Candidates::All) && length(&row) <= HUGE,
         }
-    }
-
-    fn open(&self) -> bool {
-        self.open
     }
 
     /// Takes an item whose score lies between two bounds.
@@ -223,10 +219,10 @@ const MARGIN: f32 = 1.0001;
 struct Look<'a, 'b, 'c> {
     layer: &'a Codes,
     scores: &'a Scores<'a>,
-    /// Bits of the sums of products of codes: [columns]
+    /// Bits of the sums of products of codes; what stands behind the items' is not looked at: [BOARD]
     counts: &'a [f32],
-    /// The first item's column.
-    first: usize,
+    /// The items' columns.
+    items: Range<usize>,
     search: &'b mut Search<'c>,
 }
 
@@ -235,7 +231,8 @@ impl Kernel for Look<'_, '_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Look { layer, scores, counts, first, search } = self;
+        let Look { layer, scores, counts, items, search } = self;
+        let first = items.start;
         let [scales, lengths] = [&layer.scales, &layer.lengths].map(|of| &of[first..]);
         let biases = &scores.output.from(first).1;
         let [step, offset] = [search.step, search.offset].map(|value| simd.splat(value));
@@ -243,12 +240,9 @@ impl Kernel for Look<'_, '_, '_> {
             [search.per_scale, search.per_length, search.per_bias].map(|value| simd.splat(value));
         let mut bar = simd.splat(search.lowest.bar());
         let mut bounds = [[0.0; PANEL]; 2];
-        // The last vector may reach beyond the items: into what was there before, which is not looked at.
-        let mut padded = [0.0; BOARD];
-        padded[..counts.len()].copy_from_slice(counts);
-        for at in (0..counts.len()).step_by(S::LANES) {
+        for at in (0..items.len()).step_by(S::LANES) {
             let [scale, bias] = [simd.load(&scales[at..]), simd.load(&biases[at..])];
-            let count = simd.sub(simd.counted(simd.load(&padded[at..])), offset);
+            let count = simd.sub(simd.counted(simd.load(&counts[at..])), offset);
             let score = simd.fma(count, simd.mul(scale, step), bias);
             let error = simd.fma(simd.abs(bias), per_bias, simd.splat(TINY));
             let error = simd.fma(simd.load(&lengths[at..]), per_length, error);
@@ -263,7 +257,7 @@ impl Kernel for Look<'_, '_, '_> {
             simd.store(high, highs);
             while bits != 0 {
                 let lane = bits.trailing_zeros() as usize;
-                if at + lane < counts.len() {
+                if at + lane < items.len() {
                     search.take(first + at + lane, [lows[lane], highs[lane]]);
                 }
                 bits &= bits - 1;
