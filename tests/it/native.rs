@@ -180,12 +180,40 @@ fn native_is_what_a_cpu_gets_unless_told() {
     assert!(stderr.contains("possible values: auto, libtorch, native"), "{stderr}");
 }
 
-/// Its output layer is larger than any cache, so it is streamed; the first items of it alone are not, and score the same.
+/// What a small catalogue's tables come to behind the input layer is kept; a large one's tokens pass the layer one by one.
 #[test]
-fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
-    let config = ModelConfig { hidden: vec![64, 128], layers: vec![1], embedding: vec![8], ..full_size_config(70_000) };
-    let weights = random_weights(&config, &mut rng(9));
+fn items_enter_a_large_catalogues_model_as_a_small_ones() {
+    let config =
+        ModelConfig { hidden: vec![64, 128], layers: vec![1, 2], embedding: vec![8, 16], ..full_size_config(70_000) };
+    let weights = random_weights(&config, &mut rng(13));
     let few = ModelConfig { items: 700, ..config.clone() };
+    let cut = cut_to(&few, &weights);
+    let histories = histories(&few, 17, &mut rng(14));
+    let batch: Vec<&History> = histories.iter().collect();
+    let space = config.check().unwrap();
+    for level in Level::available() {
+        for (precision, tolerance) in [(Precision::Fp32, 1e-4), (Precision::Bf16, 0.1)] {
+            let load = |config, weights| Native::load_at((level, precision), config, weights, 2).unwrap();
+            let (large, small) = (load(&config, &weights), load(&few, &cut));
+            let tables = (70_001 + config.max_len) * 16 * size_of::<f32>();
+            let layers = large.weight_bytes() - tables;
+            assert!(
+                layers < 2 * 70_001 * 128 * size_of::<f32>(),
+                "{layers} bytes: products of a large catalogue were kept"
+            );
+            for route in space.routes() {
+                let [whole, first] = [&large, &small].map(|native| native.scores(route, &batch).unwrap());
+                for (whole, first) in whole.iter().zip(first.iter()) {
+                    let farthest = whole.iter().zip(first).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(farthest < tolerance, "{level}, {}: {farthest}", space.name(route));
+                }
+            }
+        }
+    }
+}
+
+/// The weights with only the first items of a smaller configuration.
+fn cut_to(few: &ModelConfig, weights: &Weights) -> Weights {
     let mut cut = Weights::default();
     for parameter in few.parameters() {
         let mut tensor = weights.get(&parameter.name).unwrap().clone();
@@ -193,6 +221,16 @@ fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
         tensor.shape = parameter.shape;
         cut.insert(parameter.name, tensor);
     }
+    cut
+}
+
+/// Its output layer is larger than any cache, so it is streamed; the first items of it alone are not, and score the same.
+#[test]
+fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
+    let config = ModelConfig { hidden: vec![64, 128], layers: vec![1], embedding: vec![8], ..full_size_config(70_000) };
+    let weights = random_weights(&config, &mut rng(9));
+    let few = ModelConfig { items: 700, ..config.clone() };
+    let cut = cut_to(&few, &weights);
     let histories = histories(&few, 17, &mut rng(10));
     let batch: Vec<&History> = histories.iter().collect();
     let space = config.check().unwrap();

@@ -81,10 +81,12 @@ fn thirty_six_routes_share_one_set_of_weights() {
         let chosen = weights.iter().filter(|(name, _)| name.contains(".block") == blocks);
         4.0 * chosen.map(|(_, tensor)| tensor.data.len()).sum::<usize>() as f64
     };
+    // In place of the backbone's tables the native forward may keep their products, one an embedding width.
+    let products = 4.0 * 2.0 * ((1001 + config.max_len) * 128) as f64;
     for (backend, forward) in forwards(&config, &weights) {
         let found = forward.weight_bytes() as f64;
         assert!(found >= bytes(true) + bytes(false), "{backend}: {found} bytes are less than the weights");
-        assert!(found <= 1.25 * bytes(true) + bytes(false), "{backend}: {found} bytes");
+        assert!(found <= 1.33 * bytes(true) + bytes(false) + products, "{backend}: {found} bytes");
     }
 }
 

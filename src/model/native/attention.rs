@@ -14,21 +14,17 @@ pub(super) struct Heads {
     pub(super) scale: f32,
 }
 
-/// Attention of one history: its newest `asked` positions over all of them.
-///
-/// Each position sees itself and what came before it. For the newest alone that is everything, so the same holds
-/// where attention is not causal and only the newest position is asked for.
+/// Causal attention of one history: each position sees itself and what came before it.
 pub(super) struct Attention<'a> {
     pub(super) heads: Heads,
     /// Items in the history.
     pub(super) length: usize,
-    /// Queries: [asked, h]
+    /// Queries: [length, h]
     pub(super) queries: Left<'a>,
-    pub(super) asked: usize,
     /// Keys, and `values` further on in the same rows the values: [length, h] each
     pub(super) keys: Left<'a>,
     pub(super) values: usize,
-    /// What each position takes in, heads beside each other: [asked, h]
+    /// What each position takes in, heads beside each other: [length, h]
     pub(super) mixed: &'a mut [f32],
     /// Distance of two rows of it.
     pub(super) stride: usize,
@@ -57,6 +53,11 @@ impl Scratch {
             sums: vec![0.0; TALLEST * PANEL],
         }
     }
+
+    /// Room for the weights of a tile's rows on `length` positions, and the distance of two rows.
+    pub(super) fn weights(&mut self, length: usize) -> (&mut [f32], usize) {
+        (&mut self.weights, padded(length))
+    }
 }
 
 impl Kernel for Attention<'_> {
@@ -66,7 +67,7 @@ impl Kernel for Attention<'_> {
     fn run<S: Simd>(mut self, simd: S) {
         for head in 0..self.heads.count {
             self.transpose_keys(head);
-            for (row, height) in tiles(self.asked, S::ROWS) {
+            for (row, height) in tiles(self.length, S::ROWS) {
                 with_rows!(height, self.positions::<S>(simd, head, row));
             }
         }
@@ -93,7 +94,7 @@ impl Attention<'_> {
         let first = head * width;
         let stride = padded(self.length);
         // What the first of these positions sees, and the last.
-        let (least, most) = (self.length - self.asked + row + 1, self.length - self.asked + row + R);
+        let (least, most) = (row + 1, row + R);
 
         // Q Kᵀ: [R, most]
         let queries = Left { data: &self.queries.data[row * self.queries.stride + first..], ..self.queries };
@@ -144,7 +145,7 @@ impl Attention<'_> {
 
 /// The first `seen` scores become e^(scale (score - greatest)); returns their sum. What is beyond is overwritten.
 #[inline(always)]
-fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize, scale: f32) -> f32 {
+pub(super) fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize, scale: f32) -> f32 {
     let end = seen.next_multiple_of(S::LANES);
     scores[seen..end].fill(f32::NEG_INFINITY);
     let mut greatest = simd.splat(f32::NEG_INFINITY);

@@ -1,18 +1,15 @@
 use super::attention::Heads;
 use super::block::{Block, Cut};
+use super::input::Input;
 use super::panels::{Packer, Panels};
-use super::product::{Product, enter};
-use super::simd::{Left, Level};
-use super::tables::Tables;
+use super::simd::Level;
 use super::workspace::Workspace;
 use crate::domain::{History, Route, RouteSpace};
 use crate::model::{ModelConfig, WeightsError};
 
 /// The recommender, of which every route runs a slice.
 pub(super) struct Backbone {
-    tables: Tables,
-    /// [D, E]
-    input: Panels,
+    input: Input,
     blocks: Vec<Block>,
     /// [N + 1, D]
     output: Panels,
@@ -21,7 +18,12 @@ pub(super) struct Backbone {
 }
 
 impl Backbone {
-    pub(super) fn load(packer: Packer<'_>, config: &ModelConfig, space: &RouteSpace) -> Result<Backbone, WeightsError> {
+    pub(super) fn load(
+        level: Level,
+        packer: Packer<'_>,
+        config: &ModelConfig,
+        space: &RouteSpace,
+    ) -> Result<Backbone, WeightsError> {
         let cut = |(place, width): (usize, &usize)| {
             let scale = config.attention_scale(*width) as f32;
             let heads = Heads { count: config.heads, width: width / config.heads, scale };
@@ -29,8 +31,7 @@ impl Backbone {
         };
         let block = |layer| Block::load(packer, &format!("backbone.blocks.{layer}"), space.hidden(), config.heads);
         Ok(Backbone {
-            tables: Tables::load(packer.weights, "backbone")?,
-            input: packer.layer("backbone.input")?,
+            input: Input::load(level, packer, config, space)?,
             blocks: (0..config.depth()).map(block).collect::<Result<_, _>>()?,
             output: packer.layer("backbone.output")?,
             cuts: space.hidden().iter().enumerate().map(cut).collect(),
@@ -49,16 +50,16 @@ impl Backbone {
     ) {
         let slice = space.slice(route);
         let cut = &self.cuts[space.place(route)[0]];
-        let lengths = self.tables.embed(histories, slice.embedding, (&mut workspace.mixed, workspace.stride));
-        let (stride, tokens) = (workspace.stride, lengths.iter().sum());
-        let embedded = (Left { data: &workspace.mixed, stride }, [tokens, slice.embedding]);
-        let embedded = enter(level, self.input.numbers(), embedded, &mut workspace.pairs);
-        let input = Product::new(&self.input, [slice.embedding, slice.hidden], embedded, tokens);
-        input.into(level, &mut workspace.x, stride);
+        let lengths = self.input.enter(level, (space, route), histories, workspace);
         for block in &self.blocks[..slice.layers - 1] {
             block.every_position(level, cut, &lengths, workspace);
         }
         self.blocks[slice.layers - 1].newest_positions(level, cut, &lengths, workspace, newest);
+    }
+
+    /// The first block, and the slice of it that a route runs.
+    pub(super) fn first(&self, space: &RouteSpace, route: Route) -> (&Block, &Cut) {
+        (&self.blocks[0], &self.cuts[space.place(route)[0]])
     }
 
     /// The layer that makes scores of the newest positions.
@@ -68,6 +69,6 @@ impl Backbone {
 
     pub(super) fn bytes(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
-        self.tables.bytes() + self.input.bytes() + blocks + self.output.bytes()
+        self.input.bytes() + blocks + self.output.bytes()
     }
 }

@@ -1,4 +1,5 @@
 use super::attention::{Attention, Heads};
+use super::newest::Newest;
 use super::norm::Norm;
 use super::panels::{Packer, Panels, padded};
 use super::product::{Activation, Product, enter};
@@ -10,6 +11,7 @@ use crate::model::WeightsError;
 pub(super) struct Block {
     /// Q, K and V, one a width: their slices are a prefix of every head and not of the matrix.
     projections: Vec<Projections>,
+    newest: Newest,
     output: Panels,
     attention_norm: Norm,
     inner: Panels,
@@ -37,6 +39,13 @@ pub(super) struct Cut {
     pub(super) heads: Heads,
 }
 
+impl Cut {
+    /// Length of a row of the workspace's `projected`, and where its keys begin: queries first, then keys and values.
+    fn projected(&self) -> (usize, usize) {
+        (padded(self.width) + padded(2 * self.width), padded(self.width))
+    }
+}
+
 /// The buffers of a block's second part, rows of `stride` but for `inner`.
 struct Finish<'a> {
     stride: usize,
@@ -53,10 +62,10 @@ impl Block {
     pub(super) fn load(packer: Packer<'_>, name: &str, widths: &[usize], heads: usize) -> Result<Block, WeightsError> {
         let linear = |part: &str| packer.layer(&format!("{name}.{part}"));
         let [query, key, value] = ["query", "key", "value"].map(|part| format!("{name}.attention.{part}"));
-        let stored = widths.last().copied().unwrap_or_default() / heads;
+        let stored = widths.last().copied().unwrap_or_default();
         let projections = |width: &usize| -> Result<Projections, WeightsError> {
-            let kept = width / heads;
-            let rows: Vec<usize> = (0..heads).flat_map(|head| head * stored..head * stored + kept).collect();
+            let (first, kept) = (stored / heads, width / heads);
+            let rows: Vec<usize> = (0..heads).flat_map(|head| head * first..head * first + kept).collect();
             Ok(Projections {
                 query: packer.pick(&[&query], &rows, *width)?,
                 key_value: packer.pick(&[&key, &value], &rows, *width)?,
@@ -64,6 +73,7 @@ impl Block {
         };
         Ok(Block {
             projections: widths.iter().map(projections).collect::<Result<_, _>>()?,
+            newest: Newest::load(packer, name, stored, heads)?,
             output: linear("attention.output")?,
             attention_norm: Norm::load(packer.weights, name, "attention")?,
             inner: linear("ffn.inner")?,
@@ -74,31 +84,46 @@ impl Block {
 
     /// Every position of histories of these lengths, one behind the other in the workspace's `x`.
     pub(super) fn every_position(&self, level: Level, cut: &Cut, lengths: &[usize], workspace: &mut Workspace) {
-        let Workspace { stride, x, projected, mixed, y, inner, pairs, scratch, .. } = workspace;
-        let (stride, tokens) = (*stride, lengths.iter().sum());
+        self.project(level, cut, lengths.iter().sum(), workspace);
+        self.attend(level, cut, lengths, workspace);
+        self.feed_forward(level, cut, lengths.iter().sum(), workspace);
+    }
+
+    /// Queries, keys and values of `tokens` positions.
+    pub(super) fn project(&self, level: Level, cut: &Cut, tokens: usize, workspace: &mut Workspace) {
+        let Workspace { stride, x, projected, pairs, .. } = workspace;
         let Projections { query, key_value } = &self.projections[cut.place];
-        // Queries first, then keys and values.
-        let beside = padded(cut.width);
-        let row = beside + padded(2 * cut.width);
-        let input = enter(level, query.numbers(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
+        let (row, beside) = cut.projected();
+        let input = (Left { data: x, stride: *stride }, [tokens, cut.width]);
+        let input = enter(level, query.numbers(), input, pairs);
         Product::new(query, [cut.width; 2], input, tokens).into(level, projected, row);
         Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, &mut projected[beside..], row);
+    }
+
+    /// What the positions of each history take in of each other, into the workspace's `mixed`.
+    pub(super) fn attend(&self, level: Level, cut: &Cut, lengths: &[usize], workspace: &mut Workspace) {
+        let Workspace { stride, projected, mixed, scratch, .. } = workspace;
+        let (row, beside) = cut.projected();
         let mut token = 0;
         for length in lengths {
             level.run(Attention {
                 heads: cut.heads,
                 length: *length,
                 queries: Left { data: &projected[token * row..], stride: row },
-                asked: *length,
                 keys: Left { data: &projected[token * row + beside..], stride: row },
                 values: cut.width,
-                mixed: &mut mixed[token * stride..],
-                stride,
+                mixed: &mut mixed[token * *stride..],
+                stride: *stride,
                 scratch,
             });
             token += length;
         }
-        self.finish(level, cut, tokens, Finish { stride, x, mixed, y, inner, pairs });
+    }
+
+    /// What follows for `tokens` positions, from `mixed` to `x`.
+    pub(super) fn feed_forward(&self, level: Level, cut: &Cut, tokens: usize, workspace: &mut Workspace) {
+        let Workspace { stride, x, mixed, y, inner, pairs, .. } = workspace;
+        self.finish(level, cut, tokens, Finish { stride: *stride, x, mixed, y, inner, pairs });
     }
 
     /// The newest position of each history alone: rows of the workspace's stride in `newest`, one a history.
@@ -110,35 +135,18 @@ impl Block {
         workspace: &mut Workspace,
         newest: &mut [f32],
     ) {
-        let Workspace { stride, x, projected, mixed, y, inner, pairs, scratch, .. } = workspace;
-        let (stride, tokens) = (*stride, lengths.iter().sum());
+        let Workspace { stride, x, y, pairs, .. } = workspace;
+        let (stride, rows) = (*stride, lengths.len());
         let Projections { query, key_value } = &self.projections[cut.place];
-        let row = padded(2 * cut.width);
-        let input = enter(level, query.numbers(), (Left { data: x, stride }, [tokens, cut.width]), pairs);
-        Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, projected, row);
         let mut end = 0;
         for (length, newest) in lengths.iter().zip(newest.chunks_mut(stride)) {
             end += length;
             newest[..cut.width].copy_from_slice(&x[(end - 1) * stride..][..cut.width]);
         }
-        let rows = lengths.len();
         let input = enter(level, query.numbers(), (Left { data: newest, stride }, [rows, cut.width]), pairs);
         Product::new(query, [cut.width; 2], input, rows).into(level, y, stride);
-        let mut token = 0;
-        for (place, length) in lengths.iter().enumerate() {
-            level.run(Attention {
-                heads: cut.heads,
-                length: *length,
-                queries: Left { data: &y[place * stride..], stride },
-                asked: 1,
-                keys: Left { data: &projected[token * row..], stride: row },
-                values: cut.width,
-                mixed: &mut mixed[place * stride..],
-                stride,
-                scratch,
-            });
-            token += length;
-        }
+        self.newest.mix(level, (cut.heads, cut.width), key_value, lengths, workspace);
+        let Workspace { mixed, y, inner, pairs, .. } = workspace;
         self.finish(level, cut, rows, Finish { stride, x: newest, mixed, y, inner, pairs });
     }
 
@@ -167,6 +175,9 @@ impl Block {
     pub(super) fn bytes(&self) -> usize {
         let projections = self.projections.iter().map(|at| at.query.bytes() + at.key_value.bytes());
         let linears = [&self.output, &self.inner, &self.outer].map(Panels::bytes);
-        projections.chain(linears).sum::<usize>() + self.attention_norm.bytes() + self.ffn_norm.bytes()
+        projections.chain(linears).sum::<usize>()
+            + self.newest.bytes()
+            + self.attention_norm.bytes()
+            + self.ffn_norm.bytes()
     }
 }

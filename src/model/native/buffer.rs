@@ -24,6 +24,13 @@ impl Buffer {
         Buffer { values, start, len }
     }
 
+    /// A copy of values.
+    pub(super) fn of(values: &[f32]) -> Buffer {
+        let mut copy = Buffer::new(values.len());
+        copy.copy_from_slice(values);
+        copy
+    }
+
     /// Bytes that hold values.
     pub(super) fn bytes(&self) -> usize {
         self.len * size_of::<f32>()
@@ -41,6 +48,13 @@ impl Deref for Buffer {
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.values[self.start..self.start + self.len]
+    }
+}
+
+impl Clone for Buffer {
+    /// At an address of its own.
+    fn clone(&self) -> Buffer {
+        Buffer::of(self)
     }
 }
 

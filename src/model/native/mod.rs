@@ -2,7 +2,7 @@
 //!
 //! Weights are packed once into panels of which every slice is a prefix ([`panels`]); a register-blocked kernel
 //! multiplies rows with them ([`product`], [`simd`]); a history's rows go through a block while they are in the nearest
-//! caches ([`block`], [`attention`], [`norm`]); the newest position alone leaves the last one, and its scores are
+//! caches ([`block`], [`attention`], [`norm`]); the newest position alone leaves the last one ([`newest`]), and its scores are
 //! looked at in blocks ([`scores`]), of a large catalogue only where a scan over bytes cannot rule them out ([`scan`]). A
 //! row's sums are taken in one order whatever stands beside it: its answer alone and in a batch is the same to the bit.
 
@@ -11,6 +11,8 @@ mod backbone;
 mod block;
 mod buffer;
 mod elementary;
+mod input;
+mod newest;
 mod norm;
 mod panels;
 mod peak;
@@ -96,11 +98,12 @@ impl Native {
         let sizes = Sizes {
             width: config.width().max(config.embedding_width()).max(router.dim),
             ffn: shape.ffn_width(config.width()).max(router.ffn),
+            heads: config.heads.max(router.heads),
             head: (config.width() / config.heads).max(router.dim / router.heads),
             length: config.max_len,
         };
         let packer = Packer { weights, precision };
-        let backbone = Backbone::load(packer, config, &space)?;
+        let backbone = Backbone::load(level, packer, config, &space)?;
         let codes = match Scores::streamed(backbone.output()) {
             true => Codes::load(packer, "backbone.output")?,
             false => None,

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use super::buffer::Buffer;
 use super::simd::{Right, pair_of};
 use crate::model::{Precision, Weights, WeightsError};
@@ -84,6 +86,18 @@ impl Packer<'_> {
         }
         Ok(panels)
     }
+
+    /// Some `rows` of a stored layer's weights the other way round: an output for each of its inputs, without a bias.
+    pub(super) fn transposed(&self, name: &str, rows: Range<usize>) -> Result<Panels, WeightsError> {
+        let weight = self.weights.get(&format!("{name}.weight"))?;
+        let stored = weight.shape.last().copied().unwrap_or_default();
+        let mut panels = Panels::zeros(self.precision.into(), stored, rows.len());
+        for output in 0..stored {
+            let column: Vec<f32> = rows.clone().map(|row| weight.data[row * stored + output]).collect();
+            panels.set(output, &column, 0.0);
+        }
+        Ok(panels)
+    }
 }
 
 impl Panels {
@@ -109,6 +123,12 @@ impl Panels {
     pub(super) fn set_words(&mut self, output: usize, words: impl Iterator<Item = f32>) {
         let column = output / PANEL * self.numbers.words(self.depth) * PANEL + output % PANEL;
         self.weight[column..].iter_mut().step_by(PANEL).zip(words).for_each(|(place, word)| *place = word);
+    }
+
+    /// The same layer with zeros for its bias.
+    pub(super) fn without_bias(&self) -> Panels {
+        let Panels { numbers, outputs, depth, .. } = *self;
+        Panels { numbers, weight: self.weight.clone(), bias: Buffer::new(self.bias.len()), outputs, depth }
     }
 
     /// What the weights are, and so what a product's input has to be.

@@ -35,7 +35,7 @@ impl Router {
     /// One logit a route for each history. Together they have at most as many tokens as the workspace.
     pub(super) fn logits(&self, level: Level, histories: &[&History], workspace: &mut Workspace, out: &mut Vec<f32>) {
         let (stride, width) = (workspace.stride, self.cut.width);
-        let lengths = self.tables.embed(histories, width, (&mut workspace.x, stride));
+        let lengths = self.tables.embed(level, histories, width, (&mut workspace.x, stride));
         let mut newest = vec![0.0; histories.len() * stride];
         // Of attention that is not causal the newest position sees no more than of one that is.
         self.block.newest_positions(level, &self.cut, &lengths, workspace, &mut newest);

@@ -21,6 +21,8 @@ pub(super) struct Sizes {
     pub(super) width: usize,
     /// Inner width of a feed-forward network.
     pub(super) ffn: usize,
+    /// Number of heads.
+    pub(super) heads: usize,
     /// Features of a head.
     pub(super) head: usize,
     /// Items of a history.
@@ -45,11 +47,12 @@ pub(super) struct Workspace {
     pub(super) stride: usize,
     /// Embeddings, then what a block takes and gives: [tokens, stride]
     pub(super) x: Buffer,
-    /// Queries, keys and values, in rows as long as the slice's: [tokens, 3 stride]
+    /// Queries, keys and values, in rows as long as the slice's: [tokens, 3 stride]; of newest positions a row of each
+    /// head: [tokens, heads, stride]
     pub(super) projected: Buffer,
     /// What attention mixed: [tokens, stride]
     pub(super) mixed: Buffer,
-    /// What a sublayer gives: [tokens, stride]
+    /// What a sublayer gives: [tokens, stride], with room for a panel more a row
     pub(super) y: Buffer,
     /// The inner layer of a feed-forward network: [ROWS, f]
     pub(super) inner: Buffer,
@@ -61,16 +64,16 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    fn new(sizes: Sizes) -> Workspace {
+    pub(super) fn new(sizes: Sizes) -> Workspace {
         let (tokens, stride) = (sizes.tokens(), sizes.stride());
         Workspace {
             stride,
             x: Buffer::new(tokens * stride),
             // Two narrow slices beside each other may be padded twice; and a tile over the last row's values may read
             // beyond them.
-            projected: Buffer::new(tokens * (3 * stride + 2 * PANEL) + 2 * PANEL),
+            projected: Buffer::new(tokens * (3 * stride + 2 * PANEL).max(sizes.heads * stride) + 2 * PANEL),
             mixed: Buffer::new(tokens * stride),
-            y: Buffer::new(tokens * stride),
+            y: Buffer::new(tokens * (stride + PANEL)),
             inner: Buffer::new(ROWS * padded(sizes.ffn)),
             pairs: Buffer::new(tokens * stride / 2),
             scratch: Scratch::new(sizes.length, sizes.head),

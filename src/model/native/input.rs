@@ -1,0 +1,69 @@
+use super::panels::{Packer, Panels};
+use super::product::{Product, enter};
+use super::simd::{Left, Level};
+use super::tables::Tables;
+use super::workspace::Workspace;
+use crate::domain::{History, Route, RouteSpace};
+use crate::model::{ModelConfig, Precision, WeightsError};
+
+/// Bytes up to which products of the tables are kept.
+const KEPT: usize = 64 << 20;
+
+/// What the first block takes: `W_in (item + position) + b`.
+pub(super) enum Input {
+    /// `W_in item + b` and `W_in position` in place of the tables, one of each an embedding width: a token is the sum of two
+    /// rows. In float32 whatever the precision, as there is no product left.
+    Kept(Vec<Tables>),
+    /// The tables as they are, and the layer, [D, E], which every token passes.
+    Computed(Tables, Panels),
+}
+
+impl Input {
+    pub(super) fn load(
+        level: Level,
+        packer: Packer<'_>,
+        config: &ModelConfig,
+        space: &RouteSpace,
+    ) -> Result<Input, WeightsError> {
+        let (tables, name) = (Tables::load(packer.weights, "backbone")?, "backbone.input");
+        let rows = (config.items + 1 + config.max_len).saturating_mul(space.embedding().len());
+        if rows.saturating_mul(config.width() * size_of::<f32>()) > KEPT {
+            return Ok(Input::Computed(tables, packer.layer(name)?));
+        }
+        let layer = Packer { precision: Precision::Fp32, ..packer }.layer(name)?;
+        Ok(Input::Kept(space.embedding().iter().map(|width| tables.through(level, &layer, *width)).collect()))
+    }
+
+    /// Fills the workspace's `x`, a row a token, one history behind the other. Returns how many items each has.
+    pub(super) fn enter(
+        &self,
+        level: Level,
+        (space, route): (&RouteSpace, Route),
+        histories: &[&History],
+        workspace: &mut Workspace,
+    ) -> Vec<usize> {
+        let Workspace { stride, x, mixed, pairs, .. } = workspace;
+        let (stride, slice) = (*stride, space.slice(route));
+        match self {
+            Input::Kept(tables) => {
+                let [.., embedding] = space.place(route);
+                tables[embedding].embed(level, histories, slice.hidden, (x, stride))
+            }
+            Input::Computed(tables, layer) => {
+                let lengths = tables.embed(level, histories, slice.embedding, (mixed, stride));
+                let tokens = lengths.iter().sum();
+                let embedded = (Left { data: mixed, stride }, [tokens, slice.embedding]);
+                let embedded = enter(level, layer.numbers(), embedded, pairs);
+                Product::new(layer, [slice.embedding, slice.hidden], embedded, tokens).into(level, x, stride);
+                lengths
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Input::Kept(tables) => tables.iter().map(Tables::bytes).sum(),
+            Input::Computed(tables, layer) => tables.bytes() + layer.bytes(),
+        }
+    }
+}
