@@ -1,5 +1,5 @@
 //! The native forward beside LibTorch's, on one core: the router, the smallest and the full route over full histories,
-//! and a uniform mix of all routes. Each figure stands beside what the core can multiply and add, measured in this run.
+//! and a uniform mix of all routes; and the pieces of a block alone. Each figure stands beside what the core can multiply and add, measured in this run.
 
 #![allow(clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
 
@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use canet::domain::{Candidates, History, Route, Selection};
-use canet::model::native::{Level, Native, fma_peak};
+use canet::model::native::{Level, Native, Pieces, fma_peak};
 use canet::model::{Forward, Precision, Query};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -73,6 +73,43 @@ fn native(criterion: &mut Criterion) {
             pairs.sort_by(|a, b| a.1.total_cmp(&b.1));
             println!("{name}, {count} rows: {ratio:.2} x LibTorch, {:.0} % of the peak\n", 100.0 * pairs[PAIRS / 2].1);
         }
+    }
+}
+
+/// The pieces of the full route's first block over a full history, each alone, beside what the core can multiply and add.
+fn pieces(criterion: &mut Criterion) {
+    let config = config();
+    let native = Native::load(Precision::Fp32, &config, &weights(), 1).unwrap();
+    let space = config.check().unwrap();
+    for route in [space.smallest(), space.full()] {
+        let (slice, mut pieces) = (space.slice(route), native.pieces(route));
+        let [l, h] = [MAX_LEN, slice.hidden].map(|size| size as f64);
+        let f = config.shape().ffn_width(slice.hidden) as f64;
+        type Run = fn(&mut Pieces<'_>, usize);
+        // Attention is counted dense, as everywhere.
+        let parts: [(&str, f64, Run); 3] = [
+            ("projections", 6.0 * l * h * h, Pieces::project),
+            ("attention", 4.0 * l * l * h, Pieces::attend),
+            ("feed-forward", 2.0 * l * h * h + 4.0 * l * h * f, Pieces::feed_forward),
+        ];
+        let mut group = criterion.benchmark_group(format!("block, {} wide", slice.hidden));
+        for (name, flops, run) in parts {
+            group.bench_function(name, |bencher| bencher.iter(|| run(&mut pieces, MAX_LEN)));
+            let mut shares: Vec<f64> = (0..PAIRS)
+                .map(|_| {
+                    let (started, mut runs) = (Instant::now(), 0);
+                    while started.elapsed() < Duration::from_millis(10) {
+                        run(&mut pieces, MAX_LEN);
+                        runs += 1;
+                    }
+                    let rate = flops * f64::from(runs) / started.elapsed().as_secs_f64();
+                    rate / fma_peak(Level::best(), Duration::from_millis(5))
+                })
+                .collect();
+            shares.sort_by(f64::total_cmp);
+            println!("{name}, {} wide: {:.0} % of the peak\n", slice.hidden, 100.0 * shares[PAIRS / 2]);
+        }
+        group.finish();
     }
 }
 

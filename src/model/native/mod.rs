@@ -16,6 +16,7 @@ mod newest;
 mod norm;
 mod panels;
 mod peak;
+mod pieces;
 mod product;
 mod router;
 mod scan;
@@ -26,6 +27,7 @@ mod tables;
 mod workspace;
 
 pub use self::peak::{fma_peak, gemm_peak, read_peak};
+pub use self::pieces::Pieces;
 pub use self::simd::Level;
 
 use std::ops::Range;
