@@ -85,9 +85,9 @@ fn pieces(criterion: &mut Criterion) {
         let (slice, mut pieces) = (space.slice(route), native.pieces(route));
         let [l, h] = [MAX_LEN, slice.hidden].map(|size| size as f64);
         let f = config.shape().ffn_width(slice.hidden) as f64;
-        type Run = fn(&mut Pieces<'_>, usize);
+        type Run<'a> = fn(&mut Pieces<'a>, usize);
         // Attention is counted dense, as everywhere.
-        let parts: [(&str, f64, Run); 3] = [
+        let parts: [(&str, f64, Run<'_>); 3] = [
             ("projections", 6.0 * l * h * h, Pieces::project),
             ("attention", 4.0 * l * l * h, Pieces::attend),
             ("feed-forward", 2.0 * l * h * h + 4.0 * l * h * f, Pieces::feed_forward),

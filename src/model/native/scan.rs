@@ -328,7 +328,7 @@ mod tests {
         let selection = Selection { k: 10, excluded: &nothing, candidates: Candidates::All };
         let history = History::new(&[Item::new(1).unwrap()], 1).unwrap();
         let queries = [(); 4].map(|()| Query { history: &history, selection });
-        Workspaces::new(Sizes { width: depth, ffn: depth, head: depth, length: 1 }).with(|workspace| {
+        Workspaces::new(Sizes { width: depth, ffn: depth, heads: 1, head: depth, length: 1 }).with(|workspace| {
             let found = codes.best(Level::best(), &scores, &(0..items), &queries, workspace);
             found.iter().filter(|best| best.is_some()).count()
         })
