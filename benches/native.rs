@@ -119,6 +119,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = native
+    targets = native, pieces
 }
 criterion_main!(benches);
