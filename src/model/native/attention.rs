@@ -1,7 +1,9 @@
+use std::array;
+
 use super::elementary::exp;
 use super::panels::{PANEL, padded};
 use super::product::{tiles, with_rows};
-use super::simd::{Kernel, Left, Right, Simd, Singles, Tile};
+use super::simd::{Columns, Kernel, Left, Right, Simd, Singles, Tile};
 
 /// How a slice's attention mixes positions.
 #[derive(Clone, Copy, Debug)]
@@ -31,25 +33,39 @@ pub(super) struct Attention<'a> {
     pub(super) scratch: &'a mut Scratch,
 }
 
-/// What attention needs to compute one head.
+/// What attention needs to compute two vectors of queries of one head.
 pub(super) struct Scratch {
-    /// Keys of a head, position by position beside each other: [length / 32][width][32]
-    keys: Vec<f32>,
-    /// Weights of a tile's positions on all others: [rows, length padded]
+    /// The queries, a feature's beside each other, scaled: [width, 32]
+    queries: Vec<f32>,
+    /// Scores, then weights, of each key for these queries: [length, 32]
     weights: Vec<f32>,
-    /// What a tile's positions take in of some features: [rows, 32]
+    /// What a tile's queries take in of some features: [rows, 32]
     sums: Vec<f32>,
 }
 
+/// Queries that change places with their features at a time.
+const BESIDE: usize = 4;
+
 /// The most rows of a tile.
 const TALLEST: usize = 14;
+
+/// Twice a vector's lanes, at most: what a key's visibility begins and ends with.
+const HIDDEN_THEN_SEEN: ([f32; PANEL], [f32; PANEL]) = {
+    let (mut shift, mut factor) = ([0.0; PANEL], [1.0; PANEL]);
+    let mut lane = 0;
+    while lane < PANEL / 2 {
+        (shift[lane], factor[lane]) = (f32::NEG_INFINITY, 0.0);
+        lane += 1;
+    }
+    (shift, factor)
+};
 
 impl Scratch {
     /// For histories of up to `length` items and heads of up to `width` features.
     pub(super) fn new(length: usize, width: usize) -> Scratch {
         Scratch {
-            keys: vec![0.0; padded(length) * width],
-            weights: vec![0.0; padded(length) * TALLEST],
+            queries: vec![0.0; width * PANEL],
+            weights: vec![0.0; padded(length) * PANEL],
             sums: vec![0.0; TALLEST * PANEL],
         }
     }
@@ -60,79 +76,153 @@ impl Scratch {
     }
 }
 
+/// Queries are the lanes: what a softmax needs of all keys comes together lane by lane, and no vector is ever summed up.
 impl Kernel for Attention<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         for head in 0..self.heads.count {
-            self.transpose_keys(head);
-            for (row, height) in tiles(self.length, S::ROWS) {
-                with_rows!(height, self.positions::<S>(simd, head, row));
+            for first in (0..self.length).step_by(2 * S::LANES) {
+                let count = (self.length - first).min(2 * S::LANES);
+                self.enter(head, first, count);
+                // What the first vector's last query does not see any more, only the second one's do.
+                let both = (first + S::LANES).min(self.length);
+                for (row, height) in tiles(both, S::ROWS) {
+                    match count > S::LANES {
+                        true => with_rows!(height, self.scores::<S, 2>(simd, head, row, 0)),
+                        false => with_rows!(height, self.scores::<S, 1>(simd, head, row, 0)),
+                    }
+                }
+                for (row, height) in tiles(self.length.min(first + count) - both, S::ROWS) {
+                    with_rows!(height, self.scores::<S, 1>(simd, head, both + row, S::LANES));
+                }
+                let mut shares = [0.0; PANEL];
+                for lane in (0..count).step_by(S::LANES) {
+                    self.softmax(simd, (first, count), lane, &mut shares);
+                }
+                for (row, height) in tiles(count, S::ROWS) {
+                    with_rows!(height, self.take_in::<S>(simd, head, first, row, &shares));
+                }
             }
         }
     }
 }
 
 impl Attention<'_> {
+    /// Puts queries beside each other, feature by feature.
     #[inline(always)]
-    fn transpose_keys(&mut self, head: usize) {
-        let width = self.heads.width;
-        for position in 0..self.length {
-            let key = &self.keys.data[position * self.keys.stride + head * width..][..width];
-            let column = &mut self.scratch.keys[position / PANEL * width * PANEL + position % PANEL..];
-            for (value, place) in key.iter().zip(column.iter_mut().step_by(PANEL)) {
-                *place = *value;
-            }
+    fn enter(&mut self, head: usize, first: usize, count: usize) {
+        if count < BESIDE {
+            return (0..count).for_each(|lane| self.enter_beside::<1>(head, first, lane));
+        }
+        // The last ones may have been there already.
+        for lane in (0..count).step_by(BESIDE) {
+            self.enter_beside::<BESIDE>(head, first, lane.min(count - BESIDE));
         }
     }
 
-    /// `R` positions from the `row`-th asked one on: scores, softmax, and the weighted sum of the values.
+    /// The same of `Q` queries from a lane on: as many features of each at a time change places in registers.
     #[inline(always)]
-    fn positions<S: Simd, const R: usize>(&mut self, simd: S, head: usize, row: usize) {
+    fn enter_beside<const Q: usize>(&mut self, head: usize, first: usize, lane: usize) {
         let Heads { width, scale, .. } = self.heads;
-        let first = head * width;
-        let stride = padded(self.length);
-        // What the first of these positions sees, and the last.
-        let (least, most) = (row + 1, row + R);
-
-        // Q Kᵀ: [R, most]
-        let queries = Left { data: &self.queries.data[row * self.queries.stride + first..], ..self.queries };
-        for column in (0..padded(most)).step_by(2 * S::LANES) {
-            let keys = &self.scratch.keys[column / PANEL * width * PANEL + column % PANEL..];
-            let keys = Right { data: keys, stride: PANEL, panel: 0 };
-            let (out, start) = (&mut self.scratch.weights[column..], &[0.0; PANEL][..]);
-            let multiply = Singles;
-            Tile::<_, R, 1, 2> { multiply, left: queries, right: keys, depth: width, start, out, stride, panel: 0 }
-                .compute(simd);
+        let Left { data, stride } = self.queries;
+        let queries: [&[f32]; Q] =
+            array::from_fn(|query| &data[(first + lane + query) * stride + head * width..][..width]);
+        let lanes = &mut self.scratch.queries[lane..];
+        let whole = width - width % Q;
+        for feature in (0..whole).step_by(Q) {
+            let block: [[f32; Q]; Q] = queries.map(|query| {
+                let values = &query[feature..feature + Q];
+                array::from_fn(|next| values[next] * scale)
+            });
+            let lanes = &mut lanes[feature * PANEL..][..(Q - 1) * PANEL + Q];
+            for next in 0..Q {
+                lanes[next * PANEL..][..Q].copy_from_slice(&block.map(|values| values[next]));
+            }
         }
-
-        let mut shares = [0.0; R];
-        for (place, share) in shares.iter_mut().enumerate() {
-            let weights = &mut self.scratch.weights[place * stride..][..stride];
-            *share = 1.0 / softmax(simd, weights, least + place, scale);
-            weights[least + place..most].fill(0.0);
+        for feature in whole..width {
+            lanes[feature * PANEL..][..Q].copy_from_slice(&queries.map(|query| query[feature] * scale));
         }
+    }
 
-        // The weights times V: [R, width]
-        let weights = Left { data: &self.scratch.weights, stride };
+    /// `K Qᵀ` of `R` keys from the `row`-th on, and `C` vectors of queries from a lane on.
+    #[inline(always)]
+    fn scores<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, head: usize, row: usize, lane: usize) {
+        let width = self.heads.width;
+        let left = Left { data: &self.keys.data[row * self.keys.stride + head * width..], ..self.keys };
+        let right = Right { data: &self.scratch.queries[lane..], stride: PANEL, panel: 0 };
+        let (out, start, stride) = (&mut self.scratch.weights[row * PANEL + lane..], &[0.0; PANEL][..], PANEL);
+        Tile::<_, _, R, 1, C> { multiply: Singles, left, right, depth: width, start, out, stride, panel: 0 }
+            .compute(simd);
+    }
+
+    /// The scores of a vector of queries, from a lane on, become e^(score - greatest), zero where a key comes after the
+    /// query; their sums' reciprocals go to `shares`.
+    #[inline(always)]
+    fn softmax<S: Simd>(&mut self, simd: S, (first, count): (usize, usize), lane: usize, shares: &mut [f32; PANEL]) {
+        // Keys that all of these queries see, and those that the last one sees.
+        let (every, end) = (first + lane, first + count.min(lane + S::LANES));
+        let weights = &mut self.scratch.weights[lane..];
+        let (shift, factor) = &HIDDEN_THEN_SEEN;
+        // Of the lanes those from a key's own query on see it.
+        let from = |key: usize| PANEL / 2 - (key - every);
+
+        let mut greatest = simd.splat(f32::NEG_INFINITY);
+        for key in 0..every {
+            greatest = simd.max(greatest, simd.load(&weights[key * PANEL..]));
+        }
+        for key in every..end {
+            let score = simd.add(simd.load(&weights[key * PANEL..]), simd.load(&shift[from(key)..]));
+            greatest = simd.max(greatest, score);
+        }
+        let mut sums = simd.splat(0.0);
+        for key in 0..every {
+            let weight = exp(simd, simd.sub(simd.load(&weights[key * PANEL..]), greatest));
+            simd.store(weight, &mut weights[key * PANEL..]);
+            sums = simd.add(sums, weight);
+        }
+        for key in every..end {
+            let score = simd.min(simd.load(&weights[key * PANEL..]), greatest);
+            let weight = simd.mul(exp(simd, simd.sub(score, greatest)), simd.load(&factor[from(key)..]));
+            simd.store(weight, &mut weights[key * PANEL..]);
+            sums = simd.add(sums, weight);
+        }
+        for key in end..first + count {
+            simd.store(simd.splat(0.0), &mut weights[key * PANEL..]);
+        }
+        simd.store(simd.reciprocal(sums), &mut shares[lane..]);
+    }
+
+    /// What `R` queries from the `row`-th of these on take in: the weights times V.
+    #[inline(always)]
+    fn take_in<S: Simd, const R: usize>(
+        &mut self,
+        simd: S,
+        head: usize,
+        first: usize,
+        row: usize,
+        shares: &[f32; PANEL],
+    ) {
+        let width = self.heads.width;
+        let left = Columns { data: &self.scratch.weights[row..], stride: PANEL };
+        let depth = first + row + R;
         for column in (0..width).step_by(2 * S::LANES) {
-            let values = &self.keys.data[self.values + first + column..];
-            let right = Right { data: values, stride: self.keys.stride, panel: 0 };
+            let feature = head * width + column;
+            let right = Right { data: &self.keys.data[self.values + feature..], stride: self.keys.stride, panel: 0 };
             let (out, start, stride) = (&mut self.scratch.sums[..], &[0.0; PANEL][..], PANEL);
             let multiply = Singles;
             if width - column > S::LANES {
-                Tile::<_, R, 1, 2> { multiply, left: weights, right, depth: most, start, out, stride, panel: 0 }
-                    .compute(simd);
+                Tile::<_, _, R, 1, 2> { multiply, left, right, depth, start, out, stride, panel: 0 }.compute(simd);
             } else {
-                Tile::<_, R, 1, 1> { multiply, left: weights, right, depth: most, start, out, stride, panel: 0 }
-                    .compute(simd);
+                Tile::<_, _, R, 1, 1> { multiply, left, right, depth, start, out, stride, panel: 0 }.compute(simd);
             }
             let features = (width - column).min(2 * S::LANES);
-            for (place, (sums, share)) in self.scratch.sums.chunks_exact(PANEL).zip(shares).enumerate() {
-                let mixed = &mut self.mixed[(row + place) * self.stride + first + column..][..features];
+            for (place, sums) in self.scratch.sums.chunks_exact(PANEL).take(R).enumerate() {
+                let share = simd.splat(shares[row + place]);
+                let mixed = &mut self.mixed[(first + row + place) * self.stride + feature..][..features];
                 for (mixed, sums) in mixed.chunks_mut(S::LANES).zip(sums.chunks_exact(S::LANES)) {
-                    let taken_in = simd.mul(simd.load(sums), simd.splat(share));
+                    let taken_in = simd.mul(simd.load(sums), share);
                     match mixed.len() == S::LANES {
                         true => simd.store(taken_in, mixed),
                         false => simd.store_partial(taken_in, mixed),
@@ -141,23 +231,4 @@ impl Attention<'_> {
             }
         }
     }
-}
-
-/// The first `seen` scores become e^(scale (score - greatest)); returns their sum. What is beyond is overwritten.
-#[inline(always)]
-pub(super) fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize, scale: f32) -> f32 {
-    let end = seen.next_multiple_of(S::LANES);
-    scores[seen..end].fill(f32::NEG_INFINITY);
-    let mut greatest = simd.splat(f32::NEG_INFINITY);
-    for at in (0..end).step_by(S::LANES) {
-        greatest = simd.max(greatest, simd.load(&scores[at..]));
-    }
-    let greatest = simd.splat(simd.greatest(greatest));
-    let (scale, mut sums) = (simd.splat(scale), simd.splat(0.0));
-    for at in (0..end).step_by(S::LANES) {
-        let weight = exp(simd, simd.mul(simd.sub(simd.load(&scores[at..]), greatest), scale));
-        simd.store(weight, &mut scores[at..]);
-        sums = simd.add(sums, weight);
-    }
-    simd.sum(sums)
 }

@@ -1,4 +1,5 @@
-use super::attention::{Heads, Scratch, softmax};
+use super::attention::{Heads, Scratch};
+use super::elementary::exp;
 use super::panels::{PANEL, Packer, Panels};
 use super::product::{Product, enter, tiles, with_rows};
 use super::simd::{Kernel, Left, Level, Right, Simd, Singles, Tile};
@@ -115,9 +116,28 @@ impl TakeIn<'_> {
         for column in (0..self.width).step_by(2 * S::LANES) {
             let right = Right { data: &seen[column..], stride, panel: 0 };
             let (depth, start, out) = (self.length, &[0.0; PANEL][..], &mut asked[column..]);
-            Tile::<_, R, 1, 2> { multiply: Singles, left, right, depth, start, out, stride, panel: 0 }.compute(simd);
+            Tile::<_, _, R, 1, 2> { multiply: Singles, left, right, depth, start, out, stride, panel: 0 }.compute(simd);
         }
     }
+}
+
+/// The first `seen` scores become e^(scale (score - greatest)); returns their sum. What is beyond is overwritten.
+#[inline(always)]
+fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize, scale: f32) -> f32 {
+    let end = seen.next_multiple_of(S::LANES);
+    scores[seen..end].fill(f32::NEG_INFINITY);
+    let mut greatest = simd.splat(f32::NEG_INFINITY);
+    for at in (0..end).step_by(S::LANES) {
+        greatest = simd.max(greatest, simd.load(&scores[at..]));
+    }
+    let greatest = simd.splat(simd.greatest(greatest));
+    let (scale, mut sums) = (simd.splat(scale), simd.splat(0.0));
+    for at in (0..end).step_by(S::LANES) {
+        let weight = exp(simd, simd.mul(simd.sub(simd.load(&scores[at..]), greatest), scale));
+        simd.store(weight, &mut scores[at..]);
+        sums = simd.add(sums, weight);
+    }
+    simd.sum(sums)
 }
 
 /// The sum of the products of two rows.

@@ -187,7 +187,7 @@ impl<M: Multiply> Run<'_, '_, M> {
             let right = Right { data: &right.data[half..], ..right };
             let out = &mut self.out[row * self.stride + panel * PANEL + half..];
             let (start, stride) = (&bias[half..], self.stride);
-            Tile::<M, R, P, 2> { multiply, left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
+            Tile::<M, _, R, P, 2> { multiply, left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
         }
         if activation == Activation::Gelu {
             for row in row..row + R {

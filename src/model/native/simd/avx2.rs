@@ -71,6 +71,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    // SAFETY: as the trait says; `self` is the proof that the CPU has the instruction.
+    unsafe fn store_at(self, vector: __m256, to: &mut [f32], at: usize) {
+        // SAFETY: the caller's.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr().add(at), vector) }
+    }
+
+    #[inline(always)]
     fn store_partial(self, vector: __m256, to: &mut [f32]) {
         let mut lanes = [0.0; 8];
         self.store(vector, &mut lanes);

@@ -3,15 +3,16 @@ use std::mem::transmute;
 
 use super::{Kernel, Simd, dot_bytes_by_value, narrow_by_value, taken_apart};
 
-/// Vectors of 16 lanes: the AVX-512 foundation instructions and, where `NARROW` says so, those for bfloat16 and bytes, which
-/// came later and together. A value exists only where the CPU has them.
+/// Vectors of 16 lanes: the AVX-512 foundation instructions and, where `BYTES` and `PAIRS` say so, those for products of
+/// bytes and of bfloat16, which came later one after the other. A value exists only where the CPU has them.
 #[derive(Clone, Copy)]
-pub(super) struct Vectors<const NARROW: bool>(());
+pub(super) struct Vectors<const BYTES: bool, const PAIRS: bool>(());
 
-pub(super) type Avx512 = Vectors<false>;
-pub(super) type Avx512Narrow = Vectors<true>;
+pub(super) type Avx512 = Vectors<false, false>;
+pub(super) type Avx512Bytes = Vectors<true, false>;
+pub(super) type Avx512Pairs = Vectors<true, true>;
 
-impl<const NARROW: bool> Vectors<NARROW> {
+impl<const BYTES: bool, const PAIRS: bool> Vectors<BYTES, PAIRS> {
     /// The same lanes as whole numbers.
     #[inline(always)]
     fn bits(self, lanes: __m512) -> __m512i {
@@ -19,15 +20,16 @@ impl<const NARROW: bool> Vectors<NARROW> {
         unsafe { _mm512_castps_si512(lanes) }
     }
 
-    pub(super) fn detect() -> Option<Vectors<NARROW>> {
+    pub(super) fn detect() -> Option<Vectors<BYTES, PAIRS>> {
         let foundation =
             is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let narrow = || is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vnni");
-        (foundation && (!NARROW || narrow())).then_some(Vectors(()))
+        let bytes = !BYTES || is_x86_feature_detected!("avx512vnni");
+        let pairs = !PAIRS || is_x86_feature_detected!("avx512bf16");
+        (foundation && bytes && pairs).then_some(Vectors(()))
     }
 }
 
-impl<const NARROW: bool> Simd for Vectors<NARROW> {
+impl<const BYTES: bool, const PAIRS: bool> Simd for Vectors<BYTES, PAIRS> {
     type Vector = __m512;
     const LANES: usize = 16;
     const ROWS: usize = 14;
@@ -41,12 +43,23 @@ impl<const NARROW: bool> Simd for Vectors<NARROW> {
             kernel.run(simd)
         }
         #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512vnni,avx2,fma")]
+        fn with_bytes<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bf16,avx512vnni,avx2,fma")]
-        fn with_narrow<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
+        fn with_pairs<K: Kernel, S: Simd>(simd: S, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` is the proof that this CPU has them.
-        unsafe { if NARROW { with_narrow(self, kernel) } else { with_instructions(self, kernel) } }
+        unsafe {
+            match (BYTES, PAIRS) {
+                (true, true) => with_pairs(self, kernel),
+                (true, false) => with_bytes(self, kernel),
+                (false, _) => with_instructions(self, kernel),
+            }
+        }
     }
 
     #[inline(always)]
@@ -88,6 +101,13 @@ impl<const NARROW: bool> Simd for Vectors<NARROW> {
         let to = &mut to[..16];
         // SAFETY: the slice has 16 places; `self` is the proof that this CPU has the instruction.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), vector) }
+    }
+
+    #[inline(always)]
+    // SAFETY: as the trait says; `self` is the proof that the CPU has the instruction.
+    unsafe fn store_at(self, vector: __m512, to: &mut [f32], at: usize) {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr().add(at), vector) }
     }
 
     #[inline(always)]
@@ -200,7 +220,7 @@ impl<const NARROW: bool> Simd for Vectors<NARROW> {
 
     #[inline(always)]
     fn dot(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
-        if NARROW {
+        if PAIRS {
             // SAFETY: `self` is the proof that this CPU has the instruction; any bits are pairs of bfloat16.
             return unsafe {
                 _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
@@ -212,7 +232,7 @@ impl<const NARROW: bool> Simd for Vectors<NARROW> {
     #[inline(always)]
     fn dot_bytes(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
         // Compiled without the instruction it would be a call.
-        if NARROW {
+        if BYTES {
             let [a, b, sum] = [a, b, sum].map(|lanes| self.bits(lanes));
             // SAFETY: `self` is the proof that this CPU has the instructions; the lanes are bits.
             return unsafe { _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, a, b)) };
@@ -228,7 +248,7 @@ impl<const NARROW: bool> Simd for Vectors<NARROW> {
 
     #[inline(always)]
     fn narrow(self, values: &[f32], pairs: &mut [f32]) {
-        if NARROW {
+        if PAIRS {
             let [first, second] = [self.load(values), self.load(&values[Self::LANES..])];
             // SAFETY: `self` is the proof that this CPU has the instruction; pairs of bfloat16 are kept as any bits.
             let narrowed = unsafe { transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first)) };

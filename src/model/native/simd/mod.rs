@@ -20,11 +20,11 @@ use std::fmt;
 #[cfg(target_arch = "x86_64")]
 use self::{
     avx2::Avx2,
-    avx512::{Avx512, Avx512Narrow},
+    avx512::{Avx512, Avx512Bytes, Avx512Pairs},
 };
 
 use self::portable::Portable;
-pub(super) use self::tile::{Bytes, Left, Multiply, Pairs, Right, Singles, Streamed, Tile};
+pub(super) use self::tile::{Bytes, Columns, Left, Multiply, Pairs, Right, Singles, Streamed, Tile};
 
 /// Operations on vectors of float32. The value is a proof that the CPU has them.
 pub(super) trait Simd: Copy {
@@ -56,6 +56,10 @@ pub(super) trait Simd: Copy {
     fn prefetch(self, from: &[f32], at: usize);
     /// Writes the lanes to the first `LANES` places.
     fn store(self, vector: Self::Vector, to: &mut [f32]);
+    /// Writes the lanes to the `LANES` places from `at` on.
+    ///
+    /// SAFETY: `at + LANES` must be at most `to.len()`.
+    unsafe fn store_at(self, vector: Self::Vector, to: &mut [f32], at: usize);
     /// Writes as many of the first lanes as there are places, where these are fewer than `LANES`.
     fn store_partial(self, vector: Self::Vector, to: &mut [f32]);
     /// a + b
@@ -185,7 +189,7 @@ pub struct Level(Vectors);
 #[derive(Clone, Copy)]
 enum Vectors {
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512, Option<Avx512Narrow>),
+    Avx512(Avx512, Option<Avx512Bytes>, Option<Avx512Pairs>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Wide(Portable<16>),
@@ -197,7 +201,7 @@ impl Level {
     pub fn available() -> Vec<Level> {
         #[cfg(target_arch = "x86_64")]
         let native = [
-            Avx512::detect().map(|simd| Vectors::Avx512(simd, Avx512Narrow::detect())),
+            Avx512::detect().map(|simd| Vectors::Avx512(simd, Avx512Bytes::detect(), Avx512Pairs::detect())),
             Avx2::detect().map(Vectors::Avx2),
         ];
         #[cfg(not(target_arch = "x86_64"))]
@@ -215,22 +219,26 @@ impl Level {
     /// float32.
     pub fn multiplies_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return matches!(self.0, Vectors::Avx512(_, Some(_)));
+        return matches!(self.0, Vectors::Avx512(_, _, Some(_)));
         #[cfg(not(target_arch = "x86_64"))]
         return false;
     }
 
     /// Whether this kind has an instruction for products of bytes.
     pub(super) fn multiplies_bytes(self) -> bool {
-        self.multiplies_bf16()
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self.0, Vectors::Avx512(_, Some(_), _));
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
     }
 
     /// Computes with vectors of this kind.
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Vectors::Avx512(simd, pairs) => match pairs {
-                Some(simd) if K::NARROW => simd.apart(kernel),
+            Vectors::Avx512(simd, bytes, pairs) => match (bytes, pairs) {
+                (_, Some(simd)) if K::NARROW => simd.apart(kernel),
+                (Some(simd), None) if K::NARROW => simd.apart(kernel),
                 _ => simd.apart(kernel),
             },
             #[cfg(target_arch = "x86_64")]

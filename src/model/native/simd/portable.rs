@@ -60,6 +60,12 @@ impl<const N: usize> Simd for Portable<N> {
         to[..N].copy_from_slice(&vector);
     }
 
+    // SAFETY: it is safe: the access is checked.
+    #[inline(always)]
+    unsafe fn store_at(self, vector: [f32; N], to: &mut [f32], at: usize) {
+        to[at..at + N].copy_from_slice(&vector);
+    }
+
     #[inline(always)]
     fn store_partial(self, vector: [f32; N], to: &mut [f32]) {
         to.copy_from_slice(&vector[..to.len()]);

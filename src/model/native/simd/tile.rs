@@ -1,9 +1,16 @@
 use std::array;
+use std::hint::black_box;
 
 use super::{Kernel, Simd};
 
 /// Values in a cache line.
 const LINE: usize = 16;
+
+/// Rows whose places a processor's address forms reach from one base: the row itself, the next, and the one after it.
+const REACHED: usize = 3;
+
+/// Bases for the rows of the tallest tile.
+const BASES: usize = 5;
 
 /// Rows of a tile's left operand.
 #[derive(Clone, Copy)]
@@ -12,6 +19,71 @@ pub(in crate::model::native) struct Left<'a> {
     pub(in crate::model::native) data: &'a [f32],
     /// Distance of two rows.
     pub(in crate::model::native) stride: usize,
+}
+
+/// A tile's left operand the other way round: its rows' first values beside each other, then their second ones.
+#[derive(Clone, Copy)]
+pub(in crate::model::native) struct Columns<'a> {
+    /// From the first row's first value on.
+    pub(in crate::model::native) data: &'a [f32],
+    /// Distance of two values of a row.
+    pub(in crate::model::native) stride: usize,
+}
+
+/// A tile's left operand, however it lies in memory.
+pub(in crate::model::native) trait Rows {
+    /// What it lies in.
+    fn data(&self) -> &[f32];
+    /// Distance of two rows' values.
+    fn beside(&self) -> usize;
+    /// Distance of a row's value and its next one.
+    fn along(&self) -> usize;
+
+    /// Where the first of [`REACHED`] rows begins. Hidden from the compiler where it does not know the rows' distance: it
+    /// would add up each row's place between the multiply-adds, where some processors have no time for it.
+    #[inline(always)]
+    fn base(&self, row: usize) -> usize {
+        black_box(row.wrapping_mul(self.beside()))
+    }
+}
+
+impl Rows for Left<'_> {
+    #[inline(always)]
+    fn data(&self) -> &[f32] {
+        self.data
+    }
+
+    #[inline(always)]
+    fn beside(&self) -> usize {
+        self.stride
+    }
+
+    #[inline(always)]
+    fn along(&self) -> usize {
+        1
+    }
+}
+
+impl Rows for Columns<'_> {
+    #[inline(always)]
+    fn data(&self) -> &[f32] {
+        self.data
+    }
+
+    #[inline(always)]
+    fn base(&self, row: usize) -> usize {
+        row
+    }
+
+    #[inline(always)]
+    fn beside(&self) -> usize {
+        1
+    }
+
+    #[inline(always)]
+    fn along(&self) -> usize {
+        self.stride
+    }
 }
 
 /// Columns of a tile's right operand, in panels beside each other.
@@ -95,9 +167,9 @@ impl<M: Multiply> Multiply for Streamed<M> {
 ///
 /// Each sum begins with its `start` and takes the `depth` products in their order, so that a row's values do not depend
 /// on how rows are cut into tiles.
-pub(in crate::model::native) struct Tile<'a, M, const R: usize, const P: usize, const C: usize> {
+pub(in crate::model::native) struct Tile<'a, M, L, const R: usize, const P: usize, const C: usize> {
     pub(in crate::model::native) multiply: M,
-    pub(in crate::model::native) left: Left<'a>,
+    pub(in crate::model::native) left: L,
     pub(in crate::model::native) right: Right<'a>,
     /// Values of both operands that each sum takes.
     pub(in crate::model::native) depth: usize,
@@ -110,7 +182,7 @@ pub(in crate::model::native) struct Tile<'a, M, const R: usize, const P: usize, 
     pub(in crate::model::native) panel: usize,
 }
 
-impl<M: Multiply, const R: usize, const P: usize, const C: usize> Tile<'_, M, R, P, C> {
+impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Tile<'_, M, L, R, P, C> {
     /// Computes in a function of its own, to which the compiler gives all registers.
     #[inline(always)]
     pub(in crate::model::native) fn compute<S: Simd>(self, simd: S) {
@@ -121,7 +193,7 @@ impl<M: Multiply, const R: usize, const P: usize, const C: usize> Tile<'_, M, R,
     }
 }
 
-impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, M, R, P, C> {
+impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, M, L, R, P, C> {
     type Output = ();
     const NARROW: bool = M::NARROW;
 
@@ -137,20 +209,21 @@ impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Til
                 }
             }
         }
+        let (values, along) = (left.data(), left.along());
+        // What the last row and the last panel reach is the most that anything below does.
+        let reach = |steps: usize, stride: usize| steps.saturating_mul(stride);
         if depth > 0 {
-            // What the last row and the last panel reach, and so the most that anything below does.
-            let reach = |steps: usize, stride: usize| steps.saturating_mul(stride);
-            let (rows, panels) = (reach(R - 1, left.stride), reach(P - 1, right.panel));
-            assert!(rows.saturating_add(depth) <= left.data.len());
+            let (rows, panels) = (reach(R - 1, left.beside()), reach(P - 1, right.panel));
+            assert!(rows.saturating_add(reach(depth - 1, along)) < values.len());
             assert!(
                 panels.saturating_add(reach(depth - 1, right.stride)).saturating_add(C * S::LANES) <= right.data.len()
             );
         }
-        let rows: [usize; R] = array::from_fn(|row| row * left.stride);
+        let bases: [usize; BASES] = array::from_fn(|base| left.base(base * REACHED));
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
-        let mut below = 0_usize;
+        let (mut below, mut beyond) = (0_usize, 0_usize);
         let behind = P.wrapping_mul(right.panel);
-        for place in 0..depth {
+        for _ in 0..depth {
             if M::STREAMED {
                 for first in &panels {
                     let behind = first.wrapping_add(below).wrapping_add(behind);
@@ -167,23 +240,36 @@ impl<M: Multiply, const R: usize, const P: usize, const C: usize> Kernel for Til
                     *vector = unsafe { simd.load_at(right.data, at) };
                 }
             }
-            for row in 0..R {
-                // SAFETY: `place` is below `depth`, so the first assertion bounds the place.
-                let value = unsafe { simd.splat_at(left.data, rows[row].wrapping_add(place)) };
-                for panel in 0..P {
-                    for column in 0..C {
-                        let sum = &mut sums[row][panel][column];
-                        *sum = multiply.add(simd, [value, columns[panel][column]], *sum);
+            for (base, first) in bases.iter().enumerate() {
+                let first = first.wrapping_add(beyond);
+                for next in 0..REACHED {
+                    let row = base * REACHED + next;
+                    if row >= R {
+                        continue;
+                    }
+                    let at = first.wrapping_add(next.wrapping_mul(left.beside()));
+                    // SAFETY: the row is one of `R` and `beyond` at most (depth - 1) values, so the first assertion bounds
+                    // the place.
+                    let value = unsafe { simd.splat_at(values, at) };
+                    for panel in 0..P {
+                        for column in 0..C {
+                            let sum = &mut sums[row][panel][column];
+                            *sum = multiply.add(simd, [value, columns[panel][column]], *sum);
+                        }
                     }
                 }
             }
             below = below.wrapping_add(right.stride);
+            beyond = beyond.wrapping_add(along);
         }
+        let reached = reach(R - 1, stride).saturating_add(reach(P - 1, beside)).saturating_add(C * S::LANES);
+        assert!(reached <= out.len());
         for (row, sums) in sums.into_iter().enumerate() {
-            let out = &mut out[row * stride..];
             for (panel, sums) in sums.into_iter().enumerate() {
                 for (column, sum) in sums.into_iter().enumerate() {
-                    simd.store(sum, &mut out[panel * beside + column * S::LANES..]);
+                    let at = row.wrapping_mul(stride).wrapping_add(panel.wrapping_mul(beside));
+                    // SAFETY: `reached` is what the last of these places reaches.
+                    unsafe { simd.store_at(sum, out, at.wrapping_add(column * S::LANES)) };
                 }
             }
         }
