@@ -10,12 +10,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::Failure;
 use super::device::DeviceArgs;
+use super::exit::say;
 use super::numbers::{at_most_one, not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
 use crate::training::{
     AdamWOptions, JointOptions, LossWeights, Losses, Outcome, Preset, RouterFit, RouterOptions, SandwichOptions,
-    SettleOptions, TrainError, TrainJob, TrainOptions, train,
+    SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
 };
 
 /// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
@@ -50,6 +51,10 @@ pub(super) struct TrainArgs {
     /// Time for the whole run; when it is over, the best epoch so far becomes the checkpoint.
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = positive)]
     max_minutes: Option<f64>,
+    /// Save and stop at the end of this stage; without the flag, the same command then begins the next one. Until that has
+    /// begun its own flags may still be changed, so copies of --out go on from one supernet to several routers.
+    #[arg(long, env = "CANET_STOP_AFTER", value_enum, value_name = "STAGE")]
+    stop_after: Option<Stage>,
     /// Throw an unfinished run away and begin again.
     #[arg(long, env = "CANET_RESTART", value_parser = BoolishValueParser::new())]
     restart: bool,
@@ -189,12 +194,17 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
         target,
         out: &args.out,
         max_time: args.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+        stop_after: args.stop_after,
         restart: args.restart,
         stop: &stop,
     };
     match train(&job).map_err(failure)? {
         Outcome::Stopped => {
             Err(Failure::Interrupted("stopped; the state is saved, and the same command goes on from here".to_owned()))
+        }
+        Outcome::Paused => {
+            say("the stage is done and saved; the same command without --stop-after goes on from here");
+            Ok(())
         }
         Outcome::Finished(checkpoint) => {
             let version = args.out.join(checkpoint.version.to_string());

@@ -25,7 +25,8 @@ pub enum TrainError {
     NothingToValidate,
     /// An unfinished run of another kind is in the way.
     #[error(
-        "{path} holds an unfinished run with other {what}: give the same flags to go on with it, or --restart to throw it away"
+        "{path} holds an unfinished run with other {what}: give the same flags to go on with it (those of stages that have not begun \
+         may differ), or --restart to throw it away"
     )]
     OtherRun {
         /// Where.

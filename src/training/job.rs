@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::options::TrainOptions;
+use super::stage::Stage;
 use crate::data::Dataset;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::libtorch::Device;
@@ -24,6 +25,8 @@ pub struct TrainJob<'a> {
     pub out: &'a Path,
     /// Time for the whole run, of which a resumed run has what is left.
     pub max_time: Option<Duration>,
+    /// The stage at whose end to save and stop.
+    pub stop_after: Option<Stage>,
     /// Whether an unfinished run in `out` is thrown away.
     pub restart: bool,
     /// Set from outside to save and stop.
@@ -36,4 +39,6 @@ pub enum Outcome {
     Finished(Box<Checkpoint>),
     /// Saved and stopped; the same command goes on.
     Stopped,
+    /// Saved at the end of the stage that was asked for; the next one begins the next stage.
+    Paused,
 }

@@ -37,4 +37,5 @@ pub use optimizer::AdamWOptions;
 pub use options::{JointOptions, Preset, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions};
 pub use parameters::Parameters;
 pub use run::train;
+pub use stage::Stage;
 pub use supernet::Supernet;

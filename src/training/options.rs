@@ -39,6 +39,21 @@ pub struct TrainOptions {
     pub settle: SettleOptions,
 }
 
+impl TrainOptions {
+    /// Whether a run that was begun with `before` may go on with these: what stages that have not begun read may differ.
+    /// `begun` are those that have.
+    pub(super) fn continues(&self, before: &TrainOptions, begun: &[Stage]) -> bool {
+        let mut before = before.clone();
+        if self.preset == Preset::Utility && !begun.contains(&Stage::Router) {
+            before.router.fit = self.router.fit;
+        }
+        if self.preset == Preset::Utility && !begun.contains(&Stage::Settle) {
+            (before.settle, before.flops_budget) = (self.settle, self.flops_budget);
+        }
+        *self == before
+    }
+}
+
 /// A way to train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]

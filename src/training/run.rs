@@ -50,8 +50,9 @@ pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     }
     let mut run = Run::open(job, &space, &work)?;
     match run.stages()? {
-        None => Ok(Outcome::Stopped),
-        Some(reason) => {
+        Stages::Stopped => Ok(Outcome::Stopped),
+        Stages::Paused => Ok(Outcome::Paused),
+        Stages::Ended(reason) => {
             let checkpoint = finish(job, &space, &run.state)?;
             let elapsed_seconds = run.elapsed().as_secs_f64();
             run.log.write(&Event::Finish { reason, elapsed_seconds })?;
@@ -95,6 +96,16 @@ pub(super) struct Run<'a> {
     saved: Instant,
 }
 
+/// How the stages of a run were left.
+enum Stages {
+    /// All are done; why the last one ended, or that time cut any of them short.
+    Ended(&'static str),
+    /// Somebody stopped the run.
+    Stopped,
+    /// The stage that was asked for is done.
+    Paused,
+}
+
 /// Why a stage was left.
 pub(super) enum Pause {
     /// It is done.
@@ -110,13 +121,14 @@ pub(super) enum Pause {
 impl<'a> Run<'a> {
     fn open(job: &'a TrainJob<'a>, space: &'a RouteSpace, work: &Path) -> Result<Run<'a>, TrainError> {
         let file = StateFile::of(work);
-        let (state, resumed) = match file.load(job.device.tch())? {
+        let (mut state, resumed) = match file.load(job.device.tch())? {
             Some(state) => (state, true),
             None => (RunState::fresh(job)?, false),
         };
         if let Some(what) = state.progress.differs_in(job) {
             return Err(TrainError::OtherRun { path: work.to_owned(), what });
         }
+        state.progress.options = job.options.clone();
         let mut log = RunLog::open(&work.join("log.jsonl"), state.progress.log_bytes)?;
         let Progress { stage, epoch, step, elapsed_seconds, .. } = state.progress;
         let device = job.device.to_string();
@@ -145,9 +157,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Stage after stage; why the last one ended, or that time cut any of them short, or `None` where the run was stopped
-    /// from outside.
-    fn stages(&mut self) -> Result<Option<&'static str>, TrainError> {
+    /// Stage after stage.
+    fn stages(&mut self) -> Result<Stages, TrainError> {
         let mut reason = "epochs";
         while let Some(stage) = self.job.options.preset.stages().get(self.state.progress.stage).copied() {
             let pause = match stage {
@@ -158,7 +169,7 @@ impl<'a> Run<'a> {
             reason = match pause {
                 Pause::Stopped => {
                     self.save()?;
-                    return Ok(None);
+                    return Ok(Stages::Stopped);
                 }
                 Pause::OutOfTime => "max_minutes",
                 // A stage that was cut short is the reason whatever the later ones did.
@@ -167,8 +178,11 @@ impl<'a> Run<'a> {
                 Pause::Done => "epochs",
             };
             self.next_stage()?;
+            if self.job.stop_after == Some(stage) {
+                return Ok(Stages::Paused);
+            }
         }
-        Ok(Some(reason))
+        Ok(Stages::Ended(reason))
     }
 
     /// Goes on from the best weights of a stage, with a fresh optimizer.

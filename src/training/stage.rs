@@ -1,9 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 /// A stage of a training run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Stage {
+pub enum Stage {
     /// Router and slices together, as published.
     Joint,
     /// Every slice, without a router.

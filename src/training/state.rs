@@ -63,13 +63,21 @@ impl Progress {
     pub(super) fn differs_in(&self, job: &TrainJob<'_>) -> Option<&'static str> {
         if self.config != job.config {
             Some("model sizes")
-        } else if self.options != job.options {
+        } else if !job.options.continues(&self.options, self.begun()) {
             Some("training options")
         } else if self.data_sha256 != job.dataset.sha256 {
             Some("data")
         } else {
             None
         }
+    }
+
+    /// The stages of which something is done.
+    fn begun(&self) -> &'static [Stage] {
+        let stages = self.options.preset.stages();
+        let fitted = self.routing.is_some() && stages.get(self.stage) == Some(&Stage::Router);
+        let under_way = self.epoch > 0 || self.step > 0 || fitted;
+        &stages[..stages.len().min(self.stage + usize::from(under_way))]
     }
 
     /// Seed of the stage under way.

@@ -183,6 +183,37 @@ fn time_that_runs_out_still_leaves_a_checkpoint() {
     assert!(log.lines().last().unwrap().contains(r#""reason":"max_minutes""#), "{log}");
 }
 
+/// Two routers on copies of one supernet; the first is what an unbroken run makes.
+#[test]
+fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let [straight, broken, copy] = ["straight", "broken", "copy"].map(|name| scratch.path().join(name));
+    finish(train(&data, &straight, &[]));
+
+    let paused = finish(train(&data, &broken, &["--stop-after", "supernet"]));
+    assert!(String::from_utf8_lossy(&paused.stderr).contains("without --stop-after"), "{paused:?}");
+    assert!(paused.stdout.is_empty() && !broken.join("1").exists(), "{paused:?}");
+    let work = copy.join(".training");
+    fs::create_dir_all(&work).unwrap();
+    for entry in fs::read_dir(broken.join(".training")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), work.join(entry.file_name())).unwrap();
+    }
+    finish(train(&data, &broken, &[]));
+    assert_eq!(curve(&broken), curve(&straight));
+
+    // What the supernet was trained with stands; what comes after it does not.
+    let refused = train(&data, &copy, &["--distillation", "0.1"]).output().unwrap();
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(64) && message.contains("training options"), "{message}");
+    finish(train(&data, &copy, &["--router-fit", "uncalibrated", "--settle-epochs", "1", "--flops-budget", "0.35"]));
+    let [settled, supernet] = [curve(&copy), curve(&straight)];
+    assert_eq!(settled.len(), 6 + 1);
+    assert_eq!(settled[..6], supernet[..6]);
+    let calibration = ModelDirectory::open(&copy).unwrap().load(None).unwrap().manifest.calibration.unwrap();
+    assert!(calibration.points.iter().any(|point| (point.budget - 0.35).abs() < 1e-9), "{calibration:?}");
+}
+
 #[test]
 fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let scratch = TempDir::new().unwrap();
@@ -192,7 +223,7 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let pairs = scratch.path().join("pairs.txt");
     fs::write(&pairs, "a x\na y\nb y\nb z\n").unwrap();
     let missing = scratch.path().join("missing.txt");
-    let table: [(&Path, &[&str], i32, &str); 10] = [
+    let table: [(&Path, &[&str], i32, &str); 11] = [
         (&data, &["--hidden", "8,4"], 64, "hidden"),
         (&data, &["--hidden", "4,9"], 64, "heads"),
         (&data, &["--max-len", "0"], 64, "max_len"),
@@ -200,6 +231,7 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         (&data, &["--flops-budget", "0"], 64, "--flops-budget"),
         (&data, &["--tie-embeddings", "true", "--embedding", "4"], 64, "--tie-embeddings"),
         (&data, &["--device", "tpu"], 64, "tpu"),
+        (&data, &["--stop-after", "lunch"], 64, "--stop-after"),
         (&single, &[], 65, "nothing to learn"),
         (&pairs, &[], 65, "nobody to validate on"),
         (&missing, &[], 65, "missing.txt"),
