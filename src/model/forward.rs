@@ -54,6 +54,12 @@ pub trait Forward: Send + Sync {
         false
     }
 
+    /// Whether a batch of a size that has not run yet may take longer than the next one of that size: where kernels are
+    /// chosen or compiled by shape.
+    fn chooses_by_shape(&self) -> bool {
+        true
+    }
+
     /// Bytes of weights that this forward holds on its device.
     fn weight_bytes(&self) -> usize;
 }

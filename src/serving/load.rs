@@ -89,10 +89,9 @@ impl Loader {
         Ok(generation)
     }
 
-    /// Runs every route once, and each width's largest one in batches up to the largest, so that no request pays for a
-    /// first time: neither for a kernel's choice by shape nor for the allocator's first blocks. Then times the routes,
-    /// where nothing else runs: beside live requests the clock would tell of them, and what these have taught of the
-    /// device still holds.
+    /// Runs every route once, so that no request pays for a first time; where kernels are chosen by shape also each width's
+    /// largest route in batches up to the largest. Then times the routes, where nothing else runs: beside live requests
+    /// the clock would tell of them, and what these have taught of the device still holds.
     fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward, pace: Pace) -> Result<Timings, ForwardError> {
         let space = &checkpoint.space;
         let newest: Vec<Item> =
@@ -108,7 +107,8 @@ impl Loader {
             space.route(route.index() + 1).is_none_or(|next| width(next) != width(route))
         });
         let widest: Vec<Route> = widest.collect();
-        for rows in buckets(self.max_batch) {
+        let sizes = buckets(self.max_batch).filter(|_| forward.chooses_by_shape());
+        for rows in sizes {
             let batch = vec![&longest; rows];
             forward.router_logits(&batch)?;
             for route in &widest {

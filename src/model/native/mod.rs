@@ -293,6 +293,10 @@ impl Forward for Native {
         Ok(answers)
     }
 
+    fn chooses_by_shape(&self) -> bool {
+        false
+    }
+
     fn weight_bytes(&self) -> usize {
         self.backbone.bytes() + self.router.bytes() + self.codes.as_ref().map_or(0, Codes::bytes)
     }
