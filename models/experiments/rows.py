@@ -38,19 +38,25 @@ def without(flags, name):
     return [*flags[:place], *flags[place + 2:]]
 
 
+# Half the epochs, for what is compared with each other: a row that says so continues another one's supernet.
+SHORT = epochs(BEAUTY, 20)
+
 ROWS = {
     "beauty": {"data": "beauty", "flags": BEAUTY},
     "beauty-untied": {"data": "beauty", "flags": [*BEAUTY, *UNTIED]},
     "beauty-untied-20-epochs": {"data": "beauty", "flags": [*epochs(BEAUTY, 20), *UNTIED]},
     "beauty-untied-4096-negatives": {"data": "beauty", "flags": [*epochs(BEAUTY, 20), "--negatives", "4096", *UNTIED]},
-    "beauty-paper": {"data": "beauty", "flags": [*BEAUTY, "--preset", "paper"]},
-    "beauty-no-distillation": {"data": "beauty", "flags": [*BEAUTY, "--distillation", "0"]},
-    "beauty-uncalibrated": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "uncalibrated"]},
-    "beauty-direct": {"data": "beauty", "flags": [*BEAUTY, "--router-fit", "direct"]},
-    "beauty-depth-only": {
-        "data": "beauty", "flags": [*BEAUTY, "--hidden", "128", "--embedding", "128"],
+    "beauty-20-epochs": {"data": "beauty", "supernet": "beauty-20-epochs", "flags": SHORT},
+    "beauty-20-epochs-uncalibrated": {
+        "data": "beauty", "supernet": "beauty-20-epochs", "flags": [*SHORT, "--router-fit", "uncalibrated"],
     },
-    "beauty-width-only": {"data": "beauty", "flags": [*BEAUTY, "--layers", "8", "--embedding", "128"]},
+    "beauty-20-epochs-direct": {
+        "data": "beauty", "supernet": "beauty-20-epochs", "flags": [*SHORT, "--router-fit", "direct"],
+    },
+    "beauty-20-epochs-no-distillation": {"data": "beauty", "flags": [*SHORT, "--distillation", "0"]},
+    "beauty-20-epochs-depth-only": {"data": "beauty", "flags": [*SHORT, "--hidden", "128", "--embedding", "128"]},
+    "beauty-20-epochs-width-only": {"data": "beauty", "flags": [*SHORT, "--layers", "8", "--embedding", "128"]},
+    "beauty-20-epochs-paper": {"data": "beauty", "flags": [*SHORT, "--preset", "paper"]},
     "beauty-alone-h128-l8-e128": {"data": "beauty", "flags": alone(epochs(BEAUTY, 16), "128", "8", "128")},
     "beauty-alone-h128-l2-e128": {"data": "beauty", "flags": alone(epochs(BEAUTY, 20), "128", "2", "128")},
     "beauty-alone-h128-l2-e128-untied": {

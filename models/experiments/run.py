@@ -5,7 +5,8 @@
     make experiment ROW=beauty SEEDS=1,2,3           more seeds, trained where they are not yet
     make experiment ROW=list                         the rows
 
-A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
+A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. Rows that name a
+supernet go on from one and the same, so that what they come to differs by what follows it alone. The results are
 ROW.json and, of models with more than one route, ROW.svg here, and the table in README.md, which is made anew from every
 ROW.json. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come from.
 """
@@ -13,6 +14,7 @@ ROW.json. DATA is the directory of the data sets (data unless told); models/expe
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +56,10 @@ def experiment(options):
     models = [WORK / f"{options.row}-{seed}" for seed in seeds]
     for seed, model in zip(seeds, models):
         if not (model / "1").is_dir():
-            canet("train", "--data", data, "--out", model, "--seed", seed, "--device", options.device, *row["flags"], *threads)
+            how = ["--seed", seed, "--device", options.device, *threads]
+            if "supernet" in row and not model.exists():
+                shutil.copytree(supernet(row["supernet"], seed, data, how), model)
+            canet("train", "--data", data, "--out", model, *how, *row["flags"])
     report = WORK / options.row
     given = [argument for model in models for argument in ("--model", model)]
     canet("report", *given, "--data", data, "--out", report, "--budgets", BUDGETS, "--device", "cpu", *threads)
@@ -64,6 +69,16 @@ def experiment(options):
     (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
     if routes_of(result) > 1:
         (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
+
+
+def supernet(row, seed, data, how):
+    """The directory of a row's training that stopped behind its first stage."""
+    directory = WORK / "supernets" / f"{row}-{seed}"
+    stopped = directory / "stopped"
+    if not stopped.exists():
+        canet("train", "--data", data, "--out", directory, *how, *ROWS[row]["flags"], "--stop-after", "supernet")
+        stopped.touch()
+    return directory
 
 
 def checked(path, sha256):
