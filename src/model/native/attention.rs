@@ -49,7 +49,8 @@ const BESIDE: usize = 4;
 /// The most rows of a tile.
 const TALLEST: usize = 14;
 
-/// Twice a vector's lanes, at most: what a key's visibility begins and ends with.
+/// What hides a key from the queries before it: added to their scores, and times their weights. The second half is for
+/// queries that see the key, so the vector that begins `n` values before it hides the key from its first `n` lanes.
 const HIDDEN_THEN_SEEN: ([f32; PANEL], [f32; PANEL]) = {
     let (mut shift, mut factor) = ([0.0; PANEL], [1.0; PANEL]);
     let mut lane = 0;
