@@ -32,22 +32,19 @@ pub(in crate::model::native) struct Columns<'a> {
 
 /// A tile's left operand, however it lies in memory.
 pub(in crate::model::native) trait Rows {
+    /// Whether two rows' distance is known at run time alone.
+    const APART: bool;
     /// What it lies in.
     fn data(&self) -> &[f32];
     /// Distance of two rows' values.
     fn beside(&self) -> usize;
     /// Distance of a row's value and its next one.
     fn along(&self) -> usize;
-
-    /// Where the first of [`REACHED`] rows begins. Hidden from the compiler where it does not know the rows' distance: it
-    /// would add up each row's place between the multiply-adds, where some processors have no time for it.
-    #[inline(always)]
-    fn base(&self, row: usize) -> usize {
-        black_box(row.wrapping_mul(self.beside()))
-    }
 }
 
 impl Rows for Left<'_> {
+    const APART: bool = true;
+
     #[inline(always)]
     fn data(&self) -> &[f32] {
         self.data
@@ -65,14 +62,11 @@ impl Rows for Left<'_> {
 }
 
 impl Rows for Columns<'_> {
+    const APART: bool = false;
+
     #[inline(always)]
     fn data(&self) -> &[f32] {
         self.data
-    }
-
-    #[inline(always)]
-    fn base(&self, row: usize) -> usize {
-        row
     }
 
     #[inline(always)]
@@ -209,17 +203,22 @@ impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Kerne
                 }
             }
         }
-        let (values, along) = (left.data(), left.along());
+        const { assert!(R <= BASES * REACHED) }
+        // Each is asked for once: what is asserted of them is what is read by them.
+        let (values, apart, along) = (left.data(), left.beside(), left.along());
         // What the last row and the last panel reach is the most that anything below does.
         let reach = |steps: usize, stride: usize| steps.saturating_mul(stride);
         if depth > 0 {
-            let (rows, panels) = (reach(R - 1, left.beside()), reach(P - 1, right.panel));
+            let (rows, panels) = (reach(R - 1, apart), reach(P - 1, right.panel));
             assert!(rows.saturating_add(reach(depth - 1, along)) < values.len());
             assert!(
                 panels.saturating_add(reach(depth - 1, right.stride)).saturating_add(C * S::LANES) <= right.data.len()
             );
         }
-        let bases: [usize; BASES] = array::from_fn(|base| left.base(base * REACHED));
+        // Hidden from the compiler, which would add up each row's place between the multiply-adds, where some processors have
+        // no time for it.
+        let hidden = |place: usize| if L::APART { black_box(place) } else { place };
+        let bases: [usize; BASES] = array::from_fn(|base| hidden((base * REACHED).wrapping_mul(apart)));
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
         let (mut below, mut beyond) = (0_usize, 0_usize);
         let behind = P.wrapping_mul(right.panel);
@@ -247,7 +246,7 @@ impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Kerne
                     if row >= R {
                         continue;
                     }
-                    let at = first.wrapping_add(next.wrapping_mul(left.beside()));
+                    let at = first.wrapping_add(next.wrapping_mul(apart));
                     // SAFETY: the row is one of `R` and `beyond` at most (depth - 1) values, so the first assertion bounds
                     // the place.
                     let value = unsafe { simd.splat_at(values, at) };
