@@ -49,7 +49,8 @@ pub(super) struct ServeArgs {
     /// Run cheaper routes under pressure, and say so in the answer, before requests are refused
     #[arg(long, env = "CANET_DEGRADE", value_parser = BoolishValueParser::new())]
     degrade: bool,
-    /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
+    /// Which requests may share a batch: `width`, those whose routes have one width, `route`, those of one route, or `all`,
+    /// which suits the native backend on a GPU
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
     /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets; between those it is

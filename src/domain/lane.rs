@@ -10,11 +10,13 @@ pub enum BatchBy {
     Width,
     /// Those of one route alone.
     Route,
+    /// All of them.
+    All,
 }
 
 /// A word that is no [`BatchBy`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is neither `width` nor `route`")]
+#[error("`{0}` is none of `width`, `route` and `all`")]
 pub struct BatchByError(String);
 
 impl BatchBy {
@@ -23,6 +25,7 @@ impl BatchBy {
         match self {
             BatchBy::Width => space.hidden().iter().map(|hidden| format!("h{hidden}")).collect(),
             BatchBy::Route => space.routes().map(|route| space.name(route).to_owned()).collect(),
+            BatchBy::All => vec!["all".to_owned()],
         }
     }
 
@@ -31,6 +34,7 @@ impl BatchBy {
         match self {
             BatchBy::Width => space.place(route)[0],
             BatchBy::Route => route.index(),
+            BatchBy::All => 0,
         }
     }
 }
@@ -42,6 +46,7 @@ impl FromStr for BatchBy {
         match word {
             "width" => Ok(BatchBy::Width),
             "route" => Ok(BatchBy::Route),
+            "all" => Ok(BatchBy::All),
             _ => Err(BatchByError(word.to_owned())),
         }
     }

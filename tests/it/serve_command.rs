@@ -41,9 +41,11 @@ fn a_served_model_answers_and_its_log_names_the_address() {
     let root = model(directory.path());
     let second = numbered(draft(small_config(), 4));
     second.write(&root).unwrap();
-    for (flags, version) in
-        [(&[][..], 2), (&["--version", "1", "--log-format", "json", "--batch-by", "route", "--executors", "2"][..], 1)]
-    {
+    for (flags, version) in [
+        (&[][..], 2),
+        (&["--version", "1", "--log-format", "json", "--batch-by", "route", "--executors", "2"][..], 1),
+        (&["--batch-by", "all"][..], 2),
+    ] {
         let server = Process::serve(&root, flags);
         assert_eq!(server.client.get("/readyz").status, 200);
         let answer = server.client.recommend(&json!({"history": ["101", "102"], "k": 3}));

@@ -55,7 +55,8 @@ pub(super) struct BenchArgs {
     executors: u16,
     #[command(flatten)]
     target: TargetArgs,
-    /// Which requests may share a batch: `width`, those whose routes have one width, or `route`, those of one route
+    /// Which requests may share a batch: `width`, those whose routes have one width, `route`, those of one route, or `all`,
+    /// which suits the native backend on a GPU
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
     /// Share of the full model's FLOPs that the router may spend, where the checkpoint is calibrated for budgets
