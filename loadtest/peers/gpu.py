@@ -5,7 +5,8 @@
 
 The peers run the full route: PyTorch as it is, and compiled with `mode="reduce-overhead"`, that is with CUDA graphs, one
 shape a batch size; both in float32 and with bfloat16 weights. Each call takes histories from the host and gives ten items
-back to it. canet runs workloads of `canet bench --device cuda`, its router included. Nothing is timed before `canet serve`
+back to it. canet runs workloads of `canet bench --device cuda`, its router included, and a uniform mix by
+its LibTorch forward too. Nothing is timed before `canet serve`
 on the GPU has served the ten best items that PyTorch finds. Then the model is replaced again and again under load, over
 HTTP.
 """
@@ -32,9 +33,11 @@ from network import Route, padded
 from machine import described
 from serve import serving
 
-WORKLOADS = ("full", "uniform", "own")
+WORKLOADS = ("full", "smallest", "uniform", "own")
 CALLERS = 16
 RELOAD_SECONDS = 6
+# What else runs a uniform mix of the routes: LibTorch, by width and by route.
+LIBTORCH = (("libtorch", "width"), ("libtorch", "route"))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -68,8 +71,9 @@ def main():
         for precision in PRECISIONS:
             for run in bench(options, WORKLOADS, options.batch, "--precision", precision):
                 runs.setdefault((run["workload"], precision, run["batch"]), []).append(run)
-        for run in bench(options, ["uniform"], [lanes_at(options)], "--batch-by", "route"):
-            runs.setdefault("by route", []).append(run)
+        for backend, lanes in LIBTORCH:
+            for run in bench(options, ["uniform"], [lanes_at(options)], "--backend", backend, "--batch-by", lanes):
+                runs.setdefault((backend, lanes), []).append(run)
         print("a round is done", flush=True)
     document = {
         "gpu": torch.cuda.get_device_name(),
@@ -80,7 +84,7 @@ def main():
         "rounds": options.rounds,
         "seconds": options.seconds,
         "rows": rows(options, runs, theirs),
-        "canet": {", ".join(map(str, run)): summary(found) for run, found in runs.items() if run != "by route"},
+        "canet": {", ".join(map(str, run)): summary(found) for run, found in runs.items()},
         "reload": reload_under_load(options, checkpoint, histories),
     }
     for row in document["rows"]:
@@ -126,7 +130,7 @@ def full_length(checkpoint, histories, batch):
 def bench(options, workloads, batches, *flags):
     """One run of `canet bench` on the GPU."""
     command = [options.canet, "bench", "--json", "--device", "cuda", "--threads", 4, "--model", options.model]
-    command += ["--histories", options.histories, "--seconds", options.seconds, *flags]
+    command += ["--histories", options.histories, "--seconds", options.seconds, "--batch-by", "all", *flags]
     command += ["--workload", ",".join(workloads), "--batch", ",".join(map(str, batches))]
     output = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
     return json.loads(output)["results"]
@@ -146,13 +150,15 @@ def rows(options, runs, theirs):
             }
             what = f"{workload}, {precision}, {batch} in flight"
             found.append(figure(what, [a / b for a, b in zip(mine, other)], "x", parts=parts))
-    lanes = [a / b for a, b in zip(speed["uniform", "fp32", lanes_at(options)], speed["by route"])]
-    found.append(figure("uniform, lanes of a width over lanes of a route", lanes, "x"))
+    mixed = speed["uniform", "fp32", lanes_at(options)]
+    for backend, lanes in LIBTORCH:
+        ratios = [a / b for a, b in zip(mixed, speed[backend, lanes])]
+        found.append(figure(f"uniform, over {backend} by {lanes}", ratios, "x"))
     return found
 
 
 def lanes_at(options):
-    """As many in flight for the comparison of lanes: the number nearest to 64."""
+    """As many in flight for the comparison with LibTorch: the number nearest to 64."""
     return min(options.batch, key=lambda batch: abs(batch - 64))
 
 

@@ -22,7 +22,7 @@ pub(super) struct DeviceArgs {
 pub(super) struct TargetArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// What computes: native, kernels of our own for the CPU; libtorch; auto takes native on a CPU
+    /// What computes: native, kernels of our own; libtorch; auto takes native, on a GPU libtorch where native does not fit
     #[arg(long, env = "CANET_BACKEND", value_enum, default_value = "auto")]
     backend: Backend,
     /// In which numbers the model's linear layers are stored and multiplied: bf16 takes half the memory and about half the

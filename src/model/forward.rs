@@ -140,6 +140,10 @@ pub enum ForwardError {
     #[cfg(feature = "libtorch")]
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
+    /// A GPU refused an operation of our own kernels.
+    #[cfg(feature = "libtorch")]
+    #[error(transparent)]
+    Cuda(#[from] super::cuda::CudaError),
     /// Values that do not fill whole rows.
     #[error("{values} values do not fill rows of {columns}")]
     Shape {

@@ -4,6 +4,8 @@
 
 pub mod checkpoint;
 mod config;
+#[cfg(feature = "libtorch")]
+mod cuda;
 mod device;
 mod forward;
 pub mod import;
@@ -17,6 +19,8 @@ mod threads;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};
+#[cfg(feature = "libtorch")]
+pub use cuda::{CudaError, Misfit};
 pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows};
 pub use load::LoadError;

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use super::checkpoint::Tolerance;
 #[cfg(feature = "libtorch")]
+use super::cuda::Cuda;
+#[cfg(feature = "libtorch")]
 use super::libtorch::{self, LibTorch};
 use super::native::{self, Level, Native};
 use super::{Device, Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
@@ -10,12 +12,12 @@ use super::{Device, Forward, ForwardError, LoadError, ModelConfig, Precision, We
 /// Which forward computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Backend {
-    /// Native on a CPU, LibTorch on a GPU.
+    /// Native; on a GPU LibTorch where the native kernels do not fit the model or the device.
     Auto,
     /// LibTorch, on any device, where the build has it.
     #[value(name = "libtorch")]
     LibTorch,
-    /// Kernels of our own, on the CPU.
+    /// Kernels of our own.
     Native,
 }
 
@@ -31,6 +33,11 @@ pub struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Computes {
     Native,
+    /// Kernels of our own on a GPU; LibTorch where they do not fit and that is left open.
+    #[cfg(feature = "libtorch")]
+    Cuda {
+        or_libtorch: bool,
+    },
     #[cfg(feature = "libtorch")]
     LibTorch,
 }
@@ -38,9 +45,6 @@ enum Computes {
 /// What was asked for does not go together, or not with this machine or build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// The native forward was asked for on a GPU.
-    #[error("--backend native is for the CPU: use --device cpu, or --backend auto")]
-    NotOnGpu,
     /// LibTorch was asked for of a build without it.
     #[error("--backend libtorch: this build has no LibTorch; use --backend native, or a build with it (`make build`)")]
     NoLibTorch,
@@ -60,13 +64,15 @@ impl Target {
     /// [`TargetError`].
     pub fn new(device: Device, backend: Backend, precision: Precision, threads: usize) -> Result<Target, TargetError> {
         let computes = match backend {
-            Backend::Native if device.is_cuda() => return Err(TargetError::NotOnGpu),
-            Backend::Native => Computes::Native,
-            Backend::Auto if !device.is_cuda() => Computes::Native,
+            Backend::Auto | Backend::Native if !device.is_cuda() => Computes::Native,
             #[cfg(feature = "libtorch")]
-            Backend::Auto | Backend::LibTorch => Computes::LibTorch,
+            Backend::Auto => Computes::Cuda { or_libtorch: true },
+            #[cfg(feature = "libtorch")]
+            Backend::Native => Computes::Cuda { or_libtorch: false },
+            #[cfg(feature = "libtorch")]
+            Backend::LibTorch => Computes::LibTorch,
             #[cfg(not(feature = "libtorch"))]
-            Backend::Auto | Backend::LibTorch => return Err(TargetError::NoLibTorch),
+            Backend::Auto | Backend::Native | Backend::LibTorch => return Err(TargetError::NoLibTorch),
         };
         if precision == Precision::Bf16 && !device.is_cuda() {
             if computes != Computes::Native {
@@ -84,11 +90,13 @@ impl Target {
         match self.computes {
             Computes::Native => "native",
             #[cfg(feature = "libtorch")]
+            Computes::Cuda { .. } => "native",
+            #[cfg(feature = "libtorch")]
             Computes::LibTorch => "libtorch",
         }
     }
 
-    /// Whether the native forward computes.
+    /// Whether the native forward for CPUs computes.
     pub fn is_native(&self) -> bool {
         self.computes == Computes::Native
     }
@@ -135,7 +143,7 @@ impl Target {
         match self.computes {
             Computes::Native => Ok(native::gemm_peak(Level::best(), self.precision, time)),
             #[cfg(feature = "libtorch")]
-            Computes::LibTorch => {
+            Computes::Cuda { .. } | Computes::LibTorch => {
                 let threads = if self.device.is_cuda() { 1 } else { self.threads.max(1) };
                 Ok(libtorch::gemm_peak(self.device, self.precision, time)? / threads as f64)
             }
@@ -156,6 +164,17 @@ impl Target {
     pub fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
         Ok(match self.computes {
             Computes::Native => Arc::new(Native::load(self.precision, config, weights, self.threads)?),
+            #[cfg(feature = "libtorch")]
+            Computes::Cuda { or_libtorch } => {
+                match Cuda::load(self.device.gpu.unwrap_or_default(), self.precision, config, weights) {
+                    Ok(cuda) => Arc::new(cuda),
+                    Err(error @ (LoadError::Misfit(_) | LoadError::Cuda(_))) if or_libtorch => {
+                        tracing::warn!(%error, "the native kernels for GPUs cannot run this model here: LibTorch computes");
+                        Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?)
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             #[cfg(feature = "libtorch")]
             Computes::LibTorch => Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?),
         })

@@ -15,7 +15,8 @@ const FLOORS: [&[&str]; 7] =
     [&["domain"], &["telemetry"], &["model", "data"], &["evaluation"], &["serving", "training"], &["api"], &["app"]];
 
 /// What may be named on some floors only.
-const CONFINED: [(&[&str], &[&str]); 19] = [
+const CONFINED: [(&[&str], &[&str]); 20] = [
+    (&["cudarc"], &["model"]),
     (&["tch"], &["model", "training"]),
     (&["torch_sys"], &[]),
     (&["axum"], &["api", "app"]),

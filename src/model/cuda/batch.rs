@@ -1,0 +1,99 @@
+use crate::domain::{Candidates, History, Item, Ranked, Selection, Slice, TopK, top_k};
+use crate::model::Query;
+
+/// Words of a history's record, as `kernels/history.cuh` reads it.
+const RECORD: usize = 8;
+/// Most items that are picked on the device; of rows that ask for more every score is copied.
+const MOST_PICKED: usize = 1024;
+/// Places for scores that equal the last one picked.
+const TIES: usize = 32;
+
+/// A batch's histories in one run of words: a record a history, then all items.
+pub(super) struct Batch {
+    pub(super) words: Vec<u32>,
+    pub(super) rows: usize,
+    /// The widest slice.
+    pub(super) width: usize,
+}
+
+impl Batch {
+    /// Rows in this order; what a history is longer than `max_len` is cut.
+    pub(super) fn new<'a>(rows: impl ExactSizeIterator<Item = (Slice, &'a History)>, max_len: usize) -> Batch {
+        let count = rows.len();
+        let (mut words, mut tokens, mut width) = (Vec::with_capacity(count * (RECORD + max_len)), Vec::new(), 0);
+        for (slice, history) in rows {
+            let items = history.items();
+            let items = &items[items.len().saturating_sub(max_len)..];
+            let record = [tokens.len(), items.len(), slice.hidden, slice.layers, slice.embedding, 0, 0, 0];
+            words.extend(record.map(|size| size as u32));
+            tokens.extend(items.iter().map(|item| item.id()));
+            width = width.max(slice.hidden);
+        }
+        words.extend(tokens);
+        Batch { words, rows: count, width }
+    }
+
+    /// The first word of the items.
+    pub(super) fn tokens(&self) -> usize {
+        self.rows * RECORD
+    }
+}
+
+/// What a batch's rows ask for, in words: where each row's excluded columns begin and the last one's end, then they.
+pub(super) struct Wanted {
+    pub(super) words: Vec<u32>,
+    /// Items to pick a row; none where the rows are looked at whole.
+    pub(super) picked: usize,
+}
+
+impl Wanted {
+    pub(super) fn new<'a>(selections: impl ExactSizeIterator<Item = &'a Selection<'a>> + Clone) -> Wanted {
+        let (mut places, mut excluded, mut picked) = (Vec::with_capacity(selections.len() + 1), Vec::new(), 1);
+        for selection in selections {
+            places.push(excluded.len() as u32);
+            // Column 0 is padding.
+            excluded.push(0);
+            excluded.extend(selection.excluded.iter().map(|item| item.id()));
+            picked = picked.max(selection.k);
+            if let Candidates::Only(_) = selection.candidates {
+                picked = usize::MAX;
+            }
+        }
+        places.push(excluded.len() as u32);
+        places.extend(excluded);
+        Wanted { words: places, picked: if picked > MOST_PICKED { 0 } else { picked } }
+    }
+
+    /// Places for picked items a row.
+    pub(super) fn places(&self) -> usize {
+        self.picked + TIES
+    }
+
+    /// Words that `select` writes a row.
+    pub(super) fn found(&self) -> usize {
+        1 + 2 * self.places()
+    }
+
+    /// A row's ranking from what `select` found, none where more scores were equal than it had places for.
+    pub(super) fn ranking(&self, found: &[u32], query: &Query<'_>) -> Option<Vec<Ranked>> {
+        let (count, picked) = found.split_first()?;
+        let (scores, columns) = picked.split_at(self.places());
+        let count = *count as usize;
+        if count > self.places() {
+            return None;
+        }
+        let mut best = TopK::new(&query.selection);
+        for (score, column) in scores.iter().zip(columns).take(count) {
+            if let Some(item) = Item::new(*column) {
+                best.offer(item, f32::from_bits(*score));
+            }
+        }
+        Some(best.into_ranking())
+    }
+}
+
+/// A row's ranking from all its scores.
+pub(super) fn whole(scores: &[u32], query: &Query<'_>) -> Vec<Ranked> {
+    let scores: Vec<f32> = scores.iter().map(|score| f32::from_bits(*score)).collect();
+    top_k(&scores, &query.selection)
+}

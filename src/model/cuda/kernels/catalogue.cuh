@@ -1,0 +1,79 @@
+// Scores of the whole catalogue, and the best of them.
+
+/// Rows of a batch that share what they read of the output layer.
+static const int TOGETHER = 64;
+
+/// [B, COLUMNS] of `newest`, [B, WIDTH], whose first `width` features are not zero. A block takes 64 rows and a part of the
+/// columns.
+KERNEL(THREADS) score(
+    const float* newest, const float* output, const float* bias, float* scores, int rows, int width, int part
+) {
+    float* x = shared(0);
+    const int first = block_y() * TOGETHER, own = rows - first < TOGETHER ? rows - first : TOGETHER;
+    const Tiles tiles = {0, (own + 15) / 16};
+    for (int at = thread(); at < 16 * tiles.end * width; at += threads()) {
+        const int row = at / width, column = at % width;
+        x[row * SCORE_STRIDE + column] = row < own ? newest[(size_t)(first + row) * WIDTH + column] : 0.0f;
+    }
+    block_barrier();
+    const int column = block_x() * part, count = COLUMNS - column < part ? COLUMNS - column : part;
+    const Matrix<float> matrix = {output, WIDTH, COLUMNS, COLUMNS};
+    const Out to = {scores + (size_t)first * COLUMNS, COLUMNS, own, bias, false, 0.0f};
+    if (count > 0) product<Exact>(0, SCORE_STRIDE, width, matrix, column, count, tiles, to);
+}
+
+/// Orders scores as numbers without a sign; what is not a number comes first, at 0.
+DEVICE Word key(float score) {
+    const Word word = bits(score);
+    if ((word & 0x7fffffffu) > 0x7f800000u) return 0;
+    return word & 0x80000000u ? ~word : word | 0x80000000u;
+}
+
+/// A row's `wanted` best scores among those that `excluded` leaves, and whatever equals the last of them: how many they are,
+/// then up to `most` scores, then as many columns, in no order. Excluded scores are made no numbers.
+KERNEL(THREADS) select(
+    float* scores, const int* places, const int* excluded, int wanted, int most, int* found
+) {
+    int* counts = (int*)shared(0); // [256], then what was chosen
+    float* row = scores + (size_t)block_x() * COLUMNS;
+    int* own = found + (size_t)block_x() * (1 + 2 * most);
+    for (int at = places[block_x()] + thread(); at < places[block_x() + 1]; at += threads()) {
+        row[excluded[at]] = number(0x7fffffffu);
+    }
+    block_barrier();
+    // The key of the last wanted score, eight bits at a time.
+    Word prefix = 0;
+    int missing = wanted;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        for (int at = thread(); at < 256; at += threads()) counts[at] = 0;
+        block_barrier();
+        for (int at = thread(); at < COLUMNS; at += threads()) {
+            const Word word = key(row[at]);
+            const bool under = shift == 24 || (word >> shift >> 8) == (prefix >> shift >> 8);
+            if (word != 0 && under) add_to(counts + (word >> shift & 255u), 1);
+        }
+        block_barrier();
+        if (thread() == 0) {
+            int digit = 255;
+            for (; digit > 0 && counts[digit] < missing; digit--) missing -= counts[digit];
+            counts[256] = digit;
+            counts[257] = missing;
+        }
+        block_barrier();
+        prefix |= (Word)counts[256] << shift;
+        missing = counts[257];
+        block_barrier();
+    }
+    if (thread() == 0) own[0] = 0;
+    block_barrier();
+    for (int at = thread(); at < COLUMNS; at += threads()) {
+        const Word word = key(row[at]);
+        if (word != 0 && word >= prefix) {
+            const int place = add_to(own, 1);
+            if (place < most) {
+                own[1 + place] = (int)bits(row[at]);
+                own[1 + most + place] = at;
+            }
+        }
+    }
+}

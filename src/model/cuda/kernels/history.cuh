@@ -1,0 +1,76 @@
+// One block a history, from its items to what the network makes of the newest: the backbone's slice, and the router.
+
+/// A history of a batch and the slice that it runs, as `batch.rs` writes it.
+struct History { int token, length, hidden, layers, embedding, unused[3]; };
+
+/// Item and position rows of a history, right aligned, added up; zeros where its last tile has no item.
+DEVICE void embed(
+    float* x, int stride, const float* items, const float* positions, int table, int width, const int* tokens, int length
+) {
+    const int rows = (length + 15) / 16 * 16, quarters = width / 4;
+    for (int at = thread(); at < rows * quarters; at += threads()) {
+        const int row = at / quarters, column = at % quarters * 4;
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (row < length) {
+            const float4 item = *(const float4*)(items + (size_t)tokens[row] * table + column);
+            const float4 position = *(const float4*)(positions + (size_t)(MAX_LEN - length + row) * table + column);
+            sum = make_float4(item.x + position.x, item.y + position.y, item.z + position.z, item.w + position.w);
+        }
+        *(float4*)(x + row * stride + column) = sum;
+    }
+    block_barrier();
+}
+
+/// What slices make of the newest positions: [B, WIDTH], zeros behind a slice's width.
+KERNEL(THREADS) backbone(
+    const Stored::Weight* matrices, const float* vectors, const float* items, const float* positions, const int* tokens,
+    const History* histories, float* newest
+) {
+    const int x = 0, y = 16 * TILES * X_STRIDE;
+    const History own = histories[block_x()];
+    const int width = own.hidden, length = own.length;
+    const Tiles all = {0, (length + 15) / 16};
+    embed(shared(y), Y_STRIDE, items, positions, EMBEDDING, own.embedding, tokens + own.token, length);
+    const Matrix<Stored::Weight> input = {matrices, EMBEDDING, WIDTH, WIDTH};
+    const Out projected = {shared(x), X_STRIDE, NOBODY, vectors, false, 0.0f};
+    product<Stored>(y, Y_STRIDE, own.embedding, input, 0, width, all, projected);
+    block_barrier();
+    typedef Block<Stored::Weight, WIDTH, INNER> Own;
+    Own block = {matrices + WIDTH * EMBEDDING, vectors + WIDTH};
+    const int inner = FULL_INNER ? INNER : width * 4;
+    const float scale = 1.0f / sqrtf((float)((FULL_SCALE ? WIDTH : width) / HEADS));
+    for (int layer = 1; layer <= own.layers; layer++) {
+        run<Stored, WIDTH, INNER, HEADS, true>(
+            block, x, X_STRIDE, y, Y_STRIDE, width, inner, scale, length, layer == own.layers
+        );
+        block.matrices += Own::MATRICES;
+        block.vectors += Own::VECTORS;
+    }
+    for (int at = thread(); at < WIDTH; at += threads()) {
+        newest[(size_t)block_x() * WIDTH + at] = at < width ? shared(x)[(length - 1) * X_STRIDE + at] : 0.0f;
+    }
+}
+
+/// The router's logits: [B, ROUTES]
+KERNEL(THREADS) router(
+    const float* matrices, const float* vectors, const float* items, const float* positions, const int* tokens,
+    const History* histories, float* logits
+) {
+    const int x = 0, y = 16 * TILES * ROUTER_X_STRIDE;
+    const History own = histories[block_x()];
+    embed(shared(x), ROUTER_X_STRIDE, items, positions, ROUTER_WIDTH, ROUTER_WIDTH, tokens + own.token, own.length);
+    typedef Block<float, ROUTER_WIDTH, ROUTER_INNER> Own;
+    const Own block = {matrices, vectors};
+    const float scale = 1.0f / sqrtf((float)(ROUTER_WIDTH / ROUTER_HEADS));
+    run<Exact, ROUTER_WIDTH, ROUTER_INNER, ROUTER_HEADS, false>(
+        block, x, ROUTER_X_STRIDE, y, ROUTER_Y_STRIDE, ROUTER_WIDTH, ROUTER_INNER, scale, own.length, true
+    );
+    const float* head = matrices + Own::MATRICES;
+    for (int route = thread(); route < ROUTES; route += threads()) {
+        float sum = vectors[Own::VECTORS + route];
+        for (int at = 0; at < ROUTER_WIDTH; at++) {
+            sum += head[route * ROUTER_WIDTH + at] * shared(x)[(own.length - 1) * ROUTER_X_STRIDE + at];
+        }
+        logits[(size_t)block_x() * ROUTES + route] = sum;
+    }
+}
