@@ -139,7 +139,8 @@ static inline void warp_barrier() { emulated::meet(); }
 static inline int add_to(int* counter, int more) { return (*counter += more) - more; }
 static inline Word bits(float value) { Word word; memcpy(&word, &value, 4); return word; }
 static inline float number(Word word) { float value; memcpy(&value, &word, 4); return value; }
-static inline uint4 read_only(const void* place) { return *(const uint4*)place; }
+static inline float read_only(const float* place) { return *place; }
+static inline uint4 read_sixteen(const void* place) { return *(const uint4*)place; }
 
 static inline float from_lane_beside(float value, int distance) {
     emulated::Board& board = emulated::board();

@@ -18,6 +18,12 @@ DEVICE void gelu(float* y, int stride, int width, Tiles tiles) {
 template <int MOST>
 DEVICE void norm(float* x, int stride, int width, const float* weight, const float* bias, Tiles tiles) {
     const int own = lane();
+    float weights[(MOST + 31) / 32], biases[(MOST + 31) / 32];
+#pragma unroll
+    for (int i = 0; i < (MOST + 31) / 32; i++) {
+        weights[i] = own + 32 * i < width ? read_only(weight + own + 32 * i) : 0.0f;
+        biases[i] = own + 32 * i < width ? read_only(bias + own + 32 * i) : 0.0f;
+    }
     for (int row = 16 * tiles.first + warp(); row < 16 * tiles.end; row += threads() / 32) {
         float values[(MOST + 31) / 32], sum = 0.0f, squares = 0.0f;
 #pragma unroll
@@ -39,7 +45,7 @@ DEVICE void norm(float* x, int stride, int width, const float* weight, const flo
 #pragma unroll
         for (int i = 0; i < (MOST + 31) / 32; i++) {
             const int at = own + 32 * i;
-            if (at < width) x[row * stride + at] = (values[i] - mean) * scale * weight[at] + bias[at];
+            if (at < width) x[row * stride + at] = (values[i] - mean) * scale * weights[i] + biases[i];
         }
     }
 }

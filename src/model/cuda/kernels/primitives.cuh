@@ -7,6 +7,8 @@ typedef unsigned int Word;
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
 extern __shared__ float4 shared_memory[];
 
+DEVICE float read_only(const float* place) { return __ldg(place); }
+
 /// The block's memory from a word on. Functions that stand apart are given the word, not an address: so the compiler knows
 /// what kind of memory it is.
 DEVICE float* shared(int word) { return (float*)shared_memory + word; }
@@ -23,8 +25,8 @@ DEVICE float from_lane_beside(float value, int distance) { return __shfl_xor_syn
 DEVICE int add_to(int* counter, int more) { return atomicAdd(counter, more); }
 DEVICE Word bits(float value) { return __float_as_uint(value); }
 DEVICE float number(Word value) { return __uint_as_float(value); }
-/// Sixteen bytes that nobody writes while the kernel runs.
-DEVICE uint4 read_only(const void* place) { return __ldg((const uint4*)place); }
+/// Sixteen bytes, and a number, that nobody writes while the kernel runs.
+DEVICE uint4 read_sixteen(const void* place) { return __ldg((const uint4*)place); }
 
 /// Two numbers of eight significant bits, the first in the low half.
 DEVICE Word to_bf16(float low, float high) {

@@ -14,11 +14,14 @@ struct Matrix {
     DEVICE int row(int column) const { return column / kept * stored + column % kept; }
 };
 
+/// Runs of weights that are on their way while one is multiplied.
+static const int AHEAD = 2;
+
 /// More rows than there are.
 static const int NOBODY = 1 << 30;
 
-/// Where a product's columns go, each with its bias: into `to`, or `scale` times to what is there. Rows from `rows` on are
-/// nobody's.
+/// Where a product's columns go, each with the bias of its stored row: into `to`, or `scale` times to what is there. Rows from
+/// `rows` on are nobody's.
 struct Out {
     float* to;
     int stride, rows;
@@ -26,14 +29,11 @@ struct Out {
     bool adds;
     float scale;
 
-    DEVICE void take(int row, int column, int stored, bool pair, float one, float other) const {
+    DEVICE void take(int row, int column, bool pair, float one, float other) const {
         if (row >= rows) return;
         float* place = to + (size_t)row * stride + column;
-        one += bias[stored];
         place[0] = adds ? place[0] + scale * one : one;
-        if (!pair) return;
-        other += bias[stored + 1];
-        place[1] = adds ? place[1] + scale * other : other;
+        if (pair) place[1] = adds ? place[1] + scale * other : other;
     }
 };
 
@@ -44,24 +44,35 @@ DEVICE void accumulate(
 ) {
     const int own = lane() % 4 * (A::RUN / 4);
     const float* rows = shared(x) + lane() / 4 * x_stride + own;
-    uint4 next[NT];
+    uint4 next[AHEAD][NT];
 #pragma unroll
-    for (int j = 0; j < NT; j++) next[j] = read_only(weights[j] + own);
-#pragma unroll 1
-    for (int at = 0; at < features; at += A::RUN) {
-        typename A::Right right[NT];
+    for (int s = 0; s < AHEAD; s++) {
+        if (s * A::RUN < features) {
 #pragma unroll
-        for (int j = 0; j < NT; j++) A::right(right[j], next[j]);
-        if (at + A::RUN < features) {
-#pragma unroll
-            for (int j = 0; j < NT; j++) next[j] = read_only(weights[j] + own + at + A::RUN);
+            for (int j = 0; j < NT; j++) next[s][j] = read_sixteen(weights[j] + own + s * A::RUN);
         }
+    }
+#pragma unroll 1
+    for (int first = 0; first < features; first += AHEAD * A::RUN) {
 #pragma unroll
-        for (int m = 0; m < MT; m++) {
-            typename A::Left left;
-            A::left(left, rows + 16 * m * x_stride + at, rows + (16 * m + 8) * x_stride + at);
+        for (int s = 0; s < AHEAD; s++) {
+            const int at = first + s * A::RUN;
+            if (at < features) {
+                typename A::Right right[NT];
 #pragma unroll
-            for (int j = 0; j < NT; j++) A::multiply(c[m][j], left, right[j]);
+                for (int j = 0; j < NT; j++) A::right(right[j], next[s][j]);
+                if (at + AHEAD * A::RUN < features) {
+#pragma unroll
+                    for (int j = 0; j < NT; j++) next[s][j] = read_sixteen(weights[j] + own + at + AHEAD * A::RUN);
+                }
+#pragma unroll
+                for (int m = 0; m < MT; m++) {
+                    typename A::Left left;
+                    A::left(left, rows + 16 * m * x_stride + at, rows + (16 * m + 8) * x_stride + at);
+#pragma unroll
+                    for (int j = 0; j < NT; j++) A::multiply(c[m][j], left, right[j]);
+                }
+            }
         }
     }
 }
@@ -82,7 +93,19 @@ DEVICE void columns(
             const int column = (chunk * NT + j) * 8 + lane() / 4;
             weights[j] = matrix.weights + (size_t)matrix.row(first + (column < count ? column : count - 1)) * matrix.stride;
         }
-        float c[MT][NT][4] = {};
+        // A sum begins with its bias.
+        float c[MT][NT][4];
+#pragma unroll
+        for (int j = 0; j < NT; j++) {
+            const int column = (chunk * NT + j) * 8 + lane() % 4 * 2;
+            const float* bias = out.bias + matrix.row(first + (column < count ? column : 0));
+            const float one = read_only(bias), other = column + 1 < count ? read_only(bias + 1) : 0.0f;
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                c[m][j][0] = c[m][j][2] = one;
+                c[m][j][1] = c[m][j][3] = other;
+            }
+        }
         accumulate<A, MT, NT>(c, x + 16 * tile * x_stride, x_stride, features, weights);
 #pragma unroll
         for (int m = 0; m < MT; m++) {
@@ -90,9 +113,8 @@ DEVICE void columns(
             for (int j = 0; j < NT; j++) {
                 const int row = 16 * (tile + m) + lane() / 4, column = (chunk * NT + j) * 8 + lane() % 4 * 2;
                 if (column < count) {
-                    const int stored = matrix.row(first + column);
-                    out.take(row, first + column, stored, column + 1 < count, c[m][j][0], c[m][j][1]);
-                    out.take(row + 8, first + column, stored, column + 1 < count, c[m][j][2], c[m][j][3]);
+                    out.take(row, first + column, column + 1 < count, c[m][j][0], c[m][j][1]);
+                    out.take(row + 8, first + column, column + 1 < count, c[m][j][2], c[m][j][3]);
                 }
             }
         }
@@ -104,8 +126,7 @@ DEVICE void product_of(
     int chunk, int x, int x_stride, int features, const Matrix<typename A::Weight>& matrix, int first, int count,
     int tile, int group, int groups, const Out& out
 ) {
-    if (chunk == 4) columns<A, MT, 4>(x, x_stride, features, matrix, first, count, tile, group, groups, out);
-    else if (chunk == 2) columns<A, MT, 2>(x, x_stride, features, matrix, first, count, tile, group, groups, out);
+    if (chunk == 2) columns<A, MT, 2>(x, x_stride, features, matrix, first, count, tile, group, groups, out);
     else columns<A, MT, 1>(x, x_stride, features, matrix, first, count, tile, group, groups, out);
 }
 
@@ -119,9 +140,10 @@ APART void product(
     const int groups = threads() / 32 / pairs, group = warp() / pairs;
     const int tile = tiles.first + warp() % pairs * 2;
     if (group >= groups) return;
-    // The chunk with which the slowest group has least to do; of equal ones the widest, which reads rows least often.
+    // The chunk with which the slowest group has least to do; of equal ones the wider, which reads rows less
+    // often. Four tiles want more registers than there are.
     int chunk = 1, least = 1 << 30;
-    for (int width = 1; width <= 4; width *= 2) {
+    for (int width = 1; width <= 2; width++) {
         const int chunks = (count + 8 * width - 1) / (8 * width), work = (chunks + groups - 1) / groups * width;
         if (work <= least) {
             least = work;
