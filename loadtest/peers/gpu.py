@@ -128,9 +128,11 @@ def full_length(checkpoint, histories, batch):
 
 
 def bench(options, workloads, batches, *flags):
-    """One run of `canet bench` on the GPU."""
+    """One run of `canet bench` on the GPU, of whatever waits unless told."""
+    if "--batch-by" not in flags:
+        flags = ("--batch-by", "all", *flags)
     command = [options.canet, "bench", "--json", "--device", "cuda", "--threads", 4, "--model", options.model]
-    command += ["--histories", options.histories, "--seconds", options.seconds, "--batch-by", "all", *flags]
+    command += ["--histories", options.histories, "--seconds", options.seconds, *flags]
     command += ["--workload", ",".join(workloads), "--batch", ",".join(map(str, batches))]
     output = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
     return json.loads(output)["results"]
