@@ -26,6 +26,7 @@ struct Emulated {
 /// Words that a kernel may write behind a shared reference, as it may a GPU's.
 struct Memory(Mutex<Vec<u128>>, usize);
 
+// SAFETY: whoever calls it gives the arguments of the kernel that it names, and is alone.
 type Entry = unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_int, usize, *mut *mut c_void) -> c_int;
 
 impl Emulated {
