@@ -307,8 +307,10 @@ impl<M: Machine> Forward for OnMachine<M> {
         order.sort_by_cached_key(|row| {
             let (route, query) = &rows[*row];
             // Rows that are looked at whole stand together, so that they do not make others so.
-            let only = matches!(query.selection.candidates, Candidates::Only(_));
-            (only, std::cmp::Reverse(self.shape.route_flops(&self.space, *route, query.history.len())))
+            (
+                whole_row(&query.selection),
+                std::cmp::Reverse(self.shape.route_flops(&self.space, *route, query.history.len())),
+            )
         });
         let mut answers = vec![Vec::new(); rows.len()];
         let picked = |row: &usize| whole_row(&rows[*row].1.selection);

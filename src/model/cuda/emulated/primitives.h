@@ -35,7 +35,7 @@ static void* shared;
 static void (*body)(void**);
 static void** arguments;
 static int count, current, arrived, generation;
-static unsigned block[2], grid[2];
+static unsigned block[2];
 
 static void yield() { swapcontext(&fibers[current].context, &scheduler); }
 
@@ -99,8 +99,6 @@ static void launch(void (*kernel)(void**), unsigned x, unsigned y, int threads, 
     body = kernel;
     arguments = given;
     count = threads;
-    grid[0] = x;
-    grid[1] = y;
     fibers = new Fiber[threads];
     warps = new Warp[threads / LANES];
     char* stacks = (char*)malloc(stack * threads);
@@ -133,7 +131,6 @@ static inline int warp() { return emulated::current / 32; }
 static inline int threads() { return emulated::count; }
 static inline int block_x() { return emulated::block[0]; }
 static inline int block_y() { return emulated::block[1]; }
-static inline int blocks_x() { return emulated::grid[0]; }
 static inline void block_barrier() { emulated::meet_block(); }
 static inline void warp_barrier() { emulated::meet(); }
 static inline int add_to(int* counter, int more) { return (*counter += more) - more; }

@@ -1,6 +1,6 @@
 // softmax(scale Q Kᵀ) V of every head, in float32: a warp takes a head's queries of one tile.
 
-/// Fragments of two and one rows' features side by side in shared memory.
+/// A left fragment of two rows, eight apart, whose features lie side by side in shared memory.
 DEVICE void pairs_left(Word (&high)[4], Word (&low)[4], const float* upper, const float* lower) {
     const float2 u = *(const float2*)upper, l = *(const float2*)lower;
     split(u.x, high[0], low[0]);

@@ -18,7 +18,6 @@ DEVICE int warp() { return threadIdx.x / 32; }
 DEVICE int threads() { return blockDim.x; }
 DEVICE int block_x() { return blockIdx.x; }
 DEVICE int block_y() { return blockIdx.y; }
-DEVICE int blocks_x() { return gridDim.x; }
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
 DEVICE float from_lane_beside(float value, int distance) { return __shfl_xor_sync(0xffffffffu, value, distance); }
