@@ -116,8 +116,10 @@ impl<M: Multiply> Kernel for Run<'_, '_, M> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let panels = self.product.outputs.div_ceil(PANEL);
-        // With one or two rows a panel has too few sums to hide the latency of an addition: several at a time have not.
+        // With one or two rows a panel has too few sums to hide the latency of an addition: several at a time have not. Memory is
+        // slower than either, and is read fastest in one line after another.
         let group = match self.product.rows {
+            _ if M::STREAMED => 1,
             1 => 4,
             2 => 2,
             _ => 1,

@@ -6,6 +6,9 @@ use super::{Kernel, Simd};
 /// Values in a cache line.
 const LINE: usize = 16;
 
+/// How far ahead of itself, in values, a tile of one row fetches.
+const SHORTLY: usize = 1024;
+
 /// Rows whose places a processor's address forms reach from one base: the row itself, the next, and the one after it.
 const REACHED: usize = 3;
 
@@ -142,7 +145,8 @@ impl Multiply for Bytes {
 }
 
 /// The same of a right operand that is not in the nearest caches. The processor's own prefetching ends with each page; what is
-/// behind a tile's panels is fetched as the tile goes through its own.
+/// behind a tile's panels is fetched as the tile goes through its own. A single row is done with a panel before the next one could
+/// come: it fetches what is [shortly ahead](SHORTLY).
 #[derive(Clone, Copy)]
 pub(in crate::model::native) struct Streamed<M>(pub(in crate::model::native) M);
 
@@ -221,7 +225,7 @@ impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Kerne
         let bases: [usize; BASES] = array::from_fn(|base| hidden((base * REACHED).wrapping_mul(apart)));
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
         let (mut below, mut beyond) = (0_usize, 0_usize);
-        let behind = P.wrapping_mul(right.panel);
+        let behind = if R == 1 { SHORTLY } else { P.wrapping_mul(right.panel) };
         for _ in 0..depth {
             if M::STREAMED {
                 for first in &panels {
