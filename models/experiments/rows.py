@@ -43,6 +43,7 @@ SHORT = epochs(BEAUTY, 20)
 
 ROWS = {
     "beauty": {"data": "beauty", "flags": BEAUTY},
+    "beauty-two-widths": {"data": "beauty", "flags": [*BEAUTY, "--hidden", "96,128", "--embedding", "128"]},
     "beauty-untied": {"data": "beauty", "flags": [*BEAUTY, *UNTIED]},
     "beauty-untied-20-epochs": {"data": "beauty", "flags": [*epochs(BEAUTY, 20), *UNTIED]},
     "beauty-untied-4096-negatives": {"data": "beauty", "flags": [*epochs(BEAUTY, 20), "--negatives", "4096", *UNTIED]},
@@ -64,6 +65,8 @@ ROWS = {
     },
     "beauty-alone-h64-l2-e64": {"data": "beauty", "flags": alone(epochs(BEAUTY, 20), "64", "2", "64")},
     "ml-1m-minus2": {"data": "ml-1m-minus2", "flags": ML_1M},
+    "ml-1m-minus2-holdout-12": {"data": "ml-1m-minus2", "flags": [*without(ML_1M, "--router-holdout"),
+                                                                  "--router-holdout", "12"]},
     "ml-1m-minus2-tied": {"data": "ml-1m-minus2", "flags": [*ML_1M, "--tie-embeddings", "true"]},
     "ml-1m-minus2-paper": {"data": "ml-1m-minus2", "flags": [*ML_1M, "--preset", "paper"]},
     "ml-1m-minus2-alone-h64-l2-e64": {"data": "ml-1m-minus2", "flags": alone(ML_1M, "64", "2", "64")},
