@@ -25,5 +25,9 @@ pub mod telemetry;
 #[cfg(feature = "libtorch")]
 pub mod training;
 
+/// Most of what a call allocates is small and lasts no longer than the call, which the C library's allocator takes longer for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[cfg(not(any(feature = "libtorch", feature = "native")))]
 compile_error!("a build needs something to compute with: --features libtorch, the default, or --features native");

@@ -25,13 +25,18 @@ impl Pace {
     }
 }
 
-/// Gives memory that was freed back to the system: the C library's allocator keeps what small and large blocks share
-/// pages with, and after a generation that is a good part of it.
+/// Gives memory that was freed back to the system: allocators keep what small and large blocks share pages with, and after a
+/// generation that is a good part of it. Ours holds what Rust allocates, the C library's what LibTorch does.
 pub(super) fn return_freed_memory() {
-    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "a call of the allocator")]
+    // SAFETY: it takes the allocator's own locks and touches free memory alone.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+    #[cfg(all(feature = "libtorch", target_env = "gnu"))]
     {
         #[expect(unsafe_code, reason = "a call of the C library")]
-        // SAFETY: it takes the allocator's own locks and touches free memory alone.
+        // SAFETY: as above.
         let _ = unsafe { libc::malloc_trim(0) };
     }
 }
