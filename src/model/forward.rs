@@ -60,6 +60,11 @@ pub trait Forward: Send + Sync {
         true
     }
 
+    /// What computes, as `--backend` names it.
+    fn backend(&self) -> &'static str {
+        "another"
+    }
+
     /// Bytes of weights that this forward holds on its device.
     fn weight_bytes(&self) -> usize;
 }

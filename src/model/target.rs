@@ -85,17 +85,6 @@ impl Target {
         Ok(Target { device, computes, precision, threads })
     }
 
-    /// The name of what computes, as it is asked for.
-    pub fn backend(&self) -> &'static str {
-        match self.computes {
-            Computes::Native => "native",
-            #[cfg(feature = "libtorch")]
-            Computes::Cuda { .. } => "native",
-            #[cfg(feature = "libtorch")]
-            Computes::LibTorch => "libtorch",
-        }
-    }
-
     /// Whether the native forward for CPUs computes.
     pub fn is_native(&self) -> bool {
         self.computes == Computes::Native

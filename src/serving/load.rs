@@ -69,7 +69,7 @@ impl Loader {
             source,
         })?;
         let timings = self.warm_up(&checkpoint, &*forward, pace)?;
-        let weight_bytes = forward.weight_bytes();
+        let (weight_bytes, backend) = (forward.weight_bytes(), forward.backend());
         let generation = Generation {
             timings,
             precision: self.target.precision(),
@@ -81,7 +81,7 @@ impl Loader {
             routes = generation.space.len(),
             items = generation.catalogue.len(),
             weight_bytes,
-            backend = self.target.backend(),
+            backend,
             precision = self.target.precision().name(),
             load_ms = started.elapsed().as_millis(),
             "the model is loaded, its probes agree"

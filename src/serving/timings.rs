@@ -1,11 +1,14 @@
 use std::time::Instant;
 
 use super::cost::Ran;
-use crate::domain::{Flops, History, ModelShape, Route, RouteSpace};
-use crate::model::{Forward, ForwardError};
+use crate::domain::{Candidates, Flops, History, ModelShape, Route, RouteSpace, Selection};
+use crate::model::{Forward, ForwardError, Query};
 
 /// Rows of the larger batch that is timed: enough to tell what a row costs from what a batch does.
 const ROWS: usize = 8;
+
+/// Items that are asked for: the default of a request.
+const ITEMS: usize = 10;
 
 /// What batches took while a model was warmed up: what its predicted costs start from.
 #[derive(Clone, Debug, Default)]
@@ -31,11 +34,17 @@ impl Timings {
         let length = longest.len();
         let router_flops = shape.router_flops(space.len(), length);
         let batches = [vec![longest], vec![longest; ROWS.min(max_batch)]];
+        let excluded = longest.items().iter().copied().collect();
+        let selection = Selection { k: ITEMS, excluded: &excluded, candidates: Candidates::All };
         let router = timed(&batches, router_flops, |rows| forward.router_logits(rows).map(drop))?;
         let mut timings = Timings { router: router.into(), routes: Vec::new() };
         for route in space.routes() {
             let flops = shape.route_flops(space, route, length);
-            let ran = timed(&batches, flops, |rows| forward.scores(route, rows).map(drop))?;
+            let ran = timed(&batches, flops, |rows| {
+                let rows: Vec<(Route, Query<'_>)> =
+                    rows.iter().map(|history| (route, Query { history, selection })).collect();
+                forward.rank_mixed(&rows).map(drop)
+            })?;
             timings.routes.extend(ran.map(|ran| (route, ran)));
         }
         Ok(timings)

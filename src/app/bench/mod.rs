@@ -122,7 +122,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
                 batch: *batch,
                 executors: args.executors,
                 threads: target.threads(),
-                backend: target.backend(),
+                backend: forward.backend(),
                 precision: target.precision(),
                 timed: timed.map_err(Failure::unavailable)?,
             });

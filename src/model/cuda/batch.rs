@@ -1,3 +1,4 @@
+use super::machine::CudaError;
 use crate::domain::{Candidates, History, Item, Ranked, Selection, Slice, TopK, top_k};
 use crate::model::Query;
 
@@ -18,7 +19,13 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Rows in this order; what a history is longer than `max_len` is cut.
-    pub(super) fn new<'a>(rows: impl ExactSizeIterator<Item = (Slice, &'a History)>, max_len: usize) -> Batch {
+    ///
+    /// # Errors
+    /// [`CudaError`] where an item is not among `columns`: kernels read tables by it.
+    pub(super) fn new<'a>(
+        rows: impl ExactSizeIterator<Item = (Slice, &'a History)>,
+        (max_len, columns): (usize, usize),
+    ) -> Result<Batch, CudaError> {
         let count = rows.len();
         let (mut words, mut tokens, mut width) = (Vec::with_capacity(count * (RECORD + max_len)), Vec::new(), 0);
         for (slice, history) in rows {
@@ -27,10 +34,13 @@ impl Batch {
             let record = [tokens.len(), items.len(), slice.hidden, slice.layers, slice.embedding, 0, 0, 0];
             words.extend(record.map(|size| size as u32));
             tokens.extend(items.iter().map(|item| item.id()));
+            if let Some(unknown) = items.iter().find(|item| item.id() as usize >= columns) {
+                return Err(CudaError(format!("item {} is not one of the model's {}", unknown.id(), columns - 1)));
+            }
             width = width.max(slice.hidden);
         }
         words.extend(tokens);
-        Batch { words, rows: count, width }
+        Ok(Batch { words, rows: count, width })
     }
 
     /// The first word of the items.
@@ -39,29 +49,34 @@ impl Batch {
     }
 }
 
+/// Whether a row's scores are copied and looked at on the host.
+pub(super) fn whole_row(selection: &Selection<'_>) -> bool {
+    matches!(selection.candidates, Candidates::Only(_)) || selection.k > MOST_PICKED
+}
+
 /// What a batch's rows ask for, in words: where each row's excluded columns begin and the last one's end, then they.
 pub(super) struct Wanted {
     pub(super) words: Vec<u32>,
-    /// Items to pick a row; none where the rows are looked at whole.
+    /// Items to pick a row; none where the rows are [looked at whole](whole_row).
     pub(super) picked: usize,
 }
 
 impl Wanted {
-    pub(super) fn new<'a>(selections: impl ExactSizeIterator<Item = &'a Selection<'a>> + Clone) -> Wanted {
-        let (mut places, mut excluded, mut picked) = (Vec::with_capacity(selections.len() + 1), Vec::new(), 1);
+    pub(super) fn new<'a>(selections: impl ExactSizeIterator<Item = &'a Selection<'a>>, columns: usize) -> Wanted {
+        let (mut places, mut excluded) = (Vec::with_capacity(selections.len() + 1), Vec::new());
+        let (mut picked, mut whole) = (1, false);
         for selection in selections {
             places.push(excluded.len() as u32);
             // Column 0 is padding.
             excluded.push(0);
-            excluded.extend(selection.excluded.iter().map(|item| item.id()));
+            // Kernels write at these columns.
+            excluded.extend(selection.excluded.iter().map(|item| item.id()).filter(|id| (*id as usize) < columns));
             picked = picked.max(selection.k);
-            if let Candidates::Only(_) = selection.candidates {
-                picked = usize::MAX;
-            }
+            whole |= whole_row(selection);
         }
         places.push(excluded.len() as u32);
         places.extend(excluded);
-        Wanted { words: places, picked: if picked > MOST_PICKED { 0 } else { picked } }
+        Wanted { words: places, picked: if whole { 0 } else { picked } }
     }
 
     /// Places for picked items a row.

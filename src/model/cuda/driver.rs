@@ -12,6 +12,9 @@ use super::sizes::Sizes;
 /// What the kernels ask of a GPU: tensor cores for eleven bits and bfloat16.
 const LEAST_CAPABILITY: i32 = 8;
 
+/// Sizes whose kernels are kept: those of two generations of two models.
+const KEPT: usize = 4;
+
 /// Compiled kernels, kept for the next generation of the same sizes.
 static COMPILED: Mutex<Vec<Compiled>> = Mutex::new(Vec::new());
 
@@ -124,8 +127,12 @@ fn preload() {
 fn compiled(limits: &Limits, source: String) -> Result<Arc<CudaModule>, CudaError> {
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let ordinal = limits.context.ordinal();
-    if let Some(known) = compiled.iter().find(|known| known.ordinal == ordinal && known.source == source) {
-        return Ok(known.module.clone());
+    if let Some(place) = compiled.iter().position(|known| known.ordinal == ordinal && known.source == source) {
+        // To the end: the first is the one that was asked for least lately.
+        let known = compiled.remove(place);
+        let module = known.module.clone();
+        compiled.push(known);
+        return Ok(module);
     }
     let (major, minor) = limits.capability;
     let options = CompileOptions {
@@ -139,6 +146,10 @@ fn compiled(limits: &Limits, source: String) -> Result<Arc<CudaModule>, CudaErro
         error => CudaError(format!("compiling the kernels: {error:?}")),
     })?;
     let module = limits.context.load_module(image)?;
+    if compiled.len() >= KEPT {
+        // What still runs holds them itself.
+        compiled.remove(0);
+    }
     compiled.push(Compiled { ordinal, source, module: module.clone() });
     Ok(module)
 }
@@ -168,7 +179,7 @@ impl Machine for Gpu {
         }
         self.context.bind_to_thread()?;
         #[expect(unsafe_code, reason = "the driver copies by address")]
-        // SAFETY: the memory has room, and from pageable memory the driver has read all words when it returns.
+        // SAFETY: the memory has room, and the caller keeps the words until the stream is done.
         unsafe { result::memcpy_htod_async(to.address, words, self.stream.cu_stream()) }?;
         Ok(())
     }
@@ -182,6 +193,11 @@ impl Machine for Gpu {
         #[expect(unsafe_code, reason = "the driver copies by address")]
         // SAFETY: the words are there, and nobody sees `to` before the stream is done.
         unsafe { result::memcpy_dtoh_async(to, address, self.stream.cu_stream()) }?;
+        Ok(self.stream.synchronize()?)
+    }
+
+    fn wait(&self) -> Result<(), CudaError> {
+        self.context.bind_to_thread()?;
         Ok(self.stream.synchronize()?)
     }
 

@@ -15,7 +15,7 @@ pub(in crate::model) trait Machine: Send + Sync {
     /// [`CudaError`] where there is not as much.
     fn memory(&self, words: usize) -> Result<Self::Memory, CudaError>;
 
-    /// Writes the first words.
+    /// Queues writing the first words, which have to stay where they are until the machine is [done](Self::wait).
     ///
     /// # Errors
     /// [`CudaError`] where the device fails.
@@ -26,6 +26,12 @@ pub(in crate::model) trait Machine: Send + Sync {
     /// # Errors
     /// [`CudaError`] where the device fails.
     fn download(&self, from: &Self::Memory, first: usize, to: &mut [u32]) -> Result<(), CudaError>;
+
+    /// Waits until everything that was queued is done.
+    ///
+    /// # Errors
+    /// [`CudaError`] where the device fails.
+    fn wait(&self) -> Result<(), CudaError>;
 
     /// Queues a kernel behind what was queued before.
     ///

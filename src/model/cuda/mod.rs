@@ -24,13 +24,13 @@ pub use self::sizes::Misfit;
 
 use std::sync::{Mutex, PoisonError};
 
-use self::batch::{Batch, Wanted, whole};
+use self::batch::{Batch, Wanted, whole, whole_row};
 use self::driver::Gpu;
 use self::layout::{Stored, words};
 use self::machine::{Argument, Kernel, Launch, Machine};
 use self::sizes::{Sizes, TOGETHER};
 use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
-use crate::domain::{Candidates, History, ModelShape, Ranked, Route, RouteSpace, Selection};
+use crate::domain::{History, ModelShape, Ranked, Route, RouteSpace, Slice};
 
 /// Scores that are kept at a time: batches beyond run in parts.
 const MOST_SCORES: usize = 1 << 26;
@@ -94,6 +94,16 @@ impl<M: Machine> Grown<M> {
     }
 }
 
+/// Waits when it is dropped, whatever else has failed: what stands above it may be read until then.
+struct Waits<'a, M: Machine>(&'a M);
+
+impl<M: Machine> Drop for Waits<'_, M> {
+    fn drop(&mut self) {
+        // Who asks for anything more hears of a failure.
+        let _ = self.0.wait();
+    }
+}
+
 impl Cuda {
     /// Puts weights on a GPU and compiles the kernels for them.
     ///
@@ -128,6 +138,7 @@ impl<M: Machine> OnMachine<M> {
         let mut store = |words: &[u32]| -> Result<M::Memory, CudaError> {
             weight_bytes += 4 * words.len();
             let memory = machine.memory(words.len())?;
+            let _waits = Waits(&machine);
             machine.upload(&memory, words)?;
             Ok(memory)
         };
@@ -165,9 +176,14 @@ impl<M: Machine> OnMachine<M> {
         })
     }
 
-    /// Rows that run in one launch.
+    /// Rows that run in one launch: whole groups of those that read the output layer together, where there are as many.
     fn most_rows(&self) -> usize {
-        (MOST_SCORES / self.sizes.columns).clamp(1, MOST_ROWS)
+        let most = (MOST_SCORES / self.sizes.columns).clamp(1, MOST_ROWS);
+        if most < TOGETHER { most } else { most - most % TOGETHER }
+    }
+
+    fn batch<'a>(&self, rows: impl ExactSizeIterator<Item = (Slice, &'a History)>) -> Result<Batch, CudaError> {
+        Batch::new(rows, (self.sizes.max_len, self.sizes.columns))
     }
 
     /// Queues a network over a batch's histories.
@@ -224,9 +240,10 @@ impl<M: Machine> OnMachine<M> {
         let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
         let workspace = &mut *workspace;
         let slices = rows.iter().map(|(route, query)| (self.space.slice(*route), query.history));
-        let batch = Batch::new(slices, self.sizes.max_len);
+        let batch = self.batch(slices)?;
+        let wanted = Wanted::new(rows.iter().map(|(_, query)| &query.selection), columns);
+        let _waits = Waits(machine);
         self.score(workspace, &batch)?;
-        let wanted = Wanted::new(rows.iter().map(|(_, query)| &query.selection));
         let mut found = vec![0; rows.len() * wanted.found()];
         if wanted.picked > 0 {
             let words = workspace.wanted.of(machine, wanted.words.len())?;
@@ -268,7 +285,8 @@ impl<M: Machine> Forward for OnMachine<M> {
         let mut logits = Vec::with_capacity(histories.len() * routes);
         for histories in histories.chunks(MOST_ROWS) {
             let smallest = self.space.slice(self.space.smallest());
-            let batch = Batch::new(histories.iter().map(|history| (smallest, *history)), self.sizes.max_len);
+            let batch = self.batch(histories.iter().map(|history| (smallest, *history)))?;
+            let _waits = Waits(&self.machine);
             let mut own = vec![0; histories.len() * routes];
             let workspace = &mut *workspace;
             let words = workspace.histories.of(&self.machine, batch.words.len())?;
@@ -286,7 +304,8 @@ impl<M: Machine> Forward for OnMachine<M> {
         let mut data = Vec::with_capacity(histories.len() * columns);
         for histories in histories.chunks(self.most_rows()) {
             let slice = self.space.slice(route);
-            let batch = Batch::new(histories.iter().map(|history| (slice, *history)), self.sizes.max_len);
+            let batch = self.batch(histories.iter().map(|history| (slice, *history)))?;
+            let _waits = Waits(&self.machine);
             self.score(&mut workspace, &batch)?;
             let mut own = vec![0; histories.len() * columns];
             let scores = workspace.scores.of(&self.machine, own.len())?;
@@ -329,12 +348,11 @@ impl<M: Machine> Forward for OnMachine<M> {
         false
     }
 
+    fn backend(&self) -> &'static str {
+        "native"
+    }
+
     fn weight_bytes(&self) -> usize {
         self.weight_bytes
     }
-}
-
-/// Whether a row's scores are looked at on the host.
-fn whole_row(selection: &Selection<'_>) -> bool {
-    matches!(selection.candidates, Candidates::Only(_))
 }

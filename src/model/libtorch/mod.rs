@@ -1,4 +1,4 @@
-//! The forward over LibTorch: the reference on every device, and the one that CUDA runs.
+//! The forward over LibTorch: the reference on every device, and what runs where kernels of our own do not fit.
 
 mod attention;
 mod backbone;
@@ -140,6 +140,10 @@ impl Forward for LibTorch {
     }
 
     /// Counted by storage: slices that are views of one tensor count once.
+    fn backend(&self) -> &'static str {
+        "libtorch"
+    }
+
     fn weight_bytes(&self) -> usize {
         let mut extents: HashMap<usize, usize> = HashMap::new();
         for tensor in self.backbone.tensors().into_iter().chain(self.router.tensors()) {

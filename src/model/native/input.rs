@@ -1,4 +1,4 @@
-use super::panels::{Packer, Panels};
+use super::panels::{Packer, Panels, padded};
 use super::product::{Product, enter};
 use super::simd::{Left, Level};
 use super::tables::Tables;
@@ -27,7 +27,7 @@ impl Input {
     ) -> Result<Input, WeightsError> {
         let (tables, name) = (Tables::load(packer.weights, "backbone")?, "backbone.input");
         let rows = (config.items + 1 + config.max_len).saturating_mul(space.embedding().len());
-        if rows.saturating_mul(config.width() * size_of::<f32>()) > KEPT {
+        if rows.saturating_mul(padded(config.width()) * size_of::<f32>()) > KEPT {
             return Ok(Input::Computed(tables, packer.layer(name)?));
         }
         let layer = Packer { precision: Precision::Fp32, ..packer }.layer(name)?;

@@ -74,8 +74,7 @@ impl Native {
         threads: usize,
     ) -> Result<Native, LoadError> {
         let level = Level::best();
-        let native = Native::load_at((level, precision), config, weights, threads)?;
-        Ok(if level.multiplies_bytes() { native } else { native.without_scan() })
+        Native::load_with((level, precision), config, weights, threads, level.multiplies_bytes())
     }
 
     /// The same without the copy in bytes of a large output layer: every score is computed.
@@ -88,10 +87,20 @@ impl Native {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_at(
+        how: (Level, Precision),
+        config: &ModelConfig,
+        weights: &Weights,
+        threads: usize,
+    ) -> Result<Native, LoadError> {
+        Native::load_with(how, config, weights, threads, true)
+    }
+
+    fn load_with(
         (level, precision): (Level, Precision),
         config: &ModelConfig,
         weights: &Weights,
         threads: usize,
+        scans: bool,
     ) -> Result<Native, LoadError> {
         let space = config.check()?;
         weights.check(config)?;
@@ -106,7 +115,7 @@ impl Native {
         };
         let packer = Packer { weights, precision };
         let backbone = Backbone::load(level, packer, config, &space)?;
-        let codes = match Scores::streamed(backbone.output()) {
+        let codes = match scans && Scores::streamed(backbone.output()) {
             true => Codes::load(packer, "backbone.output")?,
             false => None,
         };
@@ -240,29 +249,44 @@ impl Native {
 
 impl Forward for Native {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
-        let mut logits = Vec::with_capacity(histories.len() * self.space.len());
         let rows: Vec<(Route, &History)> = histories.iter().map(|history| (self.space.full(), *history)).collect();
-        self.workspaces.with(|workspace| {
-            for chunk in self.chunks(&rows) {
-                self.router.logits(self.level, &histories[chunk.rows], workspace, &mut logits);
-            }
+        let cost = |chunk: &Chunk| -> Flops {
+            let own = histories[chunk.rows.clone()].iter();
+            own.map(|history| self.shape.router_flops(self.space.len(), history.len())).sum()
+        };
+        let chunks = self.chunks(&rows);
+        let threads = threads_for(self.threads, chunks.iter().map(cost).sum());
+        let parts = spread(shares(chunks, threads, cost), |chunks| {
+            let mut logits = Vec::new();
+            self.workspaces.with(|workspace| {
+                for chunk in chunks {
+                    self.router.logits(self.level, &histories[chunk.rows], workspace, &mut logits);
+                }
+            });
+            logits
         });
-        Rows::new(self.space.len(), logits)
+        Rows::new(self.space.len(), parts.concat())
     }
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
         let rows: Vec<(Route, &History)> = histories.iter().map(|history| (route, *history)).collect();
         let (newest, columns) = (self.newest(&rows), self.backbone.output().outputs());
         let mut data = vec![0.0; rows.len() * columns];
-        self.workspaces.with(|workspace| {
-            self.output(route, &newest).blocks(
-                self.level,
-                0..columns,
-                (&mut workspace.board, &mut workspace.pairs),
-                |row, first, scores| {
-                    data[row * columns + first..][..scores.len()].copy_from_slice(scores);
-                },
-            );
+        let work = 2 * (self.width(route) * rows.len()) as Flops * columns as Flops;
+        let each = rows.len().div_ceil(threads_for(self.threads, work)).max(1);
+        let stride = self.workspaces.sizes().stride();
+        let tasks: Vec<_> = newest.chunks(each * stride).zip(data.chunks_mut(each * columns)).collect();
+        spread(tasks, |(newest, data)| {
+            self.workspaces.with(|workspace| {
+                self.output(route, newest).blocks(
+                    self.level,
+                    0..columns,
+                    (&mut workspace.board, &mut workspace.pairs),
+                    |row, first, scores| {
+                        data[row * columns + first..][..scores.len()].copy_from_slice(scores);
+                    },
+                );
+            });
         });
         Rows::new(columns, data)
     }
@@ -295,6 +319,10 @@ impl Forward for Native {
 
     fn chooses_by_shape(&self) -> bool {
         false
+    }
+
+    fn backend(&self) -> &'static str {
+        "native"
     }
 
     fn weight_bytes(&self) -> usize {

@@ -1,3 +1,6 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
+
 use crate::domain::Flops;
 use crate::model::threads;
 
@@ -10,23 +13,35 @@ pub(super) fn threads_for(most: usize, work: Flops) -> usize {
     threads::allowed_here(most).min(worth).max(1)
 }
 
-/// Runs the tasks, each on a thread of its own but the first, which the calling thread runs; their results in order.
+/// Runs the tasks, each on a thread of its own but the first, which the calling thread runs, as it does those that the
+/// system has no thread for; their results in order.
 pub(super) fn spread<T: Send, R: Send>(tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let mut tasks = tasks.into_iter();
     let Some(first) = tasks.next() else { return Vec::new() };
     std::thread::scope(|scope| {
         let work = &work;
-        let others: Vec<_> = tasks.map(|task| scope.spawn(move || work(task))).collect();
+        let start = |task: Mutex<Option<T>>| {
+            let task = Arc::new(task);
+            let own = Arc::clone(&task);
+            let spawned = Builder::new().spawn_scoped(scope, move || taken(&own).map(work));
+            spawned.map_err(|_refused| task)
+        };
+        let others: Vec<_> = tasks.map(|task| start(Mutex::new(Some(task)))).collect();
         let mut done = vec![work(first)];
         for other in others {
-            match other.join() {
-                Ok(result) => done.push(result),
-                // As if it had happened here.
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            let result = match other {
+                // A panic goes on as if it had happened here.
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(task) => taken(&task).map(work),
+            };
+            done.extend(result);
         }
         done
     })
+}
+
+fn taken<T>(task: &Mutex<Option<T>>) -> Option<T> {
+    task.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Cuts items into neighbouring groups of about equal cost, at most `count` of them.

@@ -81,6 +81,10 @@ impl Machine for Emulated {
         Ok(())
     }
 
+    fn wait(&self) -> Result<(), CudaError> {
+        Ok(())
+    }
+
     fn launch(&self, launch: &Launch, arguments: &[Argument<'_, Memory>]) -> Result<(), CudaError> {
         let _alone = self.alone.lock().unwrap();
         let mut values: Vec<u64> = arguments
