@@ -19,7 +19,7 @@ build: setup ## Builds target/release/canet, which runs with no environment set
 	cargo build --release --locked
 
 build-native: ## Builds target/native/release/canet, a server for CPUs alone: no LibTorch, no training
-	@scripts/system.sh
+	@scripts/system.sh native
 	@# What both builds share is compiled once; each has its own binary.
 	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features --features native \
 		--target-dir target/native
@@ -27,7 +27,7 @@ build-native: ## Builds target/native/release/canet, a server for CPUs alone: no
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
 
-test: setup ## Runs every test
+test: setup ## Runs every test (needs promtool, Chromium and curl, which root on Debian or Ubuntu gets installed)
 	@scripts/system.sh tests
 	@python3 scripts/tools.py tests/requirements.txt >/dev/null
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
