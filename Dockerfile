@@ -1,25 +1,35 @@
-# The server as an image, for CPUs, or with the build argument CUDA=1 for GPUs too:
+# The server as an image, for CPUs; with the build argument NATIVE=1 for CPUs without LibTorch, or with CUDA=1 for GPUs too:
 #
 #   docker build -t canet:0.1.0 .
+#   docker build -t canet:0.1.0 --build-arg NATIVE=1 .
 #   docker build -t canet:0.1.0-cuda --build-arg CUDA=1 .
 #
-# Both run as a user that is not root, on a root that may be read-only, and hold models/. /models may be mounted over.
+# All run as a user that is not root, on a root that may be read-only, and hold models/. /models may be mounted over.
 
 ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 
 FROM ${RUST_IMAGE} AS build
 ARG CUDA=0
+ARG NATIVE=0
 # pip fetches LibTorch.
-RUN command -v pip3 >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-pip; }
+RUN [ "$NATIVE" = 1 ] || command -v pip3 >/dev/null \
+    || { apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-pip; }
 WORKDIR /build
 ENV CANET_CACHE=/opt/canet
 
 # LibTorch, 550 MB to download, and 2.5 GB more with CUDA: its own layer. The binary looks for it where it was built, so
 # it lies at the same place in the image, without headers, the name that only the linker needs, and the symbols that
-# only debuggers do.
+# only debuggers do. With NATIVE=1 there is none.
 COPY scripts scripts
 RUN set -eu; \
+    mkdir /runtime; \
+    if [ "$NATIVE" = 1 ]; then \
+        [ "$CUDA" != 1 ] || { echo 'NATIVE=1 is for CPUs: CUDA=1 needs LibTorch' >&2; exit 1; }; \
+        echo '--no-default-features --features native' > /features; \
+        exit 0; \
+    fi; \
+    : > /features; \
     if [ "$CUDA" = 1 ]; then flavour=--cuda; else flavour=--cpu; fi; \
     cpu=$(python3 scripts/libtorch.py "$flavour"); \
     mkdir -p "/runtime$cpu"; \
@@ -35,12 +45,12 @@ COPY benches benches
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked --lib \
+    && cargo build --release --locked --lib $(cat /features) \
     && rm -r src
 
 COPY src src
 RUN touch src/lib.rs src/main.rs build.rs \
-    && cargo build --release --locked --bin canet \
+    && cargo build --release --locked --bin canet $(cat /features) \
     && install -D -s target/release/canet /runtime/usr/local/bin/canet
 
 FROM ${BASE_IMAGE}

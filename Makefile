@@ -3,6 +3,8 @@
 MODEL ?= models/ml-100k
 HISTORIES ?= data/ml-100k/ml-100k.inter
 CANET = target/release/canet
+# What the shipped model was trained with.
+FLAGS ?= --epochs 30 --batch-size 32 --dropout 0.5
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
@@ -19,7 +21,7 @@ build: setup ## Builds target/release/canet, which runs with no environment set
 	cargo build --release --locked
 
 build-native: ## Builds target/native/release/canet, a server for CPUs alone: no LibTorch, no training
-	@scripts/system.sh
+	@scripts/system.sh native
 	@# What both builds share is compiled once; each has its own binary.
 	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features --features native \
 		--target-dir target/native
@@ -27,7 +29,7 @@ build-native: ## Builds target/native/release/canet, a server for CPUs alone: no
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
 
-test: setup ## Runs every test
+test: setup ## Runs every test (needs promtool, Chromium and curl, which root on Debian or Ubuntu gets installed)
 	@scripts/system.sh tests
 	@python3 scripts/tools.py tests/requirements.txt >/dev/null
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
@@ -74,8 +76,8 @@ data: ## Fetches MovieLens-100K into data/ml-100k and the titles of the shipped 
 	@scripts/system.sh
 	@python3 scripts/data.py
 
-train: build data ## Trains the next version of $(MODEL) on MovieLens-100K
-	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(ARGS)
+train: build data ## Trains the next version of $(MODEL) on MovieLens-100K, as the shipped one was (FLAGS=... instead)
+	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(FLAGS) $(ARGS)
 
 report: build data ## Writes target/report/report.html on what routing is worth in $(MODEL)
 	$(CANET) report --model $(MODEL) --data $(HISTORIES) --out target/report $(ARGS)

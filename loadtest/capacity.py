@@ -78,7 +78,7 @@ def k6(out, addresses, **settings):
 
 def measure(model, options):
     """Curves of one model."""
-    steps, capacity = {}, {}
+    curves, capacity = {}, {}
     slo = {"slo_p99_ms": options.p99_ms, "sources": 8}
     with tempfile.TemporaryDirectory() as scratch:
         for route in ROUTES:
@@ -95,11 +95,16 @@ def measure(model, options):
                     summary = k6(out, addresses, scenario="step", rate=highest, steps=options.steps,
                                  duration=f"{seconds}s", mix=route, **slo)
                 out.with_suffix(".html").unlink()
-                steps[route], found[route] = summary["steps"], summary["capacity"]
-    capacity = {route: end["offered_rps"] if end else 0 for route, end in found.items()}
+                curves[route], found[route] = summary, summary["capacity"]
     picture = options.out / f"{model.name}.svg"
-    draw(picture, model.name, {ROUTES[route]: list_ for route, list_ in steps.items()}, options.p99_ms)
-    return {"capacity": capacity, "text": section(model, steps, capacity, options, picture)}
+    draw(picture, model.name, {ROUTES[route]: summary["steps"] for route, summary in curves.items()}, options.p99_ms)
+    return {"capacity": capacities(curves), "text": section(model.name, curves, options.p99_ms, picture.name)}
+
+
+def capacities(curves):
+    """The highest offered load of each curve at which the objective held; 0 where it never did."""
+    ends = {route: summary["capacity"] for route, summary in curves.items()}
+    return {route: end["offered_rps"] if end else 0 for route, end in ends.items()}
 
 
 def coarse(out, addresses, **settings):
@@ -126,7 +131,9 @@ def crossover(steps):
     return lower
 
 
-def section(model, steps, capacity, options, picture):
+def section(name, curves, p99_ms, picture):
+    """What the report says of a model, from k6's summaries of its curves alone."""
+    capacity, steps = capacities(curves), {route: summary["steps"] for route, summary in curves.items()}
     from_here = crossover(steps)
     pays = f"from {from_here:g} requests/s on" if from_here is not None else "at no load that was tried"
     rows = [
@@ -134,18 +141,43 @@ def section(model, steps, capacity, options, picture):
         for routed, full in zip(steps["auto"], steps["full"])
     ]
     return "\n".join([
-        f"## {model.name}",
+        f"## {name}",
         "",
-        f"Capacity at p99 <= {options.p99_ms:g} ms: **{capacity['auto']:g} requests/s** routed, "
+        f"Capacity at p99 <= {p99_ms:g} ms: **{capacity['auto']:g} requests/s** routed, "
         f"**{capacity['full']:g}** always full. Routing has the lower p99 {pays}.",
         "",
-        f"![Latency over offered load]({picture.name})",
+        *broken(curves),
+        f"![Latency over offered load]({picture})",
         "",
         "| offered/s | routed: answered/s | p50 ms | p99 ms | full: answered/s | p50 ms | p99 ms |",
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
     ])
+
+
+def broken(curves):
+    """A paragraph on the objectives that curves broke, and on what late sending does to a capacity."""
+    lines, late = [], False
+    for route, summary in curves.items():
+        for objective in summary["objectives"]:
+            if objective["ok"]:
+                continue
+            measured = ""
+            if objective["objective"].startswith("sent_late"):
+                late, measured = True, f" (it was {summary['sent_late']['p99_ms']:.0f} ms)"
+            lines.append(f"- {ROUTES[route]}: `{objective['objective']}`{measured}")
+    if not lines:
+        return []
+    lines = ["Objectives that these curves broke, over all of their steps:", "", *lines, ""]
+    if late:
+        lines += [
+            "Where requests left late k6 had too little of the machine, and the run is not valid by the rule of the load tests. "
+            "Lateness is not known by step: it may have come from the steps above the capacity alone. So that curve's capacity "
+            "is an indication for this machine with k6 on it, not a measurement of the server.",
+            "",
+        ]
+    return lines
 
 
 def cells(step):

@@ -1,10 +1,18 @@
 #!/usr/bin/env python3
 """Fetches MovieLens-100K into data/ml-100k and gives the shipped checkpoints their titles.
 
+    data.py
+    data.py --ml-1m ml-1m.txt
+
 The data set is inside the wheel of RecBole on PyPI. Its licence does not allow to pass it on, so neither it nor
 the titles are committed.
+
+With --ml-1m nothing is fetched: MovieLens-1M as SASRec's repository publishes it (data/ml-1m.txt of
+https://github.com/kang205/SASRec, `user item` lines in the order of time) is written to data/ml-1m-minus2.txt without each
+user's last two interactions, which is what models/experiments and the benchmarks use.
 """
 
+import argparse
 import hashlib
 import re
 import tempfile
@@ -24,7 +32,17 @@ FILES = {
 }
 
 
+# Of data/ml-1m-minus2.txt, as models/experiments/rows.py has it.
+ML_1M_MINUS_2 = "4a799352710b680436818cf774e7b0dbde4db34de134af3deef23758da95f833"
+
+
 def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--ml-1m", type=Path, metavar="FILE", help="SASRec's ml-1m.txt, to make data/ml-1m-minus2.txt of")
+    given = options.parse_args().ml_1m
+    if given is not None:
+        shorten(given, REPOSITORY / "data" / "ml-1m-minus2.txt")
+        return
     data = REPOSITORY / "data" / "ml-100k"
     if not all((data / name).exists() and sha256_of(data / name) == sha256 for name, sha256 in FILES.items()):
         with tempfile.TemporaryDirectory() as directory:
@@ -40,6 +58,25 @@ def extract(wheel, data):
             if hashlib.sha256(content).hexdigest() != sha256:
                 raise SetupError(f"{name} in {wheel.name} is not the file that was pinned")
             write_whole(data / name, content)
+
+
+def shorten(given, target):
+    """Writes the interactions of `given` without each user's last two."""
+    users = {}
+    for number, line in enumerate(given.read_text().splitlines(), 1):
+        fields = line.split()
+        if len(fields) != 2:
+            raise SetupError(f"{given}:{number}: a user and an item were expected, found {line[:80]!r}")
+        users.setdefault(fields[0], []).append(fields[1])
+    text = "".join(f"{user} {item}\n" for user, items in users.items() for item in items[:-2]).encode()
+    found = hashlib.sha256(text).hexdigest()
+    if found != ML_1M_MINUS_2:
+        raise SetupError(
+            f"{given} without each user's last two interactions has the checksum {found} instead of {ML_1M_MINUS_2}: it is "
+            "not the file that the experiments were made with, and nothing was written"
+        )
+    write_whole(target, text)
+    say(f"MovieLens-1M less two interactions a user is in {target}")
 
 
 def write_titles(items):

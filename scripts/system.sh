@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Checks the tools that building needs, and with the argument `tests` those that the tests run. What is missing is
-# installed where this is root on Debian or Ubuntu, and named elsewhere.
+# Checks the tools that building needs: with the argument `native` those of the build without LibTorch alone, with
+# `tests` also those that the tests run. What is missing is installed where this is root on Debian or Ubuntu, and named
+# elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
-need python3 python3
 need c++ g++
-# A LibTorch of the user's own needs no download.
-if [[ -z ${LIBTORCH+set} && -z ${LIBTORCH_USE_PYTORCH+set} || ${1-} == tests ]]; then
-    python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+# Python fetches LibTorch.
+if [[ ${1-} != native ]]; then
+    need python3 python3
+    # A LibTorch of the user's own needs no download.
+    if [[ -z ${LIBTORCH+set} && -z ${LIBTORCH_USE_PYTORCH+set} || ${1-} == tests ]]; then
+        python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+    fi
 fi
 if [[ ${1-} == tests ]]; then
     need promtool prometheus

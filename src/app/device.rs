@@ -45,7 +45,7 @@ impl TargetArgs {
     /// For executors beside the runtime, each with its share of the threads: no more compute than there are cores.
     /// Returns their number too, which is chosen where none is given.
     ///
-    /// A thread each is what native runs fastest on (README, "Serve"); LibTorch's batches take all threads.
+    /// A thread each is what native runs fastest on (docs/performance.md); LibTorch's batches take all threads.
     pub(super) fn open_beside_runtime(&self, executors: Option<u16>) -> Result<(Target, u16), Failure> {
         let threads = self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1);
         let given = executors.unwrap_or(1);

@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -18,7 +19,7 @@ pub(super) struct InspectArgs {
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
     /// One JSON document instead of a table
-    #[arg(long, env = "CANET_JSON")]
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
 

@@ -1,5 +1,6 @@
 //! README.md: the examples under a line `<!-- runs: TEXT -->` run as they are written, against the shipped model, and
-//! print TEXT; the answer that it shows is the server's.
+//! print TEXT; the answer that it shows is the server's. Of every page, what it links is there, and the commands that it
+//! names exist.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,6 +11,19 @@ use super::server::{Process, canet};
 use super::support::python;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+const PAGES: [&str; 10] = [
+    "README.md",
+    "deploy/README.md",
+    "docs/performance.md",
+    "docs/serving.md",
+    "docs/sizing.md",
+    "docs/training.md",
+    "loadtest/README.md",
+    "models/README.md",
+    "models/experiments/README.md",
+    "src/ARCHITECTURE.md",
+];
 
 /// A fenced block of the README.
 struct Fence<'a> {
@@ -98,25 +112,50 @@ fn a_mark_and_its_block_are_found() {
     assert_eq!(found, expected.map(|(prints, language, code)| (prints, language, code.to_owned())));
 }
 
-#[test]
-fn every_picture_and_page_that_it_links_is_there() {
-    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let starts = ["](", "src=\"", "srcset=\""];
-    let targets = starts.iter().flat_map(|start| readme.split(start).skip(1));
-    let targets: Vec<&str> = targets.filter_map(|rest| rest.split([')', '"']).next()).collect();
-    assert!(targets.len() > 5);
-    for target in targets.into_iter().filter(|target| !target.starts_with("http") && !target.starts_with('#')) {
-        assert!(Path::new(ROOT).join(target).exists(), "README.md links {target}, which is not there");
-    }
+/// GitHub's name for a place: the heading in small letters, without signs, its spaces as dashes.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>().to_lowercase()
+}
+
+fn read(page: &Path) -> String {
+    std::fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
 }
 
 #[test]
-fn every_command_that_it_names_exists() {
-    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+fn every_picture_page_and_heading_that_is_linked_is_there() {
+    let mut seen = 0;
+    for page in PAGES {
+        let path = Path::new(ROOT).join(page);
+        let text = read(&path);
+        let starts = ["](", "src=\"", "srcset=\""];
+        let targets = starts.iter().flat_map(|start| text.split(start).skip(1));
+        let targets = targets.filter_map(|rest| rest.split([')', '"']).next());
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            seen += 1;
+            let (file, place) = target.split_once('#').unwrap_or((target, ""));
+            let linked = if file.is_empty() { path.clone() } else { path.with_file_name(file) };
+            assert!(linked.exists(), "{page} links {target}, which is not there");
+            if !place.is_empty() {
+                let text = read(&linked);
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == place);
+                assert!(there, "{page} links {target}, a heading that is not there");
+            }
+        }
+    }
+    assert!(seen > 20);
+}
+
+#[test]
+fn every_command_that_is_named_exists() {
     let help = canet(&["--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for rest in readme.split("target/release/canet ").skip(1) {
-        let name = rest.split_whitespace().next().unwrap();
-        assert!(help.lines().any(|line| line.split_whitespace().next() == Some(name)), "there is no canet {name}");
+    for page in PAGES {
+        for rest in read(&Path::new(ROOT).join(page)).split("release/canet ").skip(1) {
+            let name = rest.split_whitespace().next().unwrap();
+            let named = help.lines().any(|line| line.split_whitespace().next() == Some(name));
+            assert!(named, "{page}: there is no canet {name}");
+        }
     }
 }

@@ -106,6 +106,10 @@ def check_chart(documents, flags, scratch):
     ports = {port["name"] for port in container["ports"]}
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} == {"http", "grpc"}
+    # A node has more cores than the pod was given.
+    threads = next(entry for entry in container["env"] if entry["name"] == "CANET_THREADS")
+    assert container["resources"]["requests"]["cpu"]
+    assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
     # kubelet has no certificate to show, so it asks where none is wanted.
     secured = "CANET_TLS_CERT" in environment
     assert ports == {"http", "grpc"} | ({"probes"} if secured else set())
@@ -175,7 +179,10 @@ def check_kserve(documents, chart, flags, scratch):
     runtime, service = by_kind["ServingRuntime"], by_kind["InferenceService"]
     assert (runtime["apiVersion"], service["apiVersion"]) == ("serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1")
     check_documents(documents + [pod_of(runtime)], scratch)
-    check_environment([entry["name"] for entry in runtime["spec"]["containers"][0]["env"]], flags)
+    container = runtime["spec"]["containers"][0]
+    check_environment([entry["name"] for entry in container["env"]], flags)
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert environment["CANET_THREADS"] == container["resources"]["requests"]["cpu"]
     predictor = service["spec"]["predictor"]
     assert set(predictor) <= PREDICTOR and set(predictor["model"]) <= PREDICTOR_MODEL
     model = predictor["model"]
