@@ -189,7 +189,11 @@ fn findings(
         items: first.checkpoint.catalogue.len(),
         data: DataFinding { name: dataset.name.clone(), sha256: dataset.sha256.clone() },
         models,
-        machine: Machine { backend: first.forward.backend(), precision: target.precision().name(), threads: target.threads() },
+        machine: Machine {
+            backend: first.forward.backend(),
+            precision: target.precision().name(),
+            threads: target.threads(),
+        },
         full_flops: judge.full_flops(),
         router: judge.router(),
         routes: judge.space.routes().map(|route| judge.route(route)).collect(),
