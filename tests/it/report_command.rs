@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use canet::data::{Dataset, ReadOptions};
 use canet::domain::{History, Item, choose_route};
+use canet::evaluation::t_reach;
 use canet::model::checkpoint::{BudgetPoint, Calibration, Checkpoint, CheckpointDraft, ModelDirectory};
 use canet::model::{Forward, ModelConfig};
 use serde_json::Value;
@@ -191,7 +192,7 @@ fn the_numbers_are_those_of_the_scores() {
     let over_hull = over(&|user| (1.0 - share) * test.values[low][user] + share * test.values[high][user]);
     near(&point["over"]["hull"]["mean"], mean(&over_hull));
     near(&point["over"]["hull"]["se"], se(&over_hull));
-    near(&point["over"]["hull"]["interval"][1], mean(&over_hull) + 1.96 * se(&over_hull));
+    near(&point["over"]["hull"]["interval"][1], mean(&over_hull) + t_reach(users.len() as f64 - 1.0) * se(&over_hull));
     let matched =
         over(&|user| choices.iter().map(|(route, _)| test.values[*route][user]).sum::<f64>() / choices.len() as f64);
     near(&point["over"]["matched"]["mean"], mean(&matched));
