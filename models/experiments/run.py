@@ -104,8 +104,8 @@ def training_of(model):
 
 
 def value(found):
-    """A mean over users with its standard error, and over seeds its spread."""
-    kept = {"mean": found["mean"], "se": found["se"], "by_seed": found["by_model"]}
+    """A mean over users with its standard error, its 95 % interval over users and trainings, and the mean by seed."""
+    kept = {"mean": found["mean"], "se": found["se"], "interval": found["interval"], "by_seed": found["by_model"]}
     return {name: rounded(number) for name, number in kept.items()}
 
 
@@ -207,6 +207,10 @@ def told(found):
 
 
 def difference(found):
+    """Of several trainings with the interval, which covers what another one would have come to; of one with ± alone."""
+    if len(found["by_seed"]) > 1 and found.get("interval"):
+        low, high = found["interval"]
+        return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
     return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
 
 
