@@ -72,6 +72,28 @@ fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
     stopped_and_killed(&["--preset", "utility", "--settle-epochs", "12"], "settle, epoch 1/", 6 + 12);
 }
 
+#[test]
+fn a_router_that_was_stopped_in_its_lessons_is_taught_from_the_start() {
+    // Lessons whatever the teachers found, of histories so long that there is time to stop them.
+    let flags = ["--epochs", "1", "--settle-epochs", "1", "--max-len", "20", "--router-fit", "uncalibrated"];
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
+    finish(train(&data, &straight, &flags));
+
+    let mut child = train(&data, &broken, &flags).spawn().unwrap();
+    wait_for(&mut child, "router: ");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let log = fs::read_to_string(broken.join(".training/log.jsonl")).unwrap();
+    assert!(log.contains("\"event\":\"router\"") && !log.contains("\"event\":\"taught\""), "{log}");
+
+    finish(train(&data, &broken, &flags));
+    assert_eq!(curve(&broken), curve(&straight));
+    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
+    assert_eq!(weights(&broken), weights(&straight));
+}
+
 fn stopped_and_killed(flags: &[&str], killed: &str, epochs: usize) {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());

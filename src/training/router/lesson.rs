@@ -27,7 +27,7 @@ const OPTIMIZER: AdamWOptions = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, we
 const TABLE_STD: f64 = 0.1;
 
 /// Teaches the checkpoint's router over `steps` lessons; logits count where `allowed` (1 or 0, a route) and up to a
-/// constant a history. Ends early where the run's time is over, and without a result where it is stopped.
+/// constant a history. Ends early where the run's time is over; where it is stopped, the router is left half taught.
 ///
 /// # Errors
 /// [`TrainError`] where the device fails.

@@ -21,6 +21,7 @@ use self::utility::{CHUNK, Kind as Utility, order};
 use super::error::TrainError;
 use super::log::Event;
 use super::options::RouterFit;
+use super::parameters::Parameters;
 use super::run::{Pause, Run};
 use super::stage::Stage;
 use super::state::place_seed;
@@ -82,7 +83,14 @@ pub(super) fn fit_router(run: &mut Run<'_>) -> Result<Pause, TrainError> {
         chosen.gain.mean,
         chosen.gain.se.unwrap_or_default(),
     ));
-    known.teach(run, &fitted)
+    let untaught = run.state.parameters.to_weights()?;
+    let pause = known.teach(run, &fitted)?;
+    if matches!(pause, Pause::Stopped) {
+        // Lessons begin anew when the run goes on, so they must find what they found now.
+        run.state.parameters = Parameters::from_weights(&untaught, run.job.options.tied, run.job.device.tch())?;
+        run.state.progress.routing = None;
+    }
+    Ok(pause)
 }
 
 /// Measures the cases that are not measured yet, as many as the stage has time for, one chunk at least.
