@@ -199,7 +199,10 @@ fn time_that_runs_out_still_leaves_a_checkpoint() {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
     let out = scratch.path().join("hurried");
-    finish(train(&data, &out, &["--epochs", "100000", "--patience", "100000", "--max-minutes", "0.02"]));
+    // Numbers whose sums and products no machine word holds are no reason to fall over.
+    let most = u64::MAX.to_string();
+    let endless = ["--epochs", "--patience", "--settle-epochs"].map(|flag| [flag, &most]).concat();
+    finish(train(&data, &out, &[&endless[..], &["--max-minutes", "0.02"]].concat()));
     assert!(ModelDirectory::open(&out).unwrap().load(None).is_ok());
     let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
     assert!(log.lines().last().unwrap().contains(r#""reason":"max_minutes""#), "{log}");
@@ -245,7 +248,7 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let pairs = scratch.path().join("pairs.txt");
     fs::write(&pairs, "a x\na y\nb y\nb z\n").unwrap();
     let missing = scratch.path().join("missing.txt");
-    let table: [(&Path, &[&str], i32, &str); 11] = [
+    let table: [(&Path, &[&str], i32, &str); 13] = [
         (&data, &["--hidden", "8,4"], 64, "hidden"),
         (&data, &["--hidden", "4,9"], 64, "heads"),
         (&data, &["--max-len", "0"], 64, "max_len"),
@@ -254,6 +257,8 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         (&data, &["--tie-embeddings", "true", "--embedding", "4"], 64, "--tie-embeddings"),
         (&data, &["--device", "tpu"], 64, "tpu"),
         (&data, &["--stop-after", "lunch"], 64, "--stop-after"),
+        (&data, &["--max-minutes", "1e30"], 64, "--max-minutes"),
+        (&data, &["--max-minutes", "0"], 64, "--max-minutes"),
         (&single, &[], 65, "nothing to learn"),
         (&pairs, &[], 65, "nobody to validate on"),
         (&missing, &[], 65, "missing.txt"),
