@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Failure;
 use super::device::DeviceArgs;
 use super::exit::say;
+use super::interactions;
 use super::numbers::{at_most_one, minutes, not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
@@ -186,6 +187,7 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
     let target = args.device.open()?;
     let dataset =
         Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
+    interactions::remarks(&args.data, &dataset);
     let job = TrainJob {
         options: args.options(&dataset),
         config: args.sizes.config(dataset.ids.len()),

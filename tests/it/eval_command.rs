@@ -166,6 +166,21 @@ fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
 }
 
 #[test]
+fn a_header_without_a_moment_is_remarked_on() {
+    let setting = Setting::new();
+    std::fs::write(setting.0.path().join("untimed.csv"), "user,item\nu,x1001\nu,x1002\nu,x1003\n").unwrap();
+    let lines = setting.eval(&["--route", "full"]);
+    assert!(!String::from_utf8_lossy(&lines.stderr).contains("timestamp"), "{lines:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_canet"))
+        .current_dir(setting.0.path())
+        .args(["eval", "--model", "small", "--data", "untimed.csv", "--route", "full", "--device", "cpu"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("no column `timestamp` (the header has: user, item)"), "{log}");
+}
+
+#[test]
 fn refusals_have_their_exit_codes() {
     let setting = Setting::new();
     std::fs::write(setting.0.path().join("short.txt"), "u x1001 x1002\n").unwrap();

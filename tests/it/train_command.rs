@@ -240,6 +240,18 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
 }
 
 #[test]
+fn a_header_without_a_moment_is_remarked_on() {
+    let scratch = TempDir::new().unwrap();
+    let data = scratch.path().join("untimed.csv");
+    let pairs = fs::read_to_string(ring(scratch.path())).unwrap().replace(' ', ",");
+    fs::write(&data, format!("user,item,time\n{}", pairs.replace('\n', ",1\n"))).unwrap();
+    let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1"])).stderr;
+    let log = String::from_utf8(log).unwrap();
+    let remark = "no column `timestamp` (the header has: user, item, time): the order of lines is taken as time";
+    assert!(log.contains(remark), "{log}");
+}
+
+#[test]
 fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
