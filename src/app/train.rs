@@ -188,6 +188,8 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
     let dataset =
         Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
     interactions::remarks(&args.data, &dataset);
+    let (users, items) = (dataset.users.len(), dataset.ids.len());
+    say(format_args!("read {users} users, {items} items, {} interactions", dataset.interactions));
     let job = TrainJob {
         options: args.options(&dataset),
         config: args.sizes.config(dataset.ids.len()),

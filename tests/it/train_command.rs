@@ -240,6 +240,18 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
 }
 
 #[test]
+fn what_was_read_and_what_was_passed_over_is_said() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let broken = fs::read_to_string(&data).unwrap() + "alone\nu1 i1 i2\n";
+    fs::write(&data, broken).unwrap();
+    let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1", "--skip-bad-lines"])).stderr;
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("canet: read 60 users, 30 items, 1200 interactions"), "{log}");
+    assert!(log.contains("canet: 2 bad lines skipped: "), "{log}");
+}
+
+#[test]
 fn a_header_without_a_moment_is_remarked_on() {
     let scratch = TempDir::new().unwrap();
     let data = scratch.path().join("untimed.csv");
