@@ -71,8 +71,10 @@ pub(super) enum Event<'a> {
     },
     /// The checkpoint's router learnt what was fitted.
     Taught {
-        /// Lessons.
+        /// Lessons done.
         steps: u64,
+        /// Lessons planned: more than were done where time ran out.
+        of: u64,
         /// Share of the teachers' variance that it reproduces.
         learnt: f64,
     },
