@@ -64,9 +64,10 @@ pub(super) enum Event<'a> {
         k: f64,
         /// Whether routes outside the static hull may be chosen.
         every_route: bool,
-        /// NDCG@10 above the static mix of the same cost, on unseen users.
+        /// NDCG@10 above the static mix of the same cost, of users without a part in the choice of the rule: in each fifth
+        /// of them, of the rule that is best on the others.
         gain: f64,
-        /// Its paired standard error.
+        /// Its paired standard error over users.
         gain_se: Option<f64>,
     },
     /// The checkpoint's router learnt what was fitted.

@@ -4,6 +4,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::policy::{Panel, Rule};
 use super::teacher::Teacher;
+use super::utility::Kind as Utility;
 use crate::evaluation::Estimate;
 
 /// Parts of the users; each is predicted by teachers that did not see it.
@@ -111,6 +112,8 @@ pub(super) fn predict_unseen(features: &Tensor, worths: &Tensor, folds: &[usize]
 /// A rule that was tried on unseen cases.
 #[derive(Clone, Debug)]
 pub(super) struct Tried {
+    /// What the predictions are of.
+    pub utility: Utility,
     /// How far predictions are believed.
     pub k: f64,
     /// Whether routes outside the static hull may be chosen too.
@@ -122,7 +125,8 @@ pub(super) struct Tried {
 impl Tried {
     /// What rules are chosen by: the mean gain over cases that count.
     fn worth(&self, counts: impl Fn(usize) -> bool) -> f64 {
-        let counted: Vec<f64> = (0..self.gains.len()).filter(|case| counts(*case)).map(|case| self.gains[case]).collect();
+        let counted: Vec<f64> =
+            (0..self.gains.len()).filter(|case| counts(*case)).map(|case| self.gains[case]).collect();
         Estimate::of(&counted).mean
     }
 }
@@ -131,12 +135,14 @@ impl Tried {
 ///
 /// In each fold, means and hull come from the other folds, and the rule is compared with the static mix, chosen there
 /// too, that costs what it spent.
-pub(super) fn try_rules(panel: &Panel, folds: &[usize], predictions: &[f64]) -> Vec<Tried> {
+pub(super) fn try_rules(panel: &Panel, folds: &[usize], utility: Utility, predictions: &[f64]) -> Vec<Tried> {
     let slope = regression(panel, predictions);
     let rules = [false, true].into_iter().flat_map(|every_route| BELIEFS.map(|belief| (belief * slope, every_route)));
-    rules
-        .map(|(k, every_route)| Tried { k, every_route, gains: gains(panel, folds, predictions, k, every_route) })
-        .collect()
+    let tried = |(k, every_route)| {
+        let gains = gains(panel, folds, predictions, k, every_route);
+        Tried { utility, k, every_route, gains }
+    };
+    rules.map(tried).collect()
 }
 
 /// The rule that gains most over the cases that count, the first of equals.
@@ -203,6 +209,9 @@ fn gains(panel: &Panel, folds: &[usize], predictions: &[f64], k: f64, every_rout
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
 
@@ -227,33 +236,39 @@ mod tests {
         assert!(unseen.explained > 0.3, "{}", unseen.explained);
         // Two cases a user, in one fold.
         let users: Vec<usize> = (0..600).map(|case| case % 300).collect();
-        let tried = try_rules(&panel, &folds, &unseen.predictions);
+        let tried = try_rules(&panel, &folds, Utility::Ndcg, &unseen.predictions);
         let (chosen, gain) = (best(&tried, |_| true).unwrap(), gain_of_choice(&tried, &folds, &users));
         assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{} {gain:?}", chosen.k);
 
         let blind = predict_unseen(&Tensor::randn([600, 5], options), &worths, &folds).unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);
-        let gain = gain_of_choice(&try_rules(&panel, &folds, &blind.predictions), &folds, &users);
+        let tried = try_rules(&panel, &folds, Utility::Ndcg, &blind.predictions);
+        let gain = gain_of_choice(&tried, &folds, &users);
         assert!(gain.mean < 2.5 * gain.se.unwrap_or_default().max(1e-3), "{gain:?}");
+    }
+
+    fn rule(gains: Vec<f64>) -> Tried {
+        Tried { utility: Utility::Ndcg, k: 1.0, every_route: false, gains }
     }
 
     /// Of rules that all gain nothing but noise the best looks good to the cases that chose it, and not to others.
     #[test]
     fn the_best_of_many_worthless_rules_gains_nothing_on_unseen_users() {
-        let mut noise = Vec::<f64>::try_from(Tensor::from_slice(&[0.0_f64]).repeat([24 * 1000]).normal_(0.0, 1.0)).unwrap();
-        let tried: Vec<Tried> = (0..24)
-            .map(|_| Tried { k: 1.0, every_route: false, gains: noise.split_off(noise.len() - 1000) })
-            .collect();
-        let (folds, users): (Vec<usize>, Vec<usize>) = (0..1000).map(|case| (case % FOLDS, case)).unzip();
-        let own = best(&tried, |_| true).unwrap().worth(|_| true);
-        let gain = gain_of_choice(&tried, &folds, &users);
-        let se = gain.se.unwrap();
-        assert!(own > 1.0 * se && gain.mean < own && gain.mean.abs() < 3.5 * se, "{own} {gain:?}");
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let (folds, users): (Vec<usize>, Vec<usize>) = (0..100).map(|case| (case % FOLDS, case)).unzip();
+        let (mut own, mut unseen) = (0.0, 0.0);
+        for _ in 0..200 {
+            let tried: Vec<Tried> =
+                (0..24).map(|_| rule((0..100).map(|_| rng.gen_range(-1.0..1.0)).collect())).collect();
+            own += best(&tried, |_| true).unwrap().worth(|_| true) / 200.0;
+            unseen += gain_of_choice(&tried, &folds, &users).mean / 200.0;
+        }
+        assert!(own > 0.08 && unseen.abs() < 0.025, "{own} {unseen}");
     }
 
     #[test]
     fn a_user_is_one_observation_however_many_cases() {
-        let tried = [Tried { k: 1.0, every_route: false, gains: vec![1.0, 3.0, 4.0, 4.0] }];
+        let tried = [rule(vec![1.0, 3.0, 4.0, 4.0])];
         let gain = gain_of_choice(&tried, &[0, 0, 1, 1], &[7, 7, 2, 2]);
         assert_eq!(gain, Estimate::of(&[2.0, 4.0]));
     }

@@ -28,6 +28,7 @@ use super::state::place_seed;
 use super::validation::batch;
 use crate::data::Case;
 use crate::domain::Item;
+use crate::evaluation::Estimate;
 
 /// What the router's stage came to, beside the router's weights: what budgets are calibrated on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,10 +67,10 @@ pub(super) fn fit_router(run: &mut Run<'_>) -> Result<Pause, TrainError> {
     let cases = &cases[..run.state.utilities.cases()];
     let known = Known::of(run, cases)?;
     let fitted = known.fit(run)?;
-    let Fitted { utility, unseen, chosen, gain, .. } = &fitted;
+    let Fitted { unseen, chosen, gain, .. } = &fitted;
     run.log.write(&Event::Router {
         cases: cases.len(),
-        utility: utility.name(),
+        utility: chosen.utility.name(),
         explained: unseen.explained,
         k: chosen.k,
         every_route: chosen.every_route,
@@ -79,7 +80,7 @@ pub(super) fn fit_router(run: &mut Run<'_>) -> Result<Pause, TrainError> {
     run.display.say(&format!(
         "router: {} held-out positions, {} predicted to {:.2} %, {:+.4} (+-{:.4}) NDCG@10 above static mixes of equal cost on unseen users",
         cases.len(),
-        utility.name(),
+        chosen.utility.name(),
         100.0 * unseen.explained,
         gain.mean,
         gain.se.unwrap_or_default(),
@@ -133,7 +134,6 @@ struct Known<'a> {
 
 /// A fit of the utilities that proved itself on unseen cases.
 struct Fitted {
-    utility: Utility,
     unseen: Unseen,
     chosen: Tried,
     /// What choosing so gains on users who had no part in the choice.
@@ -168,10 +168,14 @@ impl<'a> Known<'a> {
             let shape = [self.cases.len() as i64, self.panel.routes as i64];
             let worths = Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(device)?;
             let unseen = predict_unseen(&self.read, &worths, &self.folds)?;
-            let rules = try_rules(&self.panel, &self.folds, &unseen.predictions);
+            tried.extend(try_rules(&self.panel, &self.folds, utility, &unseen.predictions));
             fits.push((utility, unseen, worths));
-            tried.extend(rules);
         }
+        let users: Vec<usize> = self.cases.iter().map(|case| case.user).collect();
+        let gain = gain_of_choice(&tried, &self.folds, &users);
+        let chosen = best(&tried, |_| true).ok_or(TrainError::NothingToValidate)?.clone();
+        let fit = fits.into_iter().find(|(utility, ..)| *utility == chosen.utility);
+        let (_, unseen, worths) = fit.ok_or(TrainError::NothingToValidate)?;
         let every = Tensor::f_arange(self.cases.len() as i64, (Kind::Int64, device))?;
         let deviations = Deviations::of(&worths, &every)?;
         let mut teachers = Vec::with_capacity(MEMBERS);
@@ -182,7 +186,7 @@ impl<'a> Known<'a> {
             }
             teachers.push(teacher);
         }
-        Ok(Fitted { utility, unseen, chosen, deviations, teachers })
+        Ok(Fitted { unseen, chosen, gain, deviations, teachers })
     }
 
     /// Teaches the checkpoint's router what was fitted, and notes what budgets are calibrated on.
