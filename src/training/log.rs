@@ -8,6 +8,8 @@ use super::error::TrainError;
 use super::stage::Stage;
 use super::state::EpochRecord;
 use super::terms::Terms;
+use crate::model::ModelConfig;
+use crate::model::checkpoint::TrainingRecord;
 
 /// One line of the run log.
 #[derive(Debug, Serialize)]
@@ -25,6 +27,15 @@ pub(super) enum Event<'a> {
         step: u64,
         /// Where it runs.
         device: &'a str,
+        /// Sizes and flags of the model.
+        config: &'a ModelConfig,
+        /// How it is trained, as the checkpoint will have it.
+        #[serde(flatten)]
+        training: &'a TrainingRecord,
+        /// The time that it has in all, where that is limited.
+        max_minutes: Option<f64>,
+        /// Digest of the data file.
+        data_sha256: &'a str,
     },
     /// A step that was picked to be logged.
     Step {

@@ -245,6 +245,41 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
     assert!(calibration.points.iter().any(|point| (point.budget - 0.35).abs() < 1e-9), "{calibration:?}");
 }
 
+/// In the run's log and in the checkpoint, the defaults too.
+#[test]
+fn how_a_model_was_trained_is_recorded() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let out = scratch.path().join("ring");
+    finish(train(&data, &out, &["--epochs", "1", "--seed", "7", "--negatives", "16", "--max-minutes", "5"]));
+    let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
+    let start: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!((&start["event"], &start["program"]), (&"start".into(), &env!("CARGO_PKG_VERSION").into()));
+    let options = &start["options"];
+    for (name, expected) in
+        [("seed", Value::from(7)), ("epochs", 1.into()), ("dropout", 0.1.into()), ("tied", false.into())]
+    {
+        assert_eq!(options[name], expected, "{name}: {options}");
+    }
+    assert_eq!((&options["preset"], &options["sandwich"]["negatives"]), (&"utility".into(), &16.into()));
+    assert_eq!((&start["config"]["hidden"][1], &start["max_minutes"]), (&8.into(), &5.0.into()));
+
+    let manifest = ModelDirectory::open(&out).unwrap().load(None).unwrap().manifest;
+    assert_eq!(start["data_sha256"], manifest.data.sha256);
+    let recorded = manifest.training.unwrap();
+    assert_eq!(recorded.program, env!("CARGO_PKG_VERSION"));
+    assert_eq!(serde_json::to_value(&recorded.options).unwrap(), *options);
+
+    let inspect = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+        command.args(["inspect", "--model"]).arg(&out).args(more);
+        String::from_utf8(finish(command).stdout).unwrap()
+    };
+    let shown: Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+    assert_eq!(shown["training"]["options"], *options);
+    assert!(inspect(&[]).contains("preset \"utility\""), "{}", inspect(&[]));
+}
+
 #[test]
 fn what_was_read_and_what_was_passed_over_is_said() {
     let scratch = TempDir::new().unwrap();
