@@ -29,6 +29,22 @@ TABLE = ("<!-- table: made by run.py -->\n", "<!-- end of the table -->\n")
 # What the reports look at, and the savings at which the table tells of routed runs.
 BUDGETS = "0.09,0.15,0.2,0.28,0.3,0.32,0.35,0.4,0.5"
 SAVINGS = (0.65, 0.70, 0.80)
+# Where a checkpoint's manifest records what a flag said.
+RECORDED = {
+    **{f"--{name}": ("training", "options", name.replace("-", "_"))
+       for name in ("seed", "preset", "epochs", "batch-size", "warmup-steps", "dropout", "patience", "flops-budget")},
+    "--lr": ("training", "options", "learning_rate"),
+    "--tie-embeddings": ("training", "options", "tied"),
+    "--weight-decay": ("training", "options", "optimizer", "weight_decay"),
+    "--clip-norm": ("training", "options", "optimizer", "clip_norm"),
+    "--negatives": ("training", "options", "sandwich", "negatives"),
+    "--distillation": ("training", "options", "sandwich", "distillation"),
+    "--router-holdout": ("training", "options", "router", "holdout"),
+    "--router-fit": ("training", "options", "router", "fit"),
+    "--settle-epochs": ("training", "options", "settle", "epochs"),
+    "--settle-lr": ("training", "options", "settle", "learning_rate"),
+    **{f"--{name}": ("config", name.replace("-", "_")) for name in ("max-len", "hidden", "layers", "embedding", "heads")},
+}
 
 
 def main():
@@ -60,6 +76,8 @@ def experiment(options):
             if "supernet" in row and not model.exists():
                 shutil.copytree(supernet(row["supernet"], seed, data, how), model)
             canet("train", "--data", data, "--out", model, *how, *row["flags"])
+        if wrong := disagreement(json.loads((model / "1" / "canet.json").read_text()), seed, row["flags"]):
+            sys.exit(f"{model} is not this row's model: {wrong}; move it away and it is trained anew")
     report = WORK / options.row
     given = [argument for model in models for argument in ("--model", model)]
     canet("report", *given, "--data", data, "--out", report, "--budgets", BUDGETS, "--device", "cpu", *threads)
@@ -97,6 +115,28 @@ def canet(*arguments):
         sys.exit(ended)
 
 
+def disagreement(manifest, seed, flags):
+    """The first flag of a row that a model was not trained with, where its manifest records that."""
+    flags = ["--seed", str(seed), *flags]
+    for flag, given in zip(flags[::2], flags[1::2]):
+        found = manifest
+        for key in RECORDED[flag]:
+            found = found.get(key) if found else None
+        if found is not None and not says(found, given):
+            return f"{flag} {given}, and it was trained with {found}"
+    return None
+
+
+def says(found, given):
+    """Whether a flag's text means what was recorded."""
+    if isinstance(found, list):
+        parts = given.split(",")
+        return len(parts) == len(found) and all(says(*pair) for pair in zip(found, parts))
+    if isinstance(found, bool) or isinstance(found, str):
+        return str(found).lower() == given.lower()
+    return found == float(given)
+
+
 def training_of(model):
     """Minutes that a training took, and where."""
     lines = (model / "1.train.jsonl").read_text().splitlines()
@@ -104,8 +144,8 @@ def training_of(model):
 
 
 def value(found):
-    """A mean over users with its standard error, and over seeds its spread."""
-    kept = {"mean": found["mean"], "se": found["se"], "by_seed": found["by_model"]}
+    """A mean over users with its standard error, its 95 % interval over users and trainings, and the mean by seed."""
+    kept = {"mean": found["mean"], "se": found["se"], "interval": found["interval"], "by_seed": found["by_model"]}
     return {name: rounded(number) for name, number in kept.items()}
 
 
@@ -207,6 +247,10 @@ def told(found):
 
 
 def difference(found):
+    """Of several trainings with the interval, which covers what another one would have come to; of one with ± alone."""
+    if len(found["by_seed"]) > 1 and found.get("interval"):
+        low, high = found["interval"]
+        return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
     return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
 
 

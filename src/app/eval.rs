@@ -12,7 +12,7 @@ use super::device::TargetArgs;
 use super::exit::say;
 use super::numbers::share;
 use super::{interactions, progress};
-use crate::data::Split;
+use crate::data::{Case, Split};
 use crate::domain::RouteSpace;
 use crate::evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
 use crate::model::checkpoint::ModelDirectory;
@@ -94,6 +94,8 @@ struct Report<'a> {
     holdout: u32,
     /// What a reader has to know of the positions.
     warning: Option<&'static str>,
+    /// Targets in the user's own history, which nothing can rank.
+    repeated: usize,
     /// What the comparisons are by.
     metric: Metric,
     space: &'a RouteSpace,
@@ -145,8 +147,16 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
 
     let pairs = pairs(&args, &runs)?;
     let comparisons = compare(&pairs, args.metric, args.seed);
-    let report =
-        Report { split: split_name, holdout: args.holdout, warning, metric: args.metric, space, runs, comparisons };
+    let report = Report {
+        split: split_name,
+        holdout: args.holdout,
+        warning,
+        repeated: Case::repeating(&cases),
+        metric: args.metric,
+        space,
+        runs,
+        comparisons,
+    };
     let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
 }

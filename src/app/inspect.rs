@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -67,6 +68,7 @@ fn document(checkpoint: &Checkpoint) -> Value {
         "metrics": manifest.metrics,
         "flops": manifest.flops,
         "calibration": manifest.calibration,
+        "training": manifest.training,
         "routes": routes,
     })
 }
@@ -84,6 +86,15 @@ fn table(checkpoint: &Checkpoint) -> String {
     line("data", format!("{}, sha256 {}", manifest.data.name, manifest.data.sha256));
     let (users, interactions) = (known(manifest.data.users), known(manifest.data.interactions));
     line("", format!("users {users}, items {}, interactions {interactions}", manifest.data.items));
+    let options = |options: &BTreeMap<String, Value>| {
+        options.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+    };
+    line(
+        "training",
+        manifest.training.as_ref().map_or("unknown".to_owned(), |training| {
+            format!("canet {}: {}", training.program, options(&training.options))
+        }),
+    );
     line("parameters", checkpoint.weights.parameters().to_string());
     line("sizes", format!("{} items, histories of {}, {} heads", config.items, config.max_len, config.heads));
     let name =

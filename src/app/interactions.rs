@@ -9,9 +9,7 @@ use crate::model::checkpoint::Checkpoint;
 pub(super) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
     let dataset =
         Dataset::read_known(path, &checkpoint.catalogue, &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
-    if dataset.skipped.count > 0 {
-        say(format_args!("{}", dataset.skipped));
-    }
+    remarks(path, &dataset);
     if dataset.unknown > 0 {
         say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
     }
@@ -19,6 +17,16 @@ pub(super) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -
         say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
     }
     Ok(dataset)
+}
+
+/// Says what of a file was not read as it stands.
+pub(super) fn remarks(path: &Path, dataset: &Dataset) {
+    if dataset.skipped.count > 0 {
+        say(format_args!("{}", dataset.skipped));
+    }
+    if let Some(untimed) = &dataset.untimed {
+        say(format_args!("{}: {untimed}", path.display()));
+    }
 }
 
 /// Data in which nobody can be asked about.

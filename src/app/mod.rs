@@ -1,6 +1,7 @@
 //! Composition: the command line, the environment, signals and exit codes.
 
 mod bench;
+mod cautions;
 mod device;
 mod door;
 mod eval;

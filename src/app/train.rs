@@ -11,7 +11,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Failure;
 use super::device::DeviceArgs;
 use super::exit::say;
-use super::numbers::{at_most_one, not_negative, positive, share, share_below_one};
+use super::interactions;
+use super::numbers::{at_most_one, minutes, not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
 use crate::training::{
@@ -49,8 +50,8 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     paper: PaperArgs,
     /// Time for the whole run; when it is over, the best epoch so far becomes the checkpoint.
-    #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = positive)]
-    max_minutes: Option<f64>,
+    #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = minutes)]
+    max_minutes: Option<Duration>,
     /// Save and stop at the end of this stage; without the flag, the same command then begins the next one. Until that has
     /// begun its own flags may still be changed, so copies of --out go on from one supernet to several routers.
     #[arg(long, env = "CANET_STOP_AFTER", value_enum, value_name = "STAGE")]
@@ -186,6 +187,9 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
     let target = args.device.open()?;
     let dataset =
         Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
+    interactions::remarks(&args.data, &dataset);
+    let (users, items) = (dataset.users.len(), dataset.ids.len());
+    say(format_args!("read {users} users, {items} items, {} interactions", dataset.interactions));
     let job = TrainJob {
         options: args.options(&dataset),
         config: args.sizes.config(dataset.ids.len()),
@@ -193,7 +197,7 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
         device: target.device(),
         target,
         out: &args.out,
-        max_time: args.max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+        max_time: args.max_minutes,
         stop_after: args.stop_after,
         restart: args.restart,
         stop: &stop,

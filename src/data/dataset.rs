@@ -28,6 +28,18 @@ pub struct Dataset {
     pub unknown: u64,
     /// Bad lines passed over.
     pub skipped: Skipped,
+    /// Where the file's header names no moments, so that the order of its lines is taken for them.
+    pub untimed: Option<Untimed>,
+}
+
+/// A header without a column of moments. Forms without a header are in the order of time by definition, this is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no column `{column}` (the header has: {found}): the order of lines is taken as time")]
+pub struct Untimed {
+    /// The column that is not there.
+    pub column: &'static str,
+    /// The header as it stands.
+    pub found: String,
 }
 
 /// How to read.
@@ -71,7 +83,7 @@ impl Dataset {
             Told::Table(form) => table::read(&mut lines, form, &mut gather)?,
         }
         let sha256 = lines.digest().map_err(|error| gather.unreadable(error))?;
-        let Gathered { users, ids, sequences, unknown, mut faults } = gather.finish();
+        let Gathered { users, ids, sequences, unknown, untimed, mut faults } = gather.finish();
         let titles = match locate::items_beside(&file) {
             Some(items) => titles::read(&items, &mut faults)?,
             None => Vec::new(),
@@ -84,7 +96,7 @@ impl Dataset {
             });
         }
         let (name, skipped) = (locate::stem(&file), faults.skipped);
-        Ok(Dataset { name, sha256, ids, titles, users, sequences, interactions, unknown, skipped })
+        Ok(Dataset { name, sha256, ids, titles, users, sequences, interactions, unknown, skipped, untimed })
     }
 
     /// Gives items that go by numbers the order of their numbers.

@@ -2,13 +2,15 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-use super::{BadLine, DataError, LineFault, ReadOptions, Skipped};
+use super::{BadLine, DataError, LineFault, ReadOptions, Skipped, Untimed};
 use crate::domain::{Catalogue, Item};
 
 /// Collects interactions line by line, in the order of the file.
 pub(super) struct Gather<'a> {
     pub(super) path: &'a Path,
     pub(super) faults: Faults,
+    /// Where a header names no moments.
+    pub(super) untimed: Option<Untimed>,
     users: Numbered,
     items: Items<'a>,
     /// By user, in the order of the file.
@@ -55,6 +57,7 @@ pub(super) struct Gathered {
     pub(super) ids: Vec<Box<str>>,
     pub(super) sequences: Vec<Vec<Item>>,
     pub(super) unknown: u64,
+    pub(super) untimed: Option<Untimed>,
     pub(super) faults: Faults,
 }
 
@@ -65,7 +68,7 @@ impl<'a> Gather<'a> {
             Some(catalogue) => Items::Known { catalogue, unknown: 0 },
         };
         let faults = Faults { options, skipped: Skipped::default() };
-        Gather { path, faults, users: Numbered::default(), items, events: Vec::new() }
+        Gather { path, faults, untimed: None, users: Numbered::default(), items, events: Vec::new() }
     }
 
     /// A whole line of items without timestamps: they follow what the user already has.
@@ -105,7 +108,7 @@ impl<'a> Gather<'a> {
             Items::Own(numbered) => (numbered.into_ids(), 0),
             Items::Known { unknown, .. } => (Vec::new(), unknown),
         };
-        Gathered { users: self.users.into_ids(), ids, sequences, unknown, faults: self.faults }
+        Gathered { users: self.users.into_ids(), ids, sequences, unknown, untimed: self.untimed, faults: self.faults }
     }
 }
 

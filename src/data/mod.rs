@@ -14,7 +14,7 @@ mod split;
 mod table;
 mod titles;
 
-pub use dataset::{Dataset, ReadOptions};
+pub use dataset::{Dataset, ReadOptions, Untimed};
 pub use error::{BadLine, DataError, LineFault, Skipped};
 pub use form::Form;
 pub use split::{Case, Split};

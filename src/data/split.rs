@@ -23,6 +23,18 @@ pub struct Case<'a> {
     pub target: Item,
 }
 
+impl Case<'_> {
+    /// Whether the user came back to something. What a history holds is not recommended, so such a target has no rank.
+    pub fn repeats(&self) -> bool {
+        self.history.contains(&self.target)
+    }
+
+    /// How many of the cases do so.
+    pub fn repeating(cases: &[Case<'_>]) -> usize {
+        cases.iter().filter(|case| case.repeats()).count()
+    }
+}
+
 impl Dataset {
     /// One case for each user who has a target in this part, in the order of the users. The target of
     /// [`Split::Train`] is the last item of the user's training part.

@@ -2,7 +2,10 @@ use std::io;
 
 use super::gather::Gather;
 use super::lines::Lines;
-use super::{DataError, Form, LineFault};
+use super::{DataError, Form, LineFault, Untimed};
+
+/// The column of moments.
+const TIME: &str = "timestamp";
 
 /// A table with a header, read row by row.
 ///
@@ -127,7 +130,10 @@ pub(super) fn read(lines: &mut Lines, form: Form, gather: &mut Gather<'_>) -> Re
         let (path, found) = (gather.path.to_owned(), table.header.join(", "));
         table.column(column).ok_or(DataError::NoColumn { path, form, column, found })
     };
-    let (user, item, time) = (column(user_name)?, column(item_name)?, table.column("timestamp"));
+    let (user, item, time) = (column(user_name)?, column(item_name)?, table.column(TIME));
+    if time.is_none() {
+        gather.untimed = Some(Untimed { column: TIME, found: table.header.join(", ") });
+    }
     while let Some((line, row)) = table.next_row().map_err(|error| gather.unreadable(error))? {
         let taken = row.and_then(|row| {
             let time = time.map_or(Ok(0.0), |column| timestamp(row.text(column)?))?;

@@ -21,6 +21,7 @@ mod ranker;
 mod replicated;
 mod route_table;
 mod run;
+mod student;
 
 pub use bootstrap::{Comparison, RESAMPLES, compare};
 pub use by_user::ByUser;
@@ -38,3 +39,4 @@ pub use ranker::{DRAWS, Ranker, Subject};
 pub use replicated::Replicated;
 pub use route_table::{Outcome, RouteTable};
 pub use run::{Run, Share};
+pub use student::t_reach;

@@ -1,7 +1,4 @@
-use super::Estimate;
-
-/// Standard errors to either side of a mean that hold 95 % of a normal distribution.
-const WITHIN: f64 = 1.96;
+use super::{Estimate, t_reach};
 
 /// A number that several models of the same data were measured for, on the same users.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +9,7 @@ pub struct Replicated {
     pub spread: Option<f64>,
     /// The mean over users, by model.
     pub by_model: Vec<f64>,
+    users: usize,
 }
 
 impl Replicated {
@@ -23,15 +21,27 @@ impl Replicated {
         let estimate = Estimate::of(&(0..users).map(of_user).collect::<Vec<f64>>());
         let by_model: Vec<f64> = models.iter().map(|values| Estimate::of(values).mean).collect();
         let spread = Estimate::of(&by_model).se.map(|se| se * count.sqrt());
-        Replicated { estimate, spread, by_model }
+        Replicated { estimate, spread, by_model, users }
     }
 
-    /// 95 % interval of the mean, by the normal distribution. Where there are several models it covers what other models
+    /// 95 % interval of the mean, by Student's t distribution. Where there are several models it covers what other models
     /// would have given too: the variances over users and over models are added, which counts what both share twice
     /// and so errs on the wide side. `None` under two users.
+    ///
+    /// The sum has as many degrees of freedom as Welch and Satterthwaite give it. Two or three models know little of
+    /// their own variance: where it is most of the sum, the interval reaches 12.7 or 4.3 standard errors and not 1.96.
     pub fn interval(&self) -> Option<[f64; 2]> {
-        let over_models = self.spread.map_or(0.0, |spread| spread.powi(2) / self.by_model.len() as f64);
-        let reach = WITHIN * (self.estimate.se?.powi(2) + over_models).sqrt();
+        let over_users = self.estimate.se?.powi(2);
+        let models = self.by_model.len() as f64;
+        let over_models = self.spread.map_or(0.0, |spread| spread.powi(2) / models);
+        let both = over_users + over_models;
+        let mut uncertainty = over_users.powi(2) / (self.users as f64 - 1.0);
+        if over_models > 0.0 {
+            uncertainty += over_models.powi(2) / (models - 1.0);
+        }
+        // Without any variance nothing is reached for.
+        let degrees = if uncertainty > 0.0 { both * both / uncertainty } else { f64::INFINITY };
+        let reach = t_reach(degrees) * both.sqrt();
         Some([self.estimate.mean - reach, self.estimate.mean + reach])
     }
 }

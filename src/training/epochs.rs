@@ -23,6 +23,8 @@ const HOPELESS: u32 = 10;
 pub(super) struct Epochs<'a> {
     stage: Stage,
     epochs: u64,
+    /// Steps an epoch.
+    steps: u64,
     windows: Vec<Window<'a>>,
     /// Of the stage that draws a route a row.
     tables: Option<MaskTables>,
@@ -31,6 +33,9 @@ pub(super) struct Epochs<'a> {
     hopeless: u32,
     pace: Pace,
 }
+
+/// More time than a person wants to read of: a century.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// What this process has learnt from in the epoch under way.
 #[derive(Default)]
@@ -56,7 +61,7 @@ impl<'a> Epochs<'a> {
             _ => job.dataset.training_sequences(),
         };
         let windows = windows(&sequences, job.config.max_len);
-        let total = windows.len().div_ceil(options.batch_size) as u64 * epochs;
+        let steps = windows.len().div_ceil(options.batch_size) as u64;
         let tables = match stage {
             Stage::Joint => Some(MaskTables::new(&job.config, run.space, job.device.tch())?),
             _ => None,
@@ -64,9 +69,10 @@ impl<'a> Epochs<'a> {
         Ok(Epochs {
             stage,
             epochs,
+            steps,
             windows,
             tables,
-            schedule: Schedule { peak, warmup, total },
+            schedule: Schedule { peak, warmup, total: steps.saturating_mul(epochs) },
             validation: Validation::new(job, run.space),
             hopeless: 0,
             pace: Pace::default(),
@@ -78,12 +84,15 @@ impl<'a> Epochs<'a> {
     /// # Errors
     /// [`TrainError`] where training diverges, the device fails or the state cannot be saved.
     pub(super) fn run(&mut self, run: &mut Run<'a>) -> Result<Pause, TrainError> {
-        let steps = self.steps_an_epoch();
         let progress = &run.state.progress;
-        run.display.begin(self.stage, steps * self.epochs, progress.epoch * steps + progress.step);
+        let done = progress.epoch.saturating_mul(self.steps).saturating_add(progress.step);
+        run.display.begin(self.stage, self.schedule.total, done);
         while run.state.progress.epoch < self.epochs {
             let progress = &run.state.progress;
-            if progress.best(self.stage).is_some_and(|best| progress.epoch >= best.epoch + run.job.options.patience) {
+            if progress
+                .best(self.stage)
+                .is_some_and(|best| progress.epoch >= best.epoch.saturating_add(run.job.options.patience))
+            {
                 return Ok(Pause::Patience);
             }
             if let Some(pause) = self.epoch(run)? {
@@ -91,10 +100,6 @@ impl<'a> Epochs<'a> {
             }
         }
         Ok(Pause::Done)
-    }
-
-    fn steps_an_epoch(&self) -> u64 {
-        (self.schedule.total / self.epochs.max(1)).max(1)
     }
 
     /// The rest of the epoch that the state is in.
@@ -182,7 +187,8 @@ impl<'a> Epochs<'a> {
         let pace = (elapsed.as_secs_f64() - progress.stage_began) / progress.epoch as f64;
         let tokens_per_second = std::mem::take(&mut self.pace).per_second();
         run.log.write(&Event::Epoch { record: &record, tokens_per_second, elapsed_seconds: elapsed.as_secs_f64() })?;
-        run.display.epoch(&record, self.epochs, Duration::from_secs_f64((pace * left).max(0.0)));
+        let left = Duration::try_from_secs_f64((pace * left).max(0.0)).unwrap_or(FOREVER).min(FOREVER);
+        run.display.epoch(&record, self.epochs, left);
         run.save()
     }
 }

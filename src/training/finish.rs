@@ -43,6 +43,7 @@ pub(super) fn finish(job: &TrainJob<'_>, space: &RouteSpace, state: &RunState) -
         },
         metrics,
         calibration: Some(calibration),
+        training: Some(job.options.record()),
     };
     Ok(draft.write(job.out)?)
 }

@@ -8,6 +8,8 @@ use super::error::TrainError;
 use super::stage::Stage;
 use super::state::EpochRecord;
 use super::terms::Terms;
+use crate::model::ModelConfig;
+use crate::model::checkpoint::TrainingRecord;
 
 /// One line of the run log.
 #[derive(Debug, Serialize)]
@@ -25,6 +27,15 @@ pub(super) enum Event<'a> {
         step: u64,
         /// Where it runs.
         device: &'a str,
+        /// Sizes and flags of the model.
+        config: &'a ModelConfig,
+        /// How it is trained, as the checkpoint will have it.
+        #[serde(flatten)]
+        training: &'a TrainingRecord,
+        /// The time that it has in all, where that is limited.
+        max_minutes: Option<f64>,
+        /// Digest of the data file.
+        data_sha256: &'a str,
     },
     /// A step that was picked to be logged.
     Step {
@@ -64,15 +75,18 @@ pub(super) enum Event<'a> {
         k: f64,
         /// Whether routes outside the static hull may be chosen.
         every_route: bool,
-        /// NDCG@10 above the static mix of the same cost, on unseen users.
+        /// NDCG@10 above the static mix of the same cost, of users without a part in the choice of the rule: in each fifth
+        /// of them, of the rule that is best on the others.
         gain: f64,
-        /// Its paired standard error.
+        /// Its paired standard error over users.
         gain_se: Option<f64>,
     },
     /// The checkpoint's router learnt what was fitted.
     Taught {
-        /// Lessons.
+        /// Lessons done.
         steps: u64,
+        /// Lessons planned: more than were done where time ran out.
+        of: u64,
         /// Share of the teachers' variance that it reproduces.
         learnt: f64,
     },

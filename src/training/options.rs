@@ -1,8 +1,12 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::losses::{LossWeights, Losses};
 use super::optimizer::AdamWOptions;
 use super::stage::Stage;
+use crate::model::checkpoint::TrainingRecord;
 
 /// What fixes the result of a training run beside the data; an unfinished run resumes only under the same options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +44,15 @@ pub struct TrainOptions {
 }
 
 impl TrainOptions {
+    /// Themselves as a log and a checkpoint keep them, with this program's version.
+    pub(super) fn record(&self) -> TrainingRecord {
+        let options = match serde_json::to_value(self) {
+            Ok(Value::Object(options)) => options.into_iter().collect(),
+            _ => BTreeMap::new(),
+        };
+        TrainingRecord { program: env!("CARGO_PKG_VERSION").to_owned(), options }
+    }
+
     /// Whether a run that was begun with `before` may go on with these: what stages that have not begun read may differ.
     /// `begun` are those that have.
     pub(super) fn continues(&self, before: &TrainOptions, begun: &[Stage]) -> bool {

@@ -138,6 +138,10 @@ impl<'a> Run<'a> {
             epoch,
             step,
             device: &device,
+            config: &job.config,
+            training: &job.options.record(),
+            max_minutes: job.max_time.map(|limit| limit.as_secs_f64() / 60.0),
+            data_sha256: &job.dataset.sha256,
         })?;
         let most = match job.options.preset.stages().contains(&Stage::Router) && space.len() > 1 {
             true => job.options.router.holdout,

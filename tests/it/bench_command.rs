@@ -97,6 +97,7 @@ fn what_cannot_be_timed_is_named() {
         (["--workload", "own,h9-l9-e9"], "\"h9-l9-e9\" is unknown: use own, full"),
         (["--batch", "0"], "--batch"),
         (["--seconds", "0"], "--seconds"),
+        (["--seconds", "1e30"], "--seconds"),
     ] {
         let output = bench(folder.path(), &args);
         assert_eq!(output.status.code(), Some(64), "{output:?}");

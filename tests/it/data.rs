@@ -70,6 +70,10 @@ fn recbole_columns_are_found_by_name_and_rows_are_sorted_by_time() {
 #[test]
 fn recbole_without_timestamps_keeps_the_order_of_the_file() {
     let dataset = read("tiny.inter", "user_id:token\titem_id:token\nu\tb\nu\t\"a\nu\tc d\n").unwrap();
+    let remark = "no column `timestamp` (the header has: user_id, item_id): the order of lines is taken as time";
+    assert_eq!(dataset.untimed.as_ref().map(ToString::to_string), Some(remark.to_owned()));
+    let text = "user_id:token\titem_id:token\ttimestamp:float\nu\tb\t1\n";
+    assert_eq!(read("tiny.inter", text).unwrap().untimed, None);
     assert_eq!(readable(&dataset), expected(&[("u", &["b", "\"a", "c d"])]));
 }
 
@@ -96,12 +100,15 @@ fn csv_may_be_quoted_and_has_further_columns() {
     assert_eq!(readable(&dataset), expected(&[("u", &["y", "x, \"the\" first"])]));
     assert_eq!(readable(&read("tiny.txt", text).unwrap()), readable(&dataset));
     let untimed = read("tiny.csv", "user,item\nu,y\nu,x\n").unwrap();
+    assert!(untimed.untimed.is_some() && dataset.untimed.is_none());
     assert_eq!(readable(&untimed), expected(&[("u", &["y", "x"])]));
 }
 
 #[test]
 fn pairs_are_read_in_the_order_of_the_file() {
     let dataset = read("pairs.txt", "1 7\n1 9\n2\t7\n1 7\n").unwrap();
+    // Their order is their time by definition.
+    assert_eq!(dataset.untimed, None);
     assert_eq!(readable(&dataset), expected(&[("1", &["7", "9", "7"]), ("2", &["7"])]));
     assert_eq!(readable(&read("pairs.txt", "1 7\n2 9\n").unwrap()), expected(&[("1", &["7"]), ("2", &["9"])]));
 }

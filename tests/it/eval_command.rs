@@ -165,6 +165,35 @@ fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
     assert!(log.contains("no calibration"), "{log}");
 }
 
+/// Of the thirty users the eighth walks ten steps on a circle of ten and ends where it began.
+#[test]
+fn what_can_only_be_missed_and_what_chance_makes_of_many_intervals_is_said() {
+    let setting = Setting::new();
+    let tables = String::from_utf8(setting.eval(&["--route", "auto,full,random"]).stdout).unwrap();
+    assert!(tables.contains("1 of 30 targets are in the user's own history and count as misses."), "{tables}");
+    assert!(tables.contains("2 comparisons are 2 looks at the same 30 users"), "{tables}");
+    assert_eq!(setting.json(&["--route", "full"])["repeated_targets"], 1);
+
+    let validation = setting.eval(&["--split", "validation", "--route", "auto,full"]);
+    let tables = String::from_utf8(validation.stdout).unwrap();
+    assert!(!tables.contains("count as misses") && !tables.contains("looks"), "{tables}");
+}
+
+#[test]
+fn a_header_without_a_moment_is_remarked_on() {
+    let setting = Setting::new();
+    std::fs::write(setting.0.path().join("untimed.csv"), "user,item\nu,x1001\nu,x1002\nu,x1003\n").unwrap();
+    let lines = setting.eval(&["--route", "full"]);
+    assert!(!String::from_utf8_lossy(&lines.stderr).contains("timestamp"), "{lines:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_canet"))
+        .current_dir(setting.0.path())
+        .args(["eval", "--model", "small", "--data", "untimed.csv", "--route", "full", "--device", "cpu"])
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("no column `timestamp` (the header has: user, item)"), "{log}");
+}
+
 #[test]
 fn refusals_have_their_exit_codes() {
     let setting = Setting::new();

@@ -4,7 +4,7 @@ use canet::data::Case;
 use canet::domain::{Item, Route, RouteSpace};
 use canet::evaluation::{
     Halves, Hull, Mark, Metric, Permuted, Ranker, Replicated, RouteTable, Subject, by_length, by_popularity, by_taste,
-    frequencies, kmeans,
+    frequencies, kmeans, t_reach,
 };
 use proptest::prelude::*;
 use rand::Rng;
@@ -163,15 +163,49 @@ fn numbers_of_several_models_have_errors_over_users_and_over_models() {
     let se = (10.0_f64 / 3.0 / 4.0).sqrt();
     close(one.estimate.se.unwrap(), se);
     assert_eq!(one.spread, None);
-    close(one.interval().unwrap()[0], 3.0 - 1.96 * se);
+    close(one.interval().unwrap()[0], 3.0 - t_reach(3.0) * se);
 
     // The second model is better by 1 for everybody, which is no error over users.
     let two = Replicated::of(&[vec![1.0, 2.0, 4.0, 5.0], vec![2.0, 3.0, 5.0, 6.0]]);
     assert_eq!(two.by_model, [3.0, 4.0]);
     close(two.estimate.se.unwrap(), se);
     close(two.spread.unwrap(), 0.5_f64.sqrt());
-    close(two.interval().unwrap()[1], 3.5 + 1.96 * (se * se + 0.25).sqrt());
+    let (users, models) = (se * se, 0.25);
+    let degrees = (users + models).powi(2) / (users.powi(2) / 3.0 + models.powi(2) / 1.0);
+    close(two.interval().unwrap()[1], 3.5 + t_reach(degrees) * (users + models).sqrt());
     assert_eq!(Replicated::of(&[vec![1.0]]).interval(), None);
+
+    // Models that differ, users who do not: one degree of freedom is left, however many users there are.
+    let apart = Replicated::of(&[vec![1.0; 500], vec![2.0; 500]]);
+    let [low, high] = apart.interval().unwrap();
+    assert!((high - low - 2.0 * 12.7062 * 0.5).abs() < 1e-3, "{low} to {high}");
+    assert_eq!(Replicated::of(&[vec![2.0; 9], vec![2.0; 9]]).interval(), Some([2.0, 2.0]));
+}
+
+/// Of printed tables.
+#[test]
+fn student_reaches_as_far_as_the_tables_say() {
+    for (degrees, expected) in [
+        (1.0, 12.706_205),
+        (1.5, 6.016_663),
+        (2.0, 4.302_653),
+        (3.0, 3.182_446),
+        (4.0, 2.776_445),
+        (10.0, 2.228_139),
+        (30.0, 2.042_272),
+        (100.0, 1.983_972),
+        (199.0, 1.971_957),
+        (200.0, 1.971_896),
+        (1000.0, 1.962_339),
+        (f64::INFINITY, 1.959_964),
+    ] {
+        let found = t_reach(degrees);
+        assert!((found - expected).abs() < 2e-6, "{degrees} degrees: {found} is not {expected}");
+    }
+    // Between whole degrees it falls without a jump, also where the one way to compute it ends.
+    let found: Vec<f64> = (10..3000).map(|tenths| t_reach(f64::from(tenths) / 10.0)).collect();
+    assert!(found.windows(2).all(|pair| pair[0] > pair[1]), "it does not fall");
+    assert_eq!(t_reach(0.3), t_reach(1.0));
 }
 
 #[test]

@@ -105,6 +105,7 @@ pub(crate) fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
         },
         metrics: MetricsRecord::default(),
         calibration: None,
+        training: None,
         config,
         weights,
     }

@@ -72,6 +72,28 @@ fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
     stopped_and_killed(&["--preset", "utility", "--settle-epochs", "12"], "settle, epoch 1/", 6 + 12);
 }
 
+#[test]
+fn a_router_that_was_stopped_in_its_lessons_is_taught_from_the_start() {
+    // Lessons whatever the teachers found, of histories so long that there is time to stop them.
+    let flags = ["--epochs", "1", "--settle-epochs", "1", "--max-len", "20", "--router-fit", "uncalibrated"];
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
+    finish(train(&data, &straight, &flags));
+
+    let mut child = train(&data, &broken, &flags).spawn().unwrap();
+    wait_for(&mut child, "router: ");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let log = fs::read_to_string(broken.join(".training/log.jsonl")).unwrap();
+    assert!(log.contains("\"event\":\"router\"") && !log.contains("\"event\":\"taught\""), "{log}");
+
+    finish(train(&data, &broken, &flags));
+    assert_eq!(curve(&broken), curve(&straight));
+    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
+    assert_eq!(weights(&broken), weights(&straight));
+}
+
 fn stopped_and_killed(flags: &[&str], killed: &str, epochs: usize) {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
@@ -177,10 +199,19 @@ fn time_that_runs_out_still_leaves_a_checkpoint() {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
     let out = scratch.path().join("hurried");
-    finish(train(&data, &out, &["--epochs", "100000", "--patience", "100000", "--max-minutes", "0.02"]));
+    // Numbers whose sums and products no machine word holds are no reason to fall over.
+    let most = u64::MAX.to_string();
+    let endless = ["--epochs", "--patience", "--settle-epochs"].map(|flag| [flag, &most]).concat();
+    finish(train(&data, &out, &[&endless[..], &["--max-minutes", "0.02"]].concat()));
     assert!(ModelDirectory::open(&out).unwrap().load(None).is_ok());
     let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
     assert!(log.lines().last().unwrap().contains(r#""reason":"max_minutes""#), "{log}");
+    // Lessons are counted as they were given, not as they were planned.
+    for event in log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        if event["event"] == "taught" {
+            assert!(event["steps"].as_u64().unwrap() <= event["of"].as_u64().unwrap(), "{event}");
+        }
+    }
 }
 
 /// Two routers on copies of one supernet; the first is what an unbroken run makes.
@@ -214,6 +245,65 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
     assert!(calibration.points.iter().any(|point| (point.budget - 0.35).abs() < 1e-9), "{calibration:?}");
 }
 
+/// In the run's log and in the checkpoint, the defaults too.
+#[test]
+fn how_a_model_was_trained_is_recorded() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let out = scratch.path().join("ring");
+    finish(train(&data, &out, &["--epochs", "1", "--seed", "7", "--negatives", "16", "--max-minutes", "5"]));
+    let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
+    let start: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!((&start["event"], &start["program"]), (&"start".into(), &env!("CARGO_PKG_VERSION").into()));
+    let options = &start["options"];
+    for (name, expected) in
+        [("seed", Value::from(7)), ("epochs", 1.into()), ("dropout", 0.1.into()), ("tied", false.into())]
+    {
+        assert_eq!(options[name], expected, "{name}: {options}");
+    }
+    assert_eq!((&options["preset"], &options["sandwich"]["negatives"]), (&"utility".into(), &16.into()));
+    assert_eq!((&start["config"]["hidden"][1], &start["max_minutes"]), (&8.into(), &5.0.into()));
+
+    let manifest = ModelDirectory::open(&out).unwrap().load(None).unwrap().manifest;
+    assert_eq!(start["data_sha256"], manifest.data.sha256);
+    let recorded = manifest.training.unwrap();
+    assert_eq!(recorded.program, env!("CARGO_PKG_VERSION"));
+    assert_eq!(serde_json::to_value(&recorded.options).unwrap(), *options);
+
+    let inspect = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+        command.args(["inspect", "--model"]).arg(&out).args(more);
+        String::from_utf8(finish(command).stdout).unwrap()
+    };
+    let shown: Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+    assert_eq!(shown["training"]["options"], *options);
+    assert!(inspect(&[]).contains("preset \"utility\""), "{}", inspect(&[]));
+}
+
+#[test]
+fn what_was_read_and_what_was_passed_over_is_said() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let broken = fs::read_to_string(&data).unwrap() + "alone\nu1 i1 i2\n";
+    fs::write(&data, broken).unwrap();
+    let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1", "--skip-bad-lines"])).stderr;
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("canet: read 60 users, 30 items, 1200 interactions"), "{log}");
+    assert!(log.contains("canet: 2 bad lines skipped: "), "{log}");
+}
+
+#[test]
+fn a_header_without_a_moment_is_remarked_on() {
+    let scratch = TempDir::new().unwrap();
+    let data = scratch.path().join("untimed.csv");
+    let pairs = fs::read_to_string(ring(scratch.path())).unwrap().replace(' ', ",");
+    fs::write(&data, format!("user,item,time\n{}", pairs.replace('\n', ",1\n"))).unwrap();
+    let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1"])).stderr;
+    let log = String::from_utf8(log).unwrap();
+    let remark = "no column `timestamp` (the header has: user, item, time): the order of lines is taken as time";
+    assert!(log.contains(remark), "{log}");
+}
+
 #[test]
 fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let scratch = TempDir::new().unwrap();
@@ -223,7 +313,7 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let pairs = scratch.path().join("pairs.txt");
     fs::write(&pairs, "a x\na y\nb y\nb z\n").unwrap();
     let missing = scratch.path().join("missing.txt");
-    let table: [(&Path, &[&str], i32, &str); 11] = [
+    let table: [(&Path, &[&str], i32, &str); 13] = [
         (&data, &["--hidden", "8,4"], 64, "hidden"),
         (&data, &["--hidden", "4,9"], 64, "heads"),
         (&data, &["--max-len", "0"], 64, "max_len"),
@@ -232,6 +322,8 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         (&data, &["--tie-embeddings", "true", "--embedding", "4"], 64, "--tie-embeddings"),
         (&data, &["--device", "tpu"], 64, "tpu"),
         (&data, &["--stop-after", "lunch"], 64, "--stop-after"),
+        (&data, &["--max-minutes", "1e30"], 64, "--max-minutes"),
+        (&data, &["--max-minutes", "0"], 64, "--max-minutes"),
         (&single, &[], 65, "nothing to learn"),
         (&pairs, &[], 65, "nobody to validate on"),
         (&missing, &[], 65, "missing.txt"),

@@ -17,7 +17,7 @@ use self::workload::Workload;
 use super::Failure;
 use super::device::TargetArgs;
 use super::exit::say;
-use super::numbers::{positive, share};
+use super::numbers::{seconds, share};
 use crate::data::{Dataset, ReadOptions};
 use crate::domain::{BatchBy, History, Item};
 use crate::model::checkpoint::{Checkpoint, ModelDirectory};
@@ -67,8 +67,8 @@ pub(super) struct BenchArgs {
     #[arg(long, env = "CANET_HISTORIES", value_name = "FILE")]
     histories: Option<PathBuf>,
     /// Seconds that each workload and batch is timed for
-    #[arg(long, env = "CANET_SECONDS", value_name = "S", default_value = "3", value_parser = positive)]
-    seconds: f64,
+    #[arg(long, env = "CANET_SECONDS", value_name = "S", default_value = "3", value_parser = seconds)]
+    seconds: Duration,
     /// Seed of random histories and routes
     #[arg(long, env = "CANET_SEED", default_value_t = 0)]
     seed: u64,
@@ -116,7 +116,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     };
     for workload in &workloads {
         for batch in &args.batch {
-            let timed = flight.time(workload, usize::from(*batch), Duration::from_secs_f64(args.seconds));
+            let timed = flight.time(workload, usize::from(*batch), args.seconds);
             report.results.push(Measured {
                 workload: workload.name().to_owned(),
                 batch: *batch,

@@ -18,6 +18,7 @@ pub(super) fn document(report: &Report<'_>) -> Result<String, serde_json::Error>
         holdout: report.holdout,
         positions: report.runs.first().map_or(0, Run::cases),
         warning: report.warning,
+        repeated_targets: report.repeated,
         runs: report.runs.iter().map(|run| RunRecord::new(run, report.space)).collect(),
         comparisons: report.comparisons.iter().map(ComparisonRecord::new).collect(),
     };
@@ -34,6 +35,8 @@ struct Document<'a> {
     positions: usize,
     /// What a reader has to know of the positions.
     warning: Option<&'static str>,
+    /// Positions whose target is in the user's own history, which count as misses.
+    repeated_targets: usize,
     runs: Vec<RunRecord<'a>>,
     comparisons: Vec<ComparisonRecord<'a>>,
 }

@@ -1,3 +1,4 @@
+use super::super::cautions;
 use super::Report;
 use crate::evaluation::{Estimate, Metric, RESAMPLES, Run};
 
@@ -16,6 +17,10 @@ pub(super) fn tables(report: &Report<'_>) -> String {
         text +=
             &format!("\nDifferences in {metric} over the same users (95 % interval and p: {RESAMPLES} resamples)\n");
         text += &comparisons(report);
+        let users = report.runs.first().map_or(0, Run::users);
+        text += &cautions::looks("comparisons", report.comparisons.len(), users)
+            .map(|caution| format!("\n{caution}\n"))
+            .unwrap_or_default();
     }
     text
 }
@@ -27,7 +32,10 @@ fn heading(report: &Report<'_>) -> String {
         holdout => format!(" ({positions} positions, the last {holdout} of each)"),
     };
     let clustered = if report.holdout > 1 { " over users, each the mean of their positions" } else { "" };
-    let warning = report.warning.map(|warning| format!("Take care: {warning}.\n")).unwrap_or_default();
+    let mut warning = report.warning.map(|warning| format!("Take care: {warning}.\n")).unwrap_or_default();
+    if let Some(misses) = cautions::misses(report.repeated, positions) {
+        warning += &format!("{misses}\n");
+    }
     format!(
         "{users} users, {} split{scored}; the whole catalogue less the user's own history is ranked; ± is a standard \
          error{clustered}.\n{warning}\n",

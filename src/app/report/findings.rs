@@ -10,6 +10,8 @@ use crate::evaluation::Replicated;
 pub(super) struct Findings {
     pub(super) metric: String,
     pub(super) users: usize,
+    /// Test items in their user's own history, which count as misses.
+    pub(super) repeated_targets: usize,
     pub(super) items: usize,
     pub(super) data: DataFinding,
     pub(super) models: Vec<ModelFinding>,

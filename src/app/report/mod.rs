@@ -186,6 +186,7 @@ fn findings(
     Ok(Findings {
         metric: METRIC.to_string(),
         users: splits.test.len(),
+        repeated_targets: Case::repeating(&splits.test),
         items: first.checkpoint.catalogue.len(),
         data: DataFinding { name: dataset.name.clone(), sha256: dataset.sha256.clone() },
         models,

@@ -8,7 +8,7 @@ use super::tensors::{Array, write};
 use super::timestamp::rfc3339;
 use super::{
     Calibration, Checkpoint, CheckpointError, DataRecord, FileRecord, FileRecords, FlopsRecord, ITEMS, MANIFEST,
-    Manifest, MetricsRecord, ModelDirectory, PROBES, Probes, TITLES, WEIGHTS, files, items, probe_file,
+    Manifest, MetricsRecord, ModelDirectory, PROBES, Probes, TITLES, TrainingRecord, WEIGHTS, files, items, probe_file,
 };
 use crate::domain::{Catalogue, RouteSpace};
 use crate::model::{ModelConfig, Weights};
@@ -30,6 +30,8 @@ pub struct CheckpointDraft {
     pub metrics: MetricsRecord,
     /// Budgets, where they were calibrated.
     pub calibration: Option<Calibration>,
+    /// How they were trained, where that is known.
+    pub training: Option<TrainingRecord>,
 }
 
 impl CheckpointDraft {
@@ -54,6 +56,7 @@ impl CheckpointDraft {
             data: self.data,
             metrics: self.metrics,
             calibration: self.calibration,
+            training: self.training,
             files,
         };
         // Two sets of weights in memory at a time would be one too many.

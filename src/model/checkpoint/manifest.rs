@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Calibration;
 use crate::domain::{Flops, RouteSpace};
@@ -25,6 +26,9 @@ pub struct Manifest {
     /// How a budget becomes a choice of routes; without it the router's own argmax counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// How it was trained; of imported models and of older versions this is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainingRecord>,
     /// Every other file of the checkpoint but the titles.
     pub files: FileRecords,
 }
@@ -50,6 +54,17 @@ pub struct DataRecord {
     /// Interactions in it, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactions: Option<u64>,
+}
+
+/// What fixes the result of a training beside data and sizes. What an option means is training's knowledge and changes
+/// with the program, so here they are names and values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRecord {
+    /// Version of the program that finished it.
+    pub program: String,
+    /// The options by name.
+    pub options: BTreeMap<String, Value>,
 }
 
 /// Metrics by name, as training measured them; an imported model has none.

@@ -30,7 +30,7 @@ pub use calibration::{BudgetPoint, Calibration, CalibrationError};
 pub use directory::ModelDirectory;
 pub use draft::CheckpointDraft;
 pub use error::CheckpointError;
-pub use manifest::{DataRecord, FileRecord, FileRecords, FlopsRecord, Manifest, MetricsRecord};
+pub use manifest::{DataRecord, FileRecord, FileRecords, FlopsRecord, Manifest, MetricsRecord, TrainingRecord};
 pub use probes::{Probes, ProbesError};
 pub use replay::{ProbeError, Tolerance};
 pub use tensors::TensorsError;

@@ -80,6 +80,7 @@ impl Import<'_> {
             },
             metrics: MetricsRecord::default(),
             calibration: None,
+            training: None,
             config,
             weights,
             probes,

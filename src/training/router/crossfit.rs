@@ -1,7 +1,10 @@
+use std::collections::BTreeMap;
+
 use tch::{Kind, TchError, Tensor};
 
 use super::policy::{Panel, Rule};
 use super::teacher::Teacher;
+use super::utility::Kind as Utility;
 use crate::evaluation::Estimate;
 
 /// Parts of the users; each is predicted by teachers that did not see it.
@@ -106,34 +109,61 @@ pub(super) fn predict_unseen(features: &Tensor, worths: &Tensor, folds: &[usize]
     })
 }
 
-/// A rule's parts that are chosen on unseen cases, and what it gained there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Chosen {
+/// A rule that was tried on unseen cases.
+#[derive(Clone, Debug)]
+pub(super) struct Tried {
+    /// What the predictions are of.
+    pub utility: Utility,
     /// How far predictions are believed.
     pub k: f64,
     /// Whether routes outside the static hull may be chosen too.
     pub every_route: bool,
-    /// NDCG@10 above the static mix of the same cost, mean over the compared budgets and paired standard error.
-    pub gain: Estimate,
+    /// NDCG@10 above the static mix of the same cost, by case, mean over the compared budgets.
+    pub gains: Vec<f64>,
 }
 
-/// Finds how far predictions are worth believing, and whether beyond the hull.
+impl Tried {
+    /// What rules are chosen by: the mean gain over cases that count.
+    fn worth(&self, counts: impl Fn(usize) -> bool) -> f64 {
+        let counted: Vec<f64> =
+            (0..self.gains.len()).filter(|case| counts(*case)).map(|case| self.gains[case]).collect();
+        Estimate::of(&counted).mean
+    }
+}
+
+/// Tries how far predictions are worth believing, and whether beyond the hull.
 ///
 /// In each fold, means and hull come from the other folds, and the rule is compared with the static mix, chosen there
 /// too, that costs what it spent.
-pub(super) fn choose(panel: &Panel, folds: &[usize], predictions: &[f64]) -> Chosen {
+pub(super) fn try_rules(panel: &Panel, folds: &[usize], utility: Utility, predictions: &[f64]) -> Vec<Tried> {
     let slope = regression(panel, predictions);
-    let mut best = Chosen { k: 0.0, every_route: false, gain: Estimate { mean: f64::NEG_INFINITY, se: None } };
-    for every_route in [false, true] {
-        for belief in BELIEFS {
-            let k = belief * slope;
-            let gain = Estimate::of(&gains(panel, folds, predictions, k, every_route));
-            if gain.mean > best.gain.mean {
-                best = Chosen { k, every_route, gain };
-            }
+    let rules = [false, true].into_iter().flat_map(|every_route| BELIEFS.map(|belief| (belief * slope, every_route)));
+    let tried = |(k, every_route)| {
+        let gains = gains(panel, folds, predictions, k, every_route);
+        Tried { utility, k, every_route, gains }
+    };
+    rules.map(tried).collect()
+}
+
+/// The rule that gains most over the cases that count, the first of equals.
+pub(super) fn best(tried: &[Tried], counts: impl Fn(usize) -> bool) -> Option<&Tried> {
+    let worths = tried.iter().map(|rule| (rule, rule.worth(&counts)));
+    worths.reduce(|best, rule| if rule.1 > best.1 { rule } else { best }).map(|(rule, _)| rule)
+}
+
+/// What choosing the best rule gains on users who had no part in the choice: mean over users, each the mean of their
+/// cases, since what one person does is alike. In each fold it is the gain of the rule that is best on the others; the best
+/// of many rules on the cases that chose it would always look good. `users` has the user of each case.
+pub(super) fn gain_of_choice(tried: &[Tried], folds: &[usize], users: &[usize]) -> Estimate {
+    let mut by_user: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+    for fold in 0..FOLDS {
+        let Some(rule) = best(tried, |case| folds[case] != fold) else { continue };
+        for case in (0..rule.gains.len()).filter(|case| folds[*case] == fold) {
+            let (sum, count) = by_user.entry(users[case]).or_default();
+            (*sum, *count) = (*sum + rule.gains[case], *count + 1.0);
         }
     }
-    best
+    Estimate::of(&by_user.into_values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
 }
 
 /// The slope of worth over prediction, both as deviations; not below 0.
@@ -179,6 +209,9 @@ fn gains(panel: &Panel, folds: &[usize], predictions: &[f64], k: f64, every_rout
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
 
@@ -201,12 +234,42 @@ mod tests {
         let features = Tensor::cat(&[taste, Tensor::randn([600, 4], options)], 1);
         let unseen = predict_unseen(&features, &worths, &folds).unwrap();
         assert!(unseen.explained > 0.3, "{}", unseen.explained);
-        let chosen = choose(&panel, &folds, &unseen.predictions);
-        assert!(chosen.k > 0.0 && chosen.gain.mean > 6.0 * chosen.gain.se.unwrap(), "{chosen:?}");
+        // Two cases a user, in one fold.
+        let users: Vec<usize> = (0..600).map(|case| case % 300).collect();
+        let tried = try_rules(&panel, &folds, Utility::Ndcg, &unseen.predictions);
+        let (chosen, gain) = (best(&tried, |_| true).unwrap(), gain_of_choice(&tried, &folds, &users));
+        assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{} {gain:?}", chosen.k);
 
         let blind = predict_unseen(&Tensor::randn([600, 5], options), &worths, &folds).unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);
-        let chosen = choose(&panel, &folds, &blind.predictions);
-        assert!(chosen.gain.mean < 2.5 * chosen.gain.se.unwrap_or_default().max(1e-3), "{chosen:?}");
+        let tried = try_rules(&panel, &folds, Utility::Ndcg, &blind.predictions);
+        let gain = gain_of_choice(&tried, &folds, &users);
+        assert!(gain.mean < 2.5 * gain.se.unwrap_or_default().max(1e-3), "{gain:?}");
+    }
+
+    fn rule(gains: Vec<f64>) -> Tried {
+        Tried { utility: Utility::Ndcg, k: 1.0, every_route: false, gains }
+    }
+
+    /// Of rules that all gain nothing but noise the best looks good to the cases that chose it, and not to others.
+    #[test]
+    fn the_best_of_many_worthless_rules_gains_nothing_on_unseen_users() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let (folds, users): (Vec<usize>, Vec<usize>) = (0..100).map(|case| (case % FOLDS, case)).unzip();
+        let (mut own, mut unseen) = (0.0, 0.0);
+        for _ in 0..200 {
+            let tried: Vec<Tried> =
+                (0..24).map(|_| rule((0..100).map(|_| rng.gen_range(-1.0..1.0)).collect())).collect();
+            own += best(&tried, |_| true).unwrap().worth(|_| true) / 200.0;
+            unseen += gain_of_choice(&tried, &folds, &users).mean / 200.0;
+        }
+        assert!(own > 0.08 && unseen.abs() < 0.025, "{own} {unseen}");
+    }
+
+    #[test]
+    fn a_user_is_one_observation_however_many_cases() {
+        let tried = [rule(vec![1.0, 3.0, 4.0, 4.0])];
+        let gain = gain_of_choice(&tried, &[0, 0, 1, 1], &[7, 7, 2, 2]);
+        assert_eq!(gain, Estimate::of(&[2.0, 4.0]));
     }
 }

@@ -27,7 +27,8 @@ const OPTIMIZER: AdamWOptions = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, we
 const TABLE_STD: f64 = 0.1;
 
 /// Teaches the checkpoint's router over `steps` lessons; logits count where `allowed` (1 or 0, a route) and up to a
-/// constant a history. Ends early where the run's time is over, and without a result where it is stopped.
+/// constant a history. Ends early where the run's time is over; where it is stopped, the router is left half taught. Returns why it
+/// ended and the lessons done.
 ///
 /// # Errors
 /// [`TrainError`] where the device fails.
@@ -36,14 +37,14 @@ pub(super) fn learn<'a>(
     allowed: &Tensor,
     steps: u64,
     mut lesson: impl FnMut(u64) -> Result<Lesson<'a>, TchError>,
-) -> Result<Pause, TrainError> {
+) -> Result<(Pause, u64), TrainError> {
     start_from_supernet(&run.state.parameters)?;
     let mut optimizer = AdamW::new(OPTIMIZER, &run.state.parameters)?;
     let schedule = Schedule { peak: LEARNING_RATE, warmup: WARMUP.min(steps / 4), total: steps };
     run.display.begin(Stage::Router, steps, 0);
     for step in 0..steps {
         if let Some(pause) = run.interrupted(Stage::Router) {
-            return Ok(pause);
+            return Ok((pause, step));
         }
         let Lesson { histories, logits } = lesson(step)?;
         let found = router_logits(run, &histories)?;
@@ -53,7 +54,7 @@ pub(super) fn learn<'a>(
         optimizer.step(&run.state.parameters, schedule.rate(step))?;
         run.display.step(loss.f_double_value(&[])?, None);
     }
-    Ok(Pause::Done)
+    Ok((Pause::Done, steps))
 }
 
 /// The router's logits of histories: [B, routes]

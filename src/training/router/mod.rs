@@ -11,7 +11,7 @@ mod utility;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
-use self::crossfit::{Chosen, Deviations, FOLDS, Unseen, choose, predict_unseen};
+use self::crossfit::{Deviations, FOLDS, Tried, Unseen, best, gain_of_choice, predict_unseen, try_rules};
 use self::features::Features;
 use self::lesson::{Lesson, apart, drawn_histories, learn, router_logits};
 use self::policy::Panel;
@@ -21,12 +21,14 @@ use self::utility::{CHUNK, Kind as Utility, order};
 use super::error::TrainError;
 use super::log::Event;
 use super::options::RouterFit;
+use super::parameters::Parameters;
 use super::run::{Pause, Run};
 use super::stage::Stage;
 use super::state::place_seed;
 use super::validation::batch;
 use crate::data::Case;
 use crate::domain::Item;
+use crate::evaluation::Estimate;
 
 /// What the router's stage came to, beside the router's weights: what budgets are calibrated on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,46 +59,59 @@ const MOST_STEPS: usize = 3000;
 pub(super) fn fit_router(run: &mut Run<'_>) -> Result<Pause, TrainError> {
     let order = order(run.holdout.cases.len(), run.state.progress.stage_seed());
     let cases: Vec<Case<'_>> = order.into_iter().map(|place| run.holdout.cases[place]).collect();
-    if let Some(pause) = measure(run, &cases)? {
-        return Ok(pause);
+    let measured = measure(run, &cases)?;
+    if matches!(measured, Pause::Stopped) {
+        return Ok(measured);
     }
     tch::manual_seed(run.state.progress.stage_seed() as i64);
     let cases = &cases[..run.state.utilities.cases()];
     let known = Known::of(run, cases)?;
     let fitted = known.fit(run)?;
-    let Fitted { utility, unseen, chosen, .. } = &fitted;
+    let Fitted { unseen, chosen, gain, .. } = &fitted;
     run.log.write(&Event::Router {
         cases: cases.len(),
-        utility: utility.name(),
+        utility: chosen.utility.name(),
         explained: unseen.explained,
         k: chosen.k,
         every_route: chosen.every_route,
-        gain: chosen.gain.mean,
-        gain_se: chosen.gain.se,
+        gain: gain.mean,
+        gain_se: gain.se,
     })?;
     run.display.say(&format!(
         "router: {} held-out positions, {} predicted to {:.2} %, {:+.4} (+-{:.4}) NDCG@10 above static mixes of equal cost on unseen users",
         cases.len(),
-        utility.name(),
+        chosen.utility.name(),
         100.0 * unseen.explained,
-        chosen.gain.mean,
-        chosen.gain.se.unwrap_or_default(),
+        gain.mean,
+        gain.se.unwrap_or_default(),
     ));
-    known.teach(run, &fitted)
+    let untaught = run.state.parameters.to_weights()?;
+    let pause = known.teach(run, &fitted)?;
+    if matches!(pause, Pause::Stopped) {
+        // Lessons begin anew when the run goes on, so they must find what they found now.
+        run.state.parameters = Parameters::from_weights(&untaught, run.job.options.tied, run.job.device.tch())?;
+        run.state.progress.routing = None;
+    }
+    // Cut short in its first part, the stage is cut short whatever its second one did.
+    Ok(if matches!(pause, Pause::Done) { measured } else { pause })
 }
 
-/// Measures the cases that are not measured yet, as many as the stage has time for, one chunk at least.
-fn measure(run: &mut Run<'_>, cases: &[Case<'_>]) -> Result<Option<Pause>, TrainError> {
+/// Measures the cases that are not measured yet, as many as the stage has time for, one chunk at least; says why it ended.
+fn measure(run: &mut Run<'_>, cases: &[Case<'_>]) -> Result<Pause, TrainError> {
     let job = run.job;
     let weights = run.state.parameters.to_weights()?;
     let forward = job.target.load(&job.config, &weights)?;
     let done = run.state.utilities.cases();
     let reads = (job.config.max_len, batch(job.device));
     run.display.begin(Stage::Router, cases.len() as u64, done as u64);
+    let mut ended = Pause::Done;
     for chunk in cases[done..].chunks(CHUNK) {
         match run.interrupted(Stage::Router) {
-            Some(Pause::Stopped) => return Ok(Some(Pause::Stopped)),
-            Some(_) if run.state.utilities.cases() > 0 => break,
+            Some(Pause::Stopped) => return Ok(Pause::Stopped),
+            Some(pause) if run.state.utilities.cases() > 0 => {
+                ended = pause;
+                break;
+            }
             _ => {}
         }
         run.state.utilities.measure(&*forward, run.space, reads, chunk)?;
@@ -104,7 +119,7 @@ fn measure(run: &mut Run<'_>, cases: &[Case<'_>]) -> Result<Option<Pause>, Train
         run.save_now_and_then()?;
     }
     run.save()?;
-    Ok(None)
+    Ok(ended)
 }
 
 /// Everything that is known of the measured cases.
@@ -119,9 +134,10 @@ struct Known<'a> {
 
 /// A fit of the utilities that proved itself on unseen cases.
 struct Fitted {
-    utility: Utility,
     unseen: Unseen,
-    chosen: Chosen,
+    chosen: Tried,
+    /// What choosing so gains on users who had no part in the choice.
+    gain: Estimate,
     /// The utilities as a teacher learns them.
     deviations: Deviations,
     teachers: Vec<Teacher>,
@@ -146,18 +162,20 @@ impl<'a> Known<'a> {
     /// The utility whose predictions gain most, and teachers that learnt it from every case.
     fn fit(&self, run: &Run<'_>) -> Result<Fitted, TrainError> {
         let device = self.read.device();
-        let mut best: Option<(Utility, Unseen, Chosen, Tensor)> = None;
+        let (mut fits, mut tried) = (Vec::new(), Vec::new());
         for utility in Utility::ALL {
             let values = run.state.utilities.values(utility);
             let shape = [self.cases.len() as i64, self.panel.routes as i64];
             let worths = Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(device)?;
             let unseen = predict_unseen(&self.read, &worths, &self.folds)?;
-            let chosen = choose(&self.panel, &self.folds, &unseen.predictions);
-            if best.as_ref().is_none_or(|(_, _, before, _)| chosen.gain.mean > before.gain.mean) {
-                best = Some((utility, unseen, chosen, worths));
-            }
+            tried.extend(try_rules(&self.panel, &self.folds, utility, &unseen.predictions));
+            fits.push((utility, unseen, worths));
         }
-        let (utility, unseen, chosen, worths) = best.ok_or(TrainError::NothingToValidate)?;
+        let users: Vec<usize> = self.cases.iter().map(|case| case.user).collect();
+        let gain = gain_of_choice(&tried, &self.folds, &users);
+        let chosen = best(&tried, |_| true).ok_or(TrainError::NothingToValidate)?.clone();
+        let fit = fits.into_iter().find(|(utility, ..)| *utility == chosen.utility);
+        let (_, unseen, worths) = fit.ok_or(TrainError::NothingToValidate)?;
         let every = Tensor::f_arange(self.cases.len() as i64, (Kind::Int64, device))?;
         let deviations = Deviations::of(&worths, &every)?;
         let mut teachers = Vec::with_capacity(MEMBERS);
@@ -168,7 +186,7 @@ impl<'a> Known<'a> {
             }
             teachers.push(teacher);
         }
-        Ok(Fitted { utility, unseen, chosen, deviations, teachers })
+        Ok(Fitted { unseen, chosen, gain, deviations, teachers })
     }
 
     /// Teaches the checkpoint's router what was fitted, and notes what budgets are calibrated on.
@@ -216,7 +234,7 @@ impl<'a> Known<'a> {
         let seed = run.state.progress.stage_seed();
         let device = self.read.device();
         let steps = (parts.len() * PASSES / BATCH).clamp(LEAST_STEPS, MOST_STEPS) as u64;
-        let pause = learn(run, allowed, steps, |step| {
+        let (pause, done) = learn(run, allowed, steps, |step| {
             let seed = place_seed(seed, [1, step]);
             if direct {
                 let mut drawn = order(self.cases.len(), seed);
@@ -235,9 +253,9 @@ impl<'a> Known<'a> {
             return Ok(pause);
         }
         let learnt = self.learnt(run, fitted, allowed, calibrated, factor)?;
-        run.log.write(&Event::Taught { steps, learnt })?;
+        run.log.write(&Event::Taught { steps: done, of: steps, learnt })?;
         run.display.say(&format!("router: it learnt {:.0} % of what its teachers tell apart", 100.0 * learnt));
-        Ok(Pause::Done)
+        Ok(pause)
     }
 
     /// Share of the teachers' variance over the first cases that the router reproduces.

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use canet::domain::Catalogue;
-use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance};
+use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance, TrainingRecord};
+use serde_json::json;
 
 use crate::support::{catalogue, draft, reference, small_config, write_checkpoint};
 
@@ -20,6 +21,9 @@ fn what_is_written_comes_back() {
     draft.metrics.validation = Some(BTreeMap::from([("ndcg@10".to_owned(), 0.123_456_789_012_345_67)]));
     draft.calibration =
         Some(Calibration { points: vec![BudgetPoint { budget: 0.3, bias: vec![-0.1; 24], spent: 0.299 }] });
+    let options =
+        BTreeMap::from([("seed".to_owned(), json!(u64::MAX)), ("sandwich".to_owned(), json!({"negatives": 8}))]);
+    draft.training = Some(TrainingRecord { program: "0.1.0".to_owned(), options });
     let written = draft.clone().write(&root).unwrap();
     let read = ModelDirectory::open(&root).unwrap().load(None).unwrap();
     assert_eq!((read.name.as_str(), read.version), ("tiny", 1));
@@ -30,6 +34,7 @@ fn what_is_written_comes_back() {
     assert_eq!(read.manifest.data, draft.data);
     assert_eq!(read.manifest.metrics, draft.metrics);
     assert_eq!(read.manifest.calibration, draft.calibration);
+    assert_eq!(read.manifest.training, draft.training);
     assert_eq!(read.catalogue.ids(), draft.catalogue.ids());
     assert_eq!(read.catalogue.popularity(), draft.catalogue.popularity());
     for id in draft.catalogue.ids() {

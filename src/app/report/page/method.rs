@@ -1,5 +1,5 @@
 use super::super::findings::Findings;
-use crate::evaluation::PERMUTATIONS;
+use crate::evaluation::{PERMUTATIONS, t_reach};
 
 /// How the numbers came about: what was chosen on what, a paragraph each.
 pub(super) fn method(found: &Findings) -> Vec<String> {
@@ -23,8 +23,8 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
          less. Chosen on other users: the users are halved by lot, and each half is run on the hull that the \
          validation items of the other half chose."
             .to_owned(),
-        "Differences are paired: of the same users, the mean of the differences with 1.96 standard errors over users to \
-         either side. Random routes with the router's own shares are their expectation, route shares times values, \
+        "Differences are paired: of the same users, the mean of the differences, with the standard errors over users to \
+         either side that hold 95 % by Student's t distribution (1.96 where there are many users). Random routes with the router's own shares are their expectation, route shares times values, \
          whoever the user is; they cost the router too, so only knowledge of the user can make a difference."
             .to_owned(),
         format!(
@@ -51,7 +51,10 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
     if models > 1 {
         paragraphs.push(format!(
             "{models} models of the same data: values are means over them, \"models ±\" their standard deviation. \
-             Intervals add the variance over users and over models. The route map is the first model's."
+             Intervals add the variance over users and over models, with Welch and Satterthwaite's degrees of freedom: so \
+             few models know little of their own variance, and where they differ much an interval reaches up to {:.1} \
+             standard errors. The route map is the first model's.",
+            t_reach(models as f64 - 1.0)
         ));
     }
     if !found.trained_alone.is_empty() {

@@ -1,5 +1,6 @@
 use super::super::findings::{Findings, Point, Value, Verdict};
 use super::super::words::{difference, percent, plain, range};
+use crate::app::cautions::{looks, misses};
 
 /// What the intervals support, and no more.
 pub(in crate::app::report) struct Summary {
@@ -21,7 +22,8 @@ impl Summary {
             against_random(point),
             routes(point),
         ];
-        sentences.extend(looks(found));
+        sentences.extend(misses(found.repeated_targets, found.users));
+        sentences.extend(looks("budgets", found.points.len(), found.users));
         Summary { verdict, sentences }
     }
 }
@@ -141,17 +143,6 @@ fn routes(point: &Point) -> String {
     let most = most.map(|(name, share)| format!("; the most frequent, {name}, has {}", percent(*share)));
     let count = (10.0 * point.routes_in_use).round() / 10.0;
     format!("Routes that 2 % of the users or more take: {count}{}.", most.unwrap_or_default())
-}
-
-fn looks(found: &Findings) -> Option<String> {
-    let all = found.points.len();
-    (all > 1).then(|| {
-        format!(
-            "Each interval is for one comparison. {all} budgets are {all} looks at the same {} users: of comparisons \
-             without any difference one in twenty looks like one.",
-            found.users
-        )
-    })
 }
 
 /// The class of a cell, by what its interval says.
