@@ -168,7 +168,12 @@ fn scores_that_overflow_are_answered() {
 
 #[test]
 fn native_is_what_a_cpu_gets_unless_told() {
-    let backend = |backend| Target::new(Device::CPU, backend, Precision::Fp32, 1).map(|target| target.backend());
+    let config = full_size_config(20);
+    let weights = random_weights(&config, &mut rng(14));
+    let backend = |backend| {
+        let target = Target::new(Device::CPU, backend, Precision::Fp32, 1)?;
+        Ok::<_, TargetError>(target.load(&config, &weights).unwrap().backend())
+    };
     let libtorch = if cfg!(feature = "libtorch") { Ok("libtorch") } else { Err(TargetError::NoLibTorch) };
     let found = [Backend::Auto, Backend::LibTorch, Backend::Native].map(backend);
     assert_eq!(found, [Ok("native"), libtorch, Ok("native")]);
