@@ -2,19 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use canet::api::{self, Access, Admin};
+use canet::api::grpc::proto::canet::v1 as proto;
+use canet::api::{self, Access, Admin, ApiKeys};
 use canet::model::checkpoint::ModelDirectory;
 use canet::model::{Backend, Device, ModelConfig, Precision, Target};
 use canet::serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
+use prost::Message;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
+use super::grpc_client::{frame, request};
 use super::server::{POLICY, ROOMY, metric, numbered};
 use super::support::{draft, small_config};
+
+/// Longer than any reload of the small model takes.
+const HANGS: Duration = Duration::from_secs(30);
 
 struct Setup {
     runtime: Runtime,
@@ -88,6 +95,23 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
     setup.reloader.last_thread().unwrap().join().unwrap();
     assert!(weak.upgrade().is_none() && second.upgrade().is_none());
     assert_eq!(metric(&setup.scrape(), "reload_total{outcome=\"busy\"}"), 1.0);
+}
+
+#[test]
+fn a_stream_that_nobody_reads_holds_up_no_reload() {
+    let setup = setup();
+    let router = api::grpc::router(&setup.recommender, &ApiKeys::default()).unwrap();
+    let row = proto::RecommendRequest { history: vec!["101".to_owned()], ..proto::RecommendRequest::default() };
+    let rows = proto::RecommendStreamRequest { requests: vec![row; 64] };
+    let call = request("canet.v1.Recommender/RecommendStream", &[], &frame(&rows.encode_to_vec()));
+    let unread = setup.runtime.block_on(router.oneshot(call)).unwrap();
+    // The first reload replaces the generation of the rows, the second begins when that is freed.
+    for version in [2, 1] {
+        let reload = setup.reloader.reload(Some(version));
+        let ended = setup.runtime.block_on(async { tokio::time::timeout(HANGS, reload).await });
+        assert_eq!(ended.expect("the reload waits for the stream").unwrap().version, version);
+    }
+    drop(unread);
 }
 
 #[test]
