@@ -166,6 +166,58 @@ fn without_a_token_clients_on_loopback_alone_may_reload() {
 }
 
 #[test]
+fn without_a_token_no_page_of_another_site_may_reload() {
+    let setup = setup();
+    let admin = Admin::new(Arc::clone(&setup.reloader), None);
+    let router = api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
+    let ask = |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
+        for (name, value) in headers {
+            let name = axum::http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request.extensions_mut().insert(ConnectInfo::<std::net::SocketAddr>("127.0.0.1:9".parse().unwrap()));
+        setup.runtime.block_on(router.clone().oneshot(request)).unwrap().status().as_u16()
+    };
+    let host = ("host", "127.0.0.1:8080");
+    for headers in [
+        &[host][..],
+        &[("host", "localhost")],
+        &[("host", "LocalHost:8080")],
+        &[("host", "127.8.8.8:8080")],
+        &[("host", "[::1]:8080")],
+        // The console.
+        &[host, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")],
+        &[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")],
+        // Written into the address bar.
+        &[host, ("sec-fetch-site", "none")],
+    ] {
+        assert_eq!(ask(headers), 200, "{headers:?}");
+    }
+    for headers in [
+        &[host, ("sec-fetch-site", "cross-site")][..],
+        // Another port of this machine.
+        &[host, ("sec-fetch-site", "same-site")],
+        &[host, ("origin", "http://127.0.0.1:8081")],
+        &[host, ("origin", "https://shop.example")],
+        &[host, ("origin", "null")],
+        &[host, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "cross-site")],
+        &[("origin", "http://127.0.0.1:8080")],
+        // A name that its owner lets point here, so that the browser takes the page for the server's own.
+        &[
+            ("host", "rebound.example:8080"),
+            ("origin", "http://rebound.example:8080"),
+            ("sec-fetch-site", "same-origin"),
+        ],
+        &[("host", "192.0.2.7:8080")],
+        &[("host", "localhost.example")],
+        &[("host", "")],
+    ] {
+        assert_eq!(ask(headers), 403, "{headers:?}");
+    }
+}
+
+#[test]
 fn a_watch_tries_each_state_of_the_highest_version_once_and_never_goes_back() {
     let setup = setup();
     let directory = setup.reloader.directory();
