@@ -63,7 +63,8 @@ families! {
         queue_depth: IntGaugeVec, labels ["lane"];
         /// Seconds that a row waited for the device, by lane.
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
-        /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable).
+        /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable),
+        /// or the device failed on their batch (failed).
         rejected_total: IntCounterVec, labels ["reason"];
         /// Rows answered by a cheaper route than the router chose, under pressure.
         degraded_total: IntCounter;
@@ -117,10 +118,13 @@ pub enum Rejected {
     Cancelled,
     /// No model was ready.
     Unavailable,
+    /// The device failed on its batch.
+    Failed,
 }
 
 impl Rejected {
-    const ALL: [Rejected; 4] = [Rejected::Overloaded, Rejected::Deadline, Rejected::Cancelled, Rejected::Unavailable];
+    const ALL: [Rejected; 5] =
+        [Rejected::Overloaded, Rejected::Deadline, Rejected::Cancelled, Rejected::Unavailable, Rejected::Failed];
 
     fn label(self) -> &'static str {
         match self {
@@ -128,6 +132,7 @@ impl Rejected {
             Rejected::Deadline => "deadline",
             Rejected::Cancelled => "cancelled",
             Rejected::Unavailable => "unavailable",
+            Rejected::Failed => "failed",
         }
     }
 }
