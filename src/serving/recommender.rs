@@ -43,6 +43,8 @@ pub struct Recommender {
     admission: Admission<LaneKey>,
     queue: Arc<Queue<Row, LaneKey, Routed>>,
     metrics: Arc<Metrics>,
+    /// Rows that run at a time.
+    running: usize,
     draining: AtomicBool,
     life: Arc<Life>,
     shadow: OnceLock<Shadow>,
@@ -64,6 +66,7 @@ impl Recommender {
             admission: admission.clone(),
             queue: Arc::clone(&queue),
             metrics: Arc::clone(&metrics),
+            running: limits.max_batch.max(1).saturating_mul(limits.executors.max(1)),
             draining: AtomicBool::new(false),
             life: Arc::clone(&life),
             shadow: OnceLock::new(),
@@ -230,6 +233,13 @@ impl Recommender {
     /// Whether the server is about to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// How many rows a call should have in the queue at a time where one that is refused fails it whole: enough to fill
+    /// the executors' batches, and no more than an idle server lets in.
+    pub fn rows_at_once(&self, generation: &Generation) -> usize {
+        let full = generation.shape.full_flops(&generation.space, generation.max_len());
+        self.admission.fitting(full).min(self.running)
     }
 
     /// Rows that wait for the device.
