@@ -44,6 +44,24 @@ fn a_connection_that_asks_for_nothing_is_closed() {
 }
 
 #[test]
+fn a_client_that_reads_no_answer_loses_its_connection() {
+    let patience = Patience { body: Duration::from_secs(1), ..Patience::default() };
+    let server = Server::behind(Access::default(), Connections { most: 1, patience, ..Connections::default() });
+    let row = json!({"history": [101], "k": 40, "exclude_seen": false, "route": "smallest"});
+    let body = json!({"requests": vec![row; 1024]}).to_string();
+    let head = "POST /recommend/batch HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length:";
+    let request = format!("{head} {}\r\n\r\n{body}", body.len());
+    let mut stuck = connect(server.client.address);
+    stuck.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Answers of 2 MB each, more than the system keeps for a connection; then it breaks, and so does sending.
+    let sent = (0..20).map_while(|_| stuck.write_all(request.as_bytes()).ok()).count();
+    assert!(sent > 0);
+    // Its place is free.
+    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\nconnection: close\r\n\r\n";
+    assert_eq!(exchange(server.client.address, health).unwrap().status, 200);
+}
+
+#[test]
 fn connections_beyond_the_most_wait_for_a_place() {
     let server = Server::behind(Access::default(), Connections { most: 1, ..Connections::default() });
     let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";

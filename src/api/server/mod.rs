@@ -1,5 +1,6 @@
 //! Connections: who gets one, how long its client may take, and TLS.
 
+mod stall;
 mod tls;
 
 pub use tls::{Tls, TlsError, TlsFiles};
@@ -22,6 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+
+use stall::Stall;
 
 /// Largest head of a request over HTTP/1 in bytes, and so what is read ahead of a body.
 const HEAD_BYTES: usize = 64 << 10;
@@ -54,7 +57,7 @@ pub struct Patience {
     /// For the head of a request, counted from the connection's start or the last answer: longer than a proxy keeps an
     /// idle connection, so that it is the proxy who closes it.
     pub head: Duration,
-    /// For the body of a request.
+    /// For the body of a request to arrive, and to take any more of an answer.
     pub body: Duration,
 }
 
@@ -131,6 +134,8 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
 
 async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, watcher: Watcher) {
     let patience = connections.patience;
+    // Below TLS, whose own buffers would hide that the client does not read.
+    let stream = Stall::new(stream, patience.body);
     let Some(tls) = &connections.tls else { return talk(stream, peer, router, patience, watcher).await };
     match timeout(patience.handshake, tls.accept(stream)).await {
         Ok(Ok(stream)) => talk(stream, peer, router, patience, watcher).await,
