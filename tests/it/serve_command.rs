@@ -168,6 +168,7 @@ fn bad_flags_end_with_64() {
         ["--api-key", ""],
         ["--cors-origin", "https://shop.example/path"],
         ["--max-connections", "0"],
+        ["--max-connection-age", "0"],
         ["--tls-cert", "alone.pem"],
     ] {
         let mut command = canet(&["serve", "--model"]);
