@@ -213,7 +213,7 @@ impl Executor {
         for (route, share) in &computed.routes {
             let series = generation.series.route(*route);
             series.ran(forward, share.executed, share.full);
-            series.saved(computed.saved_seconds(share, forward, full));
+            series.spent(computed.seconds(share, forward, full));
         }
         generation.series.padded(computed.padding_ratio());
         let answers = waiting.into_iter().zip(ranked);
