@@ -68,7 +68,7 @@ SAVED = (f"1 - (sum({rate('canet_executed_flops_total')}) + sum({rate('canet_rou
          f"/ sum({rate('canet_full_flops_total')})")
 SAVED_OVER_RANGE = (f"sum({increase('canet_full_flops_total')}) - sum({increase('canet_executed_flops_total')}) "
                     f"- sum({increase('canet_router_flops_total')})")
-SAVED_SECONDS = f"sum({increase('canet_saved_seconds_total')})"
+SAVED_SECONDS = f"sum({increase('canet_full_seconds_total')}) - sum({increase('canet_executed_seconds_total')})"
 
 
 def compute_savings():
@@ -78,8 +78,9 @@ def compute_savings():
              "input saves as much: see checkpoints for whether the answers stay the same."),
         stat("Saved in this range", SAVED_OVER_RANGE, "short", "Floating-point operations."),
         stat("Device time saved", SAVED_SECONDS, "s",
-             "Seconds of an executor: what the full model is predicted to take for the same batches, less what ran."),
-        stat("Cost saved", f"{SAVED_SECONDS} / 3600 * $cores * $price", "currencyUSD",
+             "Seconds of an executor: what the full model is predicted to take for the same rows, from how fast its lane "
+             "runs, less what they and the router were measured to take."),
+        stat("Cost saved", f"({SAVED_SECONDS}) / 3600 * $cores * $price", "currencyUSD",
              "Device time x cores of an executor x price a core-hour; real only where fewer machines run for it."),
         lines("Saved over time", [(SAVED, "saved")], "percentunit", width=12),
         lines("Floating-point operations a second",
@@ -90,8 +91,9 @@ def compute_savings():
                 [(f"sum by (route) ({rate('canet_full_flops_total')}) "
                   f"- sum by (route) ({rate('canet_executed_flops_total')})", "{{route}}")], "short", "Floating-point operations, without the router's.", width=12),
         stacked("Device time saved, by route",
-                [(f"sum by (route) ({rate('canet_saved_seconds_total')})", "{{route}}")], "s",
-                "Seconds a second.", width=12),
+                [(f"sum by (route) ({rate('canet_full_seconds_total')}) "
+                  f"- sum by (route) ({rate('canet_executed_seconds_total')})", "{{route}}")], "s",
+                "Seconds a second, the router's part taken off.", width=12),
         panel("Rows by route", "bargauge",
               [(f"sort_desc(sum by (route) ({increase('canet_route_requests_total')}))", "{{route}}")],
               "short", 12, 9, "Over this range.", orientation="horizontal", displayMode="basic"),

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::secret::{Secret, bearer};
 use super::wire::optional_integer;
-use super::{Code, Problem, body};
+use super::{Code, Problem, body, site};
 use crate::serving::{LoadError, ReloadError, Reloader};
 
 /// What operators may do, and who is one.
@@ -20,7 +20,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// With a token its bearers are operators, and nobody else; without one, whoever connects over loopback.
+    /// With a token its bearers are operators, and nobody else; without one, whoever connects over loopback, but for
+    /// other sites' pages in a browser there.
     pub fn new(reloader: Arc<Reloader>, token: Option<&str>) -> Admin {
         Admin { reloader, token: token.map(Secret::new) }
     }
@@ -31,8 +32,14 @@ impl Admin {
         let Some(token) = &self.token else {
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
             let local = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
-            let detail = "without --admin-token this is for clients on the server's own machine, over loopback";
-            return if local { Ok(()) } else { Err(Problem::new(Code::Forbidden, detail)) };
+            let detail = if !local {
+                "without --admin-token this is for clients on the server's own machine, over loopback"
+            } else if site::is_foreign(request) {
+                "without --admin-token this is not for pages of other sites: ask at localhost or 127.0.0.1"
+            } else {
+                return Ok(());
+            };
+            return Err(Problem::new(Code::Forbidden, detail));
         };
         let Some(given) = bearer(request.headers()) else {
             return Err(Problem::new(Code::Unauthorized, "send `authorization: Bearer TOKEN` with the server's token"));

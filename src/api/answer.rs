@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -135,14 +136,21 @@ fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed)
 }
 
 fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUsed) -> Recommendation<'a> {
-    let allowed = |item: &Item| {
-        !cold.excluded.contains(item) && cold.candidates.as_ref().is_none_or(|candidates| candidates.contains(item))
-    };
     let Generation { catalogue, .. } = generation;
-    let best = catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k);
-    let counts = catalogue.popularity();
+    let allowed = |item: &Item| !cold.excluded.contains(item);
+    let count = |item: Item| catalogue.popularity()[item.column() - 1];
+    let best: Vec<Item> = match &cold.candidates {
+        None => catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k).collect(),
+        // They are few beside the catalogue, and the rarest of it may be among them.
+        Some(candidates) => {
+            let mut best: Vec<Item> = candidates.iter().copied().filter(allowed).collect();
+            best.sort_unstable_by_key(|item| (Reverse(count(*item)), *item));
+            best.truncate(cold.k);
+            best
+        }
+    };
     Recommendation {
-        items: best.map(|best| item(generation, best, Score::Popularity(counts[best.column() - 1]))).collect(),
+        items: best.into_iter().map(|best| item(generation, best, Score::Popularity(count(best)))).collect(),
         route: RouteTaken { name: None, reason: Reason::ColdStart.name(), confidence: None },
         compute: Compute::default(),
         model: model(generation),

@@ -25,6 +25,7 @@ mod recommend;
 mod request_id;
 mod secret;
 mod server;
+mod site;
 mod traceparent;
 mod transport;
 mod validate;

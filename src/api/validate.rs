@@ -12,9 +12,8 @@ const MAX_TIMEOUT_MS: u64 = 60_000;
 /// Longest list of ids that a request may send.
 pub(super) const MAX_IDS: usize = 100_000;
 
-/// Most items that the requests of a batch ask for together: some 25 MB of answer. One request alone may ask for the
-/// whole catalogue.
-pub(super) const MAX_RANKED: u64 = 1 << 18;
+/// Most items that a request asks for, or those of a batch together: some 25 MB of answer.
+const MAX_RANKED: u64 = 1 << 18;
 
 /// Most requests a call.
 pub(super) const MAX_ROWS: usize = 1024;
@@ -30,8 +29,14 @@ pub(super) fn check_rows(rows: usize) -> Result<(), Problem> {
     Err(Problem::invalid("requests", format!("{rows} requests are too many for one call: at most {MAX_ROWS}")))
 }
 
+/// Most items that one request may ask for in a catalogue of `items`.
+pub(super) fn most_ranked(items: usize) -> usize {
+    items.min(usize::try_from(MAX_RANKED).unwrap_or(usize::MAX))
+}
+
 /// Keeps the answer of a batch within bounds: a request whose `k` would bring their sum over [`MAX_RANKED`] is refused.
-/// `ranked` is the sum so far, `items` the size of the catalogue.
+/// `ranked` is the sum so far, `items` the size of the catalogue. A `k` that no request may ask for is refused later,
+/// and takes nothing from those behind it.
 ///
 /// # Errors
 /// 422 for this request.
@@ -41,8 +46,11 @@ pub(super) fn check_sum(
     ranked: &mut u64,
 ) -> Result<RecommendRequest, Problem> {
     let k = request.k(items);
+    if k > most_ranked(items) as u64 {
+        return Ok(request);
+    }
     let sum = ranked.saturating_add(k);
-    if sum > MAX_RANKED && *ranked > 0 {
+    if sum > MAX_RANKED {
         let detail = format!("with `k` {k} the batch asks for more than {MAX_RANKED} items together");
         return Err(Problem::invalid("k", detail));
     }
@@ -77,10 +85,10 @@ pub(super) struct ColdStart {
 /// 422 with the field.
 pub(super) fn accept(wire: RecommendRequest, generation: &Generation, arrival: Arrival) -> Result<Accepted, Problem> {
     let catalogue = &generation.catalogue;
-    let asked = wire.k(catalogue.len());
+    let (asked, most) = (wire.k(catalogue.len()), most_ranked(catalogue.len()));
     let k = match usize::try_from(asked) {
-        Ok(k) if (1..=catalogue.len()).contains(&k) => k,
-        _ => return Err(Problem::invalid("k", format!("`k` is {asked}: it must be from 1 to {}", catalogue.len()))),
+        Ok(k) if (1..=most).contains(&k) => k,
+        _ => return Err(Problem::invalid("k", format!("`k` is {asked}: it must be from 1 to {most}"))),
     };
     if !(1..=MAX_TIMEOUT_MS).contains(&wire.timeout_ms) {
         let detail = format!("`timeout_ms` is {}: it must be from 1 to {MAX_TIMEOUT_MS}", wire.timeout_ms);

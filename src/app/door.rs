@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -27,6 +28,10 @@ pub(super) struct DoorArgs {
     /// Most connections that a listener has open; more wait until one closes
     #[arg(long, env = "CANET_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// Seconds after which a connection ends with what it is asked by then, give or take a tenth, so that clients that keep
+    /// theirs find servers that came later [default: none]
+    #[arg(long, env = "CANET_MAX_CONNECTION_AGE", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
+    max_connection_age: Option<u32>,
 }
 
 impl DoorArgs {
@@ -51,6 +56,7 @@ impl DoorArgs {
             _ => None,
         };
         let most = usize::try_from(self.max_connections).unwrap_or(usize::MAX);
-        Ok(Connections { most, tls: tls.transpose().map_err(Failure::usage)?, ..Connections::default() })
+        let oldest = self.max_connection_age.map(|seconds| Duration::from_secs(seconds.into()));
+        Ok(Connections { most, oldest, tls: tls.transpose().map_err(Failure::usage)?, ..Connections::default() })
     }
 }

@@ -18,10 +18,13 @@ use super::traces::TraceArgs;
 use crate::api::{self, Admin, Connections};
 use crate::domain::BatchBy;
 use crate::model::checkpoint::ModelDirectory;
-use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader};
+use crate::serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
 
 /// Longest that the last spans hold up the end of the process.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest that refusals hold up the end of a process whose model cannot be run any more: nothing else is left to say.
+const LAST_REFUSALS: Duration = Duration::from_secs(2);
 
 /// Serves a model over HTTP and gRPC.
 #[derive(Debug, clap::Args)]
@@ -79,7 +82,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.filter(|seconds| seconds.as_secs() <= 3600).ok_or_else(|| "from 0 to 3600 seconds".to_owned())
 }
 
-/// Serves until a signal, then drains.
+/// Serves until a signal, then drains; or until the model cannot be run any more, which ends the process with 69, for
+/// whatever supervises it to start it anew.
 ///
 /// The order matters: signals are caught before anything takes time; the ports are bound before the model loads, so
 /// that one in use fails at once, and probes are answered meanwhile.
@@ -162,32 +166,48 @@ async fn serve(
         tracing::info!("answering probes on http://{address}");
     }
 
-    tokio::select! {
-        signal = signals.stop() => tracing::info!(signal, "stopping before the model was loaded"),
+    let mut drain_timeout = args.drain_timeout;
+    let outcome = tokio::select! {
+        signal = signals.stop() => {
+            tracing::info!(signal, "stopping before the model was loaded");
+            // Calls that last as long as the server end with this.
+            recommender.drain();
+            Ok(())
+        }
         outcome = loading => {
             outcome.map_err(refused)?;
             tracing::info!("ready");
-            let signal = until_stopped(signals, &reloader, watch).await;
-            let delay_ms = args.drain_delay.as_millis();
-            tracing::info!(signal, delay_ms, "draining: not ready any more, still serving");
-            recommender.drain();
-            tokio::time::sleep(args.drain_delay).await;
+            tokio::select! {
+                signal = until_stopped(signals, &reloader, watch) => {
+                    let delay_ms = args.drain_delay.as_millis();
+                    tracing::info!(signal, delay_ms, "draining: not ready any more, still serving");
+                    recommender.drain();
+                    tokio::time::sleep(args.drain_delay).await;
+                    Ok(())
+                }
+                () = recommender.died() => {
+                    tracing::error!("stopping: the model cannot be run any more");
+                    recommender.drain();
+                    drain_timeout = drain_timeout.min(LAST_REFUSALS);
+                    Err(Failure::unavailable(Unready::Dead))
+                }
+            }
         }
-    }
+    };
 
     // No new connection from here; open ones end with the answer that they wait for.
     drop(stop);
-    let deadline = Instant::now() + args.drain_timeout;
+    let deadline = Instant::now() + drain_timeout;
     let closed = async { while servers.join_next().await.is_some() {} };
     if tokio::time::timeout_at(deadline.into(), closed).await.is_err() {
         tracing::warn!("the drain timeout passed while requests were still open");
-        return Ok(());
+        return outcome;
     }
     // The server is gone and this is the last handle: the executors end when their queue is empty.
     drop(recommender);
     join_by(deadline, reloader.last_thread().into_iter().chain(executors).collect()).await;
     tracing::info!("stopped");
-    Ok(())
+    outcome
 }
 
 /// A checkpoint at fault is bad data; a device that fails on a good one is not to be had.

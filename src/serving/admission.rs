@@ -191,6 +191,15 @@ impl<K: Copy + Eq + Hash> Admission<K> {
         duration(lock(&self.state).costs.lane(lane).seconds(1, flops))
     }
 
+    /// How many rows of `flops` each, at least 1, are predicted to take half of the limit: whoever has no more of them
+    /// in the queue at a time is not refused for its own.
+    pub fn fitting(&self, flops: Flops) -> usize {
+        let state = lock(&self.state);
+        // As if none shared a batch, which errs on the side of fewer.
+        let row = state.costs.any().seconds(1, flops) * state.stretch.factor() / state.executors;
+        ((self.limit.as_secs_f64() / 2.0 / row) as usize).max(1)
+    }
+
     /// The predicted backlog as a share of the limit.
     pub fn pressure(&self) -> f64 {
         let state = lock(&self.state);

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::Generation;
 use super::row::Routing;
 use crate::domain::{Flops, Route};
+use crate::telemetry::Spent;
 
 /// What a batch computes, a route at a time, padding included; the router's work is not in it.
 #[derive(Debug, Default)]
@@ -65,13 +66,14 @@ impl Computed {
         self.routes.values().map(|share| share.full).sum()
     }
 
-    /// The seconds that a route's share of the batch saved: its part of the time `full` that the full model would have
-    /// taken, less its part of the time `forward` that the batch took, and less the router's.
-    pub(super) fn saved_seconds(&self, share: &Share, forward: Duration, full: Duration) -> f64 {
+    /// The seconds of a route's share of the batch: its part of the time `full` that the full model would have taken, and
+    /// its part of the time `forward` that the batch took, the router's beside it.
+    pub(super) fn seconds(&self, share: &Share, forward: Duration, full: Duration) -> Spent {
         let part = |time: Duration, flops: Flops, all: Flops| time.as_secs_f64() * flops as f64 / all.max(1) as f64;
-        part(full, share.full, self.full())
-            - part(forward, share.executed, self.executed())
-            - share.router.as_secs_f64()
+        Spent {
+            full: part(full, share.full, self.full()),
+            executed: part(forward, share.executed, self.executed()) + share.router.as_secs_f64(),
+        }
     }
 
     /// The part of it that is padding, from 0 to 1.

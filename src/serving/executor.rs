@@ -11,6 +11,7 @@ use super::cost::Ran;
 use super::degrade::{Degrade, Relief};
 use super::generation::GenerationId;
 use super::lanes::Batch;
+use super::life::Life;
 use super::queue::Queue;
 use super::replies::Outcome;
 use super::row::{Answer, Reply, Routing, Row, Times};
@@ -38,6 +39,7 @@ pub(super) struct Executor {
     pub(super) metrics: Arc<Metrics>,
     /// Outcomes leave for the runtime, a batch at a time: waking the waiting tasks is not the device's business.
     pub(super) outcomes: UnboundedSender<Vec<Outcome>>,
+    pub(super) life: Arc<Life>,
 }
 
 /// Rows that may share a batch: one lane of one generation.
@@ -203,6 +205,7 @@ impl Executor {
             Err(error) => return self.fail(&error, generation, "slices", waiting.into_iter().map(|row| row.0)),
         };
         let forward = started.elapsed();
+        self.life.ran();
         // Admission predicts from what rows cost alone, so that is what it learns from: a lane's padding shows in its fit.
         self.admission.ran(lane, Ran { flops: routings().map(|routing| routing.slice_flops).sum(), took: forward });
         let computed = Computed::of(generation, &parts);
@@ -210,7 +213,7 @@ impl Executor {
         for (route, share) in &computed.routes {
             let series = generation.series.route(*route);
             series.ran(forward, share.executed, share.full);
-            series.saved(computed.saved_seconds(share, forward, full));
+            series.spent(computed.seconds(share, forward, full));
         }
         generation.series.padded(computed.padding_ratio());
         let answers = waiting.into_iter().zip(ranked);
@@ -223,7 +226,8 @@ impl Executor {
         self.finish(rows.map(|row| (row.reply, Err(Refusal::DeadlineExceeded))));
     }
 
-    /// Answers a batch that the device failed on; the loop lives on.
+    /// Answers a batch that the device failed on. The loop lives on, unless too many did one after the other: a device
+    /// that is lost answers nobody, and a server that stood there all the same would go on being asked.
     fn fail(
         &self,
         error: &ForwardError,
@@ -232,6 +236,10 @@ impl Executor {
         replies: impl ExactSizeIterator<Item = Reply>,
     ) {
         tracing::error!(%error, stage, rows = replies.len(), version = generation.version, "a batch failed");
+        if self.life.failed() {
+            tracing::error!("no batch has run for too many in a row: restart the server");
+            self.queue.abandon();
+        }
         self.finish(replies.map(|reply| (reply, Err(Refusal::Internal))));
     }
 

@@ -11,6 +11,7 @@ mod degrade;
 mod executor;
 mod generation;
 mod lanes;
+mod life;
 mod load;
 mod pace;
 mod queue;

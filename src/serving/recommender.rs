@@ -10,6 +10,7 @@ use super::admission::Admission;
 use super::degrade::Degrade;
 use super::executor::{Executor, LaneKey, Routed};
 use super::generation::Current;
+use super::life::Life;
 use super::queue::Queue;
 use super::row::{Answer, Request, Row};
 use super::shadow::Shadow;
@@ -36,16 +37,16 @@ pub struct Limits {
 /// The door to the executors: every transport asks for its rankings here.
 ///
 /// Their threads end when the `Recommender` is dropped and every accepted row is answered. A panic in one of them ends
-/// all: only a restart helps.
+/// all, and so do many failed batches in a row: only a restart helps.
 pub struct Recommender {
     current: Current,
     admission: Admission<LaneKey>,
     queue: Arc<Queue<Row, LaneKey, Routed>>,
     metrics: Arc<Metrics>,
+    /// Rows that run at a time.
+    running: usize,
     draining: AtomicBool,
-    dead: Arc<AtomicBool>,
-    /// Told whenever readiness may have changed.
-    changed: Arc<watch::Sender<()>>,
+    life: Arc<Life>,
     shadow: OnceLock<Shadow>,
 }
 
@@ -59,16 +60,15 @@ impl Recommender {
         let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
         let admission = Admission::new(limits.queue_limit, limits.max_batch).shared_by(limits.executors);
         let degrade = limits.degrade.then(|| Arc::new(Mutex::new(Degrade::new(Instant::now()))));
-        let dead = Arc::new(AtomicBool::new(false));
-        let changed = Arc::new(watch::Sender::new(()));
+        let life = Arc::new(Life::default());
         let recommender = Recommender {
             current: Current::default(),
             admission: admission.clone(),
             queue: Arc::clone(&queue),
             metrics: Arc::clone(&metrics),
+            running: limits.max_batch.max(1).saturating_mul(limits.executors.max(1)),
             draining: AtomicBool::new(false),
-            dead: Arc::clone(&dead),
-            changed: Arc::clone(&changed),
+            life: Arc::clone(&life),
             shadow: OnceLock::new(),
         };
         let mut threads = Vec::new();
@@ -81,8 +81,9 @@ impl Recommender {
                 max_batch: limits.max_batch.max(1),
                 metrics: Arc::clone(&metrics),
                 outcomes: outcomes.clone(),
+                life: Arc::clone(&life),
             };
-            let death = Death { queue: Arc::clone(&queue), dead: Arc::clone(&dead), changed: Arc::clone(&changed) };
+            let death = Death { queue: Arc::clone(&queue), life: Arc::clone(&life) };
             let thread = std::thread::Builder::new().name(format!("executor-{place}"));
             threads.push(thread.spawn(move || {
                 // Dropped after the executor, so that by then every row that it held has its answer.
@@ -108,7 +109,7 @@ impl Recommender {
             }
         }
         let before = self.current.swap(Arc::new(generation));
-        self.changed.send_replace(());
+        self.life.changed();
         before
     }
 
@@ -148,9 +149,16 @@ impl Recommender {
         self.current.get().ok_or(Unready::Loading)
     }
 
-    /// Whether the executor runs; where it does not, only a restart helps.
+    /// Whether the executors run; where they do not, only a restart helps.
     pub fn is_alive(&self) -> bool {
-        !self.dead.load(Ordering::Acquire)
+        self.life.is_alive()
+    }
+
+    /// Waits until the executors are dead, which may be never.
+    pub async fn died(&self) {
+        let mut changes = self.changes();
+        // The sender is ours, so that it is there as long as this waits.
+        while self.is_alive() && changes.changed().await.is_ok() {}
     }
 
     /// Whether new requests should be sent here.
@@ -167,12 +175,12 @@ impl Recommender {
     /// Tells whoever asks for readiness to send requests elsewhere.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.changed.send_replace(());
+        self.life.changed();
     }
 
     /// Hears of it whenever [`ready`](Recommender::ready) may answer otherwise than before.
     pub fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        self.life.changes()
     }
 
     /// Runs one request through the executor.
@@ -189,7 +197,7 @@ impl Recommender {
         let sampled = shadow.filter(|shadow| shadow.samples()).map(|shadow| (shadow, request.clone()));
         let mut outcome = Counted { metrics: &self.metrics, rejected: Some(Rejected::Cancelled) };
         let answer = self.submit(Arc::clone(&generation), request).await;
-        outcome.rejected = answer.as_ref().err().and_then(Refusal::rejected);
+        outcome.rejected = answer.as_ref().err().map(Refusal::rejected);
         drop(outcome);
         let answer = answer?;
         let series = generation.series.route(answer.routing.route);
@@ -227,6 +235,13 @@ impl Recommender {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// How many rows a call should have in the queue at a time where one that is refused fails it whole: enough to fill
+    /// the executors' batches, and no more than an idle server lets in.
+    pub fn rows_at_once(&self, generation: &Generation) -> usize {
+        let full = generation.shape.full_flops(&generation.space, generation.max_len());
+        self.admission.fitting(full).min(self.running)
+    }
+
     /// Rows that wait for the device.
     pub fn queued(&self) -> usize {
         self.admission.queued()
@@ -239,13 +254,13 @@ impl Recommender {
 }
 
 impl Refusal {
-    /// How `rejected_total` counts it; a fault of the device is no refusal.
-    fn rejected(&self) -> Option<Rejected> {
+    /// How `rejected_total` counts it.
+    fn rejected(&self) -> Rejected {
         match self {
-            Refusal::Overloaded(_) => Some(Rejected::Overloaded),
-            Refusal::DeadlineExceeded => Some(Rejected::Deadline),
-            Refusal::Unavailable(_) => Some(Rejected::Unavailable),
-            Refusal::Internal => None,
+            Refusal::Overloaded(_) => Rejected::Overloaded,
+            Refusal::DeadlineExceeded => Rejected::Deadline,
+            Refusal::Unavailable(_) => Rejected::Unavailable,
+            Refusal::Internal => Rejected::Failed,
         }
     }
 }
@@ -273,8 +288,7 @@ impl Drop for Recommender {
 /// Marks the executors as dead when a thread of theirs ends; where it is by a panic, what waits is given up.
 struct Death {
     queue: Arc<Queue<Row, LaneKey, Routed>>,
-    dead: Arc<AtomicBool>,
-    changed: Arc<watch::Sender<()>>,
+    life: Arc<Life>,
 }
 
 impl Drop for Death {
@@ -283,7 +297,6 @@ impl Drop for Death {
             tracing::error!("a thread that runs the model has panicked: restart the server");
             self.queue.abandon();
         }
-        self.dead.store(true, Ordering::Release);
-        self.changed.send_replace(());
+        self.life.end();
     }
 }

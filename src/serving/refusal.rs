@@ -26,7 +26,7 @@ pub enum Unready {
     /// The server is about to stop; what was accepted is still answered.
     #[error("the server is stopping")]
     Draining,
-    /// The thread that owns the device has died: only a restart helps.
-    #[error("the thread that runs the model has died: the server must be restarted")]
+    /// A thread that owns the device has died, or the device fails on every batch: only a restart helps.
+    #[error("the model cannot be run any more: the server must be restarted")]
     Dead,
 }

@@ -25,8 +25,8 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 60 series, a lane 33, everything else together is under 200; the default space of 36
-    /// routes makes about 2,400 with a lane a width and 3,500 with a lane a route.
+    /// Cardinality: a route has 62 series, a lane 33, everything else together is under 200; the default space of 36
+    /// routes makes about 2,500 with a lane a width and 3,600 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport and HTTP status or name of the gRPC code. Probes and scrapes are left out.
@@ -47,9 +47,13 @@ families! {
         executed_flops_total: IntCounterVec, labels ["route"];
         /// Floating-point operations that the full model would have cost for the same rows.
         full_flops_total: IntCounterVec, labels ["route"];
-        /// Seconds of the device that routing saved, by route: what the full model is predicted to take for the same
-        /// batches, from how fast its lane runs, less what they and the router took. A loss is made up for by later
-        /// gains before the counter goes on.
+        /// Seconds of the device that the full model is predicted to take for the same rows, from how fast its lane runs:
+        /// less executed_seconds_total it is the time that routing saved.
+        full_seconds_total: CounterVec, labels ["route"];
+        /// Seconds of the device that the rows of a route took, measured: their part of their batches and of the router's.
+        executed_seconds_total: CounterVec, labels ["route"];
+        /// The greatest that full_seconds_total less executed_seconds_total has been, since a counter cannot fall: losses
+        /// after it are not in it. The difference of the two is what was saved.
         saved_seconds_total: CounterVec, labels ["route"];
         /// Floating-point operations of the router.
         router_flops_total: IntCounter;
@@ -63,7 +67,8 @@ families! {
         queue_depth: IntGaugeVec, labels ["lane"];
         /// Seconds that a row waited for the device, by lane.
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
-        /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable).
+        /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable),
+        /// or the device failed on their batch (failed).
         rejected_total: IntCounterVec, labels ["reason"];
         /// Rows answered by a cheaper route than the router chose, under pressure.
         degraded_total: IntCounter;
@@ -117,10 +122,13 @@ pub enum Rejected {
     Cancelled,
     /// No model was ready.
     Unavailable,
+    /// The device failed on its batch.
+    Failed,
 }
 
 impl Rejected {
-    const ALL: [Rejected; 4] = [Rejected::Overloaded, Rejected::Deadline, Rejected::Cancelled, Rejected::Unavailable];
+    const ALL: [Rejected; 5] =
+        [Rejected::Overloaded, Rejected::Deadline, Rejected::Cancelled, Rejected::Unavailable, Rejected::Failed];
 
     fn label(self) -> &'static str {
         match self {
@@ -128,6 +136,7 @@ impl Rejected {
             Rejected::Deadline => "deadline",
             Rejected::Cancelled => "cancelled",
             Rejected::Unavailable => "unavailable",
+            Rejected::Failed => "failed",
         }
     }
 }

@@ -12,6 +12,6 @@ mod traffic;
 pub use logs::{LogFormat, LogsError, install_logs};
 pub use metrics::{InFlight, Metrics, Rejected, Stage};
 pub use reloads::Reloaded;
-pub use series::{LaneSeries, RouteSeries, Series};
+pub use series::{LaneSeries, RouteSeries, Series, Spent};
 pub use spans::{Caller, ExportedSpan, SpanExport, SpanExportError, export_call};
 pub use traffic::{Latency, Traffic};

@@ -27,9 +27,20 @@ pub struct RouteSeries {
     executed_flops: IntCounter,
     full_flops: IntCounter,
     overlap: Histogram,
+    full_seconds: Counter,
+    executed_seconds: Counter,
     saved: Counter,
     /// Seconds lost that no gain has made up for yet: 0 or less.
     loss: Mutex<f64>,
+}
+
+/// Seconds of the device for a route's part of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// What the full model would have taken; 0 or more.
+    pub full: f64,
+    /// What it took, its part of the router's time included; 0 or more.
+    pub executed: f64,
 }
 
 /// The series of one lane.
@@ -84,6 +95,8 @@ impl RouteSeries {
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
             full_flops: metrics.full_flops_total.with_label_values(&[route]),
             overlap: metrics.shadow_overlap.with_label_values(&[route]),
+            full_seconds: metrics.full_seconds_total.with_label_values(&[route]),
+            executed_seconds: metrics.executed_seconds_total.with_label_values(&[route]),
             saved: metrics.saved_seconds_total.with_label_values(&[route]),
             loss: Mutex::new(0.0),
         }
@@ -110,11 +123,13 @@ impl RouteSeries {
         self.overlap.observe(share);
     }
 
-    /// Counts the seconds of the device that this route's part of a batch saved; negative where it took longer than
-    /// the full model would have. A counter cannot fall, so a loss is made up for first.
-    pub fn saved(&self, seconds: f64) {
+    /// Counts the seconds of the device that this route's part of a batch took, and what it saved: less than nothing
+    /// where it took longer than the full model would have. A counter cannot fall, so a loss is made up for first.
+    pub fn spent(&self, Spent { full, executed }: Spent) {
+        self.full_seconds.inc_by(full);
+        self.executed_seconds.inc_by(executed);
         let mut loss = self.loss.lock().unwrap_or_else(PoisonError::into_inner);
-        let balance = *loss + seconds;
+        let balance = *loss + full - executed;
         *loss = balance.min(0.0);
         if balance > 0.0 {
             self.saved.inc_by(balance);

@@ -46,6 +46,16 @@ fn rows_of_many_lanes_share_no_batch_and_cost_more() {
 }
 
 #[test]
+fn as_many_rows_as_fit_are_let_in() {
+    let admission = admission(40);
+    // 20 ms of 2 ms each.
+    let fitting = admission.fitting(10_000_000);
+    assert!((9..=11).contains(&fitting), "{fitting}");
+    assert!(fill(&admission, row('a')).len() > fitting);
+    assert_eq!(admission.fitting(100_000_000_000), 1);
+}
+
+#[test]
 fn an_idle_device_refuses_nobody() {
     let admission = admission(1);
     let expensive = Need::Lane { lane: 'a', flops: 100_000_000_000 };

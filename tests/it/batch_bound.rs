@@ -15,10 +15,11 @@ const MOST: u64 = 1 << 18;
 
 const ITEMS: u64 = 5_000;
 
-/// Requests that ask for the most exactly, then two that ask for one item and none too many: whoever is refused takes
-/// nothing from those behind.
+/// One that asks for more than there is, requests that ask for the most exactly, then two that ask for one item and none
+/// too many: whoever is refused takes nothing from those behind.
 fn asked() -> Vec<u64> {
-    let mut asked = vec![ITEMS; (MOST / ITEMS) as usize];
+    let mut asked = vec![ITEMS; 1 + (MOST / ITEMS) as usize];
+    asked[0] = MOST;
     asked.extend([MOST % ITEMS + 1, MOST % ITEMS, 1]);
     asked
 }
@@ -30,7 +31,7 @@ fn a_request_that_brings_the_sum_of_k_over_the_bound_is_refused_and_no_other() {
     let server = Server::with(draft, Arc::new(forward), ROOMY);
     let asked = asked();
     let places: Vec<Option<u64>> = {
-        let refused = [asked.len() - 3, asked.len() - 1];
+        let refused = [0, asked.len() - 3, asked.len() - 1];
         asked.iter().enumerate().map(|(place, k)| (!refused.contains(&place)).then_some(*k)).collect()
     };
 

@@ -12,6 +12,9 @@ use super::server::Server;
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(300);
 
+/// Longer than a first request takes on a busy machine; a tenth of it is less than [`SHORT`].
+const OLD: Duration = Duration::from_secs(2);
+
 fn impatient(patience: Patience) -> Server {
     Server::behind(Access::default(), Connections { patience, ..Connections::default() })
 }
@@ -41,6 +44,56 @@ fn a_connection_that_asks_for_nothing_is_closed() {
     let mut stream = connect(server.client.address);
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n").unwrap();
     assert_eq!(RawReply::parse(&read_to_close(&mut stream)).unwrap().status, 200);
+}
+
+#[test]
+fn a_client_that_reads_no_answer_loses_its_connection() {
+    let patience = Patience { body: Duration::from_secs(1), ..Patience::default() };
+    let server = Server::behind(Access::default(), Connections { most: 1, patience, ..Connections::default() });
+    let row = json!({"history": [101], "k": 40, "exclude_seen": false, "route": "smallest", "timeout_ms": 60_000});
+    let body = json!({"requests": vec![row; 1024]}).to_string();
+    let head = "POST /recommend/batch HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length:";
+    let request = format!("{head} {}\r\n\r\n{body}", body.len());
+    let mut stuck = connect(server.client.address);
+    stuck.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Answers of 2 MB each, more than the system keeps for a connection; then it breaks, and so does sending.
+    let sent = (0..20).map_while(|_| stuck.write_all(request.as_bytes()).ok()).count();
+    assert!(sent > 0);
+    // Its place is free.
+    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\nconnection: close\r\n\r\n";
+    assert_eq!(exchange(server.client.address, health).unwrap().status, 200);
+}
+
+#[test]
+fn an_old_connection_ends_with_what_it_was_asked() {
+    let server = Server::behind(Access::default(), Connections { oldest: Some(OLD), ..Connections::default() });
+    // Over HTTP/1.1 the answer says so: a connection that was just closed could swallow the next request.
+    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
+    let mut stream = connect(server.client.address);
+    stream.write_all(health).unwrap();
+    let mut first = Vec::new();
+    while !first.ends_with(b"alive\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        first.extend(byte);
+    }
+    std::thread::sleep(OLD + SHORT);
+    stream.write_all(health).unwrap();
+    let last = RawReply::parse(&read_to_close(&mut stream)).unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+
+    // Over HTTP/2 a frame does, here to a client that sent nothing but its settings.
+    let mut stream = connect(server.client.address);
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).expect("GOAWAY comes before the end");
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).unwrap();
+        if head[3] == 7 {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! The Open Inference Protocol in its JSON form: what clients may write, and how they are told what is wrong.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use canet::serving::Limits;
 use serde_json::{Value, json};
 
-use super::server::{Reply, Server};
+use super::server::{ROOMY, Reply, Server, numbered};
+use super::support::{draft, reference, small_config};
 
 const INFER: &str = "/v2/models/small/infer";
 
@@ -44,6 +49,30 @@ fn rows_are_answered_as_requests_are() {
     for (found, expected) in scores["data"].as_array().unwrap().iter().zip(&expected) {
         assert!((found.as_f64().unwrap() - expected.as_f64().unwrap()).abs() < 1e-5);
     }
+}
+
+#[test]
+fn an_idle_server_answers_a_call_of_more_rows_than_may_wait() {
+    let draft = numbered(draft(small_config(), 11));
+    let forward = reference(&draft.config, &draft.weights);
+    // Less than any row takes.
+    let limits = Limits { queue_limit: Duration::from_nanos(1), ..ROOMY };
+    let server = Server::with(draft, Arc::new(forward), limits);
+    let histories: Vec<String> = (0..512).map(|row| format!("[{}]", 101 + row % 40)).collect();
+    let rows: Vec<&str> = histories.iter().map(String::as_str).collect();
+    let request = json!({"inputs": [history(&rows)], "parameters": {"timeout_ms": 60_000}});
+    let reply = server.client.post(INFER, &request);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    // In their order: each fortieth is the same.
+    let body = reply.json();
+    let items = output(&body, "items")["data"].as_array().unwrap().clone();
+    let answers: Vec<&[Value]> = items.chunks(10).collect();
+    assert_eq!(answers.len(), 512);
+    assert!(answers.iter().zip(&answers[40..]).all(|(one, other)| one == other));
+    for row in [0, 7, 39] {
+        assert_eq!(answers[row], server.client.recommend(&json!({"history": [101 + row]})).items());
+    }
+    assert_eq!(server.client.metric("rejected_total{reason=\"overloaded\"}"), 0.0);
 }
 
 #[test]

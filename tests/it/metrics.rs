@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use canet::api;
 use canet::domain::BatchBy;
-use canet::telemetry::Series;
+use canet::telemetry::{Series, Spent};
 use serde_json::json;
 
 use super::server::{ROOMY, Server, metric};
@@ -147,6 +147,8 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
             format!("executed_flops_total{{route=\"{route}\"}}"),
             format!("shadow_overlap_count{{route=\"{route}\"}}"),
             format!("full_flops_total{{route=\"{route}\"}}"),
+            format!("full_seconds_total{{route=\"{route}\"}}"),
+            format!("executed_seconds_total{{route=\"{route}\"}}"),
         ] {
             assert_eq!(metric(&scrape, &series), 0.0);
         }
@@ -159,7 +161,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     for code in [200, 400, 404, 405, 413, 415, 422, 429, 500, 503, 504] {
         assert_eq!(metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}")), 0.0);
     }
-    for reason in ["overloaded", "deadline", "cancelled", "unavailable"] {
+    for reason in ["overloaded", "deadline", "cancelled", "unavailable", "failed"] {
         assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
     }
     assert!(scrape.lines().any(|line| line.starts_with("process_resident_memory_bytes ")));
@@ -168,7 +170,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     assert!(helps == types && helps >= 15, "{helps} {types}");
     // 24 routes: within the cardinality that the families' documentation states.
     let series = scrape.lines().filter(|line| line.starts_with("canet_")).count();
-    assert!(series < 24 * 60 + 3 * 33 + 200, "{series}");
+    assert!(series < 24 * 62 + 3 * 33 + 200, "{series}");
 }
 
 #[test]
@@ -201,11 +203,16 @@ fn saved_time_never_falls_and_losses_are_made_up_for_first() {
     let series = Series::new(&metrics, &space, BatchBy::Width);
     let saved = || metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}");
     let mut seen = vec![saved()];
-    for seconds in [1.0, -3.0, 1.0, 4.0] {
-        series.route(space.smallest()).saved(seconds);
+    for (full, executed) in [(2.0, 1.0), (1.0, 4.0), (1.0, 0.0), (5.0, 1.0)] {
+        series.route(space.smallest()).spent(Spent { full, executed });
         seen.push(saved());
     }
     assert_eq!(seen, [0.0, 1.0, 1.0, 1.0, 3.0]);
+    // What they are the balance of is all there.
+    let scrape = metrics.render().unwrap();
+    let [full, executed] =
+        ["full", "executed"].map(|kind| metric(&scrape, &format!("{kind}_seconds_total{{route=\"h4-l1-e6\"}}")));
+    assert_eq!((full, executed), (9.0, 6.0));
 }
 
 #[test]
@@ -224,4 +231,11 @@ fn the_time_that_a_small_route_saves_against_the_full_one_is_counted() {
     let of = |family: &str, route: &str| metric(&scrape, &format!("{family}{{route=\"{route}\"}}"));
     let (saved, full) = (of("saved_seconds_total", "h64-l2-e64"), of("route_forward_seconds_sum", "h128-l8-e128"));
     assert!(saved > 0.0 && saved < 10.0 * full, "{saved} {full}");
+    for route in ["h64-l2-e64", "h128-l8-e128"] {
+        // No router ran, and each batch was of one route.
+        let (executed, measured) = (of("executed_seconds_total", route), of("route_forward_seconds_sum", route));
+        assert!((executed - measured).abs() < 1e-6, "{executed} {measured}");
+    }
+    let balance = of("full_seconds_total", "h64-l2-e64") - of("executed_seconds_total", "h64-l2-e64");
+    assert!(balance > 0.0 && balance <= saved + 1e-6, "{balance} {saved}");
 }

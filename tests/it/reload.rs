@@ -2,19 +2,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use canet::api::{self, Access, Admin};
+use canet::api::grpc::proto::canet::v1 as proto;
+use canet::api::{self, Access, Admin, ApiKeys};
 use canet::model::checkpoint::ModelDirectory;
 use canet::model::{Backend, Device, ModelConfig, Precision, Target};
 use canet::serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
+use prost::Message;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
+use super::grpc_client::{frame, request};
 use super::server::{POLICY, ROOMY, metric, numbered};
 use super::support::{draft, small_config};
+
+/// Longer than any reload of the small model takes.
+const HANGS: Duration = Duration::from_secs(30);
 
 struct Setup {
     runtime: Runtime,
@@ -91,6 +98,23 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
 }
 
 #[test]
+fn a_stream_that_nobody_reads_holds_up_no_reload() {
+    let setup = setup();
+    let router = api::grpc::router(&setup.recommender, &ApiKeys::default()).unwrap();
+    let row = proto::RecommendRequest { history: vec!["101".to_owned()], ..proto::RecommendRequest::default() };
+    let rows = proto::RecommendStreamRequest { requests: vec![row; 64] };
+    let call = request("canet.v1.Recommender/RecommendStream", &[], &frame(&rows.encode_to_vec()));
+    let unread = setup.runtime.block_on(router.oneshot(call)).unwrap();
+    // The first reload replaces the generation of the rows, the second begins when that is freed.
+    for version in [2, 1] {
+        let reload = setup.reloader.reload(Some(version));
+        let ended = setup.runtime.block_on(async { tokio::time::timeout(HANGS, reload).await });
+        assert_eq!(ended.expect("the reload waits for the stream").unwrap().version, version);
+    }
+    drop(unread);
+}
+
+#[test]
 fn a_reload_that_fails_leaves_what_served() {
     let setup = setup();
     let before = setup.recommender.generation().unwrap();
@@ -139,6 +163,58 @@ fn without_a_token_clients_on_loopback_alone_may_reload() {
         assert_eq!(ask(Some(peer)), 403, "{peer}");
     }
     assert_eq!(ask(None), 403);
+}
+
+#[test]
+fn without_a_token_no_page_of_another_site_may_reload() {
+    let setup = setup();
+    let admin = Admin::new(Arc::clone(&setup.reloader), None);
+    let router = api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
+    let ask = |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
+        for (name, value) in headers {
+            let name = axum::http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request.extensions_mut().insert(ConnectInfo::<std::net::SocketAddr>("127.0.0.1:9".parse().unwrap()));
+        setup.runtime.block_on(router.clone().oneshot(request)).unwrap().status().as_u16()
+    };
+    let host = ("host", "127.0.0.1:8080");
+    for headers in [
+        &[host][..],
+        &[("host", "localhost")],
+        &[("host", "LocalHost:8080")],
+        &[("host", "127.8.8.8:8080")],
+        &[("host", "[::1]:8080")],
+        // The console.
+        &[host, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")],
+        &[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")],
+        // Written into the address bar.
+        &[host, ("sec-fetch-site", "none")],
+    ] {
+        assert_eq!(ask(headers), 200, "{headers:?}");
+    }
+    for headers in [
+        &[host, ("sec-fetch-site", "cross-site")][..],
+        // Another port of this machine.
+        &[host, ("sec-fetch-site", "same-site")],
+        &[host, ("origin", "http://127.0.0.1:8081")],
+        &[host, ("origin", "https://shop.example")],
+        &[host, ("origin", "null")],
+        &[host, ("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "cross-site")],
+        &[("origin", "http://127.0.0.1:8080")],
+        // A name that its owner lets point here, so that the browser takes the page for the server's own.
+        &[
+            ("host", "rebound.example:8080"),
+            ("origin", "http://rebound.example:8080"),
+            ("sec-fetch-site", "same-origin"),
+        ],
+        &[("host", "192.0.2.7:8080")],
+        &[("host", "localhost.example")],
+        &[("host", "")],
+    ] {
+        assert_eq!(ask(headers), 403, "{headers:?}");
+    }
 }
 
 #[test]

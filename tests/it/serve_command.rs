@@ -7,11 +7,15 @@ use std::process::Command;
 use std::thread;
 
 use canet::model::checkpoint::CheckpointDraft;
+use prost::Message;
 use serde_json::{Value, json};
+use tonic_health::pb::HealthCheckRequest;
 
+use super::grpc_client::frame;
+use super::raw::{connect, read_to_close};
 use super::server::{Process, canet, numbered, run};
 use super::spoilt::{answers_like_another, spoil_value};
-use super::support::{draft, small_config};
+use super::support::{draft, full_size_config, small_config};
 
 fn model(directory: &Path) -> std::path::PathBuf {
     let root = directory.join("small");
@@ -164,6 +168,7 @@ fn bad_flags_end_with_64() {
         ["--api-key", ""],
         ["--cors-origin", "https://shop.example/path"],
         ["--max-connections", "0"],
+        ["--max-connection-age", "0"],
         ["--tls-cert", "alone.pem"],
     ] {
         let mut command = canet(&["serve", "--model"]);
@@ -234,6 +239,29 @@ fn a_stop_while_the_model_is_loaded_exits_with_0() {
     let mut server = Process::launch(&model(directory.path()), &["--drain-delay", "0"]);
     assert_eq!(server.client.get("/healthz").status, 200);
     server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_watch_of_the_health_ends_with_a_stop_while_the_model_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("large");
+    // Its 36 routes take a while to warm up.
+    numbered(draft(full_size_config(20_000), 3)).write(&root).unwrap();
+    // Longer than the client waits.
+    let mut server = Process::launch(&root, &["--drain-timeout", "60"]);
+    let mut watch = connect(server.grpc);
+    let message = frame(&HealthCheckRequest::default().encode_to_vec());
+    let head = format!(
+        "POST /grpc.health.v1.Health/Watch HTTP/1.1\r\nhost: canet\r\ncontent-type: application/grpc\r\n\
+         te: trailers\r\ncontent-length: {}\r\n\r\n",
+        message.len()
+    );
+    watch.write_all(&[head.as_bytes(), &message].concat()).unwrap();
+    assert!(watch.read(&mut [0; 512]).unwrap() > 0);
+    server.signal("TERM");
+    server.log_line("before the model was loaded");
+    read_to_close(&mut watch);
     assert_eq!(server.wait().code(), Some(0));
 }
 

@@ -214,6 +214,30 @@ fn a_failing_batch_answers_500_and_the_next_one_runs() {
 }
 
 #[test]
+fn a_device_that_fails_batch_after_batch_shows_in_the_probes() {
+    let (server, keeper) = gated(ROOMY);
+    let run = |verdict: Verdict| {
+        let asked = ask(&server, request());
+        keeper.batch();
+        keeper.open(verdict);
+        asked.join().unwrap().status
+    };
+    let fail = |times: usize| (0..times).for_each(|_| assert_eq!(run(Verdict::Fail), 500));
+    fail(15);
+    // One that runs in between, and the device is as good as ever.
+    assert_eq!(run(Verdict::Run), 200);
+    fail(15);
+    assert_eq!(["/readyz", "/healthz"].map(|path| server.client.get(path).status), [200, 200]);
+    fail(1);
+    assert_eq!(["/readyz", "/healthz"].map(|path| server.client.get(path).status), [503, 503]);
+    let later = server.client.recommend(&request());
+    assert_eq!((later.status, &later.json()["code"]), (503, &json!("unavailable")));
+    assert_eq!(server.client.metric("rejected_total{reason=\"failed\"}"), 31.0);
+    // What ends the process waits no longer.
+    futures_util::FutureExt::now_or_never(server.recommender.died()).unwrap();
+}
+
+#[test]
 fn a_panic_in_the_executor_hangs_nobody_and_shows_in_the_probes() {
     let (server, keeper) = gated(ROOMY);
     let running = ask(&server, request());

@@ -9,10 +9,11 @@ use crate::api::arrival::Arrival;
 const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
 impl Arrival {
-    /// What the layer around the services has put into the request.
+    /// Of a call whose message is there, which is now: how long it took to send is no time of the server's. What its
+    /// client waits counts from its head, as the layer around the services has put it into the request.
     pub(in crate::api) fn of_request<T>(request: &Request<T>) -> Arrival {
-        let known = request.extensions().get::<Arrival>().copied();
-        known.unwrap_or_else(Arrival::now)
+        let head = request.extensions().get::<Arrival>();
+        Arrival { leaves: head.and_then(|head| head.leaves), ..Arrival::now() }
     }
 
     /// # Errors

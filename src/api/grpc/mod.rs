@@ -1,5 +1,6 @@
 //! gRPC: the services, and what makes every fault one of the table's.
 
+mod answers;
 mod convert;
 mod count;
 mod cut;

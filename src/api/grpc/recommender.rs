@@ -1,10 +1,9 @@
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::http::header;
-use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::answers::Answers;
 use super::proto::canet::v1 as proto;
 use super::proto::canet::v1::recommender_server::Recommender as Methods;
 use crate::api::answer::{Call, pin};
@@ -58,8 +57,7 @@ impl Methods for Service {
         Ok(response)
     }
 
-    type RecommendStreamStream =
-        Pin<Box<dyn Stream<Item = Result<proto::RecommendStreamResponse, Status>> + Send + 'static>>;
+    type RecommendStreamStream = Answers<proto::RecommendStreamResponse>;
 
     async fn recommend_stream(
         &self,
@@ -71,18 +69,18 @@ impl Methods for Service {
         // Those that are ranked wait together until they are read, so they are bounded as a batch is.
         let (items, mut ranked) = (generation.catalogue.len(), 0);
         let bounded = requests.into_iter().map(|request| check_sum(request.into(), items, &mut ranked));
-        let answers: FuturesUnordered<_> = (0..)
+        let rows = (0..)
             .zip(bounded)
             .map(|(index, request)| {
                 let (recommender, generation) = (Arc::clone(&self.recommender), Arc::clone(&generation));
                 async move {
                     let call = Call::new(&recommender, &generation, arrival);
                     let outcome = call.answer_checked(request).await.map(|answered| answered.recommendation);
-                    Ok(proto::RecommendStreamResponse { index, result: Some(outcome.into()) })
+                    proto::RecommendStreamResponse { index, result: Some(outcome.into()) }
                 }
             })
             .collect();
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(Answers::of(rows)))
     }
 
     async fn get_model(

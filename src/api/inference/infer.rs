@@ -1,4 +1,4 @@
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::model::{INPUTS, check_name};
 use super::outputs::OutputName;
@@ -69,7 +69,9 @@ pub(super) async fn infer(
     }
 
     let call = Call::new(recommender, &generation, arrival);
-    let answered = try_join_all(rows.into_iter().map(|row| call.answer(row))).await?;
+    // All at once they would be more than may wait, and a call like this could never succeed, however idle the server.
+    let answers = stream::iter(rows.into_iter().map(|row| call.answer(row)));
+    let answered: Vec<_> = answers.buffered(recommender.rows_at_once(&generation)).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();
     Ok(Inferred {

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::schema::{Object, Schema};
 use utoipa::openapi::{OpenApi, RefOr};
 
+use crate::api::validate::most_ranked;
 use crate::api::wire::default_k;
 use crate::domain::{Catalogue, Reason, RouteSpace};
 use crate::serving::Generation;
@@ -18,7 +19,7 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
     };
     property("RecommendRequest", "k", &|k| {
         k.minimum = Some(1_usize.into());
-        k.maximum = Some(catalogue.len().into());
+        k.maximum = Some(most_ranked(catalogue.len()).into());
         k.default = Some(json!(default_k(catalogue.len())));
     });
     property("RecommendRequest", "route", &|route| route.enum_values = Some(choices(space)));

@@ -1,5 +1,7 @@
 //! Connections: who gets one, how long its client may take, and TLS.
 
+mod age;
+mod stall;
 mod tls;
 
 pub use tls::{Tls, TlsError, TlsFiles};
@@ -7,7 +9,6 @@ pub use tls::{Tls, TlsError, TlsFiles};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,12 +17,14 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use age::Age;
+use stall::Stall;
 
 /// Largest head of a request over HTTP/1 in bytes, and so what is read ahead of a body.
 const HEAD_BYTES: usize = 64 << 10;
@@ -42,6 +45,9 @@ pub struct Connections {
     pub most: usize,
     /// How long a client may take.
     pub patience: Patience,
+    /// How old they grow, give or take a tenth, before they end with what they are asked by then: a client that never
+    /// connects anew would never find a server that came later. `None`: as old as they like.
+    pub oldest: Option<Duration>,
     /// Encrypts them.
     pub tls: Option<Tls>,
 }
@@ -54,7 +60,7 @@ pub struct Patience {
     /// For the head of a request, counted from the connection's start or the last answer: longer than a proxy keeps an
     /// idle connection, so that it is the proxy who closes it.
     pub head: Duration,
-    /// For the body of a request.
+    /// For the body of a request to arrive, and to take any more of an answer.
     pub body: Duration,
 }
 
@@ -66,7 +72,7 @@ impl Default for Patience {
 
 impl Default for Connections {
     fn default() -> Connections {
-        Connections { most: 4096, patience: Patience::default(), tls: None }
+        Connections { most: 4096, patience: Patience::default(), oldest: None, tls: None }
     }
 }
 
@@ -77,7 +83,8 @@ pub(super) struct BodyPatience(pub(super) Duration);
 /// Serves `router` over HTTP/1 and HTTP/2 until `stop`, then answers what was asked and ends. Each request has its
 /// client's address in its extensions.
 pub async fn serve(listener: TcpListener, router: Router, connections: Connections, stop: impl Future<Output = ()>) {
-    let open = GracefulShutdown::new();
+    // Each connection has a receiver, by which it hears of the end and is waited for.
+    let open = watch::Sender::new(());
     let places = Arc::new(Semaphore::new(connections.most));
     let connections = Arc::new(connections);
     let mut stop = pin!(stop);
@@ -89,14 +96,15 @@ pub async fn serve(listener: TcpListener, router: Router, connections: Connectio
             accepted = next => accepted,
         };
         // From here the connection is on its own: a slow handshake keeps nobody waiting.
-        let (router, connections, watcher) = (router.clone(), Arc::clone(&connections), open.watcher());
+        let (router, connections, stop) = (router.clone(), Arc::clone(&connections), open.subscribe());
         tokio::spawn(async move {
-            connect(stream, peer, router, &connections, watcher).await;
+            connect(stream, peer, router, &connections, stop).await;
             drop(place);
         });
     }
     drop(listener);
-    open.shutdown().await;
+    open.send_replace(());
+    open.closed().await;
 }
 
 /// The next connection, as soon as there is a place for it.
@@ -118,7 +126,7 @@ async fn accept(
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 // Most likely there are no file descriptors left: others must close first.
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await;
             }
         }
     }
@@ -129,40 +137,73 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, watcher: Watcher) {
-    let patience = connections.patience;
-    let Some(tls) = &connections.tls else { return talk(stream, peer, router, patience, watcher).await };
+/// Told, or gone, when the connection is to end with the answers that its client waits for.
+type Stop = watch::Receiver<()>;
+
+async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, stop: Stop) {
+    let Connections { patience, oldest, .. } = *connections;
+    // Below TLS, whose own buffers would hide that the client does not read.
+    let stream = Stall::new(stream, patience.body);
+    let Some(tls) = &connections.tls else { return talk(stream, peer, router, (patience, oldest), stop).await };
     match timeout(patience.handshake, tls.accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, peer, router, patience, watcher).await,
+        Ok(Ok(stream)) => talk(stream, peer, router, (patience, oldest), stop).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
     }
 }
 
 /// Answers the requests of one connection.
-async fn talk<I>(stream: I, peer: SocketAddr, router: Router, patience: Patience, watcher: Watcher)
-where
+async fn talk<I>(
+    stream: I,
+    peer: SocketAddr,
+    router: Router,
+    (patience, oldest): (Patience, Option<Duration>),
+    mut stop: Stop,
+) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let asked = Arc::new(AtomicBool::new(false));
-    let (router, asking) = (TowerToHyperService::new(router), Arc::clone(&asked));
+    let age = Age::new(oldest);
+    let (router, asking) = (TowerToHyperService::new(router), age.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        asking.store(true, Ordering::Relaxed);
+        asking.asked(request.version());
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(BodyPatience(patience.body));
-        router.call(request)
+        let (answer, age) = (router.call(request), asking.clone());
+        async move {
+            let mut answer = answer.await;
+            if let Ok(response) = &mut answer {
+                age.close(response);
+            }
+            answer
+        }
     });
     let builder = builder(patience);
-    let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
-    let mut connection = pin!(connection);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     // Which HTTP it speaks is told by its first bytes, for which the builder itself would wait for ever.
-    let ended = match timeout(patience.head, &mut connection).await {
-        Err(_) if !asked.load(Ordering::Relaxed) => return tracing::debug!(%peer, "a connection asked for nothing"),
-        Err(_) => connection.await,
-        Ok(ended) => ended,
+    let idle = async {
+        sleep(patience.head).await;
+        if age.has_asked() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = idle => return tracing::debug!(%peer, "a connection asked for nothing"),
+        () = last_call(&mut stop, &age) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, error, "a connection broke");
+    }
+}
+
+/// Waits until a connection should take no more requests: the server stops, or its own time is over.
+async fn last_call(stop: &mut Stop, age: &Age) {
+    tokio::select! {
+        _ = stop.changed() => {}
+        () = age.ended() => {}
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::machine::{Argument, CudaError, Launch, Machine};
 use super::sizes::Sizes;
 use super::*;
-use crate::domain::Item;
+use crate::domain::{Candidates, Item, Selection};
 use crate::model::native::{Level, Native};
 use crate::model::{HostTensor, RouterConfig, WidthRule};
 
