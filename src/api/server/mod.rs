@@ -60,7 +60,7 @@ pub struct Patience {
     /// For the head of a request, counted from the connection's start or the last answer: longer than a proxy keeps an
     /// idle connection, so that it is the proxy who closes it.
     pub head: Duration,
-    /// For the body of a request to arrive, and to take any more of an answer.
+    /// For the body of a request to arrive, and to read any more from the connection.
     pub body: Duration,
 }
 

@@ -139,11 +139,11 @@ impl Forward for LibTorch {
         true
     }
 
-    /// Counted by storage: slices that are views of one tensor count once.
     fn backend(&self) -> &'static str {
         "libtorch"
     }
 
+    /// Counted by storage: slices that are views of one tensor count once.
     fn weight_bytes(&self) -> usize {
         let mut extents: HashMap<usize, usize> = HashMap::new();
         for tensor in self.backbone.tensors().into_iter().chain(self.router.tensors()) {
