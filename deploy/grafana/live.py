@@ -36,7 +36,8 @@ VARIABLES = {
     "$__rate_interval": "10s", "$__range": "1h", "$job": ".+", "$instance": ".+", "$route": ".+", "$price": "0.04",
     "$cores": "1",
 }
-FLAGS = ["--shadow", "0.5", "--version", "1"]
+# The queue is short, so that a fast machine refuses a part of a burst as well.
+FLAGS = ["--shadow", "0.5", "--version", "1", "--queue-limit-ms", "10"]
 # More rows than the server may queue.
 BURST = 1024
 
