@@ -1,27 +1,46 @@
 use std::ops::{Deref, DerefMut};
 
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
+use memmap2::MmapMut;
+use zerocopy::FromBytes;
+
 /// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
 
 /// Zeros at first, at an address that is a multiple of a cache line: no vector of a panel straddles two lines.
 pub(super) struct Buffer {
-    values: Vec<f32>,
+    memory: Memory,
     start: usize,
     len: usize,
 }
 
-/// Bytes from which a buffer asks for large pages.
+enum Memory {
+    Allocated(Vec<f32>),
+    /// Of the system, to which it goes back: fresh pages read faster than those that an allocator hands out again, which are
+    /// small and lie scattered.
+    Mapped(MmapMut),
+}
+
+/// Bytes from which a buffer is mapped.
 const LARGE: usize = 8 << 20;
 
 impl Buffer {
     pub(super) fn new(len: usize) -> Buffer {
-        let values = vec![0.0; len + LINE / size_of::<f32>()];
-        if values.len() * size_of::<f32>() >= LARGE {
-            ask_for_large_pages(&values);
+        let bytes = len.saturating_mul(size_of::<f32>());
+        if bytes >= LARGE
+            && let Ok(pages) = MmapMut::map_anon(bytes)
+        {
+            // A walk through pages of 2 MiB needs a five-hundredth of the address translations. Where the kernel declines
+            // nothing is lost.
+            #[cfg(target_os = "linux")]
+            let _ = pages.advise(Advice::HugePage);
+            return Buffer { memory: Memory::Mapped(pages), start: 0, len };
         }
+        let values = vec![0.0; len + LINE / size_of::<f32>()];
         // Where the allocator's address tells nothing, every place is as good.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
-        Buffer { values, start, len }
+        Buffer { memory: Memory::Allocated(values), start, len }
     }
 
     /// A copy of values.
@@ -41,13 +60,22 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values[self.start..self.start + self.len]
+        let values = match &self.memory {
+            Memory::Allocated(values) => values,
+            // Pages are aligned to more than a value is.
+            Memory::Mapped(pages) => <[f32]>::ref_from_bytes(pages).unwrap_or_default(),
+        };
+        &values[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[self.start..self.start + self.len]
+        let values = match &mut self.memory {
+            Memory::Allocated(values) => values,
+            Memory::Mapped(pages) => <[f32]>::mut_from_bytes(pages).unwrap_or_default(),
+        };
+        &mut values[self.start..self.start + self.len]
     }
 }
 
@@ -57,21 +85,3 @@ impl Clone for Buffer {
         Buffer::of(self)
     }
 }
-
-/// Asks the kernel to put memory that nobody has written to yet into pages of 2 MiB: a walk through it then needs a
-/// five-hundredth of the address translations. Where it declines nothing is lost.
-#[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "a system call about memory of our own")]
-fn ask_for_large_pages(values: &[f32]) {
-    const PAGE: usize = 4096;
-    let bytes = values.as_ptr_range();
-    let first = bytes.start.addr().next_multiple_of(PAGE);
-    let count = (bytes.end.addr() - first) / PAGE * PAGE;
-    // SAFETY: the range lies within `values`; this advice changes how its pages are backed, never what they hold.
-    unsafe {
-        libc::madvise(bytes.start.with_addr(first).cast_mut().cast(), count, libc::MADV_HUGEPAGE);
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ask_for_large_pages(_: &[f32]) {}
