@@ -10,7 +10,7 @@ use super::panels::{Numbers, PANEL, Packer, Panels};
 use super::product::Product;
 use super::scores::Scores;
 use super::simd::{Kernel, Left, Level, Simd, pair_of};
-use super::workspace::{BOARD, ROWS, Workspace};
+use super::workspace::{ROWS, Workspace, board_width};
 use crate::domain::{Candidates, Item, TopK};
 use crate::model::{Precision, Query, WeightsError};
 
@@ -89,16 +89,17 @@ impl Codes {
             .collect();
         let stride = Numbers::Bytes.words(scores.width);
         let codes: Vec<f32> = searches.iter_mut().flat_map(|search| std::mem::take(&mut search.codes)).collect();
-        for first in columns.clone().step_by(BOARD) {
-            let outputs = BOARD.min(columns.end - first);
+        let width = board_width(searches.len());
+        for first in columns.clone().step_by(width) {
+            let outputs = width.min(columns.end - first);
             for (searches, codes) in searches.chunks_mut(ROWS).zip(codes.chunks(ROWS * stride)) {
                 if !searches.iter().any(|search| search.open) {
                     continue;
                 }
                 let input = Left { data: codes, stride };
                 let product = Product::new(&self.codes, [scores.width, outputs], input, searches.len());
-                Product { first, ..product }.stream_into(level, &mut workspace.board, BOARD);
-                for (search, counts) in searches.iter_mut().zip(workspace.board.chunks(BOARD)) {
+                Product { first, ..product }.stream_into(level, &mut workspace.board, width);
+                for (search, counts) in searches.iter_mut().zip(workspace.board.chunks(width)) {
                     if search.open {
                         level.run(Look { layer: self, scores, counts, items: first..first + outputs, search });
                     }
@@ -219,7 +220,7 @@ const MARGIN: f32 = 1.0001;
 struct Look<'a, 'b, 'c> {
     layer: &'a Codes,
     scores: &'a Scores<'a>,
-    /// Bits of the sums of products of codes; what stands behind the items' is not looked at: [BOARD]
+    /// Bits of the sums of products of codes; what stands behind the items' is not looked at: [width of the board]
     counts: &'a [f32],
     /// The items' columns.
     items: Range<usize>,

@@ -3,7 +3,7 @@ use std::ops::Range;
 use super::panels::{PANEL, Panels};
 use super::product::{Product, enter};
 use super::simd::{Kernel, Left, Level, Simd};
-use super::workspace::{BOARD, ROWS};
+use super::workspace::{BOARD, ROWS, board_width};
 use crate::domain::{Item, TopK};
 
 /// Bytes of an output layer that stay in a cache from one batch to the next; a larger one is streamed from memory.
@@ -41,8 +41,9 @@ impl<'a> Scores<'a> {
         (board, pairs): (&mut [f32], &mut [f32]),
         mut take: impl FnMut(usize, usize, &[f32]),
     ) {
-        for first in columns.clone().step_by(BOARD) {
-            let outputs = BOARD.min(columns.end - first);
+        let width = board_width(self.rows);
+        for first in columns.clone().step_by(width) {
+            let outputs = width.min(columns.end - first);
             for above in (0..self.rows).step_by(ROWS) {
                 let rows = ROWS.min(self.rows - above);
                 let input = Left { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
@@ -50,10 +51,10 @@ impl<'a> Scores<'a> {
                 let product = Product::new(self.output, [self.width, outputs], input, rows);
                 let product = Product { first, ..product };
                 match Scores::streamed(self.output) {
-                    true => product.stream_into(level, board, BOARD),
-                    false => product.into(level, board, BOARD),
+                    true => product.stream_into(level, board, width),
+                    false => product.into(level, board, width),
                 }
-                for (row, scores) in board.chunks(BOARD).take(rows).enumerate() {
+                for (row, scores) in board.chunks(width).take(rows).enumerate() {
                     take(above + row, first, &scores[..outputs]);
                 }
             }

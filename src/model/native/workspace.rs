@@ -11,8 +11,16 @@ pub(super) const ROWS: usize = 56;
 /// Tokens of short histories that run together; a longer history runs alone.
 const TOKENS: usize = 128;
 
-/// Columns of scores that are computed before they are looked at.
+/// Columns of scores that are computed before they are looked at, where rows are many.
 pub(super) const BOARD: usize = 8 * PANEL;
+
+/// Rows up to which a board holds as many scores in all: each look interrupts the reading of the output layer.
+const FEW: usize = 16;
+
+/// Columns of some rows' scores that are computed before they are looked at.
+pub(super) fn board_width(rows: usize) -> usize {
+    BOARD * (FEW / rows.max(1)).max(1)
+}
 
 /// The largest sizes of all that a forward runs.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +67,7 @@ pub(super) struct Workspace {
     /// What a product reads, as pairs of bfloat16: [tokens, stride / 2]
     pub(super) pairs: Buffer,
     pub(super) scratch: Scratch,
-    /// Scores of some rows on some columns: [ROWS, BOARD]
+    /// Scores of some rows on some columns: [rows, [`board_width`]]
     pub(super) board: Buffer,
 }
 
