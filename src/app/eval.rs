@@ -119,9 +119,9 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let warning = warning(split, args.holdout);
+    let warning = warning(split, args.holdout, interactions::all_learnt(&checkpoint, &dataset));
     if let Some(warning) = warning {
-        say(format_args!("--holdout {}: {warning}", args.holdout));
+        say(warning);
     }
     let cases = dataset.held_out(split, args.holdout as usize);
     if cases.is_empty() {
@@ -162,8 +162,12 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
 }
 
 /// What is wrong with positions that a training does not leave out.
-fn warning(split: Split, holdout: u32) -> Option<&'static str> {
+fn warning(split: Split, holdout: u32, all_learnt: bool) -> Option<&'static str> {
     match (split, holdout) {
+        _ if all_learnt => Some(
+            "this model has learnt every interaction of these data (--newest-epochs), those that are scored here too: what \
+             it was worth before stands in its checkpoint (canet inspect)",
+        ),
         (_, 1) => None,
         (Split::Test, 2) => Some(
             "the last position but one is what a training chooses its weights and its budgets by, and may end by \

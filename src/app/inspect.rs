@@ -100,6 +100,9 @@ fn table(checkpoint: &Checkpoint) -> String {
     let name =
         |rule| clap::ValueEnum::to_possible_value(&rule).map_or(String::new(), |value| value.get_name().to_owned());
     line("rules", format!("attention_scale {}, ffn_inner {}", name(config.attention_scale), name(config.ffn_inner)));
+    if manifest.training.as_ref().is_some_and(|training| training.everything) {
+        line("learnt", "every interaction, after what follows was measured".to_owned());
+    }
     for (split, metrics) in [("validation", &manifest.metrics.validation), ("test", &manifest.metrics.test)] {
         let listed = metrics.iter().flatten().map(|(metric, value)| format!("{metric} {value:.4}"));
         let listed: Vec<String> = listed.collect();

@@ -19,6 +19,12 @@ pub(super) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -
     Ok(dataset)
 }
 
+/// Whether a model has learnt whatever these data could ask it (`train --newest-epochs`).
+pub(super) fn all_learnt(checkpoint: &Checkpoint, dataset: &Dataset) -> bool {
+    let everything = checkpoint.manifest.training.as_ref().is_some_and(|training| training.everything);
+    everything && dataset.sha256 == checkpoint.manifest.data.sha256
+}
+
 /// Says what of a file was not read as it stands.
 pub(super) fn remarks(path: &Path, dataset: &Dataset) {
     if dataset.skipped.count > 0 {

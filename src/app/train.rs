@@ -16,8 +16,8 @@ use super::numbers::{at_most_one, minutes, not_negative, positive, share, share_
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, RouterConfig, WidthRule};
 use crate::training::{
-    AdamWOptions, JointOptions, LossWeights, Losses, Outcome, Preset, RouterFit, RouterOptions, SandwichOptions,
-    SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
+    AdamWOptions, JointOptions, LossWeights, Losses, NewestOptions, Outcome, Preset, RouterFit, RouterOptions,
+    SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
 };
 
 /// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
@@ -145,9 +145,13 @@ struct UtilityArgs {
     /// Passes over all of the training data once the router stands; 0 for none.
     #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = 3)]
     settle_epochs: u64,
-    /// Learning rate of those.
+    /// Learning rate of those, and of the passes behind them.
     #[arg(long, env = "CANET_SETTLE_LR", default_value_t = 2e-4, value_parser = positive)]
     settle_lr: f64,
+    /// Passes over every interaction in the end, each user's last two too, for a model to serve: what the checkpoint says
+    /// of its accuracy and its budgets was measured before, and these data cannot measure it again.
+    #[arg(long, env = "CANET_NEWEST_EPOCHS", value_name = "N", default_value_t = 0)]
+    newest_epochs: u64,
 }
 
 /// What the preset `paper` minimises beside the cross-entropy of the drawn routes.
@@ -183,6 +187,9 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
         signal_hook::flag::register_conditional_shutdown(signal, Failure::INTERRUPTED, Arc::clone(&stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(Failure::unavailable)?;
+    }
+    if args.preset == Preset::Paper && args.utility.newest_epochs > 0 {
+        return Err(Failure::usage("--newest-epochs is of the preset `utility`: the published one has a single stage"));
     }
     let target = args.device.open()?;
     let dataset =
@@ -267,6 +274,7 @@ impl TrainArgs {
             sandwich: SandwichOptions { negatives: utility.negatives as usize, distillation: utility.distillation },
             router: RouterOptions { holdout: utility.router_holdout, fit: utility.router_fit },
             settle: SettleOptions { epochs: utility.settle_epochs, learning_rate: utility.settle_lr },
+            newest: NewestOptions { epochs: utility.newest_epochs },
         }
     }
 }

@@ -59,10 +59,20 @@ impl Dataset {
         self.sequences.iter().map(|sequence| training_part(sequence)).collect()
     }
 
+    /// Each user's whole sequence, in the order of the users.
+    pub fn whole_sequences(&self) -> Vec<&[Item]> {
+        self.sequences.iter().map(Vec::as_slice).collect()
+    }
+
     /// Interactions of each item in the training part, in dense order.
     pub fn popularity(&self) -> Vec<u64> {
+        self.popularity_in(&self.training_sequences())
+    }
+
+    /// The same in other parts of the sequences.
+    pub fn popularity_in(&self, sequences: &[&[Item]]) -> Vec<u64> {
         let mut counts = vec![0; self.ids.len()];
-        for item in self.training_sequences().into_iter().flatten() {
+        for item in sequences.iter().copied().flatten() {
             counts[item.column() - 1] += 1;
         }
         counts

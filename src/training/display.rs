@@ -49,14 +49,14 @@ impl Display {
     pub(super) fn step(&self, loss: f64, last: Option<&EpochRecord>) {
         let Some(bar) = &self.bar else { return };
         bar.inc(1);
-        let validation = last.map(|record| format!(", {}", validation(record))).unwrap_or_default();
+        let validation = last.map(validation).unwrap_or_default();
         bar.set_message(format!("loss {loss:.3}{validation}"));
     }
 
     /// An epoch of `epochs` ended; `left` is the time that the rest of the stage would take at its pace.
     pub(super) fn epoch(&self, record: &EpochRecord, epochs: u64, left: Duration) {
         let line = format!(
-            "{}, epoch {}/{epochs}: loss {:.3}, {}, at most {} left",
+            "{}, epoch {}/{epochs}: loss {:.3}{}, at most {} left",
             self.stage,
             record.epoch,
             record.train.total(),
@@ -89,10 +89,10 @@ impl Drop for Display {
 }
 
 fn validation(record: &EpochRecord) -> String {
-    let Scored { ndcg, saved, routes_in_use } = record.scored;
+    let Some(Scored { ndcg, saved, routes_in_use }) = record.scored else { return String::new() };
     let routed = match (saved, routes_in_use) {
         (Some(saved), Some(routes)) => format!(", {:.0} % of FLOPs saved, {routes} routes in use", 100.0 * saved),
         _ => String::new(),
     };
-    format!("validation NDCG@10 {ndcg:.4}{routed}")
+    format!(", validation NDCG@10 {ndcg:.4}{routed}")
 }

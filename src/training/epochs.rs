@@ -54,10 +54,12 @@ impl<'a> Epochs<'a> {
         let options = &job.options;
         let (epochs, peak, warmup) = match stage {
             Stage::Settle => (options.settle.epochs, options.settle.learning_rate, 0),
+            Stage::Newest => (options.newest.epochs, options.settle.learning_rate, 0),
             _ => (options.epochs, options.learning_rate, options.warmup_steps),
         };
         let sequences = match stage {
             Stage::Supernet => run.holdout.training.clone(),
+            Stage::Newest => job.dataset.whole_sequences(),
             _ => job.dataset.training_sequences(),
         };
         let windows = windows(&sequences, job.config.max_len);
@@ -89,10 +91,8 @@ impl<'a> Epochs<'a> {
         run.display.begin(self.stage, self.schedule.total, done);
         while run.state.progress.epoch < self.epochs {
             let progress = &run.state.progress;
-            if progress
-                .best(self.stage)
-                .is_some_and(|best| progress.epoch >= best.epoch.saturating_add(run.job.options.patience))
-            {
+            let patience = run.job.options.patience;
+            if progress.best(self.stage).is_some_and(|(best, _)| progress.epoch >= best.saturating_add(patience)) {
                 return Ok(Pause::Patience);
             }
             if let Some(pause) = self.epoch(run)? {
@@ -165,18 +165,20 @@ impl<'a> Epochs<'a> {
         })
     }
 
-    /// Validates, remembers the best weights, and saves.
+    /// Validates where there is something to validate on, remembers the best weights, and saves.
     fn end_epoch(&mut self, run: &mut Run<'a>) -> Result<(), TrainError> {
         let weights = run.state.parameters.to_weights()?;
         let scored = match self.stage {
-            Stage::Supernet => self.validation.slices(&weights)?,
-            _ => self.validation.routed(&weights, run.state.progress.routing.as_ref())?,
+            Stage::Newest => None,
+            Stage::Supernet => Some(self.validation.slices(&weights)?),
+            _ => Some(self.validation.routed(&weights, run.state.progress.routing.as_ref())?),
         };
         let elapsed = run.elapsed();
         let progress = &mut run.state.progress;
         let train = progress.sums.mean(progress.step);
         let record = EpochRecord { stage: self.stage, epoch: progress.epoch + 1, train, scored };
-        if progress.best(self.stage).is_none_or(|best| record.scored.ndcg > best.scored.ndcg) {
+        let (ndcg, best) = (scored.map(|scored| scored.ndcg), progress.best(self.stage).map(|(_, ndcg)| ndcg));
+        if ndcg.is_some() && (best.is_none() || ndcg > best) {
             run.state.best = weights;
         }
         progress.curve.push(record.clone());

@@ -41,16 +41,24 @@ pub struct TrainOptions {
     pub router: RouterOptions,
     /// How the weights learn on behind that router.
     pub settle: SettleOptions,
+    /// How they learn every interaction in the end.
+    #[serde(default)]
+    pub newest: NewestOptions,
 }
 
 impl TrainOptions {
+    /// The share of a run's time after which a stage ends.
+    pub(super) fn ends_by(&self, stage: Stage) -> f64 {
+        if stage == Stage::Settle && self.newest.epochs == 0 { 1.0 } else { stage.ends_by() }
+    }
+
     /// Themselves as a log and a checkpoint keep them, with this program's version.
     pub(super) fn record(&self) -> TrainingRecord {
         let options = match serde_json::to_value(self) {
             Ok(Value::Object(options)) => options.into_iter().collect(),
             _ => BTreeMap::new(),
         };
-        TrainingRecord { program: env!("CARGO_PKG_VERSION").to_owned(), options }
+        TrainingRecord { program: env!("CARGO_PKG_VERSION").to_owned(), options, everything: false }
     }
 
     /// Whether a run that was begun with `before` may go on with these: what stages that have not begun read may differ.
@@ -62,6 +70,9 @@ impl TrainOptions {
         }
         if self.preset == Preset::Utility && !begun.contains(&Stage::Settle) {
             (before.settle, before.flops_budget) = (self.settle, self.flops_budget);
+        }
+        if self.preset == Preset::Utility && !begun.contains(&Stage::Newest) {
+            before.newest = self.newest;
         }
         *self == before
     }
@@ -82,7 +93,7 @@ impl Preset {
     /// Its stages, in order.
     pub(super) fn stages(self) -> &'static [Stage] {
         match self {
-            Preset::Utility => &[Stage::Supernet, Stage::Router, Stage::Settle],
+            Preset::Utility => &[Stage::Supernet, Stage::Router, Stage::Settle, Stage::Newest],
             Preset::Paper => &[Stage::Joint],
         }
     }
@@ -136,6 +147,13 @@ pub enum RouterFit {
 pub struct SettleOptions {
     /// Passes over all training windows, what was held out for the router included; 0 leaves the stage out.
     pub epochs: u64,
-    /// Learning rate at its start.
+    /// Learning rate at its start, and at that of the stage behind it.
     pub learning_rate: f64,
+}
+
+/// Of the stage behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NewestOptions {
+    /// Passes over all windows of all interactions, those of the validation and of the test too; 0 leaves the stage out.
+    pub epochs: u64,
 }

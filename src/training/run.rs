@@ -11,6 +11,7 @@ use super::finish::finish;
 use super::holdout::Holdout;
 use super::job::{Outcome, TrainJob};
 use super::log::{Event, RunLog};
+use super::measured::measure;
 use super::optimizer::AdamW;
 use super::parameters::Parameters;
 use super::router::fit_router;
@@ -168,6 +169,11 @@ impl<'a> Run<'a> {
             let pause = match stage {
                 Stage::Router if self.space.len() == 1 => Pause::Done,
                 Stage::Router => fit_router(self)?,
+                Stage::Newest if self.job.options.newest.epochs == 0 => Pause::Done,
+                Stage::Newest => {
+                    self.measure_before_all_is_learnt()?;
+                    Epochs::of(self, stage)?.run(self)?
+                }
                 Stage::Joint | Stage::Supernet | Stage::Settle => Epochs::of(self, stage)?.run(self)?,
             };
             reason = match pause {
@@ -187,6 +193,14 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Stages::Ended(reason))
+    }
+
+    fn measure_before_all_is_learnt(&mut self) -> Result<(), TrainError> {
+        if self.state.progress.measured.is_none() {
+            self.state.progress.measured = Some(measure(self.job, self.space, &self.state)?);
+            self.save()?;
+        }
+        Ok(())
     }
 
     /// Goes on from the best weights of a stage, with a fresh optimizer.
@@ -209,7 +223,7 @@ impl<'a> Run<'a> {
         if self.job.stop.load(Ordering::Relaxed) {
             return Some(Pause::Stopped);
         }
-        let over = self.job.max_time.is_some_and(|limit| self.elapsed() >= limit.mul_f64(stage.ends_by()));
+        let over = self.job.max_time.is_some_and(|limit| self.elapsed() >= limit.mul_f64(self.job.options.ends_by(stage)));
         over.then_some(Pause::OutOfTime)
     }
 

@@ -12,6 +12,8 @@ pub enum Stage {
     Router,
     /// The weights again, with what was held out.
     Settle,
+    /// The weights once more, with every interaction there is: what measures a model is learnt last.
+    Newest,
 }
 
 impl Stage {
@@ -22,15 +24,17 @@ impl Stage {
             Stage::Supernet => "supernet",
             Stage::Router => "router",
             Stage::Settle => "settle",
+            Stage::Newest => "newest",
         }
     }
 
-    /// The share of a run's time after which it ends, so that the next ones have theirs.
+    /// The share of a run's time after which it ends where others follow, so that they have theirs.
     pub(super) fn ends_by(self) -> f64 {
         match self {
-            Stage::Joint | Stage::Settle => 1.0,
             Stage::Supernet => 0.65,
             Stage::Router => 0.85,
+            Stage::Settle => 0.93,
+            Stage::Joint | Stage::Newest => 1.0,
         }
     }
 }

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::job::TrainJob;
+use super::measured::Measured;
 use super::optimizer::AdamW;
 use super::options::TrainOptions;
 use super::parameters::Parameters;
@@ -40,6 +41,9 @@ pub(super) struct Progress {
     pub curve: Vec<EpochRecord>,
     /// What the router's stage came to.
     pub routing: Option<Routing>,
+    /// What the weights came to before they began to learn what measures them.
+    #[serde(default)]
+    pub measured: Option<Measured>,
     /// Length of the run log at this point; what was logged later was not saved and is done again.
     pub log_bytes: u64,
 }
@@ -53,9 +57,9 @@ pub(super) struct EpochRecord {
     pub epoch: u64,
     /// Mean loss over its steps.
     pub train: Terms,
-    /// On the validation users.
+    /// On the validation users; of a stage that learns what they did, nothing.
     #[serde(flatten)]
-    pub scored: Scored,
+    pub scored: Option<Scored>,
 }
 
 impl Progress {
@@ -90,10 +94,12 @@ impl Progress {
         place_seed(self.stage_seed(), [self.epoch, self.step])
     }
 
-    /// The best finished epoch of a stage: the highest validation NDCG@10, the earlier of two equals.
-    pub(super) fn best(&self, stage: Stage) -> Option<&EpochRecord> {
+    /// The best finished epoch of a stage, where they are scored, and its score: the highest validation NDCG@10, the
+    /// earlier of two equals.
+    pub(super) fn best(&self, stage: Stage) -> Option<(u64, f64)> {
         let records = self.curve.iter().filter(|record| record.stage == stage);
-        records.reduce(|best, record| if record.scored.ndcg > best.scored.ndcg { record } else { best })
+        let scored = records.filter_map(|record| Some((record.epoch, record.scored?.ndcg)));
+        scored.reduce(|best, epoch| if epoch.1 > best.1 { epoch } else { best })
     }
 }
 
@@ -133,6 +139,7 @@ impl RunState {
             elapsed_seconds: 0.0,
             curve: Vec::new(),
             routing: None,
+            measured: None,
             log_bytes: 0,
         };
         Ok(RunState { progress, parameters, optimizer, best: Weights::default(), utilities: Utilities::default() })

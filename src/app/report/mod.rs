@@ -87,6 +87,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
         return Err(interactions::nobody(&args.data));
     }
 
+    unlearnt(&first, &dataset)?;
     let space = &first.checkpoint.space;
     let bar = progress::rankings(Some(2 * splits.test.len() * space.len() * args.model.len()))?;
     let tick = |ranked: usize| bar.inc(ranked as u64);
@@ -94,6 +95,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     for path in others {
         let other = Loaded::open(path, &target)?;
         agrees(&first, &other, true)?;
+        unlearnt(&other, &dataset)?;
         models.push((model_finding(&other, &dataset), Study::of(&other, &splits, &args.budgets, &tick)?));
     }
     bar.finish_and_clear();
@@ -153,6 +155,17 @@ fn agrees(first: &Loaded, other: &Loaded, averaged: bool) -> Result<(), Failure>
     Ok(())
 }
 
+/// Whether there is something that a model can be asked: a report on what it has learnt would show nothing.
+fn unlearnt(loaded: &Loaded, dataset: &Dataset) -> Result<(), Failure> {
+    if interactions::all_learnt(&loaded.checkpoint, dataset) {
+        return Err(Failure::Data(format!(
+            "{} has learnt every interaction of these data (--newest-epochs): give a version that has not, or later data",
+            loaded.name()
+        )));
+    }
+    Ok(())
+}
+
 fn histories(cases: &[Case<'_>], max_len: usize) -> Result<Vec<History>, HistoryError> {
     cases.iter().map(|case| History::new(case.history, max_len)).collect()
 }
@@ -181,6 +194,7 @@ fn findings(
     let alone = |path: &PathBuf| {
         let loaded = Loaded::open(path, target)?;
         agrees(first, &loaded, false)?;
+        unlearnt(&loaded, dataset)?;
         trained_alone(&loaded, splits, judge, &points)
     };
     Ok(Findings {

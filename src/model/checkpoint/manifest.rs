@@ -65,6 +65,15 @@ pub struct TrainingRecord {
     pub program: String,
     /// The options by name.
     pub options: BTreeMap<String, Value>,
+    /// Whether, after its metrics were measured, the model went on to learn every interaction of its data, those that
+    /// measured it too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub everything: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Metrics by name, as training measured them; an imported model has none.

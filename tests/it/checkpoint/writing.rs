@@ -23,7 +23,7 @@ fn what_is_written_comes_back() {
         Some(Calibration { points: vec![BudgetPoint { budget: 0.3, bias: vec![-0.1; 24], spent: 0.299 }] });
     let options =
         BTreeMap::from([("seed".to_owned(), json!(u64::MAX)), ("sandwich".to_owned(), json!({"negatives": 8}))]);
-    draft.training = Some(TrainingRecord { program: "0.1.0".to_owned(), options });
+    draft.training = Some(TrainingRecord { program: "0.1.0".to_owned(), options, everything: false });
     let written = draft.clone().write(&root).unwrap();
     let read = ModelDirectory::open(&root).unwrap().load(None).unwrap();
     assert_eq!((read.name.as_str(), read.version), ("tiny", 1));
