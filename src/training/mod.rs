@@ -35,7 +35,9 @@ pub use error::TrainError;
 pub use job::{Outcome, TrainJob};
 pub use losses::{LossWeights, Losses};
 pub use optimizer::AdamWOptions;
-pub use options::{JointOptions, NewestOptions, Preset, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions};
+pub use options::{
+    JointOptions, NewestOptions, Preset, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions,
+};
 pub use parameters::Parameters;
 pub use run::train;
 pub use stage::Stage;

@@ -223,7 +223,8 @@ impl<'a> Run<'a> {
         if self.job.stop.load(Ordering::Relaxed) {
             return Some(Pause::Stopped);
         }
-        let over = self.job.max_time.is_some_and(|limit| self.elapsed() >= limit.mul_f64(self.job.options.ends_by(stage)));
+        let over =
+            self.job.max_time.is_some_and(|limit| self.elapsed() >= limit.mul_f64(self.job.options.ends_by(stage)));
         over.then_some(Pause::OutOfTime)
     }
 
