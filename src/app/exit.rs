@@ -1,5 +1,5 @@
 use std::fmt::Display;
-use std::io::{Write, stderr};
+use std::io::{self, ErrorKind, Write, stderr};
 use std::process::ExitCode;
 
 /// Why a command ended without doing its work: the message says what is wrong and what to do.
@@ -17,15 +17,30 @@ pub enum Failure {
     /// The user stopped it.
     #[error("{0}")]
     Interrupted(String),
+    /// Nobody reads standard output any more, as `head` does not once it has enough.
+    #[error("nobody reads standard output any more")]
+    Unread,
 }
 
 impl Failure {
     /// Exit code of a command that a signal stopped: 128 + SIGINT, as shells have it.
     pub(super) const INTERRUPTED: i32 = 130;
 
+    /// Exit code of a command that nobody listens to any more: 128 + SIGPIPE.
+    const UNREAD: u8 = 141;
+
     /// A bad flag or configuration, from any error.
     pub fn usage(error: impl ToString) -> Failure {
         Failure::Usage(error.to_string())
+    }
+
+    /// Standard output that cannot be written.
+    pub(super) fn output(error: impl Into<io::Error>) -> Failure {
+        let error = error.into();
+        match error.kind() {
+            ErrorKind::BrokenPipe => Failure::Unread,
+            _ => Failure::Unavailable(format!("standard output: {error}")),
+        }
     }
 
     /// Bad data or a bad checkpoint, from any error.
@@ -45,6 +60,7 @@ impl Failure {
             Failure::Data(_) => 65,
             Failure::Unavailable(_) => 69,
             Failure::Interrupted(_) => Failure::INTERRUPTED as u8,
+            Failure::Unread => Failure::UNREAD,
         }
     }
 }
@@ -54,9 +70,11 @@ pub(super) fn say(line: impl Display) {
     drop(writeln!(stderr(), "canet: {line}"));
 }
 
-/// Prints the failure on standard error; its code is the process's.
+/// Prints the failure on standard error, unless it is none to whoever stopped reading; its code is the process's.
 pub(super) fn report(failure: &Failure) -> ExitCode {
-    say(failure);
+    if !matches!(failure, Failure::Unread) {
+        say(failure);
+    }
     ExitCode::from(failure.code())
 }
 

@@ -40,5 +40,5 @@ pub(super) fn run(args: ImportArgs) -> Result<(), Failure> {
     let checkpoint = import.read().map_err(Failure::data)?.write(&args.out).map_err(Failure::data)?;
     let path = args.out.join(checkpoint.version.to_string());
     let (routes, items) = (checkpoint.space.len(), checkpoint.catalogue.len());
-    writeln!(io::stdout(), "{}: {routes} routes over {items} items", path.display()).map_err(Failure::unavailable)
+    writeln!(io::stdout(), "{}: {routes} routes over {items} items", path.display()).map_err(Failure::output)
 }

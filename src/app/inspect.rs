@@ -29,7 +29,7 @@ pub(super) fn run(args: InspectArgs) -> Result<(), Failure> {
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
     let text = if args.json { format!("{:#}\n", document(&checkpoint)) } else { table(&checkpoint) };
-    io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
 /// Cost of a request of `max_len` items on each route, the router included, and its share of the full slice alone.

@@ -219,7 +219,7 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
         }
         Outcome::Finished(checkpoint) => {
             let version = args.out.join(checkpoint.version.to_string());
-            writeln!(stdout(), "{}", version.display()).map_err(Failure::unavailable)
+            writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
         }
     }
 }

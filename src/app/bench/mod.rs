@@ -133,7 +133,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         }
     }
     let text = if args.json { report.document() } else { report.table() };
-    io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
 /// What the model reads: whole sequences of a file, or random items.

@@ -97,7 +97,7 @@ pub(super) fn run(args: RecommendArgs) -> Result<(), Failure> {
     let answer: Answer<'_> = serde_json::from_str(&text)
         .map_err(|error| Failure::data(format!("{} does not answer as canet does: {error}", server.url)))?;
     let printed = if args.json { format!("{}\n", text.trim_end()) } else { table::of(&answer) };
-    io::stdout().write_all(printed.as_bytes()).map_err(Failure::unavailable)
+    io::stdout().write_all(printed.as_bytes()).map_err(Failure::output)
 }
 
 /// The ids in a list; blanks around them are not theirs.

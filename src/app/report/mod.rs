@@ -81,7 +81,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     let target = args.target.open()?;
     let Some((first, others)) = args.model.split_first() else { return Err(Failure::usage("--model is needed")) };
     let first = Loaded::open(first, &target)?;
-    let dataset = interactions::read(&args.data, args.skip_bad_lines, &first.checkpoint)?;
+    let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &first.checkpoint)?;
     let splits = Splits { validation: dataset.cases(Split::Validation), test: dataset.cases(Split::Test) };
     if splits.test.is_empty() {
         return Err(interactions::nobody(&args.data));
@@ -119,7 +119,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     let summary = page::Summary::of(&found);
     let lines = std::iter::once(&summary.verdict).chain(&summary.sentences);
     let text: String = lines.map(|line| format!("{line}\n")).collect();
-    write!(io::stdout(), "{text}\n{}\n", written.display()).map_err(Failure::unavailable)
+    write!(io::stdout(), "{text}\n{}\n", written.display()).map_err(Failure::output)
 }
 
 fn model_finding(loaded: &Loaded, dataset: &Dataset) -> ModelFinding {
