@@ -146,15 +146,12 @@ fn known(ids: &[ItemId], catalogue: &Catalogue) -> impl Iterator<Item = Item> {
 
 /// `auto` is no override.
 fn parse_route(name: &str, space: &RouteSpace) -> Result<Option<Route>, Problem> {
-    match name {
-        "auto" => Ok(None),
-        "full" => Ok(Some(space.full())),
-        "smallest" => Ok(Some(space.smallest())),
-        _ => space.parse(name).map(Some).ok_or_else(|| {
-            let example = space.name(space.smallest());
-            let detail =
-                format!("there is no route {name:?}: use auto, full, smallest or a name of /routes, as {example}");
-            Problem::invalid("route", detail)
-        }),
+    if name == "auto" {
+        return Ok(None);
     }
+    space.named(name).map(Some).ok_or_else(|| {
+        let example = space.name(space.smallest());
+        let detail = format!("there is no route {name:?}: use auto, full, smallest or a name of /routes, as {example}");
+        Problem::invalid("route", detail)
+    })
 }

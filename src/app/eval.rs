@@ -111,7 +111,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
     let space = &checkpoint.space;
     let contenders = contenders(&args, space)?;
-    let dataset = interactions::read(&args.data, args.skip_bad_lines, &checkpoint)?;
+    let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &checkpoint)?;
     if checkpoint.manifest.calibration.is_none() {
         say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
     }
@@ -158,7 +158,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
         comparisons,
     };
     let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
-    io::stdout().write_all(text.as_bytes()).map_err(Failure::unavailable)
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
 /// What is wrong with positions that a training does not leave out.

@@ -5,16 +5,22 @@ use super::exit::say;
 use crate::data::{Dataset, ReadOptions};
 use crate::model::checkpoint::Checkpoint;
 
-/// Reads data in a checkpoint's items, with a note on what a reader of the numbers has to know.
+/// Reads data that a model is measured on, with a note on what a reader of the numbers has to know.
+pub(super) fn read_to_measure(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
+    let dataset = read(path, skip_bad_lines, checkpoint)?;
+    if dataset.sha256 != checkpoint.manifest.data.sha256 {
+        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
+    }
+    Ok(dataset)
+}
+
+/// Reads data in a checkpoint's items.
 pub(super) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
     let dataset =
         Dataset::read_known(path, &checkpoint.catalogue, &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
     remarks(path, &dataset);
     if dataset.unknown > 0 {
         say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
-    }
-    if dataset.sha256 != checkpoint.manifest.data.sha256 {
-        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
     }
     Ok(dataset)
 }

@@ -12,6 +12,7 @@ mod interactions;
 mod listen;
 mod numbers;
 mod progress;
+mod rank;
 mod recommend;
 mod reloads;
 mod report;
@@ -46,6 +47,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
+    Rank(rank::RankArgs),
     Recommend(recommend::RecommendArgs),
     Report(report::ReportArgs),
     Serve(serve::ServeArgs),
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Rank(args) => rank::run(args),
         Command::Recommend(args) => recommend::run(args),
         Command::Report(args) => report::run(args),
         Command::Serve(args) => serve::run(args),

@@ -152,6 +152,15 @@ impl RouteSpace {
         self.names.iter().position(|known| &**known == name).and_then(|index| self.route(index))
     }
 
+    /// What a request may call a route: `full`, `smallest`, or its name.
+    pub fn named(&self, name: &str) -> Option<Route> {
+        match name {
+            "full" => Some(self.full()),
+            "smallest" => Some(self.smallest()),
+            name => self.parse(name),
+        }
+    }
+
     /// The full model's sizes: the widths in which the weights are stored.
     pub fn widest(&self) -> Slice {
         self.slice(self.full())

@@ -47,6 +47,7 @@ mod overload;
 mod overload_http;
 mod padding;
 mod precision;
+mod rank_command;
 mod raw;
 mod readme;
 mod recommend_command;

@@ -1,0 +1,95 @@
+//! `canet rank` as a process: everybody's answers are those of a server.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use super::server::{Process, canet, numbered};
+use super::support::{draft, small_config};
+
+/// 300 users, more than a batch, with histories of 1 to 19 of the items 101 to 140, of which the model reads 12; the first
+/// one's second item is unknown, and the last one knows no other.
+fn users(path: &Path) -> Vec<(String, Vec<u64>)> {
+    let history = |user: u64| (0..=user % 19).map(move |place| 101 + (user * 7 + place * 11) % 40).collect();
+    let users: Vec<(String, Vec<u64>)> = (0..300).map(|user| (format!("u{user}"), history(user))).collect();
+    let line = |(user, items): &(String, Vec<u64>)| {
+        let items: Vec<String> = items.iter().map(u64::to_string).collect();
+        let stranger = if user == "u0" { " stranger" } else { "" };
+        format!("{user} {}{stranger}\n", items.join(" "))
+    };
+    std::fs::write(path, users.iter().map(line).collect::<String>() + "nobody stranger other\n").unwrap();
+    users
+}
+
+fn rank(model: &Path, data: &Path, flags: &[&str]) -> Output {
+    canet(&["rank", "--device", "cpu", "--model"]).arg(model).arg("--data").arg(data).args(flags).output().unwrap()
+}
+
+#[test]
+fn everybody_gets_what_a_server_answers_to_the_same_history() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
+    numbered(draft(small_config(), 3)).write(&model).unwrap();
+    let users = users(&data);
+    let server = Process::serve(&model, &[]);
+    let variants = [
+        (&[][..], json!({})),
+        (&["--k", "3", "--threads", "2", "--batch-size", "7"], json!({"k": 3})),
+        (&["--route", "full", "--k", "40"], json!({"route": "full", "k": 40})),
+        (&["--route", "h8-l2-e6", "--include-seen"], json!({"route": "h8-l2-e6", "exclude_seen": false})),
+    ];
+    for (flags, mut request) in variants {
+        let output = rank(&model, &data, flags);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("recommended to 300 users"), "{said}");
+        assert!(said.contains("dropped because the model does not know their items: 3"), "{said}");
+        let lines: Vec<Value> =
+            output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        assert_eq!(lines.len(), users.len());
+        for ((user, history), line) in users.iter().zip(&lines) {
+            request["history"] = json!(history);
+            let answer = server.client.recommend(&request).json();
+            assert_eq!(line["user"], json!(user));
+            assert_eq!(
+                (&line["items"], &line["route"]),
+                (&answer["items"], &answer["route"]["name"]),
+                "{flags:?} {user}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_ranked_is_said() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
+    numbered(draft(small_config(), 3)).write(&model).unwrap();
+    users(&data);
+    for (flags, words) in [(&["--k", "41"][..], "40 items"), (&["--route", "h5-l1-e6"], "h4-l1-e6")] {
+        let output = rank(&model, &data, flags);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(64) && output.stdout.is_empty() && said.contains(words), "{said}");
+    }
+    std::fs::write(&data, "nobody stranger other\n").unwrap();
+    assert_eq!(rank(&model, &data, &[]).status.code(), Some(65));
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_it_in_silence() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
+    numbered(draft(small_config(), 3)).write(&model).unwrap();
+    users(&data);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut rank = canet(&["rank", "--device", "cpu", "--model"]);
+    let output = rank.arg(&model).arg("--data").arg(&data).stdout(writer).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(141), "{said}");
+    assert!(
+        !said.contains("recommended to") && !said.contains("other data") && !said.to_lowercase().contains("pipe"),
+        "{said}"
+    );
+}
