@@ -8,8 +8,14 @@ use crate::model::checkpoint::Checkpoint;
 /// Reads data that a model is measured on, with a note on what a reader of the numbers has to know.
 pub(super) fn read_to_measure(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
     let dataset = read(path, skip_bad_lines, checkpoint)?;
-    if dataset.sha256 != checkpoint.manifest.data.sha256 {
-        say(format_args!("the model was made from other data ({})", checkpoint.manifest.data.name));
+    let name = &checkpoint.manifest.data.name;
+    match (dataset.sha256 == checkpoint.manifest.data.sha256, learnt_everything(checkpoint)) {
+        (true, _) => {}
+        (false, false) => say(format_args!("the model was made from other data ({name})")),
+        (false, true) => say(format_args!(
+            "the model was made from another file ({name}) and has learnt every interaction of it (--newest-epochs): those \
+             that are in both are no test of it"
+        )),
     }
     Ok(dataset)
 }
@@ -25,10 +31,14 @@ pub(super) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -
     Ok(dataset)
 }
 
-/// Whether a model has learnt whatever these data could ask it (`train --newest-epochs`).
+/// Whether a model has learnt whatever the file at hand could ask it.
 pub(super) fn all_learnt(checkpoint: &Checkpoint, dataset: &Dataset) -> bool {
-    let everything = checkpoint.manifest.training.as_ref().is_some_and(|training| training.everything);
-    everything && dataset.sha256 == checkpoint.manifest.data.sha256
+    learnt_everything(checkpoint) && dataset.sha256 == checkpoint.manifest.data.sha256
+}
+
+/// Whether a model has learnt what measures it too (`train --newest-epochs`).
+fn learnt_everything(checkpoint: &Checkpoint) -> bool {
+    checkpoint.manifest.training.as_ref().is_some_and(|training| training.everything)
 }
 
 /// Says what of a file was not read as it stands.

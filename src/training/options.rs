@@ -142,7 +142,7 @@ pub enum RouterFit {
     Uncalibrated,
 }
 
-/// Of the last stage.
+/// Of the stage in which the weights learn what the router had for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SettleOptions {
     /// Passes over all training windows, what was held out for the router included; 0 leaves the stage out.
@@ -151,7 +151,7 @@ pub struct SettleOptions {
     pub learning_rate: f64,
 }
 
-/// Of the stage behind it.
+/// Of the last stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewestOptions {
     /// Passes over all windows of all interactions, those of the validation and of the test too; 0 leaves the stage out.

@@ -109,6 +109,8 @@ enum Stages {
 
 /// Why a stage was left.
 pub(super) enum Pause {
+    /// There is nothing to do in it.
+    LeftOut,
     /// It is done.
     Done,
     /// There was no better epoch for a while.
@@ -167,9 +169,9 @@ impl<'a> Run<'a> {
         let mut reason = "epochs";
         while let Some(stage) = self.job.options.preset.stages().get(self.state.progress.stage).copied() {
             let pause = match stage {
-                Stage::Router if self.space.len() == 1 => Pause::Done,
+                Stage::Router if self.space.len() == 1 => Pause::LeftOut,
                 Stage::Router => fit_router(self)?,
-                Stage::Newest if self.job.options.newest.epochs == 0 => Pause::Done,
+                Stage::Newest if self.job.options.newest.epochs == 0 => Pause::LeftOut,
                 Stage::Newest => {
                     self.measure_before_all_is_learnt()?;
                     Epochs::of(self, stage)?.run(self)?
@@ -177,6 +179,7 @@ impl<'a> Run<'a> {
                 Stage::Joint | Stage::Supernet | Stage::Settle => Epochs::of(self, stage)?.run(self)?,
             };
             reason = match pause {
+                Pause::LeftOut => reason,
                 Pause::Stopped => {
                     self.save()?;
                     return Ok(Stages::Stopped);
@@ -213,6 +216,10 @@ impl<'a> Run<'a> {
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
         let elapsed = self.elapsed().as_secs_f64();
         let progress = &mut self.state.progress;
+        if progress.epoch == 0 && progress.step == 0 {
+            // What was to be learnt after measuring was not: out of time, or no longer asked for.
+            progress.measured = None;
+        }
         (progress.stage, progress.stage_began) = (progress.stage + 1, elapsed);
         (progress.epoch, progress.step, progress.sums) = (0, 0, Terms::default());
         self.save()

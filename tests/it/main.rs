@@ -41,6 +41,7 @@ mod mixed;
 mod native;
 #[cfg(feature = "libtorch")]
 mod native_build;
+mod newest;
 mod openapi;
 mod oracle;
 mod overload;

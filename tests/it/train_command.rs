@@ -25,7 +25,7 @@ fn ring(directory: &Path) -> PathBuf {
 }
 
 /// A training of a few seconds.
-fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
+pub(super) fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
     let small = [("MAX_LEN", "8"), ("HEADS", "2"), ("HIDDEN", "4,8"), ("LAYERS", "1,2"), ("EMBEDDING", "4,8")];
     let short = [("EPOCHS", "6"), ("BATCH_SIZE", "16"), ("LR", "0.02"), ("WARMUP_STEPS", "10"), ("DROPOUT", "0.1")];
@@ -38,7 +38,7 @@ fn train(data: &Path, out: &Path, more: &[&str]) -> Command {
     command
 }
 
-fn finish(mut command: Command) -> Output {
+pub(super) fn finish(mut command: Command) -> Output {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
@@ -146,48 +146,6 @@ fn a_trained_model_learns_what_is_certain_and_is_written_as_the_next_version() {
     assert!(test["auto.ndcg@10"] > test["popularity.ndcg@10"] + 0.1, "{test:?}");
     let budgets: Vec<f64> = first.manifest.calibration.unwrap().points.iter().map(|point| point.budget).collect();
     assert_eq!(budgets, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
-}
-
-/// Everybody ends with two items that no training part has.
-#[test]
-fn the_newest_interactions_are_learnt_after_the_model_was_measured_and_readers_are_told() {
-    let scratch = TempDir::new().unwrap();
-    let data = scratch.path().join("ends.txt");
-    let walk = |user: usize| (0..10).map(move |step| format!("i{}", (user * 7 + step) % 30));
-    let line = |user| format!("u{user} {} x y\n", walk(user).collect::<Vec<_>>().join(" "));
-    fs::write(&data, (0..60).map(line).collect::<String>()).unwrap();
-    let [measured, everything] = ["measured", "everything"].map(|name| scratch.path().join(name));
-    let flags = ["--settle-lr", "0.02", "--settle-epochs", "1"];
-    finish(train(&data, &measured, &flags));
-    finish(train(&data, &everything, &[&flags[..], &["--newest-epochs", "30"]].concat()));
-
-    let load = |model: &Path| ModelDirectory::open(model).unwrap().load(None).unwrap();
-    let (before, after) = (load(&measured), load(&everything));
-    assert_eq!(after.manifest.metrics, before.manifest.metrics);
-    assert_eq!(after.manifest.calibration, before.manifest.calibration);
-    let learnt = [&before, &after].map(|model| model.manifest.training.as_ref().unwrap().everything);
-    assert_eq!(learnt, [false, true]);
-    let x = before.catalogue.item("x").unwrap().column() - 1;
-    assert_eq!([&before, &after].map(|model| model.catalogue.popularity()[x]), [0, 60]);
-
-    let ask = |what: &str, model: &Path, more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
-        command.arg(what).arg("--model").arg(model).arg("--data").arg(&data).args(["--device", "cpu"]).args(more);
-        command.output().unwrap()
-    };
-    let evaluate = |model: &Path| -> (f64, Value) {
-        let output = ask("eval", model, &["--route", "full", "--json"]);
-        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-        (found["runs"][0]["ndcg@10"]["mean"].as_f64().unwrap(), found["warning"].clone())
-    };
-    let ((unseen, silent), (seen, warning)) = (evaluate(&measured), evaluate(&everything));
-    assert!(unseen < 0.5 && seen > 0.95, "{unseen} {seen}");
-    assert!(silent.is_null() && warning.as_str().unwrap().contains("--newest-epochs"), "{silent} {warning}");
-    let refused = ask("report", &everything, &["--out", scratch.path().join("report").to_str().unwrap()]);
-    let message = String::from_utf8_lossy(&refused.stderr);
-    assert!(refused.status.code() == Some(65) && message.contains("--newest-epochs"), "{message}");
-    let refused = train(&data, &measured, &["--preset", "paper", "--newest-epochs", "1"]).output().unwrap();
-    assert_eq!(refused.status.code(), Some(64));
 }
 
 /// Without distillation, with a router that learns utilities itself or uncalibrated, and with one route alone.
