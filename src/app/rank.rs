@@ -1,9 +1,10 @@
 use std::collections::HashSet;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::Failure;
@@ -30,9 +31,9 @@ pub(super) struct RankArgs {
     /// are dropped, and users who have no others.
     #[arg(long, env = "CANET_DATA", value_name = "PATH")]
     data: PathBuf,
-    /// Items to recommend to each.
-    #[arg(long, env = "CANET_K", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    k: u32,
+    /// Items to recommend to each [default: 10, or all of a smaller catalogue]
+    #[arg(long, env = "CANET_K", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    k: Option<u32>,
     /// auto, the router's choice; or full, smallest or a route's name for everybody.
     #[arg(long, env = "CANET_ROUTE", value_name = "ROUTE", default_value = "auto")]
     route: String,
@@ -51,6 +52,9 @@ pub(super) struct RankArgs {
     #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
 }
+
+/// Most items that are ranked at once, whatever the batch: their memory is bounded, and no answer depends on it.
+const MOST: usize = 1 << 18;
 
 /// One user's answer.
 #[derive(Serialize)]
@@ -83,9 +87,12 @@ pub(super) fn run(args: RankArgs) -> Result<(), Failure> {
             Failure::Usage(format!("--route {name:?}: use auto, full, smallest or a route's name, as {example}"))
         })?),
     };
-    let k = args.k as usize;
+    let k = args.k.map_or(10.min(catalogue.len()), |k| k as usize);
     if k > catalogue.len() {
         return Err(Failure::Usage(format!("--k is {k}: the model knows {} items", catalogue.len())));
+    }
+    if checkpoint.manifest.calibration.is_none() && route.is_none() {
+        say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
     }
     let dataset = interactions::read(&args.data, args.skip_bad_lines, &checkpoint)?;
     let forward = target.load(config, &checkpoint.weights).map_err(Failure::data)?;
@@ -96,9 +103,14 @@ pub(super) fn run(args: RankArgs) -> Result<(), Failure> {
     };
 
     let asked = Asked { forward: &*forward, space, shape: config.shape(), route, bias, k, seen: args.include_seen };
-    let bar = progress::rankings(Some(dataset.users.len()))?;
+    // On a terminal the lines themselves show how far it is.
+    let bar = match io::stdout().is_terminal() {
+        true => ProgressBar::hidden(),
+        false => progress::rankings(Some(dataset.users.len()))?,
+    };
     let mut out = BufWriter::new(io::stdout().lock());
-    let (batch, mut spent) = (args.batch_size as usize, Spent::default());
+    let batch = (args.batch_size as usize).min((MOST / k).max(1));
+    let mut spent = Spent::default();
     for (users, sequences) in dataset.users.chunks(batch).zip(dataset.sequences.chunks(batch)) {
         let histories: Result<Vec<History>, _> =
             sequences.iter().map(|sequence| History::new(sequence, config.max_len)).collect();

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
+use canet::model::ModelConfig;
 use serde_json::{Value, json};
 
 use super::server::{Process, canet, numbered};
@@ -59,6 +60,17 @@ fn everybody_gets_what_a_server_answers_to_the_same_history() {
             );
         }
     }
+}
+
+#[test]
+fn by_default_all_of_a_small_catalogue_is_ranked() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
+    numbered(draft(ModelConfig { items: 4, ..small_config() }, 11)).write(&model).unwrap();
+    std::fs::write(&data, "u 101\n").unwrap();
+    let output = rank(&model, &data, &["--include-seen"]);
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["items"].as_array().map(Vec::len), Some(4), "{line}");
 }
 
 #[test]
