@@ -1,10 +1,10 @@
 //! Vectors of the CPU at hand: one set of operations over AVX-512, AVX2 with FMA, and plain Rust.
 //!
 //! A kernel is written once, generic over [`Simd`], and runs in the widest form that the CPU has ([`Level::run`]). This
-//! module has `unsafe` code (and [`Buffer`](super::buffer::Buffer), which asks for large pages). A value of
-//! [`Avx512`](avx512::Avx512) or [`Avx2`](avx2::Avx2) exists only where the CPU has the instructions, so its operations are
-//! safe to call; loads and stores check their slices, but for [`Tile`], which checks its operands as a whole. [`Portable`]
-//! checks every single access: with as many lanes as a vector has it is the checked twin of that vector's kernels.
+//! module alone has `unsafe` code. A value of [`Avx512`](avx512::Avx512) or [`Avx2`](avx2::Avx2) exists only where the CPU
+//! has the instructions, so its operations are safe to call; loads and stores check their slices, but for [`Tile`], which
+//! checks its operands as a whole. [`Portable`] checks every single access: with as many lanes as a vector has it is the
+//! checked twin of that vector's kernels.
 
 #![expect(unsafe_code, reason = "vector instructions, which not every CPU has, and accesses checked once a tile")]
 
