@@ -71,4 +71,6 @@ mod tracing;
 #[cfg(feature = "libtorch")]
 mod train_command;
 #[cfg(feature = "libtorch")]
+mod train_stops;
+#[cfg(feature = "libtorch")]
 mod training;

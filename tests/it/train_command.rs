@@ -1,10 +1,9 @@
-//! `canet train` as a user runs it: to the end, killed and resumed, with bad flags and bad data.
+//! `canet train` as a user runs it: to the end, with bad flags and bad data.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use canet::model::checkpoint::ModelDirectory;
 use serde_json::Value;
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 
 /// Users who walk around a ring of 30 items, each from an own start, and never pass it twice: what comes next is
 /// certain.
-fn ring(directory: &Path) -> PathBuf {
+pub(super) fn ring(directory: &Path) -> PathBuf {
     let mut lines = String::new();
     for user in 0..60 {
         for step in 0..20 {
@@ -45,7 +44,7 @@ pub(super) fn finish(mut command: Command) -> Output {
 }
 
 /// What each epoch came to, from the run log of version 1.
-fn curve(out: &Path) -> Vec<Value> {
+pub(super) fn curve(out: &Path) -> Vec<Value> {
     let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
     let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     events
@@ -57,76 +56,6 @@ fn curve(out: &Path) -> Vec<Value> {
             event
         })
         .collect()
-}
-
-/// Waits until the run says something that begins so.
-fn wait_for(child: &mut Child, words: &str) {
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    assert!(stderr.lines().any(|line| line.unwrap().starts_with(words)), "it never said {words}");
-}
-
-#[test]
-fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
-    // The stage in which each preset is killed: its own first one, and the last one, behind the router.
-    stopped_and_killed(&["--preset", "paper"], "joint, epoch 3/", 6);
-    let flags = ["--preset", "utility", "--settle-epochs", "2", "--newest-epochs", "12"];
-    stopped_and_killed(&flags, "newest, epoch 1/", 6 + 2 + 12);
-}
-
-#[test]
-fn a_router_that_was_stopped_in_its_lessons_is_taught_from_the_start() {
-    // Lessons whatever the teachers found, of histories so long that there is time to stop them.
-    let flags = ["--epochs", "1", "--settle-epochs", "1", "--max-len", "20", "--router-fit", "uncalibrated"];
-    let scratch = TempDir::new().unwrap();
-    let data = ring(scratch.path());
-    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
-    finish(train(&data, &straight, &flags));
-
-    let mut child = train(&data, &broken, &flags).spawn().unwrap();
-    wait_for(&mut child, "router: ");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    let log = fs::read_to_string(broken.join(".training/log.jsonl")).unwrap();
-    assert!(log.contains("\"event\":\"router\"") && !log.contains("\"event\":\"taught\""), "{log}");
-
-    finish(train(&data, &broken, &flags));
-    assert_eq!(curve(&broken), curve(&straight));
-    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
-    assert_eq!(weights(&broken), weights(&straight));
-}
-
-fn stopped_and_killed(flags: &[&str], killed: &str, epochs: usize) {
-    let scratch = TempDir::new().unwrap();
-    let data = ring(scratch.path());
-    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
-    finish(train(&data, &straight, flags));
-
-    let mut child = train(&data, &broken, flags).spawn().unwrap();
-    wait_for(&mut child, if epochs == 6 { "joint, epoch 1/" } else { "supernet, epoch 1/" });
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(!broken.join("1").exists());
-
-    let mut child = train(&data, &broken, flags).spawn().unwrap();
-    wait_for(&mut child, killed);
-    // Held, so that it is still there while a second process tries.
-    assert!(Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap().success());
-    let second = train(&data, &broken, flags).output().unwrap();
-    assert_eq!(second.status.code(), Some(69));
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"));
-    child.kill().unwrap();
-    child.wait().unwrap();
-
-    let other = train(&data, &broken, &[flags, &["--seed", "2"]].concat()).output().unwrap();
-    assert_eq!(other.status.code(), Some(64));
-    assert!(String::from_utf8_lossy(&other.stderr).contains("--restart"));
-
-    finish(train(&data, &broken, flags));
-    assert_eq!(curve(&broken), curve(&straight));
-    assert_eq!(curve(&straight).len(), epochs);
-    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
-    assert_eq!(weights(&broken), weights(&straight));
-    assert!(!broken.join(".training").exists());
 }
 
 #[test]

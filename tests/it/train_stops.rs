@@ -1,0 +1,121 @@
+//! `canet train` stopped and killed on its way, then resumed: what comes of it is what an unbroken run makes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command};
+
+use canet::model::checkpoint::ModelDirectory;
+use tempfile::TempDir;
+
+use super::train_command::{curve, finish, ring, train};
+
+/// Runs that may be past the point before a signal reaches them, where the machine is fast or holds the test up.
+const TRIES: usize = 20;
+
+/// Begins anew until a run was caught where it should be.
+fn catch(out: &Path, mut caught: impl FnMut() -> bool) {
+    let caught = (0..TRIES).any(|_| {
+        // What the try before left, if there was one.
+        let _ = fs::remove_dir_all(out);
+        caught()
+    });
+    assert!(caught, "{TRIES} runs were past the point before the signal came");
+}
+
+/// Waits until the run says something that begins so: whether it did before its end.
+fn says(child: &mut Child, words: &str) -> bool {
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.lines().any(|line| line.unwrap().starts_with(words))
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Asks a run to stop: whether it did, and was not done before.
+fn interrupted(child: &mut Child) -> bool {
+    signal(child, "INT");
+    match child.wait().unwrap().code() {
+        Some(130) => true,
+        Some(0) => false,
+        code => panic!("it ended with {code:?}"),
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
+    // The stage in which each preset is killed: its own first one, and the last one, behind the router.
+    stopped_and_killed(&["--preset", "paper"], ["joint, epoch 1/", "joint, epoch 3/"], 6);
+    let flags = ["--preset", "utility", "--settle-epochs", "2", "--newest-epochs", "12"];
+    stopped_and_killed(&flags, ["supernet, epoch 1/", "newest, epoch 1/"], 6 + 2 + 12);
+}
+
+#[test]
+fn a_router_that_was_stopped_in_its_lessons_is_taught_from_the_start() {
+    // Lessons whatever the teachers found, of histories so long that there is time to stop them.
+    let flags = ["--epochs", "1", "--settle-epochs", "1", "--max-len", "20", "--router-fit", "uncalibrated"];
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
+    finish(train(&data, &straight, &flags));
+
+    catch(&broken, || {
+        let mut child = train(&data, &broken, &flags).spawn().unwrap();
+        assert!(says(&mut child, "router: "));
+        if !interrupted(&mut child) {
+            return false;
+        }
+        let log = fs::read_to_string(broken.join(".training/log.jsonl")).unwrap();
+        assert!(log.contains("\"event\":\"router\""), "{log}");
+        !log.contains("\"event\":\"taught\"")
+    });
+
+    finish(train(&data, &broken, &flags));
+    assert_eq!(curve(&broken), curve(&straight));
+    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
+    assert_eq!(weights(&broken), weights(&straight));
+}
+
+/// `stopped` and `killed`: what the run has said when it is.
+fn stopped_and_killed(flags: &[&str], [stopped, killed]: [&str; 2], epochs: usize) {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
+    finish(train(&data, &straight, flags));
+
+    catch(&broken, || {
+        let mut child = train(&data, &broken, flags).spawn().unwrap();
+        assert!(says(&mut child, stopped));
+        if !interrupted(&mut child) {
+            return false;
+        }
+        assert!(!broken.join("1").exists());
+
+        let mut child = train(&data, &broken, flags).spawn().unwrap();
+        let caught = says(&mut child, killed) && {
+            // Held, so that it is still there while a second process tries.
+            signal(&child, "STOP");
+            !broken.join("1").exists()
+        };
+        if caught {
+            let second = train(&data, &broken, flags).output().unwrap();
+            assert_eq!(second.status.code(), Some(69));
+            assert!(String::from_utf8_lossy(&second.stderr).contains("another process"));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        caught
+    });
+
+    let other = train(&data, &broken, &[flags, &["--seed", "2"]].concat()).output().unwrap();
+    assert_eq!(other.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("--restart"));
+
+    finish(train(&data, &broken, flags));
+    assert_eq!(curve(&broken), curve(&straight));
+    assert_eq!(curve(&straight).len(), epochs);
+    let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
+    assert_eq!(weights(&broken), weights(&straight));
+    assert!(!broken.join(".training").exists());
+}
