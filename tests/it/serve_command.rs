@@ -181,7 +181,7 @@ fn bad_flags_end_with_64() {
 fn a_stop_under_load_answers_every_accepted_request_and_exits_with_0() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Process::serve(&model(directory.path()), &["--drain-delay", "0.3"]);
-    let (answered, draining) = thread::scope(|scope| {
+    let answered: u64 = thread::scope(|scope| {
         let workers: Vec<_> = (0..8)
             .map(|_| {
                 let client = server.client.clone();
@@ -203,12 +203,8 @@ fn a_stop_under_load_answers_every_accepted_request_and_exits_with_0() {
             .collect();
         while server.client.metric("requests_total{code=\"200\",transport=\"http\"}") < 50.0 {}
         server.signal("TERM");
-        server.log_line("draining");
-        let draining = server.client.get("/readyz").status;
-        let answered: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
-        (answered, draining)
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
-    assert_eq!(draining, 503);
     assert!(answered >= 50, "{answered}");
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -248,8 +244,17 @@ fn a_watch_of_the_health_ends_with_a_stop_while_the_model_is_loaded() {
     let root = directory.path().join("large");
     // Its 36 routes take a while to warm up.
     numbered(draft(full_size_config(20_000), 3)).write(&root).unwrap();
-    // Longer than the client waits.
-    let mut server = Process::launch(&root, &["--drain-timeout", "60"]);
+    // Where something holds the test up the model may be loaded before the signal comes: then it is loaded again.
+    assert!(
+        (0..20).any(|_| a_stop_ends_the_watch_before_the_load(&root)),
+        "the model was always loaded before the stop"
+    );
+}
+
+/// Whether the model was still being loaded when the signal came.
+fn a_stop_ends_the_watch_before_the_load(root: &Path) -> bool {
+    // The timeout is longer than the client waits.
+    let mut server = Process::launch(root, &["--drain-delay", "0", "--drain-timeout", "60"]);
     let mut watch = connect(server.grpc);
     let message = frame(&HealthCheckRequest::default().encode_to_vec());
     let head = format!(
@@ -260,18 +265,23 @@ fn a_watch_of_the_health_ends_with_a_stop_while_the_model_is_loaded() {
     watch.write_all(&[head.as_bytes(), &message].concat()).unwrap();
     assert!(watch.read(&mut [0; 512]).unwrap() > 0);
     server.signal("TERM");
-    server.log_line("before the model was loaded");
+    let stopping = server.log_line("SIGTERM");
     read_to_close(&mut watch);
     assert_eq!(server.wait().code(), Some(0));
+    stopping.contains("before the model was loaded")
 }
 
 #[test]
-fn a_second_signal_stops_at_once() {
+fn a_draining_server_is_not_ready_and_answers_and_a_second_signal_stops_it_at_once() {
     use std::os::unix::process::ExitStatusExt;
     let directory = tempfile::tempdir().unwrap();
+    // Longer than anything holds this test up.
     let mut server = Process::serve(&model(directory.path()), &["--drain-delay", "600"]);
     server.signal("TERM");
     server.log_line("draining");
+    // It says so a moment before it is.
+    while server.client.get("/readyz").status != 503 {}
+    assert_eq!(server.client.recommend(&json!({"history": ["101"]})).status, 200);
     server.signal("TERM");
     assert_eq!(server.wait().signal(), Some(15));
 }
