@@ -23,7 +23,9 @@ fn stays_flat(backend: &str) {
     let config = ModelConfig { max_len: 200, hidden: vec![8, 16], layers: vec![2, 4], ..small_config() };
     let items = config.items as u32;
     numbered(draft(config, 5)).write(&root).unwrap();
-    let server = Process::serve(&root, &["--backend", backend, "--queue-limit-ms", "60000"]);
+    // One thread: each has memory of its own, which on many cores grows until every one of them has met a large batch.
+    let flags = ["--backend", backend, "--threads", "1", "--queue-limit-ms", "60000"];
+    let server = Process::serve(&root, &flags);
     let mut rng = rng(6);
     let mut load = |calls: usize| {
         for _ in 0..calls {
