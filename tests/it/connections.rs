@@ -41,9 +41,10 @@ fn a_connection_that_asks_for_nothing_is_closed() {
         assert!(read_to_close(&mut stream).is_empty(), "{sent:?}");
     }
     // Nor is a second request waited for after the first.
-    let mut stream = connect(server.client.address);
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n").unwrap();
-    assert_eq!(RawReply::parse(&read_to_close(&mut stream)).unwrap().status, 200);
+    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
+    // Where something holds the test up its connection is closed before it has asked: it asks on another one.
+    let answered = (0..20).find_map(|_| exchange(server.client.address, health)).unwrap();
+    assert_eq!(answered.status, 200);
 }
 
 #[test]
