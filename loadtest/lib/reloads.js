@@ -12,13 +12,14 @@ const unexpected = new Rate('reload_unexpected');
 /**
  * Takes RELOAD's versions in turn, and after each one asks for one of REFUSED's, which must be refused (422, or 404
  * where there is none) and change nothing. Unless told, the version that serves is loaded again, and one that does not
- * exist is refused.
+ * exist is refused. Each version has its turn, however slow reloads are.
  */
 export function reloadFor(seconds, serving) {
   const good = settings.reload.length > 0 ? settings.reload : [serving];
   const bad = settings.refused.length > 0 ? settings.refused : [Number.MAX_SAFE_INTEGER];
   const end = Date.now() + seconds * 1000;
-  for (let round = 0; Date.now() < end; round += 1) {
+  const least = Math.max(good.length, bad.length);
+  for (let round = 0; round < least || Date.now() < end; round += 1) {
     const version = good[round % good.length];
     const taken = reload(version);
     reloads.add(1);
