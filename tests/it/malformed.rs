@@ -31,6 +31,9 @@ const CODES: [&str; 7] = [
 
 const WORKERS: u64 = 4;
 
+/// How long the server waits for a head or a body that does not come.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// A request that a good client would send.
 fn good(rng: &mut ChaCha8Rng) -> (&'static str, Value) {
     let ids =
@@ -173,7 +176,12 @@ fn attack(address: SocketAddr, seed: u64, count: u64) {
     let mut rng = rng(seed);
     for _ in 0..count {
         let sent = malformed(&mut rng);
-        assert_refused(&sent, exchange(address, &sent.bytes).as_ref());
+        let began = Instant::now();
+        let reply = exchange(address, &sent.bytes);
+        // Who was held up between connecting and sending is refused for that alone, and sends once more.
+        let held_up = sent.is_http && reply.is_none() && began.elapsed() >= PATIENCE;
+        let reply = if held_up { exchange(address, &sent.bytes) } else { reply };
+        assert_refused(&sent, reply.as_ref());
     }
 }
 
@@ -197,8 +205,7 @@ fn quantile(sorted: &[Duration], quantile: f64) -> Duration {
 #[test]
 fn malformed_requests_get_problems_while_good_ones_are_answered() {
     let count = std::env::var("CANET_TEST_MALFORMED").map_or(2000, |count| count.parse().unwrap());
-    let patience =
-        Patience { head: Duration::from_millis(500), body: Duration::from_millis(500), ..Patience::default() };
+    let patience = Patience { head: PATIENCE, body: PATIENCE, ..Patience::default() };
     let server = Server::behind(Access::default(), Connections { patience, ..Connections::default() });
     let address = server.client.address;
     let before = load(&server.client, |sent| sent as u64 >= count / 4);
