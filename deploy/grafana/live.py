@@ -36,8 +36,8 @@ VARIABLES = {
     "$__rate_interval": "10s", "$__range": "1h", "$job": ".+", "$instance": ".+", "$route": ".+", "$price": "0.04",
     "$cores": "1",
 }
-# The queue is short, so that a fast machine refuses a part of a burst as well.
-FLAGS = ["--shadow", "0.5", "--version", "1", "--queue-limit-ms", "10"]
+# The queue is short and one thread computes, so that fast machines and those of many cores refuse a part of a burst too.
+FLAGS = ["--shadow", "0.5", "--version", "1", "--queue-limit-ms", "10", "--threads", "1"]
 # More rows than the server may queue.
 BURST = 1024
 
