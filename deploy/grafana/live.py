@@ -56,7 +56,9 @@ def main():
             prometheus(Path(scratch), addresses["http"]) as address:
         started = time.time()
         put_under_load(Path(scratch), addresses["http"], options)
-        rows = [(place, expression, ask(address, expression)) for place, expression in queries(address)]
+        # One moment for all of them: rates of the last seconds are none once the load is over for longer.
+        ended = time.time()
+        rows = [(place, expression, ask(address, expression, ended)) for place, expression in queries(address)]
         if options.picture:
             from picture import draw
             draw(options.picture, lambda query: history(address, query, started, time.time()))
@@ -164,9 +166,9 @@ def without_threshold(expression):
     return found[1]
 
 
-def ask(address, expression):
-    """The series with a number, as `(labels, value)`."""
-    found = call(address, "query", query=expression)["result"]
+def ask(address, expression, moment):
+    """The series with a number at a moment, as `(labels, value)`."""
+    found = call(address, "query", query=expression, time=moment)["result"]
     samples = [(series["metric"], float(series["value"][1])) for series in found]
     return [(labels, value) for labels, value in samples if math.isfinite(value)]
 
