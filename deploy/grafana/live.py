@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import random
 import re
 import shutil
 import socket
@@ -90,8 +91,7 @@ def prometheus(scratch, target):
         assert ours in config, f"prometheus.yml has no {ours}"
         config = config.replace(ours, here)
     (scratch / "prometheus.yml").write_text(config)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = ["prometheus", f"--config.file={scratch / 'prometheus.yml'}", f"--storage.tsdb.path={scratch / 'data'}",
                f"--web.listen-address={address}", "--log.level=warn"]
     process = subprocess.Popen(command)
@@ -101,6 +101,16 @@ def prometheus(scratch, target):
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port():
+    """A port that nobody has, below those from which the system gives one to whoever asks for any meanwhile."""
+    while True:
+        try:
+            with socket.create_server(("127.0.0.1", random.randrange(20000, 32768))) as free:
+                return free.getsockname()[1]
+        except OSError:
+            pass
 
 
 def until(condition, seconds):
