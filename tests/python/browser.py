@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 # No call home: whatever the browser asks for is asked for by the page.
 FLAGS = [
@@ -15,6 +15,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+# As long as Playwright waits for anything else: what is still not on the page then hangs. A reload beside live requests
+# gives way to whatever else the machine does.
+expect.set_options(timeout=30_000)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def follows(page):
     expect(rows).to_have_text("")
     for _ in range(60):
         recommend(["101", "102"], route="h12-l1-e6")
-    expect(rows).to_have_attribute("title", "h12-l1-e6: 60 rows", timeout=15_000)
+    expect(rows).to_have_attribute("title", "h12-l1-e6: 60 rows")
     page.wait_for_function("Number(document.getElementById('rate').textContent) > 1")
     expect(page.locator("#p50")).to_contain_text(" ms")
     expect(page.locator("#p99")).to_contain_text(" ms")
@@ -133,7 +133,7 @@ def follows(page):
     page.wait_for_function("parseFloat(document.getElementById('live-saved').textContent) > 5")
     counted = "[...document.querySelectorAll('#batches .bar-count')].reduce((sum, bar) => sum + Number(bar.textContent), 0)"
     page.wait_for_function(f"{counted} >= 60")
-    expect(page.locator("#rate-chart")).to_have_attribute("aria-label", "Requests per second, now 0", timeout=15_000)
+    expect(page.locator("#rate-chart")).to_have_attribute("aria-label", "Requests per second, now 0")
     painted = """canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(value => value)"""
     for chart in page.locator(".chart canvas").all():
         assert chart.evaluate(painted)
