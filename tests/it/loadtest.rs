@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::raw::nobody_at;
 use super::server::{Process, numbered};
 use super::spoilt::truncate;
 use super::support::{draft, small_config};
@@ -118,6 +119,7 @@ fn a_broken_objective_an_unknown_scenario_and_no_server_are_told_apart() {
 
     server.signal("KILL");
     server.wait();
+    let _port = nobody_at(server.client.address);
     let (code, said, _) = run(&server, directory.path(), &short);
     assert!(![0, BROKEN].contains(&code) && said.contains("is a server ready there?"), "{code} {said}");
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::raw::nobody_at;
 use super::server::{Client, Process, numbered};
 use super::support::{draft, script, small_config};
 use super::tls::{Files, authority, identity};
@@ -38,6 +39,7 @@ fn the_images_health_check_follows_the_server() {
     assert!(healthy(&[("CANET_LISTEN", &listen)]));
     server.signal("KILL");
     server.wait();
+    let _port = nobody_at(server.client.address);
     assert!(!healthy(&[("CANET_LISTEN", &listen)]));
 }
 

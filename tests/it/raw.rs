@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use tokio::net::TcpSocket;
+
 /// Longer than any answer takes: what is still silent then hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
@@ -39,6 +41,16 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(HANGS)).unwrap();
     stream
+}
+
+/// Holds a port on which nobody listens, so that no other test is given it: that of `address`, or any where it is 0.
+pub(crate) fn nobody_at(address: SocketAddr) -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // Connections of a server that was there may linger.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 /// What comes until the server closes the connection. A connection that it resets is closed too.

@@ -10,6 +10,7 @@ use canet::domain::Catalogue;
 use canet::model::checkpoint::CheckpointDraft;
 use serde_json::{Value, json};
 
+use super::raw::nobody_at;
 use super::server::{ROOMY, Server, canet, numbered};
 use super::support::{draft, reference, small_config};
 
@@ -159,8 +160,8 @@ fn stranger(reply: &'static str) -> String {
 
 #[test]
 fn a_server_that_is_not_there_or_cannot_answer_ends_with_69() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_fails(&ask_at(&format!("http://{free}"), &["--history", "103"]), 69, &["is the server there?"]);
+    let (_port, nobody) = nobody_at(([127, 0, 0, 1], 0).into());
+    assert_fails(&ask_at(&format!("http://{nobody}"), &["--history", "103"]), 69, &["is the server there?"]);
     assert_fails(&ask_at(&stranger(""), &["--history", "103"]), 69, &["is the server there?"]);
     let busy =
         "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 37\r\n\r\n{\"code\":\"overloaded\",\"detail\":\"full\"}";

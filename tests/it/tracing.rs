@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
+use super::raw::nobody_at;
 use super::server::{Client, Process, Reply, canet, numbered, run};
 use super::support::{draft, script, small_config};
 
@@ -133,9 +134,8 @@ fn a_collector_that_is_not_there_costs_no_request_and_one_that_cannot_be_is_bad_
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
     numbered(draft(small_config(), 3)).write(&root).unwrap();
-    // Nothing listens on the port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = Process::serve(&root, &["--otlp-endpoint", &format!("http://127.0.0.1:{port}")]);
+    let (_port, nobody) = nobody_at(([127, 0, 0, 1], 0).into());
+    let mut server = Process::serve(&root, &["--otlp-endpoint", &format!("http://{nobody}")]);
     assert_eq!(recommend(&server.client, &format!("00-{TRACE}-{CALLER}-01")).status, 200);
     server.signal("TERM");
     assert!(server.wait().success());
