@@ -23,8 +23,10 @@ fn write_histories(path: &Path) {
 fn bench(folder: &Path, args: &[&str]) -> Output {
     write_checkpoint(&folder.join("small"), 11);
     write_histories(&folder.join("histories.txt"));
-    let short = ["bench", "--model", "small", "--device", "cpu", "--threads", "2", "--seconds", "0.1"];
-    Command::new(env!("CARGO_BIN_EXE_canet")).current_dir(folder).args(short).args(args).output().unwrap()
+    let how = ["bench", "--model", "small", "--device", "cpu", "--threads", "2"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+    // A flag that a test gives wins over it.
+    command.current_dir(folder).env("CANET_SECONDS", "0.1").args(how).args(args).output().unwrap()
 }
 
 /// Multiply-adds of the router's products: dim 8, inner width 16, 24 routes.
@@ -78,6 +80,21 @@ fn every_workload_and_batch_has_its_figures() {
             assert!((figure("gflops") / gflops - 1.0).abs() < 1e-9, "{result}");
             assert!(figure("p50_ms") > 0.0 && figure("p99_ms") >= figure("p50_ms"), "{result}");
         }
+    }
+}
+
+#[test]
+fn a_batch_that_outlasts_its_time_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--workload", "full,router,uniform", "--batch", "1,64", "--seconds", "0.0000001", "--json"];
+    let output = bench(folder.path(), &args);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for result in document["results"].as_array().unwrap() {
+        let figure = |name: &str| result[name].as_f64().unwrap();
+        assert!(figure("p50_ms") > 0.0 && figure("mean_flops") > 0.0, "{result}");
+        // One batch, of which each request took as long.
+        let expected = figure("batch") / figure("p50_ms") * 1e3;
+        assert!((figure("requests_per_second") / expected - 1.0).abs() < 0.3, "{result}");
     }
 }
 

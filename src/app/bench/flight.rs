@@ -81,7 +81,7 @@ struct Answered {
 }
 
 impl Flight<'_> {
-    /// Keeps `in_flight` requests in flight for about `time`.
+    /// Keeps `in_flight` requests in flight for about `time`, and until there is a batch to tell of.
     pub(super) fn time(&self, workload: &Workload, in_flight: usize, time: Duration) -> Result<Timed, ForwardError> {
         let started = Instant::now();
         let from = started + time.mul_f64(WARM_UP).max(self.warm_up);
@@ -117,7 +117,7 @@ impl Flight<'_> {
         });
         ended?;
         let answered = course.answered.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Timed::of(answered, time))
+        Ok(Timed::of(answered, in_flight))
     }
 
     /// The loop of one executor, as the server's: takes in what arrived, routes it, runs one batch.
@@ -158,17 +158,19 @@ impl Flight<'_> {
     /// Counts answered rows and sends new ones for them, until the time is over.
     fn finish(&self, course: &Course<'_>, rows: Vec<(Option<Route>, Row)>, rng: &mut ChaCha8Rng) {
         let now = Instant::now();
-        if now >= course.until {
-            course.queue.close();
-            return;
-        }
-        if now >= course.from {
+        let mut answered = course.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= course.from && (now < course.until || answered.last.is_none()) {
             let timed = rows.iter().map(|(route, row)| {
                 let length = self.histories[row.history].len();
                 let slice = route.map_or(0, |route| self.shape.route_flops(self.space, route, length));
                 (now - row.arrived, slice + self.shape.router_flops(self.space.len(), length))
             });
-            course.answered.lock().unwrap_or_else(PoisonError::into_inner).add(now, timed);
+            answered.add(now, timed);
+        }
+        drop(answered);
+        if now >= course.until {
+            course.queue.close();
+            return;
         }
         for _ in rows {
             self.send(course, rng);
@@ -205,19 +207,23 @@ impl Answered {
     }
 
     /// Rows a second between the ends of batches: a batch that the clock cuts would count whole or not at all, which at
-    /// ten batches a measurement is a tenth of it. Where there is one batch alone it is all that is known of `time`.
-    fn per_second(&self, time: Duration) -> f64 {
+    /// ten batches a measurement is a tenth of it. Where there is one batch alone it is what is in flight over the mean
+    /// latency (Little's law).
+    fn per_second(&self, in_flight: usize) -> f64 {
         let between = self.first.zip(self.last).map(|((first, rows), last)| (last - first, self.rows.len() - rows));
         match between {
             Some((took, rows)) if !took.is_zero() => rows as f64 / took.as_secs_f64(),
-            _ => self.rows.len() as f64 / time.as_secs_f64(),
+            _ => {
+                let latencies: Duration = self.rows.iter().map(|(latency, _)| latency).sum();
+                (in_flight * self.rows.len()) as f64 / latencies.as_secs_f64()
+            }
         }
     }
 }
 
 impl Timed {
-    fn of(answered: Answered, time: Duration) -> Timed {
-        let requests_per_second = answered.per_second(time);
+    fn of(answered: Answered, in_flight: usize) -> Timed {
+        let requests_per_second = answered.per_second(in_flight);
         let mut rows = answered.rows;
         rows.sort_by_key(|(latency, _)| *latency);
         let at = |share: f64| {
