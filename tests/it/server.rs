@@ -208,6 +208,10 @@ impl Process {
     }
 
     fn launch_by(mut binary: Command, model: &Path, flags: &[&str]) -> Process {
+        // A busy machine refuses nobody, unless a test is about that.
+        if !flags.contains(&"--queue-limit-ms") {
+            binary.env("CANET_QUEUE_LIMIT_MS", "60000");
+        }
         let mut child = binary
             .args(["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--device", "cpu"])
             .arg("--model")
