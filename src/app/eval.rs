@@ -137,10 +137,7 @@ pub(super) fn run(args: EvalArgs) -> Result<(), Failure> {
     let mut ranker = Ranker::new(subject, &cases, args.batch_size as usize)
         .map_err(Failure::data)?
         .on_progress(|ranked| bar.inc(ranked as u64));
-    let bias = match &checkpoint.manifest.calibration {
-        Some(calibration) => calibration.bias(args.flops_budget),
-        None => vec![0.0; space.len()],
-    };
+    let bias = checkpoint.manifest.bias(space, args.flops_budget);
     let contest = Contest { dataset: &dataset, bias: &bias, seed: args.seed };
     let runs = evaluate(&mut ranker, &contest, &contenders).map_err(Failure::unavailable)?;
     bar.finish_and_clear();

@@ -97,10 +97,7 @@ pub(super) fn run(args: RankArgs) -> Result<(), Failure> {
     let dataset = interactions::read(&args.data, args.skip_bad_lines, &checkpoint)?;
     let forward = target.load(config, &checkpoint.weights).map_err(Failure::data)?;
     checkpoint.probes.replay(&*forward, space, target.tolerance()).map_err(Failure::data)?;
-    let bias = match &checkpoint.manifest.calibration {
-        Some(calibration) => calibration.bias(args.flops_budget),
-        None => vec![0.0; space.len()],
-    };
+    let bias = checkpoint.manifest.bias(space, args.flops_budget);
 
     let asked = Asked { forward: &*forward, space, shape: config.shape(), route, bias, k, seen: args.include_seen };
     // On a terminal the lines themselves show how far it is.

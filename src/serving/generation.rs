@@ -65,7 +65,7 @@ impl Generation {
     pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, policy: Policy, metrics: &Metrics) -> Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Checkpoint { name, version, digest, manifest, config, space, catalogue, .. } = checkpoint;
-        let bias = bias(&manifest, &space, policy.budget);
+        let bias = manifest.bias(&space, policy.budget);
         Generation {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
             series: Series::new(metrics, &space, policy.batch_by),
@@ -87,7 +87,7 @@ impl Generation {
 
     /// What is added to the router's logits, one value a route, to spend a request's budget, or the server's.
     pub fn bias_for(&self, budget: Option<f64>) -> Cow<'_, [f32]> {
-        budget.map_or(Cow::Borrowed(&self.bias), |budget| bias(&self.manifest, &self.space, budget).into())
+        budget.map_or(Cow::Borrowed(&self.bias), |budget| self.manifest.bias(&self.space, budget).into())
     }
 
     /// The checkpoint's budgets, where it was calibrated for any.
@@ -104,11 +104,6 @@ impl Generation {
     pub fn max_len(&self) -> usize {
         self.manifest.config.max_len
     }
-}
-
-/// Zero where the checkpoint has no calibration: then the router's own argmax counts.
-fn bias(manifest: &Manifest, space: &RouteSpace, budget: f64) -> Vec<f32> {
-    manifest.calibration.as_ref().map_or_else(|| vec![0.0; space.len()], |calibration| calibration.bias(budget))
 }
 
 /// The generation that serves now, if any.

@@ -102,11 +102,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         forward: &*forward,
         space: &checkpoint.space,
         shape: checkpoint.config.shape(),
-        bias: checkpoint
-            .manifest
-            .calibration
-            .as_ref()
-            .map_or_else(|| vec![0.0; checkpoint.space.len()], |calibration| calibration.bias(args.flops_budget)),
+        bias: checkpoint.manifest.bias(&checkpoint.space, args.flops_budget),
         histories: &histories,
         batch_by: args.batch_by,
         executors: args.executors.into(),

@@ -36,6 +36,12 @@ pub struct Manifest {
 impl Manifest {
     /// The layout that this program writes and reads.
     pub const FORMAT: u32 = 1;
+
+    /// What is added to the router's logits to spend a share of the full model's FLOPs, one value a route of `space`: zero
+    /// where nothing was calibrated.
+    pub fn bias(&self, space: &RouteSpace, budget: f64) -> Vec<f32> {
+        self.calibration.as_ref().map_or_else(|| vec![0.0; space.len()], |calibration| calibration.bias(budget))
+    }
 }
 
 /// The data that a model was trained on, or the file that it was imported from.
