@@ -25,23 +25,17 @@ impl Replicated {
     }
 
     /// 95 % interval of the mean, by Student's t distribution. Where there are several models it covers what other models
-    /// would have given too: the variances over users and over models are added, which counts what both share twice
-    /// and so errs on the wide side. `None` under two users.
+    /// would have given too: how far the error over users and that over models reach, each by its own degrees of freedom,
+    /// are added as squares. What both share counts twice, which errs on the wide side. `None` under two users.
     ///
-    /// The sum has as many degrees of freedom as Welch and Satterthwaite give it. Two or three models know little of
-    /// their own variance: where it is most of the sum, the interval reaches 12.7 or 4.3 standard errors and not 1.96.
+    /// Two or three models know little of their own variance, so theirs reaches 12.7 or 4.3 standard errors and not 1.96.
+    /// A sum of variances with Welch and Satterthwaite's degrees of freedom is not taken: models that agree by chance bring
+    /// it near 1.96, and of two models' intervals it leaves up to 13 % without the truth.
     pub fn interval(&self) -> Option<[f64; 2]> {
-        let over_users = self.estimate.se?.powi(2);
+        let over_users = t_reach(self.users as f64 - 1.0) * self.estimate.se?;
         let models = self.by_model.len() as f64;
-        let over_models = self.spread.map_or(0.0, |spread| spread.powi(2) / models);
-        let both = over_users + over_models;
-        let mut uncertainty = over_users.powi(2) / (self.users as f64 - 1.0);
-        if over_models > 0.0 {
-            uncertainty += over_models.powi(2) / (models - 1.0);
-        }
-        // Without any variance nothing is reached for.
-        let degrees = if uncertainty > 0.0 { both * both / uncertainty } else { f64::INFINITY };
-        let reach = t_reach(degrees) * both.sqrt();
+        let over_models = self.spread.map_or(0.0, |spread| t_reach(models - 1.0) * spread / models.sqrt());
+        let reach = over_users.hypot(over_models);
         Some([self.estimate.mean - reach, self.estimate.mean + reach])
     }
 }

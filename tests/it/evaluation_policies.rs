@@ -170,9 +170,8 @@ fn numbers_of_several_models_have_errors_over_users_and_over_models() {
     assert_eq!(two.by_model, [3.0, 4.0]);
     close(two.estimate.se.unwrap(), se);
     close(two.spread.unwrap(), 0.5_f64.sqrt());
-    let (users, models) = (se * se, 0.25);
-    let degrees = (users + models).powi(2) / (users.powi(2) / 3.0 + models.powi(2) / 1.0);
-    close(two.interval().unwrap()[1], 3.5 + t_reach(degrees) * (users + models).sqrt());
+    // Means of 3 and 4 have a standard error of 0.5, of which two models know little.
+    close(two.interval().unwrap()[1], 3.5 + ((t_reach(3.0) * se).powi(2) + (t_reach(1.0) * 0.5).powi(2)).sqrt());
     assert_eq!(Replicated::of(&[vec![1.0]]).interval(), None);
 
     // Models that differ, users who do not: one degree of freedom is left, however many users there are.

@@ -51,9 +51,8 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
     if models > 1 {
         paragraphs.push(format!(
             "{models} models of the same data: values are means over them, \"models ±\" their standard deviation. \
-             Intervals add the variance over users and over models, with Welch and Satterthwaite's degrees of freedom: so \
-             few models know little of their own variance, and where they differ much an interval reaches up to {:.1} \
-             standard errors. The route map is the first model's.",
+             An interval adds, as squares, how far the errors over users and over models reach: so few models know \
+             little of their own variance, and theirs reaches {:.1} standard errors. The route map is the first model's.",
             t_reach(models as f64 - 1.0)
         ));
     }
