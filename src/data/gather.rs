@@ -1,7 +1,9 @@
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use super::moment::Moment;
 use super::{BadLine, DataError, LineFault, ReadOptions, Skipped, Untimed};
 use crate::domain::{Catalogue, Item};
 
@@ -46,7 +48,7 @@ enum Items<'a> {
 #[derive(Clone, Copy)]
 struct Event {
     /// Seconds, or whatever unit the file has; only the order counts.
-    time: f64,
+    time: Moment,
     item: Item,
 }
 
@@ -73,10 +75,10 @@ impl<'a> Gather<'a> {
 
     /// A whole line of items without timestamps: they follow what the user already has.
     pub(super) fn sequence<'s>(&mut self, user: &str, items: impl Iterator<Item = &'s str>) -> Result<(), DataError> {
-        items.into_iter().try_for_each(|item| self.interaction(user, item, 0.0))
+        items.into_iter().try_for_each(|item| self.interaction(user, item, Moment::default()))
     }
 
-    pub(super) fn interaction(&mut self, user: &str, item: &str, time: f64) -> Result<(), DataError> {
+    pub(super) fn interaction(&mut self, user: &str, item: &str, time: Moment) -> Result<(), DataError> {
         let number = |numbered: &mut Numbered, id: &str| {
             numbered.number(id).ok_or_else(|| DataError::TooMany(self.path.to_owned()))
         };
@@ -114,7 +116,7 @@ impl<'a> Gather<'a> {
 
 /// A stable sort: interactions of one moment stay in the order of the file.
 fn in_time_order(mut events: Vec<Event>) -> Vec<Item> {
-    events.sort_by(|a, b| a.time.total_cmp(&b.time));
+    events.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(Ordering::Equal));
     events.into_iter().map(|event| event.item).collect()
 }
 

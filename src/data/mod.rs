@@ -8,6 +8,7 @@ mod form;
 mod gather;
 mod lines;
 mod locate;
+mod moment;
 mod sequences;
 mod source;
 mod split;

@@ -2,6 +2,7 @@ use std::io;
 
 use super::gather::Gather;
 use super::lines::Lines;
+use super::moment::Moment;
 use super::{DataError, Form, LineFault, Untimed};
 
 /// The column of moments.
@@ -136,7 +137,7 @@ pub(super) fn read(lines: &mut Lines, form: Form, gather: &mut Gather<'_>) -> Re
     }
     while let Some((line, row)) = table.next_row().map_err(|error| gather.unreadable(error))? {
         let taken = row.and_then(|row| {
-            let time = time.map_or(Ok(0.0), |column| timestamp(row.text(column)?))?;
+            let time = time.map_or(Ok(Moment::default()), |column| timestamp(row.text(column)?))?;
             Ok((row.id(user, user_name)?, row.id(item, item_name)?, time))
         });
         match taken {
@@ -147,7 +148,6 @@ pub(super) fn read(lines: &mut Lines, form: Form, gather: &mut Gather<'_>) -> Re
     Ok(())
 }
 
-fn timestamp(text: &str) -> Result<f64, LineFault> {
-    let number: Option<f64> = text.parse().ok();
-    number.filter(|time| time.is_finite()).ok_or_else(|| LineFault::Timestamp(text.chars().take(40).collect()))
+fn timestamp(text: &str) -> Result<Moment, LineFault> {
+    text.parse().map_err(|()| LineFault::Timestamp(text.chars().take(40).collect()))
 }

@@ -67,6 +67,17 @@ fn recbole_columns_are_found_by_name_and_rows_are_sorted_by_time() {
     assert_eq!(readable(&read("tiny.data", text).unwrap()), readable(&dataset));
 }
 
+/// Nanoseconds since 1970, of which float64 rounds each pair to one; and zeros of either sign, which are one moment.
+#[test]
+fn whole_timestamps_are_told_apart_however_large() {
+    let nanoseconds = "user,item,timestamp\nu,d,1600000000000000103\nu,c,1600000000000000102\nu,b,1600000000000000001\n\
+                       u,a,1600000000000000000\nv,b,-9223372036854775807\nv,a,-9223372036854775808\n";
+    let expected_order: &[(&str, &[&str])] = &[("u", &["a", "b", "c", "d"]), ("v", &["a", "b"])];
+    assert_eq!(readable(&read("n.csv", nanoseconds).unwrap()), expected(expected_order));
+    let zeros = "user,item,timestamp\nu,a,0\nu,b,-0\nu,c,0.0\nu,d,-0.0\nu,e,1e-300\n";
+    assert_eq!(readable(&read("z.csv", zeros).unwrap()), expected(&[("u", &["a", "b", "c", "d", "e"])]));
+}
+
 #[test]
 fn recbole_without_timestamps_keeps_the_order_of_the_file() {
     let dataset = read("tiny.inter", "user_id:token\titem_id:token\nu\tb\nu\t\"a\nu\tc d\n").unwrap();
