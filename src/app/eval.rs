@@ -165,10 +165,10 @@ fn warning(split: Split, holdout: u32, all_learnt: bool) -> Option<&'static str>
             "this model has learnt every interaction of these data (--newest-epochs), those that are scored here too: what \
              it was worth before stands in its checkpoint (canet inspect)",
         ),
-        (_, 1) => None,
-        (Split::Test, 2) => Some(
-            "the last position but one is what a training chooses its weights and its budgets by, and may end by \
-             learning from: a model made from these data has an advantage there",
+        (Split::Test, 1) => None,
+        (Split::Validation, 1) | (Split::Test, 2) => Some(
+            "the last position but one is what a training chooses its weights and its budgets by, what its router learns \
+             from, and what its weights may end by learning: a model made from these data has an advantage there",
         ),
         _ => Some(
             "a model made from these data has learnt from positions that are scored here, and so have popularity and \

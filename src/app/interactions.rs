@@ -8,6 +8,12 @@ use crate::model::checkpoint::Checkpoint;
 /// Reads data that a model is measured on, with a note on what a reader of the numbers has to know.
 pub(super) fn read_to_measure(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
     let dataset = read(path, skip_bad_lines, checkpoint)?;
+    remark_on_origin(checkpoint, &dataset);
+    Ok(dataset)
+}
+
+/// Says where a model was made from another file than the one that it is measured on.
+pub(super) fn remark_on_origin(checkpoint: &Checkpoint, dataset: &Dataset) {
     let name = &checkpoint.manifest.data.name;
     match (dataset.sha256 == checkpoint.manifest.data.sha256, learnt_everything(checkpoint)) {
         (true, _) => {}
@@ -17,7 +23,6 @@ pub(super) fn read_to_measure(path: &Path, skip_bad_lines: bool, checkpoint: &Ch
              that are in both are no test of it"
         )),
     }
-    Ok(dataset)
 }
 
 /// Reads data in a checkpoint's items.

@@ -151,6 +151,8 @@ fn held_out_positions_are_clustered_by_user() {
     assert!(tables.contains("(60 positions, the last 2 of each)") && tables.contains("Take care"), "{tables}");
     let validation = setting.json(&["--route", "full", "--holdout", "2", "--split", "validation"]);
     assert!(validation["warning"].as_str().unwrap().contains("has learnt from positions"));
+    let validation = setting.json(&["--route", "full", "--split", "validation"]);
+    assert!(validation["warning"].as_str().unwrap().contains("what its router learns from"), "{validation}");
 }
 
 #[test]

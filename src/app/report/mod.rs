@@ -95,6 +95,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     for path in others {
         let other = Loaded::open(path, &target)?;
         agrees(&first, &other, true)?;
+        interactions::remark_on_origin(&other.checkpoint, &dataset);
         unlearnt(&other, &dataset)?;
         models.push((model_finding(&other, &dataset), Study::of(&other, &splits, &args.budgets, &tick)?));
     }

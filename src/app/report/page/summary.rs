@@ -84,7 +84,10 @@ fn against_full(point: &Point, found: &Findings) -> String {
     };
     let bound = match over.interval {
         Some([low, _]) if low < 0.0 && full > 0.0 => {
-            format!("; a loss of up to {} of the full model's NDCG@10 is not ruled out", percent(-low / full))
+            format!(
+                "; a loss of up to {} of the full model's NDCG@10 is not ruled out",
+                percent((-low / full).min(1.0))
+            )
         }
         _ => String::new(),
     };
