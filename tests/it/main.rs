@@ -41,6 +41,7 @@ mod mixed;
 mod native;
 #[cfg(feature = "libtorch")]
 mod native_build;
+#[cfg(feature = "libtorch")]
 mod newest;
 mod openapi;
 mod oracle;
