@@ -76,6 +76,8 @@ macro_rules! families {
         pub struct $name {
             registry: prometheus::Registry,
             since: std::time::SystemTime,
+            /// Held while a route's seconds are counted: three counters of a route change together.
+            pub(super) saving: std::sync::Arc<std::sync::Mutex<()>>,
             $( $(#[doc = $help])+ pub(super) $field: $kind, )+
         }
 
@@ -91,7 +93,8 @@ macro_rules! families {
                     let $field = <$kind as $crate::telemetry::family::Family>::build((options, labels))?;
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok($name { registry, since: std::time::SystemTime::now(), $($field),+ })
+                let since = std::time::SystemTime::now();
+                Ok($name { registry, since, saving: std::sync::Arc::default(), $($field),+ })
             }
 
             /// When counting began.

@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
@@ -30,8 +30,8 @@ pub struct RouteSeries {
     full_seconds: Counter,
     executed_seconds: Counter,
     saved: Counter,
-    /// Seconds lost that no gain has made up for yet: 0 or less.
-    loss: Mutex<f64>,
+    /// Held while these three change: the generations that live share them.
+    saving: Arc<Mutex<()>>,
 }
 
 /// Seconds of the device for a route's part of a batch.
@@ -98,7 +98,7 @@ impl RouteSeries {
             full_seconds: metrics.full_seconds_total.with_label_values(&[route]),
             executed_seconds: metrics.executed_seconds_total.with_label_values(&[route]),
             saved: metrics.saved_seconds_total.with_label_values(&[route]),
-            loss: Mutex::new(0.0),
+            saving: Arc::clone(&metrics.saving),
         }
     }
 
@@ -126,13 +126,13 @@ impl RouteSeries {
     /// Counts the seconds of the device that this route's part of a batch took, and what it saved: less than nothing
     /// where it took longer than the full model would have. A counter cannot fall, so a loss is made up for first.
     pub fn spent(&self, Spent { full, executed }: Spent) {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         self.full_seconds.inc_by(full);
         self.executed_seconds.inc_by(executed);
-        let mut loss = self.loss.lock().unwrap_or_else(PoisonError::into_inner);
-        let balance = *loss + full - executed;
-        *loss = balance.min(0.0);
-        if balance > 0.0 {
-            self.saved.inc_by(balance);
+        // From the counters alone: they outlive this generation, and what was lost before it counts.
+        let gain = self.full_seconds.get() - self.executed_seconds.get() - self.saved.get();
+        if gain > 0.0 {
+            self.saved.inc_by(gain);
         }
     }
 

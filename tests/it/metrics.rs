@@ -216,6 +216,24 @@ fn saved_time_never_falls_and_losses_are_made_up_for_first() {
 }
 
 #[test]
+fn a_reload_forgets_no_loss_and_two_generations_make_up_for_it_together() {
+    let (metrics, space) = (api::metrics().unwrap(), small_config().check().unwrap());
+    let generation = || Series::new(&metrics, &space, BatchBy::Width);
+    let spent = |series: &Series, full: f64, executed: f64| {
+        series.route(space.smallest()).spent(Spent { full, executed });
+        metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}")
+    };
+    let old = generation();
+    assert_eq!(spent(&old, 2.0, 1.0), 1.0);
+    assert_eq!(spent(&old, 0.0, 3.0), 1.0);
+    let new = generation();
+    // 3 s are lost: what the new one gains, and the old one's last rows, pay that back.
+    assert_eq!(spent(&new, 2.0, 0.0), 1.0);
+    assert_eq!(spent(&old, 2.0, 0.0), 2.0);
+    assert_eq!(spent(&new, 1.0, 0.0), 3.0);
+}
+
+#[test]
 fn the_time_that_a_small_route_saves_against_the_full_one_is_counted() {
     let draft = draft(full_size_config(500), 3);
     let forward = reference(&draft.config, &draft.weights);
