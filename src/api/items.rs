@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::sync::Arc;
 
 use axum::Json;
@@ -5,6 +6,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::{Code, Problem};
@@ -16,6 +18,23 @@ const LIMIT: usize = 20;
 
 /// Longest text that is searched for, in characters.
 const MAX_QUERY: usize = 256;
+
+/// Most searches that run at a time; others wait where their clients can still withdraw them.
+const AT_ONCE: usize = 2;
+
+/// What searches need.
+#[derive(Clone)]
+pub(super) struct Search {
+    recommender: Arc<Recommender>,
+    turns: Arc<Semaphore>,
+}
+
+impl Search {
+    /// Searches what `recommender` serves.
+    pub(super) fn new(recommender: &Arc<Recommender>) -> Search {
+        Search { recommender: Arc::clone(recommender), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Found<'a> {
@@ -44,7 +63,7 @@ struct FoundItem<'a> {
     responses((status = 200, description = "What was found", body = Found))
 )]
 pub(super) async fn search(
-    State(recommender): State<Arc<Recommender>>,
+    State(Search { recommender, turns }): State<Search>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) =
@@ -61,17 +80,22 @@ pub(super) async fn search(
     if q.chars().count() > MAX_QUERY {
         return Err(Problem::invalid("q", format!("`q` is longer than {MAX_QUERY} characters")));
     }
+    let failed = |error: &dyn Error| {
+        tracing::error!(%error, "a search failed");
+        Problem::new(Code::Internal, "the search failed")
+    };
+    // Who waits holds no generation: a reload frees the old one only when nobody does.
+    let turn = turns.acquire_owned().await.map_err(|closed| failed(&closed))?;
     let generation = recommender.generation()?;
     // A large catalogue takes milliseconds to read through: not on a thread that answers requests.
     let searched = tokio::task::spawn_blocking(move || {
+        // What runs goes on where its client leaves: the turn is over when it ends.
+        let _turn = turn;
         let catalogue = &generation.catalogue;
         let entry = |item| FoundItem { item: catalogue.id(item), title: catalogue.title(item) };
         Json(Found { items: find(catalogue, &q).into_iter().map(entry).collect() }).into_response()
     });
-    searched.await.map_err(|error| {
-        tracing::error!(%error, "a search failed");
-        Problem::new(Code::Internal, "the search failed")
-    })
+    searched.await.map_err(|panicked| failed(&panicked))
 }
 
 /// The item of this very id, then ids that begin so, then titles that have it in them in any case, each the most

@@ -89,8 +89,10 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
             .routes(routes!(recommend::many))
             .routes(routes!(describe::model))
             .routes(routes!(describe::routes))
-            .routes(routes!(items::search))
     });
+    let (searched, theirs) =
+        endpoints(&items::Search::new(recommender), |endpoints| endpoints.routes(routes!(items::search)));
+    paths.merge(theirs);
     let (operated, theirs) = match &admin {
         Some(admin) => endpoints(admin, |endpoints| endpoints.routes(routes!(admin::reload))),
         None => Default::default(),
@@ -109,7 +111,7 @@ pub fn router(recommender: &Arc<Recommender>, access: Access) -> Router {
     let known = |router: Router| router.method_not_allowed_fallback(problem::method_not_allowed);
     // An operator's token is worth more than a key.
     let operated = if guards.token { known(operated) } else { guarded(known(operated)) };
-    let asked = known(asked.merge(documents.with_state(description)))
+    let asked = known(asked.merge(searched).merge(documents.with_state(description)))
         .fallback(problem::not_found)
         .merge(inference::router().with_state(Arc::clone(recommender)));
     // Layers that go on together are one service: apart, a call allocates the rest of the stack anew in each of them.

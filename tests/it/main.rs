@@ -31,6 +31,7 @@ mod grpc_malformed;
 mod http;
 mod import;
 mod inference;
+mod items;
 mod lanes;
 mod loadtest;
 mod malformed;
