@@ -265,7 +265,8 @@ impl Refusal {
     }
 }
 
-/// Counts how a row ended when it drops: a future that is dropped before it ends was cancelled by its client.
+/// Counts how a row ended when it drops: a future that is dropped before it ends was cancelled, by its client or by
+/// another row's failure where that is the whole call's.
 struct Counted<'a> {
     metrics: &'a Metrics,
     rejected: Option<Rejected>,

@@ -67,8 +67,9 @@ families! {
         queue_depth: IntGaugeVec, labels ["lane"];
         /// Seconds that a row waited for the device, by lane.
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
-        /// Rows refused or given up: overloaded, deadline passed, client gone (cancelled), no model ready (unavailable),
-        /// or the device failed on their batch (failed).
+        /// Rows refused or given up: overloaded, deadline passed, withdrawn (cancelled: the client is gone, or another row
+        /// of their inference call failed and the call with it), no model ready (unavailable), or the device failed on
+        /// their batch (failed).
         rejected_total: IntCounterVec, labels ["reason"];
         /// Rows answered by a cheaper route than the router chose, under pressure.
         degraded_total: IntCounter;
@@ -118,7 +119,7 @@ pub enum Rejected {
     Overloaded,
     /// Its deadline passed.
     Deadline,
-    /// Its client left.
+    /// It was withdrawn: its client left, or another row of its inference call failed and the call with it.
     Cancelled,
     /// No model was ready.
     Unavailable,

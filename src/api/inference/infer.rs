@@ -70,6 +70,7 @@ pub(super) async fn infer(
 
     let call = Call::new(recommender, &generation, arrival);
     // All at once they would be more than may wait, and a call like this could never succeed, however idle the server.
+    // The first that fails withdraws the others: they are counted as cancelled.
     let answers = stream::iter(rows.into_iter().map(|row| call.answer(row)));
     let answered: Vec<_> = answers.buffered(recommender.rows_at_once(&generation)).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
