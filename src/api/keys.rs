@@ -3,10 +3,11 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use subtle::Choice;
 
 use super::secret::{Secret, bearer};
+use super::transport::Transport;
 use super::{Code, Problem};
 
 /// Where a key stands unless it is a bearer token.
@@ -55,6 +56,6 @@ impl ApiKeys {
 pub(super) async fn check(State(keys): State<ApiKeys>, request: Request, next: Next) -> Response {
     match keys.check(request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => Transport::Http.refusal(request.uri().path())(problem),
     }
 }

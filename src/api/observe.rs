@@ -40,6 +40,7 @@ pub(super) async fn call(State(recommender): State<Arc<Recommender>>, request: R
 pub(super) struct Observed {
     metrics: Arc<Metrics>,
     transport: Transport,
+    refusal: fn(Problem) -> Response,
     started: Instant,
     /// Until this drops, however the call ends.
     _in_flight: InFlight,
@@ -67,7 +68,8 @@ impl Observed {
             span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
         }
         let _in_flight = metrics.in_flight();
-        Observed { metrics: Arc::clone(metrics), transport, started, _in_flight, id, trace, span }
+        let refusal = transport.refusal(request.uri().path());
+        Observed { metrics: Arc::clone(metrics), transport, refusal, started, _in_flight, id, trace, span }
     }
 
     /// When the call arrived.
@@ -95,7 +97,7 @@ impl Observed {
     /// The panic itself is on standard error.
     fn panicked(&self) -> Response {
         tracing::error!(request_id = ?self.id, "a request handler panicked");
-        self.transport.refuse(Problem::new(Code::Internal, "the server failed on this request"))
+        (self.refusal)(Problem::new(Code::Internal, "the server failed on this request"))
     }
 
     /// The call is answered.

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::{Code, Problem};
+use super::{Code, Problem, inference};
 
 /// How a call reached the server, as `transport` labels it in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +25,12 @@ impl Transport {
         }
     }
 
-    /// A fault as the transport answers it.
-    pub(super) fn refuse(self, problem: Problem) -> Response {
+    /// How faults of calls to `path` are answered outside of their handlers.
+    pub(super) fn refusal(self, path: &str) -> fn(Problem) -> Response {
         match self {
-            Transport::Http => problem.into_response(),
-            Transport::Grpc => problem.into_grpc(),
+            Transport::Http if inference::has(path) => inference::refuse,
+            Transport::Http => Problem::into_response,
+            Transport::Grpc => Problem::into_grpc,
         }
     }
 

@@ -51,6 +51,15 @@ fn without_a_key_there_are_probes_and_pages_alone() {
             assert_eq!(reply.header("www-authenticate"), "Bearer");
         }
     }
+    // As the inference protocol has it.
+    for path in ["/v2", "/v2/models/small", "/v2/models/small/infer", "/v2/nowhere"] {
+        let reply = server.client.get(path);
+        assert_eq!((reply.status, reply.header("content-type")), (401, "application/json"), "{path}");
+        let body = reply.json();
+        assert!(body["error"].as_str().is_some_and(|error| error.contains("x-api-key")), "{body}");
+        assert_eq!((body.as_object().unwrap().len(), reply.header("www-authenticate")), (1, "Bearer"));
+    }
+    assert_eq!(server.client.get("/v2x").json()["code"], "unauthorized");
     let scheme = "/components/securitySchemes/key/in";
     let document = server.client.send("GET", "/openapi.json", &[("x-api-key", "new")], b"").json();
     assert_eq!(document.pointer(scheme), Some(&json!("header")));

@@ -12,4 +12,4 @@ mod parameters;
 mod rest;
 mod tensor;
 
-pub(super) use rest::{probes, router};
+pub(super) use rest::{has, probes, refuse, router};

@@ -42,6 +42,16 @@ pub(in crate::api) fn probes() -> Router<Arc<Recommender>> {
         .method_not_allowed_fallback(method_not_allowed)
 }
 
+/// Whether a path is of the protocol.
+pub(in crate::api) fn has(path: &str) -> bool {
+    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A fault that is found before or behind the handlers, as the protocol writes it.
+pub(in crate::api) fn refuse(problem: Problem) -> Response {
+    Fault(problem).into_response()
+}
+
 /// A fault as the protocol writes it: `{"error": "..."}`, with the status of the table.
 struct Fault(Problem);
 
