@@ -2,9 +2,12 @@
 
 use std::io::Read;
 
+use canet::api::grpc::proto::inference as proto;
 use canet::api::{Access, ApiKeys, Connections, Origins};
 use serde_json::json;
+use tonic::Code;
 
+use super::grpc_client::{Ended, Grpc};
 use super::raw::{RawReply, exchange};
 use super::server::Server;
 
@@ -65,6 +68,36 @@ fn without_a_key_there_are_probes_and_pages_alone() {
     assert_eq!(document.pointer(scheme), Some(&json!("header")));
     assert!(document["paths"]["/recommend"]["post"]["responses"]["401"].is_object());
     assert!(document["paths"]["/healthz"]["get"]["security"].is_null());
+}
+
+#[test]
+fn the_inference_protocols_probes_need_no_key_and_name_no_model() {
+    let server = keyed();
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/small/ready", "/v2/models/small/versions/1/ready"] {
+        assert_eq!(server.client.get(path).status, 200, "{path}");
+    }
+    for path in ["/v2/models/large/ready", "/v2/models/large/versions/2/ready", "/v2/models/large/versions/1/ready"] {
+        let reply = server.client.get(path);
+        let told = reply.json()["error"].as_str().unwrap().to_owned();
+        assert!(reply.status == 404 && told.contains("large") && !told.contains("small"), "{path}: {told}");
+    }
+
+    let grpc = Grpc::keyed(&server.recommender, &ApiKeys::new(["old"]));
+    let method = |name: &str| format!("inference.GRPCInferenceService/{name}");
+    let live: Ended<proto::ServerLiveResponse> = grpc.call(&method("ServerLive"), &[], &proto::ServerLiveRequest {});
+    let ready: Ended<proto::ServerReadyResponse> =
+        grpc.call(&method("ServerReady"), &[], &proto::ServerReadyRequest {});
+    assert!(live.answers[0].live && ready.answers[0].ready);
+    for (name, serves) in [("small", true), ("large", false)] {
+        let asked = proto::ModelReadyRequest { name: name.to_owned(), version: String::new() };
+        let ended: Ended<proto::ModelReadyResponse> = grpc.call(&method("ModelReady"), &[], &asked);
+        assert_eq!(ended.answers[0].ready, serves, "{ended:?}");
+    }
+    let asked = proto::ModelMetadataRequest { name: "small".to_owned(), version: String::new() };
+    for (headers, code) in [(&[][..], Code::Unauthenticated), (&[("x-api-key", "old")], Code::Ok)] {
+        let ended: Ended<proto::ModelMetadataResponse> = grpc.call(&method("ModelMetadata"), headers, &asked);
+        assert_eq!(ended.status.code(), code);
+    }
 }
 
 /// What a browser asks before its page may send JSON with a key.

@@ -56,7 +56,14 @@ pub mod proto {
 /// Why the reflection service could not be made from the services' descriptors.
 pub use tonic_reflection::server::Error as DescriptorError;
 
-/// Every gRPC service over one recommender; all but health ask for one of `keys`, where there are any, in the metadata
+/// The inference protocol's probes, which need no key over HTTP either.
+const PROBES: [&str; 3] = [
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/inference.GRPCInferenceService/ModelReady",
+];
+
+/// Every gRPC service over one recommender; all but probes ask for one of `keys`, where there are any, in the metadata
 /// that HTTP calls headers.
 ///
 /// # Errors
@@ -89,8 +96,11 @@ pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, 
     Ok(probes.merge(described).merge(watched))
 }
 
-/// Lets nobody pass without a key.
+/// Lets nobody but probes pass without a key.
 async fn check_key(State(keys): State<ApiKeys>, request: Request, next: Next) -> Response {
+    if PROBES.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
     match keys.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_grpc(),

@@ -21,6 +21,21 @@ pub(super) const SERVER: &str = "canet";
 /// The server's version.
 pub(super) const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Whether `generation` is the model that a probe names. Probes need no key: they are not told what serves instead.
+///
+/// # Errors
+/// 404 where it is another.
+pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -> Result<(), Problem> {
+    check_name(generation, name, version).map_err(|problem| {
+        let detail = if version.is_empty() {
+            format!("the model {name:?} does not serve")
+        } else {
+            format!("version {version:?} of a model {name:?} does not serve")
+        };
+        Problem { detail: detail.into(), ..problem }
+    })
+}
+
 /// Whether `generation` is the model that a client names; an empty version is any.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::binary;
 use super::infer::{InferRequest, infer};
 use super::json::{RequestJson, ResponseJson, read_parameters};
-use super::model::{INPUTS, SERVER, SERVER_VERSION, Signature, check_name};
+use super::model::{INPUTS, SERVER, SERVER_VERSION, Signature, check_name, check_probed};
 use super::outputs::OutputName;
 use crate::api::arrival::Arrival;
 use crate::api::{Problem, body, problem};
@@ -121,7 +121,7 @@ async fn named(path: Named, uri: &Uri) -> Result<ModelPath, Fault> {
 /// `GET /v2/models/{name}[/versions/{version}]/ready`
 async fn model_ready(State(recommender): State<Arc<Recommender>>, path: Named, uri: Uri) -> Result<Response, Fault> {
     let ModelPath { name, version } = named(path, &uri).await?;
-    check_name(&*recommender.generation()?, &name, &version)?;
+    check_probed(&*recommender.generation()?, &name, &version)?;
     recommender.ready()?;
     Ok(Json(json!({"name": name, "ready": true})).into_response())
 }
