@@ -52,13 +52,29 @@ impl Origins {
     }
 }
 
+/// An origin that browsers send: they are compared with it letter by letter.
 fn parse(origin: &str) -> Result<HeaderValue, String> {
     let uri: Option<Uri> = origin.parse().ok();
-    let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
-    match parts {
-        Some((scheme, authority)) if origin == format!("{scheme}://{authority}") => {
-            HeaderValue::try_from(origin).map_err(|error| error.to_string())
-        }
-        _ => Err(format!("{origin:?} is no origin: write it as https://shop.example, without a path, or `*` for all")),
+    let sent = uri.as_ref().and_then(as_sent).ok_or_else(|| {
+        format!("{origin:?} is no origin: write it as https://shop.example, without a path, or `*` for all")
+    })?;
+    if sent != origin {
+        return Err(format!("{origin:?} is not how browsers write an origin: write {sent:?}"));
     }
+    HeaderValue::try_from(sent).map_err(|error| error.to_string())
+}
+
+/// The origin of a page at `uri` as its browser sends it.
+fn as_sent(uri: &Uri) -> Option<String> {
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let host = authority.host().to_ascii_lowercase();
+    let address = authority.as_str().rsplit('@').next()?;
+    let port = match address.get(host.len()..)? {
+        "" => None,
+        port => Some(port.strip_prefix(':')?.parse::<u16>().ok()?),
+    };
+    Some(match port {
+        Some(port) if ![("http", 80), ("https", 443)].contains(&(scheme, port)) => format!("{scheme}://{host}:{port}"),
+        _ => format!("{scheme}://{host}"),
+    })
 }

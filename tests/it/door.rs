@@ -138,6 +138,34 @@ fn pages_of_other_sites_may_ask_only_where_that_is_allowed() {
 }
 
 #[test]
+fn an_origin_that_no_browser_sends_is_refused_with_the_one_to_write() {
+    for (written, sent) in [
+        ("https://Shop.Example", "https://shop.example"),
+        ("HTTPS://shop.example", "https://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("http://shop.example:80", "http://shop.example"),
+        ("http://shop.example:0080", "http://shop.example"),
+        ("https://shop.example:08443", "https://shop.example:8443"),
+        ("https://me@shop.example", "https://shop.example"),
+        ("https://me:secret@shop.example:8443", "https://shop.example:8443"),
+        ("https://shop.example/", "https://shop.example"),
+        ("https://shop.example/path?q=1", "https://shop.example"),
+        ("http://[2001:DB8::1]:80", "http://[2001:db8::1]"),
+    ] {
+        let refused = Origins::parse(&[written.to_owned()]).unwrap_err();
+        assert!(refused.ends_with(&format!("write {sent:?}")), "{written}: {refused}");
+        assert!(Origins::parse(&[sent.to_owned()]).is_ok(), "{sent}");
+    }
+    for sent in ["https://shop.example:80", "http://shop.example:443", "http://[::1]:3000", "capacitor://localhost"] {
+        assert!(Origins::parse(&[sent.to_owned()]).is_ok(), "{sent}");
+    }
+    for none in ["https://shop.example:", "https://shop.example:99999", "https://@"] {
+        let refused = Origins::parse(&[none.to_owned()]).unwrap_err();
+        assert!(refused.contains("is no origin: write it as"), "{none}: {refused}");
+    }
+}
+
+#[test]
 fn long_answers_are_compressed_for_those_who_ask() {
     let server = Server::start();
     let get = |path: &str, encodings: &str| {
