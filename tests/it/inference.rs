@@ -146,6 +146,17 @@ fn faults_are_told_as_the_protocol_has_it() {
     error(&with(json!({"parameters": {"timeout_ms": 0}})), 422, "timeout_ms");
     error(&with(json!({"parameters": {"colour": "red"}})), 422, "colour");
     error(&with(json!({"parameters": 5})), 422, "parameters");
+    // Where there is no row too.
+    let empty = |k: i64, parameters: Value| {
+        let k = json!({"name": "k", "datatype": "INT64", "shape": [1], "data": [k]});
+        server.client.post(INFER, &json!({"inputs": [history(&[]), k], "parameters": parameters}))
+    };
+    assert_eq!(empty(40, json!({"route": "full", "timeout_ms": 1, "budget": 1})).status, 200);
+    error(&empty(i64::MAX, json!({})), 422, "`k` is 9223372036854775807");
+    error(&empty(0, json!({})), 422, "`k` is 0");
+    error(&empty(1, json!({"route": "nosuch"})), 422, "nosuch");
+    error(&empty(1, json!({"timeout_ms": 0})), 422, "timeout_ms");
+    error(&empty(1, json!({"budget": 0})), 422, "budget");
     let rows = vec!["[]"; 1025];
     error(&server.client.post(INFER, &json!({"inputs": [history(&rows)]})), 422, "1025");
 

@@ -7,6 +7,7 @@ use super::tensor::{Input, Output, Values, fault};
 use crate::api::Problem;
 use crate::api::answer::{Call, pin, slowest};
 use crate::api::arrival::Arrival;
+use crate::api::validate::accept;
 use crate::api::wire::{ItemId, RecommendRequest, Recommendation};
 use crate::serving::{Generation, Recommender, Times};
 
@@ -61,6 +62,8 @@ pub(super) async fn infer(
         request.parameters.apply(&mut row);
         row
     };
+    // What all rows ask for is checked once, and where there are none too.
+    accept(row(Vec::new()), &generation, arrival)?;
     let k = usize::try_from(row(Vec::new()).k(generation.catalogue.len())).unwrap_or(usize::MAX);
     let rows: Vec<RecommendRequest> = histories(history, &generation)?.into_iter().map(row).collect();
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
