@@ -1,15 +1,16 @@
 //! TLS and mutual TLS: certificates made here, the binary as it is started, rustls as the client.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use canet::api::{Access, Connections, Tls, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::server::{Process, numbered, run};
+use super::server::{Process, Server, numbered, run};
 use super::support::{draft, small_config};
 
 pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -97,7 +98,11 @@ fn config(trusted: &Authority, own: Option<&Identity>) -> ClientConfig {
 }
 
 fn connect(server: &Process, config: ClientConfig) -> Connection {
-    let stream = TcpStream::connect(server.client.address).unwrap();
+    connect_to(server.client.address, config)
+}
+
+fn connect_to(address: SocketAddr, config: ClientConfig) -> Connection {
+    let stream = TcpStream::connect(address).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
 }
@@ -143,6 +148,23 @@ fn new_certificates_are_used_and_bad_ones_refused_without_closing_a_connection()
     assert_eq!(ask(&mut connect(&server, config(&second, None))).unwrap(), OK);
     assert!(ask(&mut connect(&server, config(&first, None))).is_err());
     assert_eq!(ask(&mut old).unwrap(), OK);
+}
+
+#[test]
+fn certificates_that_came_between_the_start_and_the_first_look_are_used() {
+    let (first, second) = (authority("first"), authority("second"));
+    let files = Files::new();
+    files.install(&identity(&first));
+    let (certificates, key) = (files.path("cert.pem"), files.path("key.pem"));
+    let tls = Tls::load(TlsFiles { certificates, key, client_authorities: None }).unwrap();
+    files.install(&identity(&second));
+    let server = Server::behind(Access::default(), Connections { tls: Some(tls.clone()), ..Connections::default() });
+    let ask = |trusted: &Authority| ask(&mut connect_to(server.client.address, config(trusted, None)));
+    assert_eq!(ask(&first).unwrap(), OK);
+    let follower = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    follower.spawn(tls.follow());
+    while ask(&second).is_err() {}
+    assert!(ask(&first).is_err());
 }
 
 #[test]

@@ -65,6 +65,8 @@ pub enum TlsError {
 pub struct Tls {
     files: Arc<TlsFiles>,
     config: Arc<ArcSwap<ServerConfig>>,
+    /// The files' state just before they were read.
+    loaded: Stamp,
 }
 
 impl Tls {
@@ -73,14 +75,16 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] with the file.
     pub fn load(files: TlsFiles) -> Result<Tls, TlsError> {
+        // Before they are read: what changes meanwhile is new to `follow`.
+        let loaded = stamp(&files);
         let config = ArcSwap::from(read(&files)?);
-        Ok(Tls { files: Arc::new(files), config: Arc::new(config) })
+        Ok(Tls { files: Arc::new(files), config: Arc::new(config), loaded })
     }
 
     /// Follows the files for ever. New connections get what they hold now; open ones keep what they have. Files that
     /// make no identity change nothing: a key may be replaced a moment after its certificate.
     pub async fn follow(self) {
-        let mut known = stamp(&self.files);
+        let mut known = self.loaded;
         loop {
             tokio::time::sleep(POLL).await;
             let files = Arc::clone(&self.files);
