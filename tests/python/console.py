@@ -185,6 +185,20 @@ def asks_for_a_key(browser):
     watched.close()
 
 
+def tells_of_a_failed_search(browser):
+    watched = Watched(browser, URL, **WIDE)
+    page = watched.page
+    page.locator("#search").fill("Film 113")
+    expect(page.locator("#found [role=option]").first).to_contain_text("Film 113")
+    problem = {"status": 500, "code": "internal", "detail": "no luck"}
+    page.route("**/items?*", lambda route: route.fulfill(status=500, json=problem))
+    page.locator("#search").fill("Film 115")
+    # In place of what was found before.
+    expect(page.locator("#found li")).to_have_text(["The search failed: no luck"])
+    assert all("500" in complaint for complaint in watched.complaints), watched.complaints
+    watched.close()
+
+
 def kept(page):
     """Everything that outlives the page in the browser."""
     return page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
@@ -216,6 +230,7 @@ with chromium() as browser:
     assert not wide.complaints and not wide.elsewhere(), (wide.complaints, wide.elsewhere())
     wide.close()
     asks_for_a_key(browser)
+    tells_of_a_failed_search(browser)
 
     for name, context in [("dark", {**WIDE, "color_scheme": "dark"}), ("phone", PHONE),
                           ("dark phone", {**PHONE, "color_scheme": "dark"})]:

@@ -31,7 +31,9 @@ async function search() {
   try {
     ({ items: found } = await api.find(field.value.trim(), signal));
   } catch (error) {
-    if (error.name !== "AbortError") show(`The search failed: ${error.message}`);
+    if (error.name === "AbortError") return;
+    found = [];
+    show(`The search failed: ${error.message}`);
     return;
   }
   // The field may have been left while the server searched.
