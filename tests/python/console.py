@@ -199,6 +199,19 @@ def tells_of_a_failed_search(browser):
     watched.close()
 
 
+def counts_each_series(page):
+    """A reload took the routes of one lane away: what is left grew by 3 and 2, though the sum fell."""
+    grown = page.evaluate("""async () => {
+        const scrapes = await import("/console/scrape.js");
+        const scrape = (text, time) => scrapes.parse(text, time, ["rows_total"]);
+        const before = scrape('canet_rows_total{lane="a"} 100\\ncanet_rows_total{lane="b"} 5', 0);
+        const after = scrape('canet_rows_total{lane="b"} 8\\ncanet_rows_total{lane="c"} 2', 1);
+        const by = Object.fromEntries(scrapes.growthBy(before, after, "rows_total", "lane"));
+        return [scrapes.growth(before, after, "rows_total"), by];
+    }""")
+    assert grown == [5, {"b": 3, "c": 2}], grown
+
+
 def kept(page):
     """Everything that outlives the page in the browser."""
     return page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
@@ -225,6 +238,7 @@ with chromium() as browser:
     history = recommends(wide.page)
     routes(wide.page, history)
     follows(wide.page)
+    counts_each_series(wide.page)
     accessible(wide.page, "light")
     reloads(wide, history)
     assert not wide.complaints and not wide.elsewhere(), (wide.complaints, wide.elsewhere())

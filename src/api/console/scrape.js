@@ -3,14 +3,14 @@
 const LINE = /^canet_(\w+)(?:\{(.*)\})? (\S+)$/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
-// A scrape: for each of the families that are asked for a list of {labels, value}, with the time in seconds at which it
-// was read. A scrape has thousands of series; what is not asked for is not kept.
+// A scrape: for each of the families that are asked for a list of {key, labels, value}, `key` being the labels as they
+// are written, with the time in seconds at which it was read. A scrape has thousands of series; what is not asked for is not kept.
 export function parse(scrape, time, names) {
   const families = new Map(names.map((name) => [name, []]));
   for (const line of scrape.split("\n")) {
     const [, name, labels, value] = LINE.exec(line) ?? [];
     if (!families.has(name)) continue;
-    families.get(name).push({ labels: Object.fromEntries([...(labels ?? "").matchAll(LABEL)].map(([, key, text]) =>
+    families.get(name).push({ key: labels ?? "", labels: Object.fromEntries([...(labels ?? "").matchAll(LABEL)].map(([, key, text]) =>
       [key, text.replace(/\\(.)/g, (_, escaped) => (escaped === "n" ? "\n" : escaped))])), value: Number(value) });
   }
   return { time, families };
@@ -18,31 +18,37 @@ export function parse(scrape, time, names) {
 
 const series = (scrape, name) => scrape?.families.get(name) ?? [];
 
-// The sum of a family's series, by a label where one is given.
+// The sum of a family's series.
 export function sum(scrape, name) {
-  return series(scrape, name).reduce((total, { value }) => total + value, 0);
+  return total(series(scrape, name));
 }
 
-export function by(scrape, name, label) {
-  const sums = new Map();
-  for (const { labels, value } of series(scrape, name)) sums.set(labels[label], (sums.get(labels[label]) ?? 0) + value);
-  return sums;
-}
+const total = (list) => list.reduce((sum, { value }) => sum + value, 0);
 
 export const info = (scrape, name) => series(scrape, name)[0]?.labels ?? null;
 
-// What a counter grew by since `before`; all of it where there is no `before`, or the server began anew.
+// What each series of a counter grew by since `before`: all of it where that has none such, or the server began anew. A
+// reload can take series away, so that their sum may fall while each of those that are left grows.
+function grown(before, after, name) {
+  const old = new Map(series(before, name).map(({ key, value }) => [key, value]));
+  return series(after, name).map(({ key, labels, value }) => {
+    const was = old.get(key) ?? 0;
+    return { labels, value: value >= was ? value - was : value };
+  });
+}
+
+// What a counter grew by, over all its series.
 export function growth(before, after, name) {
-  return difference(sum(after, name), sum(before, name));
+  return total(grown(before, after, name));
 }
 
+// The same by a label.
 export function growthBy(before, after, name, label) {
-  const old = by(before, name, label);
-  return new Map([...by(after, name, label)].map(([key, value]) => [key, difference(value, old.get(key) ?? 0)]));
-}
-
-function difference(after, before) {
-  return after >= before ? after - before : after;
+  const sums = new Map();
+  for (const { labels, value } of grown(before, after, name)) {
+    sums.set(labels[label], (sums.get(labels[label]) ?? 0) + value);
+  }
+  return sums;
 }
 
 // A histogram's counts of its own buckets (not cumulative), over all its series: [{above, upTo, count}].
