@@ -78,6 +78,13 @@ pub(super) struct Routed {
     router_share: Duration,
 }
 
+/// Lets nothing more into a queue of executors, and drops what waits: closed replies tell their clients.
+pub(super) fn give_up(queue: &Queue<Row, LaneKey, Routed>) {
+    for Routed { row, routing, .. } in queue.abandon() {
+        row.generation.series.lane(row.generation.lane(routing.route)).left(1);
+    }
+}
+
 impl Executor {
     /// Runs until the queue is closed and every row in it is dealt with.
     pub(super) fn run(mut self) {
@@ -238,7 +245,7 @@ impl Executor {
         tracing::error!(%error, stage, rows = replies.len(), version = generation.version, "a batch failed");
         if self.life.failed() {
             tracing::error!("no batch has run for too many in a row: restart the server");
-            self.queue.abandon();
+            give_up(&self.queue);
         }
         self.finish(replies.map(|reply| (reply, Err(Refusal::Internal))));
     }

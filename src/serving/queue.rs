@@ -84,15 +84,16 @@ impl<A, K: Copy + Eq + Hash, T> Queue<A, K, T> {
         self.changed.notify_all();
     }
 
-    /// Lets nothing more in and drops what waits.
-    pub(super) fn abandon(&self) {
+    /// Lets nothing more in and drops what has arrived; what waits in lanes is handed out to be given up.
+    pub(super) fn abandon(&self) -> Vec<T> {
         let mut state = self.lock();
         state.closed = true;
         let arrived = mem::take(&mut state.arrived);
         let lanes = state.lanes.clear();
         drop(state);
         self.changed.notify_all();
-        drop((arrived, lanes));
+        drop(arrived);
+        lanes
     }
 
     /// A panic elsewhere leaves nothing half done here.

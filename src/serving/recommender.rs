@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::admission::Admission;
 use super::degrade::Degrade;
-use super::executor::{Executor, LaneKey, Routed};
+use super::executor::{Executor, LaneKey, Routed, give_up};
 use super::generation::Current;
 use super::life::Life;
 use super::queue::Queue;
@@ -296,7 +296,7 @@ impl Drop for Death {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!("a thread that runs the model has panicked: restart the server");
-            self.queue.abandon();
+            give_up(&self.queue);
         }
         self.life.end();
     }

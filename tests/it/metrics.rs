@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use canet::api;
 use canet::domain::BatchBy;
+use canet::serving::Limits;
 use canet::telemetry::{Series, Spent};
 use serde_json::json;
 
-use super::server::{ROOMY, Server, metric};
+use super::server::{POLICY, ROOMY, Server, metric};
+use super::serving::{Verdict, ask, gated_under, wait_until_queued};
 use super::support::{draft, full_size_config, reference, small_config};
 
 /// Series whose value changed, and by how much; times and the process's own are left out.
@@ -231,6 +233,28 @@ fn a_reload_forgets_no_loss_and_two_generations_make_up_for_it_together() {
     assert_eq!(spent(&new, 2.0, 0.0), 1.0);
     assert_eq!(spent(&old, 2.0, 0.0), 2.0);
     assert_eq!(spent(&new, 1.0, 0.0), 3.0);
+}
+
+#[test]
+fn nothing_waits_in_a_server_whose_device_is_gone() {
+    let (server, keeper) = gated_under(POLICY, Limits { max_batch: 1, ..ROOMY });
+    let asked: Vec<_> =
+        (0..8).map(|_| ask(&server, json!({"history": [101], "route": "full", "timeout_ms": 60_000}))).collect();
+    keeper.batch();
+    wait_until_queued(&server, 7);
+    let depth = || server.client.metric("queue_depth{lane=\"h12\"}");
+    // What came while the device was busy goes into its lane before the next batch runs.
+    while depth() == 0.0 {
+        keeper.open(Verdict::Run);
+        keeper.batch();
+    }
+    keeper.open(Verdict::Panic);
+    let statuses: Vec<u16> = asked.into_iter().map(|reply| reply.join().unwrap().status).collect();
+    assert!(statuses.contains(&500) && statuses.iter().all(|status| [200, 500, 503].contains(status)), "{statuses:?}");
+    while server.client.get("/healthz").status != 503 {
+        std::thread::yield_now();
+    }
+    assert_eq!(depth(), 0.0);
 }
 
 #[test]
