@@ -205,9 +205,9 @@ def write_table():
     """Puts a table of every result into README.md."""
     results = [json.loads((HERE / f"{name}.json").read_text()) for name in ROWS if (HERE / f"{name}.json").exists()]
     lines = [
-        "| row | seeds | full | strongest static route | routed, saved | - static mix | - full | - strongest | - random, "
-        "own frequencies | routes in use | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| row | seeds | full | strongest static route | routed, saved | - static mix | - static mix of equal time | - full "
+        "| - strongest | - random, own frequencies | routes in use | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         strongest = result["strongest"]
@@ -219,12 +219,12 @@ def write_table():
         routed = near(result["routed"]) if routes_of(result) > 1 else []
         for place, one in enumerate(routed):
             over = one["over"]
-            differences = [difference(over[name]) for name in ("hull", "full", "strongest", "matched")]
+            differences = [difference(over[name]) for name in ("hull", "hull_by_time", "full", "strongest", "matched")]
             cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.0f}"]
             start = head if place == 0 else "| | | |"
             lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
         if not routed:
-            lines.append(f"{head} | | | | | | | {minutes} |")
+            lines.append(f"{head} | | | | | | | | {minutes} |")
     readme = HERE / "README.md"
     text = readme.read_text()
     before, rest = text.split(TABLE[0], 1)
