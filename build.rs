@@ -26,7 +26,11 @@ fn compile_services() -> Result<(), Box<dyn Error>> {
     // What the reflection service tells.
     let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("services.bin");
     std::fs::write(descriptors, services.encode_to_vec())?;
-    tonic_prost_build::configure().build_client(false).build_transport(false).compile_fds(services)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_transport(false)
+        .codec_path("crate::api::grpc::codec::CountedCodec")
+        .compile_fds(services)?;
     Ok(())
 }
 

@@ -7,8 +7,9 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 use super::server::BodyPatience;
 use super::{Code, Problem};
@@ -111,10 +112,30 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// # Errors
 /// 400 where it is not JSON, 422 with the field where it is not a `T`.
 pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+    parse_telling(bytes, serde_json::Error::to_string)
+}
+
+/// Parses a part of a body that was read before; it must be an object.
+///
+/// # Errors
+/// As [`parse`], without a place: it would be one in the part, which the client does not number by lines.
+pub(super) fn parse_part<'a, T: Deserialize<'a>>(part: &'a RawValue) -> Result<T, Problem> {
+    parse_telling(part.get().as_bytes(), |error| {
+        let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+        text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
+    })
+}
+
+/// Parses as [`parse`] does; `tell` says what is wrong.
+fn parse_telling<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+    tell: impl Fn(&serde_json::Error) -> String,
+) -> Result<T, Problem> {
+    let reject = |path, error: &serde_json::Error| reject(path, error, &tell(error));
     // Serde would take an array for an object, its elements for the fields in order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error))?;
-        return Err(not_an_object());
+        return Err(Problem::new(Code::InvalidRequest, "a request must be a JSON object"));
     }
     if let Ok(parsed) = serde_json::from_slice(bytes) {
         return Ok(parsed);
@@ -129,39 +150,18 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
     Ok(parsed)
 }
 
-/// Reads a part of a body that was parsed before; it must be an object.
-///
-/// # Errors
-/// 422 with the field where it is not a `T`.
-pub(super) fn convert<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Problem> {
-    if !value.is_object() {
-        return Err(not_an_object());
-    }
-    if let Ok(parsed) = T::deserialize(&value) {
-        return Ok(parsed);
-    }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let field = error.path().to_string();
-        reject(field, error.inner())
-    })
-}
-
-fn not_an_object() -> Problem {
-    Problem::new(Code::InvalidRequest, "a request must be a JSON object")
-}
-
-fn reject(path: String, error: &serde_json::Error) -> Problem {
+fn reject(path: String, error: &serde_json::Error, told: &str) -> Problem {
     match error.classify() {
         Category::Data => {
             // A fault of the whole document has the path `.`; a missing or repeated field stands in the message alone.
             let field = named_field(error).unwrap_or(path);
             Problem {
                 field: (field != ".").then(|| field.into()),
-                ..Problem::new(Code::InvalidRequest, error.to_string())
+                ..Problem::new(Code::InvalidRequest, told.to_owned())
             }
         }
         Category::Syntax | Category::Eof | Category::Io => {
-            Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}"))
+            Problem::new(Code::InvalidJson, format!("the body is not JSON: {told}"))
         }
     }
 }

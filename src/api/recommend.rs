@@ -52,9 +52,9 @@ pub(super) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let BatchRequest { requests } = body::parse(&bytes)?;
-    let generation = pin(&recommender, requests.len())?;
+    let generation = pin(&recommender, requests.count)?;
     let call = Call::new(&recommender, &generation, arrival);
-    let outcomes = call.answer_all(requests.into_iter().map(body::convert)).await;
+    let outcomes = call.answer_all(requests.kept.into_iter().map(body::parse_part)).await;
 
     let results = outcomes.0.iter().map(|outcome| match outcome {
         Ok(answered) => BatchResult::Recommendation(&answered.recommendation),

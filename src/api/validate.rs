@@ -10,7 +10,7 @@ use crate::serving::{Generation, Request};
 const MAX_TIMEOUT_MS: u64 = 60_000;
 
 /// Longest list of ids that a request may send.
-pub(super) const MAX_IDS: usize = 100_000;
+const MAX_IDS: usize = 100_000;
 
 /// Most items that a request asks for, or those of a batch together: some 25 MB of answer.
 const MAX_RANKED: u64 = 1 << 18;
@@ -27,6 +27,17 @@ pub(super) fn check_rows(rows: usize) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::invalid("requests", format!("{rows} requests are too many for one call: at most {MAX_ROWS}")))
+}
+
+/// Checks how many ids the list `name` of a request has.
+///
+/// # Errors
+/// 422 where they are too many.
+pub(super) fn check_ids(name: &'static str, ids: usize) -> Result<(), Problem> {
+    if ids <= MAX_IDS {
+        return Ok(());
+    }
+    Err(Problem::invalid(name, format!("`{name}` has {ids} ids: at most {MAX_IDS}")))
 }
 
 /// Most items that one request may ask for in a catalogue of `items`.
@@ -100,9 +111,7 @@ pub(super) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     for (name, ids) in
         [("history", Some(&wire.history)), ("exclude", Some(&wire.exclude)), ("candidates", wire.candidates.as_ref())]
     {
-        if let Some(ids) = ids.filter(|ids| ids.len() > MAX_IDS) {
-            return Err(Problem::invalid(name, format!("`{name}` has {} ids: at most {MAX_IDS}", ids.len())));
-        }
+        check_ids(name, ids.map_or(0, Vec::len))?;
     }
     let route = parse_route(&wire.route, &generation.space)?;
 

@@ -1,11 +1,13 @@
 use std::fmt;
 
-use serde::de::{Error, Unexpected, Visitor};
+use serde::de::{Error, IgnoredAny, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::openapi::batch_rows;
 use super::problem::ProblemBody;
+use super::validate::MAX_ROWS;
 
 /// Items that are answered where the request does not say and the catalogue has as many.
 const DEFAULT_K: usize = 10;
@@ -129,10 +131,49 @@ impl Visitor<'_> for IntegerVisitor {
 /// Several requests in one call; each is read on its own, so that one that is wrong does not spoil the others.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct BatchRequest {
+pub(super) struct BatchRequest<'a> {
     /// Each as of `/recommend`; whatever is not gets a problem in its place of the answer.
+    #[serde(borrow)]
     #[schema(schema_with = batch_rows)]
-    pub(super) requests: Vec<serde_json::Value>,
+    pub(super) requests: Rows<'a>,
+}
+
+/// The rows of a batch as they are written. Of those that are too many nothing but their number is kept.
+#[derive(Debug, Default)]
+pub(super) struct Rows<'a> {
+    pub(super) kept: Vec<&'a RawValue>,
+    pub(super) count: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Rows<'a>, D::Error> {
+        deserializer.deserialize_seq(RowsVisitor)
+    }
+}
+
+struct RowsVisitor;
+
+impl<'de> Visitor<'de> for RowsVisitor {
+    type Value = Rows<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Rows<'de>, A::Error> {
+        let mut rows = Rows::default();
+        loop {
+            let row = if rows.count < MAX_ROWS {
+                sequence.next_element()?.map(|row| rows.kept.push(row))
+            } else {
+                sequence.next_element()?.map(|IgnoredAny| ())
+            };
+            if row.is_none() {
+                return Ok(rows);
+            }
+            rows.count += 1;
+        }
+    }
 }
 
 /// An external item id: a string, or a number taken as its decimal string.

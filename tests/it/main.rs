@@ -39,6 +39,7 @@ mod manifests;
 mod memory;
 mod metrics;
 mod mixed;
+mod multiplied;
 mod native;
 #[cfg(feature = "libtorch")]
 mod native_build;

@@ -1,6 +1,7 @@
 //! gRPC: the services, and what makes every fault one of the table's.
 
 mod answers;
+mod codec;
 mod convert;
 mod count;
 mod cut;

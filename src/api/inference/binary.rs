@@ -28,11 +28,11 @@ pub(super) fn split<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<(&'a [u8]
 ///
 /// # Errors
 /// An input has no values, or others than it says, or there is more than the inputs say.
-pub(super) fn read_inputs(sent: Vec<InputJson>, mut behind: &[u8]) -> Result<Vec<Input>, Problem> {
+pub(super) fn read_inputs(sent: Vec<InputJson<'_>>, mut behind: &[u8]) -> Result<Vec<Input>, Problem> {
     let mut inputs = Vec::with_capacity(sent.len());
     for InputJson { name, datatype, shape, parameters, data } in sent {
         let values = match (parameters.binary_data_size, data) {
-            (None, Some(data)) => read_values(&name, &datatype, &data)?,
+            (None, Some(data)) => read_values(&name, &datatype, data)?,
             (Some(size), None) => {
                 let parts = behind.split_at_checked(size);
                 let (raw, rest) = parts.ok_or_else(|| fault(&name, "its binary data breaks off"))?;

@@ -7,12 +7,26 @@ use super::tensor::{Input, Output, Values, fault};
 use crate::api::Problem;
 use crate::api::answer::{Call, pin, slowest};
 use crate::api::arrival::Arrival;
-use crate::api::validate::accept;
+use crate::api::validate::{accept, check_ids};
 use crate::api::wire::{ItemId, RecommendRequest, Recommendation};
 use crate::serving::{Generation, Recommender, Times};
 
 /// Most items that one call may be answered with, those that fill its rows up included.
 const MAX_ITEMS: usize = 1 << 20;
+
+/// Most inputs of a call, and most outputs that it asks for: more than there are, so that one too many is told by name.
+const MAX_TENSORS: usize = 64;
+
+/// Checks how many inputs or outputs, as `name` says, a call has.
+///
+/// # Errors
+/// 422 where they are too many.
+pub(in crate::api) fn check_tensors(name: &'static str, count: usize) -> Result<(), Problem> {
+    if count <= MAX_TENSORS {
+        return Ok(());
+    }
+    Err(Problem::invalid(name, format!("{count} {name} are too many for one call: at most {MAX_TENSORS}")))
+}
 
 /// An inference request, whatever it came by.
 #[derive(Debug, Default)]
@@ -145,6 +159,8 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
         (Values::Int64(ids), [rows, length]) => {
             let ids_of = |row: usize| {
                 let dense = ids[row * length..][..*length].iter().filter(|id| **id != 0);
+                // Now: as text they take many times the room.
+                check_ids("history", dense.clone().count())?;
                 dense.map(|dense| external(*dense, row, generation)).collect()
             };
             (0..*rows).map(ids_of).collect()

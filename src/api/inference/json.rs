@@ -1,5 +1,9 @@
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Output, Values, fault};
@@ -7,25 +11,81 @@ use crate::api::Problem;
 
 /// An inference request as it is written in JSON. What it has besides is an extension that is not known here.
 #[derive(Debug, Deserialize)]
-pub(super) struct RequestJson {
+pub(super) struct RequestJson<'a> {
     #[serde(default)]
     pub(super) id: Option<String>,
     #[serde(default)]
-    pub(super) parameters: Map<String, Value>,
-    pub(super) inputs: Vec<InputJson>,
+    pub(super) parameters: BTreeMap<String, ParameterJson>,
+    #[serde(borrow)]
+    pub(super) inputs: Vec<InputJson<'a>>,
     #[serde(default)]
     pub(super) outputs: Vec<OutputRequestJson>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct InputJson {
+pub(super) struct InputJson<'a> {
     pub(super) name: String,
     pub(super) datatype: String,
     pub(super) shape: Vec<i64>,
     #[serde(default)]
     pub(super) parameters: InputParametersJson,
-    #[serde(default)]
-    pub(super) data: Option<Value>,
+    /// As it is written: a tree of it would take many times the room.
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+/// A parameter's value; `None` where it is of no type that parameters have.
+#[derive(Debug)]
+pub(super) struct ParameterJson(Option<Parameter>);
+
+impl<'de> Deserialize<'de> for ParameterJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ParameterJson, D::Error> {
+        deserializer.deserialize_any(ParameterVisitor).map(ParameterJson)
+    }
+}
+
+struct ParameterVisitor;
+
+impl<'de> Visitor<'de> for ParameterVisitor {
+    type Value = Option<Parameter>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a parameter's value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Bool(value)))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Text(value.to_owned())))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Number(value as f64)))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Number(value as f64)))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Number(value)))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<Parameter>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Option<Parameter>, A::Error> {
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Parameter>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
 }
 
 /// Others, as of a content's encoding, have no meaning here.
@@ -56,20 +116,13 @@ pub(super) struct OutputParametersJson {
 ///
 /// # Errors
 /// A parameter that is not known.
-pub(super) fn read_parameters(sent: Map<String, Value>) -> Result<(Parameters, bool), Problem> {
+pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(Parameters, bool), Problem> {
     let (mut parameters, mut binary) = (Parameters::default(), false);
-    for (name, value) in sent {
-        let value = match value {
-            Value::Bool(asked) if name == "binary_data_output" => {
-                binary = asked;
-                continue;
-            }
-            Value::Bool(value) => Some(Parameter::Bool(value)),
-            Value::String(value) => Some(Parameter::Text(value)),
-            Value::Number(value) => value.as_f64().map(Parameter::Number),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        };
-        parameters.set(&name, value)?;
+    for (name, ParameterJson(value)) in sent {
+        match value {
+            Some(Parameter::Bool(asked)) if name == "binary_data_output" => binary = asked,
+            value => parameters.set(&name, value)?,
+        }
     }
     Ok((parameters, binary))
 }
@@ -78,27 +131,58 @@ pub(super) fn read_parameters(sent: Map<String, Value>) -> Result<(Parameters, b
 ///
 /// # Errors
 /// They are not of the type that the input is declared with.
-pub(super) fn read_values(name: &str, data_type: &str, data: &Value) -> Result<Values, Problem> {
-    let wrong = |kind: &str| fault(name, &format!("its data must be a list of {kind}"));
-    match Values::data_type(name, data_type)? {
-        DataType::Bytes => {
-            let text = |value: &Value| Some(value.as_str()?.as_bytes().to_vec());
-            flat(data, &text).map(Values::Bytes).ok_or_else(|| wrong("texts"))
-        }
-        _ => flat(data, &Value::as_i64).map(Values::Int64).ok_or_else(|| wrong("whole numbers")),
+pub(super) fn read_values(name: &str, data_type: &str, data: &RawValue) -> Result<Values, Problem> {
+    let (mut values, kind) = match Values::data_type(name, data_type)? {
+        DataType::Bytes => (Values::Bytes(Vec::new()), "texts"),
+        _ => (Values::Int64(Vec::new()), "whole numbers"),
+    };
+    let mut json = serde_json::Deserializer::from_str(data.get());
+    let read = data.get().starts_with('[').then(|| Flat(&mut values).deserialize(&mut json));
+    match read {
+        Some(Ok(())) => Ok(values),
+        _ => Err(fault(name, &format!("its data must be a list of {kind}"))),
     }
 }
 
-/// A list's values, and those of lists in it; as deep as JSON that is parsed can be.
-fn flat<T>(data: &Value, read: &impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
-    let mut values = Vec::new();
-    for value in data.as_array()? {
-        match value {
-            Value::Array(_) => values.extend(flat(value, read)?),
-            value => values.push(read(value)?),
-        }
+/// Takes in a list's values, and those of lists in it, as deep as JSON may be.
+struct Flat<'a>(&'a mut Values);
+
+impl<'de> DeserializeSeed<'de> for Flat<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
     }
-    Some(values)
+}
+
+impl<'de> Visitor<'de> for Flat<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value of the input's type")
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        let Values::Bytes(values) = self.0 else { return Err(E::invalid_type(Unexpected::Str(value), &self)) };
+        values.push(value.as_bytes().to_vec());
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        let Values::Int64(values) = self.0 else { return Err(E::invalid_type(Unexpected::Signed(value), &self)) };
+        values.push(value);
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        let signed = i64::try_from(value).map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))?;
+        self.visit_i64(signed)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while sequence.next_element_seed(Flat(&mut *self.0))?.is_some() {}
+        Ok(())
+    }
 }
 
 /// The answer as it is written in JSON.

@@ -12,4 +12,5 @@ mod parameters;
 mod rest;
 mod tensor;
 
+pub(super) use infer::check_tensors;
 pub(super) use rest::{has, probes, refuse, router};
