@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -11,23 +12,22 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::server::BodyPatience;
+use super::problem::RETRY_AFTER_SECONDS;
+use super::server::{Held, Receiving};
 use super::{Code, Problem};
 
 /// Largest body that is read.
 pub(super) const LIMIT: usize = 1 << 20;
 
-/// A larger body is still received up to here before it is refused: a client that is cut off while it sends often
+/// A body that is refused is still received up to here before that is said: a client that is cut off while it sends often
 /// sees a broken connection instead of the answer.
 const DISCARD_LIMIT: usize = 16 << 20;
-
-/// Most bytes that are made room for on the word of a head alone.
-const ANNOUNCED_LIMIT: u64 = 64 << 10;
 
 /// The bytes of a JSON request.
 ///
 /// # Errors
-/// 415 where the content type is not JSON, 413 over [`LIMIT`], 408 where it takes too long, 400 where it breaks off.
+/// 415 where the content type is not JSON, 413 over [`LIMIT`], 408 where it takes too long, 429 where there is no room
+/// for it, 400 where it breaks off.
 pub(super) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
     if !is_json(request.headers()) {
         return Err(not_json());
@@ -56,14 +56,14 @@ pub(super) async fn read_bytes(request: Request) -> Result<(HeaderMap, Vec<u8>),
     Ok((head.headers, bytes))
 }
 
-/// Reads within the time that the listener gives a body.
+/// Reads within the time and the room that the listener gives a body.
 async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     // Who asks before sending a large body is answered at once.
     if head.headers.contains_key(header::EXPECT) && body.size_hint().lower() > LIMIT as u64 {
         return Err(too_large());
     }
-    let Some(BodyPatience(patience)) = head.extensions.get() else { return read_all(body).await };
-    tokio::time::timeout(*patience, read_all(body)).await.map_err(|_| too_slow(*patience))?
+    let Some(Receiving { patience, held }) = head.extensions.get() else { return read_all(body, None).await };
+    tokio::time::timeout(*patience, read_all(body, Some(held))).await.map_err(|_| too_slow(*patience))?
 }
 
 /// Why a body that did not arrive within `patience` is refused.
@@ -71,24 +71,43 @@ pub(super) fn too_slow(patience: Duration) -> Problem {
     Problem::new(Code::RequestTimeout, format!("the body did not arrive within {} s", patience.as_secs_f64()))
 }
 
-fn too_large() -> Problem {
+/// Why a body is refused that is larger than [`LIMIT`].
+pub(super) fn too_large() -> Problem {
     Problem::new(Code::TooLarge, format!("the body is larger than {LIMIT} bytes"))
 }
 
-async fn read_all(mut body: Body) -> Result<Vec<u8>, Problem> {
-    let announced = body.size_hint().lower().min(ANNOUNCED_LIMIT);
-    let (mut bytes, mut received) = (Vec::with_capacity(announced as usize), 0_usize);
+/// Why a body is refused for which there is no room.
+pub(super) fn no_room() -> Problem {
+    let detail = "the server has no room for more bodies of requests just now";
+    Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
+}
+
+/// Room is taken as bytes come, and not on the word of a head.
+async fn read_all(mut body: Body, held: Option<&Arc<Held>>) -> Result<Vec<u8>, Problem> {
+    let (mut bytes, mut received, mut is_refused) = (Vec::new(), 0_usize, false);
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|error| Problem::new(Code::InvalidJson, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         received = received.saturating_add(data.len());
-        if received <= LIMIT {
-            bytes.extend_from_slice(&data);
-        } else if received > DISCARD_LIMIT {
+        if received > DISCARD_LIMIT {
             break;
         }
+        is_refused = is_refused || received > LIMIT || held.is_some_and(|held| !held.take(data.len()));
+        if !is_refused {
+            bytes.extend_from_slice(&data);
+            continue;
+        }
+        // The rest is received all the same, and nothing of it kept.
+        bytes = Vec::new();
+        if let Some(held) = held {
+            held.give_back();
+        }
     }
-    if received > LIMIT { Err(too_large()) } else { Ok(bytes) }
+    match received {
+        _ if !is_refused => Ok(bytes),
+        ..=LIMIT => Err(no_room()),
+        _ => Err(too_large()),
+    }
 }
 
 fn not_json() -> Problem {

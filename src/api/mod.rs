@@ -35,7 +35,7 @@ pub use admin::Admin;
 pub use keys::ApiKeys;
 pub use origins::Origins;
 pub use problem::{Code, Problem, Row};
-pub use server::{Connections, Patience, Tls, TlsError, TlsFiles, serve};
+pub use server::{Bodies, Connections, Patience, Tls, TlsError, TlsFiles, serve};
 
 use std::sync::Arc;
 

@@ -33,7 +33,7 @@ pub enum Code {
     InvalidRequest,
     /// A checkpoint that must not serve.
     CheckpointRejected,
-    /// The queue is full.
+    /// The queue is full, or the room for bodies is.
     Overloaded,
     /// A fault of the server.
     Internal,
@@ -126,7 +126,7 @@ pub struct Row {
 }
 
 /// The least that `retry-after` can say; a model that loads takes a few of these.
-const RETRY_AFTER_SECONDS: u64 = 1;
+pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A fault as the client sees it, after RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq)]

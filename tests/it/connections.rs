@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
-use canet::api::{Access, Connections, Patience};
+use canet::api::{Access, Bodies, Connections, Patience};
 use serde_json::json;
 
 use super::raw::{RawReply, connect, exchange, post, read_to_close};
@@ -29,6 +29,36 @@ fn a_body_that_does_not_arrive_is_refused() {
     let problem: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((reply.status, &problem["code"]), (408, &json!("request_timeout")));
     assert_eq!(reply.header("connection"), Some("close"));
+}
+
+#[test]
+fn bodies_beyond_the_room_for_them_are_refused_and_others_are_not() {
+    let connections = Connections { bodies: Bodies::new(64 << 10), ..Connections::default() };
+    let server = Server::behind(Access::default(), connections);
+    let address = server.client.address;
+    let large = post("/recommend", format!("{{\"history\":[101]{}}}", " ".repeat(40 << 10)).as_bytes());
+    let mut first = connect(address);
+    first.write_all(&large[..large.len() - 1]).unwrap();
+    // As soon as most of it has come; whoever is refused is heard to the end.
+    let refused = loop {
+        let reply = exchange(address, &large).unwrap();
+        if reply.status != 200 {
+            break reply;
+        }
+    };
+    let problem: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!((refused.status, &problem["code"]), (429, &json!("overloaded")));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(exchange(address, &post("/recommend", br#"{"history":[101]}"#)).unwrap().status, 200);
+
+    first.write_all(&large[large.len() - 1..]).unwrap();
+    assert_eq!(RawReply::parse(&read_to_close(&mut first)).unwrap().status, 200);
+    // What was held is given back, by those who left too.
+    let mut leaving = connect(address);
+    leaving.write_all(&large[..large.len() - 1]).unwrap();
+    while exchange(address, &large).unwrap().status == 200 {}
+    drop(leaving);
+    while exchange(address, &large).unwrap().status != 200 {}
 }
 
 #[test]

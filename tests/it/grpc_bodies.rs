@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use canet::api::grpc::proto::canet::v1 as proto;
-use canet::api::{self, ApiKeys, Connections, Patience};
+use canet::api::{self, ApiKeys, Bodies, Connections, Patience};
 use prost::Message;
 
 use super::grpc_client::frame;
@@ -14,12 +14,11 @@ use super::raw::{RawReply, connect, read_to_close};
 use super::server::Server;
 
 /// The services of `server` behind a listener.
-fn listen(server: &Server, patience: Patience) -> (tokio::runtime::Runtime, SocketAddr) {
+fn listen(server: &Server, connections: Connections) -> (tokio::runtime::Runtime, SocketAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let router = api::grpc::router(&server.recommender, &ApiKeys::default()).unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let connections = Connections { patience, ..Connections::default() };
     runtime.spawn(api::serve(listener, router, connections, std::future::pending()));
     (runtime, address)
 }
@@ -45,7 +44,7 @@ fn begin(address: SocketAddr, method: &str, first: &[u8]) -> TcpStream {
 fn a_message_that_does_not_arrive_is_refused() {
     let server = Server::start();
     let patience = Patience { body: Duration::from_millis(300), ..Patience::default() };
-    let (_runtime, address) = listen(&server, patience);
+    let (_runtime, address) = listen(&server, Connections { patience, ..Connections::default() });
     let message = proto::RecommendRequest { history: vec!["101".to_owned()], ..Default::default() };
     let message = frame(&message.encode_to_vec());
     for method in ["canet.v1.Recommender/Recommend", "grpc.health.v1.Health/Check"] {
@@ -61,11 +60,56 @@ fn a_message_that_does_not_arrive_is_refused() {
     assert!((server.client.metric(series) - 2.0).abs() < 1e-9);
 }
 
+/// What a call of this one message ends with.
+fn ended(address: SocketAddr, message: &[u8]) -> RawReply {
+    let mut stream = begin(address, "canet.v1.Recommender/Recommend", message);
+    // The server may have refused before.
+    let _ = stream.write_all(b"0\r\n\r\n");
+    let mut answer = Vec::new();
+    while RawReply::parse(&answer).is_none() {
+        let mut bytes = [0; 4096];
+        match stream.read(&mut bytes).unwrap() {
+            0 => panic!("no answer: {}", String::from_utf8_lossy(&answer)),
+            read => answer.extend_from_slice(&bytes[..read]),
+        }
+    }
+    RawReply::parse(&answer).unwrap()
+}
+
+#[test]
+fn messages_beyond_the_room_for_bodies_are_refused_until_there_is_some() {
+    let server = Server::start();
+    let connections = Connections { bodies: Bodies::new(64 << 10), ..Connections::default() };
+    let (_runtime, address) = listen(&server, connections);
+    let message = proto::RecommendRequest { history: vec!["x".repeat(40 << 10)], ..Default::default() };
+    let message = frame(&message.encode_to_vec());
+    let first = begin(address, "canet.v1.Recommender/Recommend", &message[..message.len() - 1]);
+    // An answer without a status in its head is one.
+    let refused = loop {
+        let reply = ended(address, &message);
+        if reply.header("grpc-status").is_some() {
+            break reply;
+        }
+    };
+    // RESOURCE_EXHAUSTED
+    assert_eq!((refused.header("grpc-status"), refused.header("retry-after")), (Some("8"), Some("1")), "{refused:?}");
+    drop(first);
+    while ended(address, &message).header("grpc-status").is_some() {}
+
+    // Nor are messages received without an end that follow the one of a call.
+    let endless = vec![0; 64 << 10];
+    let mut stream = begin(address, "canet.v1.Recommender/Recommend", &endless[..5]);
+    let chunk = [format!("{:x}\r\n", endless.len()).as_bytes(), &endless, b"\r\n"].concat();
+    while stream.write_all(&chunk).is_ok() {}
+    let reply = RawReply::parse(&read_to_close(&mut stream)).unwrap();
+    assert_eq!(reply.header("grpc-status"), Some("8"), "{reply:?}");
+}
+
 #[test]
 fn a_reflection_stream_that_its_client_keeps_open_ends_with_the_drain() {
     let server = Server::start();
     // A body may take far longer than the test where nothing cuts it.
-    let (_runtime, address) = listen(&server, Patience::default());
+    let (_runtime, address) = listen(&server, Connections::default());
     for version in ["v1", "v1alpha"] {
         // `list_services`, which is the field 7, of anything.
         let list = frame(&[0x3a, 1, b'*']);

@@ -10,21 +10,26 @@ use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-use crate::api::server::BodyPatience;
+use crate::api::server::{Held, Receiving};
 use crate::api::{Problem, body};
 use crate::serving::Recommender;
 
 /// How long a message may still take to come when the server drains: a call may begin just then.
 const LAST_MESSAGE: Duration = Duration::from_millis(200);
 
-/// Refuses a call whose message does not arrive within the time that the listener gives a body.
+/// What stands before a message.
+const PREFIX: usize = 5;
+
+/// Refuses a call whose message does not arrive within the time and the room that the listener gives a body.
 pub(super) async fn in_time(request: Request, next: Next) -> Response {
-    let Some(BodyPatience(patience)) = request.extensions().get().copied() else { return next.run(request).await };
+    let Some(Receiving { patience, held }) = request.extensions().get().cloned() else {
+        return next.run(request).await;
+    };
     let cut = async move {
         tokio::time::sleep(patience).await;
         Some(body::too_slow(patience))
     };
-    next.run(request.map(|body| Body::new(CutBody::new(body, cut)))).await
+    next.run(request.map(|body| Body::new(CutBody { held: Some(held), ..CutBody::new(body, cut) }))).await
 }
 
 /// Ends a call whose client may send for ever, once the server drains and nothing that was sent is left to answer:
@@ -45,11 +50,25 @@ struct CutBody {
     /// Looked at while nothing of the body is there.
     cut: Pin<Box<dyn Future<Output = Option<Problem>> + Send>>,
     is_cut: bool,
+    /// Where the body is one message: what is held of it until the call is answered.
+    held: Option<Arc<Held>>,
+    received: usize,
 }
 
 impl CutBody {
     fn new(body: Body, cut: impl Future<Output = Option<Problem>> + Send + 'static) -> CutBody {
-        CutBody { body, cut: Box::pin(cut), is_cut: false }
+        CutBody { body, cut: Box::pin(cut), is_cut: false, held: None, received: 0 }
+    }
+
+    /// Why no more is received, of which `bytes` have come.
+    fn refused(&mut self, bytes: usize) -> Option<Problem> {
+        let held = self.held.as_ref()?;
+        self.received = self.received.saturating_add(bytes);
+        // One message cannot be: tonic looks at its length first. It would read and drop others without an end.
+        if self.received > body::LIMIT + PREFIX {
+            return Some(body::too_large());
+        }
+        (!held.take(bytes)).then(body::no_room)
     }
 }
 
@@ -64,10 +83,16 @@ impl HttpBody for CutBody {
         if self.is_cut {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            return Poll::Ready(frame);
-        }
-        let fault = ready!(self.cut.as_mut().poll(context));
+        let fault = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                match self.refused(bytes) {
+                    None => return Poll::Ready(frame),
+                    refused => refused,
+                }
+            }
+            Poll::Pending => ready!(self.cut.as_mut().poll(context)),
+        };
         self.is_cut = true;
         // tonic finds the status in the error and answers with it.
         Poll::Ready(fault.map(|problem| Err(axum::Error::new(Status::from(problem)))))

@@ -54,6 +54,10 @@ pub mod proto {
     pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/services.bin"));
 }
 
+/// Largest request of the reflection service: it is a name. Each is dropped when it is answered, so that how much a
+/// stream of them holds cannot be counted.
+const DESCRIBED_LIMIT: usize = 16 << 10;
+
 /// Why the reflection service could not be made from the services' descriptors.
 pub use tonic_reflection::server::Error as DescriptorError;
 
@@ -87,13 +91,14 @@ pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, 
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let described = Routes::from(Router::new())
-        .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?)
+        .add_service(descriptors().build_v1()?.max_decoding_message_size(DESCRIBED_LIMIT))
+        .add_service(descriptors().build_v1alpha()?.max_decoding_message_size(DESCRIBED_LIMIT))
         .into_axum_router()
         .layer(middleware::from_fn_with_state(Arc::clone(recommender), cut::at_drain))
         .layer(guard);
-    let probes = Routes::from(Router::new()).add_service(HealthServer::new(Probe::new(Arc::clone(recommender))));
-    let probes = probes.into_axum_router().layer(middleware::from_fn(cut::in_time));
+    let health = HealthServer::new(Probe::new(Arc::clone(recommender))).max_decoding_message_size(body::LIMIT);
+    let probes =
+        Routes::from(Router::new()).add_service(health).into_axum_router().layer(middleware::from_fn(cut::in_time));
     Ok(probes.merge(described).merge(watched))
 }
 

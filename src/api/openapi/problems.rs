@@ -14,13 +14,19 @@ use super::operations;
 use crate::api::{Code, Problem, request_id};
 
 /// The faults of a body.
-const BODY: [Code; 5] =
-    [Code::InvalidJson, Code::RequestTimeout, Code::TooLarge, Code::UnsupportedMediaType, Code::InvalidRequest];
+const BODY: [Code; 6] = [
+    Code::InvalidJson,
+    Code::RequestTimeout,
+    Code::TooLarge,
+    Code::UnsupportedMediaType,
+    Code::InvalidRequest,
+    Code::Overloaded,
+];
 
 /// The faults of an endpoint: the table says how each looks.
 fn of(path: &str) -> Vec<Code> {
     let own: &[Code] = match path {
-        "/recommend" => &[Code::Overloaded, Code::Unavailable, Code::DeadlineExceeded],
+        "/recommend" => &[Code::Unavailable, Code::DeadlineExceeded],
         "/recommend/batch" | "/model" | "/routes" | "/openapi.json" | "/healthz" | "/readyz" => &[Code::Unavailable],
         "/items" => &[Code::InvalidRequest, Code::Unavailable],
         "/admin/reload" => {

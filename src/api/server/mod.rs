@@ -1,9 +1,12 @@
 //! Connections: who gets one, how long its client may take, and TLS.
 
 mod age;
+mod bodies;
 mod stall;
 mod tls;
 
+pub use bodies::Bodies;
+pub(super) use bodies::Held;
 pub use tls::{Tls, TlsError, TlsFiles};
 
 use std::net::SocketAddr;
@@ -48,6 +51,8 @@ pub struct Connections {
     /// How old they grow, give or take a tenth, before they end with what they are asked by then: a client that never
     /// connects anew would never find a server that came later. `None`: as old as they like.
     pub oldest: Option<Duration>,
+    /// Room for what their requests send: one whose body finds none is refused.
+    pub bodies: Bodies,
     /// Encrypts them.
     pub tls: Option<Tls>,
 }
@@ -72,13 +77,18 @@ impl Default for Patience {
 
 impl Default for Connections {
     fn default() -> Connections {
-        Connections { most: 4096, patience: Patience::default(), oldest: None, tls: None }
+        Connections { most: 4096, patience: Patience::default(), oldest: None, bodies: Bodies::default(), tls: None }
     }
 }
 
-/// How long the body of this request may take to arrive; in its extensions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BodyPatience(pub(super) Duration);
+/// How the body of this request is received; in its extensions.
+#[derive(Clone, Debug)]
+pub(super) struct Receiving {
+    /// How long it may take to arrive.
+    pub(super) patience: Duration,
+    /// What it holds until the request is answered.
+    pub(super) held: Arc<Held>,
+}
 
 /// Serves `router` over HTTP/1 and HTTP/2 until `stop`, then answers what was asked and ends. Each request has its
 /// client's address in its extensions.
@@ -141,36 +151,34 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
 type Stop = watch::Receiver<()>;
 
 async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, stop: Stop) {
-    let Connections { patience, oldest, .. } = *connections;
+    let Connections { patience, .. } = *connections;
     // Below TLS, whose own buffers would hide that the client does not read.
     let stream = Stall::new(stream, patience.body);
-    let Some(tls) = &connections.tls else { return talk(stream, peer, router, (patience, oldest), stop).await };
+    let Some(tls) = &connections.tls else { return talk(stream, peer, router, connections, stop).await };
     match timeout(patience.handshake, tls.accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, peer, router, (patience, oldest), stop).await,
+        Ok(Ok(stream)) => talk(stream, peer, router, connections, stop).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
     }
 }
 
 /// Answers the requests of one connection.
-async fn talk<I>(
-    stream: I,
-    peer: SocketAddr,
-    router: Router,
-    (patience, oldest): (Patience, Option<Duration>),
-    mut stop: Stop,
-) where
+async fn talk<I>(stream: I, peer: SocketAddr, router: Router, connections: &Connections, mut stop: Stop)
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Connections { patience, oldest, .. } = *connections;
     let age = Age::new(oldest);
-    let (router, asking) = (TowerToHyperService::new(router), age.clone());
+    let (router, asking, bodies) = (TowerToHyperService::new(router), age.clone(), connections.bodies.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         asking.asked(request.version());
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(BodyPatience(patience.body));
+        let held = Arc::new(Held::none_of(&bodies));
+        request.extensions_mut().insert(Receiving { patience: patience.body, held: Arc::clone(&held) });
         let (answer, age) = (router.call(request), asking.clone());
         async move {
             let mut answer = answer.await;
+            drop(held);
             if let Ok(response) = &mut answer {
                 age.close(response);
             }
