@@ -29,6 +29,7 @@ mod grpc_bodies;
 mod grpc_client;
 mod grpc_malformed;
 mod http;
+mod idle;
 mod import;
 mod inference;
 mod items;

@@ -33,6 +33,11 @@ impl Age {
         self.version.get().is_some()
     }
 
+    /// Whether what came was over HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.version.get().is_some_and(|version| *version >= Version::HTTP_2)
+    }
+
     /// Waits until the connection should be closed. Over HTTP/1 that is never: the client could be about to send its
     /// next request, which would be lost, so there the last answer says it.
     pub(super) async fn ended(&self) {

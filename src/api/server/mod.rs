@@ -2,6 +2,7 @@
 
 mod age;
 mod bodies;
+mod open;
 mod stall;
 mod tls;
 
@@ -27,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use age::Age;
+use open::{Answer, Open};
 use stall::Stall;
 
 /// Largest head of a request over HTTP/1 in bytes, and so what is read ahead of a body.
@@ -62,8 +64,8 @@ pub struct Connections {
 pub struct Patience {
     /// For the handshake of TLS.
     pub handshake: Duration,
-    /// For the head of a request, counted from the connection's start or the last answer: longer than a proxy keeps an
-    /// idle connection, so that it is the proxy who closes it.
+    /// For the head of a request, counted from the connection's start or the last answer, over HTTP/2 from when no
+    /// request is open: longer than a proxy keeps an idle connection, so that it is the proxy who closes it.
     pub head: Duration,
     /// For the body of a request to arrive, and to read any more from the connection.
     pub body: Duration,
@@ -168,10 +170,12 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Connections { patience, oldest, .. } = *connections;
-    let age = Age::new(oldest);
-    let (router, asking, bodies) = (TowerToHyperService::new(router), age.clone(), connections.bodies.clone());
+    let (age, open) = (Age::new(oldest), Open::new());
+    let (router, bodies) = (TowerToHyperService::new(router), connections.bodies.clone());
+    let (asking, opening) = (age.clone(), open.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         asking.asked(request.version());
+        let asked = opening.request();
         request.extensions_mut().insert(ConnectInfo(peer));
         let held = Arc::new(Held::none_of(&bodies));
         request.extensions_mut().insert(Receiving { patience: patience.body, held: Arc::clone(&held) });
@@ -182,7 +186,7 @@ where
             if let Ok(response) = &mut answer {
                 age.close(response);
             }
-            answer
+            answer.map(|response| response.map(|body| Answer { body, _request: asked }))
         }
     });
     let builder = builder(patience);
@@ -197,7 +201,7 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = idle => return tracing::debug!(%peer, "a connection asked for nothing"),
-        () = last_call(&mut stop, &age) => {
+        () = last_call(&mut stop, &age, &open, patience.head) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -207,11 +211,19 @@ where
     }
 }
 
-/// Waits until a connection should take no more requests: the server stops, or its own time is over.
-async fn last_call(stop: &mut Stop, age: &Age) {
+/// Waits until a connection should take no more requests: the server stops, its own time is over, or over HTTP/2 no
+/// request has been open for `patience`; over HTTP/1 hyper waits no longer for the next head.
+async fn last_call(stop: &mut Stop, age: &Age, open: &Open, patience: Duration) {
+    let unused = async {
+        open.idle(patience).await;
+        if !age.is_http2() {
+            std::future::pending::<()>().await;
+        }
+    };
     tokio::select! {
         _ = stop.changed() => {}
         () = age.ended() => {}
+        () = unused => {}
     }
 }
 
