@@ -2,12 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use canet::api::{Access, Connections, Patience};
+use canet::api::{self, Access, Connections, Patience, Tls, TlsFiles};
+use canet::model::ModelConfig;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::raw::connect;
-use super::server::Server;
+use super::raw::{RawReply, connect, post, read_to_close};
+use super::server::{ROOMY, Server, numbered};
+use super::support::{draft, reference, small_config};
+use super::tls::{authority, identity};
 
 /// Long enough for a first request on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -75,4 +83,98 @@ fn over_http2_a_connection_without_an_open_request_ends_and_one_with_goes_on() {
     let (kind, head) = next(&mut busy);
     assert_eq!((kind, head[0]), (HEADERS, OK));
     assert_eq!(next(&mut busy).0, GOAWAY);
+}
+
+/// In which nothing but the end closes a connection.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A listener of `server` that ends when it is told, and what ends with it.
+fn listen(
+    runtime: &Runtime,
+    server: &Server,
+    connections: Connections,
+    mut stopped: watch::Receiver<()>,
+) -> (SocketAddr, JoinHandle<()>) {
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = api::router(&server.recommender, Access::default());
+    let stopped = async move { drop(stopped.changed().await) };
+    (address, runtime.spawn(api::serve(listener, router, connections, stopped)))
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn at_the_end_connections_that_are_owed_nothing_close_and_others_are_answered() {
+    let server = Server::start();
+    let directory = tempfile::tempdir().unwrap();
+    let [certificates, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+    let own = identity(&authority("test"));
+    std::fs::write(&certificates, own.certificate.pem()).unwrap();
+    std::fs::write(&key, own.key.serialize_pem()).unwrap();
+    let tls = Tls::load(TlsFiles { certificates, key, client_authorities: None }).unwrap();
+
+    let runtime = runtime();
+    let (stop, stopped) = watch::channel(());
+    let patience = Patience { handshake: LONG, head: LONG, body: LONG };
+    let [(plain, plain_ended), (secured, secured_ended)] = [None, Some(tls)].map(|tls| {
+        let connections = Connections { patience, tls, ..Connections::default() };
+        listen(&runtime, &server, connections, stopped.clone())
+    });
+
+    let request = post("/recommend", br#"{"history":[101]}"#);
+    let mut asking = connect(plain);
+    asking.write_all(&request[..request.len() - 1]).unwrap();
+    let mut waiting: Vec<TcpStream> = ["", "PRI * HT", "POST /recommend HTTP/1.1\r\nhost: can"]
+        .map(|sent| {
+            let mut stream = connect(plain);
+            stream.write_all(sent.as_bytes()).unwrap();
+            stream
+        })
+        .into();
+    // One that was answered, and does not say that it heard of the end.
+    let mut answered = http2(plain, &healthz());
+    assert_eq!(next(&mut answered).0, HEADERS);
+    waiting.extend([answered, http2(plain, &[]), connect(secured)]);
+    while server.client.metric("requests_in_flight") < 1.0 {}
+    stop.send_replace(());
+    for stream in &mut waiting {
+        read_to_close(stream);
+    }
+    runtime.block_on(secured_ended).unwrap();
+
+    assert!(!plain_ended.is_finished());
+    asking.write_all(&request[request.len() - 1..]).unwrap();
+    assert_eq!(RawReply::parse(&read_to_close(&mut asking)).unwrap().status, 200);
+    runtime.block_on(plain_ended).unwrap();
+}
+
+#[test]
+fn an_answer_on_its_way_is_not_cut_off_at_the_end() {
+    let draft = numbered(draft(ModelConfig { items: 5_000, ..small_config() }, 11));
+    let forward = reference(&draft.config, &draft.weights);
+    let server = Server::with(draft, Arc::new(forward), ROOMY);
+    let runtime = runtime();
+    let (stop, stopped) = watch::channel(());
+    let patience = Patience { handshake: LONG, head: LONG, body: LONG };
+    let (address, ended) = listen(&runtime, &server, Connections { patience, ..Connections::default() }, stopped);
+
+    // By popularity, which is quick; more than the system keeps for a connection.
+    let body = json!({"requests": vec![json!({"history": [], "k": 5_000}); 52]}).to_string();
+    let mut slow = connect(address);
+    slow.write_all(&post("/recommend/batch", body.as_bytes())).unwrap();
+    let mut answer = vec![0];
+    slow.read_exact(&mut answer).unwrap();
+    let mut idle = connect(address);
+    idle.write_all(b"GET ").unwrap();
+    stop.send_replace(());
+    read_to_close(&mut idle);
+    // Nobody has read for as long as others were given, and the rest comes all the same.
+    answer.extend(read_to_close(&mut slow));
+    let reply = RawReply::parse(&answer).unwrap();
+    let results = serde_json::from_slice::<Value>(&reply.body).unwrap()["results"].clone();
+    assert_eq!(results.as_array().unwrap().len(), 52);
+    runtime.block_on(ended).unwrap();
 }

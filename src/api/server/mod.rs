@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use age::Age;
-use open::{Answer, Open};
+use open::{Answer, Open, QUIET};
 use stall::Stall;
 
 /// Largest head of a request over HTTP/1 in bytes, and so what is read ahead of a body.
@@ -96,7 +96,7 @@ pub(super) struct Receiving {
 /// client's address in its extensions.
 pub async fn serve(listener: TcpListener, router: Router, connections: Connections, stop: impl Future<Output = ()>) {
     // Each connection has a receiver, by which it hears of the end and is waited for.
-    let open = watch::Sender::new(());
+    let open = watch::Sender::new(false);
     let places = Arc::new(Semaphore::new(connections.most));
     let connections = Arc::new(connections);
     let mut stop = pin!(stop);
@@ -115,7 +115,7 @@ pub async fn serve(listener: TcpListener, router: Router, connections: Connectio
         });
     }
     drop(listener);
-    open.send_replace(());
+    open.send_replace(true);
     open.closed().await;
 }
 
@@ -149,28 +149,41 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Told, or gone, when the connection is to end with the answers that its client waits for.
-type Stop = watch::Receiver<()>;
+/// True, or gone, when the connection is to end with the answers that its client waits for.
+type Stop = watch::Receiver<bool>;
 
-async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, stop: Stop) {
+async fn stopped(stop: &mut Stop) {
+    let _ = stop.wait_for(|is_stopping| *is_stopping).await;
+}
+
+async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, mut stop: Stop) {
     let Connections { patience, .. } = *connections;
     // Below TLS, whose own buffers would hide that the client does not read.
-    let stream = Stall::new(stream, patience.body);
-    let Some(tls) = &connections.tls else { return talk(stream, peer, router, connections, stop).await };
-    match timeout(patience.handshake, tls.accept(stream)).await {
-        Ok(Ok(stream)) => talk(stream, peer, router, connections, stop).await,
+    let open = Open::new();
+    let stream = Stall::new(stream, patience.body, open.clone());
+    let Some(tls) = &connections.tls else { return talk(stream, peer, router, connections, open, stop).await };
+    let ending = async {
+        stopped(&mut stop).await;
+        sleep(QUIET).await;
+    };
+    let accepted = tokio::select! {
+        accepted = timeout(patience.handshake, tls.accept(stream)) => accepted,
+        () = ending => return tracing::debug!(%peer, "the TLS handshake was not done when the server stopped"),
+    };
+    match accepted {
+        Ok(Ok(stream)) => talk(stream, peer, router, connections, open, stop).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
     }
 }
 
 /// Answers the requests of one connection.
-async fn talk<I>(stream: I, peer: SocketAddr, router: Router, connections: &Connections, mut stop: Stop)
+async fn talk<I>(stream: I, peer: SocketAddr, router: Router, connections: &Connections, open: Open, mut stop: Stop)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Connections { patience, oldest, .. } = *connections;
-    let (age, open) = (Age::new(oldest), Open::new());
+    let age = Age::new(oldest);
     let (router, bodies) = (TowerToHyperService::new(router), connections.bodies.clone());
     let (asking, opening) = (age.clone(), open.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -203,7 +216,18 @@ where
         () = idle => return tracing::debug!(%peer, "a connection asked for nothing"),
         () = last_call(&mut stop, &age, &open, patience.head) => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // Half a head, or a client that does not say that it heard, is waited for no longer than one that does not
+            // read; and shortly where the server itself waits.
+            let abandoned = async {
+                tokio::select! {
+                    () = open.quiet(patience.body) => {}
+                    () = async { stopped(&mut stop).await; open.quiet(QUIET).await } => {}
+                }
+            };
+            tokio::select! {
+                ended = connection => ended,
+                () = abandoned => return tracing::debug!(%peer, "a connection that was told to end owed nothing"),
+            }
         }
     };
     if let Err(error) = ended {
@@ -221,7 +245,7 @@ async fn last_call(stop: &mut Stop, age: &Age, open: &Open, patience: Duration) 
         }
     };
     tokio::select! {
-        _ = stop.changed() => {}
+        () = stopped(stop) => {}
         () = age.ended() => {}
         () = unused => {}
     }

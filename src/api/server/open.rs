@@ -7,7 +7,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use tokio::time::{sleep, sleep_until};
 
-/// The requests of one connection that are not answered yet.
+/// How long nothing may happen on a connection of a server that stops, before it ends.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// What one connection still owes: the requests that are not answered yet, and answers on their way.
 #[derive(Clone)]
 pub(super) struct Open(Arc<Mutex<State>>);
 
@@ -15,12 +18,17 @@ struct State {
     requests: usize,
     /// When a request last began or ended.
     changed: Instant,
+    /// Writes that were done.
+    writes: u64,
+    /// Whether a write waits for its client.
+    is_stalled: bool,
 }
 
 impl Open {
     /// Of a connection that begins now.
     pub(super) fn new() -> Open {
-        Open(Arc::new(Mutex::new(State { requests: 0, changed: Instant::now() })))
+        let state = State { requests: 0, changed: Instant::now(), writes: 0, is_stalled: false };
+        Open(Arc::new(Mutex::new(state)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -30,8 +38,32 @@ impl Open {
     /// A request that is open until what comes back drops.
     pub(super) fn request(&self) -> OpenRequest {
         let mut state = self.state();
-        *state = State { requests: state.requests + 1, changed: Instant::now() };
+        (state.requests, state.changed) = (state.requests + 1, Instant::now());
         OpenRequest(self.clone())
+    }
+
+    /// A write was done, or found no room.
+    pub(super) fn wrote(&self, is_done: bool) {
+        let mut state = self.state();
+        state.writes += u64::from(is_done);
+        state.is_stalled = !is_done;
+    }
+
+    /// Waits until no request is open and no answer on its way, for `patience` to twice as long. An answer that is all
+    /// handed over may still wait for its client to read, or over HTTP/2 to give it a window.
+    pub(super) async fn quiet(&self, patience: Duration) {
+        let mut last = None;
+        loop {
+            let now = {
+                let state = self.state();
+                (state.requests == 0 && !state.is_stalled).then_some(state.writes)
+            };
+            if now.is_some() && now == last {
+                return;
+            }
+            last = now;
+            sleep(patience).await;
+        }
     }
 
     /// Waits until none has been open for so long.
@@ -59,7 +91,7 @@ pub(super) struct OpenRequest(Open);
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        *state = State { requests: state.requests - 1, changed: Instant::now() };
+        (state.requests, state.changed) = (state.requests - 1, Instant::now());
     }
 }
 

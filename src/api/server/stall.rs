@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::open::Open;
+
 /// A connection on which a write fails that makes no progress for too long.
 ///
 /// A client that does not read fills the system's buffers, and from there on its answers, and its place among the
@@ -13,16 +15,19 @@ use tokio::time::{Sleep, sleep};
 pub(super) struct Stall<S> {
     stream: S,
     patience: Duration,
+    /// Hears of every write.
+    open: Open,
     /// Since the first write that found no room; made for those alone.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stall<S> {
-    pub(super) fn new(stream: S, patience: Duration) -> Stall<S> {
-        Stall { stream, patience, stalled: None }
+    pub(super) fn new(stream: S, patience: Duration, open: Open) -> Stall<S> {
+        Stall { stream, patience, open, stalled: None }
     }
 
     fn bounded(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.open.wrote(written.is_ready());
         if written.is_ready() {
             self.stalled = None;
             return written;
