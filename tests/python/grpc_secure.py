@@ -24,8 +24,10 @@ def code(call):
 with grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(authority).read_bytes())) as channel:
     health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert health.status == health_pb2.HealthCheckResponse.SERVING, health
+    # Probes need no key.
+    channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=10)
     # An empty message is a request of these methods.
-    for method in ("canet.v1.Recommender/GetModel", "inference.GRPCInferenceService/ServerReady"):
+    for method in ("canet.v1.Recommender/GetModel", "inference.GRPCInferenceService/ServerMetadata"):
         ask = channel.unary_unary("/" + method)
         for metadata, expected in [
             ([("x-api-key", key)], grpc.StatusCode.OK),
