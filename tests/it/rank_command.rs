@@ -1,13 +1,30 @@
 //! `canet rank` as a process: everybody's answers are those of a server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use canet::model::ModelConfig;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::server::{Process, canet, numbered};
 use super::support::{draft, small_config};
+
+/// A model, and where the users' file is to be.
+struct Setting {
+    _scratch: TempDir,
+    model: PathBuf,
+    data: PathBuf,
+}
+
+impl Setting {
+    fn new(config: ModelConfig) -> Setting {
+        let scratch = tempfile::tempdir().unwrap();
+        let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
+        numbered(draft(config, 3)).write(&model).unwrap();
+        Setting { _scratch: scratch, model, data }
+    }
+}
 
 /// 300 users, more than a batch, with histories of 1 to 19 of the items 101 to 140, of which the model reads 12; the first
 /// one's second item is unknown, and the last one knows no other.
@@ -29,11 +46,9 @@ fn rank(model: &Path, data: &Path, flags: &[&str]) -> Output {
 
 #[test]
 fn everybody_gets_what_a_server_answers_to_the_same_history() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
-    numbered(draft(small_config(), 3)).write(&model).unwrap();
-    let users = users(&data);
-    let server = Process::serve(&model, &[]);
+    let Setting { model, data, .. } = &Setting::new(small_config());
+    let users = users(data);
+    let server = Process::serve(model, &[]);
     let variants = [
         (&[][..], json!({})),
         (&["--k", "3", "--threads", "2", "--batch-size", "7"], json!({"k": 3})),
@@ -41,7 +56,7 @@ fn everybody_gets_what_a_server_answers_to_the_same_history() {
         (&["--route", "h8-l2-e6", "--include-seen"], json!({"route": "h8-l2-e6", "exclude_seen": false})),
     ];
     for (flags, mut request) in variants {
-        let output = rank(&model, &data, flags);
+        let output = rank(model, data, flags);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
         assert!(said.contains("recommended to 300 users"), "{said}");
@@ -64,40 +79,34 @@ fn everybody_gets_what_a_server_answers_to_the_same_history() {
 
 #[test]
 fn by_default_all_of_a_small_catalogue_is_ranked() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
-    numbered(draft(ModelConfig { items: 4, ..small_config() }, 11)).write(&model).unwrap();
-    std::fs::write(&data, "u 101\n").unwrap();
-    let output = rank(&model, &data, &["--include-seen"]);
+    let Setting { model, data, .. } = &Setting::new(ModelConfig { items: 4, ..small_config() });
+    std::fs::write(data, "u 101\n").unwrap();
+    let output = rank(model, data, &["--include-seen"]);
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(line["items"].as_array().map(Vec::len), Some(4), "{line}");
 }
 
 #[test]
 fn what_cannot_be_ranked_is_said() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
-    numbered(draft(small_config(), 3)).write(&model).unwrap();
-    users(&data);
+    let Setting { model, data, .. } = &Setting::new(small_config());
+    users(data);
     for (flags, words) in [(&["--k", "41"][..], "40 items"), (&["--route", "h5-l1-e6"], "h4-l1-e6")] {
-        let output = rank(&model, &data, flags);
+        let output = rank(model, data, flags);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(64) && output.stdout.is_empty() && said.contains(words), "{said}");
     }
-    std::fs::write(&data, "nobody stranger other\n").unwrap();
-    assert_eq!(rank(&model, &data, &[]).status.code(), Some(65));
+    std::fs::write(data, "nobody stranger other\n").unwrap();
+    assert_eq!(rank(model, data, &[]).status.code(), Some(65));
 }
 
 #[test]
 fn a_reader_that_has_enough_ends_it_in_silence() {
-    let scratch = tempfile::tempdir().unwrap();
-    let (model, data) = (scratch.path().join("m"), scratch.path().join("users.txt"));
-    numbered(draft(small_config(), 3)).write(&model).unwrap();
-    users(&data);
+    let Setting { model, data, .. } = &Setting::new(small_config());
+    users(data);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut rank = canet(&["rank", "--device", "cpu", "--model"]);
-    let output = rank.arg(&model).arg("--data").arg(&data).stdout(writer).output().unwrap();
+    let output = rank.arg(model).arg("--data").arg(data).stdout(writer).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(141), "{said}");
     assert!(
