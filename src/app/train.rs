@@ -14,7 +14,7 @@ use super::exit::say;
 use super::interactions;
 use super::numbers::{at_most_one, minutes, not_negative, positive, share, share_below_one};
 use crate::data::{Dataset, ReadOptions};
-use crate::model::{ModelConfig, RouterConfig, WidthRule};
+use crate::model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use crate::training::{
     AdamWOptions, JointOptions, LossWeights, Losses, NewestOptions, Outcome, Preset, RouterFit, RouterOptions,
     SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
@@ -86,6 +86,16 @@ struct SizeArgs {
     /// Whether a narrow slice has an inner width of 4 x its own width or 4 x the full one (the authors' code: full).
     #[arg(long, env = "CANET_FFN_INNER", value_enum, default_value = "slice")]
     ffn_inner: WidthRule,
+    /// How the backbone knows where an item stands in a history: by a table from the newest item or from the oldest, or by
+    /// a learnt bias on attention scores for each distance.
+    #[arg(long, env = "CANET_POSITIONS", value_enum, default_value = "newest")]
+    positions: Positions,
+    /// Whether a layer norm follows the embedding.
+    #[arg(long, env = "CANET_EMBEDDING_NORM", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    embedding_norm: bool,
+    /// Added to the variance in every layer norm.
+    #[arg(long, env = "CANET_NORM_EPS", default_value_t = ModelConfig::NORM_EPS, value_parser = positive)]
+    norm_eps: f64,
 }
 
 /// How the weights learn.
@@ -236,6 +246,9 @@ impl SizeArgs {
             router: RouterConfig::default(),
             attention_scale: self.attention_scale,
             ffn_inner: self.ffn_inner,
+            positions: self.positions,
+            embedding_norm: self.embedding_norm,
+            norm_eps: self.norm_eps,
         }
     }
 }

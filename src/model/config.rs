@@ -24,6 +24,54 @@ pub struct ModelConfig {
     pub attention_scale: WidthRule,
     /// Inner width of a narrow slice's feed-forward network.
     pub ffn_inner: WidthRule,
+    /// How the backbone knows where an item stands in a history.
+    #[serde(default, skip_serializing_if = "Positions::is_newest")]
+    pub positions: Positions,
+    /// Whether a layer norm follows the backbone's embedding, over the features that the slice reads.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub embedding_norm: bool,
+    /// Added to the variance in every layer norm, as in `(x - mean) / sqrt(variance + eps)`.
+    #[serde(default = "default_norm_eps", skip_serializing_if = "is_default_norm_eps")]
+    pub norm_eps: f64,
+}
+
+/// How the backbone knows where an item stands in a history. The router always has a table of its own, indexed as
+/// [`Positions::Newest`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Positions {
+    /// By a table whose last row, `max_len - 1`, belongs to the newest item.
+    #[default]
+    Newest,
+    /// By a table whose row 0 belongs to the oldest item that is read, as in RecBole's SASRec.
+    Oldest,
+    /// Without a table. A learnt bias is added to each scaled attention score, by layer, head and distance
+    /// (query position less key position); every slice that has the layer has the same biases.
+    Relative,
+}
+
+impl Positions {
+    /// Whether positions are counted from the newest item, as in every checkpoint that does not say.
+    fn is_newest(&self) -> bool {
+        *self == Positions::Newest
+    }
+}
+
+/// The epsilon of checkpoints that do not say.
+const NORM_EPS: f64 = 1e-5;
+
+fn default_norm_eps() -> f64 {
+    NORM_EPS
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_default_norm_eps(eps: &f64) -> bool {
+    *eps == NORM_EPS
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Sizes of the router: one transformer block over its own tables, then a linear layer on the last position.
@@ -56,7 +104,7 @@ pub enum WidthRule {
 }
 
 /// Why a configuration cannot be a model.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// The three lists make no route space.
     #[error(transparent)]
@@ -83,9 +131,15 @@ pub enum ConfigError {
         /// The number of heads.
         heads: usize,
     },
+    /// An epsilon that is not a small positive number.
+    #[error("`norm_eps` is {0}: it must be above 0 and at most 1")]
+    NormEps(f64),
 }
 
 impl ModelConfig {
+    /// The value of `norm_eps` in checkpoints that do not name one.
+    pub const NORM_EPS: f64 = NORM_EPS;
+
     /// Checks every size, so that nothing behind it can overflow or divide by zero.
     ///
     /// # Errors
@@ -110,6 +164,9 @@ impl ModelConfig {
             if !width.is_multiple_of(heads) {
                 return Err(ConfigError::HeadsDoNotDivide { field, width, heads });
             }
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps <= 1.0) {
+            return Err(ConfigError::NormEps(self.norm_eps));
         }
         Ok(space)
     }
@@ -157,7 +214,15 @@ impl ModelConfig {
         let rows = self.items + 1;
         let mut list = ParameterList::default();
         list.add("backbone.item_embedding", &[rows, embedding]);
-        list.add("backbone.position_embedding", &[self.max_len, embedding]);
+        match self.positions {
+            Positions::Newest | Positions::Oldest => {
+                list.add("backbone.position_embedding", &[self.max_len, embedding]);
+            }
+            Positions::Relative => list.add("backbone.position_bias", &[self.depth(), self.heads, self.max_len]),
+        }
+        if self.embedding_norm {
+            list.norm("backbone.embedding_norm", embedding);
+        }
         list.linear("backbone.input", width, embedding);
         for layer in 0..self.depth() {
             list.block(&format!("backbone.blocks.{layer}"), width, 4 * width);
@@ -193,18 +258,21 @@ impl ParameterList {
         self.add(&format!("{name}.bias"), &[out]);
     }
 
+    fn norm(&mut self, name: &str, width: usize) {
+        self.add(&format!("{name}.weight"), &[width]);
+        self.add(&format!("{name}.bias"), &[width]);
+    }
+
     /// One post-norm block: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`, each with its own scalar `a`.
     fn block(&mut self, name: &str, width: usize, ffn: usize) {
         for projection in ["query", "key", "value", "output"] {
             self.linear(&format!("{name}.attention.{projection}"), width, width);
         }
         self.add(&format!("{name}.attention_residual"), &[]);
-        self.add(&format!("{name}.attention_norm.weight"), &[width]);
-        self.add(&format!("{name}.attention_norm.bias"), &[width]);
+        self.norm(&format!("{name}.attention_norm"), width);
         self.linear(&format!("{name}.ffn.inner"), ffn, width);
         self.linear(&format!("{name}.ffn.outer"), width, ffn);
         self.add(&format!("{name}.ffn_residual"), &[]);
-        self.add(&format!("{name}.ffn_norm.weight"), &[width]);
-        self.add(&format!("{name}.ffn_norm.bias"), &[width]);
+        self.norm(&format!("{name}.ffn_norm"), width);
     }
 }

@@ -18,7 +18,7 @@ mod target;
 mod threads;
 mod weights;
 
-pub use config::{ConfigError, ModelConfig, Parameter, RouterConfig, WidthRule};
+pub use config::{ConfigError, ModelConfig, Parameter, Positions, RouterConfig, WidthRule};
 #[cfg(feature = "libtorch")]
 pub use cuda::{CudaError, Misfit};
 pub use device::{Device, DeviceError};

@@ -154,7 +154,7 @@ fn soft_cross_entropy(log_probabilities: &Tensor, targets: &Tensor) -> Result<Te
 mod tests {
     use super::*;
     use crate::domain::{Item, RouterShape};
-    use crate::model::{ModelConfig, RouterConfig, WidthRule};
+    use crate::model::{ModelConfig, Positions, RouterConfig, WidthRule};
     use crate::training::batch::Window;
 
     fn config() -> ModelConfig {
@@ -168,6 +168,9 @@ mod tests {
             router: RouterConfig { dim: 2, heads: 1, ffn: 2 },
             attention_scale: WidthRule::Slice,
             ffn_inner: WidthRule::Slice,
+            positions: Positions::Newest,
+            embedding_norm: false,
+            norm_eps: ModelConfig::NORM_EPS,
         }
     }
 

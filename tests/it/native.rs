@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use canet::domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
 use canet::model::native::{Level, Native};
 use canet::model::{
-    Backend, Device, Forward, ModelConfig, Precision, Query, RouterConfig, Target, TargetError, Weights, WidthRule,
+    Backend, Device, Forward, ModelConfig, Positions, Precision, Query, RouterConfig, Target, TargetError, Weights,
+    WidthRule,
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -25,7 +26,28 @@ pub(crate) fn odd_config() -> ModelConfig {
         router: RouterConfig { dim: 33, heads: 3, ffn: 41 },
         attention_scale: WidthRule::Full,
         ffn_inner: WidthRule::Full,
+        positions: Positions::Newest,
+        embedding_norm: false,
+        norm_eps: ModelConfig::NORM_EPS,
     }
+}
+
+/// Every kind of position with and without a norm behind the embedding, at odd sizes and as a narrow model of two heads.
+pub(crate) fn flagged_configs() -> Vec<ModelConfig> {
+    let narrow = ModelConfig {
+        heads: 2,
+        hidden: vec![16, 32],
+        layers: vec![1, 2],
+        embedding: vec![16, 64],
+        ..full_size_config(300)
+    };
+    let odd = |positions, embedding_norm| ModelConfig { positions, embedding_norm, norm_eps: 1e-3, ..odd_config() };
+    vec![
+        odd(Positions::Relative, true),
+        odd(Positions::Oldest, false),
+        ModelConfig { positions: Positions::Relative, ..narrow.clone() },
+        ModelConfig { positions: Positions::Newest, embedding_norm: true, norm_eps: 1e-12, ..narrow },
+    ]
 }
 
 fn load(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> Native {
@@ -42,8 +64,8 @@ fn route(space: &RouteSpace, rng: &mut ChaCha8Rng) -> Route {
 
 #[test]
 fn every_kind_of_vector_gives_the_same_scores() {
-    for (seed, config) in [(1, odd_config()), (2, full_size_config(300))] {
-        let mut rng = rng(seed);
+    for (seed, config) in [odd_config(), full_size_config(300)].into_iter().chain(flagged_configs()).enumerate() {
+        let mut rng = rng(1 + seed as u64);
         let weights = random_weights(&config, &mut rng);
         let space = config.check().unwrap();
         let histories = histories(&config, 9, &mut rng);
@@ -72,7 +94,7 @@ fn the_checked_twins_are_always_there() {
 
 #[test]
 fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_threads() {
-    let sizes = [odd_config(), full_size_config(3000)];
+    let sizes: Vec<ModelConfig> = [odd_config(), full_size_config(3000)].into_iter().chain(flagged_configs()).collect();
     for (config, precision) in sizes.iter().flat_map(|config| [(config, Precision::Fp32), (config, Precision::Bf16)]) {
         let mut rng = rng(5);
         let weights = random_weights(config, &mut rng);
@@ -188,24 +210,29 @@ fn native_is_what_a_cpu_gets_unless_told() {
 /// What a small catalogue's tables come to behind the input layer is kept; a large one's tokens pass the layer one by one.
 #[test]
 fn items_enter_a_large_catalogues_model_as_a_small_ones() {
-    let config =
+    let plain =
         ModelConfig { hidden: vec![64, 128], layers: vec![1, 2], embedding: vec![8, 16], ..full_size_config(70_000) };
-    let weights = random_weights(&config, &mut rng(13));
-    let few = ModelConfig { items: 700, ..config.clone() };
-    let cut = cut_to(&few, &weights);
-    let histories = histories(&few, 17, &mut rng(14));
-    let batch: Vec<&History> = histories.iter().collect();
-    let space = config.check().unwrap();
-    for level in Level::available() {
-        for (precision, tolerance) in [(Precision::Fp32, 1e-4), (Precision::Bf16, 0.1)] {
+    let relative = ModelConfig { positions: Positions::Relative, embedding_norm: true, ..plain.clone() };
+    for config in [plain, relative] {
+        let weights = random_weights(&config, &mut rng(13));
+        let few = ModelConfig { items: 700, ..config.clone() };
+        let cut = cut_to(&few, &weights);
+        let histories = histories(&few, 17, &mut rng(14));
+        let batch: Vec<&History> = histories.iter().collect();
+        let space = config.check().unwrap();
+        let chosen = ["item_embedding", "position_embedding"].map(|table| weights.get(&format!("backbone.{table}")));
+        let tables: usize = chosen.into_iter().flatten().map(|table| table.data.len() * size_of::<f32>()).sum();
+        let ways =
+            Level::available().into_iter().flat_map(|level| [Precision::Fp32, Precision::Bf16].map(|p| (level, p)));
+        for (level, precision) in ways {
             let load = |config, weights| Native::load_at((level, precision), config, weights, 2).unwrap();
             let (large, small) = (load(&config, &weights), load(&few, &cut));
-            let tables = (70_001 + config.max_len) * 16 * size_of::<f32>();
             let layers = large.weight_bytes() - tables;
             assert!(
                 layers < 2 * 70_001 * 128 * size_of::<f32>(),
                 "{layers} bytes: products of a large catalogue were kept"
             );
+            let tolerance = if precision == Precision::Fp32 { 1e-4 } else { 0.1 };
             for route in space.routes() {
                 let [whole, first] = [&large, &small].map(|native| native.scores(route, &batch).unwrap());
                 for (whole, first) in whole.iter().zip(first.iter()) {
@@ -215,6 +242,24 @@ fn items_enter_a_large_catalogues_model_as_a_small_ones() {
             }
         }
     }
+}
+
+/// One row an item is kept where positions are relative: no table of positions, whatever the norm.
+#[test]
+fn a_models_tables_fold_into_one_row_an_item_where_positions_are_relative() {
+    let plain =
+        ModelConfig { hidden: vec![32], layers: vec![1], embedding: vec![32], heads: 2, ..full_size_config(300) };
+    let bytes = |positions, embedding_norm| {
+        let config = ModelConfig { positions, embedding_norm, ..plain.clone() };
+        let weights = random_weights(&config, &mut rng(15));
+        Native::load(Precision::Fp32, &config, &weights, 1).unwrap().weight_bytes() / size_of::<f32>()
+    };
+    let [absolute, relative] = [Positions::Newest, Positions::Relative].map(|positions| bytes(positions, false));
+    assert_eq!(bytes(Positions::Relative, true), relative);
+    // A row a position is gone; a second head has a row of biases of its own, which 32 more values surround.
+    assert_eq!(absolute - relative, 50 * 32 - (50 + 32));
+    // The layer, 32 wide, and the norm are kept: a norm of a sum is no sum.
+    assert_eq!(bytes(Positions::Oldest, true) - absolute, 33 * 32 + 2 * 32 + 1);
 }
 
 /// The weights with only the first items of a smaller configuration.

@@ -2,7 +2,7 @@
 //! vectors, of packing or of batches.
 
 use canet::domain::{History, Route, RouteSpace, Slice};
-use canet::model::{Forward, ModelConfig, RouterConfig, Weights, WidthRule};
+use canet::model::{Forward, ModelConfig, Positions as PositionRule, RouterConfig, Weights, WidthRule};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
@@ -124,8 +124,10 @@ pub(crate) fn configs() -> impl Strategy<Value = ModelConfig> {
         subsequence(vec![1, 2, 3, 4], 1..=3),
         subsequence(vec![1, 2, 5, 8, 13], 1..=3),
     );
-    (lists, 1..=9_usize, 1..=30_usize, router, rule(), rule()).prop_map(
-        |((heads, head_widths, layers, embedding), max_len, items, router, attention_scale, ffn_inner)| ModelConfig {
+    let positions = prop_oneof![Just(PositionRule::Newest), Just(PositionRule::Oldest), Just(PositionRule::Relative)];
+    let flags = (rule(), rule(), positions, any::<bool>(), prop_oneof![Just(1e-5), Just(1e-12), Just(1e-2)]);
+    (lists, 1..=9_usize, 1..=30_usize, router, flags).prop_map(
+        |((heads, head_widths, layers, embedding), max_len, items, router, flags)| ModelConfig {
             items,
             max_len,
             heads,
@@ -133,8 +135,11 @@ pub(crate) fn configs() -> impl Strategy<Value = ModelConfig> {
             layers,
             embedding,
             router,
-            attention_scale,
-            ffn_inner,
+            attention_scale: flags.0,
+            ffn_inner: flags.1,
+            positions: flags.2,
+            embedding_norm: flags.3,
+            norm_eps: flags.4,
         },
     )
 }
@@ -157,16 +162,24 @@ struct BlockSlice {
     /// The width whose heads scale the attention scores.
     scale_width: usize,
     causal: bool,
+    /// The layer whose biases by distance are added to the scores, where there are any.
+    biased: Option<usize>,
 }
 
 impl Oracle<'_> {
     fn scores(&self, slice: Slice, history: &History) -> Vec<f64> {
         let (widest, h) = (*self.config.hidden.last().unwrap(), slice.hidden);
         let follow = |rule: WidthRule| if rule == WidthRule::Slice { h } else { widest };
-        let embedded = self.embed("backbone", history);
+        let embedded = self.embed("backbone", self.config.positions, history);
         let mut x: Positions = embedded
             .iter()
-            .map(|vector| self.linear("backbone.input", &vector[..slice.embedding], &prefix(h)))
+            .map(|vector| {
+                let read = &vector[..slice.embedding];
+                match self.config.embedding_norm {
+                    true => self.linear("backbone.input", &self.norm("backbone.embedding_norm", read), &prefix(h)),
+                    false => self.linear("backbone.input", read, &prefix(h)),
+                }
+            })
             .collect();
         for layer in 0..slice.layers {
             let block = BlockSlice {
@@ -176,6 +189,7 @@ impl Oracle<'_> {
                 ffn: 4 * follow(self.config.ffn_inner),
                 scale_width: follow(self.config.attention_scale),
                 causal: true,
+                biased: (self.config.positions == PositionRule::Relative).then_some(layer),
             };
             x = self.block(&format!("backbone.blocks.{layer}"), &block, &x);
         }
@@ -184,17 +198,23 @@ impl Oracle<'_> {
 
     fn router_logits(&self, history: &History) -> Vec<f64> {
         let RouterConfig { dim, heads, ffn } = self.config.router;
-        let block = BlockSlice { stored: dim, width: dim, heads, ffn, scale_width: dim, causal: false };
-        let x = self.block("router.block", &block, &self.embed("router", history));
+        let block = BlockSlice { stored: dim, width: dim, heads, ffn, scale_width: dim, causal: false, biased: None };
+        let x = self.block("router.block", &block, &self.embed("router", PositionRule::Newest, history));
         let routes = self.config.hidden.len() * self.config.layers.len() * self.config.embedding.len();
         self.linear("router.head", x.last().unwrap(), &prefix(routes))
     }
 
-    /// Item + position; the newest item stands at the last position.
-    fn embed(&self, part: &str, history: &History) -> Positions {
-        let first = self.config.max_len - history.len();
+    /// Item + position, where positions have a table: its last row is the newest item's, or its first the oldest's.
+    fn embed(&self, part: &str, positions: PositionRule, history: &History) -> Positions {
+        let first = match positions {
+            PositionRule::Newest => self.config.max_len - history.len(),
+            PositionRule::Oldest | PositionRule::Relative => 0,
+        };
         let rows = history.items().iter().enumerate().map(|(place, item)| {
             let item = self.row(&format!("{part}.item_embedding"), item.column());
+            if positions == PositionRule::Relative {
+                return item;
+            }
             let position = self.row(&format!("{part}.position_embedding"), first + place);
             item.iter().zip(position).map(|(item, position)| item + position).collect()
         });
@@ -231,10 +251,15 @@ impl Oracle<'_> {
             for head in 0..block.heads {
                 let part = head * width..(head + 1) * width;
                 let seen = if block.causal { position + 1 } else { x.len() };
+                let bias = |key: usize| {
+                    let row = |layer| (layer * self.config.heads + head) * self.config.max_len + position - key;
+                    block.biased.map_or(0.0, |layer| self.values("backbone.position_bias")[row(layer)])
+                };
                 let dot = |other: &Vec<f64>| -> f64 {
                     query[position][part.clone()].iter().zip(&other[part.clone()]).map(|(a, b)| a * b).sum()
                 };
-                let weights: Vec<f64> = key[..seen].iter().map(|key| (dot(key) / scale).exp()).collect();
+                let weights: Vec<f64> =
+                    key[..seen].iter().enumerate().map(|(at, key)| (dot(key) / scale + bias(at)).exp()).collect();
                 let total: f64 = weights.iter().sum();
                 for (weight, value) in weights.iter().zip(&value) {
                     for place in part.clone() {
@@ -247,17 +272,19 @@ impl Oracle<'_> {
         (0..x.len()).map(attend).collect()
     }
 
-    /// LN(x + a y) over the vector's own length, eps 1e-5.
+    /// LN(x + a y)
     fn add_and_norm(&self, name: &str, x: &Positions, a: f64, y: &Positions) -> Positions {
+        let sum = |(x, y): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> { x.iter().zip(y).map(|(x, y)| x + a * y).collect() };
+        x.iter().zip(y).map(|pair| self.norm(name, &sum(pair))).collect()
+    }
+
+    /// Layer norm over the vector's own length.
+    fn norm(&self, name: &str, x: &[f64]) -> Vec<f64> {
         let (gain, bias) = (self.values(&format!("{name}.weight")), self.values(&format!("{name}.bias")));
-        let norm = |(x, y): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
-            let sum: Vec<f64> = x.iter().zip(y).map(|(x, y)| x + a * y).collect();
-            let mean = sum.iter().sum::<f64>() / sum.len() as f64;
-            let variance = sum.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / sum.len() as f64;
-            let scaled = sum.iter().map(|value| (value - mean) / (variance + 1e-5).sqrt());
-            scaled.zip(gain.iter().zip(&bias)).map(|(value, (gain, bias))| value * gain + bias).collect()
-        };
-        x.iter().zip(y).map(norm).collect()
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        let variance = x.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / x.len() as f64;
+        let scaled = x.iter().map(|value| (value - mean) / (variance + self.config.norm_eps).sqrt());
+        scaled.zip(gain.iter().zip(&bias)).map(|(value, (gain, bias))| value * gain + bias).collect()
     }
 
     /// The given rows of `W[:, ..x.len()] x + b`.

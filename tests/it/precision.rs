@@ -10,7 +10,7 @@ use canet::model::{Backend, Device, Forward, ModelConfig, Precision, Query, Rows
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::native::{histories, odd_config};
+use super::native::{flagged_configs, histories, odd_config};
 use super::server::{Process, canet, run};
 use super::support::{full_size_config, random_weights, rng, write_checkpoint};
 
@@ -44,8 +44,8 @@ fn forwards(config: &ModelConfig, weights: &Weights) -> Vec<(String, Box<dyn For
 
 #[test]
 fn bfloat16_is_near_float32_on_every_route_and_routes_are_the_same_to_the_bit() {
-    for (seed, config) in [(1, odd_config()), (2, full_size_config(300))] {
-        let mut rng = rng(seed);
+    for (seed, config) in [odd_config(), full_size_config(300)].into_iter().chain(flagged_configs()).enumerate() {
+        let mut rng = rng(1 + seed as u64);
         let weights = random_weights(&config, &mut rng);
         let space = config.check().unwrap();
         let histories = histories(&config, 9, &mut rng);

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use canet::domain::{Catalogue, History, Item, RouteSpace};
 use canet::model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, MetricsRecord, Probes};
 use canet::model::native::{Level, Native};
-use canet::model::{Forward, HostTensor, ModelConfig, Precision, RouterConfig, Weights, WidthRule};
+use canet::model::{Forward, HostTensor, ModelConfig, Positions, Precision, RouterConfig, Weights, WidthRule};
 use rand::distributions::Uniform;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -29,6 +29,9 @@ pub(crate) fn small_config() -> ModelConfig {
         router: RouterConfig { dim: 8, heads: 2, ffn: 16 },
         attention_scale: WidthRule::Slice,
         ffn_inner: WidthRule::Slice,
+        positions: Positions::Newest,
+        embedding_norm: false,
+        norm_eps: ModelConfig::NORM_EPS,
     }
 }
 
@@ -44,6 +47,9 @@ pub(crate) fn full_size_config(items: usize) -> ModelConfig {
         router: RouterConfig::default(),
         attention_scale: WidthRule::Slice,
         ffn_inner: WidthRule::Slice,
+        positions: Positions::Newest,
+        embedding_norm: false,
+        norm_eps: ModelConfig::NORM_EPS,
     }
 }
 

@@ -1,8 +1,9 @@
 use half::bf16;
 
-use crate::model::{ModelConfig, Precision, Weights, WeightsError};
+use crate::model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 
-/// Weights as the kernels read them: words of matrices, of vectors, and of both tables.
+/// Weights as the kernels read them: words of matrices, of vectors, and of both tables. Relative positions have biases in
+/// place of a table.
 pub(super) struct Stored {
     pub(super) matrices: Vec<u32>,
     pub(super) vectors: Vec<u32>,
@@ -29,7 +30,7 @@ const VECTORS: [&str; 12] = [
 ];
 
 impl Stored {
-    /// The input projection, then every block.
+    /// The input projection, the norm of the embedding where there is one, then every block.
     pub(super) fn backbone(
         weights: &Weights,
         config: &ModelConfig,
@@ -38,10 +39,20 @@ impl Stored {
         let (mut matrices, mut vectors) = (Vec::new(), Vec::new());
         matrices.extend(&weights.get("backbone.input.weight")?.data);
         vectors.extend(&weights.get("backbone.input.bias")?.data);
+        if config.embedding_norm {
+            for part in ["weight", "bias"] {
+                vectors.extend(&weights.get(&format!("backbone.embedding_norm.{part}"))?.data);
+            }
+        }
         for layer in 0..config.depth() {
             block(weights, &format!("backbone.blocks.{layer}"), &mut matrices, &mut vectors)?;
         }
-        Stored::new(weights, "backbone", precision, &matrices, &vectors)
+        let positions = match config.positions {
+            Positions::Newest | Positions::Oldest => "backbone.position_embedding",
+            Positions::Relative => "backbone.position_bias",
+        };
+        let tables = ["backbone.item_embedding", positions];
+        Stored::new(weights, tables, precision, &matrices, &vectors)
     }
 
     /// The block, then the head.
@@ -50,12 +61,13 @@ impl Stored {
         block(weights, "router.block", &mut matrices, &mut vectors)?;
         matrices.extend(&weights.get("router.head.weight")?.data);
         vectors.extend(&weights.get("router.head.bias")?.data);
-        Stored::new(weights, "router", Precision::Fp32, &matrices, &vectors)
+        let tables = ["router.item_embedding", "router.position_embedding"];
+        Stored::new(weights, tables, Precision::Fp32, &matrices, &vectors)
     }
 
     fn new(
         weights: &Weights,
-        of: &str,
+        [items, positions]: [&str; 2],
         precision: Precision,
         matrices: &[f32],
         vectors: &[f32],
@@ -67,8 +79,8 @@ impl Stored {
         Ok(Stored {
             matrices,
             vectors: words(vectors),
-            items: words(&weights.get(&format!("{of}.item_embedding"))?.data),
-            positions: words(&weights.get(&format!("{of}.position_embedding"))?.data),
+            items: words(&weights.get(items)?.data),
+            positions: words(&weights.get(positions)?.data),
         })
     }
 }

@@ -59,6 +59,7 @@ struct Network<M: Machine> {
     matrices: M::Memory,
     vectors: M::Memory,
     items: M::Memory,
+    /// The table of positions; of a backbone with relative positions the biases.
     positions: M::Memory,
 }
 

@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use crate::model::{ModelConfig, Precision, WidthRule};
+use crate::model::{ModelConfig, Positions, Precision, WidthRule};
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -97,10 +97,18 @@ impl Sizes {
             ("ROUTER_X_STRIDE", router_x),
             ("ROUTER_Y_STRIDE", router_y),
             ("SCORE_STRIDE", score),
+            ("NEWEST", Positions::Newest as usize),
+            ("OLDEST", Positions::Oldest as usize),
+            ("RELATIVE", Positions::Relative as usize),
+            ("POSITIONS", config.positions as usize),
+            ("EMBEDDING_NORM", usize::from(config.embedding_norm)),
         ] {
             // A string takes whatever is written to it.
             let _ = writeln!(defines, "#define {name} {value}");
         }
+        // Above zero: rows of equal numbers stand behind a history's items, and a norm must not make them NaN.
+        let eps = (config.norm_eps as f32).max(f32::MIN_POSITIVE);
+        let _ = writeln!(defines, "#define NORM_EPS {eps:e}f");
         let _ = writeln!(defines, "struct Exact; struct Rounded; typedef {stored} Stored;");
         Ok(Sizes { width, columns, routes, max_len: config.max_len, shared: bytes, defines })
     }

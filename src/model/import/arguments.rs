@@ -3,7 +3,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::ImportError;
-use crate::model::{ModelConfig, RouterConfig, WidthRule};
+use crate::model::{ModelConfig, Positions, RouterConfig, WidthRule};
 
 /// What the authors' `args.py` writes as `args.json`, as far as it concerns the weights.
 #[derive(Debug, Deserialize)]
@@ -48,6 +48,9 @@ impl Arguments {
             router: RouterConfig { heads: self.attn_heads, ..RouterConfig::default() },
             attention_scale,
             ffn_inner,
+            positions: Positions::Newest,
+            embedding_norm: false,
+            norm_eps: ModelConfig::NORM_EPS,
         }
     }
 }

@@ -1,5 +1,6 @@
 use tch::{TchError, Tensor};
 
+use super::bias::LayerMask;
 use super::packed::{Group, Run, join};
 
 /// How attention mixes positions.
@@ -14,9 +15,20 @@ pub(super) struct Attention {
 
 impl Attention {
     /// Every position attends: packed query, key, value [T, 3h] -> [T, h], heads concatenated.
-    pub(super) fn every_position(self, packed: &Tensor, run: &Run) -> Result<Tensor, TchError> {
+    ///
+    /// A `mask` adds biases to the scores and hides what comes later, so it is for causal attention alone.
+    pub(super) fn every_position(
+        self,
+        packed: &Tensor,
+        run: &Run,
+        mask: Option<&LayerMask>,
+    ) -> Result<Tensor, TchError> {
         self.by_group(run, |group| {
             let [query, key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
+            if let Some(mask) = mask {
+                let mask = mask.every_position(group.length)?; // [1, heads, L, L]
+                return group.unpad(self.attend([&query, &key, &value], false, Some(&mask))?);
+            }
             // Padding stands behind the items, so causal attention does not see it.
             let visible = if self.causal { None } else { group.padding.as_ref().map(|padding| &padding.real) };
             group.unpad(self.attend([&query, &key, &value], self.causal, visible)?)
@@ -26,11 +38,20 @@ impl Attention {
     /// The last positions attend: query [R, h], packed key and value [T, 2h] -> [R, h].
     ///
     /// Causal or not is the same here: the last position sees every item.
-    pub(super) fn last_position(self, query: &Tensor, packed: &Tensor, run: &Run) -> Result<Tensor, TchError> {
+    pub(super) fn last_position(
+        self,
+        query: &Tensor,
+        packed: &Tensor,
+        run: &Run,
+        mask: Option<&LayerMask>,
+    ) -> Result<Tensor, TchError> {
         self.by_group(run, |group| {
             let [key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
             let own = query.f_narrow(0, group.row, group.rows)?;
             let [query] = self.split_heads(&own, [group.rows, 1])?; // [g, heads, 1, d]
+            if let Some(mask) = mask {
+                return self.attend([&query, &key, &value], false, Some(&mask.last_position(group)?));
+            }
             self.attend([&query, &key, &value], false, group.padding.as_ref().map(|padding| &padding.real))
         })
     }
@@ -52,15 +73,16 @@ impl Attention {
         Ok(parts.map(Option::unwrap_or_default))
     }
 
-    /// [g, heads, Q, d] -> [gQ, h]; where `visible`, [g, 1, 1, L], is false, nobody looks.
+    /// [g, heads, Q, d] -> [gQ, h]. `mask` is broadcast to [g, heads, Q, L]: where it is false, nobody looks; numbers are
+    /// added to the scaled scores.
     fn attend(
         self,
         [query, key, value]: [&Tensor; 3],
         causal: bool,
-        visible: Option<&Tensor>,
+        mask: Option<&Tensor>,
     ) -> Result<Tensor, TchError> {
         let scale = Some(self.scale);
-        let mixed = Tensor::f_scaled_dot_product_attention(query, key, value, visible, 0.0, causal, scale, false)?;
+        let mixed = Tensor::f_scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale, false)?;
         mixed.f_transpose(1, 2)?.f_reshape([-1, self.heads * query.size().last().copied().unwrap_or_default()])
     }
 }

@@ -1,18 +1,23 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::attention::Attention;
+use super::bias::{Masks, PositionBias};
 use super::block::{Block, StoredBlock};
-use super::load::{Linear, Loader};
+use super::load::{LayerNorm, Linear, Loader};
 use super::packed::{Packed, join};
 use crate::domain::{Route, RouteSpace};
-use crate::model::{LoadError, ModelConfig};
+use crate::model::{LoadError, ModelConfig, Positions};
 
 /// The recommender, of which every route runs a slice.
 pub(super) struct Backbone {
     /// [N + 1, E]
     items: Tensor,
-    /// [max_len, E]
-    positions: Tensor,
+    /// [max_len, E]; none where positions are relative.
+    positions: Option<Tensor>,
+    /// Where positions are relative.
+    bias: Option<PositionBias>,
+    /// The norm of the embedding, one an embedding width, ascending; empty where there is none.
+    norms: Vec<LayerNorm>,
     /// The embedding widths, ascending.
     embedding: Vec<usize>,
     /// One a width, ascending.
@@ -70,9 +75,22 @@ impl Backbone {
                 output: output.slice(config.items + 1, hidden)?,
             })
         };
+        let positions = match config.positions {
+            Positions::Newest | Positions::Oldest => Some(loader.tensor("backbone.position_embedding")?),
+            Positions::Relative => None,
+        };
+        let norms = match config.embedding_norm {
+            true => {
+                let norm = loader.norm("backbone.embedding_norm")?;
+                space.embedding().iter().map(|e| norm.slice(*e)).collect::<Result<_, _>>()?
+            }
+            false => Vec::new(),
+        };
         Ok(Backbone {
             items: loader.tensor("backbone.item_embedding")?,
-            positions: loader.tensor("backbone.position_embedding")?,
+            positions,
+            bias: PositionBias::load(loader, config)?,
+            norms,
             embedding: space.embedding().to_vec(),
             widths: space.hidden().iter().map(|hidden| width(*hidden)).collect::<Result<_, _>>()?,
         })
@@ -86,6 +104,8 @@ impl Backbone {
     pub(super) fn scores(&self, width: usize, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
         let width = &self.widths[width];
         let mut x = self.input(width, cuts, batch)?; // [T, h]
+        let deepest = cuts.iter().map(|cut| cut.layers).max().unwrap_or_default();
+        let masks = self.bias.as_ref().map(|bias| bias.masks(deepest, batch.longest())).transpose()?;
         let mut rows = batch.rows();
         let mut going_on_rows = batch.run(0..rows)?;
         let mut left = Vec::new();
@@ -95,7 +115,8 @@ impl Backbone {
                 going_on_rows = batch.run(0..staying)?;
             }
             let leaving_rows = batch.run(staying..rows)?;
-            let [going_on, leaving] = block.forward(&x, batch, &going_on_rows, &leaving_rows)?;
+            let mask = masks.as_ref().map(|masks: &Masks| masks.layer(before)).transpose()?;
+            let [going_on, leaving] = block.forward(&x, batch, [&going_on_rows, &leaving_rows], mask.as_ref())?;
             if staying < rows {
                 left.push(leaving); // [R, h]
             }
@@ -113,17 +134,27 @@ impl Backbone {
     fn input(&self, width: &Width, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
         let widest = cuts.iter().map(|cut| cut.embedding).max().unwrap_or_default();
         let columns = self.embedding[widest];
-        let mut x = batch.embed(&self.items, &self.positions, columns)?; // [T, e]
+        let mut x = batch.embed(&self.items, self.positions.as_ref(), columns)?; // [T, e]
+        let norm = self.norms.get(widest);
         if cuts.iter().any(|cut| cut.embedding < widest) {
             let read = batch.by_token(|row| self.embedding[cuts[row].embedding] as i64)?.f_unsqueeze(1)?; // [T, 1]
             let column = Tensor::f_arange(columns as i64, (Kind::Int64, x.device()))?; // [e]
-            x = x.f_masked_fill(&column.f_ge_tensor(&read)?, 0.0)?; // [T, e]
+            let beyond = column.f_ge_tensor(&read)?; // [T, e]
+            x = match norm {
+                Some(norm) => norm.forward_prefixes(&x, &read, &beyond)?, // [T, e]
+                None => x.f_masked_fill(&beyond, 0.0)?,                   // [T, e]
+            };
+        } else if let Some(norm) = norm {
+            x = norm.forward(&x)?; // [T, e]
         }
         width.inputs[widest].forward_to_float(&x) // [T, h]
     }
 
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
-        let mut tensors = vec![&self.items, &self.positions];
+        let mut tensors = vec![&self.items];
+        tensors.extend(&self.positions);
+        tensors.extend(self.bias.as_ref().map(PositionBias::tensor));
+        tensors.extend(self.norms.iter().flat_map(LayerNorm::tensors));
         for width in &self.widths {
             tensors.extend(width.inputs.iter().chain([&width.output]).flat_map(Linear::tensors));
             tensors.extend(width.blocks.iter().flat_map(Block::tensors));

@@ -1,6 +1,7 @@
 use tch::{TchError, Tensor};
 
 use super::attention::Attention;
+use super::bias::LayerMask;
 use super::load::{LayerNorm, Linear, Loader};
 use super::packed::{Packed, Run, join};
 use crate::model::LoadError;
@@ -92,13 +93,14 @@ impl Block {
         &self,
         x: &Tensor,
         batch: &Packed,
-        staying: &Run,
-        leaving: &Run,
+        [staying, leaving]: [&Run; 2],
+        mask: Option<&LayerMask>,
     ) -> Result<[Tensor; 2], TchError> {
         let (mut inputs, mut mixed) = (Vec::new(), Vec::new());
         if staying.rows > 0 {
             let tokens = x.f_narrow(0, 0, staying.tokens)?;
-            mixed.push(self.attention.every_position(&self.packed.forward_to_float(&tokens)?, staying)?); // [T of staying, h]
+            let packed = self.packed.forward_to_float(&tokens)?; // [T of staying, 3h]
+            mixed.push(self.attention.every_position(&packed, staying, mask)?); // [T of staying, h]
             inputs.push(tokens);
         }
         if leaving.rows > 0 {
@@ -106,7 +108,7 @@ impl Block {
             let tokens = x.f_narrow(0, leaving.token, leaving.tokens)?;
             let key_value = self.key_value.forward_to_float(&tokens)?; // [T of leaving, 2h]
             let query = self.query.forward_to_float(&newest)?; // [R, h]
-            mixed.push(self.attention.last_position(&query, &key_value, leaving)?); // [R, h]
+            mixed.push(self.attention.last_position(&query, &key_value, leaving, mask)?); // [R, h]
             inputs.push(newest);
         }
         let x = self.finish.forward(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]

@@ -8,6 +8,8 @@ pub(super) struct Loader<'a> {
     device: tch::Device,
     /// Of linear layers; everything else is float32.
     kind: Kind,
+    /// Of layer norms.
+    eps: f64,
 }
 
 /// The kind of linear layers.
@@ -19,8 +21,8 @@ pub(super) fn kind(precision: Precision) -> Kind {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(weights: &'a Weights, device: tch::Device, kind: Kind) -> Loader<'a> {
-        Loader { weights, device, kind }
+    pub(super) fn new(weights: &'a Weights, device: tch::Device, kind: Kind, eps: f64) -> Loader<'a> {
+        Loader { weights, device, kind, eps }
     }
 
     /// A stored weight, in its own shape.
@@ -39,7 +41,8 @@ impl<'a> Loader<'a> {
 
     /// A stored layer norm.
     pub(super) fn norm(&self, name: &str) -> Result<LayerNorm, LoadError> {
-        Ok(LayerNorm { weight: self.tensor(&format!("{name}.weight"))?, bias: self.tensor(&format!("{name}.bias"))? })
+        let part = |part| self.tensor(&format!("{name}.{part}"));
+        Ok(LayerNorm { weight: part("weight")?, bias: part("bias")?, eps: self.eps })
     }
 
     /// Row numbers on the device.
@@ -84,24 +87,37 @@ impl Linear {
     }
 }
 
-/// Layer norm over the last axis, eps 1e-5, whole or a prefix of a wider one.
+/// Layer norm over the last axis, whole or a prefix of a wider one.
 pub(super) struct LayerNorm {
     /// [h]
     weight: Tensor,
     /// [h]
     bias: Tensor,
+    /// Added to the variance.
+    eps: f64,
 }
 
 impl LayerNorm {
     /// The norm over the first `width` features.
     pub(super) fn slice(&self, width: usize) -> Result<LayerNorm, TchError> {
         let prefix = |tensor: &Tensor| tensor.f_narrow(0, 0, width as i64);
-        Ok(LayerNorm { weight: prefix(&self.weight)?, bias: prefix(&self.bias)? })
+        Ok(LayerNorm { weight: prefix(&self.weight)?, bias: prefix(&self.bias)?, eps: self.eps })
     }
 
     /// [T, h] -> [T, h]
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), 1e-5, true)
+        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+
+    /// Over the first features of each row, as many as `widths` says, [T, 1]; `beyond` is true at the others, [T, h], which
+    /// come out as zeros: [T, h] -> [T, h]
+    pub(super) fn forward_prefixes(&self, x: &Tensor, widths: &Tensor, beyond: &Tensor) -> Result<Tensor, TchError> {
+        let mean_of = |x: &Tensor| x.f_sum_dim_intlist(1, true, Kind::Float)?.f_div(widths); // [T, h] -> [T, 1]
+        let mean = mean_of(&x.f_masked_fill(beyond, 0.0)?)?; // [T, 1]
+        let centred = x.f_sub(&mean)?.f_masked_fill(beyond, 0.0)?; // [T, h]
+        let variance = mean_of(&centred.f_square()?)?; // [T, 1]
+        let scaled = centred.f_mul(&variance.f_add_scalar(self.eps)?.f_rsqrt()?)?; // [T, h]
+        self.bias.f_addcmul(&scaled, &self.weight)?.f_masked_fill(beyond, 0.0) // [T, h]
     }
 
     pub(super) fn tensors(&self) -> [&Tensor; 2] {

@@ -3,6 +3,7 @@
 mod attention;
 mod backbone;
 mod best;
+mod bias;
 mod block;
 mod device;
 mod load;
@@ -25,7 +26,7 @@ use self::load::{Loader, kind};
 use self::packed::Packed;
 use self::router::Router;
 use super::forward::in_groups;
-use super::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
+use super::{Forward, ForwardError, LoadError, ModelConfig, Positions, Precision, Query, Rows, Weights};
 use crate::domain::{History, Ranked, Route, RouteSpace, Selection};
 
 /// One set of weights on one device.
@@ -34,6 +35,8 @@ pub struct LibTorch {
     space: RouteSpace,
     columns: usize,
     max_len: usize,
+    /// The backbone's; the router's are always newest.
+    positions: Positions,
     /// Whether attention pads rows of several lengths, so that they share one call: a GPU loses more by another call than
     /// by the padding.
     pads: bool,
@@ -80,12 +83,13 @@ impl LibTorch {
         space: &RouteSpace,
     ) -> Result<LibTorch, LoadError> {
         tch::no_grad(|| {
-            let exact = Loader::new(weights, device, Kind::Float);
-            let loader = Loader::new(weights, device, kind(precision));
+            let exact = Loader::new(weights, device, Kind::Float, config.norm_eps);
+            let loader = Loader::new(weights, device, kind(precision), config.norm_eps);
             Ok(LibTorch {
                 device,
                 columns: config.items + 1,
                 max_len: config.max_len,
+                positions: config.positions,
                 pads,
                 backbone: Backbone::load([&loader, &exact], config, space)?,
                 router: Router::load(&exact, config)?,
@@ -98,18 +102,27 @@ impl LibTorch {
 impl LibTorch {
     /// Scores of rows of one width, on the device: [B, N + 1]
     fn lane(&self, width: usize, cuts: &[Cut], histories: &[&History]) -> Result<Tensor, ForwardError> {
-        let batch = self.pack(histories, |row| cuts[row].layers)?;
+        let batch = self.pack(histories, |row| cuts[row].layers, self.positions)?;
         Ok(self.backbone.scores(width, cuts, &batch)?)
     }
 
-    fn pack(&self, histories: &[&History], depth: impl Fn(usize) -> usize) -> Result<Packed, ForwardError> {
-        Ok(Packed::new(histories, depth, self.max_len, (self.device, self.pads))?)
+    fn pack(
+        &self,
+        histories: &[&History],
+        depth: impl Fn(usize) -> usize,
+        positions: Positions,
+    ) -> Result<Packed, ForwardError> {
+        Ok(Packed::new(histories, depth, (self.max_len, positions), (self.device, self.pads))?)
+    }
+
+    fn logits(&self, histories: &[&History]) -> Result<Tensor, ForwardError> {
+        Ok(self.router.logits(&self.pack(histories, |_| 1, Positions::Newest)?)?)
     }
 }
 
 impl Forward for LibTorch {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
-        tch::no_grad(|| to_rows(self.space.len(), &self.router.logits(&self.pack(histories, |_| 1)?)?))
+        tch::no_grad(|| to_rows(self.space.len(), &self.logits(histories)?))
     }
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
@@ -175,17 +188,28 @@ mod tests {
     #[test]
     fn padding_attention_changes_no_score() {
         tch::manual_seed(6);
-        let config = ModelConfig {
-            items: 90,
-            max_len: 12,
-            heads: 2,
-            hidden: vec![8, 12],
-            layers: vec![1, 2, 4],
-            embedding: vec![6, 10],
-            router: RouterConfig { dim: 8, heads: 2, ffn: 16 },
-            attention_scale: WidthRule::Slice,
-            ffn_inner: WidthRule::Slice,
-        };
+        for positions in [Positions::Newest, Positions::Oldest, Positions::Relative] {
+            for (embedding_norm, norm_eps) in [(false, ModelConfig::NORM_EPS), (true, 1e-2)] {
+                let config = ModelConfig {
+                    items: 90,
+                    max_len: 12,
+                    heads: 2,
+                    hidden: vec![8, 12],
+                    layers: vec![1, 2, 4],
+                    embedding: vec![6, 10],
+                    router: RouterConfig { dim: 8, heads: 2, ffn: 16 },
+                    attention_scale: WidthRule::Slice,
+                    ffn_inner: WidthRule::Slice,
+                    positions,
+                    embedding_norm,
+                    norm_eps,
+                };
+                padded_rows_score_as_plain_ones(&config);
+            }
+        }
+    }
+
+    fn padded_rows_score_as_plain_ones(config: &ModelConfig) {
         let space = config.check().unwrap();
         let mut weights = Weights::default();
         for parameter in config.parameters() {
@@ -195,7 +219,7 @@ mod tests {
             weights.insert(parameter.name, HostTensor { shape: parameter.shape, data });
         }
         let load =
-            |pads| LibTorch::load_as(Precision::Fp32, &config, &weights, (tch::Device::Cpu, pads), &space).unwrap();
+            |pads| LibTorch::load_as(Precision::Fp32, config, &weights, (tch::Device::Cpu, pads), &space).unwrap();
         let [plain, padded] = [false, true].map(load);
         let histories: Vec<History> = (0..23_u32)
             .map(|row| {
@@ -205,16 +229,22 @@ mod tests {
             })
             .collect();
         let histories: Vec<&History> = histories.iter().collect();
-        let near = |[one, other]: [Tensor; 2]| (one - other).abs().max().double_value(&[]) < 1e-4;
+        let near = |[one, other]: [&Tensor; 2]| (one - other).abs().max().double_value(&[]) < 1e-4;
         tch::no_grad(|| {
-            let logits = |forward: &LibTorch| forward.router.logits(&forward.pack(&histories, |_| 1).unwrap()).unwrap();
-            assert!(near([logits(&plain), logits(&padded)]));
+            let [one, other] = [&plain, &padded].map(|forward| forward.logits(&histories).unwrap());
+            assert!(near([&one, &other]));
             for width in 0..space.hidden().len() {
                 // Rows of every depth and embedding width.
                 let of_width: Vec<Route> = space.routes().filter(|route| space.place(*route)[0] == width).collect();
                 let cuts: Vec<Cut> = (0..23).map(|row| Cut::new(&space, of_width[row % of_width.len()])).collect();
                 let scores = |forward: &LibTorch| forward.lane(width, &cuts, &histories).unwrap();
-                assert!(near([scores(&plain), scores(&padded)]), "width {width}");
+                let together = scores(&plain);
+                assert!(near([&together, &scores(&padded)]), "{config:?}, width {width}");
+                // Rows of other lengths, depths and embedding widths change nothing for a row.
+                for (row, (cut, history)) in cuts.iter().zip(&histories).enumerate() {
+                    let alone = padded.lane(width, &[*cut], &[*history]).unwrap(); // [1, N + 1]
+                    assert!(near([&alone, &together.narrow(0, row as i64, 1)]), "{config:?}, width {width}, row {row}");
+                }
             }
         });
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use tch::{Kind, TchError, Tensor};
 
 use crate::domain::History;
+use crate::model::Positions;
 
 /// A batch of histories as one run of real tokens: nothing is padded.
 ///
@@ -13,7 +14,7 @@ use crate::domain::History;
 pub(super) struct Packed {
     /// Item ids of all tokens: [T]
     pub(super) items: Tensor,
-    /// Their positions, right aligned: the newest item of each history is at `max_len - 1`. [T]
+    /// Their rows of the table of positions; nothing where positions are relative. [T]
     positions: Tensor,
     /// The token index of each row's newest item, in the order of the batch: [B]
     last: Tensor,
@@ -73,6 +74,8 @@ pub(super) struct Padding {
     tokens: Tensor,
     /// Whether a place holds an item of its own: [rows, 1, 1, length], bool
     pub(super) real: Tensor,
+    /// Items of each row: [rows]
+    pub(super) lengths: Tensor,
 }
 
 impl Group {
@@ -103,9 +106,9 @@ impl Padding {
             places.extend((0..longest).map(|place| if place < *length { first + place } else { first }));
             real.extend((0..longest).map(|place| i64::from(place < *length)));
         }
-        let [places, tokens, real] = upload([&places, &tokens, &real], device)?;
-        let real = real.f_to_kind(Kind::Bool)?.f_view([lengths.len() as i64, 1, 1, longest])?;
-        Ok(Padding { places, tokens, real })
+        let [places, tokens, real, lengths] = upload([&places, &tokens, &real, lengths], device)?;
+        let real = real.f_to_kind(Kind::Bool)?.f_view([-1, 1, 1, longest])?;
+        Ok(Padding { places, tokens, real, lengths })
     }
 }
 
@@ -140,11 +143,12 @@ fn upload<const N: usize>(parts: [&[i64]; N], device: tch::Device) -> Result<[Te
 }
 
 impl Packed {
-    /// `depth` says how many blocks each row as it came runs through, `pads` whether rows of several lengths share a group.
+    /// `depth` says how many blocks each row as it came runs through, `rule` how items find their rows of a table with
+    /// `max_len` rows, `pads` whether rows of several lengths share a group.
     pub(super) fn new(
         histories: &[&History],
         depth: impl Fn(usize) -> usize,
-        max_len: usize,
+        (max_len, rule): (usize, Positions),
         (device, pads): (tch::Device, bool),
     ) -> Result<Packed, TchError> {
         let mut order: Vec<usize> = (0..histories.len()).collect();
@@ -159,7 +163,12 @@ impl Packed {
             // A history made for a longer model keeps its newest items, as it would at the door.
             let kept = &history.items()[history.len().saturating_sub(max_len)..];
             items.extend(kept.iter().map(|item| i64::from(item.id())));
-            positions.extend((max_len - kept.len()..max_len).map(|position| position as i64));
+            let table = match rule {
+                Positions::Newest => max_len - kept.len()..max_len,
+                Positions::Oldest => 0..kept.len(),
+                Positions::Relative => 0..0,
+            };
+            positions.extend(table.map(|position| position as i64));
             last.push(items.len() as i64 - 1);
             lengths.push(kept.len() as i64);
         }
@@ -205,10 +214,19 @@ impl Packed {
         Tensor::f_from_slice(&values)?.f_to_device(self.items.device())
     }
 
-    /// The embeddings of all tokens: item + position, the first `width` features. [T, width]
-    pub(super) fn embed(&self, items: &Tensor, positions: &Tensor, width: usize) -> Result<Tensor, TchError> {
+    /// Items of the longest row.
+    pub(super) fn longest(&self) -> i64 {
+        self.lengths.iter().max().copied().unwrap_or_default()
+    }
+
+    /// The embeddings of all tokens, the first `width` features: item + position, where positions have a table. [T, width]
+    pub(super) fn embed(&self, items: &Tensor, positions: Option<&Tensor>, width: usize) -> Result<Tensor, TchError> {
         let rows = |table: &Tensor, index: &Tensor| table.f_narrow(1, 0, width as i64)?.f_index_select(0, index);
-        rows(items, &self.items)?.f_add(&rows(positions, &self.positions)?)
+        let items = rows(items, &self.items)?; // [T, width]
+        match positions {
+            Some(positions) => items.f_add(&rows(positions, &self.positions)?), // [T, width]
+            None => Ok(items),
+        }
     }
 
     /// The newest tokens of a run of rows: [T, h] -> [R, h]

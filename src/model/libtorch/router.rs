@@ -35,8 +35,8 @@ impl Router {
 
     /// One logit a route: [B, routes], rows as they came.
     pub(super) fn logits(&self, batch: &Packed) -> Result<Tensor, TchError> {
-        let x = batch.embed(&self.items, &self.positions, self.block.width())?; // [T, dim]
-        let [_, x] = self.block.forward(&x, batch, &batch.run(0..0)?, &batch.run(0..batch.rows())?)?; // [B, dim]
+        let x = batch.embed(&self.items, Some(&self.positions), self.block.width())?; // [T, dim]
+        let [_, x] = self.block.forward(&x, batch, [&batch.run(0..0)?, &batch.run(0..batch.rows())?], None)?; // [B, dim]
         self.head.forward(&batch.restore(&x)?) // [B, routes]
     }
 

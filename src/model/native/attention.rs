@@ -1,9 +1,11 @@
 use std::array;
 
+use super::buffer::Buffer;
 use super::elementary::exp;
 use super::panels::{PANEL, padded};
 use super::product::{tiles, with_rows};
 use super::simd::{Columns, Kernel, Left, Right, Simd, Singles, Tile};
+use crate::model::{ModelConfig, Positions, Weights, WeightsError};
 
 /// How a slice's attention mixes positions.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +18,62 @@ pub(super) struct Heads {
     pub(super) scale: f32,
 }
 
+/// What is added to the scaled scores of a layer's heads, by distance: query position less key position. Later keys are at
+/// distances below 0, where minus infinity hides them.
+///
+/// Neighbouring queries have neighbouring distances from a key: what a vector of queries adds lies beside each other.
+pub(super) struct Biases {
+    /// [heads or 1, [`HIDDEN`] + max_len + [`HIDDEN`]]; the last ones are those of lanes without a query.
+    rows: Buffer,
+    /// Distance of two heads' rows; 0 where all heads share one.
+    beside: usize,
+}
+
+/// Distances below 0 that have an entry: a vector's lanes are no more.
+const HIDDEN: usize = PANEL / 2;
+
+impl Biases {
+    /// Those of a layer of the backbone, nothing where positions are absolute.
+    pub(super) fn load(weights: &Weights, config: &ModelConfig, layer: usize) -> Result<Biases, WeightsError> {
+        let length = config.max_len;
+        if config.positions != Positions::Relative {
+            return Ok(Biases::none(length));
+        }
+        let stored = &weights.get("backbone.position_bias")?.data[layer * config.heads * length..];
+        let mut biases = Biases::zeros(length, config.heads);
+        biases.beside = length + 2 * HIDDEN;
+        for (row, stored) in biases.rows.chunks_exact_mut(biases.beside).zip(stored.chunks_exact(length)) {
+            row[HIDDEN..][..length].copy_from_slice(stored);
+        }
+        Ok(biases)
+    }
+
+    /// Nothing is added, whatever the distance, on histories of up to `length` items.
+    pub(super) fn none(length: usize) -> Biases {
+        Biases::zeros(length, 1)
+    }
+
+    fn zeros(length: usize, count: usize) -> Biases {
+        let row = length + 2 * HIDDEN;
+        let mut rows = Buffer::new(count * row);
+        rows.chunks_exact_mut(row).for_each(|row| row[..HIDDEN].fill(f32::NEG_INFINITY));
+        Biases { rows, beside: 0 }
+    }
+
+    /// A head's biases from the distance of a query and a key on, which is above -[`HIDDEN`].
+    pub(super) fn from(&self, head: usize, query: usize, key: usize) -> &[f32] {
+        &self.rows[head * self.beside + HIDDEN + query - key..]
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+}
+
 /// Causal attention of one history: each position sees itself and what came before it.
 pub(super) struct Attention<'a> {
     pub(super) heads: Heads,
+    pub(super) biases: &'a Biases,
     /// Items in the history.
     pub(super) length: usize,
     /// Queries: [length, h]
@@ -48,18 +103,6 @@ const BESIDE: usize = 4;
 
 /// The most rows of a tile.
 const TALLEST: usize = 14;
-
-/// What hides a key from the queries before it: added to their scores, and times their weights. The second half is for
-/// queries that see the key, so the vector that begins `n` values before it hides the key from its first `n` lanes.
-const HIDDEN_THEN_SEEN: ([f32; PANEL], [f32; PANEL]) = {
-    let (mut shift, mut factor) = ([0.0; PANEL], [1.0; PANEL]);
-    let mut lane = 0;
-    while lane < PANEL / 2 {
-        (shift[lane], factor[lane]) = (f32::NEG_INFINITY, 0.0);
-        lane += 1;
-    }
-    (shift, factor)
-};
 
 impl Scratch {
     /// For histories of up to `length` items and heads of up to `width` features.
@@ -100,7 +143,7 @@ impl Kernel for Attention<'_> {
                 }
                 let mut shares = [0.0; PANEL];
                 for lane in (0..count).step_by(S::LANES) {
-                    self.softmax(simd, (first, count), lane, &mut shares);
+                    self.softmax(simd, head, (first, count), lane, &mut shares);
                 }
                 for (row, height) in tiles(count, S::ROWS) {
                     with_rows!(height, self.take_in::<S>(simd, head, first, row, &shares));
@@ -158,35 +201,35 @@ impl Attention<'_> {
             .compute(simd);
     }
 
-    /// The scores of a vector of queries, from a lane on, become e^(score - greatest), zero where a key comes after the
-    /// query; their sums' reciprocals go to `shares`.
+    /// The scores of a vector of queries, from a lane on, become e^(score + bias - greatest); their sums' reciprocals go to
+    /// `shares`. A key after the query gets the least weight that [`exp`] knows, which no sum of weights shows.
     #[inline(always)]
-    fn softmax<S: Simd>(&mut self, simd: S, (first, count): (usize, usize), lane: usize, shares: &mut [f32; PANEL]) {
-        // Keys that all of these queries see, and those that the last one sees.
-        let (every, end) = (first + lane, first + count.min(lane + S::LANES));
+    fn softmax<S: Simd>(
+        &mut self,
+        simd: S,
+        head: usize,
+        (first, count): (usize, usize),
+        lane: usize,
+        shares: &mut [f32; PANEL],
+    ) {
+        // Keys that the last one of these queries sees.
+        let end = first + count.min(lane + S::LANES);
         let weights = &mut self.scratch.weights[lane..];
-        let (shift, factor) = &HIDDEN_THEN_SEEN;
-        // Of the lanes those from a key's own query on see it.
-        let from = |key: usize| PANEL / 2 - (key - every);
+        // From the first query's distance to the last key on, which may be below 0.
+        let biases = self.biases.from(head, first + lane, end - 1);
 
         let mut greatest = simd.splat(f32::NEG_INFINITY);
-        for key in 0..every {
-            greatest = simd.max(greatest, simd.load(&weights[key * PANEL..]));
-        }
-        for key in every..end {
-            let score = simd.add(simd.load(&weights[key * PANEL..]), simd.load(&shift[from(key)..]));
+        for key in 0..end {
+            let weights = &mut weights[key * PANEL..];
+            let score = simd.add(simd.load(weights), simd.load(&biases[end - 1 - key..]));
+            simd.store(score, weights);
             greatest = simd.max(greatest, score);
         }
         let mut sums = simd.splat(0.0);
-        for key in 0..every {
-            let weight = exp(simd, simd.sub(simd.load(&weights[key * PANEL..]), greatest));
-            simd.store(weight, &mut weights[key * PANEL..]);
-            sums = simd.add(sums, weight);
-        }
-        for key in every..end {
-            let score = simd.min(simd.load(&weights[key * PANEL..]), greatest);
-            let weight = simd.mul(exp(simd, simd.sub(score, greatest)), simd.load(&factor[from(key)..]));
-            simd.store(weight, &mut weights[key * PANEL..]);
+        for key in 0..end {
+            let weights = &mut weights[key * PANEL..];
+            let weight = exp(simd, simd.sub(simd.load(weights), greatest));
+            simd.store(weight, weights);
             sums = simd.add(sums, weight);
         }
         for key in end..first + count {

@@ -1,5 +1,5 @@
-use super::attention::Heads;
-use super::block::{Block, Cut};
+use super::attention::{Biases, Heads};
+use super::block::{Block, Cut, Stored};
 use super::input::Input;
 use super::panels::{Packer, Panels};
 use super::simd::Level;
@@ -29,7 +29,11 @@ impl Backbone {
             let heads = Heads { count: config.heads, width: width / config.heads, scale };
             Cut { place, width: *width, ffn: config.shape().ffn_width(*width), heads }
         };
-        let block = |layer| Block::load(packer, &format!("backbone.blocks.{layer}"), space.hidden(), config.heads);
+        let block = |layer| {
+            let name = &format!("backbone.blocks.{layer}");
+            let stored = Stored { name, widths: space.hidden(), heads: config.heads, epsilon: config.norm_eps as f32 };
+            Block::load(packer, stored, Biases::load(packer.weights, config, layer)?)
+        };
         Ok(Backbone {
             input: Input::load(level, packer, config, space)?,
             blocks: (0..config.depth()).map(block).collect::<Result<_, _>>()?,

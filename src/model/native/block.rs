@@ -1,6 +1,6 @@
-use super::attention::{Attention, Heads};
+use super::attention::{Attention, Biases, Heads};
 use super::newest::Newest;
-use super::norm::Norm;
+use super::norm::AddNorm;
 use super::panels::{Packer, Panels, padded};
 use super::product::{Activation, Product, enter};
 use super::simd::{Left, Level};
@@ -11,12 +11,24 @@ use crate::model::WeightsError;
 pub(super) struct Block {
     /// Q, K and V, one a width: their slices are a prefix of every head and not of the matrix.
     projections: Vec<Projections>,
+    biases: Biases,
     newest: Newest,
     output: Panels,
-    attention_norm: Norm,
+    attention_norm: AddNorm,
     inner: Panels,
     outer: Panels,
-    ffn_norm: Norm,
+    ffn_norm: AddNorm,
+}
+
+/// How a block is stored.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'a> {
+    pub(super) name: &'a str,
+    /// Those for which it is to be ready; the stored one last.
+    pub(super) widths: &'a [usize],
+    pub(super) heads: usize,
+    /// Of its norms.
+    pub(super) epsilon: f32,
 }
 
 /// Packed head-major at one width h.
@@ -58,8 +70,8 @@ struct Finish<'a> {
 }
 
 impl Block {
-    /// The block of a name, ready for every one of `widths`, the stored one last.
-    pub(super) fn load(packer: Packer<'_>, name: &str, widths: &[usize], heads: usize) -> Result<Block, WeightsError> {
+    pub(super) fn load(packer: Packer<'_>, stored: Stored<'_>, biases: Biases) -> Result<Block, WeightsError> {
+        let Stored { name, widths, heads, epsilon } = stored;
         let linear = |part: &str| packer.layer(&format!("{name}.{part}"));
         let [query, key, value] = ["query", "key", "value"].map(|part| format!("{name}.attention.{part}"));
         let stored = widths.last().copied().unwrap_or_default();
@@ -73,12 +85,13 @@ impl Block {
         };
         Ok(Block {
             projections: widths.iter().map(projections).collect::<Result<_, _>>()?,
+            biases,
             newest: Newest::load(packer, name, stored, heads)?,
             output: linear("attention.output")?,
-            attention_norm: Norm::load(packer.weights, name, "attention")?,
+            attention_norm: AddNorm::load(packer.weights, name, "attention", epsilon)?,
             inner: linear("ffn.inner")?,
             outer: linear("ffn.outer")?,
-            ffn_norm: Norm::load(packer.weights, name, "ffn")?,
+            ffn_norm: AddNorm::load(packer.weights, name, "ffn", epsilon)?,
         })
     }
 
@@ -108,6 +121,7 @@ impl Block {
         for length in lengths {
             level.run(Attention {
                 heads: cut.heads,
+                biases: &self.biases,
                 length: *length,
                 queries: Left { data: &projected[token * row..], stride: row },
                 keys: Left { data: &projected[token * row + beside..], stride: row },
@@ -145,7 +159,7 @@ impl Block {
         }
         let input = enter(level, query.numbers(), (Left { data: newest, stride }, [rows, cut.width]), pairs);
         Product::new(query, [cut.width; 2], input, rows).into(level, y, stride);
-        self.newest.mix(level, (cut.heads, cut.width), key_value, lengths, workspace);
+        self.newest.mix(level, (cut.heads, cut.width), (key_value, &self.biases), lengths, workspace);
         let Workspace { mixed, y, inner, pairs, .. } = workspace;
         self.finish(level, cut, rows, Finish { stride, x: newest, mixed, y, inner, pairs });
     }
@@ -161,14 +175,14 @@ impl Block {
             let mixed = (Left { data: &mixed[span], stride }, size);
             let mixed = enter(level, self.output.numbers(), mixed, pairs);
             Product::new(&self.output, [cut.width; 2], mixed, rows).into(level, y, stride);
-            self.attention_norm.add(level, cut.width, [x, y], stride);
+            self.attention_norm.apply(level, cut.width, [x, y], stride);
             let wide = padded(cut.ffn);
             let input = enter(level, self.inner.numbers(), (Left { data: x, stride }, size), pairs);
             let product = Product::new(&self.inner, [cut.width, cut.ffn], input, rows);
             Product { activation: Activation::Gelu, ..product }.into(level, inner, wide);
             let input = Left { data: inner, stride: wide };
             Product::new(&self.outer, [cut.ffn, cut.width], input, rows).into(level, y, stride);
-            self.ffn_norm.add(level, cut.width, [x, y], stride);
+            self.ffn_norm.apply(level, cut.width, [x, y], stride);
         }
     }
 
@@ -176,6 +190,7 @@ impl Block {
         let projections = self.projections.iter().map(|at| at.query.bytes() + at.key_value.bytes());
         let linears = [&self.output, &self.inner, &self.outer].map(Panels::bytes);
         projections.chain(linears).sum::<usize>()
+            + self.biases.bytes()
             + self.newest.bytes()
             + self.attention_norm.bytes()
             + self.ffn_norm.bytes()

@@ -1,3 +1,4 @@
+use super::norm::Norm;
 use super::panels::{Packer, Panels, padded};
 use super::product::{Product, enter};
 use super::simd::{Left, Level};
@@ -9,10 +10,11 @@ use crate::model::{ModelConfig, Precision, WeightsError};
 /// Bytes up to which products of the tables are kept.
 const KEPT: usize = 64 << 20;
 
-/// What the first block takes: `W_in (item + position) + b`.
+/// What the first block takes: `W_in LN(item + position) + b`, where the norm and the position are optional.
 pub(super) enum Input {
     /// `W_in item + b` and `W_in position` in place of the tables, one of each an embedding width: a token is the sum of two
-    /// rows. In float32 whatever the precision, as there is no product left.
+    /// rows. Without a table of positions it is one row, `W_in LN(item) + b`. In float32 whatever the precision, as there is
+    /// no product left.
     Kept(Vec<Tables>),
     /// The tables as they are, and the layer, [D, E], which every token passes.
     Computed(Tables, Panels),
@@ -25,9 +27,14 @@ impl Input {
         config: &ModelConfig,
         space: &RouteSpace,
     ) -> Result<Input, WeightsError> {
-        let (tables, name) = (Tables::load(packer.weights, "backbone")?, "backbone.input");
-        let rows = (config.items + 1 + config.max_len).saturating_mul(space.embedding().len());
-        if rows.saturating_mul(padded(config.width()) * size_of::<f32>()) > KEPT {
+        let (weights, name) = (packer.weights, "backbone.input");
+        let mut tables = Tables::load(weights, "backbone", config.positions, config.max_len)?;
+        if config.embedding_norm {
+            tables = tables.normed(Norm::load(weights, "backbone.embedding_norm", config.norm_eps as f32)?);
+        }
+        let rows = tables.rows().saturating_mul(space.embedding().len());
+        let fits = rows.saturating_mul(padded(config.width()) * size_of::<f32>()) <= KEPT;
+        if !fits || !tables.pass_layers() {
             return Ok(Input::Computed(tables, packer.layer(name)?));
         }
         let layer = Packer { precision: Precision::Fp32, ..packer }.layer(name)?;

@@ -1,4 +1,6 @@
-use super::attention::{Heads, Scratch};
+use std::array;
+
+use super::attention::{Biases, Heads, Scratch};
 use super::elementary::exp;
 use super::panels::{PANEL, Packer, Panels};
 use super::product::{Product, enter, tiles, with_rows};
@@ -9,7 +11,7 @@ use crate::model::WeightsError;
 /// Attention of the newest position of each history, for which no other position's key or value is computed.
 ///
 /// With one query q a head, `q·(W_K x + b_K) = (W_Kᵀ q)·x + q·b_K`, whose last term is the same for every position and
-/// drops out of the softmax; and weights w that sum to one take in `Σ w (W_V x + b_V) = W_V (Σ w x) + b_V`. So the
+/// drops out of the softmax, also where a bias by distance is added to the scores; and weights w that sum to one take in `Σ w (W_V x + b_V) = W_V (Σ w x) + b_V`. So the
 /// positions' features are compared and mixed as they are, and a history costs two products for one row instead of two
 /// for all of its rows. Nothing is approximated; sums are taken in another order.
 pub(super) struct Newest {
@@ -31,7 +33,7 @@ impl Newest {
         &self,
         level: Level,
         (heads, width): (Heads, usize),
-        key_value: &Panels,
+        (key_value, biases): (&Panels, &Biases),
         lengths: &[usize],
         workspace: &mut Workspace,
     ) {
@@ -47,7 +49,7 @@ impl Newest {
         let mut token = 0;
         for (length, asked) in lengths.iter().zip(projected.chunks_mut(row)) {
             let seen = Left { data: &x[token * stride..], stride };
-            level.run(TakeIn { heads, width, length: *length, seen, asked, scratch });
+            level.run(TakeIn { heads, biases, width, length: *length, seen, asked, scratch });
             token += length;
         }
         for head in 0..heads.count {
@@ -73,6 +75,7 @@ impl Newest {
 /// What every head of one query takes in of a history.
 struct TakeIn<'a> {
     heads: Heads,
+    biases: &'a Biases,
     width: usize,
     /// Items in the history.
     length: usize,
@@ -101,13 +104,17 @@ impl TakeIn<'_> {
         let Left { data: seen, stride } = self.seen;
         let (weights, beside) = self.scratch.weights(self.length);
         let asked = &mut self.asked[head * stride..];
+        let biases: [&[f32]; R] = array::from_fn(|place| self.biases.from(head + place, 0, 0));
         for (position, features) in seen.chunks(stride).take(self.length).enumerate() {
-            for (asked, weights) in asked.chunks(stride).zip(weights.chunks_mut(beside)).take(R) {
-                weights[position] = dot(simd, &asked[..self.width], &features[..self.width]);
+            let distance = self.length - 1 - position;
+            for (place, biases) in biases.iter().enumerate() {
+                let asked = &asked[place * stride..][..self.width];
+                let score = dot(simd, asked, &features[..self.width]);
+                weights[place * beside + position] = score * self.heads.scale + biases[distance];
             }
         }
         for weights in weights.chunks_mut(beside).take(R) {
-            let share = simd.splat(1.0 / softmax(simd, weights, self.length, self.heads.scale));
+            let share = simd.splat(1.0 / softmax(simd, weights, self.length));
             for weights in weights[..self.length.next_multiple_of(S::LANES)].chunks_exact_mut(S::LANES) {
                 simd.store(simd.mul(simd.load(weights), share), weights);
             }
@@ -121,9 +128,9 @@ impl TakeIn<'_> {
     }
 }
 
-/// The first `seen` scores become e^(scale (score - greatest)); returns their sum. What is beyond is overwritten.
+/// The first `seen` scores become e^(score - greatest); returns their sum. What is beyond is overwritten.
 #[inline(always)]
-fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize, scale: f32) -> f32 {
+fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize) -> f32 {
     let end = seen.next_multiple_of(S::LANES);
     scores[seen..end].fill(f32::NEG_INFINITY);
     let mut greatest = simd.splat(f32::NEG_INFINITY);
@@ -131,9 +138,9 @@ fn softmax<S: Simd>(simd: S, scores: &mut [f32], seen: usize, scale: f32) -> f32
         greatest = simd.max(greatest, simd.load(&scores[at..]));
     }
     let greatest = simd.splat(simd.greatest(greatest));
-    let (scale, mut sums) = (simd.splat(scale), simd.splat(0.0));
+    let mut sums = simd.splat(0.0);
     for at in (0..end).step_by(S::LANES) {
-        let weight = exp(simd, simd.mul(simd.sub(simd.load(&scores[at..]), greatest), scale));
+        let weight = exp(simd, simd.sub(simd.load(&scores[at..]), greatest));
         simd.store(weight, &mut scores[at..]);
         sums = simd.add(sums, weight);
     }

@@ -1,12 +1,12 @@
-use super::attention::Heads;
-use super::block::{Block, Cut};
+use super::attention::{Biases, Heads};
+use super::block::{Block, Cut, Stored};
 use super::panels::{Packer, Panels, padded};
 use super::product::Product;
 use super::simd::{Left, Level};
 use super::tables::Tables;
 use super::workspace::Workspace;
 use crate::domain::History;
-use crate::model::{ModelConfig, Precision, Weights, WeightsError};
+use crate::model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 
 /// Own tables, one block that attends to every real item, a linear head on the last position. Always in float32: it is
 /// small, and which route runs does not depend on the precision.
@@ -24,9 +24,11 @@ impl Router {
         let packer = Packer { weights, precision: Precision::Fp32 };
         let width = router.dim / router.heads;
         let heads = Heads { count: router.heads, width, scale: (1.0 / (width as f64).sqrt()) as f32 };
+        let epsilon = config.norm_eps as f32;
+        let stored = Stored { name: "router.block", widths: &[router.dim], heads: router.heads, epsilon };
         Ok(Router {
-            tables: Tables::load(weights, "router")?,
-            block: Block::load(packer, "router.block", &[router.dim], router.heads)?,
+            tables: Tables::load(weights, "router", Positions::Newest, config.max_len)?,
+            block: Block::load(packer, stored, Biases::none(config.max_len))?,
             head: packer.layer("router.head")?,
             cut: Cut { place: 0, width: router.dim, ffn: router.ffn, heads },
         })

@@ -11,8 +11,9 @@ use super::machine::{Argument, CudaError, Launch, Machine};
 use super::sizes::Sizes;
 use super::*;
 use crate::domain::{Candidates, Item, Selection};
+use crate::model::libtorch::LibTorch;
 use crate::model::native::{Level, Native};
-use crate::model::{HostTensor, RouterConfig, WidthRule};
+use crate::model::{Device, HostTensor, Positions, RouterConfig, WidthRule};
 
 const THREADS: usize = 128;
 
@@ -119,6 +120,9 @@ fn config(rule: WidthRule) -> ModelConfig {
         router: RouterConfig { dim: 16, heads: 2, ffn: 32 },
         attention_scale: rule,
         ffn_inner: rule,
+        positions: Positions::Newest,
+        embedding_norm: false,
+        norm_eps: ModelConfig::NORM_EPS,
     }
 }
 
@@ -185,6 +189,77 @@ fn kernels_compute_what_the_native_forward_does() {
     }
 }
 
+/// Every kind of positions, with and without a norm of the embedding, and an epsilon that shows.
+fn flags() -> [ModelConfig; 4] {
+    let with = |positions, embedding_norm, norm_eps| ModelConfig {
+        positions,
+        embedding_norm,
+        norm_eps,
+        ..config(WidthRule::Slice)
+    };
+    [
+        with(Positions::Newest, true, 1e-5),
+        with(Positions::Oldest, false, 1e-2),
+        with(Positions::Relative, false, 1e-12),
+        with(Positions::Relative, true, 1e-2),
+    ]
+}
+
+fn libtorch(precision: Precision, config: &ModelConfig, weights: &Weights) -> LibTorch {
+    LibTorch::load_in(precision, config, weights, Device::CPU).unwrap()
+}
+
+/// Every flag of the configuration: what LibTorch computes.
+#[test]
+fn kernels_compute_every_flag() {
+    for config in flags() {
+        let weights = weights(&config);
+        let reference = libtorch(Precision::Fp32, &config, &weights);
+        let forward = emulated(&config, Precision::Fp32, &weights);
+        let histories = histories(&config);
+        let histories: Vec<&History> = histories.iter().collect();
+        let logits =
+            furthest(&forward.router_logits(&histories).unwrap(), &reference.router_logits(&histories).unwrap());
+        assert!(logits < 1e-5, "{config:?}: {logits}");
+        for route in forward.space.routes() {
+            let [own, theirs] =
+                [&forward as &dyn Forward, &reference].map(|forward| forward.scores(route, &histories).unwrap());
+            let apart = furthest(&own, &theirs);
+            assert!(apart < 1e-5, "{config:?}, {}: {apart}", forward.space.name(route));
+        }
+    }
+}
+
+/// Widths from 16 to 128 with two heads, so heads of 8 to 64 features.
+#[test]
+fn kernels_compute_slices_of_very_different_widths() {
+    let config = ModelConfig {
+        max_len: 20,
+        hidden: vec![16, 32, 64, 128],
+        layers: vec![1, 2, 4],
+        embedding: vec![128],
+        positions: Positions::Relative,
+        ..config(WidthRule::Slice)
+    };
+    let weights = weights(&config);
+    let reference = libtorch(Precision::Fp32, &config, &weights);
+    let forward = emulated(&config, Precision::Fp32, &weights);
+    let items: Vec<Item> = (1..=18).map(|id| Item::new(id * 7).unwrap()).collect();
+    let history = History::new(&items, config.max_len).unwrap();
+    for route in forward.space.routes() {
+        let [own, theirs] =
+            [&forward as &dyn Forward, &reference].map(|forward| forward.scores(route, &[&history]).unwrap());
+        let apart = furthest(&own, &theirs);
+        assert!(apart < 1e-5, "{}: {apart}", forward.space.name(route));
+    }
+    // The shared memory of an H100, for histories of 50.
+    let longer = ModelConfig { max_len: 50, ..config };
+    let sizes = |precision| Sizes::new(&longer, precision, Gpu::THREADS, 227 << 10);
+    assert!(sizes(Precision::Fp32).is_ok());
+    let misfit = sizes(Precision::Bf16).err().map(|misfit| misfit.to_string());
+    assert_eq!(misfit.as_deref(), Some("hidden width 16 is no multiple of 32"));
+}
+
 /// Rows of every route in one batch, and every kind of selection: the best items of the rows' own scores.
 #[test]
 fn kernels_rank_as_whole_rows_do() {
@@ -245,5 +320,24 @@ fn kernels_round_to_bfloat16() {
         let exact = furthest(&own, &native.scores(route, &histories).unwrap());
         let near = furthest(&rounded.scores(route, &histories).unwrap(), &native.scores(route, &histories).unwrap());
         assert!(exact > 1e-5 && exact < 3.0 * near, "{}: {exact}, native {near}", forward.space.name(route));
+    }
+}
+
+/// The same with every flag of the configuration, beside what LibTorch rounds.
+#[test]
+fn kernels_round_to_bfloat16_with_every_flag() {
+    for config in flags() {
+        let weights = weights(&config);
+        let forward = emulated(&config, Precision::Bf16, &weights);
+        let [exact, rounded] =
+            [Precision::Fp32, Precision::Bf16].map(|precision| libtorch(precision, &config, &weights));
+        let histories = histories(&config);
+        let histories: Vec<&History> = histories.iter().collect();
+        for route in forward.space.routes() {
+            let [own, exact, rounded] =
+                [&forward as &dyn Forward, &exact, &rounded].map(|forward| forward.scores(route, &histories).unwrap());
+            let [own, near] = [furthest(&own, &exact), furthest(&rounded, &exact)];
+            assert!(own > 1e-5 && own < 3.0 * near, "{}: {own}, LibTorch {near}", forward.space.name(route));
+        }
     }
 }

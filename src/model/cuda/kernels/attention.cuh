@@ -30,8 +30,12 @@ DEVICE float sum_of_row(float value) {
 
 /// Queries in columns [0, width) of shared memory from word `from` on, keys in [width, 2 width), values in [2 width, 3 width), heads beside each other.
 /// What the positions of `queries` make of them takes the place of their queries. HEAD: the most features a head has.
-template <int HEAD, bool CAUSAL>
-APART void attend(int from, int stride, int width, int heads, Tiles queries, int length, float scale) {
+/// BIASED: `bias`, [heads, MAX_LEN], is added to the scaled scores, by head and distance; only for CAUSAL, where no distance is
+/// negative.
+template <int HEAD, bool CAUSAL, bool BIASED>
+APART void attend(
+    int from, int stride, int width, int heads, Tiles queries, int length, float scale, const float* bias
+) {
     float* y = shared(from);
     const int head_width = width / heads, count = queries.end - queries.first;
     const int across = lane() / 4, along = lane() % 4 * 2;
@@ -66,6 +70,11 @@ APART void attend(int from, int stride, int width, int heads, Tiles queries, int
                 const int row = i < 2 ? upper : lower, column = 8 * j + along + i % 2;
                 const bool seen = column < length && (!CAUSAL || column <= row);
                 scores[j][i] = seen ? scores[j][i] * scale : -3e38f;
+                if (BIASED && seen) {
+                    // Rows behind the newest position may stand further away than any bias reaches.
+                    const int distance = row - column < MAX_LEN ? row - column : MAX_LEN - 1;
+                    scores[j][i] += read_only(bias + head * MAX_LEN + distance);
+                }
                 top[i / 2] = fmaxf(top[i / 2], scores[j][i]);
             }
         }

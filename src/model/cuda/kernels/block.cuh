@@ -41,7 +41,7 @@ DEVICE void norm(float* x, int stride, int width, const float* weight, const flo
         }
 #pragma unroll
         for (int distance = 16; distance > 0; distance /= 2) squares += from_lane_beside(squares, distance);
-        const float scale = 1.0f / sqrtf(squares / width + 1e-5f);
+        const float scale = 1.0f / sqrtf(squares / width + NORM_EPS);
 #pragma unroll
         for (int i = 0; i < (MOST + 31) / 32; i++) {
             const int at = own + 32 * i;
@@ -74,10 +74,11 @@ struct Block {
 /// Runs a block over what lies in shared memory from word `x` on, [16 tiles, width], with `y` for what it makes on the way,
 /// [16 tiles, max(3 width, inner)]. Where
 /// `newest`, the tile of the newest position alone comes out. Begins with what `x` holds known to every warp, and ends so.
-template <class A, int FULL, int WIDE, int HEAD_COUNT, bool CAUSAL>
+/// `bias` is as `attend` takes it.
+template <class A, int FULL, int WIDE, int HEAD_COUNT, bool CAUSAL, bool BIASED>
 DEVICE void run(
     const Block<typename A::Weight, FULL, WIDE>& block, int x, int x_stride, int y, int y_stride, int width, int inner,
-    float scale, int length, bool newest
+    float scale, const float* bias, int length, bool newest
 ) {
     const Tiles all = {0, (length + 15) / 16};
     const Tiles asked = {newest ? all.end - 1 : 0, all.end};
@@ -90,7 +91,7 @@ DEVICE void run(
         product<A>(x, x_stride, width, projection, 0, width, which == 0 ? asked : all, to);
     }
     block_barrier();
-    attend<FULL / HEAD_COUNT, CAUSAL>(y, y_stride, width, HEAD_COUNT, asked, length, scale);
+    attend<FULL / HEAD_COUNT, CAUSAL, BIASED>(y, y_stride, width, HEAD_COUNT, asked, length, scale, bias);
     block_barrier();
     const Matrix<typename A::Weight> output = {block.attention(3), FULL, FULL, FULL};
     const Out attended = {shared(x), x_stride, NOBODY, block.attention_bias(3), true, block.attention_residual()};
