@@ -73,6 +73,11 @@ fn document(checkpoint: &Checkpoint) -> Value {
     })
 }
 
+/// The value as the command line and the manifest spell it.
+fn name(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+}
+
 fn table(checkpoint: &Checkpoint) -> String {
     let (manifest, config) = (&checkpoint.manifest, &checkpoint.config);
     let mut text = String::new();
@@ -97,9 +102,9 @@ fn table(checkpoint: &Checkpoint) -> String {
     );
     line("parameters", checkpoint.weights.parameters().to_string());
     line("sizes", format!("{} items, histories of {}, {} heads", config.items, config.max_len, config.heads));
-    let name =
-        |rule| clap::ValueEnum::to_possible_value(&rule).map_or(String::new(), |value| value.get_name().to_owned());
-    line("rules", format!("attention_scale {}, ffn_inner {}", name(config.attention_scale), name(config.ffn_inner)));
+    line("rules", format!("attention_scale {}, ffn_inner {}", name(&config.attention_scale), name(&config.ffn_inner)));
+    let norm = if config.embedding_norm { "yes" } else { "no" };
+    line("", format!("positions {}, embedding_norm {norm}, norm_eps {:e}", name(&config.positions), config.norm_eps));
     if manifest.training.as_ref().is_some_and(|training| training.everything) {
         line("learnt", "every interaction, after what follows was measured".to_owned());
     }
