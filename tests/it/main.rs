@@ -21,6 +21,7 @@ mod eval_command;
 mod evaluation;
 mod evaluation_metrics;
 mod evaluation_policies;
+mod flags;
 mod flops;
 mod foreign_clients;
 mod golden_http;
