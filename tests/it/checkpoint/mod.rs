@@ -2,5 +2,6 @@
 
 mod damage;
 mod directory;
+mod flags;
 mod probes;
 mod writing;
