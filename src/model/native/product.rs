@@ -30,7 +30,8 @@ impl<'a> Product<'a> {
         Product { layer, activation: Activation::None, depth, input, rows, first: 0, outputs }
     }
 
-    /// Writes the outputs, padded to whole panels, into rows of `stride` values.
+    /// Writes the outputs into rows of `stride` values, each of which has room for whole panels: what is beyond the outputs
+    /// may be overwritten or stay.
     pub(super) fn into(self, level: Level, out: &mut [f32], stride: usize) {
         // With less to compute, fetching costs more than it saves.
         if self.rows >= FETCHING_PAYS {
@@ -185,11 +186,17 @@ impl<M: Multiply> Run<'_, '_, M> {
         let left = Left { data: &input.data[row * input.stride..], ..input };
         let (right, bias) = layer.from(first + panel * PANEL);
         let (multiply, depth) = (self.multiply, layer.numbers().words(depth));
-        for half in (0..PANEL).step_by(2 * S::LANES) {
+        // A narrow slice has few outputs: vectors of a single panel that hold none of them are left out.
+        let wanted = if P == 1 { PANEL.min(self.product.outputs - panel * PANEL) } else { PANEL };
+        for half in (0..wanted).step_by(2 * S::LANES) {
             let right = Right { data: &right.data[half..], ..right };
             let out = &mut self.out[row * self.stride + panel * PANEL + half..];
             let (start, stride) = (&bias[half..], self.stride);
-            Tile::<M, _, R, P, 2> { multiply, left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
+            if P == 1 && wanted - half <= S::LANES {
+                Tile::<M, _, R, P, 1> { multiply, left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
+            } else {
+                Tile::<M, _, R, P, 2> { multiply, left, right, depth, start, out, stride, panel: PANEL }.compute(simd);
+            }
         }
         if activation == Activation::Gelu {
             for row in row..row + R {
