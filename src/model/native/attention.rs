@@ -176,13 +176,16 @@ impl Attention<'_> {
         let lanes = &mut self.scratch.queries[lane..];
         let whole = width - width % Q;
         for feature in (0..whole).step_by(Q) {
-            let block: [[f32; Q]; Q] = queries.map(|query| {
-                let values = &query[feature..feature + Q];
-                array::from_fn(|next| values[next] * scale)
-            });
+            // Loops, as the closures of array methods may end up as functions, which lack the instructions.
+            let mut block = [[0.0; Q]; Q];
+            for (lane, query) in queries.iter().enumerate() {
+                for (next, value) in query[feature..feature + Q].iter().enumerate() {
+                    block[next][lane] = value * scale;
+                }
+            }
             let lanes = &mut lanes[feature * PANEL..][..(Q - 1) * PANEL + Q];
-            for next in 0..Q {
-                lanes[next * PANEL..][..Q].copy_from_slice(&block.map(|values| values[next]));
+            for (next, values) in block.iter().enumerate() {
+                lanes[next * PANEL..][..Q].copy_from_slice(values);
             }
         }
         for feature in whole..width {
