@@ -16,8 +16,8 @@ use super::numbers::{at_most_one, minutes, not_negative, positive, share, share_
 use crate::data::{Dataset, ReadOptions};
 use crate::model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use crate::training::{
-    AdamWOptions, JointOptions, LossWeights, Losses, NewestOptions, Outcome, Preset, RouterFit, RouterOptions,
-    SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
+    AdamWOptions, Defaults, JointOptions, LossWeights, Losses, NewestOptions, Outcome, Preset, RouterFit,
+    RouterOptions, SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
 };
 
 /// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
@@ -68,18 +68,18 @@ struct SizeArgs {
     /// Longest history that is read.
     #[arg(long, env = "CANET_MAX_LEN", default_value_t = 50)]
     max_len: usize,
-    /// Widths of the routes, ascending.
-    #[arg(long, env = "CANET_HIDDEN", value_delimiter = ',', default_value = "64,96,128")]
-    hidden: Vec<usize>,
-    /// Depths of the routes, ascending.
-    #[arg(long, env = "CANET_LAYERS", value_delimiter = ',', default_value = "2,4,6,8")]
-    layers: Vec<usize>,
-    /// Embedding widths of the routes, ascending.
-    #[arg(long, env = "CANET_EMBEDDING", value_delimiter = ',', default_value = "64,96,128")]
-    embedding: Vec<usize>,
-    /// Attention heads; every width is a multiple.
-    #[arg(long, env = "CANET_HEADS", default_value_t = 4)]
-    heads: usize,
+    /// Widths of the routes, ascending [default: 16,32,64,128, with --preset paper 64,96,128]
+    #[arg(long, env = "CANET_HIDDEN", value_delimiter = ',')]
+    hidden: Option<Vec<usize>>,
+    /// Depths of the routes, ascending [default: 1,2, with --preset paper 2,4,6,8]
+    #[arg(long, env = "CANET_LAYERS", value_delimiter = ',')]
+    layers: Option<Vec<usize>>,
+    /// Embedding widths of the routes, ascending [default: the greatest --hidden, with --preset paper 64,96,128]
+    #[arg(long, env = "CANET_EMBEDDING", value_delimiter = ',')]
+    embedding: Option<Vec<usize>>,
+    /// Attention heads; every width is a multiple [default: 2, with --preset paper 4]
+    #[arg(long, env = "CANET_HEADS")]
+    heads: Option<usize>,
     /// Whether a narrow slice scales attention by its own head width or by the full one (the authors' code: full).
     #[arg(long, env = "CANET_ATTENTION_SCALE", value_enum, default_value = "slice")]
     attention_scale: WidthRule,
@@ -87,12 +87,12 @@ struct SizeArgs {
     #[arg(long, env = "CANET_FFN_INNER", value_enum, default_value = "slice")]
     ffn_inner: WidthRule,
     /// How the backbone knows where an item stands in a history: by a table from the newest item or from the oldest, or by
-    /// a learnt bias on attention scores for each distance.
-    #[arg(long, env = "CANET_POSITIONS", value_enum, default_value = "newest")]
-    positions: Positions,
-    /// Whether a layer norm follows the embedding.
-    #[arg(long, env = "CANET_EMBEDDING_NORM", value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
-    embedding_norm: bool,
+    /// a learnt bias on attention scores for each distance [default: relative, with --preset paper newest]
+    #[arg(long, env = "CANET_POSITIONS", value_enum)]
+    positions: Option<Positions>,
+    /// Whether a layer norm follows the embedding [default: true, with --preset paper false]
+    #[arg(long, env = "CANET_EMBEDDING_NORM", value_name = "BOOL")]
+    embedding_norm: Option<bool>,
     /// Added to the variance in every layer norm.
     #[arg(long, env = "CANET_NORM_EPS", default_value_t = ModelConfig::NORM_EPS, value_parser = positive)]
     norm_eps: f64,
@@ -103,29 +103,37 @@ struct SizeArgs {
 #[command(next_help_heading = "Learning")]
 struct LearningArgs {
     /// Passes over the data, at most.
-    #[arg(long, env = "CANET_EPOCHS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "CANET_EPOCHS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
-    /// Sequences a step.
-    #[arg(long, env = "CANET_BATCH_SIZE", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    batch_size: u32,
+    /// Newest positions of a sample that carry the loss, or `all`: with 1 a sample is scored as a request is [default: 1 on
+    /// sparse data, else all]
+    #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
+    loss_positions: Option<Count>,
+    /// Samples with drawn ends that each user contributes to an epoch, or `all` [default: all on sparse data, else the
+    /// number that covers a mean history]
+    #[arg(long, env = "CANET_SAMPLES_PER_USER", value_name = "N", value_parser = count_or_all)]
+    samples_per_user: Option<Count>,
+    /// Samples a step [default: 256 on sparse data, else 32, with --preset paper 64]
+    #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: Option<u32>,
     /// Learning rate at the end of the warm-up.
     #[arg(long, env = "CANET_LR", default_value_t = 1e-3, value_parser = positive)]
     lr: f64,
     /// Steps over which the learning rate rises.
     #[arg(long, env = "CANET_WARMUP_STEPS", default_value_t = 200)]
     warmup_steps: u64,
-    /// AdamW's weight decay of linear layers.
-    #[arg(long, env = "CANET_WEIGHT_DECAY", default_value_t = 0.1, value_parser = not_negative)]
-    weight_decay: f64,
+    /// AdamW's weight decay of linear layers [default: 0, with --preset paper 0.1]
+    #[arg(long, env = "CANET_WEIGHT_DECAY", value_parser = not_negative)]
+    weight_decay: Option<f64>,
     /// Greatest norm of a step's gradient.
     #[arg(long, env = "CANET_CLIP_NORM", default_value_t = 5.0, value_parser = positive)]
     clip_norm: f64,
-    /// Share of activations dropped.
-    #[arg(long, env = "CANET_DROPOUT", default_value_t = 0.2, value_parser = share_below_one)]
-    dropout: f64,
+    /// Share of activations dropped; the blocks of slices narrower than 64 drop less [default: 0.5 on sparse data, else 0.2]
+    #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
+    dropout: Option<f64>,
     /// Whether one table of items serves for reading and for scoring them, which helps rare items and holds frequent ones
     /// back [default: under the preset `utility`, where the greatest --embedding is as wide as the greatest --hidden, whether
-    /// the data has fewer than 32 interactions an item]
+    /// the data is sparse, that is has fewer than 32 interactions an item]
     #[arg(long, env = "CANET_TIE_EMBEDDINGS", value_name = "BOOL")]
     tie_embeddings: Option<bool>,
     /// Epochs without a better validation NDCG@10 after which training stops.
@@ -140,15 +148,16 @@ struct LearningArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Preset utility")]
 struct UtilityArgs {
-    /// Items drawn for the softmax of a step; the whole catalogue where that has no more.
-    #[arg(long, env = "CANET_NEGATIVES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    negatives: u32,
+    /// Items drawn for the softmax of a step [default: the whole catalogue up to 50,000 items, else 4096]
+    #[arg(long, env = "CANET_NEGATIVES", value_parser = clap::value_parser!(u32).range(1..))]
+    negatives: Option<u32>,
     /// Share of the full slice's probabilities in what the other slices learn; the rest is the true item.
     #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = at_most_one)]
     distillation: f64,
-    /// Most positions of a user's training part that are kept for the router, and at most a tenth of it.
-    #[arg(long, env = "CANET_ROUTER_HOLDOUT", default_value_t = 10)]
-    router_holdout: usize,
+    /// Most positions of a user's training part that are kept for the router beside the validation position, and at most a
+    /// tenth of it [default: 0 on sparse data, else 10]
+    #[arg(long, env = "CANET_ROUTER_HOLDOUT")]
+    router_holdout: Option<usize>,
     /// How the router comes from what slices are worth.
     #[arg(long, env = "CANET_ROUTER_FIT", value_enum, default_value = "distilled")]
     router_fit: RouterFit,
@@ -185,9 +194,29 @@ struct PaperArgs {
     temperature: f64,
 }
 
-/// Interactions an item below which two tables would each know too little of most. Amazon Beauty (16) gains by one table,
-/// MovieLens-1M (290) loses: models/experiments.
-const SPARSE: u64 = 32;
+/// A number of things, or all of them.
+#[derive(Clone, Copy, Debug)]
+enum Count {
+    Some(usize),
+    All,
+}
+
+impl Count {
+    fn number(self) -> Option<usize> {
+        match self {
+            Count::Some(count) => Some(count),
+            Count::All => None,
+        }
+    }
+}
+
+fn count_or_all(text: &str) -> Result<Count, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(Count::Some(count)),
+        _ if text == "all" => Ok(Count::All),
+        _ => Err("give a number above 0, or `all`".to_owned()),
+    }
+}
 
 /// Trains until done, stopped or out of time.
 pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
@@ -207,9 +236,10 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
     interactions::remarks(&args.data, &dataset);
     let (users, items) = (dataset.users.len(), dataset.ids.len());
     say(format_args!("read {users} users, {items} items, {} interactions", dataset.interactions));
+    let config = args.sizes.config(args.preset, items);
     let job = TrainJob {
-        options: args.options(&dataset),
-        config: args.sizes.config(dataset.ids.len()),
+        options: args.options(&dataset, &config),
+        config,
         dataset: &dataset,
         device: target.device(),
         target,
@@ -235,43 +265,56 @@ pub(super) fn run(args: TrainArgs) -> Result<(), Failure> {
 }
 
 impl SizeArgs {
-    fn config(self, items: usize) -> ModelConfig {
+    fn config(&self, preset: Preset, items: usize) -> ModelConfig {
+        let paper = preset == Preset::Paper;
+        let list = |given: &Option<Vec<usize>>, utility: &[usize], published: &[usize]| {
+            given.clone().unwrap_or_else(|| if paper { published } else { utility }.to_vec())
+        };
+        let hidden = list(&self.hidden, &[16, 32, 64, 128], &[64, 96, 128]);
+        let widest = &hidden[hidden.len().saturating_sub(1)..];
         ModelConfig {
             items,
             max_len: self.max_len,
-            heads: self.heads,
-            hidden: self.hidden,
-            layers: self.layers,
-            embedding: self.embedding,
+            heads: self.heads.unwrap_or(if paper { 4 } else { 2 }),
+            layers: list(&self.layers, &[1, 2], &[2, 4, 6, 8]),
+            embedding: list(&self.embedding, widest, &[64, 96, 128]),
             router: RouterConfig::default(),
             attention_scale: self.attention_scale,
             ffn_inner: self.ffn_inner,
-            positions: self.positions,
-            embedding_norm: self.embedding_norm,
+            positions: self.positions.unwrap_or(if paper { Positions::Newest } else { Positions::Relative }),
+            embedding_norm: self.embedding_norm.unwrap_or(!paper),
             norm_eps: self.norm_eps,
+            hidden,
         }
     }
 }
 
 impl TrainArgs {
-    fn options(&self, dataset: &Dataset) -> TrainOptions {
-        let TrainArgs { learning, utility, paper, sizes, .. } = self;
-        let sparse = dataset.interactions < SPARSE * dataset.ids.len() as u64;
-        let tie = self.preset == Preset::Utility && sizes.hidden.last() == sizes.embedding.last() && sparse;
+    fn options(&self, dataset: &Dataset, config: &ModelConfig) -> TrainOptions {
+        let TrainArgs { learning, utility, paper, .. } = self;
+        let defaults = match self.preset {
+            Preset::Utility => Defaults::of(dataset, config.max_len),
+            Preset::Paper => Defaults::PAPER,
+        };
+        let number = |given: Option<Count>, default| given.map_or(default, Count::number);
         TrainOptions {
             preset: self.preset,
             epochs: learning.epochs,
-            batch_size: learning.batch_size as usize,
+            samples: SampleOptions {
+                loss_positions: number(learning.loss_positions, defaults.samples.loss_positions),
+                per_user: number(learning.samples_per_user, defaults.samples.per_user),
+            },
+            batch_size: learning.batch_size.map_or(defaults.batch_size, |size| size as usize),
             learning_rate: learning.lr,
             warmup_steps: learning.warmup_steps,
             optimizer: AdamWOptions {
                 betas: [0.9, 0.98],
                 eps: 1e-8,
-                weight_decay: learning.weight_decay,
+                weight_decay: learning.weight_decay.unwrap_or(defaults.weight_decay),
                 clip_norm: learning.clip_norm,
             },
-            dropout: learning.dropout,
-            tied: learning.tie_embeddings.unwrap_or(tie),
+            dropout: learning.dropout.unwrap_or(defaults.dropout),
+            tied: learning.tie_embeddings.unwrap_or(defaults.tied && config.width() == config.embedding_width()),
             patience: learning.patience,
             seed: learning.seed,
             flops_budget: self.flops_budget,
@@ -284,8 +327,14 @@ impl TrainArgs {
                     flops: paper.flops_weight,
                 },
             },
-            sandwich: SandwichOptions { negatives: utility.negatives as usize, distillation: utility.distillation },
-            router: RouterOptions { holdout: utility.router_holdout, fit: utility.router_fit },
+            sandwich: SandwichOptions {
+                negatives: utility.negatives.map(|count| count as usize).or(defaults.negatives),
+                distillation: utility.distillation,
+            },
+            router: RouterOptions {
+                holdout: utility.router_holdout.unwrap_or(defaults.router_holdout),
+                fit: utility.router_fit,
+            },
             settle: SettleOptions { epochs: utility.settle_epochs, learning_rate: utility.settle_lr },
             newest: NewestOptions { epochs: utility.newest_epochs },
         }

@@ -131,8 +131,8 @@ pub enum ConfigError {
         /// The number of heads.
         heads: usize,
     },
-    /// An epsilon that is not a small positive number.
-    #[error("`norm_eps` is {0}: it must be above 0 and at most 1")]
+    /// An epsilon that float32 takes for zero, or that is no small number.
+    #[error("`norm_eps` is {0}: it must be from 1e-30 to 1")]
     NormEps(f64),
 }
 
@@ -165,7 +165,7 @@ impl ModelConfig {
                 return Err(ConfigError::HeadsDoNotDivide { field, width, heads });
             }
         }
-        if !(self.norm_eps > 0.0 && self.norm_eps <= 1.0) {
+        if !(1e-30..=1.0).contains(&self.norm_eps) {
             return Err(ConfigError::NormEps(self.norm_eps));
         }
         Ok(space)

@@ -1,52 +1,30 @@
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use tch::{Kind, TchError, Tensor};
 
 use crate::domain::Item;
 
-/// A stretch of one user's training sequence: what is read, and at each place what comes next.
+/// A part of one user's sequence to learn from: the items that are read, and what came after the newest of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window<'a> {
+pub struct Sample<'a> {
     /// 1 to `max_len` items, oldest first.
     pub inputs: &'a [Item],
-    /// The item after each of `inputs`.
+    /// The items after the newest inputs, 1 to as many as there are inputs. The positions of those inputs carry the loss;
+    /// with one target the sample is a prefix of the history and is scored as a request is.
     pub targets: &'a [Item],
 }
 
-/// Cuts sequences into windows of at most `max_len` inputs, from the newest item backwards, so that each pair of
-/// neighbours is trained exactly once an epoch. Sequences of one item teach nothing and give none.
-pub fn windows<'a>(sequences: &[&'a [Item]], max_len: usize) -> Vec<Window<'a>> {
-    let mut windows = Vec::new();
-    for sequence in sequences {
-        let mut end = sequence.len().saturating_sub(1);
-        while end > 0 {
-            let start = end.saturating_sub(max_len);
-            windows.push(Window { inputs: &sequence[start..end], targets: &sequence[start + 1..=end] });
-            end = start;
-        }
-    }
-    windows
-}
-
-/// The order of the windows in an epoch: the same for the same seed and epoch.
-pub(super) fn epoch_order(windows: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..windows).collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(epoch + 1);
-    order.shuffle(&mut rng);
-    order
-}
-
-/// Windows as tensors: their real items alone, row behind row, T in all. Attention pads them, a group at a time.
+/// Samples as tensors: their real items alone, row behind row, T in all. Attention pads them, a group at a time.
 pub struct Batch {
     /// Item ids: [T]
     pub items: Tensor,
     /// Their positions, the newest of a row at `max_len - 1`: [T]
     pub positions: Tensor,
+    /// Their positions, the oldest of a row at 0: [T]
+    pub from_oldest: Tensor,
     /// The row of each: [T]
     pub row: Tensor,
-    /// The item after each: [T]
+    /// Places among the T of the positions that carry the loss: [S]
+    pub scored: Tensor,
+    /// The item after each of those: [S]
     pub targets: Tensor,
     /// Place of each row's newest item among the T: [B]
     pub newest: Tensor,
@@ -56,8 +34,21 @@ pub struct Batch {
     pub histories: Tensor,
     /// Items of each row.
     pub lengths: Vec<usize>,
+    /// Which positions carry the loss.
+    pub(super) scoring: Scoring,
     /// The rows in stretches of similar length.
     pub(super) groups: Vec<Group>,
+}
+
+/// Which positions of a batch carry the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scoring {
+    /// All of them: S = T.
+    Every,
+    /// The newest of each row alone: S = B.
+    Newest,
+    /// Several newest ones of a row.
+    Several,
 }
 
 /// Neighbouring rows that are padded to one length, the padding behind their items.
@@ -76,48 +67,72 @@ pub(super) struct Group {
     /// What an item may not see of its row, as minus infinity: what comes after it. Padding stands behind the items, so
     /// none of them sees it. [length, length]
     pub later: Tensor,
+    /// How far each place is behind another one, 0 where it is not: query by key, [length·length]
+    pub distances: Tensor,
+    /// How far each place is behind its row's newest item, 0 for padding: [rows·length]
+    pub ages: Tensor,
 }
 
 impl Batch {
-    /// Puts windows, at least one, on a device. The longest first make the least padding.
+    /// Puts samples, at least one, on a device. The longest first make the least padding.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
-    pub fn new(windows: &[Window<'_>], max_len: usize, device: tch::Device) -> Result<Batch, TchError> {
-        let lengths: Vec<usize> = windows.iter().map(|window| window.inputs.len()).collect();
+    pub fn new(samples: &[Sample<'_>], max_len: usize, device: tch::Device) -> Result<Batch, TchError> {
+        let lengths: Vec<usize> = samples.iter().map(|sample| sample.inputs.len()).collect();
         let longest = lengths.iter().copied().max().unwrap_or(1);
-        let mut histories = vec![0_i64; windows.len() * longest];
-        let [mut items, mut positions, mut rows, mut targets] = [(); 4].map(|()| Vec::new());
-        let (mut newest, mut last_targets) = (Vec::new(), Vec::new());
-        for (row, window) in windows.iter().enumerate() {
-            let first = max_len - window.inputs.len();
-            for (offset, (input, target)) in window.inputs.iter().zip(window.targets).enumerate() {
+        let mut histories = vec![0_i64; samples.len() * longest];
+        let [mut items, mut positions, mut from_oldest, mut rows] = [(); 4].map(|()| Vec::new());
+        let [mut scored, mut targets, mut newest, mut last_targets] = [(); 4].map(|()| Vec::new());
+        for (row, sample) in samples.iter().enumerate() {
+            let first = max_len - sample.inputs.len();
+            for (offset, input) in sample.inputs.iter().enumerate() {
                 histories[row * longest + offset] = i64::from(input.id());
                 items.push(i64::from(input.id()));
                 positions.push((first + offset) as i64);
+                from_oldest.push(offset as i64);
                 rows.push(row as i64);
-                targets.push(i64::from(target.id()));
             }
-            newest.push(items.len() as i64 - 1);
-            last_targets.extend(window.targets.last().map(|item| i64::from(item.id())));
+            let end = items.len() as i64;
+            newest.push(end - 1);
+            scored.extend(end - sample.targets.len() as i64..end);
+            targets.extend(sample.targets.iter().map(|item| i64::from(item.id())));
+            last_targets.extend(sample.targets.last().map(|item| i64::from(item.id())));
         }
+        let scoring = match scored.len() {
+            // Samples of one item are scored at every position and at their newest one: the latter is cheaper.
+            count if count == samples.len() => Scoring::Newest,
+            count if count == items.len() => Scoring::Every,
+            _ => Scoring::Several,
+        };
         let to_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
         Ok(Batch {
             items: to_device(&items)?,
             positions: to_device(&positions)?,
+            from_oldest: to_device(&from_oldest)?,
             row: to_device(&rows)?,
+            scored: to_device(&scored)?,
             targets: to_device(&targets)?,
             newest: to_device(&newest)?,
             last_targets: to_device(&last_targets)?,
-            histories: to_device(&histories)?.f_reshape([windows.len() as i64, longest as i64])?,
+            histories: to_device(&histories)?.f_reshape([samples.len() as i64, longest as i64])?,
+            scoring,
             groups: Group::all(&lengths, device)?,
             lengths,
         })
     }
 
-    /// Number of windows.
+    /// Number of samples.
     pub fn rows(&self) -> i64 {
         self.lengths.len() as i64
+    }
+
+    /// The positions that carry the loss, out of all: [T, h] -> [S, h]
+    pub(super) fn at_scored(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        match self.scoring {
+            Scoring::Every => Ok(x.shallow_clone()),
+            Scoring::Newest | Scoring::Several => gather(x, &self.scored),
+        }
     }
 }
 
@@ -141,13 +156,17 @@ impl Group {
         let longest = lengths.first().copied().unwrap_or_default();
         let mut items = vec![0_i64; rows * longest];
         let (mut places, mut real) = (Vec::with_capacity(tokens), vec![false; rows * longest]);
+        let mut ages = vec![0_i64; rows * longest];
         for (row, length) in lengths.iter().enumerate() {
-            for place in row * longest..row * longest + length {
+            for (offset, place) in (row * longest..row * longest + length).enumerate() {
                 items[place] = places.len() as i64;
                 places.push(place as i64);
                 real[place] = true;
+                ages[place] = (length - 1 - offset) as i64;
             }
         }
+        let distances: Vec<i64> =
+            (0..longest * longest).map(|pair| (pair / longest).saturating_sub(pair % longest) as i64).collect();
         let to_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
         Ok(Group {
             rows: [row as i64, rows as i64],
@@ -159,6 +178,8 @@ impl Group {
             },
             real: Tensor::f_from_slice(&real)?.f_reshape([rows as i64, longest as i64])?.f_to_device(device)?,
             later: Tensor::f_full([longest as i64; 2], f64::NEG_INFINITY, (Kind::Float, device))?.f_triu(1)?,
+            distances: to_device(&distances)?,
+            ages: to_device(&ages)?,
         })
     }
 
@@ -171,6 +192,12 @@ impl Group {
             None => own,
         };
         padded.f_reshape([self.rows[1], self.length, -1])
+    }
+
+    /// What nobody may see, as minus infinity: padding. [rows, 1, 1, length]
+    pub(super) fn hidden_padding(&self) -> Result<Tensor, TchError> {
+        let zeros = self.real.f_zeros_like()?.f_to_kind(Kind::Float)?;
+        zeros.f_masked_fill(&self.real.f_logical_not()?, f64::NEG_INFINITY)?.f_unsqueeze(1)?.f_unsqueeze(1)
     }
 
     /// The other way round: [rows, length, h] -> [tokens, h]

@@ -16,6 +16,8 @@ pub enum Cut {
 pub struct Masks {
     /// Features of the embedding: [B, E]
     pub(super) embedding: Tensor,
+    /// 1 / number of those features: [B, 1], no gradient
+    pub(super) per_embedding: Tensor,
     /// Features of the hidden state: [B, D]
     pub(super) hidden: Tensor,
     /// 1 / number of those features: [B, 1], no gradient
@@ -34,6 +36,8 @@ pub struct Masks {
 pub struct MaskTables {
     /// [embeddings, E]
     embedding: Tensor,
+    /// [embeddings]
+    per_embedding: Tensor,
     /// [widths, D]
     hidden: Tensor,
     /// [widths]
@@ -63,6 +67,7 @@ impl MaskTables {
         let head = full / config.heads;
         let ffn = config.shape().ffn_width(full);
         let prefix = |sizes: &[usize], row: usize, column: usize| f64::from(u8::from(column < sizes[row]));
+        let per = |sizes: &[usize]| table(1, sizes.len(), &|_, column| 1.0 / sizes[column] as f64)?.f_reshape([-1]);
         let marginal = |axis: usize, sizes: usize| {
             table(space.len(), sizes, &|row, column| {
                 space.route(row).map_or(0.0, |route| f64::from(u8::from(space.place(route)[axis] == column)))
@@ -72,8 +77,9 @@ impl MaskTables {
             embedding: table(space.embedding().len(), config.embedding_width(), &|row, column| {
                 prefix(space.embedding(), row, column)
             })?,
+            per_embedding: per(space.embedding())?,
             hidden: table(widths.len(), full, &|row, column| prefix(widths, row, column))?,
-            per_hidden: table(1, widths.len(), &|_, column| 1.0 / widths[column] as f64)?.f_reshape([-1])?,
+            per_hidden: per(widths)?,
             query: table(widths.len(), full, &|row, column| {
                 let kept = column % head < widths[row] / config.heads;
                 if kept { config.attention_scale(widths[row]) } else { 0.0 }
@@ -113,6 +119,7 @@ impl MaskTables {
         let rows = choice.size().first().copied().unwrap_or_default();
         let full = self.hidden.size().last().copied().unwrap_or_default();
         Ok(Masks {
+            per_embedding: embedding.f_detach()?.f_matmul(&self.per_embedding)?.f_reshape([rows, 1])?,
             embedding: embedding.f_matmul(&self.embedding)?,
             hidden: width.f_matmul(&self.hidden)?,
             per_hidden: width.f_detach()?.f_matmul(&self.per_hidden)?.f_reshape([rows, 1])?,
@@ -133,6 +140,7 @@ impl Masks {
         let spread = |mask: &Tensor| gather(mask, &batch.row);
         Ok(Masks {
             embedding: spread(&self.embedding)?,
+            per_embedding: spread(&self.per_embedding)?,
             hidden: spread(&self.hidden)?,
             per_hidden: spread(&self.per_hidden)?,
             query: spread(&self.query)?,

@@ -38,6 +38,25 @@ impl Dropout {
     }
 }
 
+/// Shares of activations that a pass drops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropoutShares {
+    /// Of what is read of the item table.
+    pub embedding: f64,
+    /// Of attention weights and of what each sublayer gives.
+    pub blocks: f64,
+}
+
+impl DropoutShares {
+    /// Nothing is dropped: the pass computes what serving does.
+    pub const NONE: DropoutShares = DropoutShares::even(0.0);
+
+    /// The same share everywhere.
+    pub const fn even(share: f64) -> DropoutShares {
+        DropoutShares { embedding: share, blocks: share }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

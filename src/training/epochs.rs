@@ -1,12 +1,13 @@
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Window, epoch_order, windows};
+use super::batch::Batch;
 use super::cut::MaskTables;
 use super::error::TrainError;
 use super::joint::Joint;
 use super::log::Event;
 use super::optimizer::Schedule;
 use super::run::{Pause, Run};
+use super::samples::Samples;
 use super::sandwich::Sandwich;
 use super::stage::Stage;
 use super::state::EpochRecord;
@@ -19,13 +20,13 @@ const LOG_EVERY: u64 = 20;
 /// Steps in a row whose gradient is not finite, after which a run is given up.
 const HOPELESS: u32 = 10;
 
-/// A stage that passes over windows: what it learns from, and how.
+/// A stage that passes over samples: what it learns from, and how.
 pub(super) struct Epochs<'a> {
     stage: Stage,
     epochs: u64,
     /// Steps an epoch.
     steps: u64,
-    windows: Vec<Window<'a>>,
+    samples: Samples<'a>,
     /// Of the stage that draws a route a row.
     tables: Option<MaskTables>,
     schedule: Schedule,
@@ -62,8 +63,8 @@ impl<'a> Epochs<'a> {
             Stage::Newest => job.dataset.whole_sequences(),
             _ => job.dataset.training_sequences(),
         };
-        let windows = windows(&sequences, job.config.max_len);
-        let steps = windows.len().div_ceil(options.batch_size) as u64;
+        let samples = Samples::new(sequences, options.samples, job.config.max_len, options.batch_size);
+        let steps = samples.steps();
         let tables = match stage {
             Stage::Joint => Some(MaskTables::new(&job.config, run.space, job.device.tch())?),
             _ => None,
@@ -72,7 +73,7 @@ impl<'a> Epochs<'a> {
             stage,
             epochs,
             steps,
-            windows,
+            samples,
             tables,
             schedule: Schedule { peak, warmup, total: steps.saturating_mul(epochs) },
             validation: Validation::new(job, run.space),
@@ -105,18 +106,15 @@ impl<'a> Epochs<'a> {
     /// The rest of the epoch that the state is in.
     fn epoch(&mut self, run: &mut Run<'a>) -> Result<Option<Pause>, TrainError> {
         let job = run.job;
-        let (batch_size, max_len) = (job.options.batch_size, job.config.max_len);
         let seed = run.state.progress.stage_seed();
-        let order = epoch_order(self.windows.len(), seed, run.state.progress.epoch);
-        for chunk in order.chunks(batch_size).skip(run.state.progress.step as usize) {
+        let batches = self.samples.epoch(seed, run.state.progress.epoch);
+        for samples in batches.iter().skip(run.state.progress.step as usize) {
             if let Some(pause) = run.interrupted(self.stage) {
                 return Ok(Some(pause));
             }
             let began = Instant::now();
-            let mut windows: Vec<Window<'_>> = chunk.iter().map(|place| self.windows[*place]).collect();
-            windows.sort_by_key(|window| std::cmp::Reverse(window.inputs.len()));
-            self.step(run, &Batch::new(&windows, max_len, job.device.tch())?)?;
-            self.pace.add(windows.iter().map(|window| window.inputs.len()).sum(), began.elapsed());
+            self.step(run, &Batch::new(samples, job.config.max_len, job.device.tch())?)?;
+            self.pace.add(samples.iter().map(|sample| sample.inputs.len()).sum(), began.elapsed());
             run.save_now_and_then()?;
         }
         self.end_epoch(run)?;
@@ -129,7 +127,7 @@ impl<'a> Epochs<'a> {
         let seed = run.state.progress.step_seed();
         tch::manual_seed(seed as i64);
         let loss = self.loss(run, batch, seed)?;
-        loss.total.f_backward()?;
+        loss.backward()?;
         let norm = run.state.optimizer.step(&run.state.parameters, rate)?;
         let terms = loss.terms()?;
         self.hopeless = if norm.is_finite() { 0 } else { self.hopeless + 1 };

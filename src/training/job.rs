@@ -2,12 +2,15 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tch::TchError;
+
 use super::options::TrainOptions;
+use super::parameters::Parameters;
 use super::stage::Stage;
 use crate::data::Dataset;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::libtorch::Device;
-use crate::model::{ModelConfig, Target};
+use crate::model::{ModelConfig, Target, Weights};
 
 /// A training to be done: what, on what, where to.
 pub struct TrainJob<'a> {
@@ -31,6 +34,16 @@ pub struct TrainJob<'a> {
     pub restart: bool,
     /// Set from outside to save and stop.
     pub stop: &'a AtomicBool,
+}
+
+impl TrainJob<'_> {
+    /// Weights as the job learns them, on its device.
+    ///
+    /// # Errors
+    /// LibTorch's, when memory runs out.
+    pub(super) fn parameters(&self, weights: &Weights) -> Result<Parameters, TchError> {
+        Parameters::from_weights(weights, self.options.preset.recipe(), self.options.tied, self.device.tch())
+    }
 }
 
 /// How a run ended.

@@ -2,6 +2,7 @@ use tch::{TchError, Tensor};
 
 use super::batch::{Batch, gather};
 use super::cut::{Cut, MaskTables};
+use super::dropout::DropoutShares;
 use super::losses::{LossWeights, Losses};
 use super::losses::{balance, expected_share, guide, next_item, over_budget, sample_routes, served_by};
 use super::options::JointOptions;
@@ -36,13 +37,13 @@ impl Joint<'_> {
     /// # Errors
     /// LibTorch's, when memory runs out.
     pub(super) fn loss(&self, parameters: &Parameters, batch: &Batch) -> Result<StepLoss, TchError> {
-        let net = Supernet { config: self.config, parameters, dropout: self.dropout };
+        let net = Supernet { config: self.config, parameters, dropout: DropoutShares::even(self.dropout) };
         let LossWeights { guide: guide_weight, balance: balance_weight, flops: flops_weight } = self.options.weights;
 
         let logits = net.router_logits(batch)?; // [B, routes]
         let choice = sample_routes(&logits, self.options.temperature)?; // [B, routes]
         let hidden = net.hidden(batch, &Cut::Mixed(self.tables.masks(&choice)?))?; // [T, D]
-        let routed = next_item(&net.scores(&hidden)?, &batch.targets)?;
+        let routed = next_item(&net.scores(&batch.at_scored(&hidden)?)?, &batch.targets)?;
         let guide = guide(self.options.losses, &logits, &self.easy_users(parameters, batch)?, self.tables)?;
         let balance = balance(self.options.losses, &logits)?;
         let share = expected_share(&logits, batch, &self.config.shape(), self.space)?;
@@ -54,13 +55,13 @@ impl Joint<'_> {
             total = total.f_add(&over.f_mul_scalar(flops_weight)?)?;
         }
         let parts = vec![("routed", routed), ("guide", guide), ("balance", balance), ("share", share)];
-        Ok(StepLoss { total, parts })
+        Ok(StepLoss::whole(total, parts))
     }
 
     /// Rows whose next item the smallest route already ranks high: [B], 0 or 1.
     fn easy_users(&self, parameters: &Parameters, batch: &Batch) -> Result<Tensor, TchError> {
         tch::no_grad(|| {
-            let net = Supernet { config: self.config, parameters, dropout: 0.0 };
+            let net = Supernet { config: self.config, parameters, dropout: DropoutShares::NONE };
             let smallest = self.space.slice(self.space.smallest());
             let last = gather(&net.hidden(batch, &Cut::Uniform(smallest))?, &batch.newest)?; // [B, h]
             served_by(&net.scores(&last)?, batch, SERVED_WITHIN)

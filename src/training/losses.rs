@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::domain::{Item, RouterShape};
     use crate::model::{ModelConfig, Positions, RouterConfig, WidthRule};
-    use crate::training::batch::Window;
+    use crate::training::batch::Sample;
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -191,9 +191,9 @@ mod tests {
     /// Two histories of two items each, 1 2 -> 3 and 4 5 -> 4.
     fn batch(max_len: usize) -> Batch {
         let items: Vec<Item> = [1, 2, 3, 4, 5, 4].map(|id| Item::new(id).unwrap()).to_vec();
-        let windows =
-            [&items[..3], &items[3..]].map(|sequence| Window { inputs: &sequence[..2], targets: &sequence[1..] });
-        Batch::new(&windows, max_len, tch::Device::Cpu).unwrap()
+        let samples =
+            [&items[..3], &items[3..]].map(|sequence| Sample { inputs: &sequence[..2], targets: &sequence[1..] });
+        Batch::new(&samples, max_len, tch::Device::Cpu).unwrap()
     }
 
     #[test]

@@ -181,6 +181,7 @@ mod tests {
 
     use super::*;
     use crate::model::{HostTensor, Weights};
+    use crate::training::parameters::Recipe;
 
     /// LibTorch's own AdamW is the peer: same start, same gradients, same weights after each of ten steps.
     #[test]
@@ -188,7 +189,7 @@ mod tests {
         let start = HostTensor { shape: vec![2, 2], data: vec![0.5, -1.0, 2.0, 0.1] };
         let mut weights = Weights::default();
         weights.insert("x.weight", start.clone());
-        let ours = Parameters::from_weights(&weights, false, Device::Cpu).unwrap();
+        let ours = Parameters::from_weights(&weights, Recipe::Paper, false, Device::Cpu).unwrap();
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 1.5 };
         let mut optimizer = AdamW::new(options, &ours).unwrap();
 
@@ -217,7 +218,7 @@ mod tests {
     fn a_step_without_a_finite_gradient_moves_nothing() {
         let mut weights = Weights::default();
         weights.insert("x.weight", HostTensor { shape: vec![1], data: vec![0.0] });
-        let parameters = Parameters::from_weights(&weights, false, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&weights, Recipe::Paper, false, Device::Cpu).unwrap();
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let mut optimizer = AdamW::new(options, &parameters).unwrap();
         (parameters.get("x.weight").unwrap().log() * 0.0).sum(Kind::Float).backward();

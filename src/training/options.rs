@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::losses::{LossWeights, Losses};
 use super::optimizer::AdamWOptions;
+use super::parameters::Recipe;
+use super::samples::SampleOptions;
 use super::stage::Stage;
 use crate::model::checkpoint::TrainingRecord;
 
@@ -13,9 +15,11 @@ use crate::model::checkpoint::TrainingRecord;
 pub struct TrainOptions {
     /// The stages of the run.
     pub preset: Preset,
-    /// Passes over the training windows, of the first stage.
+    /// Passes over the training data, of the first stage.
     pub epochs: u64,
-    /// Windows a step.
+    /// What an epoch learns from.
+    pub samples: SampleOptions,
+    /// Samples a step.
     pub batch_size: usize,
     /// Learning rate of the first stage, at the end of the warm-up.
     pub learning_rate: f64,
@@ -90,6 +94,14 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// How weights begin, and which are learnt.
+    pub(super) fn recipe(self) -> Recipe {
+        match self {
+            Preset::Utility => Recipe::Plain,
+            Preset::Paper => Recipe::Paper,
+        }
+    }
+
     /// Its stages, in order.
     pub(super) fn stages(self) -> &'static [Stage] {
         match self {
@@ -113,8 +125,8 @@ pub struct JointOptions {
 /// Of the sandwich.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SandwichOptions {
-    /// Items drawn for a step's softmax; the whole catalogue where that has no more.
-    pub negatives: usize,
+    /// Items drawn for a step's softmax; `None` for the whole catalogue.
+    pub negatives: Option<usize>,
     /// Share of the full slice's probabilities in what other slices learn; the rest is the true item.
     pub distillation: f64,
 }
@@ -145,7 +157,7 @@ pub enum RouterFit {
 /// Of the stage in which the weights learn what the router had for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SettleOptions {
-    /// Passes over all training windows, what was held out for the router included; 0 leaves the stage out.
+    /// Passes over all training data, what was held out for the router included; 0 leaves the stage out.
     pub epochs: u64,
     /// Learning rate at its start, and at that of the stage behind it.
     pub learning_rate: f64,
@@ -154,6 +166,6 @@ pub struct SettleOptions {
 /// Of the last stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewestOptions {
-    /// Passes over all windows of all interactions, those of the validation and of the test too; 0 leaves the stage out.
+    /// Passes over all interactions, those of the validation and of the test too; 0 leaves the stage out.
     pub epochs: u64,
 }

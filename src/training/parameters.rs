@@ -1,17 +1,59 @@
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
 use crate::model::{HostTensor, ModelConfig, Weights};
 
-/// Initial value of the residual scalars: the blocks start as the identity (ReZero; the authors' 1e-8).
-const RESIDUAL_AT_START: f64 = 1e-8;
+/// How weights begin, and which of them are learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recipe {
+    /// Weights are normal with std 0.02, and the input layer is the identity. Residual connections have the factor 1, the
+    /// output layer has the bias 0, and neither is learnt: the usual SASRec.
+    Plain,
+    /// As published. Linear weights are Xavier normal and embeddings normal with std 0.02. Residual scalars begin at 1e-8
+    /// (ReZero, Bachlechner et al. 2020) and are learnt, and so is the output bias.
+    Paper,
+}
 
-/// Spread of freshly made embeddings, as in BERT.
-const EMBEDDING_STD: f64 = 0.02;
+impl Recipe {
+    /// Whether a weight stays as it is.
+    fn freezes(self, name: &str) -> bool {
+        self == Recipe::Plain && name.starts_with("backbone.") && (name.ends_with("_residual") || name == OUTPUT_BIAS)
+    }
 
-/// The table by which items are scored, and the one by which they are read.
-const OUTPUT: &str = "backbone.output.weight";
+    /// Values of a weight at the start.
+    fn start(self, name: &str, shape: &[i64]) -> Result<Tensor, TchError> {
+        let options = (Kind::Float, tch::Device::Cpu);
+        match shape {
+            [] if self == Recipe::Plain => Tensor::f_ones([0_i64; 0], options),
+            [] => Tensor::f_full([0_i64; 0], REZERO, options),
+            [_] if name.ends_with("norm.weight") => Tensor::f_ones(shape, options),
+            [_] | [_, _, _] => Tensor::f_zeros(shape, options),
+            [out, input] if self == Recipe::Plain && name == "backbone.input.weight" => {
+                Tensor::f_eye_m(*out, *input, options)
+            }
+            [out, input] if self == Recipe::Paper && !name.ends_with("embedding") => {
+                let std = (2.0 / (*out + *input) as f64).sqrt();
+                Tensor::f_randn(shape, options)?.f_mul_scalar(std)
+            }
+            _ => Tensor::f_randn(shape, options)?.f_mul_scalar(STD),
+        }
+    }
+}
+
+/// Initial value of learnt residual scalars: the blocks start as the identity (the authors' 1e-8).
+const REZERO: f64 = 1e-8;
+
+/// Spread of freshly made weights, as in BERT.
+const STD: f64 = 0.02;
+
+/// The table by which items are scored, and its bias.
+pub(super) const OUTPUT_WEIGHT: &str = "backbone.output.weight";
+pub(super) const OUTPUT_BIAS: &str = "backbone.output.bias";
+
+/// The table by which items are read.
 const ITEMS: &str = "backbone.item_embedding";
 
 /// Weights begin at multiples of this many values, so that the device's kernels find them aligned.
@@ -46,50 +88,54 @@ pub(super) struct Stretch {
 }
 
 impl Parameters {
-    /// Fresh weights: embeddings normal with std 0.02, linear weights Xavier normal, biases zero, norms the identity,
-    /// residual scalars 1e-8; where `tied`, one table of items, whose two widths are then the same. Draws from tch's
-    /// generator, so seed it first; the draws are the same on every device.
+    /// Fresh weights: biases are zero, norms are the identity, and the rest is as the recipe has it. Where `tied`, there is
+    /// one table of items, whose two widths are then the same. Draws from tch's generator, so seed it first; the draws are
+    /// the same on every device.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
-    pub fn fresh(config: &ModelConfig, tied: bool, device: tch::Device) -> Result<Parameters, TchError> {
+    pub fn fresh(
+        config: &ModelConfig,
+        recipe: Recipe,
+        tied: bool,
+        device: tch::Device,
+    ) -> Result<Parameters, TchError> {
         let mut tensors = BTreeMap::new();
         for parameter in config.parameters() {
             let shape: Vec<i64> = parameter.shape.iter().map(|size| *size as i64).collect();
-            let name = parameter.name.as_str();
-            let options = (Kind::Float, tch::Device::Cpu);
-            let value = match shape.as_slice() {
-                [] => Tensor::f_full([], RESIDUAL_AT_START, options)?,
-                [_] if name.ends_with("norm.weight") => Tensor::f_ones(&shape, options)?,
-                [_] => Tensor::f_zeros(&shape, options)?,
-                [out, input] if !name.ends_with("embedding") => {
-                    let std = (2.0 / (*out + *input) as f64).sqrt();
-                    Tensor::f_randn(&shape, options)?.f_mul_scalar(std)?
-                }
-                _ => Tensor::f_randn(&shape, options)?.f_mul_scalar(EMBEDDING_STD)?,
-            };
+            let value = recipe.start(&parameter.name, &shape)?;
             tensors.insert(parameter.name, value);
         }
-        Parameters::of(tensors, tied, device)
+        Parameters::of(tensors, recipe, tied, device)
     }
 
     /// Weights from host memory, of which the table that scores items is left out where it is `tied` to the other.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
-    pub fn from_weights(weights: &Weights, tied: bool, device: tch::Device) -> Result<Parameters, TchError> {
+    pub fn from_weights(
+        weights: &Weights,
+        recipe: Recipe,
+        tied: bool,
+        device: tch::Device,
+    ) -> Result<Parameters, TchError> {
         let mut tensors = BTreeMap::new();
         for (name, host) in weights.iter() {
             let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
             tensors.insert(name.to_owned(), Tensor::f_from_slice(&host.data)?.f_reshape(shape)?);
         }
-        Parameters::of(tensors, tied, device)
+        Parameters::of(tensors, recipe, tied, device)
     }
 
     /// Leaves that collect gradients, of values in host memory.
-    fn of(mut values: BTreeMap<String, Tensor>, tied: bool, device: tch::Device) -> Result<Parameters, TchError> {
+    fn of(
+        mut values: BTreeMap<String, Tensor>,
+        recipe: Recipe,
+        tied: bool,
+        device: tch::Device,
+    ) -> Result<Parameters, TchError> {
         if tied {
-            values.remove(OUTPUT);
+            values.remove(OUTPUT_WEIGHT);
         }
         let (mut parts, mut extents, mut end) = (Vec::new(), BTreeMap::new(), 0_usize);
         for (name, value) in &values {
@@ -104,7 +150,7 @@ impl Parameters {
         let mut tensors = BTreeMap::new();
         for (name, value) in &values {
             let view = within(&flat, extents[name])?.f_reshape(value.size())?;
-            tensors.insert(name.clone(), view.f_detach()?.f_set_requires_grad(true)?);
+            tensors.insert(name.clone(), view.f_detach()?.f_set_requires_grad(!recipe.freezes(name))?);
         }
         Ok(Parameters { tensors, extents, gradient: flat.f_zeros_like()?, flat, tied, device })
     }
@@ -131,12 +177,12 @@ impl Parameters {
 
     /// The name under which a weight is kept.
     fn stored_as<'a>(&self, name: &'a str) -> &'a str {
-        if self.tied && name == OUTPUT { ITEMS } else { name }
+        if self.tied && name == OUTPUT_WEIGHT { ITEMS } else { name }
     }
 
     /// Every weight, by name; one of two names comes twice.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        let second = self.tied.then(|| self.tensors.get(ITEMS)).flatten().map(|items| (OUTPUT, items));
+        let second = self.tied.then(|| self.tensors.get(ITEMS)).flatten().map(|items| (OUTPUT_WEIGHT, items));
         self.leaves().chain(second)
     }
 
@@ -173,17 +219,11 @@ impl Parameters {
         let mut ranges: Vec<[i64; 2]> = Vec::new();
         let mut open = false;
         for (name, tensor) in &self.tensors {
-            let mut gradient = tensor.f_grad()?;
-            if !gradient.defined() {
+            if !tensor.f_grad()?.defined() {
                 open = false;
                 continue;
             }
-            let place = self.part(&self.gradient, name)?;
-            if gradient.data_ptr() != place.data_ptr() {
-                // LibTorch made it in the first backward pass; from now on it adds to this place.
-                place.shallow_clone().f_copy_(&gradient)?;
-                gradient.f_set_data(&place)?;
-            }
+            let _ = self.settle_gradient(name, tensor)?;
             let [first, count] = self.extent(name)?;
             match ranges.last_mut() {
                 Some([_, end]) if open => *end = first + count,
@@ -199,6 +239,30 @@ impl Parameters {
                 Ok(Stretch { first, weights, gradient })
             })
             .collect()
+    }
+
+    /// Where a weight's gradient is collected: what is added there counts as the backward pass's own.
+    ///
+    /// # Errors
+    /// LibTorch's, and where the configuration has no such weight.
+    pub(super) fn gradient(&self, name: &str) -> Result<Tensor, TchError> {
+        let tensor = self.get(name)?;
+        if !tensor.f_grad()?.defined() {
+            // Only a backward pass makes one.
+            tensor.f_mul_scalar(0.0)?.f_sum(Kind::Float)?.f_backward()?;
+        }
+        self.settle_gradient(name, tensor)
+    }
+
+    /// Moves a weight's gradient to its place among the others, where it is not there yet.
+    fn settle_gradient(&self, name: &str, tensor: &Tensor) -> Result<Tensor, TchError> {
+        let (mut gradient, place) = (tensor.f_grad()?, self.part(&self.gradient, name)?);
+        if gradient.data_ptr() != place.data_ptr() {
+            // LibTorch made it in the first backward pass; from now on it adds to this place.
+            place.shallow_clone().f_copy_(&gradient)?;
+            gradient.f_set_data(&place)?;
+        }
+        Ok(place)
     }
 
     /// Where the weights are.

@@ -3,7 +3,6 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::batch::windows;
 use super::display::Display;
 use super::epochs::Epochs;
 use super::error::TrainError;
@@ -13,7 +12,6 @@ use super::job::{Outcome, TrainJob};
 use super::log::{Event, RunLog};
 use super::measured::measure;
 use super::optimizer::AdamW;
-use super::parameters::Parameters;
 use super::router::fit_router;
 use super::stage::Stage;
 use super::state::{Progress, RunState};
@@ -37,7 +35,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<Outcome, TrainError> {
     if job.options.tied && job.config.width() != job.config.embedding_width() {
         return Err(TrainError::Untieable);
     }
-    if windows(&job.dataset.training_sequences(), job.config.max_len).is_empty() {
+    if job.dataset.training_sequences().iter().all(|sequence| sequence.len() < 2) {
         return Err(TrainError::NothingToLearn);
     }
     if job.dataset.cases(Split::Validation).is_empty() {
@@ -212,7 +210,7 @@ impl<'a> Run<'a> {
         let weights = if best.parameters() > 0 { best } else { self.state.parameters.to_weights()? };
         // Made anew in any case: a gradient left by one stage, if only zero, would let the next one's decay move what it
         // does not train.
-        self.state.parameters = Parameters::from_weights(&weights, self.job.options.tied, self.job.device.tch())?;
+        self.state.parameters = self.job.parameters(&weights)?;
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
         let elapsed = self.elapsed().as_secs_f64();
         let progress = &mut self.state.progress;

@@ -124,7 +124,8 @@ impl RunState {
     /// LibTorch's, when memory runs out.
     pub(super) fn fresh(job: &TrainJob<'_>) -> Result<RunState, TrainError> {
         tch::manual_seed(place_seed(job.options.seed, [u64::MAX, 0]) as i64);
-        let parameters = Parameters::fresh(&job.config, job.options.tied, job.device.tch())?;
+        let parameters =
+            Parameters::fresh(&job.config, job.options.preset.recipe(), job.options.tied, job.device.tch())?;
         let optimizer = AdamW::new(job.options.optimizer, &parameters)?;
         let progress = Progress {
             config: job.config.clone(),

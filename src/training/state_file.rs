@@ -122,7 +122,10 @@ impl StateFile {
             weights.check(&progress.config).map_err(|error| self.corrupt(format!("{part}: {error}")))?;
             Ok(weights)
         };
-        let parameters = Parameters::from_weights(&take(&mut parts, "parameter")?, progress.options.tied, device)?;
+        let parameters = {
+            let (weights, options) = (take(&mut parts, "parameter")?, &progress.options);
+            Parameters::from_weights(&weights, options.preset.recipe(), options.tied, device)?
+        };
         let (first, second) = (take(&mut parts, "first")?, take(&mut parts, "second")?);
         let best = if parts.contains_key("best") { take(&mut parts, "best")? } else { Weights::default() };
         let moments = first

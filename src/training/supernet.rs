@@ -1,12 +1,12 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::batch::{Batch, gather, prefix};
+use super::batch::{Batch, Scoring, gather, prefix};
 use super::block::BlockPass;
 use super::cut::{Cut, Masks};
-use super::dropout::Dropout;
+use super::dropout::{Dropout, DropoutShares};
 use super::parameters::Parameters;
 use crate::domain::Slice;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, Positions};
 
 /// The training forward: every position of every row, with dropout, by one slice or by a route a row.
 ///
@@ -17,8 +17,8 @@ pub struct Supernet<'a> {
     pub config: &'a ModelConfig,
     /// The weights.
     pub parameters: &'a Parameters,
-    /// Share of activations dropped; 0 computes what serving does.
-    pub dropout: f64,
+    /// What is dropped.
+    pub dropout: DropoutShares,
 }
 
 impl Supernet<'_> {
@@ -29,29 +29,36 @@ impl Supernet<'_> {
     pub fn hidden(&self, batch: &Batch, cut: &Cut) -> Result<Tensor, TchError> {
         match cut {
             Cut::Uniform(slice) => {
-                let mut last = None;
-                self.layers(batch, *slice, None, |_, x| {
-                    last = Some(x.shallow_clone());
-                    Ok(())
-                })?;
-                last.ok_or_else(|| TchError::Torch("a slice without layers".to_owned()))
+                let mut x = self.input(batch, *slice, None)?; // [T, h]
+                for layer in 0..slice.layers {
+                    x = self.block(layer, slice.hidden, None).every_position(&x, batch)?;
+                }
+                Ok(x)
             }
             Cut::Mixed(masks) => self.mixed(batch, masks),
         }
     }
 
-    /// Hidden states of one slice after each of `depths`, ascending and at most the slice's: [T, h] each.
+    /// Hidden states of one slice after each of `depths`, ascending and ending with the slice's, at the positions that
+    /// carry the loss: [S, h] each.
     ///
     /// # Errors
     /// LibTorch's, when memory runs out.
     pub(super) fn exits(&self, batch: &Batch, slice: Slice, depths: &[usize]) -> Result<Vec<Tensor>, TchError> {
+        let mut x = self.input(batch, slice, None)?; // [T, h]
         let mut exits = Vec::with_capacity(depths.len());
-        self.layers(batch, slice, None, |depth, x| {
-            if depths.contains(&depth) {
-                exits.push(x.shallow_clone());
+        for layer in 0..slice.layers {
+            let block = self.block(layer, slice.hidden, None);
+            if layer + 1 == slice.layers && batch.scoring == Scoring::Newest {
+                // As in serving, the last block computes what is scored alone.
+                exits.push(block.newest(&x, batch)?); // [S, h]
+                break;
             }
-            Ok(())
-        })?;
+            x = block.every_position(&x, batch)?;
+            if depths.contains(&(layer + 1)) {
+                exits.push(batch.at_scored(&x)?); // [S, h]
+            }
+        }
         Ok(exits)
     }
 
@@ -63,46 +70,76 @@ impl Supernet<'_> {
             embedding: self.config.embedding_width(),
         };
         let masks = masks.of_tokens(batch)?;
+        let mut x = self.input(batch, widest, Some(&masks))?; // [T, D]
         let mut left = None::<Tensor>;
-        self.layers(batch, widest, Some(&masks), |depth, x| {
-            let Some(exit) = self.config.layers.iter().position(|exit| *exit == depth) else { return Ok(()) };
+        for layer in 0..widest.layers {
+            x = self.block(layer, widest.hidden, Some(&masks)).every_position(&x, batch)?;
+            let Some(exit) = self.config.layers.iter().position(|exit| *exit == layer + 1) else { continue };
             let leaving = x.f_mul(&masks.depth.f_narrow(1, exit as i64, 1)?)?; // [T, D]
             left = Some(match left.take() {
                 Some(left) => left.f_add(&leaving)?,
                 None => leaving,
             });
-            Ok(())
-        })?;
+        }
         left.ok_or_else(|| TchError::Torch("a route space without layers".to_owned()))
     }
 
-    /// Runs the layers of a slice and shows each one's state, [T, h], with its depth from 1.
-    fn layers(
-        &self,
-        batch: &Batch,
-        slice: Slice,
-        masks: Option<&Masks>,
-        mut after: impl FnMut(usize, &Tensor) -> Result<(), TchError>,
-    ) -> Result<(), TchError> {
-        let x = self.embed("backbone", batch, slice.embedding)?; // [T, e]
-        let x = mask(x, masks.map(|masks| &masks.embedding))?;
-        let x = self.linear("backbone.input", &x, slice.hidden, slice.embedding)?; // [T, h]
-        let mut x = mask(x, masks.map(|masks| &masks.hidden))?;
-        for layer in 0..slice.layers {
-            let block = BlockPass {
-                net: self,
-                name: format!("backbone.blocks.{layer}"),
-                heads: self.config.heads as i64,
-                width: slice.hidden,
-                ffn: self.config.shape().ffn_width(slice.hidden),
-                scale: if masks.is_some() { 1.0 } else { self.config.attention_scale(slice.hidden) },
-                causal: true,
-                masks,
-            };
-            x = block.forward(&x, batch)?;
-            after(layer + 1, &x)?;
+    /// What enters the first block: [T, h]
+    fn input(&self, batch: &Batch, slice: Slice, masks: Option<&Masks>) -> Result<Tensor, TchError> {
+        let positions = match self.config.positions {
+            Positions::Newest => Some(&batch.positions),
+            Positions::Oldest => Some(&batch.from_oldest),
+            Positions::Relative => None,
+        };
+        let x = self.embed("backbone", batch, positions, slice.embedding)?; // [T, e]
+        let x = match self.config.embedding_norm {
+            true => {
+                let masks = masks.map(|masks| [&masks.embedding, &masks.per_embedding]);
+                self.norm("backbone.embedding_norm", &x, slice.embedding, masks)?
+            }
+            false => mask(x, masks.map(|masks| &masks.embedding))?,
+        };
+        let x = self.linear("backbone.input", &self.drop_embedding(x)?, slice.hidden, slice.embedding)?; // [T, h]
+        mask(x, masks.map(|masks| &masks.hidden))
+    }
+
+    /// A block of the backbone at one width, or masked.
+    fn block<'b>(&'b self, layer: usize, width: usize, masks: Option<&'b Masks>) -> BlockPass<'b> {
+        BlockPass {
+            net: self,
+            name: format!("backbone.blocks.{layer}"),
+            heads: self.config.heads as i64,
+            width,
+            ffn: self.config.shape().ffn_width(width),
+            // Masks bring it with the queries.
+            scale: if masks.is_some() { 1.0 } else { self.config.attention_scale(width) },
+            causal: true,
+            biased: (self.config.positions == Positions::Relative).then_some(layer),
+            masks,
         }
-        Ok(())
+    }
+
+    /// Layer norm over the first `width` features; or, of rows that are masked, over those that the row's mask leaves, of
+    /// which `masks` has the number's reciprocal beside it: [T, width] -> [T, width]
+    pub(super) fn norm(
+        &self,
+        name: &str,
+        x: &Tensor,
+        width: usize,
+        masks: Option<[&Tensor; 2]>,
+    ) -> Result<Tensor, TchError> {
+        let part = |part: &str| prefix(self.parameters.get(&format!("{name}.{part}"))?, 0, width);
+        let (weight, bias, eps) = (part("weight")?, part("bias")?, self.config.norm_eps);
+        let Some([mask, share]) = masks else {
+            return x.f_layer_norm([width as i64], Some(&weight), Some(&bias), eps, true);
+        };
+        let dims = [-1_i64].as_slice();
+        let x = x.f_mul(mask)?;
+        let mean = x.f_sum_dim_intlist(dims, true, Kind::Float)?.f_mul(share)?; // [T, 1]
+        let centred = x.f_sub(&mean)?.f_mul(mask)?; // [T, width]
+        let variance = centred.f_square()?.f_sum_dim_intlist(dims, true, Kind::Float)?.f_mul(share)?; // [T, 1]
+        let scale = variance.f_add_scalar(eps)?.f_rsqrt()?; // [T, 1]
+        centred.f_mul(&scale)?.f_mul(&weight)?.f_add(&bias)?.f_mul(mask)
     }
 
     /// Scores of chosen hidden states: [T, h] -> [T, N + 1].
@@ -128,20 +165,23 @@ impl Supernet<'_> {
             ffn: router.ffn,
             scale: 1.0 / ((router.dim / router.heads) as f64).sqrt(),
             causal: false,
+            biased: None,
             masks: None,
         };
-        let x = self.embed("router", batch, router.dim)?; // [T, dim]
-        let last = gather(&block.forward(&x, batch)?, &batch.newest)?; // [B, dim]
+        let x = self.drop_embedding(self.embed("router", batch, Some(&batch.positions), router.dim)?)?; // [T, dim]
+        let last = block.newest(&x, batch)?; // [B, dim]
         let routes = self.parameters.get("router.head.bias")?.size1()? as usize;
         self.linear("router.head", &last, routes, router.dim)
     }
 
-    /// Item + position, the first `width` features: [T, width]
-    fn embed(&self, part: &str, batch: &Batch, width: usize) -> Result<Tensor, TchError> {
+    /// Item, and position where that has a table, the first `width` features: [T, width]
+    fn embed(&self, part: &str, batch: &Batch, positions: Option<&Tensor>, width: usize) -> Result<Tensor, TchError> {
         let table = |table: &str| prefix(self.parameters.get(&format!("{part}.{table}"))?, 1, width);
         let items = gather(&table("item_embedding")?, &batch.items)?;
-        let positions = gather(&table("position_embedding")?, &batch.positions)?;
-        self.drop(items.f_add(&positions)?)
+        match positions {
+            Some(positions) => items.f_add(&gather(&table("position_embedding")?, positions)?),
+            None => Ok(items),
+        }
     }
 
     /// The first `out` outputs over the first `input` inputs of a stored linear layer.
@@ -153,7 +193,11 @@ impl Supernet<'_> {
     }
 
     pub(super) fn drop(&self, x: Tensor) -> Result<Tensor, TchError> {
-        Dropout::new(self.dropout).apply(x)
+        Dropout::new(self.dropout.blocks).apply(x)
+    }
+
+    fn drop_embedding(&self, x: Tensor) -> Result<Tensor, TchError> {
+        Dropout::new(self.dropout.embedding).apply(x)
     }
 }
 
@@ -170,10 +214,4 @@ pub(super) fn mask(x: Tensor, mask: Option<&Tensor>) -> Result<Tensor, TchError>
         Some(mask) => x.f_mul(mask),
         None => Ok(x),
     }
-}
-
-/// What attention may not see, as minus infinity: [rows or 1, 1, length or 1, length]
-pub(super) fn invisible(visible: &Tensor) -> Result<Tensor, TchError> {
-    let zeros = visible.f_zeros_like()?.f_to_kind(Kind::Float)?;
-    zeros.f_masked_fill(&visible.f_logical_not()?, f64::NEG_INFINITY)
 }

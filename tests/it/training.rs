@@ -1,8 +1,8 @@
 //! Training and serving are one function, and its gradients are those of the slice that serves.
 
 use canet::domain::{Candidates, History, RouteSpace, Selection, top_k};
-use canet::model::{Forward, ModelConfig, Weights, WidthRule};
-use canet::training::{Batch, Cut, MaskTables, Parameters, Supernet, Window, one_hot};
+use canet::model::{Forward, ModelConfig, Positions, Weights, WidthRule};
+use canet::training::{Batch, Cut, DropoutShares, MaskTables, Parameters, Recipe, Sample, Supernet, one_hot};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{item, random_history, random_weights, reference, rng, small_config};
@@ -15,8 +15,7 @@ struct Setting {
 }
 
 /// Every route once, with histories of every length in between.
-fn setting(attention_scale: WidthRule, ffn_inner: WidthRule, seed: u64) -> Setting {
-    let config = ModelConfig { attention_scale, ffn_inner, ..small_config() };
+fn setting(config: ModelConfig, seed: u64) -> Setting {
     let space = config.check().unwrap();
     let mut rng = rng(seed);
     let weights = random_weights(&config, &mut rng);
@@ -25,19 +24,31 @@ fn setting(attention_scale: WidthRule, ffn_inner: WidthRule, seed: u64) -> Setti
     Setting { config, space, weights, histories }
 }
 
-fn every_rule() -> impl Iterator<Item = (WidthRule, WidthRule)> {
-    let rules = [WidthRule::Slice, WidthRule::Full];
-    rules.into_iter().flat_map(move |scale| rules.into_iter().map(move |inner| (scale, inner)))
+/// Both rules for both sizes, and every way to know positions, with and without a norm behind the embedding.
+fn every_rule() -> impl Iterator<Item = ModelConfig> {
+    let rules = [
+        (WidthRule::Slice, WidthRule::Slice, Positions::Relative, true),
+        (WidthRule::Slice, WidthRule::Full, Positions::Newest, false),
+        (WidthRule::Full, WidthRule::Slice, Positions::Oldest, true),
+        (WidthRule::Full, WidthRule::Full, Positions::Relative, false),
+    ];
+    rules.into_iter().map(|(attention_scale, ffn_inner, positions, embedding_norm)| ModelConfig {
+        attention_scale,
+        ffn_inner,
+        positions,
+        embedding_norm,
+        ..small_config()
+    })
 }
 
-/// Histories as training windows; the target after each item is the item itself, which no test here reads.
+/// Histories as training samples; the target after each item is the item itself, which no test here reads.
 fn batch(setting: &Setting, rows: &[usize]) -> Batch {
-    let windows: Vec<Window<'_>> = rows
+    let samples: Vec<Sample<'_>> = rows
         .iter()
         .map(|row| setting.histories[*row].items())
-        .map(|items| Window { inputs: items, targets: items })
+        .map(|items| Sample { inputs: items, targets: items })
         .collect();
-    Batch::new(&windows, setting.config.max_len, Device::Cpu).unwrap()
+    Batch::new(&samples, setting.config.max_len, Device::Cpu).unwrap()
 }
 
 fn masks(setting: &Setting, routes: &[usize]) -> Cut {
@@ -47,7 +58,7 @@ fn masks(setting: &Setting, routes: &[usize]) -> Cut {
 
 /// Scores of the last positions: [B, N + 1]
 fn last_scores(setting: &Setting, parameters: &Parameters, batch: &Batch, cut: &Cut) -> Tensor {
-    let net = Supernet { config: &setting.config, parameters, dropout: 0.0 };
+    let net = Supernet { config: &setting.config, parameters, dropout: DropoutShares::NONE };
     net.scores(&net.hidden(batch, cut).unwrap().index_select(0, &batch.newest)).unwrap()
 }
 
@@ -72,10 +83,10 @@ fn row(tensor: &Tensor, row: usize) -> Vec<f32> {
 
 #[test]
 fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
-    for (scale, inner) in every_rule() {
-        let setting = setting(scale, inner, 11);
+    for config in every_rule() {
+        let setting = setting(config, 11);
         let forward = reference(&setting.config, &setting.weights);
-        let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
         let routes: Vec<usize> = (0..setting.space.len()).collect();
         let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
         for route in setting.space.routes() {
@@ -92,10 +103,10 @@ fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
 
 #[test]
 fn the_training_router_answers_as_the_serving_one() {
-    let setting = setting(WidthRule::Slice, WidthRule::Slice, 12);
-    let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
+    let setting = setting(small_config(), 12);
+    let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
     let rows: Vec<usize> = (0..setting.histories.len()).collect();
-    let net = Supernet { config: &setting.config, parameters: &parameters, dropout: 0.0 };
+    let net = Supernet { config: &setting.config, parameters: &parameters, dropout: DropoutShares::NONE };
     let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
     let histories: Vec<&History> = setting.histories.iter().collect();
     let served = reference(&setting.config, &setting.weights).router_logits(&histories).unwrap();
@@ -121,12 +132,12 @@ fn loss(scores: &Tensor) -> Tensor {
 
 #[test]
 fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
-    for (scale, inner) in every_rule() {
-        let setting = setting(scale, inner, 13);
+    for config in every_rule() {
+        let setting = setting(config, 13);
         for route in setting.space.routes() {
             let rows = [route.index()];
             let of = |cut: &Cut| {
-                let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
+                let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
                 let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), cut);
                 gradients(&parameters, &loss(&scores))
             };
@@ -153,10 +164,10 @@ fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
 /// masked gradients predict.
 #[test]
 fn the_masked_gradients_are_the_slope_of_the_serving_forward() {
-    let setting = setting(WidthRule::Slice, WidthRule::Slice, 14);
+    let setting = setting(small_config(), 14);
     for route in setting.space.routes().step_by(5) {
         let rows = [route.index()];
-        let parameters = Parameters::from_weights(&setting.weights, false, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
         let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), &masks(&setting, &rows));
         let gradients = gradients(&parameters, &loss(&scores));
         let step = 1e-3_f32;
@@ -180,15 +191,4 @@ fn the_masked_gradients_are_the_slope_of_the_serving_forward() {
         let off = (slope - norm.sqrt()).abs() / norm.sqrt();
         assert!(off < 0.02, "{}: slope {slope}, gradient {}", setting.space.name(route), norm.sqrt());
     }
-}
-
-#[test]
-fn windows_cover_each_pair_of_neighbours_once() {
-    let sequence: Vec<_> = (1..=8).map(item).collect();
-    let short = [item(1)];
-    let windows = canet::training::windows(&[&sequence, &short], 3);
-    let ids = |items: &[canet::domain::Item]| items.iter().map(|item| item.id()).collect::<Vec<_>>();
-    let found: Vec<_> = windows.iter().map(|window| (ids(window.inputs), ids(window.targets))).collect();
-    let expected = [(vec![5, 6, 7], vec![6, 7, 8]), (vec![2, 3, 4], vec![3, 4, 5]), (vec![1], vec![2])];
-    assert_eq!(found, expected);
 }

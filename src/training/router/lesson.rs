@@ -3,7 +3,8 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, TchError, Tensor};
 
 use crate::domain::Item;
-use crate::training::batch::{Batch, Window};
+use crate::training::batch::{Batch, Sample};
+use crate::training::dropout::DropoutShares;
 use crate::training::error::TrainError;
 use crate::training::optimizer::{AdamW, AdamWOptions, Schedule};
 use crate::training::parameters::Parameters;
@@ -64,13 +65,14 @@ pub(super) fn learn<'a>(
 pub(super) fn router_logits(run: &Run<'_>, histories: &[&[Item]]) -> Result<Tensor, TchError> {
     let job = run.job;
     let max_len = job.config.max_len;
-    let windows: Vec<Window<'_>> = histories
+    let samples: Vec<Sample<'_>> = histories
         .iter()
         .map(|history| &history[history.len().saturating_sub(max_len)..])
-        .map(|read| Window { inputs: read, targets: read })
+        .map(|read| Sample { inputs: read, targets: read })
         .collect();
-    let batch = Batch::new(&windows, max_len, job.device.tch())?;
-    Supernet { config: &job.config, parameters: &run.state.parameters, dropout: 0.0 }.router_logits(&batch)
+    let batch = Batch::new(&samples, max_len, job.device.tch())?;
+    Supernet { config: &job.config, parameters: &run.state.parameters, dropout: DropoutShares::NONE }
+        .router_logits(&batch)
 }
 
 /// Mean squared distance of two rows of logits over the allowed routes, each row less its mean over them.

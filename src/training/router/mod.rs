@@ -21,7 +21,6 @@ use self::utility::{CHUNK, Kind as Utility, order};
 use super::error::TrainError;
 use super::log::Event;
 use super::options::RouterFit;
-use super::parameters::Parameters;
 use super::run::{Pause, Run};
 use super::stage::Stage;
 use super::state::place_seed;
@@ -89,7 +88,7 @@ pub(super) fn fit_router(run: &mut Run<'_>) -> Result<Pause, TrainError> {
     let pause = known.teach(run, &fitted)?;
     if matches!(pause, Pause::Stopped) {
         // Lessons begin anew when the run goes on, so they must find what they found now.
-        run.state.parameters = Parameters::from_weights(&untaught, run.job.options.tied, run.job.device.tch())?;
+        run.state.parameters = run.job.parameters(&untaught)?;
         run.state.progress.routing = None;
     }
     // Cut short in its first part, the stage is cut short whatever its second one did.

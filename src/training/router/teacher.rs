@@ -3,7 +3,7 @@ use tch::{Kind, TchError, Tensor};
 use crate::model::{HostTensor, Weights};
 use crate::training::dropout::Dropout;
 use crate::training::optimizer::{AdamW, AdamWOptions};
-use crate::training::parameters::Parameters;
+use crate::training::parameters::{Parameters, Recipe};
 
 /// A small network from pooled features to the worth of each route, and the optimizer that it learns by.
 pub(super) struct Teacher {
@@ -34,7 +34,7 @@ impl Teacher {
         put("inner.bias", vec![HIDDEN], vec![0.0; HIDDEN]);
         put("outer.weight", vec![routes, HIDDEN], vec![0.0; routes * HIDDEN]);
         put("outer.bias", vec![routes], vec![0.0; routes]);
-        let parameters = Parameters::from_weights(&weights, false, device)?;
+        let parameters = Parameters::from_weights(&weights, Recipe::Paper, false, device)?;
         let optimizer = AdamW::new(OPTIMIZER, &parameters)?;
         Ok(Teacher { parameters, optimizer })
     }

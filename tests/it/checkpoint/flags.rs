@@ -65,7 +65,7 @@ fn other_values_come_back_with_their_weights() {
 #[test]
 fn values_that_make_no_sense_are_refused() {
     for (field, value, words) in [
-        ("norm_eps", json!(0), "`norm_eps` is 0: it must be above 0 and at most 1"),
+        ("norm_eps", json!(0), "`norm_eps` is 0: it must be from 1e-30 to 1"),
         ("norm_eps", json!(-1e-5), "`norm_eps` is -0.00001"),
         ("norm_eps", json!(2), "`norm_eps` is 2"),
         ("positions", json!("sideways"), "unknown variant `sideways`, expected one of `newest`, `oldest`, `relative`"),
