@@ -3,8 +3,8 @@
 MODEL ?= models/ml-100k
 HISTORIES ?= data/ml-100k/ml-100k.inter
 CANET = target/release/canet
-# What the shipped model was trained with.
-FLAGS ?= --epochs 30 --batch-size 32 --dropout 0.5
+# Of `canet train`.
+FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
@@ -35,7 +35,7 @@ test: setup ## Runs every test (needs promtool, Chromium and curl, which root on
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
 	scripts/test.sh $(ARGS)
 
-# DATA=FILE stands for a model of the default sizes, trained on it the first time; without it, $(MODEL).
+# DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).
 TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)
 
 bench-peers: build $(if $(DATA),,data) ## Times canet against ONNX Runtime and PyTorch, in turns (DATA=FILE; 6 GB of packages)
@@ -76,7 +76,7 @@ data: ## Fetches MovieLens-100K into data/ml-100k and the titles of the shipped 
 	@scripts/system.sh
 	@python3 scripts/data.py
 
-train: build data ## Trains the next version of $(MODEL) on MovieLens-100K, as the shipped one was (FLAGS=... instead)
+train: build data ## Trains the next version of $(MODEL) on MovieLens-100K (FLAGS="--seed 2")
 	$(CANET) train --data data/ml-100k/ml-100k.inter --out $(MODEL) $(FLAGS) $(ARGS)
 
 report: build data ## Writes target/report/report.html on what routing is worth in $(MODEL)

@@ -33,6 +33,8 @@ SAVINGS = (0.65, 0.70, 0.80)
 RECORDED = {
     **{f"--{name}": ("training", "options", name.replace("-", "_"))
        for name in ("seed", "preset", "epochs", "batch-size", "warmup-steps", "dropout", "patience", "flops-budget")},
+    "--loss-positions": ("training", "options", "samples", "loss_positions"),
+    "--samples-per-user": ("training", "options", "samples", "per_user"),
     "--lr": ("training", "options", "learning_rate"),
     "--tie-embeddings": ("training", "options", "tied"),
     "--weight-decay": ("training", "options", "optimizer", "weight_decay"),
@@ -43,7 +45,7 @@ RECORDED = {
     "--router-fit": ("training", "options", "router", "fit"),
     "--settle-epochs": ("training", "options", "settle", "epochs"),
     "--settle-lr": ("training", "options", "settle", "learning_rate"),
-    **{f"--{name}": ("config", name.replace("-", "_")) for name in ("max-len", "hidden", "layers", "embedding", "heads")},
+    **{f"--{name}": ("config", name.replace("-", "_")) for name in ("max-len", "hidden", "layers", "embedding", "heads", "positions")},
 }
 
 
@@ -132,6 +134,8 @@ def says(found, given):
     if isinstance(found, list):
         parts = given.split(",")
         return len(parts) == len(found) and all(says(*pair) for pair in zip(found, parts))
+    if given == "all":
+        return False
     if isinstance(found, bool) or isinstance(found, str):
         return str(found).lower() == given.lower()
     return found == float(given)

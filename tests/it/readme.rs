@@ -12,7 +12,7 @@ use super::support::python;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "deploy/README.md",
     "docs/performance.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 10] = [
     "loadtest/README.md",
     "models/README.md",
     "models/experiments/README.md",
+    "models/experiments/rezero/README.md",
     "src/ARCHITECTURE.md",
 ];
 
