@@ -59,7 +59,8 @@ def shaped():
             data = Path(scratch) / "users.txt"
             write_shape(data)
             train = ["train", "--data", data, "--out", directory, "--epochs", "1", "--max-minutes", "3",
-                     "--router-holdout", "0", "--settle-epochs", "0"]
+                     "--router-holdout", "0", "--settle-epochs", "0",
+                     "--hidden", "64,96,128", "--layers", "2,4,6,8", "--embedding", "64,96,128", "--heads", "4"]
             subprocess.run([CANET, *map(str, train)], check=True)
     return directory
 

@@ -3,7 +3,7 @@
 
     compare.py --histories data.txt [--model models/ml-100k] [--rounds 5] [--seconds 1] [--batch 1,8,32,64] [--json FILE]
 
-Without --model one is trained on the histories for some minutes, of the default sizes, and kept in target/peers: how good
+Without --model one is trained on the histories for some minutes, of the paper's sizes, and kept in target/peers: how good
 it is does not change how fast it is.
 
 The peers run the full route on one thread: score, mask what was seen, take the ten best. canet runs workloads of `canet
@@ -102,10 +102,13 @@ def arguments():
 
 
 def trained(options):
-    """A model of the default sizes, trained on the histories for some minutes unless it is there."""
+    """A model of the paper's sizes, trained on the histories for some minutes unless it is there."""
     directory = REPOSITORY / "target" / "peers" / options.histories.name.split(".")[0]
     if not directory.is_dir():
         command = [options.canet, "train", "--data", options.histories, "--out", directory, "--max-minutes", "6"]
+        command += ["--hidden", "64,96,128", "--layers", "2,4,6,8", "--embedding", "64,96,128", "--heads", "4"]
+        # The peers add a table of positions, and norm nothing before the first block.
+        command += ["--positions", "newest", "--embedding-norm", "false"]
         subprocess.run(list(map(str, command)), check=True)
     return directory
 
