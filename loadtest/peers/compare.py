@@ -107,7 +107,6 @@ def trained(options):
     if not directory.is_dir():
         command = [options.canet, "train", "--data", options.histories, "--out", directory, "--max-minutes", "6"]
         command += ["--hidden", "64,96,128", "--layers", "2,4,6,8", "--embedding", "64,96,128", "--heads", "4"]
-        # The peers add a table of positions, and norm nothing before the first block.
         command += ["--positions", "newest", "--embedding-norm", "false"]
         subprocess.run(list(map(str, command)), check=True)
     return directory

@@ -15,6 +15,7 @@ class Block(nn.Module):
     def __init__(self, weights, config, layer, width, last):
         super().__init__()
         self.heads, self.width, self.last = config["heads"], width, last
+        self.eps = config.get("norm_eps", 1e-5)
         full = config["hidden"][-1]
         inner = 4 * (width if config["ffn_inner"] == "slice" else full)
         self.scale = ((width if config["attention_scale"] == "slice" else full) // self.heads) ** -0.5
@@ -37,6 +38,12 @@ class Block(nn.Module):
         self.keep("inner_bias", of("ffn.inner.bias")[:inner])
         self.keep("outer_weight", ffn * of("ffn.outer.weight")[:width, :inner])
         self.keep("outer_bias", ffn * of("ffn.outer.bias")[:width])
+        # Added to the scores of a query by a key: [heads, max_len, max_len], by distance.
+        self.relative = config.get("positions") == "relative"
+        if self.relative:
+            places = torch.arange(config["max_len"])
+            distances = (places[:, None] - places[None, :]).clamp(min=0)
+            self.keep("bias", weights["backbone.position_bias"][layer][:, distances])
         for norm in ("attention_norm", "ffn_norm"):
             self.keep(f"{norm}_weight", of(f"{norm}.weight")[:width])
             self.keep(f"{norm}_bias", of(f"{norm}.bias")[:width])
@@ -46,7 +53,9 @@ class Block(nn.Module):
 
     def forward(self, x, mask):
         # Not from the shape: an export wants it constant.
-        batch, width = x.shape[0], self.width
+        batch, length, width = x.shape[0], x.shape[1], self.width
+        if self.relative:
+            mask = mask + self.bias[:, -length:, -length:]
         if self.last:
             asked, mask = x[:, -1:], mask[:, :, -1:]
             query = linear(asked, self.qkv_weight[:width], self.qkv_bias[:width])
@@ -58,9 +67,9 @@ class Block(nn.Module):
         scores = heads(query) @ heads(key).transpose(2, 3) * self.scale + mask
         mixed = (scores.softmax(-1) @ heads(value)).transpose(1, 2).reshape(batch, -1, width)
         x = asked + linear(mixed, self.out_weight, self.out_bias)
-        x = layer_norm(x, (width,), self.attention_norm_weight, self.attention_norm_bias, 1e-5)
+        x = layer_norm(x, (width,), self.attention_norm_weight, self.attention_norm_bias, self.eps)
         x = x + linear(gelu(linear(x, self.inner_weight, self.inner_bias)), self.outer_weight, self.outer_bias)
-        return layer_norm(x, (width,), self.ffn_norm_weight, self.ffn_norm_bias, 1e-5)
+        return layer_norm(x, (width,), self.ffn_norm_weight, self.ffn_norm_bias, self.eps)
 
 
 class Route(nn.Module):
@@ -75,7 +84,14 @@ class Route(nn.Module):
         weights, config, self.k = checkpoint.weights, checkpoint.config, k
         width, depth, embedding = checkpoint.route(name)
         self.register_buffer("items", weights["backbone.item_embedding"][:, :embedding].contiguous())
-        self.register_buffer("positions", weights["backbone.position_embedding"][:, :embedding].contiguous())
+        self.positioned, self.eps = config.get("positions", "newest"), config.get("norm_eps", 1e-5)
+        if self.positioned != "relative":
+            self.register_buffer("positions", weights["backbone.position_embedding"][:, :embedding].contiguous())
+        self.embedding_norm = config.get("embedding_norm", False)
+        if self.embedding_norm:
+            for part in ("weight", "bias"):
+                norm = weights[f"backbone.embedding_norm.{part}"][:embedding]
+                self.register_buffer(f"embedding_norm_{part}", norm.contiguous())
         self.register_buffer("input_weight", weights["backbone.input.weight"][:width, :embedding].contiguous())
         self.register_buffer("input_bias", weights["backbone.input.bias"][:width].contiguous())
         self.blocks = nn.ModuleList(
@@ -86,9 +102,17 @@ class Route(nn.Module):
 
     def forward(self, histories):
         length = histories.shape[1]
-        x = self.items[histories] + self.positions[-length:]
-        x = linear(x, self.input_weight, self.input_bias)
         places = torch.arange(length, device=histories.device)
+        x = self.items[histories]
+        if self.positioned == "newest":
+            x = x + self.positions[-length:]
+        elif self.positioned == "oldest":
+            padding = (histories == 0).sum(1, keepdim=True)
+            x = x + self.positions[(places - padding).clamp(min=0)]
+        if self.embedding_norm:
+            size = (x.shape[-1],)
+            x = layer_norm(x, size, self.embedding_norm_weight, self.embedding_norm_bias, self.eps)
+        x = linear(x, self.input_weight, self.input_bias)
         allowed = (places[None, :] <= places[:, None]) & (histories != 0)[:, None, None, :]
         mask = torch.where(allowed, 0.0, NEVER).to(x.dtype)
         for block in self.blocks:

@@ -25,7 +25,7 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the field docs are the help texts.
     ///
-    /// Cardinality: a route has 62 series, a lane 33, everything else together is under 200; the default space of 36
+    /// Cardinality: a route has 62 series, a lane 33, everything else together is under 200; the paper's space of 36
     /// routes makes about 2,500 with a lane a width and 3,600 with a lane a route.
     #[derive(Debug)]
     pub struct Metrics {
