@@ -102,9 +102,10 @@ struct SizeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Learning")]
 struct LearningArgs {
-    /// Passes over the data, at most.
-    #[arg(long, env = "CANET_EPOCHS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
-    epochs: u64,
+    /// Passes over the data, at most; the learning rate falls to a tenth over them [default: 18 on sparse data, else 40, with
+    /// --preset paper 100]
+    #[arg(long, env = "CANET_EPOCHS", value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: Option<u64>,
     /// Newest positions of a sample that carry the loss, or `all`: with 1 a sample is scored as a request is [default: 1 on
     /// sparse data, else all]
     #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
@@ -299,7 +300,7 @@ impl TrainArgs {
         let number = |given: Option<Count>, default| given.map_or(default, Count::number);
         TrainOptions {
             preset: self.preset,
-            epochs: learning.epochs,
+            epochs: learning.epochs.unwrap_or(defaults.epochs),
             samples: SampleOptions {
                 loss_positions: number(learning.loss_positions, defaults.samples.loss_positions),
                 per_user: number(learning.samples_per_user, defaults.samples.per_user),

@@ -4,6 +4,8 @@ use crate::data::Dataset;
 /// Settings of the preset `utility` that follow from the data. models/experiments has the trainings that chose them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
+    /// Passes over the data in the first stage, over which the learning rate falls to a tenth.
+    pub epochs: u64,
     /// What an epoch learns from.
     pub samples: SampleOptions,
     /// Samples a step.
@@ -32,6 +34,7 @@ const DRAWN: usize = 4096;
 impl Defaults {
     /// What the preset `paper` takes, whatever the data.
     pub const PAPER: Defaults = Defaults {
+        epochs: 100,
         samples: SampleOptions { loss_positions: None, per_user: None },
         batch_size: 64,
         dropout: 0.2,
@@ -50,6 +53,7 @@ impl Defaults {
         let prefixes = SampleOptions { loss_positions: Some(1), per_user: None };
         let windows = SampleOptions { loss_positions: None, per_user: Some(windows) };
         Defaults {
+            epochs: if sparse { 18 } else { 40 },
             samples: if sparse { prefixes } else { windows },
             batch_size: if sparse { 256 } else { 32 },
             weight_decay: 0.0,
