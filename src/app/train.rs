@@ -129,7 +129,7 @@ struct LearningArgs {
     /// Greatest norm of a step's gradient.
     #[arg(long, env = "CANET_CLIP_NORM", default_value_t = 5.0, value_parser = positive)]
     clip_norm: f64,
-    /// Share of activations dropped; the blocks of slices narrower than 64 drop less [default: 0.5 on sparse data, else 0.2]
+    /// Share of activations dropped; embeddings and blocks narrower than 64 drop less [default: 0.5 on sparse data, else 0.2]
     #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
     dropout: Option<f64>,
     /// Whether one table of items serves for reading and for scoring them, which helps rare items and holds frequent ones

@@ -65,7 +65,7 @@ impl Sandwich<'_> {
         let widest = self.space.widest();
         let mut exits = Vec::new();
         for Pass { slice, depths } in passes {
-            let net = Supernet { config: self.config, parameters, dropout: dropout_at(self.dropout, slice.hidden) };
+            let net = Supernet { config: self.config, parameters, dropout: dropout_of(*slice, self.dropout) };
             for (depth, hidden) in depths.iter().zip(net.exits(batch, *slice, depths)?) {
                 let (name, weight) = match (slice.hidden == widest.hidden, *depth == widest.layers) {
                     (true, true) => ("full", 1.0),
@@ -89,14 +89,15 @@ impl Sandwich<'_> {
 /// Weight of a shallower exit beside the full slice.
 const EXIT_WEIGHT: f64 = 0.5;
 
-/// What a slice of some width drops, of what the widest ones drop. A narrow slice has fewer features to spare in its
-/// blocks; it reads the item table as the others do, so it drops as much of that, or the table would fit the training
-/// data by way of the narrow slices.
-fn dropout_at(dropout: f64, hidden: usize) -> DropoutShares {
-    DropoutShares { embedding: dropout, blocks: dropout * (hidden as f64 / NARROW).min(1.0) }
+/// What a slice drops, of what the widest ones drop: less where there are fewer features to spare. A narrow slice that
+/// reads wide embeddings drops as much of them as the others do, or the table would fit the training data by way of the
+/// narrow slices.
+fn dropout_of(slice: Slice, dropout: f64) -> DropoutShares {
+    let at = |width: usize| dropout * (width as f64 / NARROW).min(1.0);
+    DropoutShares { embedding: at(slice.embedding), blocks: at(slice.hidden) }
 }
 
-/// The width below which blocks drop less.
+/// The width below which a slice drops less.
 const NARROW: f64 = 64.0;
 
 /// One of several, `None` of none.

@@ -5,7 +5,7 @@ use canet::model::{Forward, ModelConfig, Positions, Weights, WidthRule};
 use canet::training::{Batch, Cut, DropoutShares, MaskTables, Parameters, Recipe, Sample, Supernet, one_hot};
 use tch::{Device, Kind, Tensor};
 
-use crate::support::{item, random_history, random_weights, reference, rng, small_config};
+use crate::support::{random_history, random_weights, reference, rng, small_config};
 
 struct Setting {
     config: ModelConfig,

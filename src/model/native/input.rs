@@ -17,7 +17,7 @@ pub(super) enum Input {
     /// no product left.
     Kept(Vec<Tables>),
     /// The tables as they are, and the layer, [D, E], which every token passes.
-    Computed(Tables, Panels),
+    Computed(Box<Tables>, Panels),
 }
 
 impl Input {
@@ -35,7 +35,7 @@ impl Input {
         let rows = tables.rows().saturating_mul(space.embedding().len());
         let fits = rows.saturating_mul(padded(config.width()) * size_of::<f32>()) <= KEPT;
         if !fits || !tables.pass_layers() {
-            return Ok(Input::Computed(tables, packer.layer(name)?));
+            return Ok(Input::Computed(Box::new(tables), packer.layer(name)?));
         }
         let layer = Packer { precision: Precision::Fp32, ..packer }.layer(name)?;
         Ok(Input::Kept(space.embedding().iter().map(|width| tables.through(level, &layer, *width)).collect()))
