@@ -183,7 +183,6 @@ impl Chunk {
         let scores = hidden.f_linear(&weight, Some(&layer.bias))?; // [C, N]
         let targets = self.targets.f_unsqueeze(1)?; // [C, 1]
         let own = scores.f_gather(1, &targets, false)?;
-        // In place of its argument where LibTorch can: neither is needed beside the other.
         let probabilities = scores.f_softmax(1, Kind::Float)?;
         // The smallest positive number keeps a hopeless item's logarithm finite.
         let share = probabilities.f_gather(1, &targets, false)?.f_clamp_min(f64::from(f32::MIN_POSITIVE))?;
