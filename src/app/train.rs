@@ -110,8 +110,8 @@ struct LearningArgs {
     /// sparse data, else all]
     #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
     loss_positions: Option<Count>,
-    /// Samples with drawn ends that each user contributes to an epoch, or `all` [default: all on sparse data, else the
-    /// number that covers a mean history]
+    /// Samples with drawn ends that each user contributes to an epoch, or `all` for every end; with `--loss-positions all`
+    /// that is windows which meet end to end [default: all on sparse data, else the number that covers a mean history]
     #[arg(long, env = "CANET_SAMPLES_PER_USER", value_name = "N", value_parser = count_or_all)]
     samples_per_user: Option<Count>,
     /// Samples a step [default: 256 on sparse data, else 32, with --preset paper 64]

@@ -1,7 +1,8 @@
 use super::samples::SampleOptions;
 use crate::data::Dataset;
 
-/// Settings of the preset `utility` that follow from the data. models/experiments has the trainings that chose them.
+/// Settings of the preset `utility` that follow from the data. models/experiments has what those for sparse data come to;
+/// those for dense data have no training there yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
     /// Passes over the data in the first stage, over which the learning rate falls to a tenth.

@@ -2,8 +2,8 @@
 //!
 //! With scores `z = W h + b`, probabilities `p = softmax(z)` and a target distribution `q`, the cross-entropy
 //! `log Σ exp z - q·z` has the gradients `Wᵀ(p - q)` for `h` and `(p - q) hᵀ` for `W`. Written out they cost three matrix
-//! products and one softmax an exit. LibTorch's own graph costs the same products, some ten more passes over a matrix of
-//! samples x items, and a copy of the whole table for each narrower slice.
+//! products and one softmax an exit. LibTorch's own graph costs the same products, more passes over a matrix of samples x
+//! items, and a copy of the whole table for each narrower slice.
 //!
 //! A student's target is `q = (1 - d)·(true item) + d·(the teacher's p)`, as in Hinton et al. 2015 at temperature 1. The
 //! teacher's share of a gradient is linear in it, so the teacher's probabilities are used once for all students.
