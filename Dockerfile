@@ -26,7 +26,7 @@ RUN set -eu; \
     mkdir /runtime; \
     if [ "$NATIVE" = 1 ]; then \
         [ "$CUDA" != 1 ] || { echo 'NATIVE=1 is for CPUs: CUDA=1 needs LibTorch' >&2; exit 1; }; \
-        echo '--no-default-features --features native' > /features; \
+        echo '--no-default-features' > /features; \
         exit 0; \
     fi; \
     : > /features; \
@@ -38,18 +38,21 @@ RUN set -eu; \
     strip --strip-unneeded "/runtime$cpu/lib/libtorch_cpu.so"; \
     if [ "$CUDA" = 1 ]; then mv /opt/canet/libtorch/*-cuda /runtime/opt/canet/libtorch/; fi
 
-# The dependencies, which change less often than the sources: built for a program that does nothing.
+# The dependencies, which change less often than the sources: built for crates that do nothing.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY benches benches
-RUN mkdir src \
+COPY crates crates
+RUN find crates -path '*/src/*' -delete \
+    && for crate in crates/*; do mkdir -p "$crate/src" && touch "$crate/src/lib.rs"; done \
+    && mkdir src \
     && echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs \
-    && cargo build --release --locked --lib $(cat /features) \
-    && rm -r src
+    && cargo build --release --locked $(cat /features) \
+    && rm -r src crates
 
+COPY crates crates
 COPY src src
-RUN touch src/lib.rs src/main.rs build.rs \
+RUN find crates src build.rs -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --bin canet $(cat /features) \
     && install -D -s target/release/canet /runtime/usr/local/bin/canet
 

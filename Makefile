@@ -23,7 +23,7 @@ build: setup ## Builds target/release/canet, which runs with no environment set
 build-native: ## Builds target/native/release/canet, a server for CPUs alone: no LibTorch, no training
 	@scripts/system.sh native
 	@# What both builds share is compiled once; each has its own binary.
-	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features --features native \
+	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features \
 		--target-dir target/native
 
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
@@ -61,8 +61,8 @@ experiment: build ## Trains the row ROW of models/experiments and reports on it 
 
 lint: setup ## Formatting, clippy, and with cargo-deny licences, duplicate crates and sources
 	cargo fmt --all -- --check
-	cargo clippy --release --locked --all-targets -- -D warnings
-	cargo clippy --release --locked --all-targets --no-default-features --features native -- -D warnings
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets --no-default-features -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
 	else echo 'deny.toml is not checked: cargo install --locked cargo-deny'; fi
 

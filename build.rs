@@ -1,40 +1,12 @@
-//! Compiles the gRPC services, and tells the linker where LibTorch lies, so that the binary and the tests run with no
-//! environment set.
+//! Tells the linker where LibTorch lies, so that binaries and tests run with no environment set.
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
-
-use protox::prost::Message;
-
-/// What is served over gRPC, relative to `proto`.
-const SERVICES: [&str; 2] = ["canet/v1/recommender.proto", "inference/open_inference.proto"];
+use std::path::Path;
 
 /// Where NVIDIA's wheels put the compiler of our kernels for GPUs, beside what holds torch.
 const COMPILER: &str = "nvidia/cu13/lib";
 
-fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=proto");
-    compile_services()?;
-    link_libtorch();
-    Ok(())
-}
-
-/// Compiles in this process: no protoc is needed.
-fn compile_services() -> Result<(), Box<dyn Error>> {
-    let services = protox::compile(SERVICES, ["proto"])?;
-    // What the reflection service tells.
-    let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("services.bin");
-    std::fs::write(descriptors, services.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .build_client(false)
-        .build_transport(false)
-        .codec_path("crate::api::grpc::codec::CountedCodec")
-        .compile_fds(services)?;
-    Ok(())
-}
-
-fn link_libtorch() {
+fn main() {
+    println!("cargo::rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
     // Set by torch-sys, whatever named the directory; cargo runs this again when it changes.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");

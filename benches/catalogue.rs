@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench says by a panic what is wrong")]
 
-#[path = "../tests/it/support.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod support;
+use canet_testing as support;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use canet::domain::{Candidates, History, Selection};
-use canet::model::native::{Level, Native, gemm_peak, read_peak};
-use canet::model::{Forward, ModelConfig, Precision, Query, RouterConfig};
+use canet_cpu::{Level, Native, gemm_peak, read_peak};
+use canet_domain::{Candidates, History, Selection};
+use canet_model::{Forward, ModelConfig, Precision, Query, RouterConfig};
 use serde_json::json;
 
 const ITEMS: usize = 1_000_000;

@@ -5,8 +5,8 @@ mod model;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use canet::domain::{Candidates, History, Selection, top_k};
-use canet::model::Forward;
+use canet_domain::{Candidates, History, Selection, top_k};
+use canet_model::Forward;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use self::model::{ITEMS, MAX_LEN, history, model, rng};

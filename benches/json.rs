@@ -4,9 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
 
-#[path = "../tests/it/support.rs"]
-#[allow(dead_code, clippy::panic, clippy::expect_used, reason = "shared with the tests, which use all of it")]
-mod support;
+use canet_testing as support;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +12,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Request, StatusCode, header};
-use canet::api::{self, Access};
-use canet::domain::BatchBy;
-use canet::model::Precision;
-use canet::model::native::Native;
-use canet::serving::{Generation, Limits, Policy, Recommender};
+use canet_api::{self, Access};
+use canet_cpu::Native;
+use canet_domain::BatchBy;
+use canet_model::Precision;
+use canet_serving::{Generation, Limits, Policy, Recommender};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -33,13 +31,13 @@ fn door() -> (Runtime, Router) {
     let checkpoint = draft.write(&directory.path().join("model")).unwrap();
     let forward = Arc::new(Native::load(Precision::Fp32, &checkpoint.config, &checkpoint.weights, 1).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let metrics = Arc::new(api::metrics().unwrap());
+    let metrics = Arc::new(canet_api::metrics().unwrap());
     let limits = Limits { executors: 1, max_batch: 64, queue_limit: Duration::from_secs(1), degrade: false };
     let policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
     let generation = Generation::new(checkpoint, forward, policy, &metrics);
     let (recommender, _) = runtime.block_on(async { Recommender::start(limits, metrics) }).unwrap();
     recommender.serve(generation);
-    let router = api::router(&recommender, Access::default());
+    let router = canet_api::router(&recommender, Access::default());
     (runtime, router)
 }
 

@@ -5,10 +5,10 @@ mod model;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use canet::domain::{BatchBy, Candidates, History, Route, RouteSpace, Selection};
-use canet::model::libtorch::LibTorch;
-use canet::model::{Forward, Query};
-use canet::serving::{Due, Lanes};
+use canet_domain::{BatchBy, Candidates, History, Route, RouteSpace, Selection};
+use canet_model::{Forward, Query};
+use canet_serving::{Due, Lanes};
+use canet_torch::LibTorch;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

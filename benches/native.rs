@@ -8,9 +8,9 @@ mod model;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use canet::domain::{Candidates, History, Route, Selection};
-use canet::model::native::{Level, Native, Pieces, fma_peak};
-use canet::model::{Forward, Precision, Query};
+use canet_cpu::{Level, Native, Pieces, fma_peak};
+use canet_domain::{Candidates, History, Route, Selection};
+use canet_model::{Forward, Precision, Query};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use self::model::{MAX_LEN, config, history, model, rng, weights};

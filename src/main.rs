@@ -1,5 +1,98 @@
-//! The `canet` binary.
+//! The `canet` binary: the command line, the environment, signals and exit codes.
 
-fn main() -> std::process::ExitCode {
-    canet::app::main()
+mod bench;
+mod cautions;
+mod door;
+mod eval;
+mod exit;
+#[cfg(feature = "libtorch")]
+mod gpu;
+#[cfg(not(feature = "libtorch"))]
+#[path = "without_gpu.rs"]
+mod gpu;
+mod import;
+mod inspect;
+mod interactions;
+mod listen;
+mod logs;
+mod numbers;
+mod progress;
+mod rank;
+mod recommend;
+mod reloads;
+mod report;
+mod secret;
+mod serve;
+mod signals;
+mod target;
+mod traces;
+#[cfg(feature = "libtorch")]
+mod train;
+#[cfg(not(feature = "libtorch"))]
+#[path = "without_training.rs"]
+mod train;
+
+use exit::Failure;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Most of what a call allocates is small and lasts no longer than the call. The C library's allocator takes longer for it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains, evaluates and serves CANet: a router picks, for each user, the slice of one recommender that runs.
+#[derive(Debug, Parser)]
+#[command(name = "canet", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "a process has one")]
+enum Command {
+    Bench(bench::BenchArgs),
+    Eval(eval::EvalArgs),
+    Import(import::ImportArgs),
+    Inspect(inspect::InspectArgs),
+    Rank(rank::RankArgs),
+    Recommend(recommend::RecommendArgs),
+    Report(report::ReportArgs),
+    Serve(serve::ServeArgs),
+    Train(train::TrainArgs),
+}
+
+/// Parses the command line, runs the command, and turns its outcome into the process's exit code.
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    let outcome: Result<(), Failure> = match cli.command {
+        Command::Bench(args) => bench::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Rank(args) => rank::run(args),
+        Command::Recommend(args) => recommend::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Train(args) => train::run(args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => exit::report(&failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -2,13 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
 
-#[path = "../../tests/it/support.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod support;
+use canet_testing as support;
 
-use canet::domain::{History, RouteSpace};
-use canet::model::libtorch::{LibTorch, set_threads};
-use canet::model::{ModelConfig, Weights};
+use canet_domain::{History, RouteSpace};
+use canet_model::{Device, ModelConfig, Weights};
+use canet_torch::{LibTorch, set_threads};
 use rand_chacha::ChaCha8Rng;
 
 /// Items of MovieLens-1M.
@@ -37,5 +35,5 @@ pub(crate) fn weights() -> Weights {
 /// It on one core, by LibTorch, and its 36 routes.
 pub(crate) fn model() -> (LibTorch, RouteSpace) {
     set_threads(1);
-    (support::reference(&config(), &weights()), config().check().unwrap())
+    (LibTorch::load(&config(), &weights(), Device::CPU).unwrap(), config().check().unwrap())
 }

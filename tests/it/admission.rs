@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use canet::serving::{Admission, Need, QueueFull, Ran};
+use canet_serving::{Admission, Need, QueueFull, Ran};
 
 /// A device that takes 1 ms a batch and 1 ms a row of 10 MFLOP, as two lanes and the router have learnt.
 fn admission(limit_ms: u64) -> Admission<char> {
@@ -18,7 +18,7 @@ fn row(lane: char) -> Need<char> {
 }
 
 /// Places for as many rows as are let in.
-fn fill(admission: &Admission<char>, need: Need<char>) -> Vec<canet::serving::Permit<char>> {
+fn fill(admission: &Admission<char>, need: Need<char>) -> Vec<canet_serving::Permit<char>> {
     std::iter::from_fn(|| admission.admit(need).ok()).collect()
 }
 

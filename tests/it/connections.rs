@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
-use canet::api::{Access, Bodies, Connections, Patience};
+use canet_api::{Access, Bodies, Connections, Patience};
 use serde_json::json;
 
 use super::raw::{RawReply, connect, exchange, post, read_to_close};

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
+use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
 
 use super::server::{Process, Server, numbered};
 use super::support::{draft, run_script, small_config};
 
 /// Where the console's own files lie.
-const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/console");
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/api/src/console");
 
 #[test]
 fn every_file_of_the_page_is_served_with_a_tag_and_a_policy() {

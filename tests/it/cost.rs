@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use canet::serving::{BatchCost, CostModel, Ran};
+use canet_serving::{BatchCost, CostModel, Ran};
 use rand::Rng;
 
 use super::support::rng;

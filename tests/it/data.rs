@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use canet::data::{Case, DataError, Dataset, ReadOptions, Split};
-use canet::domain::{Catalogue, Item};
+use canet_data::{Case, DataError, Dataset, ReadOptions, Split};
+use canet_domain::{Catalogue, Item};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

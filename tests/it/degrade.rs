@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use canet::domain::{Reason, Route, RouteSpace, choose_route};
-use canet::model::checkpoint::{BudgetPoint, Calibration};
-use canet::serving::{Degrade, Relief};
+use canet_domain::{Reason, Route, RouteSpace, choose_route};
+use canet_model::checkpoint::{BudgetPoint, Calibration};
+use canet_serving::{Degrade, Relief};
 
 /// Four routes that cost 1, 2, 4 and 8.
 fn space() -> RouteSpace {

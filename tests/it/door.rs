@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use canet::api::grpc::proto::inference as proto;
-use canet::api::{Access, ApiKeys, Connections, Origins};
+use canet_api::grpc::proto::inference as proto;
+use canet_api::{Access, ApiKeys, Connections, Origins};
 use serde_json::json;
 use tonic::Code;
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use canet::data::{Dataset, ReadOptions};
-use canet::domain::{History, Item};
-use canet::model::Forward;
-use canet::model::checkpoint::ModelDirectory;
+use canet_data::{Dataset, ReadOptions};
+use canet_domain::{History, Item};
+use canet_model::Forward;
+use canet_model::checkpoint::ModelDirectory;
 use serde_json::Value;
 
 use super::support::{reference, write_checkpoint};

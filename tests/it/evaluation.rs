@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 
-use canet::data::{Case, Dataset, ReadOptions, Split};
-use canet::domain::{FfnInner, History, Item, ModelShape, Route, RouteSpace, RouterShape};
-use canet::evaluation::{
+use canet_data::{Case, Dataset, ReadOptions, Split};
+use canet_domain::{FfnInner, History, Item, ModelShape, Route, RouteSpace, RouterShape};
+use canet_evaluation::{
     Contender, Contest, DRAWS, Markov, Metric, Popularity, Ranker, Run, Subject, compare, evaluate,
 };
-use canet::model::{Forward, ForwardError, Rows};
+use canet_model::{Forward, ForwardError, Rows};
 
 use super::support::item;
 

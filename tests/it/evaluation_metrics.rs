@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use canet::domain::{Candidates, Item, Selection, top_k};
-use canet::evaluation::{Estimate, Metric, target_rank};
+use canet_domain::{Candidates, Item, Selection, top_k};
+use canet_evaluation::{Estimate, Metric, target_rank};
 use proptest::prelude::*;
 
 use super::evaluation::close;

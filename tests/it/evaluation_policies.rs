@@ -1,8 +1,8 @@
 //! Hulls, halves, controls and groups against other ways to the same number.
 
-use canet::data::Case;
-use canet::domain::{Item, Route, RouteSpace};
-use canet::evaluation::{
+use canet_data::Case;
+use canet_domain::{Item, Route, RouteSpace};
+use canet_evaluation::{
     Halves, Hull, Mark, Metric, Permuted, Ranker, Replicated, RouteTable, Subject, by_length, by_popularity, by_taste,
     frequencies, kmeans, t_reach,
 };
@@ -233,7 +233,7 @@ fn groups_hold_everybody_once_and_are_named_by_what_they_share() {
         histories.iter().enumerate().map(|(user, history)| Case { user, history, target: item(1) }).collect();
     let row = |column: usize| vec![if column > 3 { 1.0 } else { -1.0 }, if column == 3 { 0.1 } else { 0.0 }];
     let embedding: Vec<Vec<f32>> = (0..=ITEMS).map(row).collect();
-    let everybody = |groups: &[canet::evaluation::Group]| {
+    let everybody = |groups: &[canet_evaluation::Group]| {
         let mut members: Vec<usize> = groups.iter().flat_map(|group| group.cases.clone()).collect();
         members.sort_unstable();
         assert_eq!(members, (0..20).collect::<Vec<_>>());

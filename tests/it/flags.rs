@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use canet::domain::History;
-use canet::model::{HostTensor, ModelConfig, Rows, Weights};
+use canet_domain::History;
+use canet_model::{HostTensor, ModelConfig, Rows, Weights};
 use serde::Deserialize;
 
 use super::support::{forwards, item};

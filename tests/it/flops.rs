@@ -1,6 +1,6 @@
 //! The cost formulas against PyTorch's own flop counter (`tests/fixtures/make_flops.py`).
 
-use canet::domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
+use canet_domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::HttpBody;
-use canet::api::grpc::proto::canet::v1 as proto;
-use canet::api::{self, ApiKeys};
-use canet::serving::{Generation, Limits, Recommender};
+use canet_api::grpc::proto::canet::v1 as proto;
+use canet_api::{self, ApiKeys};
+use canet_serving::{Generation, Limits, Recommender};
 use prost::Message;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -263,9 +263,9 @@ fn the_health_service_says_what_readyz_says() {
     let checkpoint = draft.write(&directory.path().join("small")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let metrics = Arc::new(api::metrics().unwrap());
+        let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
-        let mut health = HealthClient::new(api::grpc::router(&recommender, &ApiKeys::default()).unwrap());
+        let mut health = HealthClient::new(canet_api::grpc::router(&recommender, &ApiKeys::default()).unwrap());
         let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
         let mut watched = health.watch(of("canet.v1.Recommender")).await.unwrap().into_inner();
         let mut next = async || watched.next().await.map(|answer| answer.unwrap().status());

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use canet::api::grpc::proto::canet::v1 as proto;
-use canet::api::{self, ApiKeys, Bodies, Connections, Patience};
+use canet_api::grpc::proto::canet::v1 as proto;
+use canet_api::{self, ApiKeys, Bodies, Connections, Patience};
 use prost::Message;
 
 use super::grpc_client::frame;
@@ -16,10 +16,10 @@ use super::server::Server;
 /// The services of `server` behind a listener.
 fn listen(server: &Server, connections: Connections) -> (tokio::runtime::Runtime, SocketAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let router = api::grpc::router(&server.recommender, &ApiKeys::default()).unwrap();
+    let router = canet_api::grpc::router(&server.recommender, &ApiKeys::default()).unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(api::serve(listener, router, connections, std::future::pending()));
+    runtime.spawn(canet_api::serve(listener, router, connections, std::future::pending()));
     (runtime, address)
 }
 

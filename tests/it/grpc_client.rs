@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, Request};
-use canet::api::{self, ApiKeys};
-use canet::serving::Recommender;
+use canet_api::{self, ApiKeys};
+use canet_serving::Recommender;
 use prost::Message;
 use tokio::runtime::Runtime;
 use tonic::Status;
@@ -32,7 +32,7 @@ impl Grpc {
     }
 
     pub(crate) fn keyed(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Grpc {
-        let router = api::grpc::router(recommender, keys).unwrap();
+        let router = canet_api::grpc::router(recommender, keys).unwrap();
         Grpc { router, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap() }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use canet::domain::{History, Item, Route, RouteSpace};
-use canet::model::Forward;
+use canet_domain::{History, Item, Route, RouteSpace};
+use canet_model::Forward;
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Just;
 use serde_json::{Value, json};

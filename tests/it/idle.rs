@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canet::api::{self, Access, Connections, Patience, Tls, TlsFiles};
-use canet::model::ModelConfig;
+use canet_api::{self, Access, Connections, Patience, Tls, TlsFiles};
+use canet_model::ModelConfig;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -97,9 +97,9 @@ fn listen(
 ) -> (SocketAddr, JoinHandle<()>) {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let router = api::router(&server.recommender, Access::default());
+    let router = canet_api::router(&server.recommender, Access::default());
     let stopped = async move { drop(stopped.changed().await) };
-    (address, runtime.spawn(api::serve(listener, router, connections, stopped)))
+    (address, runtime.spawn(canet_api::serve(listener, router, connections, stopped)))
 }
 
 fn runtime() -> Runtime {

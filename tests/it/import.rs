@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use canet::domain::{Candidates, History, Item, RouteSpace, Selection, Slice, top_k};
-use canet::model::WidthRule;
-use canet::model::checkpoint::Tolerance;
-use canet::model::import::Import;
+use canet_domain::{Candidates, History, Item, RouteSpace, Selection, Slice, top_k};
+use canet_model::WidthRule;
+use canet_model::checkpoint::Tolerance;
+use canet_model::import::Import;
 use safetensors::SafeTensors;
 
 use super::support::forwards;
@@ -43,9 +43,11 @@ pub(crate) fn golden_histories() -> Vec<History> {
 pub(crate) fn golden_draft(
     attention_scale: WidthRule,
     ffn_inner: WidthRule,
-) -> canet::model::checkpoint::CheckpointDraft {
+) -> canet_model::checkpoint::CheckpointDraft {
     let (state_dict, args) = (golden("state_dict.pt"), golden("args.json"));
-    Import { state_dict: &state_dict, args: &args, items: None, attention_scale, ffn_inner }.read().unwrap()
+    Import { state_dict: &state_dict, args: &args, items: None, attention_scale, ffn_inner }
+        .read(&canet_cpu::CpuBackend::single_threaded())
+        .unwrap()
 }
 
 /// The places of the ten best of a row where none of the ten is closer than 1e-4 to its neighbours.

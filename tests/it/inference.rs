@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use canet::serving::Limits;
+use canet_serving::Limits;
 use serde_json::{Value, json};
 
 use super::server::{ROOMY, Reply, Server, numbered};

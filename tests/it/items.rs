@@ -5,8 +5,8 @@ use std::sync::mpsc::channel;
 
 use axum::body::Body;
 use axum::http::Request;
-use canet::api::{self, Access};
-use canet::serving::{Generation, Recommender};
+use canet_api::{self, Access};
+use canet_serving::{Generation, Recommender};
 use futures_util::FutureExt;
 use tower::ServiceExt;
 
@@ -22,10 +22,10 @@ fn searches_that_wait_hold_no_generation_and_end_with_their_clients() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
-        let metrics = Arc::new(api::metrics().unwrap());
+        let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
         recommender.serve(Generation::new(checkpoint, forward, POLICY, &metrics));
-        let router = api::router(&recommender, Access::default());
+        let router = canet_api::router(&recommender, Access::default());
         let search = || {
             let request = Request::get("/items?q=103").body(Body::empty()).unwrap();
             Box::pin(router.clone().oneshot(request))

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use canet::serving::{Batch, Due, Lanes};
+use canet_serving::{Batch, Due, Lanes};
 
 const PATIENCE: Duration = Duration::from_millis(100);
 

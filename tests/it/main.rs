@@ -1,6 +1,6 @@
 //! Everything that is tested through a public door, in one binary: LibTorch is linked once.
 //!
-//! In a build without LibTorch (`--no-default-features --features native`) the native forward stands where LibTorch's is the
+//! In a build without LibTorch (`--no-default-features`) the native forward stands where LibTorch's is the
 //! reference, and what only LibTorch does is left out.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
@@ -69,7 +69,6 @@ mod small_catalogue;
 mod spoilt;
 mod state_dict;
 mod support;
-mod tidy;
 mod tls;
 mod tls_clients;
 mod tracing;
@@ -77,5 +76,3 @@ mod tracing;
 mod train_command;
 #[cfg(feature = "libtorch")]
 mod train_stops;
-#[cfg(feature = "libtorch")]
-mod training;

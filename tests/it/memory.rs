@@ -1,6 +1,6 @@
 //! A server's memory does not grow with the shapes of the batches that it has met.
 
-use canet::model::ModelConfig;
+use canet_model::ModelConfig;
 use rand::Rng;
 use serde_json::{Value, json};
 

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use canet::api;
-use canet::domain::BatchBy;
-use canet::serving::Limits;
-use canet::telemetry::{Series, Spent};
+use canet_api;
+use canet_domain::BatchBy;
+use canet_serving::Limits;
+use canet_serving::metrics::{Series, Spent};
 use serde_json::json;
 
 use super::server::{POLICY, ROOMY, Server, metric};
@@ -201,7 +201,7 @@ fn promtool_finds_no_fault_with_the_metrics() {
 
 #[test]
 fn saved_time_never_falls_and_losses_are_made_up_for_first() {
-    let (metrics, space) = (api::metrics().unwrap(), small_config().check().unwrap());
+    let (metrics, space) = (canet_api::metrics().unwrap(), small_config().check().unwrap());
     let series = Series::new(&metrics, &space, BatchBy::Width);
     let saved = || metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}");
     let mut seen = vec![saved()];
@@ -219,7 +219,7 @@ fn saved_time_never_falls_and_losses_are_made_up_for_first() {
 
 #[test]
 fn a_reload_forgets_no_loss_and_two_generations_make_up_for_it_together() {
-    let (metrics, space) = (api::metrics().unwrap(), small_config().check().unwrap());
+    let (metrics, space) = (canet_api::metrics().unwrap(), small_config().check().unwrap());
     let generation = || Series::new(&metrics, &space, BatchBy::Width);
     let spent = |series: &Series, full: f64, executed: f64| {
         series.route(space.smallest()).spent(Spent { full, executed });

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use canet::domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection};
-use canet::model::{Forward, ForwardError, ModelConfig, Query, Rows, WidthRule};
+use canet_domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection};
+use canet_model::{Forward, ForwardError, ModelConfig, Query, Rows, WidthRule};
 use proptest::prelude::*;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -2,12 +2,9 @@
 
 use std::collections::HashSet;
 
-use canet::domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
-use canet::model::native::{Level, Native};
-use canet::model::{
-    Backend, Device, Forward, ModelConfig, Positions, Precision, Query, RouterConfig, Target, TargetError, Weights,
-    WidthRule,
-};
+use canet_cpu::{Level, Native};
+use canet_domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
+use canet_model::{Forward, ModelConfig, Positions, Precision, Query, RouterConfig, Weights, WidthRule};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -189,16 +186,7 @@ fn scores_that_overflow_are_answered() {
 }
 
 #[test]
-fn native_is_what_a_cpu_gets_unless_told() {
-    let config = full_size_config(20);
-    let weights = random_weights(&config, &mut rng(14));
-    let backend = |backend| {
-        let target = Target::new(Device::CPU, backend, Precision::Fp32, 1)?;
-        Ok::<_, TargetError>(target.load(&config, &weights).unwrap().backend())
-    };
-    let libtorch = if cfg!(feature = "libtorch") { Ok("libtorch") } else { Err(TargetError::NoLibTorch) };
-    let found = [Backend::Auto, Backend::LibTorch, Backend::Native].map(backend);
-    assert_eq!(found, [Ok("native"), libtorch, Ok("native")]);
+fn a_backend_that_is_unknown_is_refused_with_those_there_are() {
     let directory = tempfile::tempdir().unwrap();
     write_checkpoint(&directory.path().join("small"), 9);
     let mut command = canet(&["serve", "--backend", "onnx"]);

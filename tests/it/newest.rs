@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use canet::model::checkpoint::{Checkpoint, ModelDirectory};
+use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 use serde_json::Value;
 use tempfile::TempDir;
 

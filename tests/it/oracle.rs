@@ -1,8 +1,8 @@
 //! The network again, in float64 and plain loops written from its definition, knowing nothing of LibTorch, of
 //! vectors, of packing or of batches.
 
-use canet::domain::{History, Route, RouteSpace, Slice};
-use canet::model::{Forward, ModelConfig, Positions as PositionRule, RouterConfig, Weights, WidthRule};
+use canet_domain::{History, Route, RouteSpace, Slice};
+use canet_model::{Forward, ModelConfig, Positions as PositionRule, RouterConfig, Weights, WidthRule};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use canet::domain::{Choice, FfnInner, ModelShape, Reason, Route, RouteSpace, RouterShape, choose_route};
-use canet::model::checkpoint::{BudgetPoint, Calibration};
-use canet::serving::{Admission, Degrade, Due, Lanes, Need, Permit, Ran, Relief};
+use canet_domain::{Choice, FfnInner, ModelShape, Reason, Route, RouteSpace, RouterShape, choose_route};
+use canet_model::checkpoint::{BudgetPoint, Calibration};
+use canet_serving::{Admission, Degrade, Due, Lanes, Need, Permit, Ran, Relief};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
-use canet::serving::{Limits, Policy};
+use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
+use canet_serving::{Limits, Policy};
 use serde_json::{Value, json};
 
 use super::server::{Client, POLICY, ROOMY, Server, metric, numbered};

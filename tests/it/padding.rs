@@ -1,7 +1,7 @@
 //! Lanes of a server: which rows share a batch, and that what it computed is counted, padding included.
 
-use canet::domain::BatchBy;
-use canet::serving::Policy;
+use canet_domain::BatchBy;
+use canet_serving::Policy;
 use serde_json::{Value, json};
 
 use super::metrics::slice_flops;

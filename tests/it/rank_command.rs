@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use canet::model::ModelConfig;
+use canet_model::ModelConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

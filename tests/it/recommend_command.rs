@@ -6,8 +6,8 @@ use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use canet::domain::Catalogue;
-use canet::model::checkpoint::CheckpointDraft;
+use canet_domain::Catalogue;
+use canet_model::checkpoint::CheckpointDraft;
 use serde_json::{Value, json};
 
 use super::raw::nobody_at;

@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use canet::api::grpc::proto::canet::v1 as proto;
-use canet::api::{self, Access, Admin, ApiKeys};
-use canet::model::checkpoint::ModelDirectory;
-use canet::model::{Backend, Device, ModelConfig, Precision, Target};
-use canet::serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
+use canet_api::grpc::proto::canet::v1 as proto;
+use canet_api::{self, Access, Admin, ApiKeys};
+use canet_cpu::CpuBackend;
+use canet_model::ModelConfig;
+use canet_model::checkpoint::ModelDirectory;
+use canet_serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
 use prost::Message;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -39,12 +40,12 @@ fn setup() -> Setup {
         numbered(draft(small_config(), seed)).write(&root).unwrap();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let metrics = Arc::new(api::metrics().unwrap());
+    let metrics = Arc::new(canet_api::metrics().unwrap());
     let _entered = runtime.enter();
     let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
     let loader = Loader {
         directory: ModelDirectory::open(&root).unwrap(),
-        target: Target::new(Device::CPU, Backend::Auto, Precision::Fp32, 1).unwrap(),
+        target: Arc::new(CpuBackend::single_threaded()),
         policy: POLICY,
         max_batch: 8,
         metrics,
@@ -100,7 +101,7 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
 #[test]
 fn a_stream_that_nobody_reads_holds_up_no_reload() {
     let setup = setup();
-    let router = api::grpc::router(&setup.recommender, &ApiKeys::default()).unwrap();
+    let router = canet_api::grpc::router(&setup.recommender, &ApiKeys::default()).unwrap();
     let row = proto::RecommendRequest { history: vec!["101".to_owned()], ..proto::RecommendRequest::default() };
     let rows = proto::RecommendStreamRequest { requests: vec![row; 64] };
     let call = request("canet.v1.Recommender/RecommendStream", &[], &frame(&rows.encode_to_vec()));
@@ -148,7 +149,7 @@ fn series_of_routes_that_the_new_version_lacks_are_removed() {
 fn without_a_token_clients_on_loopback_alone_may_reload() {
     let setup = setup();
     let admin = Admin::new(Arc::clone(&setup.reloader), None);
-    let router = api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
+    let router = canet_api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
     let ask = |peer: Option<&str>| {
         let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
         if let Some(peer) = peer {
@@ -169,7 +170,7 @@ fn without_a_token_clients_on_loopback_alone_may_reload() {
 fn without_a_token_no_page_of_another_site_may_reload() {
     let setup = setup();
     let admin = Admin::new(Arc::clone(&setup.reloader), None);
-    let router = api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
+    let router = canet_api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
     let ask = |headers: &[(&str, &str)]| {
         let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
         for (name, value) in headers {

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use canet::domain::History;
-use canet::model::checkpoint::{Checkpoint, CheckpointDraft};
-use canet::model::{Forward, ModelConfig, RouterConfig};
+use canet_domain::History;
+use canet_model::checkpoint::{Checkpoint, CheckpointDraft};
+use canet_model::{Forward, ModelConfig, RouterConfig};
 use serde_json::{Value, json};
 
 use super::server::{Client, Process, numbered};

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use canet::data::{Dataset, ReadOptions};
-use canet::domain::{History, Item, choose_route};
-use canet::evaluation::t_reach;
-use canet::model::checkpoint::{BudgetPoint, Calibration, Checkpoint, CheckpointDraft, ModelDirectory};
-use canet::model::{Forward, ModelConfig};
+use canet_data::{Dataset, ReadOptions};
+use canet_domain::{History, Item, choose_route};
+use canet_evaluation::t_reach;
+use canet_model::checkpoint::{BudgetPoint, Calibration, Checkpoint, CheckpointDraft, ModelDirectory};
+use canet_model::{Forward, ModelConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use canet::model::checkpoint::CheckpointDraft;
+use canet_model::checkpoint::CheckpointDraft;
 use prost::Message;
 use serde_json::{Value, json};
 use tonic_health::pb::HealthCheckRequest;
@@ -60,7 +60,7 @@ fn a_served_model_answers_and_its_log_names_the_address() {
 
 #[test]
 fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
-    use canet::model::checkpoint::{BudgetPoint, Calibration};
+    use canet_model::checkpoint::{BudgetPoint, Calibration};
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
     // A bias that leaves the router one choice: the smallest route at budget 0.1, the full one at 0.8. Between them the

@@ -9,11 +9,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use canet::api::{self, Access, Connections};
-use canet::domain::{BatchBy, Catalogue};
-use canet::model::Forward;
-use canet::model::checkpoint::{Checkpoint, CheckpointDraft};
-use canet::serving::{Generation, Limits, Policy, Recommender};
+use canet_api::{self, Access, Connections};
+use canet_domain::{BatchBy, Catalogue};
+use canet_model::Forward;
+use canet_model::checkpoint::{Checkpoint, CheckpointDraft};
+use canet_serving::{Generation, Limits, Policy, Recommender};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -157,13 +157,13 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let checkpoint = draft.write(&directory.path().join("small")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let metrics = Arc::new(api::metrics().unwrap());
+        let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, address) = runtime.block_on(async {
             let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let router = api::router(&recommender, access);
-            tokio::spawn(api::serve(listener, router, connections, std::future::pending()));
+            let router = canet_api::router(&recommender, access);
+            tokio::spawn(canet_api::serve(listener, router, connections, std::future::pending()));
             (recommender, address)
         });
         recommender.serve(Generation::new(checkpoint.clone(), forward, policy, &metrics));

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use canet::api::{self, Access};
-use canet::domain::{History, Ranked, Route};
-use canet::model::{Forward, ForwardError, Query, Rows};
-use canet::serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
-use canet::telemetry::Metrics;
+use canet_api::{self, Access};
+use canet_domain::{History, Ranked, Route};
+use canet_model::{Forward, ForwardError, Query, Rows};
+use canet_serving::metrics::Metrics;
+use canet_serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
 use serde_json::{Value, json};
 
 use super::server::{POLICY, ROOMY, Server, metric, numbered};
@@ -329,9 +329,9 @@ fn before_a_model_is_loaded_the_server_is_alive_and_not_ready() {
     use tower::ServiceExt;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let metrics = Arc::new(api::metrics().unwrap());
+        let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
-        let router = api::router(&recommender, Access::default());
+        let router = canet_api::router(&recommender, Access::default());
         for (method, path, status) in [
             ("GET", "/healthz", 200),
             ("GET", "/metrics", 200),

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use canet::domain::{History, Route};
-use canet::model::{Forward, ForwardError, Rows};
+use canet_domain::{History, Route};
+use canet_model::{Forward, ForwardError, Rows};
 use serde_json::json;
 
 use super::server::{ROOMY, Server, metric, numbered};

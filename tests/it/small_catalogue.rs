@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use canet::api::grpc::proto::canet::v1 as proto;
-use canet::model::ModelConfig;
+use canet_api::grpc::proto::canet::v1 as proto;
+use canet_model::ModelConfig;
 use serde_json::json;
 
 use super::grpc_client::{Ended, Grpc};

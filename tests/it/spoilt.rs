@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use canet::model::checkpoint::CheckpointDraft;
+use canet_model::checkpoint::CheckpointDraft;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use canet::model::checkpoint::ModelDirectory;
+use canet_model::checkpoint::ModelDirectory;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command};
 
-use canet::model::checkpoint::ModelDirectory;
+use canet_model::checkpoint::ModelDirectory;
 use tempfile::TempDir;
 
 use super::train_command::{curve, finish, ring, train};

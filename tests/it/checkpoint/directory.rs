@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use canet::model::checkpoint::{BudgetPoint, Calibration, ModelDirectory};
+use canet_model::checkpoint::{BudgetPoint, Calibration, ModelDirectory};
 
 use crate::support::write_checkpoint;
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use canet::model::checkpoint::{CheckpointError, ModelDirectory, Tolerance};
-use canet::model::{ModelConfig, Positions};
+use canet_model::checkpoint::{CheckpointError, ModelDirectory, Tolerance};
+use canet_model::{ModelConfig, Positions};
 use serde_json::{Value, json};
 
 use crate::server::canet;

@@ -1,8 +1,8 @@
 //! Probes: recorded answers tell a model that computes something else.
 
-use canet::domain::{History, Route};
-use canet::model::checkpoint::{ProbeError, Tolerance};
-use canet::model::{Forward, ForwardError, Rows, Weights};
+use canet_domain::{History, Route};
+use canet_model::checkpoint::{ProbeError, Tolerance};
+use canet_model::{Forward, ForwardError, Rows, Weights};
 
 use crate::support::{draft, reference, small_config};
 

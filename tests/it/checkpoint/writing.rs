@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use canet::domain::Catalogue;
-use canet::model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance, TrainingRecord};
+use canet_domain::Catalogue;
+use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance, TrainingRecord};
 use serde_json::json;
 
 use crate::support::{catalogue, draft, reference, small_config, write_checkpoint};
@@ -48,7 +48,7 @@ fn what_is_written_comes_back() {
 #[test]
 fn a_catalogue_smaller_than_the_recorded_top_comes_back_too() {
     let root = tempfile::tempdir().unwrap();
-    let config = canet::model::ModelConfig { items: 3, max_len: 1, ..small_config() };
+    let config = canet_model::ModelConfig { items: 3, max_len: 1, ..small_config() };
     let read = draft(config, 1).write(root.path()).unwrap();
     read.probes.replay(&reference(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
 }

@@ -5,9 +5,9 @@ mod torch_file;
 
 use std::fs;
 
-use canet::model::WidthRule;
-use canet::model::checkpoint::CheckpointDraft;
-use canet::model::import::Import;
+use canet_model::WidthRule;
+use canet_model::checkpoint::CheckpointDraft;
+use canet_model::import::Import;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
@@ -98,7 +98,7 @@ fn external_ids_come_from_a_file() {
             attention_scale: WidthRule::Full,
             ffn_inner: WidthRule::Full,
         }
-        .read()
+        .read(&canet_cpu::CpuBackend::single_threaded())
     };
     let draft = read("a\nb\nc\nd d\né").unwrap();
     assert_eq!(draft.catalogue.ids().iter().map(|id| &**id).collect::<Vec<_>>(), ["a", "b", "c", "d d", "é"]);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write};
 
-use canet::model::WidthRule;
-use canet::model::checkpoint::CheckpointDraft;
-use canet::model::import::{Import, ImportError};
+use canet_model::WidthRule;
+use canet_model::checkpoint::CheckpointDraft;
+use canet_model::import::{Import, ImportError};
 use half::{bf16, f16};
 use zip::write::FileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -182,7 +182,8 @@ pub(super) fn import(state_dict: &[u8], args: &str) -> Result<CheckpointDraft, I
         path
     });
     let (attention_scale, ffn_inner) = (WidthRule::Full, WidthRule::Full);
-    Import { state_dict: &state_dict, args: &args, items: None, attention_scale, ffn_inner }.read()
+    Import { state_dict: &state_dict, args: &args, items: None, attention_scale, ffn_inner }
+        .read(&canet_cpu::CpuBackend::single_threaded())
 }
 
 /// The descriptions of a valid state dict, one of them changed.

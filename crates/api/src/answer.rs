@@ -1,0 +1,167 @@
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tracing::Span;
+
+use super::Problem;
+use super::arrival::Arrival;
+use super::validate::{Accepted, ColdStart, Work, accept, check_rows, check_sum};
+use super::wire::{Compute, HistoryUsed, ModelName, RankedItem, RecommendRequest, Recommendation, RouteTaken, Score};
+use canet_domain::{Item, Reason};
+use canet_serving::{Answer, Generation, Recommender, Times};
+
+/// One call, on whatever transport: its requests are answered by the generation that it pinned.
+///
+/// Every transport reads what it was sent into [`RecommendRequest`]s and writes the [`Recommendation`]s and
+/// [`Problem`]s that come back; everything between is here.
+pub(crate) struct Call<'a> {
+    recommender: &'a Recommender,
+    generation: &'a Arc<Generation>,
+    arrival: Arrival,
+}
+
+/// An answer, and where its time went.
+pub(crate) struct Answered<'a> {
+    pub(crate) recommendation: Recommendation<'a>,
+    pub(crate) times: Times,
+}
+
+/// The outcomes of a batch, in the order of its requests.
+pub(crate) struct Outcomes<'a>(pub(crate) Vec<Result<Answered<'a>, Problem>>);
+
+impl<'a> Call<'a> {
+    /// A call whose client waits no longer than each request says.
+    pub(crate) fn new(recommender: &'a Recommender, generation: &'a Arc<Generation>, arrival: Arrival) -> Call<'a> {
+        Call { recommender, generation, arrival }
+    }
+
+    /// Answers the call's only request, and names the route in its span.
+    ///
+    /// # Errors
+    /// 422 with the field, or why the request was refused.
+    pub(crate) async fn answer_one(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
+        let answered = self.answer(request).await?;
+        Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
+        Ok(answered)
+    }
+
+    /// Answers one of the call's requests.
+    ///
+    /// # Errors
+    /// As [`answer_one`](Call::answer_one).
+    pub(crate) async fn answer(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
+        let Accepted { work, history } = accept(request, self.generation, self.arrival)?;
+        match work {
+            Work::Rank(request) => {
+                let answer = self.recommender.rank(Arc::clone(self.generation), request).await?;
+                Ok(Answered { times: answer.times, recommendation: ranked(self.generation, &answer, history) })
+            }
+            Work::ColdStart(cold) => {
+                self.recommender.metrics().cold_start();
+                let recommendation = popular(self.generation, &cold, history);
+                Ok(Answered { times: Times::default(), recommendation })
+            }
+        }
+    }
+
+    /// Answers one of a batch's, which may have been refused already.
+    ///
+    /// # Errors
+    /// Why it was, or as [`answer_one`](Call::answer_one).
+    pub(crate) async fn answer_checked(
+        &self,
+        request: Result<RecommendRequest, Problem>,
+    ) -> Result<Answered<'a>, Problem> {
+        self.answer(request?).await
+    }
+
+    /// Answers a batch: every request is admitted on its own, and one that is wrong or could not even be read does not
+    /// spoil the others.
+    pub(crate) async fn answer_all(
+        &self,
+        requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
+    ) -> Outcomes<'a> {
+        let (items, mut ranked) = (self.generation.catalogue.len(), 0);
+        let mut check = |request| check_sum(request, items, &mut ranked);
+        let bounded = requests.into_iter().map(|request| request.and_then(&mut check));
+        Outcomes(join_all(bounded.map(|request| self.answer_checked(request))).await)
+    }
+}
+
+/// The generation that is to answer a call of `rows` requests.
+///
+/// # Errors
+/// 422 where they are too many, 503 where no model is ready.
+pub(crate) fn pin(recommender: &Recommender, rows: usize) -> Result<Arc<Generation>, Problem> {
+    check_rows(rows)?;
+    Ok(recommender.pin(rows)?)
+}
+
+impl Outcomes<'_> {
+    /// Where the time went.
+    pub(crate) fn times(&self) -> Times {
+        slowest(self.0.iter().flatten().map(|answered| answered.times))
+    }
+
+    /// Seconds after which all of the batch may succeed, where waiting helps.
+    pub(crate) fn retry_after(&self) -> Option<u64> {
+        self.0.iter().filter_map(|outcome| outcome.as_ref().err()?.retry_after).max()
+    }
+}
+
+/// The longest of each stage: a batch has waited for its slowest row.
+pub(crate) fn slowest(times: impl Iterator<Item = Times>) -> Times {
+    times.fold(Times::default(), |a, b| Times {
+        queue: a.queue.max(b.queue),
+        router: a.router.max(b.router),
+        forward: a.forward.max(b.forward),
+    })
+}
+
+fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed) -> Recommendation<'a> {
+    let routing = &answer.routing;
+    let items = answer.ranked.iter().map(|ranked| item(generation, ranked.item, Score::Logit(ranked.score)));
+    Recommendation {
+        items: items.collect(),
+        route: RouteTaken {
+            name: Some(generation.space.name(routing.route)),
+            reason: routing.reason.name(),
+            confidence: routing.confidence,
+        },
+        compute: Compute::new(routing.slice_flops + routing.router_flops, routing.full_flops),
+        model: model(generation),
+        history,
+    }
+}
+
+fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUsed) -> Recommendation<'a> {
+    let Generation { catalogue, .. } = generation;
+    let allowed = |item: &Item| !cold.excluded.contains(item);
+    let count = |item: Item| catalogue.popularity()[item.column() - 1];
+    let best: Vec<Item> = match &cold.candidates {
+        None => catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k).collect(),
+        // They are few beside the catalogue, and the rarest of it may be among them.
+        Some(candidates) => {
+            let mut best: Vec<Item> = candidates.iter().copied().filter(allowed).collect();
+            best.sort_unstable_by_key(|item| (Reverse(count(*item)), *item));
+            best.truncate(cold.k);
+            best
+        }
+    };
+    Recommendation {
+        items: best.into_iter().map(|best| item(generation, best, Score::Popularity(count(best)))).collect(),
+        route: RouteTaken { name: None, reason: Reason::ColdStart.name(), confidence: None },
+        compute: Compute::default(),
+        model: model(generation),
+        history,
+    }
+}
+
+fn item(generation: &Generation, item: Item, score: Score) -> RankedItem<'_> {
+    RankedItem { item: generation.catalogue.id(item), score, title: generation.catalogue.title(item) }
+}
+
+fn model(generation: &Generation) -> ModelName<'_> {
+    ModelName { name: &generation.name, version: generation.version }
+}

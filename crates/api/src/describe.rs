@@ -1,0 +1,172 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Problem;
+use canet_domain::Route;
+use canet_model::ModelConfig;
+use canet_model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord, rfc3339};
+use canet_serving::Recommender;
+use canet_serving::metrics::{Latency, Traffic};
+
+/// The checkpoint that serves.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Model<'a> {
+    name: &'a str,
+    version: u64,
+    /// SHA-256 of what the checkpoint says of its files.
+    digest: &'a str,
+    /// UTC, RFC 3339.
+    created: &'a str,
+    config: &'a ModelConfig,
+    data: &'a DataRecord,
+    metrics: &'a MetricsRecord,
+    flops: FlopsRecord,
+    /// In which numbers its layers are stored and multiplied: fp32 or bf16.
+    precision: &'static str,
+    /// `null` where the checkpoint has no calibration: `budget` then changes nothing.
+    budget: Option<Budget>,
+}
+
+/// How budgets of compute become routes.
+#[derive(Serialize, ToSchema)]
+struct Budget {
+    /// The server's, for requests that name none.
+    default: f64,
+    /// What the checkpoint was calibrated for, ascending; between two points the router's bias is interpolated.
+    points: Vec<Spent>,
+}
+
+/// A budget, and the share of the full model's FLOPs that validation data spent under it.
+#[derive(Serialize, ToSchema)]
+struct Spent {
+    budget: f64,
+    spent: f64,
+}
+
+/// Every route of the checkpoint that serves.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Routes<'a> {
+    /// History length that the costs are for.
+    length: usize,
+    router_flops: u64,
+    full_flops: u64,
+    /// When the counting of rows and latencies began: UTC, RFC 3339.
+    since: String,
+    routes: Vec<RouteEntry<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct RouteEntry<'a> {
+    name: &'a str,
+    hidden: usize,
+    layers: usize,
+    embedding: usize,
+    /// The slice's cost, without the router.
+    flops: u64,
+    /// What the slice alone saves of the full model's cost.
+    saved: f64,
+    /// Rows that it answered.
+    rows: u64,
+    /// Of the rows that routes answered, the share of this one; 0 before the first.
+    share: f64,
+    /// From a row's arrival to its answer; `null` before the first.
+    #[schema(required)]
+    latency: Option<LatencyMs>,
+}
+
+/// Milliseconds. The quantiles are interpolated within the buckets of `canet_route_latency_seconds`.
+#[derive(Serialize, ToSchema)]
+struct LatencyMs {
+    mean: f64,
+    p50: f64,
+    p99: f64,
+}
+
+impl From<Latency> for LatencyMs {
+    fn from(seconds: Latency) -> LatencyMs {
+        LatencyMs { mean: seconds.mean * 1e3, p50: seconds.p50 * 1e3, p99: seconds.p99 * 1e3 }
+    }
+}
+
+/// `GET /model`.
+///
+/// # Errors
+/// 503 where no model is ready.
+#[utoipa::path(
+    get,
+    path = "/model",
+    operation_id = "model",
+    tag = "Describe",
+    summary = "What serves",
+    description = "The checkpoint that serves: what it was trained on, its sizes, how good it is and what it costs.",
+    responses((status = 200, description = "The checkpoint", body = Model))
+)]
+pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+    let generation = recommender.generation()?;
+    let manifest = &generation.manifest;
+    let budget = manifest.calibration.as_ref().map(|calibration| Budget {
+        default: generation.budget,
+        points: calibration.points.iter().map(|point| Spent { budget: point.budget, spent: point.spent }).collect(),
+    });
+    let answer = Model {
+        name: &generation.name,
+        version: generation.version,
+        digest: &generation.digest,
+        created: &manifest.created,
+        config: &manifest.config,
+        data: &manifest.data,
+        metrics: &manifest.metrics,
+        flops: manifest.flops,
+        precision: generation.precision.name(),
+        budget,
+    };
+    Ok(Json(answer).into_response())
+}
+
+/// `GET /routes`: every name that `route` takes, with its cost for the longest history and what it answered so far.
+///
+/// # Errors
+/// 503 where no model is ready.
+#[utoipa::path(
+    get,
+    path = "/routes",
+    operation_id = "routes",
+    tag = "Describe",
+    summary = "Every route",
+    description = "Every name that `route` takes: its cost for the longest history, its traffic and its latency.",
+    responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
+)]
+pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+    let generation = recommender.generation()?;
+    let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());
+    let full_flops = shape.full_flops(space, length);
+    let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
+    let all: u64 = traffic.iter().map(|traffic| traffic.rows).sum();
+    let entry = |(route, traffic): (Route, &Traffic)| {
+        let (slice, flops) = (space.slice(route), shape.route_flops(space, route, length));
+        RouteEntry {
+            name: space.name(route),
+            hidden: slice.hidden,
+            layers: slice.layers,
+            embedding: slice.embedding,
+            flops,
+            saved: 1.0 - flops as f64 / full_flops as f64,
+            rows: traffic.rows,
+            share: traffic.rows as f64 / all.max(1) as f64,
+            latency: traffic.latency.map(LatencyMs::from),
+        }
+    };
+    let answer = Routes {
+        length,
+        router_flops: shape.router_flops(space.len(), length),
+        full_flops,
+        since: rfc3339(recommender.metrics().since()),
+        routes: space.routes().zip(&traffic).map(entry).collect(),
+    };
+    Ok(Json(answer).into_response())
+}

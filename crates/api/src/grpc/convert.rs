@@ -1,0 +1,113 @@
+//! Between the messages of gRPC and the types that every transport shares.
+
+use std::borrow::Cow;
+
+use super::proto::canet::v1 as proto;
+use crate::Problem;
+use crate::wire::{HistoryUsed, ItemId, RecommendRequest, Recommendation, Score};
+use canet_serving::Generation;
+
+impl From<proto::RecommendRequest> for RecommendRequest {
+    fn from(message: proto::RecommendRequest) -> RecommendRequest {
+        let default = RecommendRequest::new(ids(message.history));
+        RecommendRequest {
+            k: message.k,
+            exclude_seen: message.exclude_seen.unwrap_or(default.exclude_seen),
+            exclude: ids(message.exclude),
+            candidates: message.candidates.map(|candidates| ids(candidates.items)),
+            route: if message.route.is_empty() { default.route } else { message.route },
+            budget: message.budget,
+            timeout_ms: message.timeout_ms.unwrap_or(default.timeout_ms),
+            history: default.history,
+        }
+    }
+}
+
+fn ids(ids: Vec<String>) -> Vec<ItemId> {
+    ids.into_iter().map(|id| ItemId(id.into())).collect()
+}
+
+impl From<Recommendation<'_>> for proto::RecommendResponse {
+    fn from(answer: Recommendation<'_>) -> proto::RecommendResponse {
+        let items = answer.items.into_iter().map(|ranked| proto::RankedItem {
+            item: ranked.item.to_owned(),
+            score: match ranked.score {
+                Score::Logit(score) => score.into(),
+                Score::Popularity(count) => count as f64,
+            },
+            title: ranked.title.map(str::to_owned),
+        });
+        let HistoryUsed { used, unknown } = answer.history;
+        proto::RecommendResponse {
+            items: items.collect(),
+            route: Some(proto::RouteTaken {
+                name: answer.route.name.map(str::to_owned),
+                reason: answer.route.reason.to_owned(),
+                confidence: answer.route.confidence,
+            }),
+            compute: Some(proto::Compute {
+                flops: answer.compute.flops,
+                full_flops: answer.compute.full_flops,
+                saved: answer.compute.saved,
+            }),
+            model: Some(proto::ModelVersion { name: answer.model.name.to_owned(), version: answer.model.version }),
+            history: Some(proto::HistoryUsed {
+                used: used as u64,
+                unknown: unknown.into_iter().map(String::from).collect(),
+            }),
+        }
+    }
+}
+
+impl From<Result<Recommendation<'_>, Problem>> for proto::RecommendResult {
+    fn from(outcome: Result<Recommendation<'_>, Problem>) -> proto::RecommendResult {
+        use proto::recommend_result::Outcome;
+        let outcome = match outcome {
+            Ok(recommendation) => Outcome::Recommendation(recommendation.into()),
+            Err(problem) => Outcome::Problem(problem.into()),
+        };
+        proto::RecommendResult { outcome: Some(outcome) }
+    }
+}
+
+impl From<Problem> for proto::Problem {
+    fn from(problem: Problem) -> proto::Problem {
+        let row = problem.code.row();
+        proto::Problem {
+            status: row.grpc.into(),
+            code: row.name.to_owned(),
+            detail: problem.detail.into_owned(),
+            field: problem.field.map(Cow::into_owned),
+            retry_after: problem.retry_after,
+        }
+    }
+}
+
+impl From<&Generation> for proto::GetModelResponse {
+    fn from(generation: &Generation) -> proto::GetModelResponse {
+        let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());
+        let manifest = &generation.manifest;
+        let route = |route| {
+            let slice = space.slice(route);
+            proto::Route {
+                name: space.name(route).to_owned(),
+                hidden: slice.hidden as u64,
+                layers: slice.layers as u64,
+                embedding: slice.embedding as u64,
+                flops: shape.route_flops(space, route, length),
+            }
+        };
+        proto::GetModelResponse {
+            model: Some(proto::ModelVersion { name: generation.name.clone(), version: generation.version }),
+            digest: generation.digest.clone(),
+            created: manifest.created.clone(),
+            items: generation.catalogue.len() as u64,
+            max_len: length as u64,
+            routes: space.routes().map(route).collect(),
+            router_flops: shape.router_flops(space.len(), length),
+            full_flops: shape.full_flops(space, length),
+            validation: manifest.metrics.validation.clone().unwrap_or_default().into_iter().collect(),
+            test: manifest.metrics.test.clone().unwrap_or_default().into_iter().collect(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The protocol's gRPC service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::infer::{InferRequest, Inferred, infer};
+use super::model::{INPUTS, SERVER, SERVER_VERSION, Signature, check_name};
+use super::outputs::OutputName;
+use super::parameters::{Parameter, Parameters};
+use super::tensor::{Contents, DataType, Input, Values, fault};
+use crate::Problem;
+use crate::arrival::Arrival;
+use crate::grpc::proto::inference as proto;
+use crate::grpc::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use canet_serving::{Generation, Recommender};
+
+/// `inference.GRPCInferenceService`.
+pub(crate) struct Service {
+    recommender: Arc<Recommender>,
+}
+
+impl Service {
+    pub(crate) fn new(recommender: Arc<Recommender>) -> Service {
+        Service { recommender }
+    }
+
+    /// The generation that serves, where it is the named one.
+    fn named(&self, name: &str, version: &str) -> Result<Arc<Generation>, Problem> {
+        let generation = self.recommender.generation()?;
+        check_name(&generation, name, version)?;
+        Ok(generation)
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Service {
+    async fn server_live(
+        &self,
+        _request: Request<proto::ServerLiveRequest>,
+    ) -> Result<Response<proto::ServerLiveResponse>, Status> {
+        Ok(Response::new(proto::ServerLiveResponse { live: self.recommender.is_alive() }))
+    }
+
+    async fn server_ready(
+        &self,
+        _request: Request<proto::ServerReadyRequest>,
+    ) -> Result<Response<proto::ServerReadyResponse>, Status> {
+        Ok(Response::new(proto::ServerReadyResponse { ready: self.recommender.ready().is_ok() }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<proto::ModelReadyRequest>,
+    ) -> Result<Response<proto::ModelReadyResponse>, Status> {
+        let proto::ModelReadyRequest { name, version } = request.into_inner();
+        // Clients take a fault for one of the server's: a model that does not serve is just not ready.
+        let ready = self.named(&name, &version).is_ok() && self.recommender.ready().is_ok();
+        Ok(Response::new(proto::ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _request: Request<proto::ServerMetadataRequest>,
+    ) -> Result<Response<proto::ServerMetadataResponse>, Status> {
+        let (name, version) = (SERVER.to_owned(), SERVER_VERSION.to_owned());
+        // Binary data are a part of the protocol here, and an extension over HTTP alone.
+        Ok(Response::new(proto::ServerMetadataResponse { name, version, extensions: Vec::new() }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<proto::ModelMetadataRequest>,
+    ) -> Result<Response<proto::ModelMetadataResponse>, Status> {
+        let proto::ModelMetadataRequest { name, version } = request.into_inner();
+        let generation = self.named(&name, &version)?;
+        let tensor = |Signature { name, data_type, shape }| proto::model_metadata_response::TensorMetadata {
+            name: str::to_owned(name),
+            datatype: data_type.name().to_owned(),
+            shape: shape.to_vec(),
+        };
+        Ok(Response::new(proto::ModelMetadataResponse {
+            name,
+            versions: vec![generation.version.to_string()],
+            platform: SERVER.to_owned(),
+            inputs: INPUTS.map(tensor).into(),
+            outputs: OutputName::ALL.map(|output| tensor(output.signature())).into(),
+        }))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<proto::ModelInferRequest>,
+    ) -> Result<Response<proto::ModelInferResponse>, Status> {
+        let arrival = Arrival::of_request(&request);
+        let message = request.into_inner();
+        let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
+        let inferred = infer(&self.recommender, read(message)?, arrival).await?;
+        let times = inferred.times;
+        let mut response = Response::new(write(inferred, id, raw));
+        response.extensions_mut().insert(times);
+        Ok(response)
+    }
+}
+
+fn read(message: proto::ModelInferRequest) -> Result<InferRequest, Problem> {
+    let mut parameters = Parameters::default();
+    for (name, value) in message.parameters {
+        use proto::infer_parameter::ParameterChoice;
+        let value = value.parameter_choice.map(|value| match value {
+            ParameterChoice::BoolParam(value) => Parameter::Bool(value),
+            ParameterChoice::StringParam(value) => Parameter::Text(value),
+            ParameterChoice::DoubleParam(value) => Parameter::Number(value),
+            ParameterChoice::Int64Param(value) => Parameter::Number(value as f64),
+            ParameterChoice::Uint64Param(value) => Parameter::Number(value as f64),
+        });
+        parameters.set(&name, value)?;
+    }
+    Ok(InferRequest {
+        model: message.model_name,
+        version: message.model_version,
+        inputs: read_inputs(message.inputs, &message.raw_input_contents)?,
+        parameters,
+        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
+    })
+}
+
+fn read_inputs(
+    sent: Vec<proto::model_infer_request::InferInputTensor>,
+    raw: &[Vec<u8>],
+) -> Result<Vec<Input>, Problem> {
+    if !raw.is_empty() && raw.len() != sent.len() {
+        let detail = format!("`raw_input_contents` has {} entries for {} inputs", raw.len(), sent.len());
+        return Err(Problem::invalid("raw_input_contents", detail));
+    }
+    let mut raw = raw.iter();
+    let read = |input: proto::model_infer_request::InferInputTensor| {
+        let name = input.name;
+        let values = match (raw.next(), input.contents) {
+            (Some(_), Some(_)) => return Err(fault(&name, "it has contents beside `raw_input_contents`")),
+            (Some(raw), None) => Values::from_raw(&name, &input.datatype, raw)?,
+            (None, contents) => {
+                let contents = contents.unwrap_or_default();
+                match Values::data_type(&name, &input.datatype)? {
+                    DataType::Bytes => Values::Bytes(contents.bytes_contents),
+                    _ => Values::Int64(contents.int64_contents),
+                }
+            }
+        };
+        Input::new(name, &input.shape, values)
+    };
+    sent.into_iter().map(read).collect()
+}
+
+/// An answer is raw where its request was.
+fn write(inferred: Inferred, id: String, raw: bool) -> proto::ModelInferResponse {
+    let (mut outputs, mut raw_output_contents) = (Vec::new(), Vec::new());
+    for output in inferred.outputs {
+        let datatype = output.contents.data_type().name().to_owned();
+        let contents = if raw {
+            raw_output_contents.push(output.contents.to_raw());
+            None
+        } else {
+            let mut contents = proto::InferTensorContents::default();
+            match output.contents {
+                Contents::Bytes(values) => {
+                    contents.bytes_contents = values.into_iter().map(String::into_bytes).collect();
+                }
+                Contents::Fp32(values) => contents.fp32_contents = values,
+            }
+            Some(contents)
+        };
+        outputs.push(proto::model_infer_response::InferOutputTensor {
+            name: output.name.to_owned(),
+            datatype,
+            shape: output.shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect(),
+            parameters: Default::default(),
+            contents,
+        });
+    }
+    proto::ModelInferResponse {
+        model_name: inferred.model,
+        model_version: inferred.version.to_string(),
+        id,
+        parameters: Default::default(),
+        outputs,
+        raw_output_contents,
+    }
+}

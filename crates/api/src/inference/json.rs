@@ -1,0 +1,236 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::parameters::{Parameter, Parameters};
+use super::tensor::{Contents, DataType, Output, Values, fault};
+use crate::Problem;
+
+/// An inference request as it is written in JSON. What it has besides is an extension that is not known here.
+#[derive(Debug, Deserialize)]
+pub(super) struct RequestJson<'a> {
+    #[serde(default)]
+    pub(super) id: Option<String>,
+    #[serde(default)]
+    pub(super) parameters: BTreeMap<String, ParameterJson>,
+    #[serde(borrow)]
+    pub(super) inputs: Vec<InputJson<'a>>,
+    #[serde(default)]
+    pub(super) outputs: Vec<OutputRequestJson>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct InputJson<'a> {
+    pub(super) name: String,
+    pub(super) datatype: String,
+    pub(super) shape: Vec<i64>,
+    #[serde(default)]
+    pub(super) parameters: InputParametersJson,
+    /// As it is written: a tree of it would take many times the room.
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+/// A parameter's value; `None` where it is of no type that parameters have.
+#[derive(Debug)]
+pub(super) struct ParameterJson(Option<Parameter>);
+
+impl<'de> Deserialize<'de> for ParameterJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ParameterJson, D::Error> {
+        deserializer.deserialize_any(ParameterVisitor).map(ParameterJson)
+    }
+}
+
+struct ParameterVisitor;
+
+impl<'de> Visitor<'de> for ParameterVisitor {
+    type Value = Option<Parameter>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a parameter's value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Bool(value)))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Text(value.to_owned())))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Number(value as f64)))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Number(value as f64)))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Option<Parameter>, E> {
+        Ok(Some(Parameter::Number(value)))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<Parameter>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Option<Parameter>, A::Error> {
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Parameter>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+/// Others, as of a content's encoding, have no meaning here.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct InputParametersJson {
+    /// Bytes of the input behind the JSON.
+    #[serde(default)]
+    pub(super) binary_data_size: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct OutputRequestJson {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) parameters: OutputParametersJson,
+}
+
+/// Another parameter would ask for an answer in another place or form.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutputParametersJson {
+    /// Whether the output stands behind the JSON.
+    #[serde(default)]
+    pub(super) binary_data: Option<bool>,
+}
+
+/// What a request's parameters ask of every row, and `binary_data_output`: whether outputs are binary that do not say.
+///
+/// # Errors
+/// A parameter that is not known.
+pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(Parameters, bool), Problem> {
+    let (mut parameters, mut binary) = (Parameters::default(), false);
+    for (name, ParameterJson(value)) in sent {
+        match value {
+            Some(Parameter::Bool(asked)) if name == "binary_data_output" => binary = asked,
+            value => parameters.set(&name, value)?,
+        }
+    }
+    Ok((parameters, binary))
+}
+
+/// Values in JSON, flat or nested by rows.
+///
+/// # Errors
+/// They are not of the type that the input is declared with.
+pub(super) fn read_values(name: &str, data_type: &str, data: &RawValue) -> Result<Values, Problem> {
+    let (mut values, kind) = match Values::data_type(name, data_type)? {
+        DataType::Bytes => (Values::Bytes(Vec::new()), "texts"),
+        _ => (Values::Int64(Vec::new()), "whole numbers"),
+    };
+    let mut json = serde_json::Deserializer::from_str(data.get());
+    let read = data.get().starts_with('[').then(|| Flat(&mut values).deserialize(&mut json));
+    match read {
+        Some(Ok(())) => Ok(values),
+        _ => Err(fault(name, &format!("its data must be a list of {kind}"))),
+    }
+}
+
+/// Takes in a list's values, and those of lists in it, as deep as JSON may be.
+struct Flat<'a>(&'a mut Values);
+
+impl<'de> DeserializeSeed<'de> for Flat<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flat<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value of the input's type")
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        let Values::Bytes(values) = self.0 else { return Err(E::invalid_type(Unexpected::Str(value), &self)) };
+        values.push(value.as_bytes().to_vec());
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        let Values::Int64(values) = self.0 else { return Err(E::invalid_type(Unexpected::Signed(value), &self)) };
+        values.push(value);
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        let signed = i64::try_from(value).map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))?;
+        self.visit_i64(signed)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while sequence.next_element_seed(Flat(&mut *self.0))?.is_some() {}
+        Ok(())
+    }
+}
+
+/// The answer as it is written in JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct ResponseJson<'a> {
+    pub(super) model_name: &'a str,
+    pub(super) model_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<&'a str>,
+    pub(super) outputs: Vec<OutputJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OutputJson<'a> {
+    name: &'static str,
+    datatype: &'static str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<BinarySize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<DataJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct BinarySize {
+    binary_data_size: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum DataJson<'a> {
+    Text(&'a [String]),
+    Numbers(&'a [f32]),
+}
+
+impl<'a> OutputJson<'a> {
+    /// With its values, or where they stand behind the JSON with their size.
+    pub(super) fn new(output: &'a Output, binary_data_size: Option<usize>) -> OutputJson<'a> {
+        let data = || match &output.contents {
+            Contents::Bytes(values) => DataJson::Text(values),
+            Contents::Fp32(values) => DataJson::Numbers(values),
+        };
+        OutputJson {
+            name: output.name,
+            datatype: output.contents.data_type().name(),
+            shape: &output.shape,
+            parameters: binary_data_size.map(|binary_data_size| BinarySize { binary_data_size }),
+            data: binary_data_size.is_none().then(data),
+        }
+    }
+}

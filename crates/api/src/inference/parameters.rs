@@ -1,0 +1,52 @@
+use crate::Problem;
+use crate::wire::RecommendRequest;
+
+/// What a request asks for every row, besides its tensors.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Parameters {
+    route: Option<String>,
+    exclude_seen: Option<bool>,
+    budget: Option<f64>,
+    timeout_ms: Option<u64>,
+}
+
+/// A parameter's value, however it was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Parameter {
+    Bool(bool),
+    Text(String),
+    Number(f64),
+}
+
+impl Parameters {
+    /// Takes a parameter in; `None` is a value of no type that parameters have.
+    ///
+    /// # Errors
+    /// There is no such parameter, or it is of another type.
+    pub(super) fn set(&mut self, name: &str, value: Option<Parameter>) -> Result<(), Problem> {
+        match (name, value) {
+            ("route", Some(Parameter::Text(route))) => self.route = Some(route),
+            ("exclude_seen", Some(Parameter::Bool(exclude))) => self.exclude_seen = Some(exclude),
+            ("budget", Some(Parameter::Number(budget))) => self.budget = Some(budget),
+            ("timeout_ms", Some(Parameter::Number(timeout))) if timeout >= 0.0 && timeout.fract() == 0.0 => {
+                self.timeout_ms = Some(timeout as u64);
+            }
+            _ => {
+                let known = "`route` (a text), `exclude_seen` (a truth value), `budget` and `timeout_ms` (numbers)";
+                let detail = format!("parameter {name:?} is not taken, or not with such a value; known are {known}");
+                return Err(Problem::invalid(format!("parameters.{name}"), detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes what a row asks for.
+    pub(super) fn apply(&self, row: &mut RecommendRequest) {
+        if let Some(route) = &self.route {
+            row.route.clone_from(route);
+        }
+        row.exclude_seen = self.exclude_seen.unwrap_or(row.exclude_seen);
+        row.budget = self.budget.or(row.budget);
+        row.timeout_ms = self.timeout_ms.unwrap_or(row.timeout_ms);
+    }
+}

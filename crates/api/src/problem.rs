@@ -1,0 +1,232 @@
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use canet_serving::{Refusal, Unready};
+
+/// Every fault that a client can meet: the one table of statuses, over HTTP and gRPC, and stable codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The body is not JSON.
+    InvalidJson,
+    /// An API key or an operator's token is needed.
+    Unauthorized,
+    /// The client is no operator.
+    Forbidden,
+    /// There is no such path or version.
+    NotFound,
+    /// The path has no such method.
+    MethodNotAllowed,
+    /// The body takes too long to arrive.
+    RequestTimeout,
+    /// Another reload is not done.
+    ReloadInProgress,
+    /// The body is larger than is read.
+    TooLarge,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// A field is missing, unknown, of another type or out of bounds.
+    InvalidRequest,
+    /// A checkpoint that must not serve.
+    CheckpointRejected,
+    /// The queue is full, or the room for bodies is.
+    Overloaded,
+    /// A fault of the server.
+    Internal,
+    /// No model is ready.
+    Unavailable,
+    /// The deadline passed.
+    DeadlineExceeded,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Code; 15] = [
+        Code::InvalidJson,
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::RequestTimeout,
+        Code::ReloadInProgress,
+        Code::TooLarge,
+        Code::UnsupportedMediaType,
+        Code::InvalidRequest,
+        Code::CheckpointRejected,
+        Code::Overloaded,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DeadlineExceeded,
+    ];
+
+    /// What the transports say for it.
+    pub fn row(self) -> Row {
+        use tonic::Code as Grpc;
+        let (status, grpc, name) = match self {
+            Code::InvalidJson => (StatusCode::BAD_REQUEST, Grpc::InvalidArgument, "invalid_json"),
+            Code::Unauthorized => (StatusCode::UNAUTHORIZED, Grpc::Unauthenticated, "unauthorized"),
+            Code::Forbidden => (StatusCode::FORBIDDEN, Grpc::PermissionDenied, "forbidden"),
+            Code::NotFound => (StatusCode::NOT_FOUND, Grpc::NotFound, "not_found"),
+            Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Grpc::Unimplemented, "method_not_allowed"),
+            Code::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, Grpc::DeadlineExceeded, "request_timeout"),
+            Code::ReloadInProgress => (StatusCode::CONFLICT, Grpc::Aborted, "reload_in_progress"),
+            Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Grpc::ResourceExhausted, "too_large"),
+            Code::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, Grpc::Unimplemented, "unsupported_media_type")
+            }
+            Code::InvalidRequest => (StatusCode::UNPROCESSABLE_ENTITY, Grpc::InvalidArgument, "invalid_request"),
+            Code::CheckpointRejected => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Grpc::FailedPrecondition, "checkpoint_rejected")
+            }
+            Code::Overloaded => (StatusCode::TOO_MANY_REQUESTS, Grpc::ResourceExhausted, "overloaded"),
+            Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Grpc::Internal, "internal"),
+            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Grpc::Unavailable, "unavailable"),
+            Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Grpc::DeadlineExceeded, "deadline_exceeded"),
+        };
+        Row { status, grpc, name }
+    }
+}
+
+impl Code {
+    /// What a problem of this code says where nothing more is known.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Code::InvalidJson => "the body is not JSON: expected value at line 1 column 1",
+            Code::Unauthorized => "this is none of the server's API keys",
+            Code::Forbidden => "this is for clients on the server's own machine, over loopback",
+            Code::NotFound => "there is no version 7",
+            Code::MethodNotAllowed => "/recommend does not take DELETE",
+            Code::RequestTimeout => "the body did not arrive within 30 s",
+            Code::ReloadInProgress => "another reload is not done",
+            Code::TooLarge => "the body is larger than 1048576 bytes",
+            Code::UnsupportedMediaType => "the content type must be application/json",
+            Code::InvalidRequest => "`timeout_ms` is 0: it must be from 1 to 60000",
+            Code::CheckpointRejected => "the checkpoint does not reproduce its own answers",
+            Code::Overloaded => "the server is overloaded",
+            Code::Internal => "the server failed on this request",
+            Code::Unavailable => "the model is being loaded",
+            Code::DeadlineExceeded => "the deadline passed before the request could be answered",
+        }
+    }
+}
+
+/// A code as each transport says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The status over HTTP.
+    pub status: StatusCode,
+    /// The status over gRPC.
+    pub grpc: tonic::Code,
+    /// The stable name, on every transport.
+    pub name: &'static str,
+}
+
+/// The least that `retry-after` can say; a model that loads takes a few of these.
+pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// A fault as the client sees it, after RFC 9457.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind of fault.
+    pub code: Code,
+    /// What is wrong with this request and what to do.
+    pub detail: Cow<'static, str>,
+    /// The request's field at fault, as `k` or `history[3]`.
+    pub field: Option<Cow<'static, str>>,
+    /// Seconds after which the same request may succeed, where waiting helps.
+    pub retry_after: Option<u64>,
+}
+
+impl Problem {
+    /// A fault that no field alone has.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
+        let retry_after = (code == Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
+        Problem { code, detail: detail.into(), field: None, retry_after }
+    }
+
+    /// A field that cannot be accepted.
+    pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { field: Some(field.into()), ..Problem::new(Code::InvalidRequest, detail) }
+    }
+
+    /// The body's JSON.
+    pub(crate) fn body(&self) -> ProblemBody<'_> {
+        let Row { status, name, .. } = self.code.row();
+        ProblemBody {
+            title: status.canonical_reason().unwrap_or(name),
+            status: status.as_u16(),
+            code: name,
+            detail: &self.detail,
+            field: self.field.as_deref(),
+        }
+    }
+}
+
+/// A fault, after RFC 9457. `type` is left out: it is `about:blank`, so `title` is the status's own phrase.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody<'a> {
+    title: &'static str,
+    status: u16,
+    /// The stable name of the fault.
+    code: &'static str,
+    /// What is wrong with this request and what to do.
+    detail: &'a str,
+    /// The request's field at fault, as `k` or `history[3]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let code = match refusal {
+            Refusal::Overloaded(full) => {
+                let retry_after = Some(full.retry_after());
+                return Problem { retry_after, ..Problem::new(Code::Overloaded, refusal.to_string()) };
+            }
+            Refusal::DeadlineExceeded => Code::DeadlineExceeded,
+            Refusal::Unavailable(_) => Code::Unavailable,
+            Refusal::Internal => Code::Internal,
+        };
+        Problem::new(code, refusal.to_string())
+    }
+}
+
+impl From<Unready> for Problem {
+    fn from(unready: Unready) -> Problem {
+        Refusal::from(unready).into()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.code.row().status, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code == Code::RequestTimeout {
+            // What is left of the body cannot be told from the next request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.code == Code::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Answers a path that is not there.
+pub(crate) async fn not_found(uri: Uri) -> Problem {
+    Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
+}
+
+/// Answers a method that a path does not have; axum adds the `allow` header.
+pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,53 @@
+use std::sync::Arc;
+
+use canet_model::{Backend, Device, Forward, LoadError, ModelConfig, Precision, Weights};
+
+use crate::{Level, Native};
+
+/// The native forward on this machine's CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuBackend {
+    precision: Precision,
+    threads: usize,
+}
+
+/// The CPU cannot multiply bfloat16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bfloat16 needs a CPU with AVX512-BF16, which this one lacks")]
+pub struct NoBf16;
+
+impl CpuBackend {
+    /// One call of the forward takes up to `threads` threads.
+    ///
+    /// # Errors
+    /// [`NoBf16`] if `precision` is bfloat16 and the CPU has no instruction for it.
+    pub fn new(precision: Precision, threads: usize) -> Result<CpuBackend, NoBf16> {
+        if precision == Precision::Bf16 && !Level::best().multiplies_bf16() {
+            return Err(NoBf16);
+        }
+        Ok(CpuBackend { precision, threads })
+    }
+
+    /// One thread, in float32, which every CPU can.
+    pub const fn single_threaded() -> CpuBackend {
+        CpuBackend { precision: Precision::Fp32, threads: 1 }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
+        Ok(Arc::new(Native::load(self.precision, config, weights, self.threads)?))
+    }
+
+    fn device(&self) -> Device {
+        Device::CPU
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn threads(&self) -> usize {
+        self.threads
+    }
+}

@@ -1,0 +1,128 @@
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::read::{MANIFEST_LIMIT, POPULARITY};
+use super::staging::Staging;
+use super::tensors::{Array, write};
+use super::timestamp::rfc3339;
+use super::{
+    Calibration, Checkpoint, CheckpointError, DataRecord, FileRecord, FileRecords, FlopsRecord, ITEMS, MANIFEST,
+    Manifest, MetricsRecord, ModelDirectory, PROBES, Probes, TITLES, TrainingRecord, WEIGHTS, files, items, probe_file,
+};
+use crate::{ModelConfig, Weights};
+use canet_domain::{Catalogue, RouteSpace};
+
+/// Everything that a version is made of.
+#[derive(Clone, Debug)]
+pub struct CheckpointDraft {
+    /// Sizes and flags.
+    pub config: ModelConfig,
+    /// The weights of `config`.
+    pub weights: Weights,
+    /// As many items as `config` has.
+    pub catalogue: Catalogue,
+    /// Answers recorded with these weights.
+    pub probes: Probes,
+    /// What the weights come from.
+    pub data: DataRecord,
+    /// How good they are.
+    pub metrics: MetricsRecord,
+    /// Budgets, where they were calibrated.
+    pub calibration: Option<Calibration>,
+    /// How they were trained, where that is known.
+    pub training: Option<TrainingRecord>,
+}
+
+impl CheckpointDraft {
+    /// Writes the next version of the model at `root` (`models/NAME`, made where there is none) and reads it back
+    /// with every check.
+    ///
+    /// It is written under a hidden name, made durable and renamed: another process sees the whole version or none.
+    /// Writers at the same time get different numbers.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] where the parts do not fit together or the file system refuses.
+    pub fn write(self, root: &Path) -> Result<Checkpoint, CheckpointError> {
+        let space = self.check(root)?;
+        let directory = ModelDirectory::create(root)?;
+        let staging = Staging::new(&directory)?;
+        let files = self.write_files(&staging)?;
+        let manifest = Manifest {
+            format: Manifest::FORMAT,
+            created: rfc3339(SystemTime::now()),
+            flops: FlopsRecord::of(&self.config, &space),
+            config: self.config,
+            data: self.data,
+            metrics: self.metrics,
+            calibration: self.calibration,
+            training: self.training,
+            files,
+        };
+        // Two sets of weights in memory at a time would be one too many.
+        drop(self.weights);
+        let path = staging.file(MANIFEST);
+        let mut text = serde_json::to_string_pretty(&manifest)
+            .map_err(|source| CheckpointError::Manifest { path: path.clone(), source })?;
+        text.push('\n');
+        write_text(&path, &text, MANIFEST_LIMIT)?;
+        let version = staging.publish()?;
+        directory.load(Some(version))
+    }
+
+    fn check(&self, root: &Path) -> Result<RouteSpace, CheckpointError> {
+        let path = root.join(MANIFEST);
+        let space = self.config.check().map_err(|source| CheckpointError::Config { path: path.clone(), source })?;
+        if let Some(metric) = self.metrics.not_finite() {
+            return Err(CheckpointError::Metric { path, metric });
+        }
+        if let Some(calibration) = &self.calibration {
+            calibration.check(space.len()).map_err(|source| CheckpointError::Calibration { path, source })?;
+        }
+        let (found, expected) = (self.catalogue.len(), self.config.items);
+        if found != expected {
+            return Err(CheckpointError::ItemCount { path: root.join(ITEMS), found, expected });
+        }
+        self.weights
+            .check(&self.config)
+            .map_err(|source| CheckpointError::Weights { path: root.join(WEIGHTS), source })?;
+        self.probes
+            .check(&self.config, &space)
+            .map_err(|source| CheckpointError::Probes { path: root.join(PROBES), source })?;
+        Ok(space)
+    }
+
+    fn write_files(&self, staging: &Staging<'_>) -> Result<FileRecords, CheckpointError> {
+        let path = staging.file(WEIGHTS);
+        let counts: Vec<i64> = [0]
+            .into_iter()
+            .chain(self.catalogue.popularity().iter().map(|count| i64::try_from(*count).unwrap_or(i64::MAX)))
+            .collect();
+        let popularity = Array::Integers { shape: vec![counts.len()], values: &counts };
+        let mut tensors = vec![(POPULARITY, popularity)];
+        for (name, tensor) in self.weights.iter() {
+            tensors.push((name, Array::Floats { shape: tensor.shape.clone(), values: &tensor.data }));
+        }
+        write(&path, tensors)?;
+        let weights = FileRecord { sha256: files::sync_and_digest(&path)? };
+        let items =
+            write_text(&staging.file(ITEMS), &items::format_ids(&self.catalogue), items::ids_limit(self.config.items))?;
+        let path = staging.file(PROBES);
+        probe_file::write(&path, &self.probes, &self.config)?;
+        let probes = FileRecord { sha256: files::sync_and_digest(&path)? };
+        if let Some(titles) = items::format_titles(&self.catalogue) {
+            write_text(&staging.file(TITLES), &titles, items::titles_limit(self.config.items))?;
+        }
+        Ok(FileRecords { weights, items, probes })
+    }
+}
+
+/// Writes a text that must stay within what a reader takes.
+fn write_text(path: &Path, text: &str, limit: u64) -> Result<FileRecord, CheckpointError> {
+    let size = text.len() as u64;
+    if size > limit {
+        return Err(CheckpointError::TooLarge { path: path.to_owned(), size, limit });
+    }
+    fs::write(path, text).map_err(CheckpointError::io(path, "write"))?;
+    Ok(FileRecord { sha256: files::sync_and_digest(path)? })
+}

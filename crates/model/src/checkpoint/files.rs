@@ -1,0 +1,85 @@
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::CheckpointError;
+
+/// SHA-256 of bytes, in hexadecimal.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Reads a whole regular file of at most `limit` bytes.
+pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
+    let (file, _) = open_bounded(path, limit)?;
+    let mut bytes = Vec::new();
+    // The file may grow while it is read: the bound holds all the same.
+    file.take(limit).read_to_end(&mut bytes).map_err(CheckpointError::io(path, "read"))?;
+    Ok(bytes)
+}
+
+/// Reads a whole regular file and checks its digest.
+pub(super) fn read_verified(path: &Path, sha256: &str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
+    let bytes = read_bounded(path, limit)?;
+    compare(path, sha256_hex(&bytes), sha256)?;
+    Ok(bytes)
+}
+
+/// Opens a regular file whose bytes have a digest; it stands at its start. Also its size in bytes.
+pub(super) fn open_verified(path: &Path, sha256: &str, limit: u64) -> Result<(File, u64), CheckpointError> {
+    let (mut file, size) = open_bounded(path, limit)?;
+    compare(path, sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))?, sha256)?;
+    file.rewind().map_err(CheckpointError::io(path, "read"))?;
+    Ok((file, size))
+}
+
+/// Makes a written file durable and gives its digest, read back from the file system.
+pub(super) fn sync_and_digest(path: &Path) -> Result<String, CheckpointError> {
+    let mut file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
+    file.sync_all().map_err(CheckpointError::io(path, "sync"))?;
+    sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))
+}
+
+/// Makes a directory's entries durable.
+pub(super) fn sync_directory(path: &Path) -> Result<(), CheckpointError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(CheckpointError::io(path, "sync"))
+}
+
+/// The type is looked at before the file is opened: opening a pipe would wait for its writer.
+fn open_bounded(path: &Path, limit: u64) -> Result<(File, u64), CheckpointError> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(CheckpointError::MissingFile { path: path.to_owned() });
+        }
+        Err(error) => return Err(CheckpointError::io(path, "read")(error)),
+    };
+    if !metadata.is_file() {
+        return Err(CheckpointError::NotAFile { path: path.to_owned() });
+    }
+    if metadata.len() > limit {
+        return Err(CheckpointError::TooLarge { path: path.to_owned(), size: metadata.len(), limit });
+    }
+    let file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
+    Ok((file, metadata.len()))
+}
+
+/// SHA-256 of the rest of a file, in hexadecimal.
+pub(crate) fn sha256_of(file: &mut File) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(file, &mut hasher)?;
+    Ok(hex(&hasher.finalize()))
+}
+
+fn compare(path: &Path, found: String, expected: &str) -> Result<(), CheckpointError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(CheckpointError::Digest { path: path.to_owned(), found, expected: expected.to_owned() })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,156 @@
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use canet_domain::{History, Ranked, Route, Selection, top_k};
+
+/// One set of weights on one device, ready to run any of its routes.
+///
+/// Padding is never computed, the last block runs for the last positions alone, and an answer does not depend
+/// on what else is in the batch (up to float32 rounding).
+pub trait Forward: Send + Sync {
+    /// Router logits, one row a history, one column a route.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError>;
+
+    /// Scores of the next item, one row a history, N + 1 columns of which column 0 is padding.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError>;
+
+    /// The best items of each history, best first.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        let histories: Vec<&History> = queries.iter().map(|query| query.history).collect();
+        let scores = self.scores(route, &histories)?;
+        Ok(queries.iter().zip(scores.iter()).map(|(query, row)| top_k(row, &query.selection)).collect())
+    }
+
+    /// The best items of rows of any routes, best first, rows as they came; equal to [`rank`](Self::rank) of each row's
+    /// route up to float32 rounding.
+    ///
+    /// Here each route runs apart. A forward that [shares layers](Self::shares_layers) runs the rows of one width
+    /// together.
+    ///
+    /// # Errors
+    /// [`ForwardError`] where the device fails.
+    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+        in_groups(
+            rows,
+            |route| route,
+            |route, rows| {
+                let queries: Vec<Query<'_>> = rows.iter().map(|(_, query)| *query).collect();
+                self.rank(route, &queries)
+            },
+        )
+    }
+
+    /// Whether [`rank_mixed`](Self::rank_mixed) runs rows of one width through the same layers. Each row then leaves at
+    /// its own depth, but all embeddings are projected at the widest among them: that much is computed in vain.
+    fn shares_layers(&self) -> bool {
+        false
+    }
+
+    /// Whether a batch of a size that has not run yet may take longer than the next one of that size: where kernels are
+    /// chosen or compiled by shape.
+    fn chooses_by_shape(&self) -> bool {
+        true
+    }
+
+    /// What computes, as `--backend` names it.
+    fn backend(&self) -> &'static str {
+        "another"
+    }
+
+    /// Bytes of weights that this forward holds on its device.
+    fn weight_bytes(&self) -> usize;
+}
+
+/// Answers rows in groups of equal key; the answers come in the order of the rows.
+pub fn in_groups<'a, K: Copy + Ord>(
+    rows: &[(Route, Query<'a>)],
+    key: impl Fn(Route) -> K,
+    answer: impl Fn(K, &[(Route, Query<'a>)]) -> Result<Vec<Vec<Ranked>>, ForwardError>,
+) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
+    for (place, (route, _)) in rows.iter().enumerate() {
+        groups.entry(key(*route)).or_default().push(place);
+    }
+    let mut answers = vec![Vec::new(); rows.len()];
+    for (key, places) in groups {
+        let group: Vec<(Route, Query<'a>)> = places.iter().map(|place| rows[*place]).collect();
+        for (place, ranked) in places.into_iter().zip(answer(key, &group)?) {
+            answers[place] = ranked;
+        }
+    }
+    Ok(answers)
+}
+
+/// A history and what to take from its scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// What the model reads.
+    pub history: &'a History,
+    /// What may be answered.
+    pub selection: Selection<'a>,
+}
+
+/// A dense row-major matrix in host memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    columns: usize,
+    data: Vec<f32>,
+}
+
+impl Rows {
+    /// Rows of `columns` values each.
+    ///
+    /// # Errors
+    /// [`ForwardError::Shape`] where the values do not fill whole rows.
+    pub fn new(columns: usize, data: Vec<f32>) -> Result<Rows, ForwardError> {
+        if columns == 0 || !data.len().is_multiple_of(columns) {
+            return Err(ForwardError::Shape { columns, values: data.len() });
+        }
+        Ok(Rows { columns, data })
+    }
+
+    /// The rows, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.data.chunks_exact(self.columns)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.columns
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// One row, `None` past the end.
+    pub fn row(&self, index: usize) -> Option<&[f32]> {
+        self.data.chunks_exact(self.columns).nth(index)
+    }
+}
+
+/// Why a forward pass failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The device or its library refused an operation: out of memory, a lost device.
+    #[error(transparent)]
+    Device(Box<dyn Error + Send + Sync>),
+    /// Values that do not fill whole rows.
+    #[error("{values} values do not fill rows of {columns}")]
+    Shape {
+        /// Values a row.
+        columns: usize,
+        /// Values in all.
+        values: usize,
+    },
+}

@@ -1,0 +1,176 @@
+//! The authors' checkpoint (`state_dict.pt` and `args.json`) as one of ours.
+//!
+//! The pickle within is interpreted by a machine that knows nothing but state dicts; nothing of it is executed.
+
+mod arguments;
+mod error;
+mod names;
+mod pickle;
+mod state_dict;
+mod strided;
+
+pub use error::ImportError;
+pub use pickle::PickleError;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::arguments::Arguments;
+use self::names::{Origin, is_residual, is_unused, origins};
+use self::state_dict::StateDict;
+use super::checkpoint::{CheckpointDraft, DataRecord, MetricsRecord, Probes, sha256_of};
+use super::{Backend, HostTensor, ModelConfig, Weights, WidthRule};
+use canet_domain::{Catalogue, History, Item};
+
+/// Bound on `args.json`.
+const ARGUMENTS_LIMIT: u64 = 1 << 20;
+
+/// Bound on the mean length of a line of item ids, its break included.
+const ITEM_LINE_LIMIT: u64 = 1025;
+
+/// Histories that are recorded as probes.
+const PROBES: usize = 8;
+
+/// What to import, and as which function: the authors' code trains the one with both rules [`WidthRule::Full`].
+#[derive(Clone, Copy, Debug)]
+pub struct Import<'a> {
+    /// `torch.save(model.state_dict(), ...)`, or a safetensors file of the same names.
+    pub state_dict: &'a Path,
+    /// The `args.json` that their program writes.
+    pub args: &'a Path,
+    /// External ids, a line an item in dense order; without it the dense ids as decimal numbers.
+    pub items: Option<&'a Path>,
+    /// Scale of a narrow slice's attention scores.
+    pub attention_scale: WidthRule,
+    /// Inner width of a narrow slice's feed-forward network.
+    pub ffn_inner: WidthRule,
+}
+
+impl Import<'_> {
+    /// Reads everything, checks it, and lets `backend` answer made-up histories as probes. Popularity is unknown: all zeros.
+    ///
+    /// # Errors
+    /// [`ImportError`] that names the file and the tensor or field, under the authors' name.
+    pub fn read(&self, backend: &dyn Backend) -> Result<CheckpointDraft, ImportError> {
+        let arguments = Arguments::parse(self.args, &read_bounded(self.args, ARGUMENTS_LIMIT)?)?;
+        let config = arguments.config(self.attention_scale, self.ffn_inner);
+        let space = config.check().map_err(|source| ImportError::Config { path: self.args.to_owned(), source })?;
+        let mut file = File::open(self.state_dict).map_err(ImportError::io(self.state_dict))?;
+        let sha256 = sha256_of(&mut file).map_err(ImportError::io(self.state_dict))?;
+        file.rewind().map_err(ImportError::io(self.state_dict))?;
+        let weights = self.read_weights(file, &config, arguments.learnt_residuals())?;
+        let forward = backend.load(&config, &weights)?;
+        let probes = Probes::record(&*forward, &space, &made_up_histories(&config)?)?;
+        Ok(CheckpointDraft {
+            catalogue: self.read_catalogue(config.items)?,
+            data: DataRecord {
+                name: self.state_dict.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                sha256,
+                users: arguments.num_user,
+                items: config.items as u64,
+                interactions: None,
+            },
+            metrics: MetricsRecord::default(),
+            calibration: None,
+            training: None,
+            config,
+            weights,
+            probes,
+        })
+    }
+
+    fn read_weights(&self, file: File, config: &ModelConfig, learnt_residuals: bool) -> Result<Weights, ImportError> {
+        let path = self.state_dict;
+        let origins = origins(config, learnt_residuals);
+        // Twice float32: the widest element type. The sizes of a checked configuration stay far below 2^63.
+        let values = |shape: &[usize]| shape.iter().map(|size| *size as u64).product::<u64>();
+        let limit = ARGUMENTS_LIMIT + 8 * origins.iter().map(|origin| values(&origin.shape)).sum::<u64>();
+        let mut stored = StateDict::open(path, file, limit)?;
+        check_names_and_shapes(path, &stored, &origins)?;
+        let mut weights = Weights::default();
+        for Origin { ours, theirs, .. } in origins {
+            let mut data = stored.read(&theirs, limit)?;
+            if let Some(place) = data.iter().position(|value| !value.is_finite()) {
+                let reason = format!("holds {} at place {place}: every value must be finite", data[place]);
+                return Err(ImportError::Tensor { path: path.to_owned(), name: theirs, reason });
+            }
+            // Their item tables have a last row that is never used.
+            data.truncate(ours.shape.iter().product());
+            weights.insert(ours.name, HostTensor { shape: ours.shape, data });
+        }
+        if !learnt_residuals {
+            for parameter in config.parameters().into_iter().filter(|parameter| is_residual(&parameter.name)) {
+                weights.insert(parameter.name, HostTensor { shape: parameter.shape, data: vec![1.0] });
+            }
+        }
+        Ok(weights)
+    }
+
+    fn read_catalogue(&self, items: usize) -> Result<Catalogue, ImportError> {
+        let ids: Vec<Box<str>> = match self.items {
+            None => (1..=items).map(|id| id.to_string().into()).collect(),
+            Some(path) => {
+                let bytes = read_bounded(path, items as u64 * ITEM_LINE_LIMIT)?;
+                let text = String::from_utf8(bytes).map_err(|_| ImportError::NotText { path: path.to_owned() })?;
+                text.lines().map(Box::from).collect()
+            }
+        };
+        let path = self.items.unwrap_or(self.args);
+        if ids.len() != items {
+            return Err(ImportError::ItemCount { path: path.to_owned(), found: ids.len(), expected: items });
+        }
+        Catalogue::new(ids, vec![0; items]).map_err(|source| ImportError::Items { path: path.to_owned(), source })
+    }
+}
+
+fn check_names_and_shapes(path: &Path, stored: &StateDict, origins: &[Origin]) -> Result<(), ImportError> {
+    let mut wanted: BTreeMap<&str, &[usize]> =
+        origins.iter().map(|origin| (origin.theirs.as_str(), origin.shape.as_slice())).collect();
+    let mut unknown = Vec::new();
+    let mut odd = None;
+    for (name, found) in stored.shapes().filter(|(name, _)| !is_unused(name)) {
+        match wanted.remove(name) {
+            None => unknown.push(name.to_owned()),
+            Some(expected) if expected != found => odd = odd.or(Some((name, found, expected))),
+            Some(_) => {}
+        }
+    }
+    if !unknown.is_empty() || !wanted.is_empty() {
+        let missing = wanted.into_keys().map(str::to_owned).collect();
+        return Err(ImportError::Names { path: path.to_owned(), missing, unknown });
+    }
+    odd.map_or(Ok(()), |(name, found, expected)| {
+        let (name, found, expected) = (name.to_owned(), found.to_vec(), expected.to_vec());
+        Err(ImportError::Shape { path: path.to_owned(), name, found, expected })
+    })
+}
+
+/// Histories of 1 to `max_len` items drawn from the catalogue, the same ones on every machine: the data is not here.
+fn made_up_histories(config: &ModelConfig) -> Result<Vec<History>, ImportError> {
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    (0..PROBES)
+        .map(|place| {
+            let length = 1 + place * (config.max_len - 1) / (PROBES - 1);
+            let ids = (0..length).map(|_| random.gen_range(1..=config.items));
+            let items: Vec<Item> = ids.filter_map(|id| Item::new(u32::try_from(id).ok()?)).collect();
+            Ok(History::new(&items, config.max_len)?)
+        })
+        .collect()
+}
+
+/// Reads a file of at most `limit` bytes.
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
+    let file = File::open(path).map_err(ImportError::io(path))?;
+    let size = file.metadata().map_err(ImportError::io(path))?.len();
+    if size > limit {
+        return Err(ImportError::TooLarge { path: path.to_owned(), size, limit });
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).map_err(ImportError::io(path))?;
+    Ok(bytes)
+}

@@ -1,0 +1,176 @@
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::{Counter, Histogram, IntCounter, IntGauge};
+
+use super::{Metrics, Traffic};
+use canet_domain::{BatchBy, Flops, Reason, Route, RouteSpace};
+
+/// The series of every route and lane of one model, resolved once so that no request looks a label up.
+#[derive(Debug)]
+pub struct Series {
+    routes: Vec<RouteSeries>,
+    lanes: Vec<LaneSeries>,
+    padding: Histogram,
+    labels: HashSet<String>,
+}
+
+/// The series of one route.
+#[derive(Debug)]
+pub struct RouteSeries {
+    routed: IntCounter,
+    degraded: IntCounter,
+    overridden: IntCounter,
+    latency: Histogram,
+    forward: Histogram,
+    executed_flops: IntCounter,
+    full_flops: IntCounter,
+    overlap: Histogram,
+    full_seconds: Counter,
+    executed_seconds: Counter,
+    saved: Counter,
+    /// Held while these three change: the generations that live share them.
+    saving: Arc<Mutex<()>>,
+}
+
+/// Seconds of the device for a route's part of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// What the full model would have taken; 0 or more.
+    pub full: f64,
+    /// What it took, its part of the router's time included; 0 or more.
+    pub executed: f64,
+}
+
+/// The series of one lane.
+#[derive(Debug)]
+pub struct LaneSeries {
+    batch_size: Histogram,
+    depth: IntGauge,
+    wait: Histogram,
+}
+
+impl Series {
+    /// Makes every series of every route and lane of `space`, at zero.
+    pub fn new(metrics: &Metrics, space: &RouteSpace, batch_by: BatchBy) -> Series {
+        Series {
+            routes: space.routes().map(|route| RouteSeries::new(metrics, space.name(route))).collect(),
+            lanes: batch_by.lanes(space).iter().map(|name| LaneSeries::new(metrics, name)).collect(),
+            padding: metrics.batch_padding_ratio.clone(),
+            labels: space.routes().map(|route| space.name(route).to_owned()).chain(batch_by.lanes(space)).collect(),
+        }
+    }
+
+    /// The names of every route and every lane.
+    pub fn labels(&self) -> &HashSet<String> {
+        &self.labels
+    }
+
+    /// The series of a route of this model.
+    pub fn route(&self, route: Route) -> &RouteSeries {
+        &self.routes[route.index()]
+    }
+
+    /// The series of a lane, by its place among this model's lanes.
+    pub fn lane(&self, lane: usize) -> &LaneSeries {
+        &self.lanes[lane]
+    }
+
+    /// Counts the share of a batch's floating-point operations that was padding.
+    pub fn padded(&self, ratio: f64) {
+        self.padding.observe(ratio);
+    }
+}
+
+impl RouteSeries {
+    fn new(metrics: &Metrics, route: &str) -> RouteSeries {
+        let reason = |reason: Reason| metrics.route_requests_total.with_label_values(&[route, reason.name()]);
+        RouteSeries {
+            routed: reason(Reason::Router),
+            degraded: reason(Reason::Degraded),
+            overridden: reason(Reason::Override),
+            latency: metrics.route_latency_seconds.with_label_values(&[route]),
+            forward: metrics.route_forward_seconds.with_label_values(&[route]),
+            executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
+            full_flops: metrics.full_flops_total.with_label_values(&[route]),
+            overlap: metrics.shadow_overlap.with_label_values(&[route]),
+            full_seconds: metrics.full_seconds_total.with_label_values(&[route]),
+            executed_seconds: metrics.executed_seconds_total.with_label_values(&[route]),
+            saved: metrics.saved_seconds_total.with_label_values(&[route]),
+            saving: Arc::clone(&metrics.saving),
+        }
+    }
+
+    /// Counts a row answered by this route, and the seconds since it arrived. A cold start has no route.
+    pub fn answered(&self, reason: Reason, latency: Duration) {
+        match reason {
+            Reason::Router => self.routed.inc(),
+            Reason::Degraded => self.degraded.inc(),
+            Reason::Override => self.overridden.inc(),
+            Reason::ColdStart => return,
+        }
+        self.latency.observe(latency.as_secs_f64());
+    }
+
+    /// What was counted so far by [`answered`](RouteSeries::answered).
+    pub fn traffic(&self) -> Traffic {
+        Traffic::of(&self.latency)
+    }
+
+    /// Counts a comparison with the full model: the share of its best items that the route found.
+    pub fn overlapped(&self, share: f64) {
+        self.overlap.observe(share);
+    }
+
+    /// Counts the seconds of the device that this route's part of a batch took, and what it saved: less than nothing
+    /// where it took longer than the full model would have. A counter cannot fall, so a loss is made up for first.
+    pub fn spent(&self, Spent { full, executed }: Spent) {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.full_seconds.inc_by(full);
+        self.executed_seconds.inc_by(executed);
+        // From the counters alone: they outlive this generation, and what was lost before it counts.
+        let gain = self.full_seconds.get() - self.executed_seconds.get() - self.saved.get();
+        if gain > 0.0 {
+            self.saved.inc_by(gain);
+        }
+    }
+
+    /// Counts a batch that ran with rows of this route: its time, what it computed for them, padding included, and
+    /// what the full model would have.
+    pub fn ran(&self, took: Duration, executed: Flops, full: Flops) {
+        self.forward.observe(took.as_secs_f64());
+        self.executed_flops.inc_by(executed);
+        self.full_flops.inc_by(full);
+    }
+}
+
+impl LaneSeries {
+    fn new(metrics: &Metrics, lane: &str) -> LaneSeries {
+        LaneSeries {
+            batch_size: metrics.batch_size.with_label_values(&[lane]),
+            depth: metrics.queue_depth.with_label_values(&[lane]),
+            wait: metrics.queue_wait_seconds.with_label_values(&[lane]),
+        }
+    }
+
+    /// Counts a batch of `rows`.
+    pub fn batch(&self, rows: usize) {
+        self.batch_size.observe(rows as f64);
+    }
+
+    /// Rows joined the lane.
+    pub fn entered(&self, rows: usize) {
+        self.depth.add(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Rows left the lane.
+    pub fn left(&self, rows: usize) {
+        self.depth.sub(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a row's wait for the device.
+    pub fn waited(&self, wait: Duration) {
+        self.wait.observe(wait.as_secs_f64());
+    }
+}

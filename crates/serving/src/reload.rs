@@ -1,0 +1,217 @@
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::pace::{Pace, return_freed_memory};
+use super::{Generation, LoadError, Loader, Recommender, Unready};
+use crate::metrics::Reloaded;
+use canet_model::checkpoint::{CheckpointError, ModelDirectory};
+
+/// How often the thread of a reload looks whether the last row of the old generation is answered.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// Replaces the generation that serves, one reload at a time.
+///
+/// Every reload has a thread of its own, which reads, checks and warms the new checkpoint beside the live one, swaps
+/// it in, waits until no row holds the old one, and frees that. The next reload reads nothing before then: never are
+/// there more than two generations' weights. A reload that fails changes nothing.
+pub struct Reloader {
+    loader: Loader,
+    /// Weak, because the last handle that drops ends the executor, which must not wait for a reload.
+    recommender: Weak<Recommender>,
+    /// From the start of a reload to its swap.
+    building: Arc<AtomicBool>,
+    /// Held from the start of a reload until the generation that it replaced is freed.
+    draining: Mutex<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What serves after a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The model's name.
+    pub name: String,
+    /// The version that serves now.
+    pub version: u64,
+    /// Its digest.
+    pub digest: String,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Another one is not done.
+    #[error("a model is being loaded already: try again when it serves")]
+    InProgress,
+    /// The checkpoint is missing or must not serve, or the device failed on it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The server stops or its executor has died.
+    #[error(transparent)]
+    Unready(#[from] Unready),
+    /// No thread could be started.
+    #[error("no thread for the reload: {0}")]
+    Thread(#[from] io::Error),
+    /// The thread panicked; its words are on standard error.
+    #[error("the reload broke off")]
+    BrokeOff,
+}
+
+impl Reloader {
+    /// Reloads what `recommender` serves from `loader`'s directory.
+    pub fn new(loader: Loader, recommender: &Arc<Recommender>) -> Arc<Reloader> {
+        Arc::new(Reloader {
+            loader,
+            recommender: Arc::downgrade(recommender),
+            building: Arc::default(),
+            draining: Mutex::default(),
+            thread: Mutex::default(),
+        })
+    }
+
+    /// Where the versions are.
+    pub fn directory(&self) -> &ModelDirectory {
+        &self.loader.directory
+    }
+
+    /// Begins to load a version (`None`: the highest), the first one or another. The future is ready once it serves;
+    /// the reload goes on where that is dropped.
+    ///
+    /// # Errors
+    /// [`ReloadError`], and then what served before still does.
+    pub fn reload(self: &Arc<Self>, version: Option<u64>) -> impl Future<Output = Outcome> + Send + use<> {
+        let begun = self.start(version).inspect_err(|error| self.count(Err(error), Duration::ZERO));
+        async { begun?.await.unwrap_or(Err(ReloadError::BrokeOff)) }
+    }
+
+    /// The thread of the last reload, for whoever stops the server to join.
+    pub fn last_thread(&self) -> Option<JoinHandle<()>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn start(self: &Arc<Self>, version: Option<u64>) -> Result<oneshot::Receiver<Outcome>, ReloadError> {
+        let building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
+        let (done, outcome) = oneshot::channel();
+        let reloader = Arc::clone(self);
+        let run = move || reloader.run(version, building, done);
+        let thread = thread::Builder::new().name("reload".to_owned()).spawn(run)?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(outcome)
+    }
+
+    fn run(&self, version: Option<u64>, building: Building, done: oneshot::Sender<Outcome>) {
+        // Until the generation before the last is freed there is no room for another one.
+        let _draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = Instant::now();
+        let outcome = self.replace(version);
+        let (outcome, old) = match outcome {
+            Ok((reload, old)) => (Ok(reload), old),
+            Err(error) => (Err(error), None),
+        };
+        // In this order: who hears or reads that it is done can begin the next.
+        drop(building);
+        self.count(outcome.as_ref(), started.elapsed());
+        // Nobody listens where the client has left.
+        let _ = done.send(outcome);
+        match old {
+            Some(old) => self.free(old),
+            // What a load that failed had read.
+            None => return_freed_memory(),
+        }
+    }
+
+    /// Loads and swaps; returns the generation that served before.
+    fn replace(&self, version: Option<u64>) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
+        let first = self.open_recommender()?.current().is_none();
+        let generation = self.loader.load(version, if first { Pace::Alone } else { Pace::BesideLive })?;
+        let recommender = self.open_recommender()?;
+        let Generation { name, version, digest, .. } = &generation;
+        let reload = Reload { name: name.clone(), version: *version, digest: digest.clone() };
+        Ok((reload, recommender.serve(generation)))
+    }
+
+    /// The recommender where a new generation is of use to it.
+    fn open_recommender(&self) -> Result<Arc<Recommender>, Unready> {
+        let recommender = self.recommender.upgrade().ok_or(Unready::Draining)?;
+        if recommender.is_draining() {
+            return Err(Unready::Draining);
+        }
+        if recommender.is_alive() { Ok(recommender) } else { Err(Unready::Dead) }
+    }
+
+    /// Waits for the rows of a generation that was replaced, then frees it on this thread, where that delays nobody.
+    ///
+    /// Rows have deadlines, so this ends.
+    fn free(&self, old: Arc<Generation>) {
+        let version = old.version;
+        while Arc::strong_count(&old) > 1 {
+            thread::sleep(DRAIN_POLL);
+        }
+        drop(old);
+        return_freed_memory();
+        if let Some(live) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
+            self.loader.metrics.keep_series(live.series.labels());
+        }
+        tracing::debug!(version, "the replaced generation is freed");
+    }
+
+    /// Counts and logs how a reload ended.
+    fn count(&self, outcome: Result<&Reload, &ReloadError>, took: Duration) {
+        let reload_ms = took.as_millis();
+        match outcome {
+            Ok(Reload { name, version, digest }) => {
+                tracing::info!(name, version, digest, reload_ms, "the model serves");
+            }
+            Err(error) => tracing::warn!(%error, reload_ms, "no model was loaded: what served before still does"),
+        }
+        self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
+    }
+}
+
+impl ReloadError {
+    /// How `reload_total` counts it.
+    fn counted(&self) -> Reloaded {
+        match self {
+            ReloadError::InProgress => Reloaded::Busy,
+            ReloadError::Load(error) if error.is_missing() => Reloaded::Missing,
+            ReloadError::Load(LoadError::Checkpoint(_) | LoadError::Probes { .. }) => Reloaded::Rejected,
+            ReloadError::Load(LoadError::Weights(_) | LoadError::WarmUp(_))
+            | ReloadError::Unready(_)
+            | ReloadError::Thread(_)
+            | ReloadError::BrokeOff => Reloaded::Failed,
+        }
+    }
+}
+
+impl LoadError {
+    /// Whether there is no such checkpoint, rather than one at fault.
+    pub fn is_missing(&self) -> bool {
+        use CheckpointError::{HoldsModels, NoModel, NoVersion, NoVersions};
+        matches!(
+            self,
+            LoadError::Checkpoint(NoModel { .. } | NoVersions { .. } | HoldsModels { .. } | NoVersion { .. })
+        )
+    }
+}
+
+/// How a reload ended.
+type Outcome = Result<Reload, ReloadError>;
+
+/// The only reload between its start and its swap; ends when dropped, by a panic too.
+struct Building(Arc<AtomicBool>);
+
+impl Building {
+    fn begin(building: &Arc<AtomicBool>) -> Option<Building> {
+        (!building.swap(true, Ordering::AcqRel)).then(|| Building(Arc::clone(building)))
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,98 @@
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{ReloadError, Reloader};
+use canet_model::checkpoint::{CheckpointError, ModelDirectory};
+
+/// How often the directory is listed. A listing costs microseconds and works where notifications do not, as on network
+/// file systems.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What tells one state of the highest version from another without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    version: u64,
+    /// Name, size and time of change of every file, by name.
+    files: Vec<(OsString, u64, Option<SystemTime>)>,
+}
+
+/// Decides which state of a model's directory is news.
+///
+/// A version that was tried, served or refused, is not tried again before its files change; a version below one that
+/// was tried never is, so that going back to an older one stays.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    tried: Option<Stamp>,
+}
+
+impl Stamp {
+    /// The highest version as it is now; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] where the directory cannot be read.
+    pub fn read(directory: &ModelDirectory) -> Result<Option<Stamp>, CheckpointError> {
+        let Some(version) = directory.versions()?.pop() else { return Ok(None) };
+        let path = directory.path().join(version.to_string());
+        let files = Stamp::files(&path).map_err(|source| CheckpointError::Io { path, action: "list", source })?;
+        Ok(Some(Stamp { version, files }))
+    }
+
+    fn files(path: &std::path::Path) -> io::Result<Vec<(OsString, u64, Option<SystemTime>)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let about = entry.metadata()?;
+            files.push((entry.file_name(), about.len(), about.modified().ok()));
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+}
+
+impl Watch {
+    /// Only what differs from `served` is news.
+    pub fn new(served: Option<Stamp>) -> Watch {
+        Watch { tried: served }
+    }
+
+    /// The version to load where `found` is news.
+    pub fn news(&self, found: &Stamp) -> Option<u64> {
+        let news = self.tried.as_ref().is_none_or(|tried| {
+            found.version > tried.version || (found.version == tried.version && found.files != tried.files)
+        });
+        news.then_some(found.version)
+    }
+
+    /// `stamp` was loaded or refused.
+    pub fn tried(&mut self, stamp: Stamp) {
+        self.tried = Some(stamp);
+    }
+
+    /// Loads what is news in the reloader's directory, for ever.
+    pub async fn run(mut self, reloader: Arc<Reloader>) {
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            poll.tick().await;
+            let directory = reloader.directory().clone();
+            let stamp = match tokio::task::spawn_blocking(move || Stamp::read(&directory)).await {
+                Ok(Ok(Some(stamp))) => stamp,
+                Ok(Ok(None)) => continue,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the watched directory could not be read");
+                    continue;
+                }
+                // The runtime stops.
+                Err(_) => return,
+            };
+            let Some(version) = self.news(&stamp) else { continue };
+            // Another reload may or may not see this version: asked again when it is done.
+            if !matches!(reloader.reload(Some(version)).await, Err(ReloadError::InProgress)) {
+                self.tried(stamp);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+use tch::{TchError, Tensor};
+
+use super::bias::LayerMask;
+use super::packed::{Group, Run, join};
+
+/// How attention mixes positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention {
+    pub(crate) heads: i64,
+    /// Factor on the scores.
+    pub(crate) scale: f64,
+    /// Whether a position sees only itself and what came before it.
+    pub(crate) causal: bool,
+}
+
+impl Attention {
+    /// Every position attends: packed query, key, value [T, 3h] -> [T, h], heads concatenated.
+    ///
+    /// A `mask` adds biases to the scores and hides what comes later, so it is for causal attention alone.
+    pub(crate) fn every_position(
+        self,
+        packed: &Tensor,
+        run: &Run,
+        mask: Option<&LayerMask>,
+    ) -> Result<Tensor, TchError> {
+        self.by_group(run, |group| {
+            let [query, key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
+            if let Some(mask) = mask {
+                let mask = mask.every_position(group.length)?; // [1, heads, L, L]
+                return group.unpad(self.attend([&query, &key, &value], false, Some(&mask))?);
+            }
+            // Padding stands behind the items, so causal attention does not see it.
+            let visible = if self.causal { None } else { group.padding.as_ref().map(|padding| &padding.real) };
+            group.unpad(self.attend([&query, &key, &value], self.causal, visible)?)
+        })
+    }
+
+    /// The last positions attend: query [R, h], packed key and value [T, 2h] -> [R, h].
+    ///
+    /// Causal or not is the same here: the last position sees every item.
+    pub(crate) fn last_position(
+        self,
+        query: &Tensor,
+        packed: &Tensor,
+        run: &Run,
+        mask: Option<&LayerMask>,
+    ) -> Result<Tensor, TchError> {
+        self.by_group(run, |group| {
+            let [key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
+            let own = query.f_narrow(0, group.row, group.rows)?;
+            let [query] = self.split_heads(&own, [group.rows, 1])?; // [g, heads, 1, d]
+            if let Some(mask) = mask {
+                return self.attend([&query, &key, &value], false, Some(&mask.last_position(group)?));
+            }
+            self.attend([&query, &key, &value], false, group.padding.as_ref().map(|padding| &padding.real))
+        })
+    }
+
+    fn by_group(self, run: &Run, attend: impl Fn(&Group) -> Result<Tensor, TchError>) -> Result<Tensor, TchError> {
+        join(run.groups.iter().map(attend).collect::<Result<_, _>>()?)
+    }
+
+    /// [gL, N·h] -> N x [g, heads, L, d]
+    fn split_heads<const N: usize>(self, tokens: &Tensor, [rows, length]: [i64; 2]) -> Result<[Tensor; N], TchError> {
+        let width = tokens.size().last().copied().unwrap_or_default() / N as i64;
+        let split = tokens
+            .f_view([rows, length, N as i64, self.heads, width / self.heads])? // [g, L, N, heads, d]
+            .f_permute([2, 0, 3, 1, 4])?; // [N, g, heads, L, d]
+        let mut parts = [const { None }; N];
+        for (index, part) in parts.iter_mut().enumerate() {
+            *part = Some(split.f_select(0, index as i64)?); // [g, heads, L, d]
+        }
+        Ok(parts.map(Option::unwrap_or_default))
+    }
+
+    /// [g, heads, Q, d] -> [gQ, h]. `mask` is broadcast to [g, heads, Q, L]: where it is false, nobody looks; numbers are
+    /// added to the scaled scores.
+    fn attend(
+        self,
+        [query, key, value]: [&Tensor; 3],
+        causal: bool,
+        mask: Option<&Tensor>,
+    ) -> Result<Tensor, TchError> {
+        let scale = Some(self.scale);
+        let mixed = Tensor::f_scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale, false)?;
+        mixed.f_transpose(1, 2)?.f_reshape([-1, self.heads * query.size().last().copied().unwrap_or_default()])
+    }
+}

@@ -1,0 +1,165 @@
+use tch::{Kind, TchError, Tensor};
+
+use super::attention::Attention;
+use super::bias::{Masks, PositionBias};
+use super::block::{Block, StoredBlock};
+use super::load::{LayerNorm, Linear, Loader};
+use super::packed::{Packed, join};
+use crate::TorchError;
+use canet_domain::{Route, RouteSpace};
+use canet_model::{ModelConfig, Positions};
+
+/// The recommender, of which every route runs a slice.
+pub(crate) struct Backbone {
+    /// [N + 1, E]
+    items: Tensor,
+    /// [max_len, E]; none where positions are relative.
+    positions: Option<Tensor>,
+    /// Where positions are relative.
+    bias: Option<PositionBias>,
+    /// The norm of the embedding, one an embedding width, ascending; empty where there is none.
+    norms: Vec<LayerNorm>,
+    /// The embedding widths, ascending.
+    embedding: Vec<usize>,
+    /// One a width, ascending.
+    widths: Vec<Width>,
+}
+
+/// What one row reads of the layers that it shares with the other rows of its width.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// Blocks that it runs through, at least 1.
+    pub(crate) layers: usize,
+    /// Place of its embedding width in the ascending list.
+    pub(crate) embedding: usize,
+}
+
+impl Cut {
+    pub(crate) fn new(space: &RouteSpace, route: Route) -> Cut {
+        Cut { layers: space.slice(route).layers, embedding: space.place(route)[2] }
+    }
+}
+
+/// What the routes of one width share.
+struct Width {
+    /// One an embedding width, ascending: [h, e]
+    inputs: Vec<Linear>,
+    /// As many as the deepest route has.
+    blocks: Vec<Block>,
+    /// [N + 1, h]
+    output: Linear,
+}
+
+impl Backbone {
+    /// Layers from `loader`; what stays float32 at every precision from `exact`. The output layer does: LibTorch rounds
+    /// what a layer gives to the layer's kind, and scores of bfloat16 are mostly ties.
+    pub(crate) fn load(
+        [loader, exact]: [&Loader<'_>; 2],
+        config: &ModelConfig,
+        space: &RouteSpace,
+    ) -> Result<Backbone, TorchError> {
+        let input = loader.linear("backbone.input")?;
+        let output = exact.linear("backbone.output")?;
+        let blocks = (0..config.depth())
+            .map(|layer| StoredBlock::load(loader, &format!("backbone.blocks.{layer}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let width = |hidden: usize| -> Result<Width, TorchError> {
+            let scale = config.attention_scale(hidden);
+            let attention = Attention { heads: config.heads as i64, scale, causal: true };
+            let ffn = config.shape().ffn_width(hidden);
+            Ok(Width {
+                inputs: space.embedding().iter().map(|e| input.slice(hidden, *e)).collect::<Result<_, _>>()?,
+                blocks: blocks
+                    .iter()
+                    .map(|block| block.slice(loader, hidden, ffn, attention))
+                    .collect::<Result<_, _>>()?,
+                output: output.slice(config.items + 1, hidden)?,
+            })
+        };
+        let positions = match config.positions {
+            Positions::Newest | Positions::Oldest => Some(loader.tensor("backbone.position_embedding")?),
+            Positions::Relative => None,
+        };
+        let norms = match config.embedding_norm {
+            true => {
+                let norm = loader.norm("backbone.embedding_norm")?;
+                space.embedding().iter().map(|e| norm.slice(*e)).collect::<Result<_, _>>()?
+            }
+            false => Vec::new(),
+        };
+        Ok(Backbone {
+            items: loader.tensor("backbone.item_embedding")?,
+            positions,
+            bias: PositionBias::load(loader, config)?,
+            norms,
+            embedding: space.embedding().to_vec(),
+            widths: space.hidden().iter().map(|hidden| width(*hidden)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Scores of the next item: [B, N + 1], rows as they came.
+    ///
+    /// The rows are of one width, `width` its place in the ascending list; `cuts` has one a row, as they came. All
+    /// share the layers: narrower embeddings are masked, and a row leaves after its last block, which runs for its last
+    /// position alone.
+    pub(crate) fn scores(&self, width: usize, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
+        let width = &self.widths[width];
+        let mut x = self.input(width, cuts, batch)?; // [T, h]
+        let deepest = cuts.iter().map(|cut| cut.layers).max().unwrap_or_default();
+        let masks = self.bias.as_ref().map(|bias| bias.masks(deepest, batch.longest())).transpose()?;
+        let mut rows = batch.rows();
+        let mut going_on_rows = batch.run(0..rows)?;
+        let mut left = Vec::new();
+        for (before, block) in width.blocks.iter().enumerate() {
+            let staying = batch.staying(|row| cuts[row].layers == before + 1).min(rows);
+            if staying < rows {
+                going_on_rows = batch.run(0..staying)?;
+            }
+            let leaving_rows = batch.run(staying..rows)?;
+            let mask = masks.as_ref().map(|masks: &Masks| masks.layer(before)).transpose()?;
+            let [going_on, leaving] = block.forward(&x, batch, [&going_on_rows, &leaving_rows], mask.as_ref())?;
+            if staying < rows {
+                left.push(leaving); // [R, h]
+            }
+            if staying == 0 {
+                break;
+            }
+            (x, rows) = (going_on, staying);
+        }
+        // Rows stand by depth, the deepest first, and the deepest left last.
+        left.reverse();
+        width.output.forward(&batch.restore(&join(left)?)?) // [B, N + 1]
+    }
+
+    /// The input projection at the widest embedding of the batch; what a row does not read is zero. [T, h]
+    fn input(&self, width: &Width, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
+        let widest = cuts.iter().map(|cut| cut.embedding).max().unwrap_or_default();
+        let columns = self.embedding[widest];
+        let mut x = batch.embed(&self.items, self.positions.as_ref(), columns)?; // [T, e]
+        let norm = self.norms.get(widest);
+        if cuts.iter().any(|cut| cut.embedding < widest) {
+            let read = batch.by_token(|row| self.embedding[cuts[row].embedding] as i64)?.f_unsqueeze(1)?; // [T, 1]
+            let column = Tensor::f_arange(columns as i64, (Kind::Int64, x.device()))?; // [e]
+            let beyond = column.f_ge_tensor(&read)?; // [T, e]
+            x = match norm {
+                Some(norm) => norm.forward_prefixes(&x, &read, &beyond)?, // [T, e]
+                None => x.f_masked_fill(&beyond, 0.0)?,                   // [T, e]
+            };
+        } else if let Some(norm) = norm {
+            x = norm.forward(&x)?; // [T, e]
+        }
+        width.inputs[widest].forward_to_float(&x) // [T, h]
+    }
+
+    pub(crate) fn tensors(&self) -> Vec<&Tensor> {
+        let mut tensors = vec![&self.items];
+        tensors.extend(&self.positions);
+        tensors.extend(self.bias.as_ref().map(PositionBias::tensor));
+        tensors.extend(self.norms.iter().flat_map(LayerNorm::tensors));
+        for width in &self.widths {
+            tensors.extend(width.inputs.iter().chain([&width.output]).flat_map(Linear::tensors));
+            tensors.extend(width.blocks.iter().flat_map(Block::tensors));
+        }
+        tensors
+    }
+}

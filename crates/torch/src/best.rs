@@ -1,0 +1,94 @@
+use tch::{Kind, TchError, Tensor};
+
+use super::to_host;
+use canet_domain::{Candidates, Item, Ranked, Selection, TopK, top_k};
+
+/// Beyond this share of the catalogue a copy of all scores is no dearer.
+const MOST: usize = 4;
+
+/// The best items of each row of scores, [B, N + 1], one selection a row: what [`top_k`] makes of them.
+///
+/// The device picks as many as can matter, all excluded items among them, and those alone are copied. Which of equal
+/// scores it picks is open, so a row whose last picked score is no lower than its k-th allowed one is copied whole.
+///
+/// # Errors
+/// [`TchError`] where the device fails.
+pub(crate) fn best(scores: &Tensor, selections: &[Selection<'_>]) -> Result<Vec<Vec<Ranked>>, TchError> {
+    let columns = scores.size().last().copied().unwrap_or_default() as usize;
+    let items = columns.saturating_sub(1);
+    let matter = |selection: &Selection<'_>| match selection.candidates {
+        Candidates::All => selection.k.saturating_add(selection.excluded.len()).saturating_add(1),
+        Candidates::Only(_) => items,
+    };
+    let picked = selections.iter().map(matter).max().unwrap_or_default();
+    if picked.saturating_mul(MOST) >= items {
+        let rows = to_host(scores)?;
+        return Ok(selections
+            .iter()
+            .zip(rows.chunks_exact(columns))
+            .map(|(selection, row)| top_k(row, selection))
+            .collect());
+    }
+    // Column 0 is padding.
+    let (values, places) = scores.f_narrow(1, 1, items as i64)?.f_topk(picked as i64, 1, true, true)?;
+    // One copy for both: the places as bits.
+    let places = places.f_to_kind(Kind::Int)?.f_view_dtype(Kind::Float)?;
+    let both = to_host(&Tensor::f_cat(&[values, places], 1)?)?; // [B, 2 picked]
+    let rows = selections.iter().zip(both.chunks_exact(2 * picked)).enumerate();
+    rows.map(|(row, (selection, both))| {
+        let (values, places) = both.split_at(picked);
+        let mut best = TopK::new(selection);
+        for (value, place) in values.iter().zip(places) {
+            if let Some(item) = Item::new(place.to_bits() + 1) {
+                best.offer(item, *value);
+            }
+        }
+        if values.last().is_some_and(|last| *last < best.bar()) {
+            return Ok(best.into_ranking());
+        }
+        Ok(top_k(&to_host(&scores.f_narrow(0, row as i64, 1)?)?, selection))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Against the ranking of whole rows: rows of ties, of values that are not numbers and of too few numbers among them.
+    #[test]
+    fn what_is_picked_ranks_as_whole_rows_do() {
+        tch::manual_seed(5);
+        let options = (Kind::Float, tch::Device::Cpu);
+        let (rows, items) = (40_i64, 900_i64);
+        let scores = Tensor::randn([rows, items + 1], options);
+        // Few values, so that many are equal; then rows with holes.
+        scores.narrow(0, 8, 8).copy_(&(Tensor::randn([8, items + 1], options) * 3.0).round());
+        let _ = scores.narrow(0, 16, 4).narrow(1, 1, 500).fill_(f64::NAN);
+        let _ = scores.narrow(0, 20, 4).narrow(1, 1, 895).fill_(f64::NEG_INFINITY);
+        let _ = scores.narrow(0, 24, 2).fill_(0.0);
+        let _ = scores.narrow(1, 0, 1).fill_(1e9);
+        let item = |id: i64| Item::new(id as u32).unwrap();
+        let excluded: Vec<HashSet<Item>> =
+            (0..rows).map(|row| (1..=row).map(|place| item(1 + (place * 37 + row) % items)).collect()).collect();
+        let few = [item(3), item(700), item(12)];
+        for (k, every) in [(1, true), (10, true), (100, true), (10, false), (899, true)] {
+            let selections: Vec<Selection<'_>> = excluded
+                .iter()
+                .enumerate()
+                .map(|(row, excluded)| {
+                    let candidates = if every || row != 30 { Candidates::All } else { Candidates::Only(&few) };
+                    Selection { k, excluded, candidates }
+                })
+                .collect();
+            let found = best(&scores, &selections).unwrap();
+            let whole = to_host(&scores).unwrap();
+            for (row, (selection, scores)) in selections.iter().zip(whole.chunks_exact(items as usize + 1)).enumerate()
+            {
+                assert_eq!(found[row], top_k(scores, selection), "k {k}, row {row}");
+            }
+        }
+    }
+}

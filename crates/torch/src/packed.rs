@@ -1,0 +1,241 @@
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use tch::{Kind, TchError, Tensor};
+
+use canet_domain::History;
+use canet_model::Positions;
+
+/// A batch of histories as one run of real tokens: nothing is padded.
+///
+/// Rows stand by depth, the deepest first, and then by length. So the rows that leave at a depth are the last ones
+/// and those that go on keep the numbers of their tokens; and histories of equal length stand side by side and share
+/// one attention call.
+pub(crate) struct Packed {
+    /// Item ids of all tokens: [T]
+    pub(crate) items: Tensor,
+    /// Their rows of the table of positions; nothing where positions are relative. [T]
+    positions: Tensor,
+    /// The token index of each row's newest item, in the order of the batch: [B]
+    last: Tensor,
+    /// Items a row, in the order of the batch.
+    lengths: Vec<i64>,
+    /// For each row of the batch, its place among those that came.
+    order: Vec<usize>,
+    /// For each row as it came, its place in the batch: [B]
+    unsort: Tensor,
+    /// Whether rows of several lengths share a group.
+    pads: bool,
+}
+
+/// Neighbouring rows of a batch; rows and tokens of its groups count from its own first ones.
+pub(crate) struct Run {
+    /// First row in the batch.
+    row: i64,
+    /// Number of rows.
+    pub(crate) rows: i64,
+    /// First token in the batch.
+    pub(crate) token: i64,
+    /// Number of tokens.
+    pub(crate) tokens: i64,
+    /// Its rows, in order.
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Tensors of rows under each other; one alone is not copied.
+pub(crate) fn join(mut parts: Vec<Tensor>) -> Result<Tensor, TchError> {
+    match parts.len() {
+        1 => Ok(parts.swap_remove(0)),
+        _ => Tensor::f_cat(&parts, 0),
+    }
+}
+
+/// Neighbouring rows that attend in one call.
+pub(crate) struct Group {
+    /// First token.
+    pub(crate) token: i64,
+    /// Number of tokens.
+    pub(crate) tokens: i64,
+    /// First row.
+    pub(crate) row: i64,
+    /// Number of rows.
+    pub(crate) rows: i64,
+    /// Items a row, of the longest where they differ.
+    pub(crate) length: i64,
+    /// Where they differ.
+    pub(crate) padding: Option<Padding>,
+}
+
+/// Rows of several lengths in one group, the padding behind their items.
+pub(crate) struct Padding {
+    /// The token at each padded place, counted in the group; padding repeats the row's first: [rows·length]
+    places: Tensor,
+    /// The padded place of each token: [tokens]
+    tokens: Tensor,
+    /// Whether a place holds an item of its own: [rows, 1, 1, length], bool
+    pub(crate) real: Tensor,
+    /// Items of each row: [rows]
+    pub(crate) lengths: Tensor,
+}
+
+impl Group {
+    /// The group's tokens out of its run's, each row at the group's length: [T, h] -> [rows·length, h]
+    pub(crate) fn pad(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let own = x.f_narrow(0, self.token, self.tokens)?;
+        match &self.padding {
+            Some(padding) => own.f_index_select(0, &padding.places),
+            None => Ok(own),
+        }
+    }
+
+    /// The other way round: [rows·length, h] -> [tokens, h]
+    pub(crate) fn unpad(&self, x: Tensor) -> Result<Tensor, TchError> {
+        match &self.padding {
+            Some(padding) => x.f_index_select(0, &padding.tokens),
+            None => Ok(x),
+        }
+    }
+}
+
+impl Padding {
+    fn of(lengths: &[i64], longest: i64, device: tch::Device) -> Result<Padding, TchError> {
+        let (mut places, mut tokens, mut real) = (Vec::new(), Vec::new(), Vec::new());
+        for length in lengths {
+            let (first, start) = (tokens.len() as i64, places.len() as i64);
+            tokens.extend(start..start + length);
+            places.extend((0..longest).map(|place| if place < *length { first + place } else { first }));
+            real.extend((0..longest).map(|place| i64::from(place < *length)));
+        }
+        let [places, tokens, real, lengths] = upload([&places, &tokens, &real, lengths], device)?;
+        let real = real.f_to_kind(Kind::Bool)?.f_view([-1, 1, 1, longest])?;
+        Ok(Padding { places, tokens, real, lengths })
+    }
+}
+
+/// Rows in groups of equal length.
+fn of_equal_length(lengths: &[i64]) -> Vec<Group> {
+    let (mut groups, mut token) = (Vec::<Group>::new(), 0);
+    for (row, length) in lengths.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if group.length == *length => {
+                group.rows += 1;
+                group.tokens += length;
+            }
+            _ => {
+                groups.push(Group { token, tokens: *length, row: row as i64, rows: 1, length: *length, padding: None });
+            }
+        }
+        token += length;
+    }
+    groups
+}
+
+/// Puts several vectors on a device in one copy.
+fn upload<const N: usize>(parts: [&[i64]; N], device: tch::Device) -> Result<[Tensor; N], TchError> {
+    let all = Tensor::f_from_slice(&parts.concat())?.f_to_device(device)?;
+    let mut first = 0;
+    let mut tensors = [const { None }; N];
+    for (tensor, part) in tensors.iter_mut().zip(parts) {
+        *tensor = Some(all.f_narrow(0, first, part.len() as i64)?);
+        first += part.len() as i64;
+    }
+    Ok(tensors.map(Option::unwrap_or_default))
+}
+
+impl Packed {
+    /// `depth` says how many blocks each row as it came runs through, `rule` how items find their rows of a table with
+    /// `max_len` rows, `pads` whether rows of several lengths share a group.
+    pub(crate) fn new(
+        histories: &[&History],
+        depth: impl Fn(usize) -> usize,
+        (max_len, rule): (usize, Positions),
+        (device, pads): (tch::Device, bool),
+    ) -> Result<Packed, TchError> {
+        let mut order: Vec<usize> = (0..histories.len()).collect();
+        order.sort_by_key(|row| (Reverse(depth(*row)), histories[*row].len()));
+        let mut unsort = vec![0_i64; histories.len()];
+        let tokens = histories.iter().map(|history| history.len()).sum();
+        let (mut items, mut positions) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        let (mut last, mut lengths) = (Vec::with_capacity(histories.len()), Vec::with_capacity(histories.len()));
+        for (place, row) in order.iter().enumerate() {
+            unsort[*row] = place as i64;
+            let history = histories[*row];
+            // A history made for a longer model keeps its newest items, as it would at the door.
+            let kept = &history.items()[history.len().saturating_sub(max_len)..];
+            items.extend(kept.iter().map(|item| i64::from(item.id())));
+            let table = match rule {
+                Positions::Newest => max_len - kept.len()..max_len,
+                Positions::Oldest => 0..kept.len(),
+                Positions::Relative => 0..0,
+            };
+            positions.extend(table.map(|position| position as i64));
+            last.push(items.len() as i64 - 1);
+            lengths.push(kept.len() as i64);
+        }
+        let [items, positions, last, unsort] = upload([&items, &positions, &last, &unsort], device)?;
+        Ok(Packed { items, positions, last, lengths, order, unsort, pads })
+    }
+
+    /// Rows of the batch.
+    ///
+    /// # Errors
+    /// LibTorch's, when memory runs out.
+    pub(crate) fn run(&self, rows: Range<usize>) -> Result<Run, TchError> {
+        let token = self.lengths[..rows.start].iter().sum();
+        let (row, lengths) = (rows.start as i64, &self.lengths[rows]);
+        let tokens = lengths.iter().sum();
+        let longest = lengths.iter().max().copied().unwrap_or_default();
+        let count = lengths.len() as i64;
+        let groups = match self.pads && lengths.iter().any(|length| *length < longest) {
+            true => {
+                let padding = Some(Padding::of(lengths, longest, self.items.device())?);
+                vec![Group { token: 0, tokens, row: 0, rows: count, length: longest, padding }]
+            }
+            false => of_equal_length(lengths),
+        };
+        Ok(Run { row, rows: count, token, tokens, groups })
+    }
+
+    /// How many rows stand before the first one for which `leaves` holds of its place among those that came.
+    pub(crate) fn staying(&self, leaves: impl Fn(usize) -> bool) -> usize {
+        self.order.iter().position(|row| leaves(*row)).unwrap_or(self.order.len())
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.order.len()
+    }
+
+    /// A value a row as it came, for each token of the batch: [T]
+    pub(crate) fn by_token(&self, value: impl Fn(usize) -> i64) -> Result<Tensor, TchError> {
+        let rows = self.order.iter().zip(&self.lengths);
+        let values: Vec<i64> =
+            rows.flat_map(|(row, length)| std::iter::repeat_n(value(*row), *length as usize)).collect();
+        Tensor::f_from_slice(&values)?.f_to_device(self.items.device())
+    }
+
+    /// Items of the longest row.
+    pub(crate) fn longest(&self) -> i64 {
+        self.lengths.iter().max().copied().unwrap_or_default()
+    }
+
+    /// The embeddings of all tokens, the first `width` features: item + position, where positions have a table. [T, width]
+    pub(crate) fn embed(&self, items: &Tensor, positions: Option<&Tensor>, width: usize) -> Result<Tensor, TchError> {
+        let rows = |table: &Tensor, index: &Tensor| table.f_narrow(1, 0, width as i64)?.f_index_select(0, index);
+        let items = rows(items, &self.items)?; // [T, width]
+        match positions {
+            Some(positions) => items.f_add(&rows(positions, &self.positions)?), // [T, width]
+            None => Ok(items),
+        }
+    }
+
+    /// The newest tokens of a run of rows: [T, h] -> [R, h]
+    pub(crate) fn newest(&self, x: &Tensor, run: &Run) -> Result<Tensor, TchError> {
+        x.f_index_select(0, &self.last.f_narrow(0, run.row, run.rows)?)
+    }
+
+    /// Rows in the order of the batch, back in the order in which they came: [B, ..] -> [B, ..]
+    pub(crate) fn restore(&self, rows: &Tensor) -> Result<Tensor, TchError> {
+        rows.f_index_select(0, &self.unsort)
+    }
+}

@@ -1,0 +1,55 @@
+use super::error::TrainError;
+use super::job::TrainJob;
+use super::measured::measure;
+use super::state::RunState;
+use canet_data::{Dataset, Split};
+use canet_domain::{Catalogue, History, RouteSpace};
+use canet_model::Device;
+use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, Probes, TrainingRecord};
+use canet_torch::LibTorch;
+
+/// Probes a checkpoint.
+const PROBES: usize = 8;
+
+/// Turns the weights of the last stage into a checkpoint: measured before they learnt what measures them, with probes.
+pub(crate) fn finish(job: &TrainJob<'_>, space: &RouteSpace, state: &RunState) -> Result<Checkpoint, TrainError> {
+    let weights = state.parameters.to_weights()?;
+    let dataset = job.dataset;
+    let (measured, everything) = match &state.progress.measured {
+        Some(before) => (before.clone(), true),
+        None => (measure(job, space, state)?, false),
+    };
+    let learnt = if everything { dataset.whole_sequences() } else { dataset.training_sequences() };
+    let catalogue = Catalogue::new(dataset.ids.clone(), dataset.popularity_in(&learnt))?
+        .with_titles(dataset.titles.iter().cloned());
+    let reference = LibTorch::load(&job.config, &weights, Device::CPU)?;
+    let probes = Probes::record(&reference, space, &probe_histories(dataset, job.config.max_len))?;
+    let draft = CheckpointDraft {
+        config: job.config.clone(),
+        weights,
+        catalogue,
+        probes,
+        data: DataRecord {
+            name: dataset.name.clone(),
+            sha256: dataset.sha256.clone(),
+            users: Some(dataset.users.len() as u64),
+            items: dataset.ids.len() as u64,
+            interactions: Some(dataset.interactions),
+        },
+        metrics: measured.metrics,
+        calibration: Some(measured.calibration),
+        training: Some(TrainingRecord { everything, ..job.options.record() }),
+    };
+    Ok(draft.write(job.out)?)
+}
+
+/// Histories of real users, from the shortest to the longest that the model reads.
+fn probe_histories(dataset: &Dataset, max_len: usize) -> Vec<History> {
+    let mut cases = dataset.cases(Split::Train);
+    cases.sort_by_key(|case| case.history.len());
+    let last = cases.len().saturating_sub(1);
+    (0..PROBES.min(cases.len()))
+        .filter_map(|place| cases.get(place * last / (PROBES - 1)))
+        .filter_map(|case| History::new(case.history, max_len).ok())
+        .collect()
+}

@@ -1,0 +1,169 @@
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::batch::Sample;
+use canet_domain::Item;
+
+/// Which parts of a user's sequence an epoch learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleOptions {
+    /// Positions of a sample that carry the loss, counted from the newest; `None` for all.
+    pub loss_positions: Option<usize>,
+    /// Samples with drawn ends that a user contributes to an epoch, every end where there are no more; `None` for every
+    /// end, or where all positions carry the loss for windows that meet end to end.
+    pub per_user: Option<usize>,
+}
+
+/// Batches that are sorted by length together: enough that the samples of a batch have similar lengths, few enough
+/// that batches stay a mixture of users.
+const SORTED_BATCHES: usize = 16;
+
+/// The sequences of a stage and how they are cut into samples.
+pub(crate) struct Samples<'a> {
+    sequences: Vec<&'a [Item]>,
+    options: SampleOptions,
+    max_len: usize,
+    batch_size: usize,
+}
+
+impl<'a> Samples<'a> {
+    /// Sequences of one item teach nothing and give no sample.
+    pub(crate) fn new(
+        mut sequences: Vec<&'a [Item]>,
+        options: SampleOptions,
+        max_len: usize,
+        batch_size: usize,
+    ) -> Samples<'a> {
+        sequences.retain(|sequence| sequence.len() > 1);
+        Samples { sequences, options, max_len, batch_size }
+    }
+
+    /// Steps an epoch, the same for every epoch.
+    pub(crate) fn steps(&self) -> u64 {
+        let of_a_user = |sequence: &&[Item]| {
+            let ends = sequence.len() - 1;
+            match self.options {
+                SampleOptions { loss_positions: None, per_user: None } => ends.div_ceil(self.max_len),
+                SampleOptions { per_user, .. } => per_user.unwrap_or(ends).min(ends),
+            }
+        };
+        self.sequences.iter().map(of_a_user).sum::<usize>().div_ceil(self.batch_size) as u64
+    }
+
+    /// The batches of an epoch, the longest samples of each first: the same for the same seed and epoch.
+    pub(crate) fn epoch(&self, seed: u64, epoch: u64) -> Vec<Vec<Sample<'a>>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(epoch + 1);
+        let mut samples: Vec<Sample<'a>> = Vec::new();
+        for sequence in &self.sequences {
+            self.cut(sequence, &mut rng, &mut samples);
+        }
+        samples.shuffle(&mut rng);
+        let mut batches = Vec::with_capacity(samples.len().div_ceil(self.batch_size));
+        for pool in samples.chunks_mut(SORTED_BATCHES * self.batch_size) {
+            pool.sort_by_key(|sample| std::cmp::Reverse(sample.inputs.len()));
+            batches.extend(pool.chunks(self.batch_size).map(<[Sample<'a>]>::to_vec));
+        }
+        batches.shuffle(&mut rng);
+        batches
+    }
+
+    fn cut(&self, sequence: &'a [Item], rng: &mut ChaCha8Rng, samples: &mut Vec<Sample<'a>>) {
+        let ends = sequence.len() - 1;
+        let sample = |end: usize, scored: usize| Sample {
+            inputs: &sequence[end.saturating_sub(self.max_len)..end],
+            targets: &sequence[end + 1 - scored..=end],
+        };
+        // No more positions can carry the loss than are read.
+        let scored = |end: usize| self.options.loss_positions.unwrap_or(usize::MAX).min(end).min(self.max_len);
+        match self.options {
+            SampleOptions { loss_positions: None, per_user: None } => {
+                let mut end = ends;
+                while end > 0 {
+                    samples.push(sample(end, end.min(self.max_len)));
+                    end = end.saturating_sub(self.max_len);
+                }
+            }
+            SampleOptions { per_user: Some(count), .. } if count < ends => {
+                let drawn = rand::seq::index::sample(rng, ends, count);
+                samples.extend(drawn.into_iter().map(|place| sample(place + 1, scored(place + 1))));
+            }
+            SampleOptions { .. } => samples.extend((1..=ends).map(|end| sample(end, scored(end)))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequences() -> Vec<Vec<Item>> {
+        let items = |first: u32, count: u32| (first..first + count).filter_map(Item::new).collect();
+        vec![items(1, 8), items(20, 1), items(30, 2), items(40, 13)]
+    }
+
+    fn samples(sequences: &[Vec<Item>], options: SampleOptions) -> Samples<'_> {
+        Samples::new(sequences.iter().map(Vec::as_slice).collect(), options, 3, 4)
+    }
+
+    fn ids(items: &[Item]) -> Vec<u32> {
+        items.iter().map(|item| item.id()).collect()
+    }
+
+    /// The samples of an epoch, each as its inputs and targets, sorted.
+    fn found(samples: &Samples<'_>, epoch: u64) -> Vec<(Vec<u32>, Vec<u32>)> {
+        let batches = samples.epoch(5, epoch);
+        assert_eq!(batches.len() as u64, samples.steps());
+        assert!(batches.iter().all(|batch| batch.is_sorted_by_key(|sample| std::cmp::Reverse(sample.inputs.len()))));
+        let mut found: Vec<_> =
+            batches.iter().flatten().map(|sample| (ids(sample.inputs), ids(sample.targets))).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn windows_cover_each_pair_of_neighbours_once() {
+        let sequences = sequences();
+        let windows = samples(&sequences, SampleOptions { loss_positions: None, per_user: None });
+        let mut pairs: Vec<(u32, u32)> =
+            found(&windows, 0).into_iter().flat_map(|(inputs, targets)| inputs.into_iter().zip(targets)).collect();
+        pairs.sort_unstable();
+        let expected: Vec<(u32, u32)> =
+            sequences.iter().flat_map(|items| items.windows(2).map(|pair| (pair[0].id(), pair[1].id()))).collect();
+        assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn prefixes_ask_for_every_item_but_the_first_by_what_came_before_it() {
+        let sequences = sequences();
+        let prefixes = samples(&sequences, SampleOptions { loss_positions: Some(1), per_user: None });
+        let mut expected = Vec::new();
+        for items in &sequences {
+            for end in 1..items.len() {
+                expected.push((ids(&items[end.saturating_sub(3)..end]), ids(&items[end..=end])));
+            }
+        }
+        expected.sort();
+        assert_eq!(found(&prefixes, 0), expected);
+        assert_eq!(found(&prefixes, 1), expected);
+        assert_eq!(prefixes.epoch(5, 1), prefixes.epoch(5, 1));
+        assert_ne!(prefixes.epoch(5, 1), prefixes.epoch(5, 2));
+    }
+
+    #[test]
+    fn drawn_ends_differ_by_epoch_and_no_more_positions_are_scored_than_read() {
+        let sequences = sequences();
+        let drawn = samples(&sequences, SampleOptions { loss_positions: Some(2), per_user: Some(4) });
+        let first = found(&drawn, 0);
+        assert_eq!(first.len(), 4 + 1 + 4);
+        assert_ne!(first, found(&drawn, 1));
+        for (inputs, targets) in first {
+            assert_eq!(targets.len(), inputs.len().min(2));
+            // Each target follows the input at its place.
+            let newest = &inputs[inputs.len() - targets.len()..];
+            assert!(newest.iter().zip(&targets).all(|(input, target)| input + 1 == *target));
+        }
+    }
+}

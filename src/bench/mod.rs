@@ -1,0 +1,152 @@
+mod flight;
+mod report;
+mod workload;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::flight::Flight;
+use self::report::{Measured, Report};
+use self::workload::Workload;
+use super::Failure;
+use super::exit::say;
+use super::numbers::{seconds, share};
+use super::target::TargetArgs;
+use canet_data::{Dataset, ReadOptions};
+use canet_domain::{BatchBy, History, Item};
+use canet_model::checkpoint::{Checkpoint, ModelDirectory};
+
+/// Histories that are made where none are given.
+const MADE: usize = 4096;
+
+/// How long each peak is looked for.
+const PEAK: Duration = Duration::from_millis(300);
+
+/// Times the model without HTTP: router, lanes and slices under closed loops of requests.
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Directory of the model, which holds its versions
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
+    model: PathBuf,
+    /// Version to time instead of the highest
+    #[arg(long, env = "CANET_VERSION", value_name = "N")]
+    version: Option<u64>,
+    /// Which routes run, with commas: own (the router's choices), full, smallest, uniform (each as often), zipf (the
+    /// n-th of a shuffled list a 1/n as often as the first), a route's name, or router, which runs no route
+    #[arg(
+        long,
+        env = "CANET_WORKLOAD",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "own,full,smallest,uniform"
+    )]
+    workload: Vec<String>,
+    /// Requests in flight, with commas
+    #[arg(long, env = "CANET_BATCH", value_name = "N", value_delimiter = ',', default_value = "1,8,32,64", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: Vec<u16>,
+    /// Batches that run at a time, each with its share of --threads
+    #[arg(long, env = "CANET_EXECUTORS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    executors: u16,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Which requests may share a batch: `width`, those whose routes have one width, `route`, those of one route, or `all`,
+    /// which suits the native backend on a GPU
+    #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
+    batch_by: BatchBy,
+    /// Share of the full model's FLOPs that the router may spend, where the checkpoint is calibrated for budgets
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    flops_budget: f64,
+    /// Interactions, in any form that `train` takes: each user's whole sequence is a history [default: histories as long
+    /// as the model reads, of random items]
+    #[arg(long, env = "CANET_HISTORIES", value_name = "FILE")]
+    histories: Option<PathBuf>,
+    /// Seconds that each workload and batch is timed for
+    #[arg(long, env = "CANET_SECONDS", value_name = "S", default_value = "3", value_parser = seconds)]
+    seconds: Duration,
+    /// Seed of random histories and routes
+    #[arg(long, env = "CANET_SEED", default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON document instead of a table
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
+}
+
+/// Times and prints.
+pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
+    let target = args.target.open_for(args.executors)?;
+    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
+    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
+    let parse = |name: &String| Workload::parse(&checkpoint.space, name, args.seed).map_err(Failure::usage);
+    let workloads: Vec<Workload> = args.workload.iter().map(parse).collect::<Result<_, _>>()?;
+    let histories = histories(&args, &checkpoint)?;
+    let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
+    checkpoint.probes.replay(&*forward, &checkpoint.space, target.tolerance()).map_err(Failure::data)?;
+
+    let mut report = Report {
+        model: format!("{}, version {}", checkpoint.name, checkpoint.version),
+        histories: match &args.histories {
+            Some(file) => format!("{} of {}", histories.len(), file.display()),
+            None => format!("{} random ones of {} items", histories.len(), checkpoint.config.max_len),
+        },
+        gemm: args.target.gemm_peak(&*target, PEAK).map_err(Failure::unavailable)?,
+        fma: args.target.fma_peak(&*target, PEAK),
+        results: Vec::new(),
+    };
+    let flight = Flight {
+        forward: &*forward,
+        space: &checkpoint.space,
+        shape: checkpoint.config.shape(),
+        bias: checkpoint.manifest.bias(&checkpoint.space, args.flops_budget),
+        histories: &histories,
+        batch_by: args.batch_by,
+        executors: args.executors.into(),
+        max_batch: target.max_batch().into(),
+        warm_up: target.warm_up(),
+        seed: args.seed,
+    };
+    for workload in &workloads {
+        for batch in &args.batch {
+            let timed = flight.time(workload, usize::from(*batch), args.seconds);
+            report.results.push(Measured {
+                workload: workload.name().to_owned(),
+                batch: *batch,
+                executors: args.executors,
+                threads: target.threads(),
+                backend: forward.backend(),
+                precision: target.precision(),
+                timed: timed.map_err(Failure::unavailable)?,
+            });
+            if !args.json {
+                // The table comes at the end; this says that something happens.
+                say(format_args!("{}, {batch} in flight: done", workload.name()));
+            }
+        }
+    }
+    let text = if args.json { report.document() } else { report.table() };
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+/// What the model reads: whole sequences of a file, or random items.
+fn histories(args: &BenchArgs, checkpoint: &Checkpoint) -> Result<Vec<History>, Failure> {
+    let max_len = checkpoint.config.max_len;
+    let sequences: Vec<Vec<Item>> = match &args.histories {
+        Some(file) => {
+            let dataset = Dataset::read_known(file, &checkpoint.catalogue, &ReadOptions::default());
+            dataset.map_err(Failure::data)?.sequences
+        }
+        None => {
+            let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
+            let items = u32::try_from(checkpoint.catalogue.len()).map_err(Failure::data)?;
+            let mut sequence = || (0..max_len).filter_map(|_| Item::new(rng.gen_range(1..=items))).collect();
+            (0..MADE).map(|_| sequence()).collect()
+        }
+    };
+    // No sequence is empty, and a model reads at least one item.
+    sequences.iter().map(|sequence| History::new(sequence, max_len).map_err(Failure::data)).collect()
+}

@@ -1,0 +1,111 @@
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::flight::Timed;
+use canet_model::Precision;
+
+/// What a bench found; the table and the JSON document are two views of it.
+pub(super) struct Report {
+    pub(super) model: String,
+    pub(super) histories: String,
+    /// What one thread multiplies of matrices that suit it, in operations a second, measured in this process.
+    pub(super) gemm: f64,
+    /// What one thread multiplies and adds in registers alone, where that bounds what computes.
+    pub(super) fma: Option<f64>,
+    pub(super) results: Vec<Measured>,
+}
+
+/// One workload at one number of requests in flight.
+pub(super) struct Measured {
+    pub(super) workload: String,
+    pub(super) batch: u16,
+    pub(super) executors: u16,
+    /// Of each executor.
+    pub(super) threads: usize,
+    pub(super) backend: &'static str,
+    pub(super) precision: Precision,
+    pub(super) timed: Timed,
+}
+
+impl Measured {
+    fn gflops(&self) -> f64 {
+        self.timed.mean_flops * self.timed.requests_per_second / 1e9
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+impl Report {
+    pub(super) fn document(&self) -> String {
+        let result = |measured: &Measured| -> Value {
+            json!({
+                "workload": measured.workload,
+                "batch": measured.batch,
+                "executors": measured.executors,
+                "threads": measured.threads,
+                "precision": measured.precision.name(),
+                "backend": measured.backend,
+                "requests_per_second": measured.timed.requests_per_second,
+                "p50_ms": milliseconds(measured.timed.p50),
+                "p99_ms": milliseconds(measured.timed.p99),
+                "mean_flops": measured.timed.mean_flops,
+                "gflops": measured.gflops(),
+            })
+        };
+        let results: Vec<Value> = self.results.iter().map(result).collect();
+        format!(
+            "{:#}\n",
+            json!({
+                "model": self.model,
+                "histories": self.histories,
+                "gemm_gflops": self.gemm / 1e9,
+                "fma_gflops": self.fma.map(|peak| peak / 1e9),
+                "results": results,
+            })
+        )
+    }
+
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "model       {}\nhistories   {}", self.model, self.histories);
+        let _ = write!(text, "one thread  {:.1} GFLOP/s at matrix products", self.gemm / 1e9);
+        if let Some(peak) = self.fma {
+            let _ = write!(text, ", {:.1} at multiply-adds in registers", peak / 1e9);
+        }
+        text.push_str("\n\n");
+        let heads = ["workload", "in flight", "requests/s", "p50 ms", "p99 ms", "MFLOPs", "GFLOP/s", "of peak"];
+        let [workload, rest @ ..] = heads;
+        let _ = write!(text, "{workload:<16}");
+        for head in rest {
+            let _ = write!(text, " {head:>10}");
+        }
+        text.push('\n');
+        for measured in &self.results {
+            let Measured { workload, batch, executors, threads, timed, .. } = measured;
+            let peak = self.gemm * f64::from(*executors) * *threads as f64 / 1e9;
+            let _ = writeln!(
+                text,
+                "{workload:<16} {batch:>10} {:>10.0} {:>10.3} {:>10.3} {:>10.2} {:>10.1} {:>9.0}%",
+                timed.requests_per_second,
+                milliseconds(timed.p50),
+                milliseconds(timed.p99),
+                timed.mean_flops / 1e6,
+                measured.gflops(),
+                100.0 * measured.gflops() / peak,
+            );
+        }
+        if let Some(Measured { executors, threads, backend, precision, .. }) = self.results.first() {
+            let precision = precision.name();
+            let _ = writeln!(
+                text,
+                "\n{executors} executors of {threads} threads, {backend}, {precision}; the router included."
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,118 @@
+use super::super::cautions;
+use super::Report;
+use canet_evaluation::{Estimate, Metric, RESAMPLES, Run};
+
+/// The report for a reader.
+pub(super) fn tables(report: &Report<'_>) -> String {
+    let mut text = heading(report);
+    text += &runs(&report.runs);
+    text += "\nOther list lengths\n";
+    text += &other_lengths(&report.runs);
+    if let Some(auto) = report.runs.iter().find(|run| run.name == "auto") {
+        text += "\nWhere auto sent the users\n";
+        text += &routes(auto, report);
+    }
+    if !report.comparisons.is_empty() {
+        let metric = report.metric;
+        text +=
+            &format!("\nDifferences in {metric} over the same users (95 % interval and p: {RESAMPLES} resamples)\n");
+        text += &comparisons(report);
+        let users = report.runs.first().map_or(0, Run::users);
+        text += &cautions::looks("comparisons", report.comparisons.len(), users)
+            .map(|caution| format!("\n{caution}\n"))
+            .unwrap_or_default();
+    }
+    text
+}
+
+fn heading(report: &Report<'_>) -> String {
+    let (users, positions) = report.runs.first().map_or((0, 0), |run| (run.users(), run.cases()));
+    let scored = match report.holdout {
+        1 => String::new(),
+        holdout => format!(" ({positions} positions, the last {holdout} of each)"),
+    };
+    let clustered = if report.holdout > 1 { " over users, each the mean of their positions" } else { "" };
+    let mut warning = report.warning.map(|warning| format!("Take care: {warning}.\n")).unwrap_or_default();
+    if let Some(misses) = cautions::misses(report.repeated, positions) {
+        warning += &format!("{misses}\n");
+    }
+    format!(
+        "{users} users, {} split{scored}; the whole catalogue less the user's own history is ranked; ± is a standard \
+         error{clustered}.\n{warning}\n",
+        report.split
+    )
+}
+
+fn runs(runs: &[Run]) -> String {
+    let metrics = [Metric::Ndcg(10), Metric::Hr(10), Metric::MrrAt(10), Metric::Mrr];
+    let row = |run: &Run| {
+        let mut row = vec![run.name.clone()];
+        row.extend(metrics.map(|metric| estimate(run.estimate(metric))));
+        row.push(run.flops().map_or_else(|| "-".to_owned(), mega));
+        row.push(run.saved().map_or_else(|| "-".to_owned(), percent));
+        row
+    };
+    aligned(&["run", "NDCG@10", "HR@10", "MRR@10", "MRR", "MFLOPs", "saved"], runs.iter().map(row))
+}
+
+fn other_lengths(runs: &[Run]) -> String {
+    let metrics =
+        [Metric::Ndcg(5), Metric::Hr(5), Metric::MrrAt(5), Metric::Ndcg(20), Metric::Hr(20), Metric::MrrAt(20)];
+    let row = |run: &Run| {
+        let cells = metrics.map(|metric| estimate(run.estimate(metric)));
+        std::iter::once(run.name.clone()).chain(cells).collect()
+    };
+    aligned(&["run", "NDCG@5", "HR@5", "MRR@5", "NDCG@20", "HR@20", "MRR@20"], runs.iter().map(row))
+}
+
+fn routes(run: &Run, report: &Report<'_>) -> String {
+    let shares = run.shares(report.space);
+    let rows = shares.iter().map(|share| {
+        let name = report.space.name(share.route).to_owned();
+        vec![name, percent(share.share), estimate(share.ndcg), estimate(share.hr), mega(share.flops)]
+    });
+    aligned(&["route", "users", "NDCG@10", "HR@10", "MFLOPs"], rows)
+}
+
+fn comparisons(report: &Report<'_>) -> String {
+    let rows = report.comparisons.iter().map(|found| {
+        let [low, high] = found.interval;
+        let difference = match found.difference.se {
+            Some(se) => format!("{:+.4} ±{se:.4}", found.difference.mean),
+            None => format!("{:+.4}", found.difference.mean),
+        };
+        let name = format!("{} - {}", found.a, found.b);
+        vec![name, difference, format!("{low:+.4} to {high:+.4}"), format!("{:.4}", found.p)]
+    });
+    aligned(&["runs", "difference", "95 % interval", "p"], rows)
+}
+
+fn estimate(Estimate { mean, se }: Estimate) -> String {
+    se.map_or_else(|| format!("{mean:.4}"), |se| format!("{mean:.4} ±{se:.4}"))
+}
+
+fn mega(flops: f64) -> String {
+    format!("{:.3}", flops / 1e6)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// Columns as wide as their widest cell: the first to the left, the others to the right.
+fn aligned(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let header = header.iter().map(|&title| title.to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cell = |(column, (cell, width)): (usize, (&String, &usize))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("  {cell:>width$}"),
+        };
+        row.iter().zip(&widths).enumerate().map(cell).collect::<String>() + "\n"
+    };
+    rows.iter().map(line).collect()
+}

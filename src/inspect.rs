@@ -1,0 +1,131 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use serde_json::{Value, json};
+
+use super::Failure;
+use canet_domain::{Flops, Route};
+use canet_model::checkpoint::{Checkpoint, ModelDirectory};
+
+/// Shows what a checkpoint is: routes, FLOPs, parameters, metrics. Reading it checks it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// Directory of the model, as models/NAME
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
+    model: PathBuf,
+    /// Version to show instead of the highest
+    #[arg(long, env = "CANET_VERSION", value_name = "N")]
+    version: Option<u64>,
+    /// One JSON document instead of a table
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
+}
+
+/// Prints the table or the document on standard output.
+pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
+    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
+    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
+    let text = if args.json { format!("{:#}\n", document(&checkpoint)) } else { table(&checkpoint) };
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+/// Cost of a request of `max_len` items on each route, the router included, and its share of the full slice alone.
+fn costs(checkpoint: &Checkpoint) -> impl Iterator<Item = (Route, Flops, f64)> {
+    let (shape, space, length) = (checkpoint.config.shape(), &checkpoint.space, checkpoint.config.max_len);
+    let (router, full) = (shape.router_flops(space.len(), length), shape.full_flops(space, length));
+    space.routes().map(move |route| {
+        let flops = shape.route_flops(space, route, length) + router;
+        (route, flops, flops as f64 / full as f64)
+    })
+}
+
+fn document(checkpoint: &Checkpoint) -> Value {
+    let routes: Vec<Value> = costs(checkpoint)
+        .map(|(route, flops, share)| {
+            let slice = checkpoint.space.slice(route);
+            json!({
+                "route": checkpoint.space.name(route),
+                "hidden": slice.hidden,
+                "layers": slice.layers,
+                "embedding": slice.embedding,
+                "flops": flops,
+                "share": share,
+            })
+        })
+        .collect();
+    let manifest = &checkpoint.manifest;
+    json!({
+        "name": checkpoint.name,
+        "version": checkpoint.version,
+        "digest": checkpoint.digest,
+        "created": manifest.created,
+        "config": manifest.config,
+        "parameters": checkpoint.weights.parameters(),
+        "data": manifest.data,
+        "metrics": manifest.metrics,
+        "flops": manifest.flops,
+        "calibration": manifest.calibration,
+        "training": manifest.training,
+        "routes": routes,
+    })
+}
+
+/// The value as the command line and the manifest spell it.
+fn name(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+}
+
+fn table(checkpoint: &Checkpoint) -> String {
+    let (manifest, config) = (&checkpoint.manifest, &checkpoint.config);
+    let mut text = String::new();
+    let mut line = |label: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{label:<12} {value}");
+    };
+    let known = |count: Option<u64>| count.map_or("unknown".to_owned(), |count| count.to_string());
+    line("model", format!("{}, version {}, of {}", checkpoint.name, checkpoint.version, manifest.created));
+    line("digest", checkpoint.digest.clone());
+    line("data", format!("{}, sha256 {}", manifest.data.name, manifest.data.sha256));
+    let (users, interactions) = (known(manifest.data.users), known(manifest.data.interactions));
+    line("", format!("users {users}, items {}, interactions {interactions}", manifest.data.items));
+    let options = |options: &BTreeMap<String, Value>| {
+        options.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+    };
+    line(
+        "training",
+        manifest.training.as_ref().map_or("unknown".to_owned(), |training| {
+            format!("canet {}: {}", training.program, options(&training.options))
+        }),
+    );
+    line("parameters", checkpoint.weights.parameters().to_string());
+    line("sizes", format!("{} items, histories of {}, {} heads", config.items, config.max_len, config.heads));
+    line("rules", format!("attention_scale {}, ffn_inner {}", name(&config.attention_scale), name(&config.ffn_inner)));
+    let norm = if config.embedding_norm { "yes" } else { "no" };
+    line("", format!("positions {}, embedding_norm {norm}, norm_eps {:e}", name(&config.positions), config.norm_eps));
+    if manifest.training.as_ref().is_some_and(|training| training.everything) {
+        line("learnt", "every interaction, after what follows was measured".to_owned());
+    }
+    for (split, metrics) in [("validation", &manifest.metrics.validation), ("test", &manifest.metrics.test)] {
+        let listed = metrics.iter().flatten().map(|(metric, value)| format!("{metric} {value:.4}"));
+        let listed: Vec<String> = listed.collect();
+        line(split, if listed.is_empty() { "not measured".to_owned() } else { listed.join(", ") });
+    }
+    match &manifest.calibration {
+        None => line("budgets", "not calibrated: the router's own choice".to_owned()),
+        Some(calibration) => {
+            for point in &calibration.points {
+                line("budget", format!("{:.3} of full, spent {:.3} on validation", point.budget, point.spent));
+            }
+        }
+    }
+    let _ = writeln!(text, "\n{:<16} {:>12} {:>9}", "route", "MFLOPs", "of full");
+    for (route, flops, share) in costs(checkpoint) {
+        let name = checkpoint.space.name(route);
+        let _ = writeln!(text, "{name:<16} {:>12.3} {:>8.1}%", flops as f64 / 1e6, 100.0 * share);
+    }
+    let _ = writeln!(text, "\nA request of {} items, the router included.", config.max_len);
+    text
+}

@@ -1,0 +1,198 @@
+//! Which device and which backend a command computes with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use canet_cpu::{CpuBackend, Level};
+use canet_model::{Backend, Device, ForwardError, Precision};
+use clap::Args;
+
+use crate::Failure;
+use crate::gpu;
+
+/// Most batches that run at a time.
+pub(crate) const MOST_EXECUTORS: u16 = 256;
+
+/// The device of a command.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// auto, cpu, cuda or cuda:N; auto takes the first GPU where there is one.
+    #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
+    device: String,
+    /// CPU threads that compute [default: every core; serve leaves one to HTTP and divides the rest by --executors].
+    #[arg(long, env = "CANET_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+/// The device and the backend of a command.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// What computes: native, kernels of our own; libtorch; auto takes native, on a GPU libtorch where native does not fit
+    #[arg(long, env = "CANET_BACKEND", value_enum, default_value = "auto")]
+    backend: BackendChoice,
+    /// In which numbers the model's linear layers are stored and multiplied: bf16 takes half the memory and about half the
+    /// time, and moves scores a little; on a CPU it needs AVX512-BF16 and the native backend
+    #[arg(long, env = "CANET_PRECISION", value_enum, default_value = "fp32")]
+    precision: Precision,
+}
+
+/// A value of `--backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BackendChoice {
+    /// Native; on a GPU LibTorch where the native kernels do not fit the model or the device.
+    Auto,
+    /// LibTorch, on any device, where the build has it.
+    #[value(name = "libtorch")]
+    LibTorch,
+    /// Kernels of our own.
+    Native,
+}
+
+/// A device, a backend and a precision do not go together, or not with this machine or build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TargetError {
+    /// The build has no LibTorch.
+    #[cfg(not(feature = "libtorch"))]
+    #[error("--backend libtorch: this build has no LibTorch; use --backend native, or a build with it (`make build`)")]
+    NoLibTorch,
+    /// LibTorch compiles a bfloat16 kernel on a CPU for every number of rows that it meets.
+    #[error("--precision bf16 on a CPU is for --backend native; with --backend libtorch use --precision fp32")]
+    LibTorchOnCpu,
+    /// The CPU cannot multiply bfloat16.
+    #[error("--precision bf16: {0}; use --precision fp32")]
+    NoBf16(#[from] canet_cpu::NoBf16),
+}
+
+impl TargetArgs {
+    /// Every thread for one batch.
+    pub(crate) fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
+        self.open_for(1)
+    }
+
+    /// Every thread for several executors, each with its share.
+    pub(crate) fn open_for(&self, executors: u16) -> Result<Arc<dyn Backend>, Failure> {
+        self.share(executors, self.device.threads.unwrap_or_else(cores))
+    }
+
+    /// For executors beside the runtime, each with its share of the threads: no more compute than there are cores.
+    /// Returns their number too, which is chosen if none is given.
+    ///
+    /// The native backend runs fastest with a thread an executor (docs/performance.md). A batch of LibTorch takes all threads.
+    pub(crate) fn open_beside_runtime(&self, executors: Option<u16>) -> Result<(Arc<dyn Backend>, u16), Failure> {
+        let threads = self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1);
+        let given = executors.unwrap_or(1);
+        let target = self.share(given, threads)?;
+        if executors.is_none() && self.backend != BackendChoice::LibTorch && !target.device().is_cuda() {
+            let executors = threads.min(MOST_EXECUTORS);
+            return Ok((self.share(executors, threads)?, executors));
+        }
+        Ok((target, given))
+    }
+
+    fn share(&self, executors: u16, threads: u16) -> Result<Arc<dyn Backend>, Failure> {
+        let share = (threads / executors).max(1);
+        let device = match (self.backend, self.device.device.as_str()) {
+            // Only a CPU can be meant.
+            (BackendChoice::Native, "auto") => Device::CPU,
+            _ => self.device.open(share)?,
+        };
+        if device.is_cuda() && executors > 1 {
+            return Err(Failure::usage("--executors above 1 is for the CPU: a GPU runs one batch at a time"));
+        }
+        choose(device, self.backend, self.precision, share.into()).map_err(Failure::usage)
+    }
+
+    /// Floating-point operations a second and a thread at products of matrices that suit the backend `target`: the best
+    /// seen within `time`.
+    pub(crate) fn gemm_peak(&self, target: &dyn Backend, time: Duration) -> Result<f64, ForwardError> {
+        if target.device().is_cuda() || self.backend == BackendChoice::LibTorch {
+            return gpu::gemm_peak(target, time);
+        }
+        Ok(canet_cpu::gemm_peak(Level::best(), target.precision(), time))
+    }
+
+    /// Floating-point operations a second of one thread that multiplies and adds float32 in registers alone: an upper
+    /// bound for the native backend on a CPU. `None` for others.
+    pub(crate) fn fma_peak(&self, target: &dyn Backend, time: Duration) -> Option<f64> {
+        let bounds = self.backend != BackendChoice::LibTorch
+            && !target.device().is_cuda()
+            && target.precision() == Precision::Fp32;
+        bounds.then(|| canet_cpu::fma_peak(Level::best(), time))
+    }
+}
+
+impl DeviceArgs {
+    /// What computes on the device by itself, in float32 and with every thread.
+    #[cfg(feature = "libtorch")]
+    pub(crate) fn open_alone(&self) -> Result<Arc<dyn Backend>, Failure> {
+        let threads = self.threads.unwrap_or_else(cores);
+        let device = self.open(threads)?;
+        choose(device, BackendChoice::Auto, Precision::Fp32, usize::from(threads)).map_err(Failure::usage)
+    }
+
+    fn open(&self, threads: u16) -> Result<Device, Failure> {
+        // Before any thread has computed: LibTorch gives this number to each that does later.
+        gpu::set_threads(threads);
+        Device::parse(&self.device, gpu::count).map_err(|error| match error {
+            canet_model::DeviceError::Unknown(_) => Failure::usage(error),
+            canet_model::DeviceError::NoLibrary { .. } | canet_model::DeviceError::NoGpu { .. } => {
+                Failure::unavailable(error)
+            }
+        })
+    }
+}
+
+/// The backend for a device; one call of the native one takes up to `threads` threads.
+fn choose(
+    device: Device,
+    backend: BackendChoice,
+    precision: Precision,
+    threads: usize,
+) -> Result<Arc<dyn Backend>, TargetError> {
+    match (backend, device.is_cuda()) {
+        (BackendChoice::Auto | BackendChoice::Native, false) => Ok(Arc::new(CpuBackend::new(precision, threads)?)),
+        (BackendChoice::LibTorch, false) if precision == Precision::Bf16 && cfg!(feature = "libtorch") => {
+            Err(TargetError::LibTorchOnCpu)
+        }
+        (backend, _) => gpu::backend(device, backend, precision, threads),
+    }
+}
+
+/// Cores that the process may use.
+pub(crate) fn cores() -> u16 {
+    std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The type of the backend, or the error's text.
+    fn chosen(backend: BackendChoice, precision: Precision) -> String {
+        match choose(Device::CPU, backend, precision, 1) {
+            Ok(target) => format!("{target:?}").split(' ').next().unwrap_or_default().to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    const NO_LIBTORCH: &str = "--backend libtorch: this build has no LibTorch";
+
+    #[test]
+    fn a_cpu_gets_the_native_backend_unless_told() {
+        assert_eq!(chosen(BackendChoice::Auto, Precision::Fp32), "CpuBackend");
+        assert_eq!(chosen(BackendChoice::Native, Precision::Fp32), "CpuBackend");
+        let libtorch = if cfg!(feature = "libtorch") { "TorchBackend" } else { NO_LIBTORCH };
+        assert!(chosen(BackendChoice::LibTorch, Precision::Fp32).starts_with(libtorch));
+    }
+
+    #[test]
+    fn a_backend_that_cannot_compute_bfloat16_well_is_refused() {
+        let libtorch = if cfg!(feature = "libtorch") { "--precision bf16 on a CPU" } else { NO_LIBTORCH };
+        assert!(chosen(BackendChoice::LibTorch, Precision::Bf16).starts_with(libtorch));
+        let native = if Level::best().multiplies_bf16() { "CpuBackend" } else { "--precision bf16: " };
+        assert!(chosen(BackendChoice::Auto, Precision::Bf16).starts_with(native));
+        assert!(chosen(BackendChoice::Native, Precision::Bf16).starts_with(native));
+    }
+}
