@@ -9,6 +9,11 @@
 ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 
+# What cargo needs to know of the crates to build their dependencies.
+FROM ${RUST_IMAGE} AS manifests
+COPY crates /crates
+RUN find /crates -type f ! -name Cargo.toml ! -name build.rs -delete
+
 FROM ${RUST_IMAGE} AS build
 ARG CUDA=0
 ARG NATIVE=0
@@ -42,13 +47,12 @@ RUN set -eu; \
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY benches benches
-COPY crates crates
-RUN find crates -path '*/src/*' -delete \
-    && for crate in crates/*; do mkdir -p "$crate/src" && touch "$crate/src/lib.rs"; done \
-    && mkdir src \
-    && echo 'fn main() {}' > src/main.rs \
-    && cargo build --release --locked $(cat /features) \
-    && rm -r src crates
+COPY --from=manifests /crates crates
+RUN set -eu; \
+    for crate in crates/* .; do mkdir -p "$crate/src"; : > "$crate/src/lib.rs"; done; \
+    echo 'fn main() {}' > src/main.rs; \
+    cargo build --release --locked $(cat /features); \
+    rm -r src crates
 
 COPY crates crates
 COPY src src
