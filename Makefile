@@ -7,7 +7,7 @@ CANET = target/release/canet
 FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-native serve test bench lint fmt audit data train loadtest capacity dashboards bench-peers \
+.PHONY: help setup build build-native serve test check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
 	bench-gpu bench-served bench-routes bench-http experiment report
 
 help: ## Lists the targets
@@ -59,14 +59,24 @@ bench: setup ## Times one core's batches, and lanes by width against lanes by ro
 experiment: build ## Trains the row ROW of models/experiments and reports on it (SEEDS=1,2 DATA=directory)
 	@python3 models/experiments/run.py $(ROW) --seeds $(or $(SEEDS),1) --data $(or $(DATA),data) $(ARGS)
 
-lint: setup ## Formatting, clippy, and with cargo-deny licences, duplicate crates and sources
-	cargo fmt --all -- --check
-	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	cargo clippy --release --locked --all-targets --no-default-features -- -D warnings
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check licenses bans sources; \
-	else echo 'deny.toml is not checked: cargo install --locked cargo-deny'; fi
+# The crates that need neither LibTorch nor a binary.
+PURE = --workspace --exclude canet --exclude canet-torch --exclude canet-training
 
-audit: ## Looks for advisories about the dependencies (needs cargo-deny and GitHub)
+check: setup ## Formatting, clippy and the tests of the pure crates: under a minute when warm
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --quiet $(PURE)
+
+lint: setup ## Formatting, clippy on both feature sets, documentation, and with cargo-deny licences, duplicate crates and sources
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
+	@scripts/cargo-deny.sh
+	cargo deny check licenses bans sources
+
+audit: ## Looks for advisories about the dependencies (needs GitHub)
+	@scripts/cargo-deny.sh
 	cargo deny check advisories
 
 fmt: ## Formats the code
