@@ -15,7 +15,7 @@ use axum::http::{Request, StatusCode, header};
 use canet_api::{self, Access};
 use canet_cpu::Native;
 use canet_domain::BatchBy;
-use canet_model::Precision;
+use canet_model::{Model, Precision};
 use canet_serving::{Generation, Limits, Policy, Recommender};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
@@ -34,7 +34,7 @@ fn door() -> (Runtime, Router) {
     let metrics = Arc::new(canet_api::metrics().unwrap());
     let limits = Limits { executors: 1, max_batch: 64, queue_limit: Duration::from_secs(1), degrade: false };
     let policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
-    let generation = Generation::new(checkpoint, forward, policy, &metrics);
+    let generation = Generation::new(Model::with_forward(checkpoint, forward), policy, &metrics);
     let (recommender, _) = runtime.block_on(async { Recommender::start(limits, metrics) }).unwrap();
     recommender.serve(generation);
     let router = canet_api::router(&recommender, Access::default());

@@ -11,11 +11,10 @@ use super::Failure;
 use super::exit::say;
 use super::numbers::share;
 use super::target::TargetArgs;
-use super::{interactions, progress};
+use super::{interactions, model, progress};
 use canet_data::{Case, Split};
 use canet_domain::RouteSpace;
-use canet_evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, Subject, compare, evaluate};
-use canet_model::checkpoint::ModelDirectory;
+use canet_evaluation::{Comparison, Contender, Contest, Metric, Ranker, Run, compare, evaluate};
 
 /// Ranks the whole catalogue for every user and compares the router with everything it has to be better than.
 #[derive(Debug, Args)]
@@ -106,20 +105,18 @@ struct Report<'a> {
 
 /// Evaluates and prints.
 pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
-    let target = args.target.open()?;
-    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
-    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
-    let space = &checkpoint.space;
+    let model = model::open(&args.model, args.version, &*args.target.open()?)?;
+    let space = model.space();
     let contenders = contenders(&args, space)?;
-    let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &checkpoint)?;
-    if checkpoint.manifest.calibration.is_none() {
+    let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &model)?;
+    if model.manifest().calibration.is_none() {
         say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
     }
     let (split, split_name) = match args.split {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let warning = warning(split, args.holdout, interactions::all_learnt(&checkpoint, &dataset));
+    let warning = warning(split, args.holdout, interactions::all_learnt(&model, &dataset));
     if let Some(warning) = warning {
         say(warning);
     }
@@ -128,16 +125,12 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         return Err(interactions::nobody(&args.data));
     }
 
-    let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, space, target.tolerance()).map_err(Failure::data)?;
-    let config = &checkpoint.config;
-    let subject = Subject { forward: &*forward, space, shape: config.shape(), max_len: config.max_len };
     // Only all routes for all users are a number that is known beforehand.
     let bar = progress::rankings(contenders.contains(&Contender::Statics).then(|| cases.len() * space.len()))?;
-    let mut ranker = Ranker::new(subject, &cases, args.batch_size as usize)
+    let mut ranker = Ranker::new(&model, &cases, args.batch_size as usize)
         .map_err(Failure::data)?
         .on_progress(|ranked| bar.inc(ranked as u64));
-    let bias = checkpoint.manifest.bias(space, args.flops_budget);
+    let bias = model.bias(args.flops_budget);
     let contest = Contest { dataset: &dataset, bias: &bias, seed: args.seed };
     let runs = evaluate(&mut ranker, &contest, &contenders).map_err(Failure::unavailable)?;
     bar.finish_and_clear();

@@ -3,19 +3,19 @@ use std::path::Path;
 use super::Failure;
 use super::exit::say;
 use canet_data::{Dataset, ReadOptions};
-use canet_model::checkpoint::Checkpoint;
+use canet_model::Model;
 
 /// Reads data that a model is measured on, with a note on what a reader of the numbers has to know.
-pub(crate) fn read_to_measure(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
-    let dataset = read(path, skip_bad_lines, checkpoint)?;
-    remark_on_origin(checkpoint, &dataset);
+pub(crate) fn read_to_measure(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
+    let dataset = read(path, skip_bad_lines, model)?;
+    remark_on_origin(model, &dataset);
     Ok(dataset)
 }
 
 /// Says where a model was made from another file than the one that it is measured on.
-pub(crate) fn remark_on_origin(checkpoint: &Checkpoint, dataset: &Dataset) {
-    let name = &checkpoint.manifest.data.name;
-    match (dataset.sha256 == checkpoint.manifest.data.sha256, learnt_everything(checkpoint)) {
+pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
+    let name = &model.manifest().data.name;
+    match (dataset.sha256 == model.manifest().data.sha256, learnt_everything(model)) {
         (true, _) => {}
         (false, false) => say(format_args!("the model was made from other data ({name})")),
         (false, true) => say(format_args!(
@@ -25,10 +25,10 @@ pub(crate) fn remark_on_origin(checkpoint: &Checkpoint, dataset: &Dataset) {
     }
 }
 
-/// Reads data in a checkpoint's items.
-pub(crate) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -> Result<Dataset, Failure> {
+/// Reads data in a model's items.
+pub(crate) fn read(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
     let dataset =
-        Dataset::read_known(path, &checkpoint.catalogue, &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
+        Dataset::read_known(path, model.catalogue(), &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
     remarks(path, &dataset);
     if dataset.unknown > 0 {
         say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
@@ -37,13 +37,13 @@ pub(crate) fn read(path: &Path, skip_bad_lines: bool, checkpoint: &Checkpoint) -
 }
 
 /// Whether a model has learnt whatever the file at hand could ask it.
-pub(crate) fn all_learnt(checkpoint: &Checkpoint, dataset: &Dataset) -> bool {
-    learnt_everything(checkpoint) && dataset.sha256 == checkpoint.manifest.data.sha256
+pub(crate) fn all_learnt(model: &Model, dataset: &Dataset) -> bool {
+    learnt_everything(model) && dataset.sha256 == model.manifest().data.sha256
 }
 
 /// Whether a model has learnt what measures it too (`train --newest-epochs`).
-fn learnt_everything(checkpoint: &Checkpoint) -> bool {
-    checkpoint.manifest.training.as_ref().is_some_and(|training| training.everything)
+fn learnt_everything(model: &Model) -> bool {
+    model.manifest().training.as_ref().is_some_and(|training| training.everything)
 }
 
 /// Says what of a file was not read as it stands.

@@ -15,6 +15,7 @@ mod inspect;
 mod interactions;
 mod listen;
 mod logs;
+mod model;
 mod numbers;
 mod progress;
 mod rank;

@@ -11,12 +11,9 @@ use super::Failure;
 use super::exit::say;
 use super::numbers::share;
 use super::target::TargetArgs;
-use super::{interactions, progress};
-use canet_domain::{
-    Candidates, Catalogue, Flops, History, Item, ModelShape, Ranked, Route, RouteSpace, Selection, choose_route,
-};
-use canet_model::checkpoint::ModelDirectory;
-use canet_model::{Forward, Query};
+use super::{interactions, model, progress};
+use canet_domain::{Candidates, Catalogue, Flops, History, Item, Ranked, RequestFlops, Route, Selection};
+use canet_model::{Model, Query};
 
 /// Recommends to every user of a file, without a server: a line of JSON a user, in the order of their first appearance.
 #[derive(Debug, Args)]
@@ -76,10 +73,8 @@ struct Recommended<'a> {
 
 /// Ranks for everybody and writes the lines on standard output.
 pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
-    let target = args.target.open()?;
-    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
-    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
-    let (space, catalogue, config) = (&checkpoint.space, &checkpoint.catalogue, &checkpoint.config);
+    let model = model::open(&args.model, args.version, &*args.target.open()?)?;
+    let (space, catalogue) = (model.space(), model.catalogue());
     let route = match args.route.as_str() {
         "auto" => None,
         name => Some(space.named(name).ok_or_else(|| {
@@ -91,15 +86,11 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     if k > catalogue.len() {
         return Err(Failure::Usage(format!("--k is {k}: the model knows {} items", catalogue.len())));
     }
-    if checkpoint.manifest.calibration.is_none() && route.is_none() {
+    if model.manifest().calibration.is_none() && route.is_none() {
         say(format_args!("the checkpoint has no calibration, so --flops-budget changes nothing"));
     }
-    let dataset = interactions::read(&args.data, args.skip_bad_lines, &checkpoint)?;
-    let forward = target.load(config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, space, target.tolerance()).map_err(Failure::data)?;
-    let bias = checkpoint.manifest.bias(space, args.flops_budget);
-
-    let asked = Asked { forward: &*forward, space, shape: config.shape(), route, bias, k, seen: args.include_seen };
+    let dataset = interactions::read(&args.data, args.skip_bad_lines, &model)?;
+    let asked = Asked { model: &model, route, budget: args.flops_budget, k, seen: args.include_seen };
     // On a terminal the lines themselves show how far it is.
     let bar = match io::stdout().is_terminal() {
         true => ProgressBar::hidden(),
@@ -110,7 +101,7 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     let mut spent = Spent::default();
     for (users, sequences) in dataset.users.chunks(batch).zip(dataset.sequences.chunks(batch)) {
         let histories: Result<Vec<History>, _> =
-            sequences.iter().map(|sequence| History::new(sequence, config.max_len)).collect();
+            sequences.iter().map(|sequence| History::new(sequence, model.config().max_len)).collect();
         let histories = histories.map_err(Failure::data)?;
         let routes = asked.routes(&histories)?;
         let ranked = asked.rank(&routes, &histories, sequences)?;
@@ -135,13 +126,11 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
 
 /// What is asked of a model for everybody.
 struct Asked<'a> {
-    forward: &'a dyn Forward,
-    space: &'a RouteSpace,
-    shape: ModelShape,
+    model: &'a Model,
     /// Everybody's route, where it is not the router's choice.
     route: Option<Route>,
-    /// The router's bias under the budget, one a route.
-    bias: Vec<f32>,
+    /// Share of the full model's FLOPs that the router may spend.
+    budget: f64,
     k: usize,
     /// Whether items of the history are recommended too.
     seen: bool,
@@ -153,8 +142,8 @@ impl Asked<'_> {
             return Ok(vec![route; histories.len()]);
         }
         let histories: Vec<&History> = histories.iter().collect();
-        let logits = self.forward.router_logits(&histories).map_err(Failure::unavailable)?;
-        Ok(logits.iter().map(|logits| choose_route(self.space, logits, &self.bias).route).collect())
+        let choices = self.model.route(&histories, self.budget).map_err(Failure::unavailable)?;
+        Ok(choices.into_iter().map(|choice| choice.route).collect())
     }
 
     fn rank(
@@ -175,14 +164,13 @@ impl Asked<'_> {
                 (*route, Query { history, selection })
             })
             .collect();
-        self.forward.rank_mixed(&rows).map_err(Failure::unavailable)
+        self.model.rank(&rows).map_err(Failure::unavailable)
     }
 
     /// What an answer cost, the router included where it ran, and what the full model would have.
     fn cost(&self, route: Route, history: &History) -> [Flops; 2] {
-        let (shape, length) = (self.shape, history.len());
-        let router = if self.route.is_none() { shape.router_flops(self.space.len(), length) } else { 0 };
-        [shape.route_flops(self.space, route, length) + router, shape.full_flops(self.space, length)]
+        let RequestFlops { slice, router, full } = self.model.cost(route, history.len());
+        [if self.route.is_none() { slice + router } else { slice }, full]
     }
 }
 

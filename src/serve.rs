@@ -18,7 +18,7 @@ use super::traces::TraceArgs;
 use canet_api::{self, Admin, Connections};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
+use canet_serving::{Limits, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
 
 /// Longest that the last spans hold up the end of the process.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,14 +97,14 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .map_err(Failure::unavailable)?;
     let export = args.traces.install(&runtime)?;
     // The executors compute while the runtime parses and answers: they share the cores.
-    let (target, executors) = args.target.open_beside_runtime(args.executors)?;
-    let max_batch = args.max_batch.unwrap_or(target.max_batch()).into();
+    let (backend, executors) = args.target.open_beside_runtime(args.executors)?;
+    let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;
     let metrics = canet_api::metrics().map_err(Failure::unavailable)?;
     let loader = Loader {
         directory,
-        target,
+        backend,
         policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
         max_batch,
         metrics: Arc::new(metrics),
@@ -212,8 +212,8 @@ async fn serve(
 
 /// A checkpoint at fault is bad data; a device that fails on a good one is not to be had.
 fn refused(error: ReloadError) -> Failure {
-    match error {
-        ReloadError::Load(LoadError::Checkpoint(_) | LoadError::Probes { .. }) => Failure::data(error),
+    match &error {
+        ReloadError::Load(load) if load.is_checkpoint() => Failure::data(error),
         _ => Failure::unavailable(error),
     }
 }

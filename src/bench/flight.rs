@@ -6,8 +6,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::workload::{Routes, Workload, draw};
-use canet_domain::{BatchBy, Candidates, Flops, History, Item, ModelShape, Route, RouteSpace, Selection, choose_route};
-use canet_model::{Forward, ForwardError, Query};
+use canet_domain::{BatchBy, Candidates, Flops, History, Item, Route, Selection};
+use canet_model::{ForwardError, Model, Query};
 use canet_serving::{Due, Queue};
 
 /// Items asked for.
@@ -21,11 +21,9 @@ const WARM_UP: f64 = 0.2;
 
 /// A closed loop: a number of requests is always in flight, each answered one is followed by a new one.
 pub(super) struct Flight<'a> {
-    pub(super) forward: &'a dyn Forward,
-    pub(super) space: &'a RouteSpace,
-    pub(super) shape: ModelShape,
-    /// Added to the router's logits.
-    pub(super) bias: Vec<f32>,
+    pub(super) model: &'a Model,
+    /// Share of the full model's FLOPs that the router may spend.
+    pub(super) budget: f64,
     /// At least one.
     pub(super) histories: &'a [History],
     pub(super) batch_by: BatchBy,
@@ -130,7 +128,7 @@ impl Flight<'_> {
                 let selection = Selection { k: TOP, excluded, candidates: Candidates::All };
                 (*route, Query { history: &self.histories[row.history], selection })
             };
-            self.forward.rank_mixed(&batch.rows.iter().map(query).collect::<Vec<_>>())?;
+            self.model.rank(&batch.rows.iter().map(query).collect::<Vec<_>>())?;
             let done = batch.rows.into_iter().map(|(route, row)| (Some(route), row)).collect();
             self.finish(course, done, &mut rng);
         }
@@ -140,15 +138,15 @@ impl Flight<'_> {
     /// Asks the router, and puts the rows into their lanes; where no route is to run they are done.
     fn route(&self, course: &Course<'_>, rows: Vec<Row>, rng: &mut ChaCha8Rng) -> Result<(), ForwardError> {
         let histories: Vec<&History> = rows.iter().map(|row| &self.histories[row.history]).collect();
-        let logits = self.forward.router_logits(&histories)?;
+        let choices = self.model.route(&histories, self.budget)?;
         if let Routes::None = course.workload.routes() {
             self.finish(course, rows.into_iter().map(|row| (None, row)).collect(), rng);
             return Ok(());
         }
-        for (row, logits) in rows.into_iter().zip(logits.iter()) {
-            let route = row.route.unwrap_or_else(|| choose_route(self.space, logits, &self.bias).route);
+        for (row, choice) in rows.into_iter().zip(choices) {
+            let route = row.route.unwrap_or(choice.route);
             let due = Due { arrived: row.arrived, deadline: row.arrived + Duration::from_secs(3600) };
-            course.queue.enqueue(self.batch_by.lane(self.space, route), due, (route, row));
+            course.queue.enqueue(self.batch_by.lane(self.model.space(), route), due, (route, row));
         }
         Ok(())
     }
@@ -159,9 +157,12 @@ impl Flight<'_> {
         let mut answered = course.answered.lock().unwrap_or_else(PoisonError::into_inner);
         if now >= course.from && (now < course.until || answered.last.is_none()) {
             let timed = rows.iter().map(|(route, row)| {
-                let length = self.histories[row.history].len();
-                let slice = route.map_or(0, |route| self.shape.route_flops(self.space, route, length));
-                (now - row.arrived, slice + self.shape.router_flops(self.space.len(), length))
+                let cost = |route| self.model.cost(route, self.histories[row.history].len());
+                let flops = match route {
+                    Some(route) => cost(*route).slice + cost(*route).router,
+                    None => cost(self.model.space().smallest()).router,
+                };
+                (now - row.arrived, flops)
             });
             answered.add(now, timed);
         }

@@ -14,13 +14,13 @@ use rand_chacha::ChaCha8Rng;
 use self::flight::Flight;
 use self::report::{Measured, Report};
 use self::workload::Workload;
-use super::Failure;
 use super::exit::say;
 use super::numbers::{seconds, share};
 use super::target::TargetArgs;
+use super::{Failure, model};
 use canet_data::{Dataset, ReadOptions};
 use canet_domain::{BatchBy, History, Item};
-use canet_model::checkpoint::{Checkpoint, ModelDirectory};
+use canet_model::Model;
 
 /// Histories that are made where none are given.
 const MADE: usize = 4096;
@@ -80,29 +80,24 @@ pub(super) struct BenchArgs {
 /// Times and prints.
 pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     let target = args.target.open_for(args.executors)?;
-    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
-    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
-    let parse = |name: &String| Workload::parse(&checkpoint.space, name, args.seed).map_err(Failure::usage);
+    let model = model::open(&args.model, args.version, &*target)?;
+    let parse = |name: &String| Workload::parse(model.space(), name, args.seed).map_err(Failure::usage);
     let workloads: Vec<Workload> = args.workload.iter().map(parse).collect::<Result<_, _>>()?;
-    let histories = histories(&args, &checkpoint)?;
-    let forward = target.load(&checkpoint.config, &checkpoint.weights).map_err(Failure::data)?;
-    checkpoint.probes.replay(&*forward, &checkpoint.space, target.tolerance()).map_err(Failure::data)?;
+    let histories = histories(&args, &model)?;
 
     let mut report = Report {
-        model: format!("{}, version {}", checkpoint.name, checkpoint.version),
+        model: model.to_string(),
         histories: match &args.histories {
             Some(file) => format!("{} of {}", histories.len(), file.display()),
-            None => format!("{} random ones of {} items", histories.len(), checkpoint.config.max_len),
+            None => format!("{} random ones of {} items", histories.len(), model.config().max_len),
         },
         gemm: args.target.gemm_peak(&*target, PEAK).map_err(Failure::unavailable)?,
         fma: args.target.fma_peak(&*target, PEAK),
         results: Vec::new(),
     };
     let flight = Flight {
-        forward: &*forward,
-        space: &checkpoint.space,
-        shape: checkpoint.config.shape(),
-        bias: checkpoint.manifest.bias(&checkpoint.space, args.flops_budget),
+        model: &model,
+        budget: args.flops_budget,
         histories: &histories,
         batch_by: args.batch_by,
         executors: args.executors.into(),
@@ -118,7 +113,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
                 batch: *batch,
                 executors: args.executors,
                 threads: target.threads(),
-                backend: forward.backend(),
+                backend: model.forward().backend(),
                 precision: target.precision(),
                 timed: timed.map_err(Failure::unavailable)?,
             });
@@ -133,16 +128,16 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
 }
 
 /// What the model reads: whole sequences of a file, or random items.
-fn histories(args: &BenchArgs, checkpoint: &Checkpoint) -> Result<Vec<History>, Failure> {
-    let max_len = checkpoint.config.max_len;
+fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
+    let max_len = model.config().max_len;
     let sequences: Vec<Vec<Item>> = match &args.histories {
         Some(file) => {
-            let dataset = Dataset::read_known(file, &checkpoint.catalogue, &ReadOptions::default());
+            let dataset = Dataset::read_known(file, model.catalogue(), &ReadOptions::default());
             dataset.map_err(Failure::data)?.sequences
         }
         None => {
             let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
-            let items = u32::try_from(checkpoint.catalogue.len()).map_err(Failure::data)?;
+            let items = u32::try_from(model.catalogue().len()).map_err(Failure::data)?;
             let mut sequence = || (0..max_len).filter_map(|_| Item::new(rng.gen_range(1..=items))).collect();
             (0..MADE).map(|_| sequence()).collect()
         }

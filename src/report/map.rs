@@ -1,15 +1,18 @@
+use std::path::Path;
+
+use super::super::Failure;
 use super::findings::{GroupFinding, Kind, Map};
 use super::judge::{IN_USE, Judge};
-use super::study::Splits;
+use super::study::{Splits, item_embedding};
 use canet_domain::{Catalogue, Route};
 use canet_evaluation::{Group, Mark, Replicated, by_length, by_popularity, by_taste, frequencies};
-use canet_model::checkpoint::Checkpoint;
+use canet_model::Model;
 
 /// Clusters of taste.
 const TASTES: usize = 8;
 
 /// Which users the first model's router sends where at one of the budgets.
-pub(super) fn map(judge: &Judge<'_>, checkpoint: &Checkpoint, splits: &Splits<'_>, point: usize) -> Option<Map> {
+pub(super) fn map(judge: &Judge<'_>, catalogue: &Catalogue, groups: &[Group], point: usize) -> Option<Map> {
     let (space, study) = (judge.space, judge.studies.first()?);
     let choices = &study.choices[point];
     let everybody = frequencies(choices, space.len());
@@ -25,7 +28,7 @@ pub(super) fn map(judge: &Judge<'_>, checkpoint: &Checkpoint, splits: &Splits<'_
         let spent: f64 =
             group.cases.iter().map(|case| flops(choices[*case], *case) + study.test.router_flops()[*case] as f64).sum();
         let full: f64 = group.cases.iter().map(|case| flops(space.full(), *case)).sum();
-        let (kind, label) = label(&group.mark, &checkpoint.catalogue);
+        let (kind, label) = label(&group.mark, catalogue);
         GroupFinding {
             kind,
             label,
@@ -37,26 +40,21 @@ pub(super) fn map(judge: &Judge<'_>, checkpoint: &Checkpoint, splits: &Splits<'_
             over_hull: Replicated::of(&[of(&over_hull)]).into(),
         }
     };
-    let groups = [
-        by_taste(&splits.test, &embedding(checkpoint), TASTES, judge.seed),
-        by_length(&splits.test),
-        by_popularity(&splits.test, checkpoint.catalogue.popularity()),
-    ];
     Some(Map {
         point,
         routes: routes.iter().map(|route| space.name(*route).to_owned()).collect(),
-        groups: groups.iter().flatten().map(finding).collect(),
+        groups: groups.iter().map(finding).collect(),
     })
 }
 
-/// The item table, a row a column of the scores; empty where there is none, which no checkpoint that loads has.
-fn embedding(checkpoint: &Checkpoint) -> Vec<Vec<f32>> {
-    let table = checkpoint.weights.get("backbone.item_embedding");
-    let rows = table.map(|table| {
-        let columns = table.shape.last().copied().unwrap_or(1).max(1);
-        table.data.chunks_exact(columns).map(<[f32]>::to_vec).collect()
-    });
-    rows.unwrap_or_default()
+/// The test users by taste, by the length of their history and by the popularity of its items.
+pub(super) fn groups(directory: &Path, model: &Model, splits: &Splits<'_>, seed: u64) -> Result<Vec<Group>, Failure> {
+    let groups = [
+        by_taste(&splits.test, &item_embedding(directory, model)?, TASTES, seed),
+        by_length(&splits.test),
+        by_popularity(&splits.test, model.catalogue().popularity()),
+    ];
+    Ok(groups.into_iter().flatten().collect())
 }
 
 fn label(mark: &Mark, catalogue: &Catalogue) -> (Kind, String) {

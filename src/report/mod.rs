@@ -19,15 +19,15 @@ use clap::builder::BoolishValueParser;
 use self::findings::{Alone, Cost, DataFinding, Findings, Machine, ModelFinding};
 use self::judge::Judge;
 use self::output::Output;
-use self::study::{Loaded, METRIC, Splits, Study};
+use self::study::{METRIC, Splits, Study};
 use self::timing::Times;
 use super::numbers::share;
 use super::target::TargetArgs;
-use super::{Failure, interactions, progress};
+use super::{Failure, interactions, model, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{History, HistoryError};
 use canet_evaluation::{Halves, Markov, Popularity, Ranker, Replicated};
-use canet_model::Backend;
+use canet_model::{Backend, Model};
 
 /// The budget that the words and the route map are about, or the one nearest to it.
 const DEFAULT_BUDGET: f64 = 0.30;
@@ -80,29 +80,29 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     let output = Output::open(&args.out)?;
     let target = args.target.open()?;
     let Some((first, others)) = args.model.split_first() else { return Err(Failure::usage("--model is needed")) };
-    let first = Loaded::open(first, &*target)?;
-    let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &first.checkpoint)?;
+    let first = model::open(first, None, &*target)?;
+    let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &first)?;
     let splits = Splits { validation: dataset.cases(Split::Validation), test: dataset.cases(Split::Test) };
     if splits.test.is_empty() {
         return Err(interactions::nobody(&args.data));
     }
 
     unlearnt(&first, &dataset)?;
-    let space = &first.checkpoint.space;
+    let space = first.space();
     let bar = progress::rankings(Some(2 * splits.test.len() * space.len() * args.model.len()))?;
     let tick = |ranked: usize| bar.inc(ranked as u64);
     let mut models = vec![(model_finding(&first, &dataset), Study::of(&first, &splits, &args.budgets, &tick)?)];
     for path in others {
-        let other = Loaded::open(path, &*target)?;
+        let other = model::open(path, None, &*target)?;
         agrees(&first, &other, true)?;
-        interactions::remark_on_origin(&other.checkpoint, &dataset);
+        interactions::remark_on_origin(&other, &dataset);
         unlearnt(&other, &dataset)?;
         models.push((model_finding(&other, &dataset), Study::of(&other, &splits, &args.budgets, &tick)?));
     }
     bar.finish_and_clear();
 
-    let histories = histories(&splits.test, first.checkpoint.config.max_len).map_err(Failure::data)?;
-    let times = Times::measure(&first.subject(), &histories).map_err(Failure::unavailable)?;
+    let histories = histories(&splits.test, first.config().max_len).map_err(Failure::data)?;
+    let times = Times::measure(&first, &histories).map_err(Failure::unavailable)?;
     let (mut records, studies): (Vec<ModelFinding>, Vec<Study>) = models.into_iter().unzip();
     for (record, study) in records.iter_mut().zip(&studies) {
         record.hull = study.hull.routes().iter().map(|route| space.name(*route).to_owned()).collect();
@@ -123,45 +123,42 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     write!(io::stdout(), "{text}\n{}\n", written.display()).map_err(Failure::output)
 }
 
-fn model_finding(loaded: &Loaded, dataset: &Dataset) -> ModelFinding {
-    let checkpoint = &loaded.checkpoint;
+fn model_finding(model: &Model, dataset: &Dataset) -> ModelFinding {
     ModelFinding {
-        name: checkpoint.name.clone(),
-        version: checkpoint.version,
-        created: checkpoint.manifest.created.clone(),
-        same_data: checkpoint.manifest.data.sha256 == dataset.sha256,
-        calibrated: checkpoint.manifest.calibration.is_some(),
+        name: model.name().to_owned(),
+        version: model.version(),
+        created: model.manifest().created.clone(),
+        same_data: model.manifest().data.sha256 == dataset.sha256,
+        calibrated: model.manifest().calibration.is_some(),
         hull: Vec::new(),
         strongest: String::new(),
     }
 }
 
 /// Whether two models answer about the same items, and where they are to be averaged, by the same routes.
-fn agrees(first: &Loaded, other: &Loaded, averaged: bool) -> Result<(), Failure> {
-    let (a, b) = (&first.checkpoint, &other.checkpoint);
-    let names = || format!("{} and {}", first.name(), other.name());
-    if a.catalogue.ids() != b.catalogue.ids() {
+fn agrees(first: &Model, other: &Model, averaged: bool) -> Result<(), Failure> {
+    let names = || format!("{first} and {other}");
+    if first.catalogue().ids() != other.catalogue().ids() {
         return Err(Failure::Data(format!("{} know different items: train them on the same data", names())));
     }
     if !averaged {
         return Ok(());
     }
-    if a.config != b.config {
+    if first.config() != other.config() {
         let hint = "give models of one configuration as --model, others as --trained-alone";
         return Err(Failure::Data(format!("{} have different sizes: {hint}", names())));
     }
-    if a.manifest.calibration.is_some() != b.manifest.calibration.is_some() {
+    if first.manifest().calibration.is_some() != other.manifest().calibration.is_some() {
         return Err(Failure::Data(format!("of {} one is calibrated for budgets and one is not", names())));
     }
     Ok(())
 }
 
 /// Whether there is something that a model can be asked: a report on what it has learnt would show nothing.
-fn unlearnt(loaded: &Loaded, dataset: &Dataset) -> Result<(), Failure> {
-    if interactions::all_learnt(&loaded.checkpoint, dataset) {
+fn unlearnt(model: &Model, dataset: &Dataset) -> Result<(), Failure> {
+    if interactions::all_learnt(model, dataset) {
         return Err(Failure::Data(format!(
-            "{} has learnt every interaction of these data (--newest-epochs): give a version that has not, or later data",
-            loaded.name()
+            "{model} has learnt every interaction of these data (--newest-epochs): give a version that has not, or later data"
         )));
     }
     Ok(())
@@ -175,16 +172,17 @@ fn findings(
     args: &ReportArgs,
     target: &dyn Backend,
     judge: &Judge<'_>,
-    (first, dataset, splits): (&Loaded, &Dataset, &Splits<'_>),
+    (first, dataset, splits): (&Model, &Dataset, &Splits<'_>),
     models: Vec<ModelFinding>,
 ) -> Result<Findings, Failure> {
-    let budgets: Vec<Option<f64>> = match first.checkpoint.manifest.calibration {
+    let budgets: Vec<Option<f64>> = match first.manifest().calibration {
         Some(_) => args.budgets.iter().copied().map(Some).collect(),
         None => vec![None],
     };
     let distance = |budget: &Option<f64>| budget.map_or(0.0, |budget| (budget - DEFAULT_BUDGET).abs());
     let nearest = (0..budgets.len()).min_by(|a, b| distance(&budgets[*a]).total_cmp(&distance(&budgets[*b])));
-    let map = map::map(judge, &first.checkpoint, splits, nearest.unwrap_or_default())
+    let groups = map::groups(&args.model[0], first, splits, args.seed)?;
+    let map = map::map(judge, first.catalogue(), &groups, nearest.unwrap_or_default())
         .ok_or_else(|| Failure::usage("--model is needed"))?;
     let points: Vec<findings::Point> =
         budgets.iter().enumerate().map(|(place, budget)| judge.point(place, *budget)).collect();
@@ -193,20 +191,20 @@ fn findings(
         Replicated::of(&[values]).into()
     };
     let alone = |path: &PathBuf| {
-        let loaded = Loaded::open(path, target)?;
-        agrees(first, &loaded, false)?;
-        unlearnt(&loaded, dataset)?;
-        trained_alone(&loaded, splits, judge, &points)
+        let model = model::open(path, None, target)?;
+        agrees(first, &model, false)?;
+        unlearnt(&model, dataset)?;
+        trained_alone(&model, splits, judge, &points)
     };
     Ok(Findings {
         metric: METRIC.to_string(),
         users: splits.test.len(),
         repeated_targets: Case::repeating(&splits.test),
-        items: first.checkpoint.catalogue.len(),
+        items: first.catalogue().len(),
         data: DataFinding { name: dataset.name.clone(), sha256: dataset.sha256.clone() },
         models,
         machine: Machine {
-            backend: first.forward.backend(),
+            backend: first.forward().backend(),
             precision: target.precision().name(),
             threads: target.threads(),
         },
@@ -228,18 +226,18 @@ fn findings(
 
 /// A model's full route for everybody, beside the router.
 fn trained_alone(
-    loaded: &Loaded,
+    model: &Model,
     splits: &Splits<'_>,
     judge: &Judge<'_>,
     points: &[findings::Point],
 ) -> Result<Alone, Failure> {
-    let (subject, space) = (loaded.subject(), &loaded.checkpoint.space);
-    let mut ranker = Ranker::new(subject, &splits.test, study::BATCH).map_err(Failure::data)?;
+    let space = model.space();
+    let mut ranker = Ranker::new(model, &splits.test, study::BATCH).map_err(Failure::data)?;
     let run = ranker.fixed(space.full()).map_err(Failure::unavailable)?;
     let values = run.values(METRIC);
-    let histories = histories(&splits.test, subject.max_len).map_err(Failure::data)?;
-    let times = Times::of_route(&subject, space.full(), &histories).map_err(Failure::unavailable)?;
-    let flops = histories.iter().map(|history| subject.shape.full_flops(space, history.len()));
+    let histories = histories(&splits.test, model.config().max_len).map_err(Failure::data)?;
+    let times = Times::of_route(model, space.full(), &histories).map_err(Failure::unavailable)?;
+    let flops = histories.iter().map(|history| model.cost(space.full(), history.len()).full);
     let affordable = points.iter().rposition(|point| point.cost.flops <= run.full_flops());
     let point = affordable.unwrap_or_default();
     let over = judge.value(|study| {
@@ -247,8 +245,8 @@ fn trained_alone(
         routed.iter().zip(&values).map(|(routed, alone)| routed - alone).collect()
     });
     Ok(Alone {
-        name: loaded.checkpoint.name.clone(),
-        version: loaded.checkpoint.version,
+        name: model.name().to_owned(),
+        version: model.version(),
         slice: space.name(space.full()).to_owned(),
         cost: Cost { flops: run.full_flops(), seconds: times.mean(flops) },
         test: Replicated::of(std::slice::from_ref(&values)).into(),

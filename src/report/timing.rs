@@ -2,8 +2,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use canet_domain::{Candidates, Flops, History, Item, Route, Selection};
-use canet_evaluation::{RouteTable, Subject};
-use canet_model::{ForwardError, Query};
+use canet_evaluation::RouteTable;
+use canet_model::{ForwardError, Model, Query};
 
 /// Histories that are timed, spread evenly over their lengths.
 const SAMPLE: usize = 24;
@@ -92,9 +92,9 @@ impl Times {
     ///
     /// # Errors
     /// [`ForwardError`] where the device fails.
-    pub(super) fn measure(subject: &Subject<'_>, histories: &[History]) -> Result<Times, ForwardError> {
-        let kinds: Vec<Option<Route>> = std::iter::once(None).chain(subject.space.routes().map(Some)).collect();
-        let mut lines = lines(subject, &kinds, histories)?;
+    pub(super) fn measure(model: &Model, histories: &[History]) -> Result<Times, ForwardError> {
+        let kinds: Vec<Option<Route>> = std::iter::once(None).chain(model.space().routes().map(Some)).collect();
+        let mut lines = lines(model, &kinds, histories)?;
         let routes = lines.split_off(1);
         Ok(Times { router: lines.pop().unwrap_or(Line::NOTHING), routes })
     }
@@ -103,8 +103,8 @@ impl Times {
     ///
     /// # Errors
     /// [`ForwardError`] where the device fails.
-    pub(super) fn of_route(subject: &Subject<'_>, route: Route, histories: &[History]) -> Result<Line, ForwardError> {
-        Ok(lines(subject, &[Some(route)], histories)?.pop().unwrap_or(Line::NOTHING))
+    pub(super) fn of_route(model: &Model, route: Route, histories: &[History]) -> Result<Line, ForwardError> {
+        Ok(lines(model, &[Some(route)], histories)?.pop().unwrap_or(Line::NOTHING))
     }
 
     /// Mean seconds by route, without the router.
@@ -129,8 +129,7 @@ impl Times {
 
 /// Times requests one by one, of the router (`None`) or a route: in each round every kind in turn, so that what disturbs
 /// the machine for a while disturbs all of them.
-fn lines(subject: &Subject<'_>, kinds: &[Option<Route>], histories: &[History]) -> Result<Vec<Line>, ForwardError> {
-    let Subject { forward, space, shape, .. } = *subject;
+fn lines(model: &Model, kinds: &[Option<Route>], histories: &[History]) -> Result<Vec<Line>, ForwardError> {
     let sample = sample(histories);
     let excluded: Vec<HashSet<Item>> = sample.iter().map(|history| history.items().iter().copied().collect()).collect();
     let mut seconds = vec![vec![Vec::new(); sample.len()]; kinds.len()];
@@ -143,10 +142,10 @@ fn lines(subject: &Subject<'_>, kinds: &[Option<Route>], histories: &[History]) 
             for ((history, excluded), seconds) in sample.iter().zip(&excluded).zip(seconds) {
                 let began = Instant::now();
                 match kind {
-                    None => drop(forward.router_logits(&[history])?),
+                    None => drop(model.forward().router_logits(&[history])?),
                     Some(route) => {
                         let selection = Selection { k: TOP, excluded, candidates: Candidates::All };
-                        drop(forward.rank(*route, &[Query { history, selection }])?);
+                        drop(model.forward().rank(*route, &[Query { history, selection }])?);
                     }
                 }
                 if round > 0 {
@@ -156,8 +155,8 @@ fn lines(subject: &Subject<'_>, kinds: &[Option<Route>], histories: &[History]) 
         }
     }
     let flops = |kind: &Option<Route>, history: &History| match kind {
-        None => shape.router_flops(space.len(), history.len()),
-        Some(route) => shape.route_flops(space, *route, history.len()),
+        None => model.cost(model.space().full(), history.len()).router,
+        Some(route) => model.cost(*route, history.len()).slice,
     };
     let line = |(kind, seconds): (&Option<Route>, Vec<Vec<f64>>)| {
         let timed: Vec<_> = sample.iter().map(|history| flops(kind, history)).zip(seconds).collect();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::HttpBody;
 use canet_api::grpc::proto::canet::v1 as proto;
 use canet_api::{self, ApiKeys};
+use canet_model::Model;
 use canet_serving::{Generation, Limits, Recommender};
 use prost::Message;
 use serde_json::{Value, json};
@@ -274,7 +275,7 @@ fn the_health_service_says_what_readyz_says() {
             assert_eq!(answer.status(), ServingStatus::NotServing);
         }
         assert_eq!(next().await, Some(ServingStatus::NotServing));
-        recommender.serve(Generation::new(checkpoint, forward, POLICY, &metrics));
+        recommender.serve(Generation::new(Model::with_forward(checkpoint, forward), POLICY, &metrics));
         assert_eq!(next().await, Some(ServingStatus::Serving));
         assert_eq!(health.check(of("")).await.unwrap().into_inner().status(), ServingStatus::Serving);
         let mut unknown = health.watch(of("nobody")).await.unwrap().into_inner();

@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 use axum::body::Body;
 use axum::http::Request;
 use canet_api::{self, Access};
+use canet_model::Model;
 use canet_serving::{Generation, Recommender};
 use futures_util::FutureExt;
 use tower::ServiceExt;
@@ -24,7 +25,7 @@ fn searches_that_wait_hold_no_generation_and_end_with_their_clients() {
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
-        recommender.serve(Generation::new(checkpoint, forward, POLICY, &metrics));
+        recommender.serve(Generation::new(Model::with_forward(checkpoint, forward), POLICY, &metrics));
         let router = canet_api::router(&recommender, Access::default());
         let search = || {
             let request = Request::get("/items?q=103").body(Body::empty()).unwrap();

@@ -45,7 +45,7 @@ fn setup() -> Setup {
     let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
     let loader = Loader {
         directory: ModelDirectory::open(&root).unwrap(),
-        target: Arc::new(CpuBackend::single_threaded()),
+        backend: Arc::new(CpuBackend::single_threaded()),
         policy: POLICY,
         max_batch: 8,
         metrics,
@@ -72,7 +72,7 @@ fn a_replaced_generation_is_freed_when_its_last_row_is_answered() {
     let setup = setup();
     let pinned = setup.recommender.generation().unwrap();
     assert_eq!(setup.reload(2).unwrap(), 2);
-    assert_eq!((pinned.version, setup.recommender.generation().unwrap().version), (1, 2));
+    assert_eq!((pinned.model.version(), setup.recommender.generation().unwrap().model.version()), (1, 2));
     let weak = Arc::downgrade(&pinned);
     assert!(Arc::strong_count(&pinned) == 2, "the reload's thread waits for this one");
     drop(pinned);
@@ -89,7 +89,7 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
     // It has begun, and cannot go on while the first generation is held.
     assert!(matches!(setup.reload(2), Err(ReloadError::InProgress)));
     assert!(!next.is_finished());
-    assert_eq!(setup.recommender.generation().unwrap().version, 2);
+    assert_eq!(setup.recommender.generation().unwrap().model.version(), 2);
     let (second, weak) = (Arc::downgrade(&setup.recommender.generation().unwrap()), Arc::downgrade(&first));
     drop(first);
     assert_eq!(setup.runtime.block_on(next).unwrap().unwrap().version, 1);

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use canet_api::{self, Access, Connections};
 use canet_domain::{BatchBy, Catalogue};
-use canet_model::Forward;
 use canet_model::checkpoint::{Checkpoint, CheckpointDraft};
+use canet_model::{Forward, Model};
 use canet_serving::{Generation, Limits, Policy, Recommender};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -166,7 +166,7 @@ impl Server {
             tokio::spawn(canet_api::serve(listener, router, connections, std::future::pending()));
             (recommender, address)
         });
-        recommender.serve(Generation::new(checkpoint.clone(), forward, policy, &metrics));
+        recommender.serve(Generation::new(Model::with_forward(checkpoint.clone(), forward), policy, &metrics));
         Server { client: Client::new(address), recommender, checkpoint, _runtime: runtime, _directory: directory }
     }
 }

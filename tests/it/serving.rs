@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use canet_api::{self, Access};
 use canet_domain::{History, Ranked, Route};
-use canet_model::{Forward, ForwardError, Query, Rows};
+use canet_model::{Forward, ForwardError, Model, Query, Rows};
 use canet_serving::metrics::Metrics;
 use canet_serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
 use serde_json::{Value, json};
@@ -150,10 +150,10 @@ fn a_deadline_is_kept_whatever_the_device_does_and_late_work_never_runs() {
 fn a_row_that_cannot_be_in_time_does_not_run_behind_others() {
     let (server, keeper) = gated(ROOMY);
     let current = server.recommender.generation().unwrap();
-    let full = current.space.full();
-    let timed = Ran { flops: current.shape.full_flops(&current.space, 2), took: Duration::from_secs(3600) };
+    let full = current.model.space().full();
+    let timed = Ran { flops: current.model.cost(full, 2).full, took: Duration::from_secs(3600) };
     let metrics: &Metrics = server.recommender.metrics();
-    let slow = Generation::new(server.checkpoint.clone(), Arc::clone(&current.forward), POLICY, metrics);
+    let slow = Generation::new(current.model.clone(), POLICY, metrics);
     let timings = Timings { routes: vec![(full, timed)], ..Timings::default() };
     server.recommender.serve(Generation { timings, ..slow });
     let request = || json!({"history": [101, 102], "route": "full", "timeout_ms": 3000});
@@ -367,7 +367,7 @@ fn answers_follow_the_generation_that_serves() {
     other.clone().write(&root).unwrap();
     let second = other.write(&root).unwrap();
     let metrics: &Metrics = server.recommender.metrics();
-    server.recommender.serve(Generation::new(second, Arc::new(forward), POLICY, metrics));
+    server.recommender.serve(Generation::new(Model::with_forward(second, Arc::new(forward)), POLICY, metrics));
     let answer = server.client.recommend(&request()).json();
     assert_eq!(answer["model"], json!({"name": "other", "version": 2}));
     let scrape = server.client.get("/metrics").text;

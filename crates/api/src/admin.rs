@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::secret::{Secret, bearer};
 use super::wire::optional_integer;
 use super::{Code, Problem, body, site};
-use canet_serving::{LoadError, ReloadError, Reloader};
+use canet_serving::{ReloadError, Reloader};
 
 /// What operators may do, and who is one.
 #[derive(Clone)]
@@ -107,10 +107,8 @@ impl From<ReloadError> for Problem {
         let code = match &error {
             ReloadError::InProgress => Code::ReloadInProgress,
             ReloadError::Load(error) if error.is_missing() => Code::NotFound,
-            ReloadError::Load(LoadError::Checkpoint(_) | LoadError::Probes { .. }) => Code::CheckpointRejected,
-            ReloadError::Load(LoadError::Weights(_) | LoadError::WarmUp(_))
-            | ReloadError::Thread(_)
-            | ReloadError::BrokeOff => Code::Internal,
+            ReloadError::Load(error) if error.is_checkpoint() => Code::CheckpointRejected,
+            ReloadError::Load(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,
             ReloadError::Unready(_) => Code::Unavailable,
         };
         Problem::new(code, error.to_string())

@@ -82,7 +82,7 @@ impl<'a> Call<'a> {
         &self,
         requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
     ) -> Outcomes<'a> {
-        let (items, mut ranked) = (self.generation.catalogue.len(), 0);
+        let (items, mut ranked) = (self.generation.model.catalogue().len(), 0);
         let mut check = |request| check_sum(request, items, &mut ranked);
         let bounded = requests.into_iter().map(|request| request.and_then(&mut check));
         Outcomes(join_all(bounded.map(|request| self.answer_checked(request))).await)
@@ -125,7 +125,7 @@ fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed)
     Recommendation {
         items: items.collect(),
         route: RouteTaken {
-            name: Some(generation.space.name(routing.route)),
+            name: Some(generation.model.space().name(routing.route)),
             reason: routing.reason.name(),
             confidence: routing.confidence,
         },
@@ -136,7 +136,7 @@ fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed)
 }
 
 fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUsed) -> Recommendation<'a> {
-    let Generation { catalogue, .. } = generation;
+    let catalogue = generation.model.catalogue();
     let allowed = |item: &Item| !cold.excluded.contains(item);
     let count = |item: Item| catalogue.popularity()[item.column() - 1];
     let best: Vec<Item> = match &cold.candidates {
@@ -159,9 +159,10 @@ fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUse
 }
 
 fn item(generation: &Generation, item: Item, score: Score) -> RankedItem<'_> {
-    RankedItem { item: generation.catalogue.id(item), score, title: generation.catalogue.title(item) }
+    let catalogue = generation.model.catalogue();
+    RankedItem { item: catalogue.id(item), score, title: catalogue.title(item) }
 }
 
 fn model(generation: &Generation) -> ModelName<'_> {
-    ModelName { name: &generation.name, version: generation.version }
+    ModelName { name: generation.model.name(), version: generation.model.version() }
 }

@@ -108,21 +108,21 @@ impl From<Latency> for LatencyMs {
 )]
 pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let generation = recommender.generation()?;
-    let manifest = &generation.manifest;
+    let manifest = generation.model.manifest();
     let budget = manifest.calibration.as_ref().map(|calibration| Budget {
         default: generation.budget,
         points: calibration.points.iter().map(|point| Spent { budget: point.budget, spent: point.spent }).collect(),
     });
     let answer = Model {
-        name: &generation.name,
-        version: generation.version,
-        digest: &generation.digest,
+        name: generation.model.name(),
+        version: generation.model.version(),
+        digest: generation.model.digest(),
         created: &manifest.created,
         config: &manifest.config,
         data: &manifest.data,
         metrics: &manifest.metrics,
         flops: manifest.flops,
-        precision: generation.precision.name(),
+        precision: generation.model.precision().name(),
         budget,
     };
     Ok(Json(answer).into_response())
@@ -143,7 +143,7 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
 )]
 pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let generation = recommender.generation()?;
-    let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());
+    let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
     let full_flops = shape.full_flops(space, length);
     let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
     let all: u64 = traffic.iter().map(|traffic| traffic.rows).sum();

@@ -91,7 +91,7 @@ pub(crate) async fn search(
     let searched = tokio::task::spawn_blocking(move || {
         // What runs goes on where its client leaves: the turn is over when it ends.
         let _turn = turn;
-        let catalogue = &generation.catalogue;
+        let catalogue = generation.model.catalogue();
         let entry = |item| FoundItem { item: catalogue.id(item), title: catalogue.title(item) };
         Json(Found { items: find(catalogue, &q).into_iter().map(entry).collect() }).into_response()
     });

@@ -95,7 +95,7 @@ pub(crate) struct ColdStart {
 /// # Errors
 /// 422 with the field.
 pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: Arrival) -> Result<Accepted, Problem> {
-    let catalogue = &generation.catalogue;
+    let catalogue = generation.model.catalogue();
     let (asked, most) = (wire.k(catalogue.len()), most_ranked(catalogue.len()));
     let k = match usize::try_from(asked) {
         Ok(k) if (1..=most).contains(&k) => k,
@@ -113,7 +113,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     {
         check_ids(name, ids.map_or(0, Vec::len))?;
     }
-    let route = parse_route(&wire.route, &generation.space)?;
+    let route = parse_route(&wire.route, generation.model.space())?;
 
     let (mut seen, mut unknown) = (Vec::new(), Vec::new());
     for id in wire.history {

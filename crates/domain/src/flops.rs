@@ -21,6 +21,17 @@ pub struct RouterShape {
     pub ffn: usize,
 }
 
+/// The cost of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestFlops {
+    /// The slice of its route.
+    pub slice: Flops,
+    /// The router.
+    pub router: Flops,
+    /// The slice of the full route, for comparison.
+    pub full: Flops,
+}
+
 /// Everything that the cost of a request depends on but its length and its route.
 ///
 /// Counted are matrix products alone (embedding projection; Q, K, V; QK^T and PV, dense even where a kernel
@@ -77,6 +88,15 @@ impl ModelShape {
     /// Cost of a route: its slice, without the router.
     pub fn route_flops(&self, space: &RouteSpace, route: Route, length: usize) -> Flops {
         self.slice_flops(space.slice(route), length)
+    }
+
+    /// Cost of a request on a route, for a history of `length` items.
+    pub fn request_flops(&self, space: &RouteSpace, route: Route, length: usize) -> RequestFlops {
+        RequestFlops {
+            slice: self.route_flops(space, route, length),
+            router: self.router_flops(space.len(), length),
+            full: self.full_flops(space, length),
+        }
     }
 
     /// Cost of the full model: the largest slice, without a router.

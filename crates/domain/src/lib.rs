@@ -13,7 +13,7 @@ mod route;
 mod routing;
 
 pub use catalogue::{Catalogue, CatalogueError};
-pub use flops::{FfnInner, Flops, ModelShape, RouterShape};
+pub use flops::{FfnInner, Flops, ModelShape, RequestFlops, RouterShape};
 pub use history::{History, HistoryError};
 pub use item::Item;
 pub use lane::{BatchBy, BatchByError};

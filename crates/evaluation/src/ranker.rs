@@ -6,7 +6,7 @@ use super::run::{Draw, Spent};
 use super::{ByUser, Metric, RouteTable, Run, target_rank};
 use canet_data::Case;
 use canet_domain::{Flops, History, ModelShape, Route, RouteSpace, choose_route};
-use canet_model::{Forward, ForwardError};
+use canet_model::{Forward, ForwardError, Model};
 
 /// Draws over which a run by lot is averaged.
 pub const DRAWS: usize = 5;
@@ -22,6 +22,17 @@ pub struct Subject<'a> {
     pub shape: ModelShape,
     /// Longest history that the model reads.
     pub max_len: usize,
+}
+
+impl<'a> From<&'a Model> for Subject<'a> {
+    fn from(model: &'a Model) -> Subject<'a> {
+        Subject {
+            forward: &**model.forward(),
+            space: model.space(),
+            shape: model.shape(),
+            max_len: model.config().max_len,
+        }
+    }
 }
 
 /// Ranks the targets of cases on any routes; each (route, case) and each router pass is computed once.
@@ -62,10 +73,11 @@ impl<'a> Ranker<'a> {
     ///
     /// [`Dataset::cases`]: canet_data::Dataset::cases
     pub fn new(
-        subject: Subject<'a>,
+        subject: impl Into<Subject<'a>>,
         cases: &'a [Case<'a>],
         batch: usize,
     ) -> Result<Ranker<'a>, canet_domain::HistoryError> {
+        let subject = subject.into();
         let histories: Result<Vec<History>, _> =
             cases.iter().map(|case| History::new(case.history, subject.max_len)).collect();
         let histories = histories?;

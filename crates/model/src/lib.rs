@@ -10,6 +10,7 @@ mod device;
 mod forward;
 pub mod import;
 mod load;
+mod model;
 mod precision;
 mod threads;
 mod weights;
@@ -19,6 +20,7 @@ pub use config::{ConfigError, ModelConfig, Parameter, Positions, RouterConfig, W
 pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows, in_groups};
 pub use load::LoadError;
+pub use model::{Model, OpenError};
 pub use precision::Precision;
 pub use threads::{threads_allowed_here, use_one_thread_here};
 pub use weights::{HostTensor, Weights, WeightsError};

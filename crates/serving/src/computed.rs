@@ -39,11 +39,12 @@ pub(crate) struct Share {
 impl Computed {
     /// The cost of a batch.
     pub(crate) fn of(generation: &Generation, rows: &[Part]) -> Computed {
-        let Generation { shape, space, forward, .. } = generation;
+        let model = &generation.model;
+        let (shape, space) = (model.shape(), model.space());
         let widest = rows.iter().map(|row| space.slice(row.routing.route).embedding).max().unwrap_or_default();
         let mut computed = Computed::default();
         for Part { routing, length, router } in rows {
-            let padding = match forward.shares_layers() {
+            let padding = match model.forward().shares_layers() {
                 true => shape.embedding_padding(space.slice(routing.route), widest, *length),
                 false => 0,
             };

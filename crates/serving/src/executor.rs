@@ -58,7 +58,7 @@ impl LaneKey {
 
     /// The lanes of both generations that have one name, the old one's first.
     pub(crate) fn counterparts(old: &Generation, new: &Generation) -> Vec<(LaneKey, LaneKey)> {
-        let names = |generation: &Generation| generation.batch_by.lanes(&generation.space);
+        let names = |generation: &Generation| generation.batch_by.lanes(generation.model.space());
         let places: HashMap<String, usize> = names(new).into_iter().zip(0..).collect();
         let pair = |(name, lane): (String, usize)| {
             let counterpart = LaneKey { generation: new.id, lane: *places.get(&name)? };
@@ -134,7 +134,7 @@ impl Executor {
     fn ask_router(&mut self, generation: &Generation, rows: Vec<Row>) {
         let started = Instant::now();
         let histories: Vec<&History> = rows.iter().map(|row| &row.request.history).collect();
-        let logits = match generation.forward.router_logits(&histories) {
+        let logits = match generation.model.forward().router_logits(&histories) {
             Ok(logits) => logits,
             Err(error) => return self.fail(&error, generation, "router", rows.into_iter().map(|row| row.reply)),
         };
@@ -147,7 +147,7 @@ impl Executor {
         });
         let mut flops = 0;
         for (mut row, logits) in rows.into_iter().zip(logits.iter()) {
-            let Generation { space, shape, .. } = generation;
+            let (space, shape) = (generation.model.space(), generation.model.shape());
             let length = row.request.history.len();
             let budget = row.request.budget;
             let bias = generation.bias_for(budget);
@@ -207,7 +207,7 @@ impl Executor {
         let routings = || waiting.iter().map(|(_, routing, _)| *routing);
         let queries: Vec<(Route, Query<'_>)> =
             routings().zip(&requests).map(|(routing, request)| (routing.route, request.query())).collect();
-        let ranked = match generation.forward.rank_mixed(&queries) {
+        let ranked = match generation.model.forward().rank_mixed(&queries) {
             Ok(ranked) => ranked,
             Err(error) => return self.fail(&error, generation, "slices", waiting.into_iter().map(|row| row.0)),
         };
@@ -216,7 +216,7 @@ impl Executor {
         // Admission predicts from what rows cost alone, so that is what it learns from: a lane's padding shows in its fit.
         self.admission.ran(lane, Ran { flops: routings().map(|routing| routing.slice_flops).sum(), took: forward });
         let computed = Computed::of(generation, &parts);
-        let full = self.admission.batch(LaneKey::of(generation, generation.space.full()), computed.full());
+        let full = self.admission.batch(LaneKey::of(generation, generation.model.space().full()), computed.full());
         for (route, share) in &computed.routes {
             let series = generation.series.route(*route);
             series.ran(forward, share.executed, share.full);
@@ -242,7 +242,7 @@ impl Executor {
         stage: &str,
         replies: impl ExactSizeIterator<Item = Reply>,
     ) {
-        tracing::error!(%error, stage, rows = replies.len(), version = generation.version, "a batch failed");
+        tracing::error!(%error, stage, rows = replies.len(), version = generation.model.version(), "a batch failed");
         if self.life.failed() {
             tracing::error!("no batch has run for too many in a row: restart the server");
             give_up(&self.queue);

@@ -6,51 +6,35 @@ use arc_swap::ArcSwapOption;
 
 use super::Timings;
 use crate::metrics::{Metrics, Series};
-use canet_domain::{BatchBy, Catalogue, ModelShape, Route, RouteSpace};
-use canet_model::checkpoint::{Calibration, Checkpoint, Manifest};
-use canet_model::{Forward, Precision};
+use canet_domain::{BatchBy, Route};
+use canet_model::Model;
+use canet_model::checkpoint::Calibration;
 
-/// One checkpoint that serves: everything that an answer is made from.
+/// One opened checkpoint and the policy under which it serves.
 ///
-/// A row holds the generation that it was validated against until it is answered, so that its router, its slice and
-/// its catalogue are of one checkpoint whatever is swapped in meanwhile.
+/// A row holds the generation that validated it until the row is answered. A reload in between therefore never mixes
+/// the router, the slice and the catalogue of two checkpoints.
 pub struct Generation {
     /// Tells generations apart, even two of the same version.
     pub id: GenerationId,
-    /// The model's name.
-    pub name: String,
-    /// The checkpoint's version.
-    pub version: u64,
-    /// The checkpoint's digest.
-    pub digest: String,
-    /// What the checkpoint says of itself.
-    pub manifest: Manifest,
-    /// Ids, titles and popularity.
-    pub catalogue: Catalogue,
-    /// The routes.
-    pub space: RouteSpace,
-    /// What a route costs.
-    pub shape: ModelShape,
-    /// Share of the full model's FLOPs that a request without a budget of its own may spend.
+    /// The checkpoint, with its weights on the device.
+    pub model: Model,
+    /// Share of the full model's FLOPs that a request spends unless it names a budget of its own.
     pub budget: f64,
-    /// Added to the router's logits, one value a route, to spend that budget.
+    /// The bias of `budget`, one value a route.
     pub bias: Vec<f32>,
-    /// Which of its rows share a batch.
+    /// Which rows share a batch.
     pub batch_by: BatchBy,
-    /// The weights on their device.
-    pub forward: Arc<dyn Forward>,
-    /// In which numbers it multiplies; float32 unless said.
-    pub precision: Precision,
     /// The metrics of its routes and lanes.
     pub series: Series,
-    /// What its batches took before it served; without any, costs are learnt from live ones alone.
+    /// Batches that were timed before it serves. If there are none, costs are learnt from live batches alone.
     pub timings: Timings,
 }
 
 /// How a checkpoint is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// The share of the full model's FLOPs to spend; without a calibration the router's own argmax counts.
+    /// Share of the full model's FLOPs to spend. Without a calibration it has no effect.
     pub budget: f64,
     /// Which rows share a batch.
     pub batch_by: BatchBy,
@@ -61,48 +45,38 @@ pub struct Policy {
 pub struct GenerationId(u64);
 
 impl Generation {
-    /// A generation of a checkpoint whose weights `forward` holds; a copy in host memory is dropped here.
-    pub fn new(checkpoint: Checkpoint, forward: Arc<dyn Forward>, policy: Policy, metrics: &Metrics) -> Generation {
+    /// A generation without timings.
+    pub fn new(model: Model, policy: Policy, metrics: &Metrics) -> Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let Checkpoint { name, version, digest, manifest, config, space, catalogue, .. } = checkpoint;
-        let bias = manifest.bias(&space, policy.budget);
         Generation {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            series: Series::new(metrics, &space, policy.batch_by),
-            shape: config.shape(),
-            name,
-            version,
-            digest,
-            manifest,
-            catalogue,
-            space,
+            series: Series::new(metrics, model.space(), policy.batch_by),
             budget: policy.budget,
-            bias,
+            bias: model.bias(policy.budget),
             batch_by: policy.batch_by,
-            forward,
-            precision: Precision::Fp32,
             timings: Timings::default(),
+            model,
         }
     }
 
-    /// What is added to the router's logits, one value a route, to spend a request's budget, or the server's.
+    /// The bias of a request's budget, or of the server's if the request names none.
     pub fn bias_for(&self, budget: Option<f64>) -> Cow<'_, [f32]> {
-        budget.map_or(Cow::Borrowed(&self.bias), |budget| self.manifest.bias(&self.space, budget).into())
+        budget.map_or(Cow::Borrowed(&self.bias), |budget| self.model.bias(budget).into())
     }
 
-    /// The checkpoint's budgets, where it was calibrated for any.
+    /// The checkpoint's calibrated budgets, if it has any.
     pub(crate) fn calibration(&self) -> Option<&Calibration> {
-        self.manifest.calibration.as_ref()
+        self.model.manifest().calibration.as_ref()
     }
 
-    /// The place of a route's lane among this generation's lanes.
+    /// The index of a route's lane.
     pub fn lane(&self, route: Route) -> usize {
-        self.batch_by.lane(&self.space, route)
+        self.batch_by.lane(self.model.space(), route)
     }
 
-    /// Longest history that is read.
+    /// Length of the longest history that the model reads.
     pub fn max_len(&self) -> usize {
-        self.manifest.config.max_len
+        self.model.config().max_len
     }
 }
 
@@ -116,7 +90,7 @@ impl Current {
         self.0.load_full()
     }
 
-    /// Swaps a generation in and returns the old one: rows that pinned it still run on it.
+    /// Swaps a generation in and returns the old one, on which rows that pinned it still run.
     pub(crate) fn swap(&self, generation: Arc<Generation>) -> Option<Arc<Generation>> {
         self.0.swap(Some(generation))
     }

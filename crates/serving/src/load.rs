@@ -1,129 +1,113 @@
-use std::mem;
+use std::iter;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Generation, Pace, Policy, Timings};
 use crate::metrics::Metrics;
 use canet_domain::{History, Item, Route};
-use canet_model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory, ProbeError};
-use canet_model::{Backend, Forward, ForwardError};
+use canet_model::checkpoint::ModelDirectory;
+use canet_model::{Backend, ForwardError, Model, OpenError};
 
-/// Makes generations from the checkpoints of one model.
+/// Opens versions of one model and makes generations of them.
 #[derive(Debug)]
 pub struct Loader {
-    /// Where the versions are.
+    /// The model's versions.
     pub directory: ModelDirectory,
-    /// Where the weights go, and what runs them.
-    pub target: Arc<dyn Backend>,
-    /// How its checkpoints are served.
+    /// Loads the weights.
+    pub backend: Arc<dyn Backend>,
+    /// How the generations serve.
     pub policy: Policy,
-    /// The largest batch that will run.
+    /// Rows of the largest batch that will run.
     pub max_batch: usize,
-    /// Where the generation's series are made.
+    /// Registers the generations' series.
     pub metrics: Arc<Metrics>,
 }
 
-/// Why a checkpoint is not served.
+/// Why a version does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A file is missing, damaged or senseless.
+    /// The version could not be opened.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The weights do not make a model on this device.
-    #[error(transparent)]
-    Weights(#[from] canet_model::LoadError),
-    /// The model does not answer as it did where it was written.
-    #[error("model {name} version {version}: {source}")]
-    Probes {
-        /// The model.
-        name: String,
-        /// The version.
-        version: u64,
-        /// What differs.
-        source: ProbeError,
-    },
-    /// The device failed while the model was warmed up.
+    Open(#[from] OpenError),
+    /// The device failed during the warm-up.
     #[error("the device failed while the model was warmed up: {0}")]
     WarmUp(#[from] ForwardError),
 }
 
+impl LoadError {
+    /// Whether the version does not exist.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, LoadError::Open(error) if error.is_missing())
+    }
+
+    /// Whether the checkpoint is at fault, rather than the device.
+    pub fn is_checkpoint(&self) -> bool {
+        matches!(self, LoadError::Open(error) if error.is_checkpoint())
+    }
+}
+
 impl Loader {
-    /// Reads a version (`None`: the highest), puts it on the device, replays its probes there and warms it up.
+    /// Opens a version (`None`: the highest) and warms it up.
     ///
-    /// The calling thread keeps the `pace`: with [`Pace::BesideLive`] it should be the load's own.
+    /// [`Pace::BesideLive`] slows the calling thread for good, so such a load needs a thread of its own.
     ///
     /// # Errors
-    /// [`LoadError`] where any of these fails: such a checkpoint must not serve.
+    /// [`LoadError`] if the version cannot be opened or the device fails.
     pub fn load(&self, version: Option<u64>, pace: Pace) -> Result<Generation, LoadError> {
         let started = Instant::now();
         pace.keep();
-        let mut checkpoint = self.directory.load(version)?;
-        // The copy in host memory goes as soon as the device has its own.
-        let weights = mem::take(&mut checkpoint.weights);
-        let forward = self.target.load(&checkpoint.config, &weights)?;
-        drop(weights);
-        let replayed = checkpoint.probes.replay(&*forward, &checkpoint.space, self.target.tolerance());
-        replayed.map_err(|source| LoadError::Probes {
-            name: checkpoint.name.clone(),
-            version: checkpoint.version,
-            source,
-        })?;
-        let timings = self.warm_up(&checkpoint, &*forward, pace)?;
-        let (weight_bytes, backend) = (forward.weight_bytes(), forward.backend());
-        let generation = Generation {
-            timings,
-            precision: self.target.precision(),
-            ..Generation::new(checkpoint, forward, self.policy, &self.metrics)
-        };
+        let model = Model::open(&self.directory, version, &*self.backend)?;
+        let timings = self.warm_up(&model, pace)?;
         tracing::info!(
-            model = generation.name,
-            version = generation.version,
-            routes = generation.space.len(),
-            items = generation.catalogue.len(),
-            weight_bytes,
-            backend,
-            precision = self.target.precision().name(),
+            model = model.name(),
+            version = model.version(),
+            routes = model.space().len(),
+            items = model.catalogue().len(),
+            weight_bytes = model.forward().weight_bytes(),
+            backend = model.forward().backend(),
+            precision = model.precision().name(),
             load_ms = started.elapsed().as_millis(),
             "the model is loaded, its probes agree"
         );
-        Ok(generation)
+        Ok(Generation { timings, ..Generation::new(model, self.policy, &self.metrics) })
     }
 
-    /// Runs every route once, so that no request pays for a first time; where kernels are chosen by shape also each width's
-    /// largest route in batches up to the largest. Then times the routes, where nothing else runs: beside live requests
-    /// the clock would tell of them, and what these have taught of the device still holds.
-    fn warm_up(&self, checkpoint: &Checkpoint, forward: &dyn Forward, pace: Pace) -> Result<Timings, ForwardError> {
-        let space = &checkpoint.space;
-        let newest: Vec<Item> =
-            checkpoint.catalogue.by_popularity().iter().copied().cycle().take(checkpoint.config.max_len).collect();
-        // A catalogue is never empty and `max_len` is at least 1.
-        let Ok(longest) = History::new(&newest, checkpoint.config.max_len) else { return Ok(Timings::default()) };
+    /// Runs every route once, so that no request pays for the first run. If the forward chooses kernels by shape, each
+    /// width's largest route also runs in batches of every size up to the largest.
+    ///
+    /// Then it times the routes, unless live batches run beside it: they would distort the times.
+    fn warm_up(&self, model: &Model, pace: Pace) -> Result<Timings, ForwardError> {
+        let (space, forward, max_len) = (model.space(), model.forward(), model.config().max_len);
+        let popular = model.catalogue().by_popularity().iter().copied();
+        let items: Vec<Item> = popular.cycle().take(max_len).collect();
+        // This cannot fail: a catalogue is never empty and `max_len` is at least 1.
+        let Ok(longest) = History::new(&items, max_len) else { return Ok(Timings::default()) };
         for route in space.routes() {
             forward.scores(route, &[&longest])?;
         }
-        let width = |route| space.slice(route).hidden;
-        let widest = space.routes().filter(|&route| {
-            // Routes ascend by width first: the last of a width is its largest.
-            space.route(route.index() + 1).is_none_or(|next| width(next) != width(route))
-        });
-        let widest: Vec<Route> = widest.collect();
-        let sizes = buckets(self.max_batch).filter(|_| forward.chooses_by_shape());
-        for rows in sizes {
-            let batch = vec![&longest; rows];
-            forward.router_logits(&batch)?;
-            for route in &widest {
-                forward.scores(*route, &batch)?;
+        if forward.chooses_by_shape() {
+            let width = |route| space.slice(route).hidden;
+            // Routes ascend by width first, so the last route of a width is its largest.
+            let is_largest =
+                |&route: &Route| space.route(route.index() + 1).is_none_or(|next| width(next) != width(route));
+            let largest: Vec<Route> = space.routes().filter(is_largest).collect();
+            for rows in batch_sizes(self.max_batch) {
+                let batch = vec![&longest; rows];
+                forward.router_logits(&batch)?;
+                for route in &largest {
+                    forward.scores(*route, &batch)?;
+                }
             }
         }
         match pace {
-            Pace::Alone => Timings::measure(forward, (&checkpoint.config.shape(), space), &longest, self.max_batch),
+            Pace::Alone => Timings::measure(model, &longest, self.max_batch),
             Pace::BesideLive => Ok(Timings::default()),
         }
     }
 }
 
-/// Powers of two below the largest batch, and that one.
-fn buckets(max_batch: usize) -> impl Iterator<Item = usize> {
-    let below = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
-    below.take_while(move |rows| *rows < max_batch).chain([max_batch])
+/// The powers of two below the largest batch, and the largest batch.
+fn batch_sizes(max_batch: usize) -> impl Iterator<Item = usize> {
+    let powers = iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
+    powers.take_while(move |rows| *rows < max_batch).chain([max_batch])
 }

@@ -98,7 +98,7 @@ impl Recommender {
     /// Swaps a generation in: new rows are validated against it and run on it. Returns the one that served before,
     /// which rows may still hold.
     pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
-        self.metrics.serving(&generation.name, generation.version, &generation.digest);
+        self.metrics.serving(generation.model.name(), generation.model.version(), generation.model.digest());
         let Timings { router, routes } = &generation.timings;
         match self.current.get() {
             // Loaded beside live batches it was not timed: what those took says more.
@@ -238,7 +238,7 @@ impl Recommender {
     /// How many rows a call should have in the queue at a time where one that is refused fails it whole: enough to fill
     /// the executors' batches, and no more than an idle server lets in.
     pub fn rows_at_once(&self, generation: &Generation) -> usize {
-        let full = generation.shape.full_flops(&generation.space, generation.max_len());
+        let full = generation.model.shape().full_flops(generation.model.space(), generation.max_len());
         self.admission.fitting(full).min(self.running)
     }
 

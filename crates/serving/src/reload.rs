@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::pace::{Pace, return_freed_memory};
 use super::{Generation, LoadError, Loader, Recommender, Unready};
 use crate::metrics::Reloaded;
-use canet_model::checkpoint::{CheckpointError, ModelDirectory};
+use canet_model::checkpoint::ModelDirectory;
 
 /// How often the thread of a reload looks whether the last row of the old generation is answered.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -129,8 +129,9 @@ impl Reloader {
         let first = self.open_recommender()?.current().is_none();
         let generation = self.loader.load(version, if first { Pace::Alone } else { Pace::BesideLive })?;
         let recommender = self.open_recommender()?;
-        let Generation { name, version, digest, .. } = &generation;
-        let reload = Reload { name: name.clone(), version: *version, digest: digest.clone() };
+        let model = &generation.model;
+        let reload =
+            Reload { name: model.name().to_owned(), version: model.version(), digest: model.digest().to_owned() };
         Ok((reload, recommender.serve(generation)))
     }
 
@@ -147,7 +148,7 @@ impl Reloader {
     ///
     /// Rows have deadlines, so this ends.
     fn free(&self, old: Arc<Generation>) {
-        let version = old.version;
+        let version = old.model.version();
         while Arc::strong_count(&old) > 1 {
             thread::sleep(DRAIN_POLL);
         }
@@ -178,23 +179,11 @@ impl ReloadError {
         match self {
             ReloadError::InProgress => Reloaded::Busy,
             ReloadError::Load(error) if error.is_missing() => Reloaded::Missing,
-            ReloadError::Load(LoadError::Checkpoint(_) | LoadError::Probes { .. }) => Reloaded::Rejected,
-            ReloadError::Load(LoadError::Weights(_) | LoadError::WarmUp(_))
-            | ReloadError::Unready(_)
-            | ReloadError::Thread(_)
-            | ReloadError::BrokeOff => Reloaded::Failed,
+            ReloadError::Load(error) if error.is_checkpoint() => Reloaded::Rejected,
+            ReloadError::Load(_) | ReloadError::Unready(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => {
+                Reloaded::Failed
+            }
         }
-    }
-}
-
-impl LoadError {
-    /// Whether there is no such checkpoint, rather than one at fault.
-    pub fn is_missing(&self) -> bool {
-        use CheckpointError::{HoldsModels, NoModel, NoVersion, NoVersions};
-        matches!(
-            self,
-            LoadError::Checkpoint(NoModel { .. } | NoVersions { .. } | HoldsModels { .. } | NoVersion { .. })
-        )
     }
 }
 

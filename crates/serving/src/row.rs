@@ -8,7 +8,7 @@ use super::admission::{Need, Permit};
 use super::executor::LaneKey;
 use super::lanes::Due;
 use super::{Generation, Refusal};
-use canet_domain::{Candidates, Flops, History, Item, Ranked, Reason, Route, Selection};
+use canet_domain::{Candidates, Flops, History, Item, Ranked, Reason, RequestFlops, Route, Selection};
 use canet_model::Query;
 
 /// A validated request for one ranking: nothing behind it checks again.
@@ -33,16 +33,14 @@ pub struct Request {
 impl Request {
     /// What it asks of the device.
     pub(crate) fn need(&self, generation: &Generation) -> Need<LaneKey> {
-        let Generation { shape, space, .. } = generation;
-        let length = self.history.len();
+        let model = &generation.model;
+        let cost = |route| model.cost(route, self.history.len());
         match self.route {
-            Some(route) => {
-                Need::Lane { lane: LaneKey::of(generation, route), flops: shape.route_flops(space, route, length) }
+            Some(route) => Need::Lane { lane: LaneKey::of(generation, route), flops: cost(route).slice },
+            None => {
+                let RequestFlops { router, full, .. } = cost(model.space().full());
+                Need::Router { flops: router, full_flops: full }
             }
-            None => Need::Router {
-                flops: shape.router_flops(space.len(), length),
-                full_flops: shape.full_flops(space, length),
-            },
         }
     }
 
@@ -90,15 +88,14 @@ pub struct Routing {
 impl Routing {
     /// The cost of `route` for a request, and of the router where it ran, that is where it has a `confidence`.
     pub(crate) fn new(generation: &Generation, request: &Request, route: Route, confidence: Option<f32>) -> Routing {
-        let Generation { shape, space, .. } = generation;
-        let length = request.history.len();
+        let RequestFlops { slice, router, full } = generation.model.cost(route, request.history.len());
         Routing {
             route,
             reason: if confidence.is_some() { Reason::Router } else { Reason::Override },
             confidence,
-            slice_flops: shape.route_flops(space, route, length),
-            router_flops: if confidence.is_some() { shape.router_flops(space.len(), length) } else { 0 },
-            full_flops: shape.full_flops(space, length),
+            slice_flops: slice,
+            router_flops: if confidence.is_some() { router } else { 0 },
+            full_flops: full,
         }
     }
 }

@@ -147,10 +147,10 @@ impl Check {
         let best = |route| -> Result<HashSet<Item>, ForwardError> {
             let mut query = self.request.query();
             query.selection.k = TOP;
-            let ranked: Vec<Vec<Ranked>> = generation.forward.rank(route, &[query])?;
+            let ranked: Vec<Vec<Ranked>> = generation.model.forward().rank(route, &[query])?;
             Ok(ranked.into_iter().flatten().map(|ranked| ranked.item).collect())
         };
-        let full = best(generation.space.full())?;
+        let full = best(generation.model.space().full())?;
         if full.is_empty() {
             return Ok(None);
         }

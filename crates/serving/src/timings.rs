@@ -1,16 +1,16 @@
 use std::time::Instant;
 
 use super::cost::Ran;
-use canet_domain::{Candidates, Flops, History, ModelShape, Route, RouteSpace, Selection};
-use canet_model::{Forward, ForwardError, Query};
+use canet_domain::{Candidates, Flops, History, Route, Selection};
+use canet_model::{ForwardError, Model, Query};
 
-/// Rows of the larger batch that is timed: enough to tell what a row costs from what a batch does.
+/// Rows of the larger timed batch. It must be large enough to separate the cost of a row from the cost of a batch.
 const ROWS: usize = 8;
 
-/// Items that are asked for: the default of a request.
+/// Items to rank: the default of a request.
 const ITEMS: usize = 10;
 
-/// What batches took while a model was warmed up: what its predicted costs start from.
+/// Times of batches that ran during the warm-up. Predicted costs start from them.
 #[derive(Clone, Debug, Default)]
 pub struct Timings {
     /// The router's micro-batches.
@@ -20,30 +20,23 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// Times the router and every route on the longest history, alone and in a batch of up to `max_batch`, after a run
-    /// that does not count.
+    /// Times the router and every route on the longest history: alone, and in a batch of up to `max_batch` rows.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub fn measure(
-        forward: &dyn Forward,
-        (shape, space): (&ModelShape, &RouteSpace),
-        longest: &History,
-        max_batch: usize,
-    ) -> Result<Timings, ForwardError> {
-        let length = longest.len();
-        let router_flops = shape.router_flops(space.len(), length);
+    /// [`ForwardError`] if the device fails.
+    pub fn measure(model: &Model, longest: &History, max_batch: usize) -> Result<Timings, ForwardError> {
         let batches = [vec![longest], vec![longest; ROWS.min(max_batch)]];
         let excluded = longest.items().iter().copied().collect();
         let selection = Selection { k: ITEMS, excluded: &excluded, candidates: Candidates::All };
-        let router = timed(&batches, router_flops, |rows| forward.router_logits(rows).map(drop))?;
+        let cost = |route| model.cost(route, longest.len());
+        let router_flops = cost(model.space().full()).router;
+        let router = timed(&batches, router_flops, |rows| model.forward().router_logits(rows).map(drop))?;
         let mut timings = Timings { router: router.into(), routes: Vec::new() };
-        for route in space.routes() {
-            let flops = shape.route_flops(space, route, length);
-            let ran = timed(&batches, flops, |rows| {
+        for route in model.space().routes() {
+            let ran = timed(&batches, cost(route).slice, |rows| {
                 let rows: Vec<(Route, Query<'_>)> =
                     rows.iter().map(|history| (route, Query { history, selection })).collect();
-                forward.rank_mixed(&rows).map(drop)
+                model.rank(&rows).map(drop)
             })?;
             timings.routes.extend(ran.map(|ran| (route, ran)));
         }
@@ -51,7 +44,7 @@ impl Timings {
     }
 }
 
-/// Runs the smaller batch once without counting it, then both; a row costs `flops`.
+/// Times both batches, after one run of the smaller that does not count. A row costs `flops`.
 fn timed(
     batches: &[Vec<&History>; 2],
     flops: Flops,

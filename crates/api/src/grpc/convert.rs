@@ -85,8 +85,8 @@ impl From<Problem> for proto::Problem {
 
 impl From<&Generation> for proto::GetModelResponse {
     fn from(generation: &Generation) -> proto::GetModelResponse {
-        let (space, shape, length) = (&generation.space, &generation.shape, generation.max_len());
-        let manifest = &generation.manifest;
+        let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
+        let manifest = generation.model.manifest();
         let route = |route| {
             let slice = space.slice(route);
             proto::Route {
@@ -98,10 +98,13 @@ impl From<&Generation> for proto::GetModelResponse {
             }
         };
         proto::GetModelResponse {
-            model: Some(proto::ModelVersion { name: generation.name.clone(), version: generation.version }),
-            digest: generation.digest.clone(),
+            model: Some(proto::ModelVersion {
+                name: generation.model.name().to_owned(),
+                version: generation.model.version(),
+            }),
+            digest: generation.model.digest().to_owned(),
             created: manifest.created.clone(),
-            items: generation.catalogue.len() as u64,
+            items: generation.model.catalogue().len() as u64,
             max_len: length as u64,
             routes: space.routes().map(route).collect(),
             router_flops: shape.router_flops(space.len(), length),

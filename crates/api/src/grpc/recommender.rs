@@ -67,7 +67,7 @@ impl Methods for Service {
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
         // Those that are ranked wait together until they are read, so they are bounded as a batch is.
-        let (items, mut ranked) = (generation.catalogue.len(), 0);
+        let (items, mut ranked) = (generation.model.catalogue().len(), 0);
         let bounded = requests.into_iter().map(|request| check_sum(request.into(), items, &mut ranked));
         let rows = (0..)
             .zip(bounded)

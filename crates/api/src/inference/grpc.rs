@@ -81,7 +81,7 @@ impl GrpcInferenceService for Service {
         };
         Ok(Response::new(proto::ModelMetadataResponse {
             name,
-            versions: vec![generation.version.to_string()],
+            versions: vec![generation.model.version().to_string()],
             platform: SERVER.to_owned(),
             inputs: INPUTS.map(tensor).into(),
             outputs: OutputName::ALL.map(|output| tensor(output.signature())).into(),

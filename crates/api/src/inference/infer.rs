@@ -78,7 +78,7 @@ pub(super) async fn infer(
     };
     // What all rows ask for is checked once, and where there are none too.
     accept(row(Vec::new()), &generation, arrival)?;
-    let k = usize::try_from(row(Vec::new()).k(generation.catalogue.len())).unwrap_or(usize::MAX);
+    let k = usize::try_from(row(Vec::new()).k(generation.model.catalogue().len())).unwrap_or(usize::MAX);
     let rows: Vec<RecommendRequest> = histories(history, &generation)?.into_iter().map(row).collect();
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
@@ -93,8 +93,8 @@ pub(super) async fn infer(
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();
     Ok(Inferred {
-        model: generation.name.clone(),
-        version: generation.version,
+        model: generation.model.name().to_owned(),
+        version: generation.model.version(),
         outputs: outputs.into_iter().map(|output| output.of(&rows, k)).collect(),
         times,
     })
@@ -171,7 +171,7 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
 
 /// The external id of a dense one. A dense id that is not there is none that the caller could have from this model.
 fn external(dense: i64, row: usize, generation: &Generation) -> Result<ItemId, Problem> {
-    let ids = generation.catalogue.ids();
+    let ids = generation.model.catalogue().ids();
     let place = dense.checked_sub(1).and_then(|place| usize::try_from(place).ok());
     place.and_then(|place| ids.get(place)).cloned().map(ItemId).ok_or_else(|| {
         let detail = format!("history[{row}] has the dense id {dense}: they are from 1 to {}, and 0 pads", ids.len());

@@ -41,11 +41,15 @@ pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -
 /// # Errors
 /// 404 where it is another.
 pub(super) fn check_name(generation: &Generation, name: &str, version: &str) -> Result<(), Problem> {
-    if name != generation.name {
-        return Err(Problem::new(Code::NotFound, format!("there is no model {name:?}: {:?} serves", generation.name)));
+    if name != generation.model.name() {
+        return Err(Problem::new(
+            Code::NotFound,
+            format!("there is no model {name:?}: {:?} serves", generation.model.name()),
+        ));
     }
-    if !version.is_empty() && version != generation.version.to_string() {
-        let detail = format!("version {version:?} of {name:?} does not serve: version {} does", generation.version);
+    if !version.is_empty() && version != generation.model.version().to_string() {
+        let detail =
+            format!("version {version:?} of {name:?} does not serve: version {} does", generation.model.version());
         return Err(Problem::new(Code::NotFound, detail));
     }
     Ok(())

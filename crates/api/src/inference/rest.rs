@@ -160,8 +160,8 @@ async fn describe(State(recommender): State<Arc<Recommender>>, path: Named, uri:
     let generation = recommender.generation()?;
     check_name(&generation, &name, &version)?;
     let metadata = ModelMetadata {
-        name: &generation.name,
-        versions: [generation.version.to_string()],
+        name: generation.model.name(),
+        versions: [generation.model.version().to_string()],
         platform: SERVER,
         inputs: INPUTS.map(TensorMetadata::from).into(),
         outputs: OutputName::ALL.map(|output| output.signature().into()).into(),

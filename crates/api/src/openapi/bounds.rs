@@ -9,7 +9,7 @@ use canet_serving::Generation;
 
 /// Narrows the document to what one checkpoint accepts and answers.
 pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
-    let Generation { catalogue, space, .. } = generation;
+    let (catalogue, space) = (generation.model.catalogue(), generation.model.space());
     let Some(components) = &mut document.components else { return };
     let mut property = |schema: &str, name: &str, narrow: &dyn Fn(&mut Object)| {
         let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(schema) else { return };
