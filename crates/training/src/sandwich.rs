@@ -139,7 +139,7 @@ mod tests {
 
     impl Fixture {
         fn read() -> Fixture {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sandwich.safetensors");
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/sandwich.safetensors");
             Fixture(std::fs::read(path).unwrap())
         }
 
