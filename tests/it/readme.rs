@@ -12,7 +12,9 @@ use super::support::python;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "README.md",
     "deploy/README.md",
     "docs/performance.md",
