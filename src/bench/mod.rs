@@ -1,4 +1,4 @@
-mod flight;
+mod closed_loop;
 mod report;
 mod workload;
 
@@ -11,7 +11,7 @@ use clap::builder::BoolishValueParser;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use self::flight::Flight;
+use self::closed_loop::ClosedLoop;
 use self::report::{Measured, Report};
 use self::workload::Workload;
 use super::exit::say;
@@ -95,7 +95,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         fma: args.target.fma_peak(&*target, PEAK),
         results: Vec::new(),
     };
-    let flight = Flight {
+    let closed_loop = ClosedLoop {
         model: &model,
         budget: args.flops_budget,
         histories: &histories,
@@ -107,7 +107,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     };
     for workload in &workloads {
         for batch in &args.batch {
-            let timed = flight.time(workload, usize::from(*batch), args.seconds);
+            let timed = closed_loop.time(workload, usize::from(*batch), args.seconds);
             report.results.push(Measured {
                 workload: workload.name().to_owned(),
                 batch: *batch,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::flight::Timed;
+use super::closed_loop::Timed;
 use canet_model::Precision;
 
 /// What a bench found; the table and the JSON document are two views of it.

@@ -5,17 +5,14 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
-mod admission;
 mod bad_input;
 mod batch_bound;
 mod bench_command;
 mod checkpoint;
 mod connections;
 mod console;
-mod cost;
 mod dashboards;
 mod data;
-mod degrade;
 mod door;
 mod eval_command;
 mod evaluation;
@@ -34,7 +31,6 @@ mod idle;
 mod import;
 mod inference;
 mod items;
-mod lanes;
 mod loadtest;
 mod malformed;
 mod manifests;
@@ -49,7 +45,6 @@ mod native_build;
 mod newest;
 mod openapi;
 mod oracle;
-mod overload;
 mod overload_http;
 mod padding;
 mod precision;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use canet_api;
 use canet_domain::BatchBy;
 use canet_serving::Limits;
-use canet_serving::metrics::{Series, Spent};
+use canet_serving::metrics::{DeviceSeconds, Series};
 use serde_json::json;
 
 use super::server::{POLICY, ROOMY, Server, metric};
@@ -206,7 +206,7 @@ fn saved_time_never_falls_and_losses_are_made_up_for_first() {
     let saved = || metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}");
     let mut seen = vec![saved()];
     for (full, executed) in [(2.0, 1.0), (1.0, 4.0), (1.0, 0.0), (5.0, 1.0)] {
-        series.route(space.smallest()).spent(Spent { full, executed });
+        series.route(space.smallest()).spent(DeviceSeconds { full, executed });
         seen.push(saved());
     }
     assert_eq!(seen, [0.0, 1.0, 1.0, 1.0, 3.0]);
@@ -222,7 +222,7 @@ fn a_reload_forgets_no_loss_and_two_generations_make_up_for_it_together() {
     let (metrics, space) = (canet_api::metrics().unwrap(), small_config().check().unwrap());
     let generation = || Series::new(&metrics, &space, BatchBy::Width);
     let spent = |series: &Series, full: f64, executed: f64| {
-        series.route(space.smallest()).spent(Spent { full, executed });
+        series.route(space.smallest()).spent(DeviceSeconds { full, executed });
         metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}")
     };
     let old = generation();

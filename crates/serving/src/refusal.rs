@@ -1,18 +1,18 @@
-use super::admission::QueueFull;
+use super::scheduler::{QueueFull, RejectReason};
 
-/// Why a row has no answer. Each is an expected outcome but [`Refusal::Internal`].
+/// Why a row has no answer. All but [`Refusal::Internal`] are expected outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The queue is full.
     #[error("the server is overloaded: {0}")]
     Overloaded(#[from] QueueFull),
-    /// The deadline passed before the answer was there.
+    /// The deadline passed before the answer was ready.
     #[error("the deadline passed before the request could be answered")]
     DeadlineExceeded,
     /// No model is ready.
     #[error("{0}")]
     Unavailable(#[from] Unready),
-    /// The device failed on the batch; what exactly is in the log.
+    /// The device failed on the batch; the log has the error.
     #[error("the model could not be run on this request")]
     Internal,
 }
@@ -23,10 +23,20 @@ pub enum Unready {
     /// The first model is being loaded.
     #[error("the model is being loaded")]
     Loading,
-    /// The server is about to stop; what was accepted is still answered.
+    /// The server is about to stop; it still answers accepted requests.
     #[error("the server is stopping")]
     Draining,
     /// A thread that owns the device has died, or the device fails on every batch: only a restart helps.
     #[error("the model cannot be run any more: the server must be restarted")]
     Dead,
+}
+
+impl From<RejectReason> for Refusal {
+    fn from(reason: RejectReason) -> Refusal {
+        match reason {
+            RejectReason::Full(full) => Refusal::Overloaded(full),
+            // Only a panic and a lost device close the queue while requests still arrive.
+            RejectReason::Closed => Refusal::Unavailable(Unready::Dead),
+        }
+    }
 }

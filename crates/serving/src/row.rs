@@ -1,22 +1,21 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::admission::{Need, Permit};
-use super::executor::LaneKey;
-use super::lanes::Due;
-use super::{Generation, Refusal};
+use super::scheduler::{self, Arrival, Due, Routed};
+use super::{Generation, GenerationId, Refusal};
+use crate::metrics::InLane;
 use canet_domain::{Candidates, Flops, History, Item, Ranked, Reason, RequestFlops, Route, Selection};
 use canet_model::Query;
 
-/// A validated request for one ranking: nothing behind it checks again.
+/// A validated request for one ranking: no later step checks it again.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What the model reads.
+    /// The items that the model reads.
     pub history: History,
-    /// At most this many items, 1 to N.
+    /// The number of items to return, 1 to N.
     pub k: usize,
     /// Items that must not appear.
     pub excluded: HashSet<Item>,
@@ -24,27 +23,14 @@ pub struct Request {
     pub candidates: Option<Box<[Item]>>,
     /// A route to run instead of the router's choice.
     pub route: Option<Route>,
-    /// Share of the full model's FLOPs to spend, above 0 and at most 1; `None` is the server's.
+    /// The share of the full model's FLOPs to spend, above 0 and at most 1; `None` is the server's.
     pub budget: Option<f64>,
-    /// When it came and when it is due.
+    /// When the request arrived and when it is due.
     pub due: Due,
 }
 
 impl Request {
-    /// What it asks of the device.
-    pub(crate) fn need(&self, generation: &Generation) -> Need<LaneKey> {
-        let model = &generation.model;
-        let cost = |route| model.cost(route, self.history.len());
-        match self.route {
-            Some(route) => Need::Lane { lane: LaneKey::of(generation, route), flops: cost(route).slice },
-            None => {
-                let RequestFlops { router, full, .. } = cost(model.space().full());
-                Need::Router { flops: router, full_flops: full }
-            }
-        }
-    }
-
-    /// What the forward needs of it.
+    /// The query that the forward answers.
     pub(crate) fn query(&self) -> Query<'_> {
         Query {
             history: &self.history,
@@ -62,45 +48,30 @@ impl Request {
 pub struct Answer {
     /// The items, best first.
     pub ranked: Vec<Ranked>,
-    /// What ran.
+    /// The route that ran.
     pub routing: Routing,
-    /// Where the time went.
+    /// How long each stage took.
     pub times: Times,
 }
 
-/// Which route a row takes, why, and what that costs.
+/// The route that a row takes, the reason, and the cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Routing {
     /// The route.
     pub route: Route,
-    /// Why this one.
+    /// Why the row takes it.
     pub reason: Reason,
-    /// The router's probability of it; `None` where the router did not run.
+    /// The router's probability of the route; `None` if the router did not run.
     pub confidence: Option<f32>,
     /// The slice's cost.
     pub slice_flops: Flops,
-    /// The router's cost, 0 where it did not run.
+    /// The router's cost, 0 if it did not run.
     pub router_flops: Flops,
     /// The full slice's cost for the same history.
     pub full_flops: Flops,
 }
 
-impl Routing {
-    /// The cost of `route` for a request, and of the router where it ran, that is where it has a `confidence`.
-    pub(crate) fn new(generation: &Generation, request: &Request, route: Route, confidence: Option<f32>) -> Routing {
-        let RequestFlops { slice, router, full } = generation.model.cost(route, request.history.len());
-        Routing {
-            route,
-            reason: if confidence.is_some() { Reason::Router } else { Reason::Override },
-            confidence,
-            slice_flops: slice,
-            router_flops: if confidence.is_some() { router } else { 0 },
-            full_flops: full,
-        }
-    }
-}
-
-/// Where a row's time went. Router and forward are the times of the batches it was in.
+/// How long a row spent in each stage. `router` and `forward` are the times of the batches that it was in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// Waiting for the device.
@@ -111,21 +82,112 @@ pub struct Times {
     pub forward: Duration,
 }
 
-/// A request on its way through the executor.
-pub(crate) struct Row {
-    pub(crate) request: Request,
-    pub(crate) generation: Arc<Generation>,
-    pub(crate) reply: Reply,
-    /// Given back when the row enters a batch: what runs does not wait.
-    pub(crate) permit: Permit<LaneKey>,
+/// Rows that may share a batch: one lane of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LaneKey {
+    generation: GenerationId,
+    /// Its index among the generation's lanes.
+    pub(crate) lane: usize,
 }
 
+impl LaneKey {
+    /// The lane of a route.
+    pub(crate) fn of(generation: &Generation, route: Route) -> LaneKey {
+        LaneKey { generation: generation.id, lane: generation.lane(route) }
+    }
+
+    /// The pairs of lanes, the old generation's first, that have one name in both generations.
+    pub(crate) fn counterparts(old: &Generation, new: &Generation) -> Vec<(LaneKey, LaneKey)> {
+        let names = |generation: &Generation| generation.batch_by.lanes(generation.model.space());
+        let indices: HashMap<String, usize> = names(new).into_iter().zip(0..).collect();
+        let pair = |(name, lane): (String, usize)| {
+            let counterpart = LaneKey { generation: new.id, lane: *indices.get(&name)? };
+            Some((LaneKey { generation: old.id, lane }, counterpart))
+        };
+        names(old).into_iter().zip(0..).filter_map(pair).collect()
+    }
+}
+
+/// A request in the queue.
+pub(crate) struct Row {
+    pub(crate) request: Request,
+    /// The generation that it was validated against, and runs on.
+    pub(crate) generation: Arc<Generation>,
+    /// Dropping it tells the waiting task that the row will have no answer.
+    pub(crate) reply: Reply,
+}
+
+/// A row whose route is known.
+pub(crate) struct RoutedRow {
+    pub(crate) row: Row,
+    pub(crate) routing: Routing,
+    /// The time of the router's micro-batch that it was in.
+    pub(crate) router: Duration,
+    /// Its share of that time.
+    pub(crate) router_share: Duration,
+    /// Its place in the lane's queue depth.
+    pub(crate) in_lane: InLane,
+}
+
+/// Sends a row's outcome to the task that answers its client.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+
 impl Row {
-    /// Whether nobody waits for the answer any more.
-    pub(crate) fn is_gone(&self) -> bool {
+    /// The row as the scheduler takes it in.
+    pub(crate) fn arrive(self) -> Arrival<LaneKey, Row, RoutedRow> {
+        if let Some(route) = self.request.route {
+            let routing = self.routing(route, Reason::Override, None);
+            return Arrival::Routed(self.routed(routing, Duration::ZERO, Duration::ZERO));
+        }
+        let RequestFlops { router, full, .. } = self.cost(self.generation.model.space().full());
+        Arrival::Unrouted { row: self, router_flops: router, full_flops: full }
+    }
+
+    /// The routing of this row on `route`; there is a `confidence` if the router ran.
+    pub(crate) fn routing(&self, route: Route, reason: Reason, confidence: Option<f32>) -> Routing {
+        let RequestFlops { slice, router, full } = self.cost(route);
+        Routing {
+            route,
+            reason,
+            confidence,
+            slice_flops: slice,
+            router_flops: if confidence.is_some() { router } else { 0 },
+            full_flops: full,
+        }
+    }
+
+    fn cost(&self, route: Route) -> RequestFlops {
+        self.generation.model.cost(route, self.request.history.len())
+    }
+
+    /// The row in the lane of its route.
+    pub(crate) fn routed(
+        self,
+        routing: Routing,
+        router: Duration,
+        router_share: Duration,
+    ) -> Routed<LaneKey, RoutedRow> {
+        let lane = LaneKey::of(&self.generation, routing.route);
+        let in_lane = self.generation.series.lane(lane.lane).enter();
+        let row = RoutedRow { row: self, routing, router, router_share, in_lane };
+        Routed { row, lane, flops: routing.slice_flops }
+    }
+}
+
+impl scheduler::Row for Row {
+    fn is_cancelled(&self) -> bool {
         self.reply.is_closed()
     }
 }
 
-/// Where a row's outcome goes: to the task that answers its client.
-pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+impl scheduler::UnroutedRow for Row {
+    fn shares_router(&self, other: &Row) -> bool {
+        self.generation.id == other.generation.id
+    }
+}
+
+impl scheduler::Row for RoutedRow {
+    fn is_cancelled(&self) -> bool {
+        self.row.is_cancelled()
+    }
+}

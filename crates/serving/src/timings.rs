@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use super::cost::Ran;
+use super::scheduler::Ran;
 use canet_domain::{Candidates, Flops, History, Route, Selection};
 use canet_model::{ForwardError, Model, Query};
 

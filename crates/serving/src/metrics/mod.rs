@@ -7,7 +7,8 @@ mod stale;
 mod traffic;
 
 pub use reloads::Reloaded;
-pub use series::{LaneSeries, RouteSeries, Series, Spent};
+pub(crate) use series::InLane;
+pub use series::{DeviceSeconds, LaneSeries, RouteSeries, Series};
 pub use traffic::{Latency, Traffic};
 
 use std::sync::Arc;

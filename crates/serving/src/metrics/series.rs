@@ -34,13 +34,23 @@ pub struct RouteSeries {
     saving: Arc<Mutex<()>>,
 }
 
-/// Seconds of the device for a route's part of a batch.
+/// Seconds of the device for one route's rows of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spent {
-    /// What the full model would have taken; 0 or more.
+pub struct DeviceSeconds {
+    /// The time that the full model would have taken, 0 or more.
     pub full: f64,
-    /// What it took, its part of the router's time included; 0 or more.
+    /// The time taken, the rows' share of the router's time included, 0 or more.
     pub executed: f64,
+}
+
+/// A row's place in its lane's depth.
+#[derive(Debug)]
+pub(crate) struct InLane(IntGauge);
+
+impl Drop for InLane {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// The series of one lane.
@@ -125,7 +135,7 @@ impl RouteSeries {
 
     /// Counts the seconds of the device that this route's part of a batch took, and what it saved: less than nothing
     /// where it took longer than the full model would have. A counter cannot fall, so a loss is made up for first.
-    pub fn spent(&self, Spent { full, executed }: Spent) {
+    pub fn spent(&self, DeviceSeconds { full, executed }: DeviceSeconds) {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         self.full_seconds.inc_by(full);
         self.executed_seconds.inc_by(executed);
@@ -159,14 +169,10 @@ impl LaneSeries {
         self.batch_size.observe(rows as f64);
     }
 
-    /// Rows joined the lane.
-    pub fn entered(&self, rows: usize) {
-        self.depth.add(i64::try_from(rows).unwrap_or(i64::MAX));
-    }
-
-    /// Rows left the lane.
-    pub fn left(&self, rows: usize) {
-        self.depth.sub(i64::try_from(rows).unwrap_or(i64::MAX));
+    /// Counts a row in the lane's depth until the guard drops.
+    pub(crate) fn enter(&self) -> InLane {
+        self.depth.inc();
+        InLane(self.depth.clone())
     }
 
     /// Counts a row's wait for the device.

@@ -1,0 +1,496 @@
+//! Decides what an executor does next: the queue, admission, predicted costs, lanes and degradation in one state machine.
+//!
+//! A [`Scheduler`] starts no thread, waits for nothing and reads no clock: every method takes the time as an argument.
+//! Its driver owns the device. The driver asks for the [`next`](Scheduler::next) work, does it, and reports how long it
+//! took:
+//!
+//! ```text
+//! admit ──> rows without a route ── next: Route ──> the router ── routed ──┐
+//!   │                                                                      v
+//!   └─────> rows that name their route ────────────────────────────────> lanes ── next: Run ──> a slice ── completed
+//! ```
+//!
+//! The server's executors drive it with real time, `canet bench` drives it without a server, and the overload
+//! simulation drives it with a made-up clock.
+
+mod backlog;
+mod cost;
+mod degrade;
+mod lanes;
+#[cfg(test)]
+mod tests;
+mod wait_quantile;
+
+pub use cost::Ran;
+pub use degrade::{DegradeLevel, DegradedRouter};
+pub use lanes::Due;
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use self::backlog::{Backlog, Demand, duration};
+use self::cost::CostModel;
+use self::degrade::Degrade;
+use self::lanes::Lanes;
+use self::wait_quantile::WaitQuantile;
+use canet_domain::Flops;
+
+/// The starvation bound: a row that is older runs before every row that arrives later, whatever their deadlines.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Bounds of the executors and of their queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Batches that run at a time, at least 1.
+    pub executors: usize,
+    /// The most rows of a batch, at least 1.
+    pub max_batch: usize,
+    /// The most predicted time of the work that waits.
+    pub queue_limit: Duration,
+    /// Whether rows move to cheaper routes under pressure, before any row is refused.
+    pub degrade: bool,
+}
+
+/// A waiting row, as much as the scheduler knows of it.
+pub trait Row {
+    /// Whether nobody waits for the answer any more.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// A row whose route the router will choose.
+pub trait UnroutedRow: Row {
+    /// Whether one router serves both rows, so that they may share a micro-batch.
+    fn shares_router(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+/// Rows that wait for executors, and the order in which these run them.
+///
+/// `L` names a lane, the rows that may share a batch. `U` is a row without a route, `R` is a row with one.
+///
+/// - **Admission.** A row enters while the predicted time of all that waits, the row included, is within the limit. An
+///   idle device refuses no row, so that a wrong prediction cannot shut the queue for good.
+/// - **Order.** A free executor routes everything that has arrived, then runs one batch of the lane with the earliest
+///   deadline. It never waits for a batch to fill: batches form while the device is busy.
+/// - **Deadlines.** A row is dropped before it runs if its client left, if it is late, or if it cannot be in time.
+/// - **Degradation.** Under pressure the router may spend less.
+///
+/// An `executor` is a number below [`Limits::executors`]. A row leaves the predicted backlog when a batch takes it or
+/// when it is dropped. Nothing here notices a client that leaves before its row is the next of its lane: until then
+/// the row counts as waiting.
+pub struct Scheduler<L, U, R> {
+    limits: Limits,
+    /// In the order of arrival.
+    unrouted: VecDeque<Unrouted<U>>,
+    lanes: Lanes<L, Waiting<R>>,
+    backlog: Backlog<L>,
+    costs: CostModel<L>,
+    wait_quantile: WaitQuantile,
+    degrade: Option<Degrade>,
+    executors: Vec<Executor<L>>,
+    closed: bool,
+}
+
+/// A row that asks for a place in the queue.
+#[derive(Debug)]
+pub enum Arrival<L, U, R> {
+    /// The router will choose its route.
+    Unrouted {
+        /// The row.
+        row: U,
+        /// The router's cost.
+        router_flops: Flops,
+        /// What the full slice would cost.
+        full_flops: Flops,
+    },
+    /// The row names its route.
+    Routed(Routed<L, R>),
+}
+
+/// A row with a route.
+#[derive(Debug)]
+pub struct Routed<L, R> {
+    /// The row.
+    pub row: R,
+    /// The lane of its route.
+    pub lane: L,
+    /// The slice's cost.
+    pub flops: Flops,
+}
+
+/// A row that found no place; dropping it is left to the driver.
+#[derive(Debug)]
+pub struct Rejected<L, U, R> {
+    /// The row.
+    pub arrival: Arrival<L, U, R>,
+    /// Why it found none.
+    pub reason: RejectReason,
+}
+
+/// Why a row found no place in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectReason {
+    /// The work that waits is at its limit.
+    Full(QueueFull),
+    /// The scheduler is closed.
+    Closed,
+}
+
+/// The queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the work that waits is predicted to take {} ms, and at most {} ms may wait: try again later",
+    backlog.as_millis(), limit.as_millis()
+)]
+pub struct QueueFull {
+    /// The predicted time of the work that waits.
+    pub backlog: Duration,
+    /// The most predicted time that may wait.
+    pub limit: Duration,
+}
+
+/// What an executor does next.
+#[derive(Debug)]
+pub enum Work<L, U, R> {
+    /// Ask the router, then report [`routed`](Scheduler::routed) or [`unroutable`](Scheduler::unroutable).
+    Route(RouterBatch<U>),
+    /// Run the slices, then report [`completed`](Scheduler::completed) or [`failed`](Scheduler::failed).
+    Run(Batch<L, R>),
+}
+
+/// A micro-batch of the router. Without `rows` there is nothing to report.
+#[derive(Debug)]
+pub struct RouterBatch<U> {
+    /// The rows to route, of one router.
+    pub rows: Vec<U>,
+    /// How much the router may spend on them.
+    pub level: DegradeLevel,
+    /// Rows that must not run because of their deadlines.
+    pub late: Vec<U>,
+    /// Rows that must not run because nobody waits for them.
+    pub cancelled: Vec<U>,
+}
+
+/// A batch of one lane. Without `rows` there is nothing to report.
+#[derive(Debug)]
+pub struct Batch<L, R> {
+    /// The lane.
+    pub lane: L,
+    /// The rows to run, the most urgent first.
+    pub rows: Vec<Started<R>>,
+    /// Rows that must not run because of their deadlines.
+    pub late: Vec<R>,
+    /// Rows that must not run because nobody waits for them.
+    pub cancelled: Vec<R>,
+}
+
+/// A row that is about to run.
+#[derive(Debug)]
+pub struct Started<R> {
+    /// The row.
+    pub row: R,
+    /// How long it waited for the device, without the router's time.
+    pub waited: Duration,
+}
+
+/// A row that waits for the router.
+struct Unrouted<T> {
+    row: T,
+    due: Due,
+    router_flops: Flops,
+    full_flops: Flops,
+    /// Predicted seconds of the work that the row found when it arrived.
+    ahead: f64,
+}
+
+/// A row that waits in a lane.
+struct Waiting<R> {
+    row: R,
+    due: Due,
+    flops: Flops,
+    /// Predicted seconds of the work that the row found when it arrived.
+    ahead: f64,
+    /// The time of the router's micro-batch.
+    router: Duration,
+}
+
+impl<T> Unrouted<T> {
+    fn demand<L>(&self) -> Demand<L> {
+        Demand::Router { flops: self.router_flops, full_flops: self.full_flops }
+    }
+}
+
+struct Executor<L> {
+    /// How many arrivals it still has to route before it runs a batch; `None` before it has looked.
+    to_route: Option<usize>,
+    /// The rows in its router's micro-batch, which their driver holds.
+    routing: Vec<Unrouted<()>>,
+    /// Lane and cost of the batch that it runs.
+    running: Option<(L, Flops)>,
+    /// How long its last batch took.
+    last_batch: Duration,
+}
+
+impl QueueFull {
+    /// The whole seconds, at least 1, after which the work that waits now will have run.
+    pub fn retry_after(&self) -> u64 {
+        (self.backlog.as_secs() + u64::from(self.backlog.subsec_nanos() > 0)).max(1)
+    }
+}
+
+impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
+    /// An empty queue, as of `now`.
+    pub fn new(limits: Limits, now: Instant) -> Scheduler<L, U, R> {
+        let limits = Limits { executors: limits.executors.max(1), max_batch: limits.max_batch.max(1), ..limits };
+        let idle = || Executor { to_route: None, routing: Vec::new(), running: None, last_batch: Duration::ZERO };
+        Scheduler {
+            limits,
+            unrouted: VecDeque::new(),
+            lanes: Lanes::new(PATIENCE),
+            backlog: Backlog::default(),
+            costs: CostModel::default(),
+            wait_quantile: WaitQuantile::default(),
+            degrade: limits.degrade.then(|| Degrade::new(now)),
+            executors: (0..limits.executors).map(|_| idle()).collect(),
+            closed: false,
+        }
+    }
+
+    /// Takes a row into the queue.
+    ///
+    /// # Errors
+    /// [`Rejected`] with the row if the queue is closed, or if other rows wait and their work and this row's are
+    /// predicted to exceed the limit.
+    pub fn admit(&mut self, due: Due, arrival: Arrival<L, U, R>) -> Result<(), Rejected<L, U, R>> {
+        if self.closed {
+            return Err(Rejected { arrival, reason: RejectReason::Closed });
+        }
+        let demand = match &arrival {
+            Arrival::Unrouted { router_flops, full_flops, .. } => {
+                Demand::Router { flops: *router_flops, full_flops: *full_flops }
+            }
+            Arrival::Routed(Routed { lane, flops, .. }) => Demand::Slice { lane: *lane, flops: *flops },
+        };
+        let ahead = self.backlog_seconds();
+        self.backlog.add(demand);
+        let factor = self.wait_quantile.factor();
+        if self.backlog.rows() > 1 && self.backlog_seconds() * factor > self.limits.queue_limit.as_secs_f64() {
+            self.backlog.remove(demand);
+            let full = QueueFull { backlog: duration(ahead * factor), limit: self.limits.queue_limit };
+            return Err(Rejected { arrival, reason: RejectReason::Full(full) });
+        }
+        match arrival {
+            Arrival::Unrouted { row, router_flops, full_flops } => {
+                self.unrouted.push_back(Unrouted { row, due, router_flops, full_flops, ahead });
+            }
+            Arrival::Routed(Routed { row, lane, flops }) => {
+                self.lanes.push(lane, due, Waiting { row, due, flops, ahead, router: Duration::ZERO });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the executor does next; `None` if no row waits.
+    ///
+    /// It first routes everything that had arrived when it became free, one micro-batch a call, then runs one batch.
+    pub fn next(&mut self, executor: usize, now: Instant) -> Option<Work<L, U, R>> {
+        loop {
+            let arrived = self.unrouted.len();
+            let to_route = *self.executors[executor].to_route.get_or_insert(arrived);
+            if to_route.min(arrived) > 0 {
+                return Some(Work::Route(self.router_batch(executor, now, to_route)));
+            }
+            self.executors[executor].to_route = None;
+            if let Some(batch) = self.batch(executor, now) {
+                return Some(Work::Run(batch));
+            }
+            if arrived == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The most urgent rows without a route that share a router.
+    fn router_batch(&mut self, executor: usize, now: Instant, mut to_route: usize) -> RouterBatch<U> {
+        let most = to_route.min(self.unrouted.len()).min(self.limits.max_batch);
+        let (mut late, mut cancelled) = (Vec::new(), Vec::new());
+        let mut rows: Vec<U> = Vec::with_capacity(most);
+        let mut routing = mem::take(&mut self.executors[executor].routing);
+        while rows.len() < most
+            && to_route > 0
+            && let Some(waiting) =
+                self.unrouted.pop_front_if(|next| rows.first().is_none_or(|first| first.shares_router(&next.row)))
+        {
+            to_route -= 1;
+            if waiting.row.is_cancelled() {
+                self.backlog.remove(waiting.demand());
+                cancelled.push(waiting.row);
+            } else if waiting.due.deadline <= now {
+                self.backlog.remove(waiting.demand());
+                late.push(waiting.row);
+            } else {
+                let Unrouted { row, due, router_flops, full_flops, ahead } = waiting;
+                routing.push(Unrouted { row: (), due, router_flops, full_flops, ahead });
+                rows.push(row);
+            }
+        }
+        self.executors[executor].to_route = Some(to_route);
+        self.executors[executor].routing = routing;
+        let pressure = self.pressure();
+        let level = self.degrade.as_mut().map_or(DegradeLevel::NONE, |degrade| degrade.level(now, pressure));
+        RouterBatch { rows, level, late, cancelled }
+    }
+
+    /// The executor's router has run for `took`. `rows` come in the order in which they were handed out.
+    pub fn routed(&mut self, executor: usize, took: Duration, rows: Vec<Routed<L, R>>) {
+        let mut routing = mem::take(&mut self.executors[executor].routing);
+        debug_assert_eq!(routing.len(), rows.len(), "every row of the micro-batch is routed");
+        let router_flops = routing.iter().map(|unrouted| unrouted.router_flops).sum();
+        self.costs.observe_router(Ran { flops: router_flops, took });
+        for (unrouted, Routed { row, lane, flops }) in routing.drain(..).zip(rows) {
+            self.backlog.route(unrouted.demand(), lane, flops);
+            let Unrouted { due, ahead, .. } = unrouted;
+            self.lanes.push(lane, due, Waiting { row, due, flops, ahead, router: took });
+        }
+        self.executors[executor].routing = routing;
+    }
+
+    /// The rows of the executor's micro-batch go into no lane, for example because the router failed.
+    pub fn unroutable(&mut self, executor: usize) {
+        for unrouted in self.executors[executor].routing.drain(..) {
+            self.backlog.remove(unrouted.demand());
+        }
+    }
+
+    /// A batch of the most urgent lane.
+    ///
+    /// A row cannot be in time if even half of the time that it is predicted to take alone exceeds the time left. Such
+    /// a row runs all the same if no other row waits: so an idle device learns that a prediction was wrong.
+    fn batch(&mut self, executor: usize, now: Instant) -> Option<Batch<L, R>> {
+        let lane = self.lanes.most_urgent()?;
+        let cost = self.costs.lane(lane);
+        let unforeseen = self.executors[executor].last_batch;
+        let rows = Vec::with_capacity(self.lanes.len(lane).min(self.limits.max_batch));
+        let mut batch = Batch { lane, rows, late: Vec::new(), cancelled: Vec::new() };
+        let mut batch_flops = 0;
+        while batch.rows.len() < self.limits.max_batch
+            && let Some(Waiting { row, due, flops, ahead, router }) = self.lanes.pop(lane)
+        {
+            self.backlog.remove(Demand::Slice { lane, flops });
+            let left = due.deadline.saturating_duration_since(now);
+            let hopeless = left.as_secs_f64() < cost.seconds(1, flops) / 2.0;
+            if row.is_cancelled() {
+                batch.cancelled.push(row);
+            } else if left.is_zero() || (hopeless && !(batch.rows.is_empty() && self.lanes.is_empty())) {
+                batch.late.push(row);
+            } else {
+                let waited = now.saturating_duration_since(due.arrived).saturating_sub(router);
+                self.learn_wait(ahead, waited.saturating_sub(unforeseen));
+                batch_flops += flops;
+                batch.rows.push(Started { row, waited });
+            }
+        }
+        self.executors[executor].running = (!batch.rows.is_empty()).then_some((lane, batch_flops));
+        Some(batch)
+    }
+
+    /// A row waited behind `ahead` seconds of predicted work. `waited` leaves out the batch that may have run when the
+    /// row arrived: admission counts the work that waits, not the work that runs.
+    fn learn_wait(&mut self, ahead: f64, waited: Duration) {
+        // Behind less work, the wait depends on the machine more than on the queue.
+        if ahead > self.limits.queue_limit.as_secs_f64() / 8.0 {
+            self.wait_quantile.observe(waited.as_secs_f64() / ahead);
+        }
+    }
+
+    /// The executor's batch has run for `took`.
+    pub fn completed(&mut self, executor: usize, took: Duration) {
+        let executor = &mut self.executors[executor];
+        executor.last_batch = took;
+        if let Some((lane, flops)) = executor.running.take() {
+            // Padding is not in `flops`: admission predicts without it, so a lane's padding shows in its fit.
+            self.costs.observe(lane, Ran { flops, took });
+        }
+    }
+
+    /// The executor's batch has failed after `took`, which says nothing about costs.
+    pub fn failed(&mut self, executor: usize, took: Duration) {
+        let executor = &mut self.executors[executor];
+        executor.last_batch = took;
+        executor.running = None;
+    }
+
+    /// Starts the predictions from timed batches of the lanes and of the router, and forgets earlier lanes.
+    pub fn calibrate(&mut self, lanes: &[(L, Ran)], router: &[Ran]) {
+        self.costs.calibrate(lanes, router);
+    }
+
+    /// Gives new lanes the costs of old ones, as pairs `(old, new)`, and forgets all others. The old lanes still run the
+    /// rows that they hold.
+    pub fn adopt(&mut self, pairs: &[(L, L)]) {
+        self.costs.adopt(pairs);
+    }
+
+    /// The predicted time of one batch of a lane that computes `flops`.
+    pub fn predicted(&self, lane: L, flops: Flops) -> Duration {
+        duration(self.costs.lane(lane).seconds(1, flops))
+    }
+
+    /// How many rows of `flops` each, at least 1, are predicted to take half of the limit. A client that has no more of
+    /// them in the queue at a time is not refused because of its own rows.
+    pub fn fitting(&self, flops: Flops) -> usize {
+        // As if no two shared a batch, which underestimates the number.
+        let row = self.costs.any().seconds(1, flops) * self.wait_quantile.factor() / self.limits.executors as f64;
+        ((self.limits.queue_limit.as_secs_f64() / 2.0 / row) as usize).max(1)
+    }
+
+    /// The predicted backlog as a share of the limit.
+    pub fn pressure(&self) -> f64 {
+        self.backlog_seconds() * self.wait_quantile.factor() / self.limits.queue_limit.as_secs_f64()
+    }
+
+    /// How many rows wait, in the router's micro-batches too.
+    pub fn queued(&self) -> usize {
+        self.backlog.rows()
+    }
+
+    /// Whether an executor would find work.
+    pub fn has_work(&self) -> bool {
+        !self.unrouted.is_empty() || !self.lanes.is_empty()
+    }
+
+    /// Admits no further row. The rows that wait still run.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether no further row is admitted.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Admits no further row and hands out those that wait, which will not run.
+    pub fn abandon(&mut self) -> (Vec<U>, Vec<R>) {
+        self.closed = true;
+        let (unrouted, lanes, backlog) = (&mut self.unrouted, &mut self.lanes, &mut self.backlog);
+        let unrouted = unrouted.drain(..).map(|unrouted| {
+            backlog.remove(unrouted.demand());
+            unrouted.row
+        });
+        let unrouted = unrouted.collect();
+        let routed = lanes.drain().map(|(lane, waiting)| {
+            backlog.remove(Demand::Slice { lane, flops: waiting.flops });
+            waiting.row
+        });
+        (unrouted, routed.collect())
+    }
+
+    fn backlog_seconds(&self) -> f64 {
+        self.backlog.seconds(&self.costs, self.limits.max_batch) / self.limits.executors as f64
+    }
+}

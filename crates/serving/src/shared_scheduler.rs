@@ -1,0 +1,71 @@
+use std::hash::Hash;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::scheduler::{Arrival, Due, Limits, Rejected, Row, Scheduler, UnroutedRow, Work};
+
+/// A [`Scheduler`] that threads share: the one lock of the queue, and a way to wait for work.
+///
+/// All executors share one, so that rows of a lane batch together whichever executor runs them. The lock is held to
+/// move rows, never to run a model or to drop rows.
+pub struct SharedScheduler<L, U, R> {
+    scheduler: Mutex<Scheduler<L, U, R>>,
+    /// Notified when a waiting executor may find work.
+    changed: Condvar,
+}
+
+impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
+    /// An empty queue.
+    pub fn new(limits: Limits) -> SharedScheduler<L, U, R> {
+        SharedScheduler { scheduler: Mutex::new(Scheduler::new(limits, Instant::now())), changed: Condvar::new() }
+    }
+
+    /// Takes a row into the queue, as [`Scheduler::admit`].
+    ///
+    /// # Errors
+    /// [`Rejected`] with the row.
+    pub fn admit(&self, due: Due, arrival: Arrival<L, U, R>) -> Result<(), Rejected<L, U, R>> {
+        self.lock().admit(due, arrival)?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// What the executor does next, as [`Scheduler::next`]: waits if no row does. `None` once the queue is closed and
+    /// empty.
+    pub fn next(&self, executor: usize) -> Option<Work<L, U, R>> {
+        let mut scheduler = self.lock();
+        let work = loop {
+            match scheduler.next(executor, Instant::now()) {
+                Some(work) => break work,
+                None if scheduler.is_closed() => return None,
+                None => scheduler = self.changed.wait(scheduler).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        let work_left = scheduler.has_work();
+        drop(scheduler);
+        // Nobody is told when rows enter a lane: the executor that routed them calls this next, and so tells another.
+        if work_left {
+            self.changed.notify_one();
+        }
+        Some(work)
+    }
+
+    /// Admits no further row. The rows that wait still run.
+    pub fn close(&self) {
+        self.lock().close();
+        self.changed.notify_all();
+    }
+
+    /// Admits no further row and hands out those that wait, as [`Scheduler::abandon`].
+    pub fn abandon(&self) -> (Vec<U>, Vec<R>) {
+        let rows = self.lock().abandon();
+        self.changed.notify_all();
+        rows
+    }
+
+    /// The scheduler, for calls that bring no executor new work.
+    pub fn lock(&self) -> MutexGuard<'_, Scheduler<L, U, R>> {
+        // A panic of a thread leaves nothing half done here.
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,273 @@
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::workload::{Routes, Workload, draw};
+use canet_domain::{BatchBy, Candidates, Flops, History, Item, RequestFlops, Route, Selection};
+use canet_model::{ForwardError, Model, Query};
+use canet_serving::SharedScheduler;
+use canet_serving::scheduler::{self, Arrival, Batch, Due, Limits, Routed, RouterBatch, Work};
+
+/// Items asked for.
+const TOP: usize = 10;
+
+/// No row is ever late.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The warm-up before a measurement, as a share of the measurement; it does not count.
+const WARM_UP: f64 = 0.2;
+
+/// A closed loop through the scheduler that the server runs: a number of requests is always in flight, and a new one
+/// follows each answer.
+pub(super) struct ClosedLoop<'a> {
+    pub(super) model: &'a Model,
+    /// The share of the full model's FLOPs that the router may spend.
+    pub(super) budget: f64,
+    /// At least one.
+    pub(super) histories: &'a [History],
+    pub(super) batch_by: BatchBy,
+    /// Threads that run batches out of one queue.
+    pub(super) executors: usize,
+    /// The most rows of a batch: the default of `serve`.
+    pub(super) max_batch: usize,
+    /// The least warm-up before a measurement.
+    pub(super) warm_up: Duration,
+    pub(super) seed: u64,
+}
+
+/// The result of a measurement.
+pub(super) struct Timed {
+    /// Answers a second.
+    pub(super) requests_per_second: f64,
+    /// Quantiles of the time from a request's arrival to its answer.
+    pub(super) p50: Duration,
+    pub(super) p99: Duration,
+    /// The mean cost of a request, the router's included.
+    pub(super) mean_flops: f64,
+}
+
+struct Row {
+    /// The index of its history.
+    history: usize,
+    /// The workload's route, if it names one.
+    route: Option<Route>,
+    arrived: Instant,
+}
+
+struct RoutedRow {
+    route: Route,
+    row: Row,
+}
+
+impl scheduler::Row for Row {}
+impl scheduler::UnroutedRow for Row {}
+impl scheduler::Row for RoutedRow {}
+
+/// What the executors of one measurement share.
+struct Measurement<'a> {
+    scheduler: SharedScheduler<usize, Row, RoutedRow>,
+    workload: &'a Workload,
+    excluded: Vec<HashSet<Item>>,
+    from: Instant,
+    until: Instant,
+    answered: Mutex<Answered>,
+}
+
+/// The rows that were answered during the measurement.
+#[derive(Default)]
+struct Answered {
+    /// Latency and cost of each row.
+    rows: Vec<(Duration, Flops)>,
+    /// The end of the first batch, and its rows: they ran before the measurement.
+    first: Option<(Instant, usize)>,
+    /// The end of the last batch.
+    last: Option<Instant>,
+}
+
+impl ClosedLoop<'_> {
+    /// Keeps `in_flight` requests in flight for about `time`, and until at least one batch is measured.
+    pub(super) fn time(&self, workload: &Workload, in_flight: usize, time: Duration) -> Result<Timed, ForwardError> {
+        let started = Instant::now();
+        let from = started + time.mul_f64(WARM_UP).max(self.warm_up);
+        let (executors, max_batch) = (self.executors, self.max_batch);
+        let limits = Limits { executors, max_batch, queue_limit: Duration::MAX, degrade: false };
+        let measurement = Measurement {
+            scheduler: SharedScheduler::new(limits),
+            workload,
+            excluded: self.histories.iter().map(|history| history.items().iter().copied().collect()).collect(),
+            from,
+            until: from + time,
+            answered: Mutex::default(),
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        for _ in 0..in_flight {
+            self.send(&measurement, &mut rng);
+        }
+        let ended = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..executors)
+                .map(|index| {
+                    let rng = ChaCha8Rng::seed_from_u64(self.seed + 1 + index as u64);
+                    let mut executor = Executor { index, bench: self, measurement: &measurement, rng };
+                    scope.spawn(move || {
+                        // However it ends, the others must not wait for its rows.
+                        let outcome = executor.run();
+                        executor.measurement.scheduler.close();
+                        outcome
+                    })
+                })
+                .collect();
+            let outcomes = threads.into_iter().map(|thread| match thread.join() {
+                Ok(outcome) => outcome,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            outcomes.collect::<Result<Vec<()>, _>>()
+        });
+        ended?;
+        let answered = measurement.answered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Timed::of(answered, in_flight))
+    }
+
+    fn send(&self, measurement: &Measurement<'_>, rng: &mut ChaCha8Rng) {
+        let route = match measurement.workload.routes() {
+            Routes::Drawn(shares) => draw(shares, rng),
+            Routes::Own | Routes::None => None,
+        };
+        let arrived = Instant::now();
+        let row = Row { history: rng.gen_range(0..self.histories.len()), route, arrived };
+        let RequestFlops { router, full, .. } = self.cost(self.model.space().full(), &row);
+        let arrival = Arrival::Unrouted { row, router_flops: router, full_flops: full };
+        // The queue has no limit; if another executor has closed it, the row is dropped.
+        drop(measurement.scheduler.admit(Due { arrived, deadline: arrived + TIMEOUT }, arrival));
+    }
+
+    fn cost(&self, route: Route, row: &Row) -> RequestFlops {
+        self.model.cost(route, self.histories[row.history].len())
+    }
+}
+
+/// A thread that runs batches, as those of the server do.
+struct Executor<'a> {
+    index: usize,
+    bench: &'a ClosedLoop<'a>,
+    measurement: &'a Measurement<'a>,
+    rng: ChaCha8Rng,
+}
+
+impl Executor<'_> {
+    fn run(&mut self) -> Result<(), ForwardError> {
+        while let Some(work) = self.measurement.scheduler.next(self.index) {
+            match work {
+                Work::Route(batch) => self.route(batch)?,
+                Work::Run(batch) => self.execute(batch)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the router, which runs even if the workload names the routes.
+    fn route(&mut self, batch: RouterBatch<Row>) -> Result<(), ForwardError> {
+        let bench = self.bench;
+        let started = Instant::now();
+        let histories: Vec<&History> = batch.rows.iter().map(|row| &bench.histories[row.history]).collect();
+        let choices = bench.model.route(&histories, bench.budget)?;
+        let took = started.elapsed();
+        let scheduler = &self.measurement.scheduler;
+        if let Routes::None = self.measurement.workload.routes() {
+            scheduler.lock().unroutable(self.index);
+            self.finish(&batch.rows.into_iter().map(|row| (None, row)).collect::<Vec<_>>());
+            return Ok(());
+        }
+        let routed = batch.rows.into_iter().zip(choices).map(|(row, choice)| {
+            let route = row.route.unwrap_or(choice.route);
+            let flops = bench.cost(route, &row).slice;
+            let lane = bench.batch_by.lane(bench.model.space(), route);
+            Routed { row: RoutedRow { route, row }, lane, flops }
+        });
+        let routed = routed.collect();
+        scheduler.lock().routed(self.index, took, routed);
+        Ok(())
+    }
+
+    fn execute(&mut self, batch: Batch<usize, RoutedRow>) -> Result<(), ForwardError> {
+        let started = Instant::now();
+        let queries: Vec<(Route, Query<'_>)> = batch
+            .rows
+            .iter()
+            .map(|started| {
+                let RoutedRow { route, row } = &started.row;
+                let excluded = &self.measurement.excluded[row.history];
+                let selection = Selection { k: TOP, excluded, candidates: Candidates::All };
+                (*route, Query { history: &self.bench.histories[row.history], selection })
+            })
+            .collect();
+        self.bench.model.rank(&queries)?;
+        self.measurement.scheduler.lock().completed(self.index, started.elapsed());
+        let rows = batch.rows.into_iter().map(|started| (Some(started.row.route), started.row.row));
+        self.finish(&rows.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Counts answered rows and sends new ones for them, until the time is over.
+    fn finish(&mut self, rows: &[(Option<Route>, Row)]) {
+        let Executor { bench, measurement, rng, .. } = self;
+        let now = Instant::now();
+        let mut answered = measurement.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= measurement.from && (now < measurement.until || answered.last.is_none()) {
+            let timed = rows.iter().map(|(route, row)| {
+                let cost = bench.cost(route.unwrap_or(bench.model.space().smallest()), row);
+                let flops = cost.router + if route.is_some() { cost.slice } else { 0 };
+                (now - row.arrived, flops)
+            });
+            answered.add(now, timed);
+        }
+        drop(answered);
+        if now >= measurement.until {
+            measurement.scheduler.close();
+            return;
+        }
+        for _ in rows {
+            bench.send(measurement, rng);
+        }
+    }
+}
+
+impl Answered {
+    /// Counts a batch that has ended.
+    fn add(&mut self, now: Instant, rows: impl Iterator<Item = (Duration, Flops)>) {
+        let before = self.rows.len();
+        self.rows.extend(rows);
+        self.first.get_or_insert((now, self.rows.len() - before));
+        self.last = self.last.max(Some(now));
+    }
+
+    /// Rows a second between the ends of batches. If the clock cut a batch, it would count whole or not at all, an error
+    /// of a tenth in a measurement of ten batches. With one batch alone the rate is the rows in flight over the mean
+    /// latency (Little's law).
+    fn per_second(&self, in_flight: usize) -> f64 {
+        let between = self.first.zip(self.last).map(|((first, rows), last)| (last - first, self.rows.len() - rows));
+        match between {
+            Some((took, rows)) if !took.is_zero() => rows as f64 / took.as_secs_f64(),
+            _ => {
+                let latencies: Duration = self.rows.iter().map(|(latency, _)| latency).sum();
+                (in_flight * self.rows.len()) as f64 / latencies.as_secs_f64()
+            }
+        }
+    }
+}
+
+impl Timed {
+    fn of(answered: Answered, in_flight: usize) -> Timed {
+        let requests_per_second = answered.per_second(in_flight);
+        let mut rows = answered.rows;
+        rows.sort_by_key(|(latency, _)| *latency);
+        let at = |share: f64| {
+            let place = (rows.len() as f64 * share) as usize;
+            rows.get(place).or(rows.last()).map_or(Duration::ZERO, |(latency, _)| *latency)
+        };
+        let flops: f64 = rows.iter().map(|(_, flops)| *flops as f64).sum();
+        Timed { requests_per_second, p50: at(0.5), p99: at(0.99), mean_flops: flops / rows.len().max(1) as f64 }
+    }
+}
