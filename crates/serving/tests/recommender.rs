@@ -1,0 +1,108 @@
+//! Requests through real executors, on the forward for CPUs.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use canet_cpu::Native;
+use canet_domain::{BatchBy, Candidates, Ranked, Reason, Route, Selection};
+use canet_model::{Model, Precision, Query};
+use canet_serving::metrics::Metrics;
+use canet_serving::{Due, Generation, Limits, Policy, Recommender, Refusal, Request};
+use canet_testing::{draft, random_history, rng, small_config};
+use rand::Rng;
+
+const LIMITS: Limits = Limits { executors: 2, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new([("test", ["200".to_owned()])]).unwrap())
+}
+
+fn generation(metrics: &Metrics) -> Generation {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoint = draft(small_config(), 3).write(directory.path()).unwrap();
+    let forward = Native::load(Precision::Fp32, &checkpoint.config, &checkpoint.weights, 1).unwrap();
+    let policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
+    Generation::new(Model::with_forward(checkpoint, Arc::new(forward)), policy, metrics)
+}
+
+fn request(route: Option<Route>, timeout: Duration, rng: &mut impl Rng) -> Request {
+    let arrived = Instant::now();
+    Request {
+        history: random_history(40, rng.gen_range(1..=12), rng),
+        k: 5,
+        excluded: HashSet::new(),
+        candidates: None,
+        route,
+        budget: None,
+        due: Due { arrived, deadline: arrived + timeout },
+    }
+}
+
+/// The value of a series in the metrics.
+fn metric(metrics: &Metrics, series: &str) -> f64 {
+    let text = metrics.render().unwrap();
+    let line = text.lines().find(|line| line.starts_with(&format!("canet_{series} ")));
+    line.and_then(|line| line.rsplit_once(' ')).unwrap().1.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_is_answered_as_if_it_ran_alone_and_is_counted_once() {
+    const ROWS: usize = 500;
+    let metrics = metrics();
+    let (recommender, threads) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+    recommender.serve(generation(&metrics));
+    let generation = recommender.generation().unwrap();
+    let model = &generation.model;
+    let mut rng = rng(1);
+    let rows: Vec<_> = (0..ROWS)
+        .map(|row| {
+            let route = (row % 3 == 0).then(|| model.space().routes().nth(row % 24).unwrap());
+            let request = request(route, Duration::from_secs(60), &mut rng);
+            let (recommender, generation) = (Arc::clone(&recommender), Arc::clone(&generation));
+            tokio::spawn(async move { (request.clone(), recommender.rank(generation, request).await.unwrap()) })
+        })
+        .collect();
+    for row in rows {
+        let (request, answer) = row.await.unwrap();
+        let chosen = request.route.unwrap_or_else(|| model.route(&[&request.history], 0.3).unwrap()[0].route);
+        assert_eq!(answer.routing.route, chosen);
+        let reason = if request.route.is_some() { Reason::Override } else { Reason::Router };
+        assert_eq!(answer.routing.reason, reason);
+        let selection = Selection { k: 5, excluded: &request.excluded, candidates: Candidates::All };
+        let alone = model.rank(&[(chosen, Query { history: &request.history, selection })]).unwrap();
+        let items = |ranked: &[Ranked]| ranked.iter().map(|ranked| ranked.item).collect::<Vec<_>>();
+        assert_eq!(items(&answer.ranked), items(&alone[0]));
+    }
+    assert_eq!(recommender.queued(), 0);
+    let lanes = ["h4", "h8", "h12"];
+    let sum = |family: &str| lanes.map(|lane| metric(&metrics, &format!("{family}{{lane=\"{lane}\"}}"))).iter().sum();
+    let (ran, depth): (f64, f64) = (sum("batch_size_sum"), sum("queue_depth"));
+    assert_eq!((ran, depth), (ROWS as f64, 0.0));
+    // The executors end with their last handle.
+    drop(recommender);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_and_cancelled_rows_are_counted_once() {
+    let metrics = metrics();
+    let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+    assert!(recommender.pin(3).is_err());
+    recommender.serve(generation(&metrics));
+    let generation = recommender.generation().unwrap();
+    let late = recommender.rank(Arc::clone(&generation), request(None, Duration::ZERO, &mut rng(2))).await;
+    assert_eq!(late, Err(Refusal::DeadlineExceeded));
+    let patient = request(None, Duration::from_secs(60), &mut rng(2));
+    {
+        let mut cancelled = pin!(recommender.rank(generation, patient));
+        assert!(cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    for (reason, rows) in [("unavailable", 3.0), ("deadline", 1.0), ("cancelled", 1.0), ("overloaded", 0.0)] {
+        assert_eq!(metric(&metrics, &format!("rejected_total{{reason=\"{reason}\"}}")), rows, "{reason}");
+    }
+}
