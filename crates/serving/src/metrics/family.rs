@@ -1,17 +1,19 @@
-use prometheus::core::Collector;
+use std::collections::{HashMap, HashSet};
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 
-/// What a family of series is made from: name, help and buckets in one set of options, then label names.
+/// The description of a family: name, help and buckets in one set of options, then the names of the labels.
 pub(super) type Build = (HistogramOpts, &'static [&'static str]);
 
-/// A metric family that can be built from its name and help alone.
+/// A metric family that can be built from its description.
 pub(super) trait Family: Collector + Clone + Sized + 'static {
     /// Builds the family.
     ///
     /// # Errors
-    /// [`prometheus::Error`] where a name, a label or the buckets are malformed.
+    /// [`prometheus::Error`] if a name, a label or the buckets are malformed.
     fn build(build: Build) -> Result<Self, prometheus::Error>;
 }
 
@@ -57,14 +59,46 @@ impl Family for HistogramVec {
     }
 }
 
-/// The options of a family: its name under `canet_`, its help text, its buckets.
+/// The options of a family; its name gets the prefix `canet_`.
 pub(super) fn options(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
     HistogramOpts { common_opts: Opts::new(name, help.trim()).namespace("canet"), buckets: buckets.to_vec() }
 }
 
-/// A struct of metric families whose doc comments are their help texts.
+/// The labels whose values depend on the checkpoint.
+const MODEL_LABELS: [&str; 2] = ["route", "lane"];
+
+/// A family whose series may become stale when another checkpoint serves.
+pub(super) trait Stale {
+    /// Removes every series whose route or lane is not in `live`.
+    fn keep(&self, live: &HashSet<String>);
+}
+
+impl<T: MetricVecBuilder> Stale for MetricVec<T> {
+    fn keep(&self, live: &HashSet<String>) {
+        for family in self.collect() {
+            for series in family.get_metric() {
+                let labels: HashMap<&str, &str> =
+                    series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                let of_model = |name: &&str| labels.get(*name).is_some_and(|value| !live.contains(*value));
+                if MODEL_LABELS.iter().any(of_model) {
+                    // An error means that the series is already gone.
+                    drop(self.remove(&labels));
+                }
+            }
+        }
+    }
+}
+
+/// Families without labels depend on no checkpoint.
+macro_rules! without_labels {
+    ($($kind:ty),+) => { $( impl Stale for $kind { fn keep(&self, _live: &HashSet<String>) {} } )+ };
+}
+
+without_labels!(IntCounter, IntGauge, Histogram);
+
+/// Defines a struct of metric families whose doc comments are their help texts.
 ///
-/// `name: Kind [labels] (buckets)`; labels and buckets may be left out.
+/// A field is `name: Kind, labels [..], buckets ..;`. Labels and buckets are optional.
 macro_rules! families {
     (
         $(#[$outer:meta])*
@@ -76,13 +110,13 @@ macro_rules! families {
         pub struct $name {
             registry: prometheus::Registry,
             since: std::time::SystemTime,
-            /// Held while a route's seconds are counted: three counters of a route change together.
+            /// Held while a route's seconds are counted, because three counters of a route change together.
             pub(super) saving: std::sync::Arc<std::sync::Mutex<()>>,
             $( $(#[doc = $help])+ pub(super) $field: $kind, )+
         }
 
         impl $name {
-            /// Every family, in a registry of its own, so that servers in one process do not share series.
+            /// Registers every family in a registry of its own, so that two servers in one process share no series.
             fn register() -> Result<$name, prometheus::Error> {
                 let registry = prometheus::Registry::new();
                 $(
@@ -97,15 +131,14 @@ macro_rules! families {
                 Ok($name { registry, since, saving: std::sync::Arc::default(), $($field),+ })
             }
 
-            /// When counting began.
+            /// The time at which counting began.
             pub fn since(&self) -> std::time::SystemTime {
                 self.since
             }
 
-            /// Removes the series of routes and lanes that the model which serves does not have; `live` are its
-            /// routes' and lanes' names.
+            /// Removes the series of every route and lane whose name is not in `live`.
             pub fn keep_series(&self, live: &std::collections::HashSet<String>) {
-                $( $crate::metrics::stale::Stale::keep(&self.$field, live); )+
+                $( $crate::metrics::family::Stale::keep(&self.$field, live); )+
             }
         }
     };

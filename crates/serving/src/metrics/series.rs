@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
-use super::{Metrics, Traffic};
+use super::registry::Metrics;
+use super::traffic::Traffic;
 use canet_domain::{BatchBy, Flops, Reason, Route, RouteSpace};
 
-/// The series of every route and lane of one model, resolved once so that no request looks a label up.
+/// The series of every route and lane of one model. They are resolved once, so that no request looks up a label.
 #[derive(Debug)]
 pub struct Series {
     routes: Vec<RouteSeries>,
@@ -30,7 +31,7 @@ pub struct RouteSeries {
     full_seconds: Counter,
     executed_seconds: Counter,
     saved: Counter,
-    /// Held while these three change: the generations that live share them.
+    /// Held while the three seconds change, because two generations may share them.
     saving: Arc<Mutex<()>>,
 }
 
@@ -62,7 +63,7 @@ pub struct LaneSeries {
 }
 
 impl Series {
-    /// Makes every series of every route and lane of `space`, at zero.
+    /// Creates the series of every route and lane of `space`.
     pub fn new(metrics: &Metrics, space: &RouteSpace, batch_by: BatchBy) -> Series {
         Series {
             routes: space.routes().map(|route| RouteSeries::new(metrics, space.name(route))).collect(),
@@ -77,17 +78,17 @@ impl Series {
         &self.labels
     }
 
-    /// The series of a route of this model.
+    /// The series of a route.
     pub fn route(&self, route: Route) -> &RouteSeries {
         &self.routes[route.index()]
     }
 
-    /// The series of a lane, by its place among this model's lanes.
+    /// The series of a lane, by its index among the model's lanes.
     pub fn lane(&self, lane: usize) -> &LaneSeries {
         &self.lanes[lane]
     }
 
-    /// Counts the share of a batch's floating-point operations that was padding.
+    /// Counts the share of a batch that was padding.
     pub fn padded(&self, ratio: f64) {
         self.padding.observe(ratio);
     }
@@ -112,42 +113,43 @@ impl RouteSeries {
         }
     }
 
-    /// Counts a row answered by this route, and the seconds since it arrived. A cold start has no route.
+    /// Counts a row that this route answered `latency` after its arrival.
     pub fn answered(&self, reason: Reason, latency: Duration) {
         match reason {
             Reason::Router => self.routed.inc(),
             Reason::Degraded => self.degraded.inc(),
             Reason::Override => self.overridden.inc(),
+            // A cold start runs no route.
             Reason::ColdStart => return,
         }
         self.latency.observe(latency.as_secs_f64());
     }
 
-    /// What was counted so far by [`answered`](RouteSeries::answered).
+    /// The rows counted so far by [`answered`](RouteSeries::answered).
     pub fn traffic(&self) -> Traffic {
         Traffic::of(&self.latency)
     }
 
-    /// Counts a comparison with the full model: the share of its best items that the route found.
+    /// Counts a comparison with the full model: the share of the full model's best items that the route found.
     pub fn overlapped(&self, share: f64) {
         self.overlap.observe(share);
     }
 
-    /// Counts the seconds of the device that this route's part of a batch took, and what it saved: less than nothing
-    /// where it took longer than the full model would have. A counter cannot fall, so a loss is made up for first.
+    /// Counts the device seconds of this route's rows of a batch, and the time saved. A batch that took longer than the
+    /// full model would have is a loss. A counter cannot fall, so later savings count only after they exceed the loss.
     pub fn spent(&self, DeviceSeconds { full, executed }: DeviceSeconds) {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         self.full_seconds.inc_by(full);
         self.executed_seconds.inc_by(executed);
-        // From the counters alone: they outlive this generation, and what was lost before it counts.
+        // Computed from the counters, which outlive this generation: a loss of an earlier generation counts too.
         let gain = self.full_seconds.get() - self.executed_seconds.get() - self.saved.get();
         if gain > 0.0 {
             self.saved.inc_by(gain);
         }
     }
 
-    /// Counts a batch that ran with rows of this route: its time, what it computed for them, padding included, and
-    /// what the full model would have.
+    /// Counts a batch with rows of this route: the batch's time, the cost of the rows with padding, and the full model's
+    /// cost for them.
     pub fn ran(&self, took: Duration, executed: Flops, full: Flops) {
         self.forward.observe(took.as_secs_f64());
         self.executed_flops.inc_by(executed);

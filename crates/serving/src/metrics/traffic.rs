@@ -2,23 +2,23 @@ use prometheus::Histogram;
 use prometheus::core::Metric;
 use prometheus::proto::Bucket;
 
-/// What a route has answered since counting began.
+/// The rows that a route has answered since counting began.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Traffic {
-    /// Rows.
+    /// How many.
     pub rows: u64,
-    /// From arrival to answer; `None` before the first row.
+    /// The time from arrival to answer; `None` before the first row.
     pub latency: Option<Latency>,
 }
 
-/// Seconds. The quantiles are interpolated within the histogram's buckets, as Prometheus does it.
+/// Seconds. The quantiles are interpolated within the histogram's buckets, as in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
     /// The mean, exact.
     pub mean: f64,
     /// The median.
     pub p50: f64,
-    /// Of a hundred rows, one took longer.
+    /// The 99 % quantile.
     pub p99: f64,
 }
 
@@ -36,7 +36,7 @@ impl Traffic {
     }
 }
 
-/// Linear within the bucket that the quantile falls into; beyond the last bound, that bound.
+/// Interpolates linearly within the quantile's bucket. A quantile beyond the last finite bound is that bound.
 fn quantile(buckets: &[Bucket], count: u64, quantile: f64) -> f64 {
     let rank = quantile * count as f64;
     let (mut below, mut bound) = (0, 0.0);

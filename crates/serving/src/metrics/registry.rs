@@ -1,0 +1,285 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
+
+use super::family::families;
+
+/// 100 µs to 10 s, with finer steps around the times of answers.
+const SECONDS: [f64; 17] =
+    [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2, 1e-1, 2e-1, 5e-1, 1.0, 3.0, 10.0];
+
+/// Shares of ten items.
+const TENTHS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
+/// Times of reading, checking and warming up a model: 10 ms to minutes.
+const RELOAD_SECONDS: [f64; 10] = [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
+
+/// Rows of a batch: powers of two.
+const ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Shares of a batch that are padding: at most a quarter on the smallest default route.
+const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+
+families! {
+    /// Every series of one server; the fields' documentation is the help text.
+    ///
+    /// A route has 62 series, a lane has 33, and everything else together has fewer than 200. The paper's space of 36
+    /// routes makes about 2,500 series with a lane for each width and 3,600 with a lane for each route.
+    #[derive(Debug)]
+    pub struct Metrics {
+        /// Calls answered, by transport and by HTTP status or gRPC code. Probes and scrapes are not counted.
+        requests_total: IntCounterVec, labels ["transport", "code"];
+        /// Seconds from a call's arrival to its answer, by transport.
+        request_duration_seconds: HistogramVec, labels ["transport"], buckets SECONDS;
+        /// Calls that the server is answering now.
+        requests_in_flight: IntGauge;
+        /// Rows answered, by route and by the reason for the route. A single request is one row, a batch has many.
+        route_requests_total: IntCounterVec, labels ["route", "reason"];
+        /// Seconds from a row's arrival to its answer, by route.
+        route_latency_seconds: HistogramVec, labels ["route"], buckets SECONDS;
+        /// Seconds of a batch's forward pass, counted once for each route in the batch.
+        route_forward_seconds: HistogramVec, labels ["route"], buckets SECONDS;
+        /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
+        stage_duration_seconds: HistogramVec, labels ["stage"], buckets SECONDS;
+        /// Floating-point operations computed for the rows of a route, with padding, without the router's.
+        executed_flops_total: IntCounterVec, labels ["route"];
+        /// Floating-point operations that the full model would have cost for the same rows.
+        full_flops_total: IntCounterVec, labels ["route"];
+        /// Device seconds that the full model is predicted to take for the same rows. Minus executed_seconds_total this is
+        /// the time that routing saved.
+        full_seconds_total: CounterVec, labels ["route"];
+        /// Device seconds measured for the rows of a route: their share of their batches and of the router's batches.
+        executed_seconds_total: CounterVec, labels ["route"];
+        /// The running maximum of full_seconds_total minus executed_seconds_total, since a counter cannot fall. Later
+        /// losses show only in the difference itself.
+        saved_seconds_total: CounterVec, labels ["route"];
+        /// Floating-point operations of the router.
+        router_flops_total: IntCounter;
+        /// Rows of a batch, by lane.
+        batch_size: HistogramVec, labels ["lane"], buckets ROWS;
+        /// Share of a batch's floating-point operations that was padding: embedding columns that only wider rows read.
+        batch_padding_ratio: Histogram, buckets SHARES;
+        /// Batches by the reason that they were no larger: the size limit (full), or no further row waited (drained).
+        batch_release_total: IntCounterVec, labels ["reason"];
+        /// Rows that wait in a lane for the device.
+        queue_depth: IntGaugeVec, labels ["lane"];
+        /// Seconds that a row waited for the device, by lane.
+        queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
+        /// Rows without an answer: the queue was full (overloaded), the deadline passed (deadline), the client left or
+        /// another row failed the whole inference call (cancelled), no model was ready (unavailable), or the device failed
+        /// (failed).
+        rejected_total: IntCounterVec, labels ["reason"];
+        /// Rows answered under pressure by a cheaper route than the router chose.
+        degraded_total: IntCounter;
+        /// Rows without a known item, answered by popularity. No model runs, and no route series counts them.
+        cold_start_total: IntCounter;
+        /// Share of the full model's ten best items that the route found, over the compared requests.
+        shadow_overlap: HistogramVec, labels ["route"], buckets TENTHS;
+        /// Sampled requests that were not compared, because too many waited for an idle device.
+        shadow_dropped_total: IntCounter;
+        /// Reloads by outcome: served, rejected (the checkpoint is at fault), missing, busy (another reload was running),
+        /// or failed (the device or the server). The first load counts too.
+        reload_total: IntCounterVec, labels ["outcome"];
+        /// Seconds from the start of a successful reload to the swap.
+        reload_duration_seconds: Histogram, buckets RELOAD_SECONDS;
+        /// Always 1; the labels name the checkpoint that serves.
+        model_info: IntGaugeVec, labels ["name", "version", "digest"];
+    }
+}
+
+/// A stage of a row, as `stage_duration_seconds` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for the device.
+    Queue,
+    /// In the router's micro-batch.
+    Router,
+    /// In the batch of its route.
+    Forward,
+}
+
+impl Stage {
+    const ALL: [Stage; 3] = [Stage::Queue, Stage::Router, Stage::Forward];
+
+    fn label(self) -> &'static str {
+        match self {
+            Stage::Queue => "queue",
+            Stage::Router => "router",
+            Stage::Forward => "forward",
+        }
+    }
+}
+
+/// Why a row was not answered, as `rejected_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// The queue was full.
+    Overloaded,
+    /// The deadline passed.
+    Deadline,
+    /// The client left, or another row failed the whole inference call.
+    Cancelled,
+    /// No model was ready.
+    Unavailable,
+    /// The device failed on the row's batch.
+    Failed,
+}
+
+impl Rejected {
+    const ALL: [Rejected; 5] =
+        [Rejected::Overloaded, Rejected::Deadline, Rejected::Cancelled, Rejected::Unavailable, Rejected::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Rejected::Overloaded => "overloaded",
+            Rejected::Deadline => "deadline",
+            Rejected::Cancelled => "cancelled",
+            Rejected::Unavailable => "unavailable",
+            Rejected::Failed => "failed",
+        }
+    }
+}
+
+/// How a reload ended, as `reload_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The new generation serves.
+    Served,
+    /// The checkpoint is at fault.
+    Rejected,
+    /// There is no such checkpoint.
+    Missing,
+    /// Another reload was running.
+    Busy,
+    /// The device failed, or the server is stopping.
+    Failed,
+}
+
+impl Reloaded {
+    const ALL: [Reloaded; 5] =
+        [Reloaded::Served, Reloaded::Rejected, Reloaded::Missing, Reloaded::Busy, Reloaded::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Reloaded::Served => "served",
+            Reloaded::Rejected => "rejected",
+            Reloaded::Missing => "missing",
+            Reloaded::Busy => "busy",
+            Reloaded::Failed => "failed",
+        }
+    }
+}
+
+impl Metrics {
+    /// The families, with every series that does not depend on a model.
+    ///
+    /// `transports` lists each transport with every code that it may answer.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if a family is malformed or `process_*` cannot be registered.
+    pub fn new<C>(transports: impl IntoIterator<Item = (&'static str, C)>) -> Result<Metrics, prometheus::Error>
+    where
+        C: IntoIterator<Item = String>,
+    {
+        let metrics = Metrics::register()?;
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        metrics.registry.register(Box::new(process))?;
+        for (transport, codes) in transports {
+            for code in codes {
+                metrics.requests_total.with_label_values(&[transport, &code]);
+            }
+            metrics.request_duration_seconds.with_label_values(&[transport]);
+        }
+        Stage::ALL.iter().for_each(|stage| drop(metrics.stage_duration_seconds.with_label_values(&[stage.label()])));
+        Rejected::ALL.iter().for_each(|reason| drop(metrics.rejected_total.with_label_values(&[reason.label()])));
+        Reloaded::ALL.iter().for_each(|outcome| drop(metrics.reload_total.with_label_values(&[outcome.label()])));
+        for full in [true, false] {
+            metrics.batch_release_total.with_label_values(&[release(full)]);
+        }
+        Ok(metrics)
+    }
+
+    /// The Prometheus text format.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if a series cannot be written.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Counts an answered call.
+    pub fn call(&self, transport: &str, code: &str, took: Duration) {
+        self.requests_total.with_label_values(&[transport, code]).inc();
+        self.request_duration_seconds.with_label_values(&[transport]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a call as in flight until the guard drops.
+    pub fn in_flight(self: &Arc<Self>) -> InFlight {
+        self.requests_in_flight.inc();
+        InFlight(Arc::clone(self))
+    }
+
+    /// Counts a row's time in a stage.
+    pub(crate) fn stage(&self, stage: Stage, took: Duration) {
+        self.stage_duration_seconds.with_label_values(&[stage.label()]).observe(took.as_secs_f64());
+    }
+
+    /// Counts rows that were not answered.
+    pub(crate) fn rejected(&self, reason: Rejected, rows: usize) {
+        self.rejected_total.with_label_values(&[reason.label()]).inc_by(rows as u64);
+    }
+
+    /// Counts a row answered by popularity.
+    pub fn cold_start(&self) {
+        self.cold_start_total.inc();
+    }
+
+    /// Counts a sampled request that was not compared.
+    pub(crate) fn shadow_dropped(&self) {
+        self.shadow_dropped_total.inc();
+    }
+
+    /// Counts a row that a cheaper route answered than the router chose.
+    pub(crate) fn degraded(&self) {
+        self.degraded_total.inc();
+    }
+
+    /// Counts FLOPs of the router.
+    pub(crate) fn router_flops(&self, flops: u64) {
+        self.router_flops_total.inc_by(flops);
+    }
+
+    /// Counts a batch; `full` if it has as many rows as a batch may have.
+    pub(crate) fn batch_release(&self, full: bool) {
+        self.batch_release_total.with_label_values(&[release(full)]).inc();
+    }
+
+    /// Counts a reload; its time counts only if it served.
+    pub(crate) fn reloaded(&self, outcome: Reloaded, took: Duration) {
+        self.reload_total.with_label_values(&[outcome.label()]).inc();
+        if outcome == Reloaded::Served {
+            self.reload_duration_seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// Names the checkpoint that serves, in place of the one before.
+    pub(crate) fn serving(&self, name: &str, version: u64, digest: &str) {
+        self.model_info.reset();
+        self.model_info.with_label_values(&[name, &version.to_string(), digest]).set(1);
+    }
+}
+
+fn release(full: bool) -> &'static str {
+    if full { "full" } else { "drained" }
+}
+
+/// Holds a place in `requests_in_flight`.
+#[derive(Debug)]
+pub struct InFlight(Arc<Metrics>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.requests_in_flight.dec();
+    }
+}
