@@ -11,7 +11,7 @@ use canet_model::{ForwardError, Model, Query};
 use canet_serving::SharedScheduler;
 use canet_serving::scheduler::{self, Arrival, Batch, Due, Limits, Routed, RouterBatch, Work};
 
-/// Items asked for.
+/// Items that each request asks for.
 const TOP: usize = 10;
 
 /// No row is ever late.

@@ -22,10 +22,10 @@ use canet_data::{Dataset, ReadOptions};
 use canet_domain::{BatchBy, History, Item};
 use canet_model::Model;
 
-/// Histories that are made where none are given.
-const MADE: usize = 4096;
+/// How many random histories are drawn if no file is given.
+const RANDOM_HISTORIES: usize = 4096;
 
-/// How long each peak is looked for.
+/// How long each peak is measured.
 const PEAK: Duration = Duration::from_millis(300);
 
 /// Times the model without HTTP: router, lanes and slices under closed loops of requests.
@@ -37,8 +37,8 @@ pub(super) struct BenchArgs {
     /// Version to time instead of the highest
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
-    /// Which routes run, with commas: own (the router's choices), full, smallest, uniform (each as often), zipf (the
-    /// n-th of a shuffled list a 1/n as often as the first), a route's name, or router, which runs no route
+    /// Workloads, separated by commas: own (the router's choices), full, smallest, uniform (all routes equally often), zipf
+    /// (the n-th route of a shuffled list 1/n as often as the first), the name of a route, or router, which runs no route
     #[arg(
         long,
         env = "CANET_WORKLOAD",
@@ -47,7 +47,7 @@ pub(super) struct BenchArgs {
         default_value = "own,full,smallest,uniform"
     )]
     workload: Vec<String>,
-    /// Requests in flight, with commas
+    /// Numbers of requests in flight, separated by commas
     #[arg(long, env = "CANET_BATCH", value_name = "N", value_delimiter = ',', default_value = "1,8,32,64", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: Vec<u16>,
     /// Batches that run at a time, each with its share of --threads
@@ -55,18 +55,18 @@ pub(super) struct BenchArgs {
     executors: u16,
     #[command(flatten)]
     target: TargetArgs,
-    /// Which requests may share a batch: `width`, those whose routes have one width, `route`, those of one route, or `all`,
-    /// which suits the native backend on a GPU
+    /// Requests that may share a batch: those whose routes have the same width (`width`), those of the same route (`route`),
+    /// or all of them (`all`, which suits the native backend on a GPU)
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
-    /// Share of the full model's FLOPs that the router may spend, where the checkpoint is calibrated for budgets
+    /// Share of the full model's FLOPs that the router may spend. It has no effect if the checkpoint is not calibrated
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
-    /// Interactions, in any form that `train` takes: each user's whole sequence is a history [default: histories as long
-    /// as the model reads, of random items]
+    /// Interactions in any format that `train` takes; each user's whole sequence is a history [default: random items, as
+    /// many as the model reads]
     #[arg(long, env = "CANET_HISTORIES", value_name = "FILE")]
     histories: Option<PathBuf>,
-    /// Seconds that each workload and batch is timed for
+    /// Seconds to time each workload at each number of requests in flight
     #[arg(long, env = "CANET_SECONDS", value_name = "S", default_value = "3", value_parser = seconds)]
     seconds: Duration,
     /// Seed of random histories and routes
@@ -77,7 +77,7 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// Times and prints.
+/// Measures every workload and prints the report.
 pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     let target = args.target.open_for(args.executors)?;
     let model = model::open(&args.model, args.version, &*target)?;
@@ -118,7 +118,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
                 timed: timed.map_err(Failure::unavailable)?,
             });
             if !args.json {
-                // The table comes at the end; this says that something happens.
+                // The table comes at the end; until then these lines show progress.
                 say(format_args!("{}, {batch} in flight: done", workload.name()));
             }
         }
@@ -127,7 +127,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
-/// What the model reads: whole sequences of a file, or random items.
+/// The histories of the requests: whole sequences of a file, or random items.
 fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
     let max_len = model.config().max_len;
     let sequences: Vec<Vec<Item>> = match &args.histories {
@@ -139,7 +139,7 @@ fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
             let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
             let items = u32::try_from(model.catalogue().len()).map_err(Failure::data)?;
             let mut sequence = || (0..max_len).filter_map(|_| Item::new(rng.gen_range(1..=items))).collect();
-            (0..MADE).map(|_| sequence()).collect()
+            (0..RANDOM_HISTORIES).map(|_| sequence()).collect()
         }
     };
     // No sequence is empty, and a model reads at least one item.

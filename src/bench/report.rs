@@ -6,23 +6,23 @@ use serde_json::{Value, json};
 use super::closed_loop::Timed;
 use canet_model::Precision;
 
-/// What a bench found; the table and the JSON document are two views of it.
+/// The measurements; the table and the JSON document are two views of them.
 pub(super) struct Report {
     pub(super) model: String,
     pub(super) histories: String,
-    /// What one thread multiplies of matrices that suit it, in operations a second, measured in this process.
+    /// One thread's peak at matrix products, in operations a second, measured in this process.
     pub(super) gemm: f64,
-    /// What one thread multiplies and adds in registers alone, where that bounds what computes.
+    /// One thread's peak at multiply-adds in registers, on backends that it limits.
     pub(super) fma: Option<f64>,
     pub(super) results: Vec<Measured>,
 }
 
-/// One workload at one number of requests in flight.
+/// The measurement of one workload at one number of requests in flight.
 pub(super) struct Measured {
     pub(super) workload: String,
     pub(super) batch: u16,
     pub(super) executors: u16,
-    /// Of each executor.
+    /// Threads of each executor.
     pub(super) threads: usize,
     pub(super) backend: &'static str,
     pub(super) precision: Precision,

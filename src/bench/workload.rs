@@ -10,17 +10,17 @@ pub(super) struct Workload {
     routes: Routes,
 }
 
-/// Where a request's route comes from.
+/// The source of a request's route.
 pub(super) enum Routes {
     /// The router's choice.
     Own,
-    /// Drawn: each route with its share, as sums from the first one on.
+    /// Drawn at random. Each route comes with the sum of the shares up to its own.
     Drawn(Vec<(Route, f64)>),
-    /// None runs: the router alone.
+    /// No route runs, only the router.
     None,
 }
 
-/// A name that is no workload's.
+/// No workload has this name.
 #[derive(Debug, thiserror::Error)]
 #[error("--workload {0:?} is unknown: use own, full, smallest, uniform, zipf, router, or a route as {1}")]
 pub(super) struct UnknownWorkload(String, String);
@@ -64,7 +64,7 @@ fn drawn(routes: &[Route], share: impl Fn(usize) -> f64) -> Routes {
     Routes::Drawn(sums.collect())
 }
 
-/// A route out of their shares.
+/// Draws a route by the shares.
 pub(super) fn draw(shares: &[(Route, f64)], rng: &mut ChaCha8Rng) -> Option<Route> {
     let all = shares.last().map_or(0.0, |(_, sum)| *sum);
     let place = rng.gen_range(0.0..1.0) * all;

@@ -1,4 +1,4 @@
-//! How many items a batch may ask for together.
+//! The most items that the requests of one batch may ask for in total.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use super::grpc_client::{Ended, Grpc};
 use super::server::{ROOMY, Server, numbered};
 use super::support::{draft, reference, small_config};
 
-/// As many as `MAX_RANKED` of `api::validate`: what the documents promise.
+/// The documented limit: `MAX_RANKED` of `canet_api`.
 const MOST: u64 = 1 << 18;
 
 const ITEMS: u64 = 5_000;
 
-/// One that asks for more than there is, requests that ask for the most exactly, then two that ask for one item and none
-/// too many: whoever is refused takes nothing from those behind.
+/// The first request asks for more items than there are. The next ones use up the limit but for a rest. The last three ask
+/// for one item more than the rest, for the rest, and for one item. A refused request takes nothing from later ones.
 fn asked() -> Vec<u64> {
     let mut asked = vec![ITEMS; 1 + (MOST / ITEMS) as usize];
     asked[0] = MOST;
@@ -35,7 +35,7 @@ fn a_request_that_brings_the_sum_of_k_over_the_bound_is_refused_and_no_other() {
         asked.iter().enumerate().map(|(place, k)| (!refused.contains(&place)).then_some(*k)).collect()
     };
 
-    // Without a known item popularity ranks, which is quick.
+    // Popularity answers a history without a known item, which is quick.
     let requests: Vec<Value> = asked.iter().map(|k| json!({"history": [], "k": k})).collect();
     let body = server.client.post("/recommend/batch", &json!({"requests": requests})).json();
     let outcome = |result: &Value| match result["items"].as_array() {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
+mod amplification;
 mod bad_input;
 mod batch_bound;
 mod bench_command;
@@ -37,7 +38,6 @@ mod manifests;
 mod memory;
 mod metrics;
 mod mixed;
-mod multiplied;
 mod native;
 #[cfg(feature = "libtorch")]
 mod native_build;

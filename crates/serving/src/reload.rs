@@ -11,58 +11,58 @@ use super::{Generation, LoadError, Loader, Recommender, Unready};
 use crate::metrics::Reloaded;
 use canet_model::checkpoint::ModelDirectory;
 
-/// How often the thread of a reload looks whether the last row of the old generation is answered.
+/// How often the thread of a reload checks whether the last row of the old generation is answered.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// Replaces the generation that serves, one reload at a time.
 ///
-/// Every reload has a thread of its own, which reads, checks and warms the new checkpoint beside the live one, swaps
-/// it in, waits until no row holds the old one, and frees that. The next reload reads nothing before then: never are
-/// there more than two generations' weights. A reload that fails changes nothing.
+/// Every reload has a thread of its own. The thread opens and warms up the new checkpoint beside the live one, swaps it
+/// in, waits until no row holds the old one, and frees that. The next reload waits until then, so that memory never
+/// holds more than two generations' weights. A reload that fails changes nothing.
 pub struct Reloader {
     loader: Loader,
-    /// Weak, because the last handle that drops ends the executor, which must not wait for a reload.
+    /// Weak: the last handle's drop ends the executors, and a reload must not delay that.
     recommender: Weak<Recommender>,
-    /// From the start of a reload to its swap.
+    /// Set from the start of a reload to its swap.
     building: Arc<AtomicBool>,
     /// Held from the start of a reload until the generation that it replaced is freed.
     draining: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What serves after a reload.
+/// The checkpoint that serves after a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reload {
     /// The model's name.
     pub name: String,
-    /// The version that serves now.
+    /// The checkpoint's version.
     pub version: u64,
-    /// Its digest.
+    /// The checkpoint's digest.
     pub digest: String,
 }
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// Another one is not done.
+    /// Another reload is running.
     #[error("a model is being loaded already: try again when it serves")]
     InProgress,
-    /// The checkpoint is missing or must not serve, or the device failed on it.
+    /// The checkpoint could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The server stops or its executor has died.
+    /// The server is stopping or its executors have died.
     #[error(transparent)]
     Unready(#[from] Unready),
     /// No thread could be started.
-    #[error("no thread for the reload: {0}")]
+    #[error("cannot start a thread for the reload: {0}")]
     Thread(#[from] io::Error),
-    /// The thread panicked; its words are on standard error.
-    #[error("the reload broke off")]
+    /// The thread panicked; standard error has the message.
+    #[error("the reload failed by a panic")]
     BrokeOff,
 }
 
 impl Reloader {
-    /// Reloads what `recommender` serves from `loader`'s directory.
+    /// Reloads the model of `recommender` from the directory of `loader`.
     pub fn new(loader: Loader, recommender: &Arc<Recommender>) -> Arc<Reloader> {
         Arc::new(Reloader {
             loader,
@@ -73,22 +73,22 @@ impl Reloader {
         })
     }
 
-    /// Where the versions are.
+    /// The model's versions.
     pub fn directory(&self) -> &ModelDirectory {
         &self.loader.directory
     }
 
-    /// Begins to load a version (`None`: the highest), the first one or another. The future is ready once it serves;
-    /// the reload goes on where that is dropped.
+    /// Starts to load a version (`None`: the highest). The future is ready once the version serves. Dropping the future
+    /// does not stop the reload.
     ///
     /// # Errors
-    /// [`ReloadError`], and then what served before still does.
+    /// [`ReloadError`]. The generation that served before then still does.
     pub fn reload(self: &Arc<Self>, version: Option<u64>) -> impl Future<Output = Outcome> + Send + use<> {
         let begun = self.start(version).inspect_err(|error| self.count(Err(error), Duration::ZERO));
         async { begun?.await.unwrap_or(Err(ReloadError::BrokeOff)) }
     }
 
-    /// The thread of the last reload, for whoever stops the server to join.
+    /// The thread of the last reload, which the server joins when it stops.
     pub fn last_thread(&self) -> Option<JoinHandle<()>> {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -104,7 +104,7 @@ impl Reloader {
     }
 
     fn run(&self, version: Option<u64>, building: Building, done: oneshot::Sender<Outcome>) {
-        // Until the generation before the last is freed there is no room for another one.
+        // Memory has no room for a third generation.
         let _draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
         let started = Instant::now();
         let outcome = self.replace(version);
@@ -112,19 +112,19 @@ impl Reloader {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
         };
-        // In this order: who hears or reads that it is done can begin the next.
+        // This order lets a client that learns of the end start the next reload.
         drop(building);
         self.count(outcome.as_ref(), started.elapsed());
-        // Nobody listens where the client has left.
+        // A closed channel means that the client has left.
         let _ = done.send(outcome);
         match old {
             Some(old) => self.free(old),
-            // What a load that failed had read.
+            // A failed load has freed what it had read.
             None => return_freed_memory(),
         }
     }
 
-    /// Loads and swaps; returns the generation that served before.
+    /// Loads a version and swaps it in. Returns the generation that served before.
     fn replace(&self, version: Option<u64>) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
         let first = self.open_recommender()?.current().is_none();
         let generation = self.loader.load(version, if first { Pace::Alone } else { Pace::BesideLive })?;
@@ -135,7 +135,7 @@ impl Reloader {
         Ok((reload, recommender.serve(generation)))
     }
 
-    /// The recommender where a new generation is of use to it.
+    /// The recommender, if it can still use a new generation.
     fn open_recommender(&self) -> Result<Arc<Recommender>, Unready> {
         let recommender = self.recommender.upgrade().ok_or(Unready::Draining)?;
         if recommender.is_draining() {
@@ -144,9 +144,9 @@ impl Reloader {
         if recommender.is_alive() { Ok(recommender) } else { Err(Unready::Dead) }
     }
 
-    /// Waits for the rows of a generation that was replaced, then frees it on this thread, where that delays nobody.
+    /// Waits until no row holds the replaced generation, then frees it on this thread, where that delays no request.
     ///
-    /// Rows have deadlines, so this ends.
+    /// Rows have deadlines, so the wait ends.
     fn free(&self, old: Arc<Generation>) {
         let version = old.model.version();
         while Arc::strong_count(&old) > 1 {
@@ -167,14 +167,16 @@ impl Reloader {
             Ok(Reload { name, version, digest }) => {
                 tracing::info!(name, version, digest, reload_ms, "the model serves");
             }
-            Err(error) => tracing::warn!(%error, reload_ms, "no model was loaded: what served before still does"),
+            Err(error) => {
+                tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has")
+            }
         }
         self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
     }
 }
 
 impl ReloadError {
-    /// How `reload_total` counts it.
+    /// The outcome that `reload_total` counts.
     fn counted(&self) -> Reloaded {
         match self {
             ReloadError::InProgress => Reloaded::Busy,
@@ -190,7 +192,8 @@ impl ReloadError {
 /// How a reload ended.
 type Outcome = Result<Reload, ReloadError>;
 
-/// The only reload between its start and its swap; ends when dropped, by a panic too.
+/// Marks the reload between its start and its swap, of which there is at most one. Dropping it ends the mark, also in a
+/// panic.
 struct Building(Arc<AtomicBool>);
 
 impl Building {

@@ -13,23 +13,23 @@ use crate::metrics::Metrics;
 use canet_domain::{Item, Ranked, Route};
 use canet_model::ForwardError;
 
-/// Items that are compared.
+/// How many of the best items are compared.
 const TOP: usize = 10;
 
-/// Requests that wait to be compared; what comes on top is dropped.
+/// The most requests that wait for a comparison; further ones are dropped.
 const BACKLOG: usize = 64;
 
-/// How often the thread looks whether the device is idle, while it has something to compare.
+/// How often the thread checks whether the server is idle while requests wait for a comparison.
 const IDLE_POLL: Duration = Duration::from_millis(1);
 
-/// Compares a sample of answered requests with the full model, when nothing else is to do.
+/// Compares a sample of answered requests with the full model while the server is idle.
 ///
-/// A thread of its own begins a comparison only while no row is in the server, computes on one CPU thread and gives
-/// way to the live ones. It holds no generation back: a request whose generation was replaced is not compared.
+/// A thread of its own starts a comparison only while no row is in the server. It computes on one CPU thread of low
+/// priority. It delays no reload: a request whose generation was replaced is not compared.
 pub(crate) struct Shadow {
     share: f64,
     answered: AtomicU64,
-    checks: Option<SyncSender<Check>>,
+    comparisons: Option<SyncSender<Comparison>>,
     live: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -37,29 +37,30 @@ pub(crate) struct Shadow {
 }
 
 /// An answered request that waits for its comparison.
-pub(crate) struct Check {
+struct Comparison {
     request: Request,
     route: Route,
     generation: Weak<Generation>,
 }
 
-/// A row that is in the server until this drops.
-pub(crate) struct Live(Arc<AtomicUsize>);
+/// Counts a row as in the server until it drops.
+pub(crate) struct LiveRow(Arc<AtomicUsize>);
 
 impl Shadow {
     /// Compares `share` of the requests.
     ///
     /// # Errors
-    /// [`io::Error`] where no thread can be started.
+    /// [`io::Error`] if no thread can be started.
     pub(crate) fn start(share: f64, metrics: Arc<Metrics>) -> io::Result<Shadow> {
-        let (sender, checks) = sync_channel(BACKLOG);
+        let (sender, comparisons) = sync_channel(BACKLOG);
         let (live, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let idle = Idle { live: Arc::clone(&live), stop: Arc::clone(&stop) };
-        let thread = thread::Builder::new().name("shadow".to_owned()).spawn(move || compare_all(&checks, &idle))?;
+        let thread =
+            thread::Builder::new().name("shadow".to_owned()).spawn(move || compare_all(&comparisons, &idle))?;
         Ok(Shadow {
             share,
             answered: AtomicU64::new(0),
-            checks: Some(sender),
+            comparisons: Some(sender),
             live,
             stop,
             metrics,
@@ -67,54 +68,54 @@ impl Shadow {
         })
     }
 
-    /// Counts a row as live until the guard drops.
-    pub(crate) fn live(&self) -> Live {
+    /// Counts a row as in the server until the guard drops.
+    pub(crate) fn live(&self) -> LiveRow {
         self.live.fetch_add(1, Ordering::AcqRel);
-        Live(Arc::clone(&self.live))
+        LiveRow(Arc::clone(&self.live))
     }
 
-    /// Whether the next request is one of the sample, which is spread evenly.
+    /// Whether the next request is in the sample, which is spread evenly.
     pub(crate) fn samples(&self) -> bool {
         let before = self.answered.fetch_add(1, Ordering::Relaxed) as f64;
         (before * self.share).floor() != ((before + 1.0) * self.share).floor()
     }
 
-    /// Compares a request later; drops it where too many wait.
+    /// Compares a request later, or drops it if too many wait.
     pub(crate) fn compare(&self, request: Request, route: Route, generation: &Arc<Generation>) {
-        let check = Check { request, route, generation: Arc::downgrade(generation) };
-        let Some(checks) = &self.checks else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = checks.try_send(check) {
+        let comparison = Comparison { request, route, generation: Arc::downgrade(generation) };
+        let Some(comparisons) = &self.comparisons else { return };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = comparisons.try_send(comparison) {
             self.metrics.shadow_dropped();
         }
     }
 }
 
 impl Drop for Shadow {
-    /// Ends the thread, which is at most in one comparison: nothing may compute while the process exits.
+    /// Ends the thread after at most one comparison, because nothing may compute while the process exits.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        drop(self.checks.take());
+        drop(self.comparisons.take());
         if let Some(thread) = self.thread.take() {
-            // A panic was reported where it happened.
+            // The panic of a thread is already reported.
             let _ = thread.join();
         }
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveRow {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// What the thread waits for.
+/// The conditions that the thread waits for.
 struct Idle {
     live: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Idle {
-    /// Waits until no row is in the server; whether to go on at all.
+    /// Waits until no row is in the server. Returns false if the thread should end.
     fn wait(&self) -> bool {
         while !self.stop.load(Ordering::Acquire) {
             if self.live.load(Ordering::Acquire) == 0 {
@@ -126,23 +127,23 @@ impl Idle {
     }
 }
 
-fn compare_all(checks: &Receiver<Check>, idle: &Idle) {
+fn compare_all(comparisons: &Receiver<Comparison>, idle: &Idle) {
     Pace::BesideLive.keep();
-    for check in checks {
+    for comparison in comparisons {
         if !idle.wait() {
             return;
         }
-        let Some(generation) = check.generation.upgrade() else { continue };
-        match check.overlap(&generation) {
-            Ok(Some(share)) => generation.series.route(check.route).overlapped(share),
+        let Some(generation) = comparison.generation.upgrade() else { continue };
+        match comparison.overlap(&generation) {
+            Ok(Some(share)) => generation.series.route(comparison.route).overlapped(share),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "a request could not be compared with the full model"),
         }
     }
 }
 
-impl Check {
-    /// The share of the full model's best items that the route found; `None` where no item is allowed.
+impl Comparison {
+    /// The share of the full model's best items that the route found; `None` if no item is allowed.
     fn overlap(&self, generation: &Generation) -> Result<Option<f64>, ForwardError> {
         let best = |route| -> Result<HashSet<Item>, ForwardError> {
             let mut query = self.request.query();

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use super::{ReloadError, Reloader};
 use canet_model::checkpoint::{CheckpointError, ModelDirectory};
 
-/// How often the directory is listed. A listing costs microseconds and works where notifications do not, as on network
-/// file systems.
+/// How often the directory is listed. A listing costs microseconds. Unlike notifications it also works on network file
+/// systems.
 const POLL: Duration = Duration::from_secs(1);
 
-/// What tells one state of the highest version from another without reading it.
+/// Identifies a state of the highest version without reading its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     version: u64,
@@ -19,20 +19,20 @@ pub struct Stamp {
     files: Vec<(OsString, u64, Option<SystemTime>)>,
 }
 
-/// Decides which state of a model's directory is news.
+/// Decides which state of a model's directory is new.
 ///
-/// A version that was tried, served or refused, is not tried again before its files change; a version below one that
-/// was tried never is, so that going back to an older one stays.
+/// A version that was tried, with or without success, is tried again only if its files change. A version below one that
+/// was tried is never tried, so that a deliberate return to an older version lasts.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     tried: Option<Stamp>,
 }
 
 impl Stamp {
-    /// The highest version as it is now; `None` where there is none.
+    /// The present state of the highest version; `None` if the directory has no version.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`] where the directory cannot be read.
+    /// [`CheckpointError::Io`] if the directory cannot be read.
     pub fn read(directory: &ModelDirectory) -> Result<Option<Stamp>, CheckpointError> {
         let Some(version) = directory.versions()?.pop() else { return Ok(None) };
         let path = directory.path().join(version.to_string());
@@ -53,12 +53,12 @@ impl Stamp {
 }
 
 impl Watch {
-    /// Only what differs from `served` is news.
+    /// A state is new only if it differs from `served`.
     pub fn new(served: Option<Stamp>) -> Watch {
         Watch { tried: served }
     }
 
-    /// The version to load where `found` is news.
+    /// The version to load if `found` is new.
     pub fn news(&self, found: &Stamp) -> Option<u64> {
         let news = self.tried.as_ref().is_none_or(|tried| {
             found.version > tried.version || (found.version == tried.version && found.files != tried.files)
@@ -66,12 +66,12 @@ impl Watch {
         news.then_some(found.version)
     }
 
-    /// `stamp` was loaded or refused.
+    /// Marks a state as loaded or refused.
     pub fn tried(&mut self, stamp: Stamp) {
         self.tried = Some(stamp);
     }
 
-    /// Loads what is news in the reloader's directory, for ever.
+    /// Loads every new state of the reloader's directory. Ends only with the runtime.
     pub async fn run(mut self, reloader: Arc<Reloader>) {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -85,11 +85,11 @@ impl Watch {
                     tracing::debug!(%error, "the watched directory could not be read");
                     continue;
                 }
-                // The runtime stops.
+                // The runtime is stopping.
                 Err(_) => return,
             };
             let Some(version) = self.news(&stamp) else { continue };
-            // Another reload may or may not see this version: asked again when it is done.
+            // Another reload may miss this version, so the next poll asks again.
             if !matches!(reloader.reload(Some(version)).await, Err(ReloadError::InProgress)) {
                 self.tried(stamp);
             }

@@ -1,4 +1,4 @@
-//! What is small to send and large to build is refused before it is built.
+//! The server refuses a small body that would need much memory before it allocates that memory.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -10,11 +10,11 @@ use super::raw::{RawReply, connect, exchange, post, read_to_close};
 use super::server::{Process, numbered};
 use super::support::{draft, small_config};
 
-/// Bytes that a server may need for one call whose body is 1 MiB: the body, what it grew through, and its pieces. What
-/// is refused here took from 95 to 365 MB.
+/// The most bytes that a server may need for one call with a body of 1 MiB. Parsed as a whole, the bodies of this test
+/// take from 95 to 365 MB.
 const MOST: u64 = 8 << 20;
 
-/// As many copies of `part` as a body may have.
+/// A body of 1 MiB with as many copies of `part` as fit.
 fn filled(start: &str, part: &str, end: &str) -> String {
     let count = ((1 << 20) - start.len() - end.len()) / (part.len() + 1);
     [start, &vec![part; count].join(","), end].concat()
@@ -50,7 +50,7 @@ fn a_refusal_costs_no_more_than_what_was_sent() {
         let text = String::from_utf8(reply.body).unwrap();
         assert!(reply.status == 422 && text.contains(words), "{path} {}: {text}", reply.status);
     }
-    // A row may be a tree too; it is refused alone.
+    // A row may be a tree too; only that row is refused.
     let tree = filled(r#"{"requests":[{"history":[101]},{"more":["#, r#"{"":0}"#, "]}]}");
     let reply =
         costing(&server, || exchange(server.client.address, &post("/recommend/batch", tree.as_bytes())).unwrap());
@@ -75,7 +75,7 @@ fn a_refusal_costs_no_more_than_what_was_sent() {
     }
 }
 
-/// Does `call` and looks at what the server's memory peaked at meanwhile.
+/// Does `call` and checks how far the server's memory grew meanwhile.
 fn costing(server: &Process, call: impl FnOnce() -> RawReply) -> RawReply {
     let before = server.forget_peak();
     let reply = call();
