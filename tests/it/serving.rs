@@ -10,7 +10,7 @@ use canet_api::{self, Access};
 use canet_domain::{History, Ranked, Route};
 use canet_model::{Forward, ForwardError, Model, Query, Rows};
 use canet_serving::metrics::Metrics;
-use canet_serving::{Generation, Limits, Policy, Ran, Recommender, Timings};
+use canet_serving::{BatchTiming, Generation, Limits, Policy, Recommender, Timings};
 use serde_json::{Value, json};
 
 use super::server::{POLICY, ROOMY, Server, metric, numbered};
@@ -151,7 +151,7 @@ fn a_row_that_cannot_be_in_time_does_not_run_behind_others() {
     let (server, keeper) = gated(ROOMY);
     let current = server.recommender.generation().unwrap();
     let full = current.model.space().full();
-    let timed = Ran { flops: current.model.cost(full, 2).full, took: Duration::from_secs(3600) };
+    let timed = BatchTiming { flops: current.model.cost(full, 2).full, took: Duration::from_secs(3600) };
     let metrics: &Metrics = server.recommender.metrics();
     let slow = Generation::new(current.model.clone(), POLICY, metrics);
     let timings = Timings { routes: vec![(full, timed)], ..Timings::default() };

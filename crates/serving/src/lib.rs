@@ -29,7 +29,7 @@ pub use recommender::Recommender;
 pub use refusal::{Refusal, Unready};
 pub use reload::{Reload, ReloadError, Reloader};
 pub use row::{Answer, Request, Routing, Times};
-pub use scheduler::{Due, Limits, Ran};
+pub use scheduler::{BatchTiming, Due, Limits};
 pub use shared_scheduler::SharedScheduler;
 pub use timings::Timings;
 pub use watch::{Stamp, Watch};

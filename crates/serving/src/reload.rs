@@ -168,7 +168,7 @@ impl Reloader {
                 tracing::info!(name, version, digest, reload_ms, "the model serves");
             }
             Err(error) => {
-                tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has")
+                tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has");
             }
         }
         self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);

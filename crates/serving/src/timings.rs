@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use super::scheduler::Ran;
+use super::scheduler::BatchTiming;
 use canet_domain::{Candidates, Flops, History, Route, Selection};
 use canet_model::{ForwardError, Model, Query};
 
@@ -14,9 +14,9 @@ const ITEMS: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub struct Timings {
     /// The router's micro-batches.
-    pub router: Vec<Ran>,
+    pub router: Vec<BatchTiming>,
     /// The batches of each route.
-    pub routes: Vec<(Route, Ran)>,
+    pub routes: Vec<(Route, BatchTiming)>,
 }
 
 impl Timings {
@@ -49,12 +49,12 @@ fn timed(
     batches: &[Vec<&History>; 2],
     flops: Flops,
     run: impl Fn(&[&History]) -> Result<(), ForwardError>,
-) -> Result<[Ran; 2], ForwardError> {
+) -> Result<[BatchTiming; 2], ForwardError> {
     run(&batches[0])?;
-    let time = |rows: &[&History]| -> Result<Ran, ForwardError> {
+    let time = |rows: &[&History]| -> Result<BatchTiming, ForwardError> {
         let started = Instant::now();
         run(rows)?;
-        Ok(Ran { flops: flops * rows.len() as Flops, took: started.elapsed() })
+        Ok(BatchTiming { flops: flops * rows.len() as Flops, took: started.elapsed() })
     };
     Ok([time(&batches[0])?, time(&batches[1])?])
 }

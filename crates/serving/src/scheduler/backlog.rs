@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::cost::{BatchCost, CostModel};
+use super::cost::{CostModel, LinearCost};
 use canet_domain::Flops;
 
 /// The share of the full model's cost that a row is expected to run before any row was routed.
@@ -51,7 +51,7 @@ struct Load {
 }
 
 impl Load {
-    fn seconds(self, cost: BatchCost, max_batch: usize) -> f64 {
+    fn seconds(self, cost: LinearCost, max_batch: usize) -> f64 {
         cost.seconds(self.rows.div_ceil(max_batch), self.flops)
     }
 

@@ -28,35 +28,35 @@ const CALIBRATION_ROUNDS: usize = 400;
 /// The fit is a gradient descent on the relative error in the logarithms of both parameters. Each is corrected by the
 /// part of the prediction that it makes up. Neither can become negative, and no observation can upset the fit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct BatchCost {
+pub(crate) struct LinearCost {
     overhead: f64,
     per_flop: f64,
 }
 
 /// A batch that ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ran {
+pub struct BatchTiming {
     /// What it computed.
     pub flops: Flops,
     /// How long it took.
     pub took: Duration,
 }
 
-impl Default for BatchCost {
+impl Default for LinearCost {
     /// A millisecond and 50 GFLOP/s: one CPU core, until a batch has run.
-    fn default() -> BatchCost {
-        BatchCost { overhead: 1e-3, per_flop: 1.0 / 50e9 }
+    fn default() -> LinearCost {
+        LinearCost { overhead: 1e-3, per_flop: 1.0 / 50e9 }
     }
 }
 
-impl BatchCost {
+impl LinearCost {
     /// The predicted seconds of `flops` in `batches` batches.
     pub(crate) fn seconds(&self, batches: usize, flops: Flops) -> f64 {
         self.overhead * batches as f64 + self.per_flop * flops as f64
     }
 
     /// Learns from one batch.
-    pub(crate) fn observe(&mut self, ran: Ran) {
+    pub(crate) fn observe(&mut self, ran: BatchTiming) {
         let predicted = self.seconds(1, ran.flops);
         let error = (ran.took.as_secs_f64() / predicted - 1.0).clamp(ERROR.0, ERROR.1);
         let share = (self.overhead / predicted).clamp(SHARE.0, SHARE.1);
@@ -65,7 +65,7 @@ impl BatchCost {
     }
 
     /// Learns from a few batches as from many live ones.
-    fn calibrate(&mut self, timed: &[Ran]) {
+    fn calibrate(&mut self, timed: &[BatchTiming]) {
         for _ in 0..CALIBRATION_ROUNDS {
             timed.iter().for_each(|ran| self.observe(*ran));
         }
@@ -77,47 +77,47 @@ impl BatchCost {
 /// A lane that has not run yet costs as much as the mean of all lanes.
 #[derive(Clone, Debug)]
 pub(crate) struct CostModel<L> {
-    router: BatchCost,
-    all: BatchCost,
-    lanes: HashMap<L, BatchCost>,
+    router: LinearCost,
+    all: LinearCost,
+    lanes: HashMap<L, LinearCost>,
 }
 
 impl<L> Default for CostModel<L> {
     fn default() -> CostModel<L> {
-        CostModel { router: BatchCost::default(), all: BatchCost::default(), lanes: HashMap::new() }
+        CostModel { router: LinearCost::default(), all: LinearCost::default(), lanes: HashMap::new() }
     }
 }
 
 impl<L: Copy + Eq + Hash> CostModel<L> {
     /// The cost of the router's micro-batches.
-    pub(crate) fn router(&self) -> BatchCost {
+    pub(crate) fn router(&self) -> LinearCost {
         self.router
     }
 
     /// The cost of a lane's batches.
-    pub(crate) fn lane(&self, lane: L) -> BatchCost {
+    pub(crate) fn lane(&self, lane: L) -> LinearCost {
         self.lanes.get(&lane).copied().unwrap_or(self.all)
     }
 
     /// The cost of a batch whose lane is not known yet.
-    pub(crate) fn any(&self) -> BatchCost {
+    pub(crate) fn any(&self) -> LinearCost {
         self.all
     }
 
     /// Learns from one micro-batch of the router.
-    pub(crate) fn observe_router(&mut self, ran: Ran) {
+    pub(crate) fn observe_router(&mut self, ran: BatchTiming) {
         self.router.observe(ran);
     }
 
     /// Learns from one batch of a lane.
-    pub(crate) fn observe(&mut self, lane: L, ran: Ran) {
+    pub(crate) fn observe(&mut self, lane: L, ran: BatchTiming) {
         let all = self.all;
         self.lanes.entry(lane).or_insert(all).observe(ran);
         self.all.observe(ran);
     }
 
     /// Starts from batches that were timed before the lanes serve, and forgets every other lane.
-    pub(crate) fn calibrate(&mut self, lanes: &[(L, Ran)], router: &[Ran]) {
+    pub(crate) fn calibrate(&mut self, lanes: &[(L, BatchTiming)], router: &[BatchTiming]) {
         self.lanes.clear();
         for _ in 0..CALIBRATION_ROUNDS {
             lanes.iter().for_each(|(lane, ran)| self.observe(*lane, *ran));
@@ -127,7 +127,7 @@ impl<L: Copy + Eq + Hash> CostModel<L> {
 
     /// Gives new lanes the costs of old ones, as pairs `(old, new)`, and forgets every lane that is in no pair.
     pub(crate) fn adopt(&mut self, pairs: &[(L, L)]) {
-        let known: Vec<(L, BatchCost)> =
+        let known: Vec<(L, LinearCost)> =
             pairs.iter().flat_map(|(old, new)| [(*old, self.lane(*old)), (*new, self.lane(*old))]).collect();
         self.lanes.clear();
         self.lanes.extend(known);
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A device that takes `overhead` seconds a batch, computes at `gflops`, and is off by up to `noise` of that.
+    /// A device that takes `overhead` seconds a batch and computes at `gflops`. Its times vary by up to `noise`, a share.
     struct Device {
         overhead: f64,
         gflops: f64,
@@ -153,9 +153,9 @@ mod tests {
             self.overhead + flops as f64 / (self.gflops * 1e9)
         }
 
-        fn run(&self, flops: u64, rng: &mut impl Rng) -> Ran {
+        fn run(&self, flops: u64, rng: &mut impl Rng) -> BatchTiming {
             let factor = 1.0 + self.noise * rng.gen_range(-1.0..=1.0);
-            Ran { flops, took: Duration::from_secs_f64(self.seconds(flops) * factor) }
+            BatchTiming { flops, took: Duration::from_secs_f64(self.seconds(flops) * factor) }
         }
     }
 
@@ -164,19 +164,19 @@ mod tests {
         10_000_000 * rng.gen_range(1..=64)
     }
 
-    /// The largest error of a prediction, as a part of the truth, over all sizes of batch.
-    fn worst(cost: BatchCost, device: &Device) -> f64 {
+    /// The largest relative error of a prediction over all sizes of batch.
+    fn worst(cost: LinearCost, device: &Device) -> f64 {
         let error = |rows: u64| cost.seconds(1, rows * 10_000_000) / device.seconds(rows * 10_000_000) - 1.0;
         (1..=64).map(|rows| error(rows).abs()).fold(0.0, f64::max)
     }
 
     #[test]
-    fn predictions_converge_to_what_batches_take() {
+    fn predictions_converge_to_the_times_of_batches() {
         let mut rng = rng(1);
         let slow = Device { overhead: 8e-3, gflops: 9.0, noise: 0.2 };
         let fast = Device { overhead: 1e-4, gflops: 900.0, noise: 0.2 };
         for device in [slow, fast] {
-            let mut cost = BatchCost::default();
+            let mut cost = LinearCost::default();
             for _ in 0..2000 {
                 let flops = flops(&mut rng);
                 cost.observe(device.run(flops, &mut rng));
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn predictions_follow_a_device_that_becomes_slower() {
         let mut rng = rng(2);
-        let mut cost = BatchCost::default();
+        let mut cost = LinearCost::default();
         for gflops in [50.0, 15.0, 50.0] {
             let device = Device { overhead: 1e-3, gflops, noise: 0.0 };
             for _ in 0..100 {
@@ -201,26 +201,26 @@ mod tests {
 
     #[test]
     fn an_outlier_moves_a_prediction_little_however_far_it_is() {
-        let before = BatchCost::default();
+        let before = LinearCost::default();
         for took in [Duration::ZERO, Duration::from_secs(3600), Duration::MAX] {
             let mut after = before;
-            after.observe(Ran { flops: 1_000_000_000, took });
+            after.observe(BatchTiming { flops: 1_000_000_000, took });
             let moved = after.seconds(1, 1_000_000_000) / before.seconds(1, 1_000_000_000) - 1.0;
             assert!(moved.abs() <= 0.1 + 1e-9, "{took:?}: {moved}");
         }
     }
 
     #[test]
-    fn no_observation_makes_a_cost_negative_or_endless() {
-        let mut cost = BatchCost::default();
+    fn no_observation_makes_a_cost_negative_or_infinite() {
+        let mut cost = LinearCost::default();
         for (flops, took) in [(0, Duration::ZERO), (u64::MAX, Duration::ZERO), (0, Duration::MAX), (1, Duration::MAX)] {
             for _ in 0..10_000 {
-                cost.observe(Ran { flops, took });
+                cost.observe(BatchTiming { flops, took });
                 let seconds = cost.seconds(1, 1_000_000);
                 assert!(seconds > 0.0 && seconds < 100.0, "{cost:?}");
             }
         }
-        // And it finds back.
+        // The fit recovers.
         let device = Device { overhead: 1e-3, gflops: 50.0, noise: 0.0 };
         let mut rng = rng(3);
         for _ in 0..20_000 {
@@ -236,8 +236,8 @@ mod tests {
             .map(|(lane, overhead, gflops)| (lane, Device { overhead, gflops, noise: 0.0 }));
         let mut rng = rng(4);
         let mut costs = CostModel::default();
-        // A lane of a model that serves no more.
-        costs.observe('z', Ran { flops: 1, took: Duration::from_secs(1) });
+        // A lane of a replaced model.
+        costs.observe('z', BatchTiming { flops: 1, took: Duration::from_secs(1) });
         let timed = devices.each_ref().map(|(lane, device)| {
             [10_000_000, 80_000_000, 640_000_000].map(|flops| (*lane, device.run(flops, &mut rng)))
         });
@@ -246,20 +246,20 @@ mod tests {
             assert!(worst(costs.lane(*lane), device) < 0.25, "{lane}: {costs:?}");
         }
         assert_eq!(costs.lane('z'), costs.any());
-        // A lane that nobody timed is taken for the others' mean.
+        // An unknown lane costs as much as the mean of the others.
         let (a, b) = (devices[0].1.seconds(300_000_000), devices[1].1.seconds(300_000_000));
         let unknown = costs.lane('c').seconds(1, 300_000_000);
         assert!(unknown > b * 0.9 && unknown < a * 1.1, "{a} {b} {unknown}");
     }
 
     #[test]
-    fn a_lane_that_takes_the_place_of_another_starts_from_its_cost_and_strangers_are_forgotten() {
+    fn a_new_lane_starts_from_the_cost_of_its_counterpart_and_other_lanes_are_forgotten() {
         let mut costs = CostModel::default();
-        let ran = |milliseconds| Ran { flops: 10_000_000, took: Duration::from_millis(milliseconds) };
-        costs.calibrate(&[("old", ran(2)), ("stranger", ran(50))], &[]);
+        let ran = |milliseconds| BatchTiming { flops: 10_000_000, took: Duration::from_millis(milliseconds) };
+        costs.calibrate(&[("old", ran(2)), ("other", ran(50))], &[]);
         let (old, any) = (costs.lane("old"), costs.any());
         costs.adopt(&[("old", "new")]);
-        assert_eq!((costs.lane("new"), costs.lane("old"), costs.lane("stranger")), (old, old, any));
+        assert_eq!((costs.lane("new"), costs.lane("old"), costs.lane("other")), (old, old, any));
         assert_ne!(old, any);
     }
 }

@@ -21,7 +21,7 @@ mod lanes;
 mod tests;
 mod wait_quantile;
 
-pub use cost::Ran;
+pub use cost::BatchTiming;
 pub use degrade::{DegradeLevel, DegradedRouter};
 pub use lanes::Due;
 
@@ -81,8 +81,8 @@ pub trait UnroutedRow: Row {
 /// - **Degradation.** Under pressure the router may spend less.
 ///
 /// An `executor` is a number below [`Limits::executors`]. A row leaves the predicted backlog when a batch takes it or
-/// when it is dropped. Nothing here notices a client that leaves before its row is the next of its lane: until then
-/// the row counts as waiting.
+/// when it is dropped. A cancelled row is dropped at its turn; until then it counts as waiting, because a search for it
+/// would cost every other row time.
 pub struct Scheduler<L, U, R> {
     limits: Limits,
     /// In the order of arrival.
@@ -351,7 +351,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         let mut routing = mem::take(&mut self.executors[executor].routing);
         debug_assert_eq!(routing.len(), rows.len(), "every row of the micro-batch is routed");
         let router_flops = routing.iter().map(|unrouted| unrouted.router_flops).sum();
-        self.costs.observe_router(Ran { flops: router_flops, took });
+        self.costs.observe_router(BatchTiming { flops: router_flops, took });
         for (unrouted, Routed { row, lane, flops }) in routing.drain(..).zip(rows) {
             self.backlog.route(unrouted.demand(), lane, flops);
             let Unrouted { due, ahead, .. } = unrouted;
@@ -414,7 +414,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         executor.last_batch = took;
         if let Some((lane, flops)) = executor.running.take() {
             // Padding is not in `flops`: admission predicts without it, so a lane's padding shows in its fit.
-            self.costs.observe(lane, Ran { flops, took });
+            self.costs.observe(lane, BatchTiming { flops, took });
         }
     }
 
@@ -426,7 +426,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
     }
 
     /// Starts the predictions from timed batches of the lanes and of the router, and forgets earlier lanes.
-    pub fn calibrate(&mut self, lanes: &[(L, Ran)], router: &[Ran]) {
+    pub fn calibrate(&mut self, lanes: &[(L, BatchTiming)], router: &[BatchTiming]) {
         self.costs.calibrate(lanes, router);
     }
 

@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Arrival, Batch, DegradeLevel, Due, Limits, QueueFull, Ran, RejectReason, Routed, RouterBatch, Row, Scheduler,
-    UnroutedRow, Work,
+    Arrival, Batch, BatchTiming, DegradeLevel, Due, Limits, QueueFull, RejectReason, Routed, RouterBatch, Row,
+    Scheduler, UnroutedRow, Work,
 };
 
 /// A row of 10 MFLOP, which takes 1 ms.
@@ -35,8 +35,8 @@ fn ms(milliseconds: u64) -> Duration {
 }
 
 /// Batches of a device that takes 1 ms a batch and 1 ms a row.
-fn timed() -> [Ran; 2] {
-    [1, 4].map(|rows| Ran { flops: ROW * rows, took: ms(1 + rows) })
+fn timed() -> [BatchTiming; 2] {
+    [1, 4].map(|rows| BatchTiming { flops: ROW * rows, took: ms(1 + rows) })
 }
 
 fn unrouted(row: &'static str) -> Arrival<char, &'static str, &'static str> {
@@ -52,7 +52,8 @@ impl Clock {
     fn new(limits: Limits) -> Clock {
         let start = Instant::now();
         let mut scheduler = Scheduler::new(limits, start);
-        let lanes: Vec<(char, Ran)> = ['a', 'b'].into_iter().flat_map(|lane| timed().map(|ran| (lane, ran))).collect();
+        let lanes: Vec<(char, BatchTiming)> =
+            ['a', 'b'].into_iter().flat_map(|lane| timed().map(|ran| (lane, ran))).collect();
         scheduler.calibrate(&lanes, &timed());
         Clock { start, scheduler }
     }
@@ -187,7 +188,7 @@ fn late_and_cancelled_rows_do_not_run_and_take_no_place_in_a_batch() {
 fn a_row_that_cannot_be_in_time_runs_only_if_no_other_row_waits() {
     let mut clock = Clock::new(LIMITS);
     // A batch of one takes 4 ms: half of that must be left.
-    clock.scheduler.calibrate(&[('a', Ran { flops: ROW, took: ms(4) })], &[]);
+    clock.scheduler.calibrate(&[('a', BatchTiming { flops: ROW, took: ms(4) })], &[]);
     clock.send_routed("hopeless", 100);
     clock.send_routed("in time", 102);
     let batch = clock.batch(99);
