@@ -16,8 +16,8 @@ use super::target::DeviceArgs;
 use canet_data::{Dataset, ReadOptions};
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
-    AdamWOptions, Defaults, JointOptions, LossWeights, Losses, NewestOptions, Outcome, Preset, RouterFit,
-    RouterOptions, SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, train,
+    AdamWOptions, Defaults, JointOptions, LossForm, LossWeights, NewestOptions, Preset, RouterFit, RouterOptions,
+    SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, TrainOutcome, train,
 };
 
 /// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
@@ -180,7 +180,7 @@ struct UtilityArgs {
 struct PaperArgs {
     /// The guide and balance terms as the paper means them, or as the authors' code has them.
     #[arg(long, env = "CANET_LOSSES", value_enum, default_value = "paper")]
-    losses: Losses,
+    losses: LossForm,
     /// Weight of the expected-FLOPs term.
     #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = 1.0, value_parser = not_negative)]
     flops_weight: f64,
@@ -231,7 +231,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     if args.preset == Preset::Paper && args.utility.newest_epochs > 0 {
         return Err(Failure::usage("--newest-epochs is of the preset `utility`: the published one has a single stage"));
     }
-    let target = args.device.open_alone()?;
+    let backend = args.device.open_alone()?;
     let dataset =
         Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
     interactions::remarks(&args.data, &dataset);
@@ -242,8 +242,8 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         options: args.options(&dataset, &config),
         config,
         dataset: &dataset,
-        device: target.device(),
-        target,
+        device: backend.device(),
+        backend,
         out: &args.out,
         max_time: args.max_minutes,
         stop_after: args.stop_after,
@@ -251,14 +251,14 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         stop: &stop,
     };
     match train(&job).map_err(failure)? {
-        Outcome::Stopped => {
+        TrainOutcome::Stopped => {
             Err(Failure::Interrupted("stopped; the state is saved, and the same command goes on from here".to_owned()))
         }
-        Outcome::Paused => {
+        TrainOutcome::Paused => {
             say("the stage is done and saved; the same command without --stop-after goes on from here");
             Ok(())
         }
-        Outcome::Finished(checkpoint) => {
+        TrainOutcome::Finished(checkpoint) => {
             let version = args.out.join(checkpoint.version.to_string());
             writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
         }
@@ -344,9 +344,10 @@ impl TrainArgs {
 
 fn failure(error: TrainError) -> Failure {
     match error {
-        TrainError::Config(_) | TrainError::Untieable | TrainError::OtherRun { .. } | TrainError::Diverged { .. } => {
-            Failure::usage(error)
-        }
+        TrainError::Config(_)
+        | TrainError::Untieable
+        | TrainError::OtherTraining { .. }
+        | TrainError::Diverged { .. } => Failure::usage(error),
         TrainError::Busy { .. } | TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => {
             Failure::unavailable(error)
         }

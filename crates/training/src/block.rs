@@ -1,85 +1,90 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::batch::{Batch, Group, gather};
-use super::cut::Masks;
-use super::supernet::{Supernet, gelu, mask};
+use crate::batch::{Batch, Group};
+use crate::layers::{Layers, NormMask, apply_mask, gelu};
+use crate::subnet_mask::RowMasks;
+use crate::tensors::gather;
 
-/// One transformer block at one width, or masked to a width a row.
+/// A forward pass through one post-norm transformer block (Vaswani et al. 2017, arXiv:1706.03762; with ReZero's
+/// scalars).
+///
+/// Shapes: T items and B rows of the batch; R rows of length L in a group; `heads` heads of d features, h = heads·d; f
+/// inner features.
 pub(crate) struct BlockPass<'a> {
-    /// The forward that it is part of.
-    pub net: &'a Supernet<'a>,
-    /// Its weights' common name.
+    pub layers: Layers<'a>,
+    /// Common prefix of the names of the block's weights.
     pub name: String,
-    /// Attention heads.
     pub heads: i64,
-    /// Width at which this pass computes.
+    /// h
     pub width: usize,
-    /// Inner width at which it computes.
+    /// f
     pub ffn: usize,
-    /// Factor on the attention scores where no mask brings it.
+    /// Factor of the attention scores. With `masks` it is 1, because the query mask has the factor of each row.
     pub scale: f64,
-    /// Whether an item sees itself and what came before it alone, or every item of its row.
+    /// Whether an item attends only to itself and to earlier items, or to every item of its row.
     pub causal: bool,
-    /// The layer whose biases by distance are added to the attention scores, where the model has them.
+    /// The layer whose biases by distance are added to the attention scores, if the model has such biases.
     pub biased: Option<usize>,
-    /// The rows' routes, spread over their items.
-    pub masks: Option<&'a Masks>,
+    /// Masks of each item, if every row has another route.
+    pub masks: Option<&'a RowMasks>,
 }
 
 impl BlockPass<'_> {
-    /// Every position of every row: [T, h] -> [T, h]
+    /// Computes every position: [T, h] -> [T, h]
     pub(crate) fn every_position(&self, x: &Tensor, batch: &Batch) -> Result<Tensor, TchError> {
-        let query = mask(self.project("query", x)?, self.masks.map(|masks| &masks.query))?; // [T, h]
+        let query = apply_mask(self.project("query", x)?, self.masks.map(|masks| &masks.query))?; // [T, h]
         let [key, value] = [self.project("key", x)?, self.project("value", x)?]; // [T, h] each
-        let mixed = |group: &Group| {
-            let unseen = match (self.causal, self.bias_by_distance(&group.distances, [1, group.length, group.length])?)
-            {
-                (true, Some(bias)) => bias.f_add(&group.later)?, // [1, heads, L, L]
-                (true, None) => group.later.shallow_clone(),     // [L, L]
-                (false, _) => group.hidden_padding()?,           // [rows, 1, 1, L]
+        let attend = |group: &Group| {
+            let bias = self.bias_by_distance(&group.distances, [1, group.length, group.length])?;
+            let hidden = match (self.causal, bias) {
+                (true, Some(bias)) => bias.f_add(&group.causal_mask)?, // [1, heads, L, L]
+                (true, None) => group.causal_mask.shallow_clone(),     // [L, L]
+                (false, _) => group.padding_mask()?,                   // [R, 1, 1, L]
             };
-            let [query, key, value] = [&query, &key, &value].map(|x| self.heads_of(x, group));
-            let mixed = self.attend([query?, key?, value?], &unseen)?; // [rows, L, h]
-            let mixed = match self.masks {
-                Some(masks) => mixed.f_matmul(&masks.concatenate.f_narrow(0, group.rows[0], group.rows[1])?)?,
-                None => mixed,
+            let [query, key, value] = [&query, &key, &value].map(|x| self.split_heads(x, group));
+            let attended = self.attend(&query?, &key?, &value?, &hidden)?; // [R, L, h]
+            let attended = match self.masks {
+                Some(masks) => attended.f_matmul(&group.rows.of(&masks.concatenate)?)?, // [R, L, h]
+                None => attended,
             };
-            group.unpad(&mixed)
+            group.unpad(&attended)
         };
-        self.finish(x, &join(batch.groups.iter().map(mixed).collect::<Result<Vec<_>, _>>()?)?)
+        self.finish(x, &join(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
     }
 
-    /// The newest position of each row alone, which sees every item of its row: [T, h] -> [B, h]
+    /// Computes only the newest position of each row, which attends to every item of its row: [T, h] -> [B, h]
     pub(crate) fn newest(&self, x: &Tensor, batch: &Batch) -> Result<Tensor, TchError> {
         let newest = gather(x, &batch.newest)?; // [B, h]
         let query = self.project("query", &newest)?; // [B, h]
         let [key, value] = [self.project("key", x)?, self.project("value", x)?]; // [T, h] each
-        let mixed = |group: &Group| {
-            let mut unseen = group.hidden_padding()?; // [rows, 1, 1, L]
-            if let Some(bias) = self.bias_by_distance(&group.ages, [group.rows[1], 1, group.length])? {
-                unseen = bias.f_add(&unseen)?; // [rows, heads, 1, L]
+        let attend = |group: &Group| {
+            let mut hidden = group.padding_mask()?; // [R, 1, 1, L]
+            if let Some(bias) = self.bias_by_distance(&group.ages, [group.rows.count, 1, group.length])? {
+                hidden = bias.f_add(&hidden)?; // [R, heads, 1, L]
             }
-            let own = query.f_narrow(0, group.rows[0], group.rows[1])?.f_unsqueeze(1)?; // [rows, 1, h]
-            let own = own.f_unflatten(2, [self.heads, -1])?.f_transpose(1, 2)?; // [rows, heads, 1, d]
-            self.attend([own, self.heads_of(&key, group)?, self.heads_of(&value, group)?], &unseen)?.f_squeeze_dim(1)
+            let query = group.rows.of(&query)?.f_unsqueeze(1)?; // [R, 1, h]
+            let query = query.f_unflatten(2, [self.heads, -1])?.f_transpose(1, 2)?; // [R, heads, 1, d]
+            let (key, value) = (self.split_heads(&key, group)?, self.split_heads(&value, group)?);
+            self.attend(&query, &key, &value, &hidden)?.f_squeeze_dim(1) // [R, h]
         };
-        self.finish(&newest, &join(batch.groups.iter().map(mixed).collect::<Result<Vec<_>, _>>()?)?)
+        self.finish(&newest, &join(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
     }
 
-    /// The rows of a group, padded, by head: [T, h] -> [rows, heads, L, d]
-    fn heads_of(&self, x: &Tensor, group: &Group) -> Result<Tensor, TchError> {
+    /// Pads the rows of a group and splits their features by head: [T, h] -> [R, heads, L, d]
+    fn split_heads(&self, x: &Tensor, group: &Group) -> Result<Tensor, TchError> {
         group.pad(x)?.f_unflatten(2, [self.heads, -1])?.f_transpose(1, 2)
     }
 
-    /// What queries take from the positions that they see, heads beside each other: [rows, heads, Q, d] and twice
-    /// [rows, heads, L, d] -> [rows, Q, h]. `unseen` is added to the scores.
-    fn attend(&self, [query, key, value]: [Tensor; 3], unseen: &Tensor) -> Result<Tensor, TchError> {
-        let scores = query.f_matmul(&key.f_transpose(-2, -1)?)?.f_mul_scalar(self.scale)?.f_add(unseen)?;
-        let probabilities = self.net.drop(scores.f_softmax(-1, Kind::Float)?)?; // [rows, heads, Q, L]
-        probabilities.f_matmul(&value)?.f_transpose(1, 2)?.f_flatten(2, 3)
+    /// Scaled dot-product attention of q queries a row: query [R, heads, q, d], key and value [R, heads, L, d] -> [R,
+    /// q, h]. `hidden` is added to the scores and broadcasts to [R, heads, q, L]: minus infinity hides a key from a
+    /// query.
+    fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, hidden: &Tensor) -> Result<Tensor, TchError> {
+        let scores = query.f_matmul(&key.f_transpose(-2, -1)?)?.f_mul_scalar(self.scale)?.f_add(hidden)?;
+        let probabilities = self.layers.drop(scores.f_softmax(-1, Kind::Float)?)?; // [R, heads, q, L]
+        probabilities.f_matmul(value)?.f_transpose(1, 2)?.f_flatten(2, 3) // [R, q, h]
     }
 
-    /// The layer's bias for each head at some distances, where it has any: [rows·Q·L] -> [rows, heads, Q, L]
+    /// The layer's bias of each head at some distances, if it has any: [R·q·L] -> [R, heads, q, L]
     fn bias_by_distance(
         &self,
         distances: &Tensor,
@@ -87,21 +92,22 @@ impl BlockPass<'_> {
     ) -> Result<Option<Tensor>, TchError> {
         let Some(layer) = self.biased else { return Ok(None) };
         let table = self.parameter("backbone.position_bias")?.f_select(0, layer as i64)?; // [heads, max_len]
-        let bias = gather(&table.f_transpose(0, 1)?, distances)?; // [rows·Q·L, heads]
+        let bias = gather(&table.f_transpose(0, 1)?, distances)?; // [R·q·L, heads]
         Ok(Some(bias.f_reshape([rows, queries, keys, self.heads])?.f_permute([0, 3, 1, 2])?))
     }
 
-    /// What follows the mixing of positions, [R, h]: output projection, residuals, norms and feed-forward network.
-    fn finish(&self, x: &Tensor, mixed: &Tensor) -> Result<Tensor, TchError> {
-        let attended = self.net.linear(&self.part("attention.output"), mixed, self.width, self.width)?;
-        let x = self.residual("attention", x, &attended)?;
-        let inner = gelu(&self.net.linear(&self.part("ffn.inner"), &x, self.ffn, self.width)?)?; // [R, f]
-        let inner = mask(inner, self.masks.map(|masks| &masks.inner))?;
-        let outer = self.net.linear(&self.part("ffn.outer"), &inner, self.width, self.ffn)?; // [R, h]
+    /// The block after attention, which is output projection, feed-forward network, residuals and norms:
+    /// x and attended [n, h] -> [n, h]
+    fn finish(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor, TchError> {
+        let projected = self.layers.linear(&self.part("attention.output"), attended, self.width, self.width)?; // [n, h]
+        let x = self.residual("attention", x, &projected)?; // [n, h]
+        let inner = gelu(&self.layers.linear(&self.part("ffn.inner"), &x, self.ffn, self.width)?)?; // [n, f]
+        let inner = apply_mask(inner, self.masks.map(|masks| &masks.inner))?;
+        let outer = self.layers.linear(&self.part("ffn.outer"), &inner, self.width, self.ffn)?; // [n, h]
         self.residual("ffn", &x, &outer)
     }
 
-    /// Q, K or V: the rows that are a prefix of every head, over the first `width` inputs.
+    /// Query, key or value: [n, h] -> [n, h]. A narrow slice has a prefix of every head, not of the whole projection.
     fn project(&self, which: &str, x: &Tensor) -> Result<Tensor, TchError> {
         let name = self.part(&format!("attention.{which}"));
         let (weight, bias) = (self.parameter(&format!("{name}.weight"))?, self.parameter(&format!("{name}.bias"))?);
@@ -110,22 +116,22 @@ impl BlockPass<'_> {
             return x.f_linear(weight, Some(bias));
         }
         let [head, kept] = [full / self.heads, self.width as i64 / self.heads];
-        let per_head = |tensor: &Tensor, inner: &[i64]| {
+        let head_prefixes = |tensor: &Tensor, inner: &[i64]| {
             let shape: Vec<i64> = [self.heads, head].iter().chain(inner).copied().collect();
             tensor.f_reshape(shape)?.f_narrow(1, 0, kept)?.f_flatten(0, 1)
         };
-        let weight = per_head(&weight.f_narrow(1, 0, self.width as i64)?, &[self.width as i64])?; // [h, h]
-        x.f_linear(&weight, Some(&per_head(bias, &[])?))
+        let weight = head_prefixes(&weight.f_narrow(1, 0, self.width as i64)?, &[self.width as i64])?; // [h, h]
+        x.f_linear(&weight, Some(&head_prefixes(bias, &[])?))
     }
 
-    /// `LN(x + a·sublayer)` over the row's width.
+    /// `LN(x + a·sublayer)` over the row's width: [n, h] -> [n, h]
     fn residual(&self, which: &str, x: &Tensor, sublayer: &Tensor) -> Result<Tensor, TchError> {
         let a = self.parameter(&self.part(&format!("{which}_residual")))?;
-        // A residual that is not learnt is 1.
+        // A scalar that is not trained is 1.
         let scaled = if a.requires_grad() { sublayer.f_mul(a)? } else { sublayer.shallow_clone() };
-        let sum = x.f_add(&self.net.drop(scaled)?)?;
-        let masks = self.masks.map(|masks| [&masks.hidden, &masks.per_hidden]);
-        self.net.norm(&self.part(&format!("{which}_norm")), &sum, self.width, masks)
+        let sum = x.f_add(&self.layers.drop(scaled)?)?;
+        let mask = self.masks.map(|masks| NormMask { features: &masks.hidden, per_feature: &masks.per_hidden });
+        self.layers.norm(&self.part(&format!("{which}_norm")), &sum, self.width, mask)
     }
 
     fn part(&self, part: &str) -> String {
@@ -133,11 +139,11 @@ impl BlockPass<'_> {
     }
 
     fn parameter(&self, name: &str) -> Result<&Tensor, TchError> {
-        self.net.parameters.get(name)
+        self.layers.parameters.get(name)
     }
 }
 
-/// Rows of several groups under each other; those of one are not copied.
+/// Joins the rows of all groups. A single group is not copied.
 fn join(groups: Vec<Tensor>) -> Result<Tensor, TchError> {
     match groups.as_slice() {
         [only] => Ok(only.shallow_clone()),

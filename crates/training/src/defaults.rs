@@ -1,39 +1,41 @@
-use super::samples::SampleOptions;
 use canet_data::Dataset;
 
-/// Settings of the preset `utility` that follow from the data. models/experiments has what those for sparse data come to;
-/// those for dense data have no training there yet.
+use crate::samples::SampleOptions;
+
+/// Default options that depend on the preset and the data.
+///
+/// Those for sparse data are measured: `models/experiments` has the results. Those for dense data are not measured yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
-    /// Passes over the data in the first stage, over which the learning rate falls to a tenth.
+    /// Passes over the training data in the first stage.
     pub epochs: u64,
-    /// What an epoch learns from.
+    /// How an epoch splits sequences into samples.
     pub samples: SampleOptions,
     /// Samples a step.
     pub batch_size: usize,
-    /// Share of activations dropped.
+    /// Share of activations that is dropped.
     pub dropout: f64,
-    /// AdamW's weight decay of linear layers.
+    /// AdamW's weight decay of linear weights.
     pub weight_decay: f64,
-    /// Whether one table of items serves for reading and for scoring them, where its two widths agree.
+    /// Whether the output layer uses the embedding table as its weight, if both have the same width.
     pub tied: bool,
-    /// Most positions of a user's training part that are kept for the router.
+    /// Positions of a user's training part that are held out for the router, at most.
     pub router_holdout: usize,
-    /// Items drawn for a step's softmax; `None` for the whole catalogue.
+    /// Negatives of a step's sampled softmax. `None` stands for the full softmax.
     pub negatives: Option<usize>,
 }
 
-/// Interactions an item below which data is sparse: 16 on Amazon Beauty, 290 on MovieLens-1M.
+/// Data is sparse if it has fewer interactions an item. Amazon Beauty has 16, MovieLens-1M has 290.
 const SPARSE: u64 = 32;
 
-/// Items up to which the softmax is over the whole catalogue.
-const WHOLE_CATALOGUE: usize = 50_000;
+/// The full softmax is the default for at most this many items.
+const FULL_SOFTMAX_ITEMS: usize = 50_000;
 
-/// Items that are drawn of a larger one.
-const DRAWN: usize = 4096;
+/// Negatives for larger catalogues.
+const NEGATIVES: usize = 4096;
 
 impl Defaults {
-    /// What the preset `paper` takes, whatever the data.
+    /// Defaults of the preset `paper`, for all data.
     pub const PAPER: Defaults = Defaults {
         epochs: 100,
         samples: SampleOptions { loss_positions: None, per_user: None },
@@ -45,7 +47,7 @@ impl Defaults {
         negatives: None,
     };
 
-    /// Settings for a data set whose histories are read up to `max_len` items.
+    /// Defaults of the preset `utility` for a dataset. The model reads at most `max_len` items of a history.
     pub fn of(dataset: &Dataset, max_len: usize) -> Defaults {
         let sequences = dataset.training_sequences();
         let items: usize = sequences.iter().map(|sequence| sequence.len()).sum();
@@ -60,9 +62,9 @@ impl Defaults {
             weight_decay: 0.0,
             dropout: if sparse { 0.5 } else { 0.2 },
             tied: sparse,
-            // Where most users have few interactions, their newest ones are too much to lose.
+            // Most users of sparse data have few interactions, and the supernet needs the newest of them.
             router_holdout: if sparse { 0 } else { 10 },
-            negatives: (dataset.ids.len() > WHOLE_CATALOGUE).then_some(DRAWN),
+            negatives: (dataset.ids.len() > FULL_SOFTMAX_ITEMS).then_some(NEGATIVES),
         }
     }
 }

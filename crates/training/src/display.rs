@@ -3,14 +3,12 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::stage::Stage;
-use super::state::EpochRecord;
-use super::validation::Scored;
+use crate::records::{EpochRecord, ValidationScore};
+use crate::stage::Stage;
 
-/// What a person sees of a run: a bar a stage where there is a terminal, else a line an epoch.
+/// Progress on standard error: a bar for each stage if it is a terminal, and a line for each epoch.
 pub(crate) struct Display {
-    /// Whether there is a terminal.
-    terminal: bool,
+    is_terminal: bool,
     bar: Option<ProgressBar>,
     stage: &'static str,
 }
@@ -18,14 +16,14 @@ pub(crate) struct Display {
 impl Display {
     /// A display that shows nothing yet.
     pub(crate) fn new() -> Display {
-        Display { terminal: stderr().is_terminal(), bar: None, stage: "" }
+        Display { is_terminal: stderr().is_terminal(), bar: None, stage: "" }
     }
 
-    /// A stage of `steps` steps begins, of which `done` are made.
+    /// Starts the bar of a stage of `steps` steps, `done` of which are done.
     pub(crate) fn begin(&mut self, stage: Stage, steps: u64, done: u64) {
         self.clear();
         self.stage = stage.name();
-        self.bar = self.terminal.then(|| {
+        self.bar = self.is_terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
             let template = format!("{} {{bar:20}} {{pos}}/{{len}}, {{eta}} left, {{wide_msg}}", self.stage);
             if let Ok(style) = ProgressStyle::with_template(&template) {
@@ -38,14 +36,14 @@ impl Display {
         });
     }
 
-    /// Steps were made that have no loss.
+    /// Counts steps that have no loss.
     pub(crate) fn advance(&self, steps: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(steps);
         }
     }
 
-    /// A step was made.
+    /// Counts a step and shows its loss beside the last epoch's validation score.
     pub(crate) fn step(&self, loss: f64, last: Option<&EpochRecord>) {
         let Some(bar) = &self.bar else { return };
         bar.inc(1);
@@ -53,24 +51,23 @@ impl Display {
         bar.set_message(format!("loss {loss:.3}{validation}"));
     }
 
-    /// An epoch of `epochs` ended; `left` is the time that the rest of the stage would take at its pace.
+    /// Prints the result of one of `epochs` epochs. The rest of the stage takes at most `left`.
     pub(crate) fn epoch(&self, record: &EpochRecord, epochs: u64, left: Duration) {
-        let line = format!(
+        self.line(&format!(
             "{}, epoch {}/{epochs}: loss {:.3}{}, at most {} left",
             self.stage,
             record.epoch,
             record.train.total(),
             validation(record),
             HumanDuration(left),
-        );
-        self.say(&line);
+        ));
     }
 
-    /// A line that stays.
-    pub(crate) fn say(&self, line: &str) {
+    /// Prints a line.
+    pub(crate) fn line(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            // A run is worth more than its words: it goes on where nobody reads them any more.
+            // The training continues if standard error is closed.
             None => drop(writeln!(stderr(), "{line}")),
         }
     }
@@ -89,7 +86,7 @@ impl Drop for Display {
 }
 
 fn validation(record: &EpochRecord) -> String {
-    let Some(Scored { ndcg, saved, routes_in_use }) = record.scored else { return String::new() };
+    let Some(ValidationScore { ndcg, saved, routes_in_use }) = record.validation else { return String::new() };
     let routed = match (saved, routes_in_use) {
         (Some(saved), Some(routes)) => format!(", {:.0} % of FLOPs saved, {routes} routes in use", 100.0 * saved),
         _ => String::new(),

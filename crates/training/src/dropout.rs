@@ -1,26 +1,27 @@
 use tch::{Kind, TchError, Tensor};
 
-/// Dropout whose draws cost a byte a value.
+/// Dropout that draws one byte a value on a CPU.
 ///
-/// On a CPU LibTorch's own draws a float from the Mersenne Twister for each value, which takes several times as long as
-/// the matrix product beside it. Eight bytes of one draw decide for eight values here; so the share is a multiple of
-/// 1/256. A GPU draws fast enough, and LibTorch's dropout is one kernel there.
+/// LibTorch's dropout draws one float a value from the Mersenne Twister. On a CPU that takes several times as long as
+/// the matrix product beside it. Here, one 64-bit draw decides about eight values, so the share is a multiple of 1/256.
+/// On a GPU, LibTorch's dropout is a single fast kernel and is used as it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dropout {
-    /// Values of a byte that drop, of 256.
+    /// How many of the 256 values of a byte drop an activation.
     dropping: i64,
 }
 
 impl Dropout {
-    /// Drops a share of the values, from 0 to below 1.
+    /// Dropout of a share of the values, from 0 to below 1, rounded to 1/256.
     pub(crate) fn new(share: f64) -> Dropout {
         Dropout { dropping: ((share * 256.0).round() as i64).clamp(0, 255) }
     }
 
-    /// Zeroes values by lot and scales the others so that the mean stays.
+    /// Sets a random share of the values to zero and scales the others so that the expected value stays. Keeps the
+    /// shape.
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
+    /// LibTorch's, if memory runs out.
     pub(crate) fn apply(self, x: Tensor) -> Result<Tensor, TchError> {
         if self.dropping == 0 {
             return Ok(x);
@@ -38,20 +39,20 @@ impl Dropout {
     }
 }
 
-/// Shares of activations that a pass drops.
+/// Shares of activations that a forward pass drops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DropoutShares {
-    /// Of what is read of the item table.
+    /// Of the embeddings.
     pub embedding: f64,
-    /// Of attention weights and of what each sublayer gives.
+    /// Of the attention weights and of each sublayer's output.
     pub blocks: f64,
 }
 
 impl DropoutShares {
-    /// Nothing is dropped: the pass computes what serving does.
+    /// Drops nothing: the pass computes the function that serving computes.
     pub const NONE: DropoutShares = DropoutShares::even(0.0);
 
-    /// The same share everywhere.
+    /// Drops the same share everywhere.
     pub const fn even(share: f64) -> DropoutShares {
         DropoutShares { embedding: share, blocks: share }
     }
@@ -62,13 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_zero_the_mean_stays_and_neighbours_are_independent() {
+    fn dropout_zeroes_its_share_keeps_the_mean_and_draws_independently() {
         tch::manual_seed(3);
         let x = Tensor::ones([1000, 1001], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
         let dropped = Dropout::new(0.25).apply(x.shallow_clone()).unwrap();
         let zeros = dropped.eq(0.0).to_kind(Kind::Float);
         let share = zeros.mean(Kind::Float).double_value(&[]);
-        // Standard errors over a million draws: 0.0004 and 0.0006.
+        // The standard errors over a million draws are 0.0004 for the share and 0.0006 for the mean.
         assert!((share - 0.25).abs() < 0.003, "{share}");
         assert!((dropped.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.004);
         let flat = zeros.flatten(0, 1);
@@ -78,13 +79,13 @@ mod tests {
             let both = both.mean(Kind::Float).double_value(&[]);
             assert!((both - 0.0625).abs() < 0.002, "{distance}: {both}");
         }
-        // The gradient passes where the value did, equally scaled.
+        // The gradient passes through the kept values, with the same scale.
         dropped.sum(Kind::Float).backward();
         assert_eq!(x.grad(), dropped.detach());
     }
 
     #[test]
-    fn nothing_is_drawn_where_nothing_drops() {
+    fn a_share_of_zero_changes_nothing() {
         let x = Tensor::from_slice(&[1.0_f32, 2.0]);
         assert_eq!(Dropout::new(0.0).apply(x.shallow_clone()).unwrap(), x);
     }

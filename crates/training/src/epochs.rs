@@ -1,58 +1,60 @@
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
-use super::cut::MaskTables;
-use super::error::TrainError;
-use super::joint::Joint;
-use super::log::Event;
-use super::optimizer::Schedule;
-use super::run::{Pause, Run};
-use super::samples::Samples;
-use super::sandwich::Sandwich;
-use super::stage::Stage;
-use super::state::EpochRecord;
-use super::terms::{StepLoss, Terms};
-use super::validation::Validation;
 use canet_torch::tch_device;
+
+use crate::batch::Batch;
+use crate::context::StageContext;
+use crate::error::TrainError;
+use crate::joint::Joint;
+use crate::log::Event;
+use crate::optimizer::Schedule;
+use crate::records::EpochRecord;
+use crate::samples::Samples;
+use crate::sandwich::Sandwich;
+use crate::stage::{Stage, StageEnd};
+use crate::step_loss::{LossValues, StepLoss};
+use crate::subnet_mask::MaskTables;
+use crate::validation::Validation;
 
 /// Steps between lines of the run log.
 const LOG_EVERY: u64 = 20;
 
-/// Steps in a row whose gradient is not finite, after which a run is given up.
-const HOPELESS: u32 = 10;
+/// The training fails after this many steps in a row whose gradient is not finite.
+const MOST_FAILED_STEPS: u32 = 10;
 
-/// A stage that passes over samples: what it learns from, and how.
+/// The longest remaining time that is shown: a century.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A stage that trains the weights in epochs.
 pub(crate) struct Epochs<'a> {
     stage: Stage,
     epochs: u64,
     /// Steps an epoch.
     steps: u64,
     samples: Samples<'a>,
-    /// Of the stage that draws a route a row.
+    /// Only the stage `joint` has them.
     tables: Option<MaskTables>,
     schedule: Schedule,
     validation: Validation<'a>,
-    hopeless: u32,
-    pace: Pace,
+    /// Steps in a row whose gradient was not finite.
+    failed_steps: u32,
+    throughput: Throughput,
 }
 
-/// More time than a person wants to read of: a century.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-/// What this process has learnt from in the epoch under way.
+/// The items that this process has trained on in the current epoch, and the time for them.
 #[derive(Default)]
-struct Pace {
+struct Throughput {
     tokens: usize,
     time: Duration,
 }
 
 impl<'a> Epochs<'a> {
-    /// The stage of a run.
+    /// Prepares a stage.
     ///
     /// # Errors
-    /// [`TrainError`] where there is nothing to learn from or the device fails.
-    pub(crate) fn of(run: &Run<'a>, stage: Stage) -> Result<Epochs<'a>, TrainError> {
-        let job = run.job;
+    /// [`TrainError`], if the device fails.
+    pub(crate) fn new(context: &StageContext<'a>, stage: Stage) -> Result<Epochs<'a>, TrainError> {
+        let job = context.job;
         let options = &job.options;
         let (epochs, peak, warmup) = match stage {
             Stage::Settle => (options.settle.epochs, options.settle.learning_rate, 0),
@@ -60,14 +62,14 @@ impl<'a> Epochs<'a> {
             _ => (options.epochs, options.learning_rate, options.warmup_steps),
         };
         let sequences = match stage {
-            Stage::Supernet => run.holdout.training.clone(),
+            Stage::Supernet => context.holdout.training.clone(),
             Stage::Newest => job.dataset.whole_sequences(),
             _ => job.dataset.training_sequences(),
         };
         let samples = Samples::new(sequences, options.samples, job.config.max_len, options.batch_size);
         let steps = samples.steps();
         let tables = match stage {
-            Stage::Joint => Some(MaskTables::new(&job.config, run.space, tch_device(job.device))?),
+            Stage::Joint => Some(MaskTables::new(&job.config, context.space, tch_device(job.device))?),
             _ => None,
         };
         Ok(Epochs {
@@ -77,130 +79,126 @@ impl<'a> Epochs<'a> {
             samples,
             tables,
             schedule: Schedule { peak, warmup, total: steps.saturating_mul(epochs) },
-            validation: Validation::new(job, run.space),
-            hopeless: 0,
-            pace: Pace::default(),
+            validation: Validation::new(job, context.space),
+            failed_steps: 0,
+            throughput: Throughput::default(),
         })
     }
 
-    /// Epochs until the stage ends.
+    /// Trains until the stage ends. Continues from the epoch and step in the state.
     ///
     /// # Errors
-    /// [`TrainError`] where training diverges, the device fails or the state cannot be saved.
-    pub(crate) fn run(&mut self, run: &mut Run<'a>) -> Result<Pause, TrainError> {
-        let progress = &run.state.progress;
+    /// [`TrainError`], if training diverges, the device fails or the state cannot be saved.
+    pub(crate) fn run(&mut self, context: &mut StageContext<'a>) -> Result<StageEnd, TrainError> {
+        let progress = &context.state.progress;
         let done = progress.epoch.saturating_mul(self.steps).saturating_add(progress.step);
-        run.display.begin(self.stage, self.schedule.total, done);
-        while run.state.progress.epoch < self.epochs {
-            let progress = &run.state.progress;
-            let patience = run.job.options.patience;
+        context.display.begin(self.stage, self.schedule.total, done);
+        while context.state.progress.epoch < self.epochs {
+            let progress = &context.state.progress;
+            let patience = context.job.options.patience;
             if progress.best(self.stage).is_some_and(|(best, _)| progress.epoch >= best.saturating_add(patience)) {
-                return Ok(Pause::Patience);
+                return Ok(StageEnd::Patience);
             }
-            if let Some(pause) = self.epoch(run)? {
-                return Ok(pause);
+            if let Some(end) = self.finish_epoch(context)? {
+                return Ok(end);
             }
         }
-        Ok(Pause::Done)
+        Ok(StageEnd::Done)
     }
 
-    /// The rest of the epoch that the state is in.
-    fn epoch(&mut self, run: &mut Run<'a>) -> Result<Option<Pause>, TrainError> {
-        let job = run.job;
-        let seed = run.state.progress.stage_seed();
-        let batches = self.samples.epoch(seed, run.state.progress.epoch);
-        for samples in batches.iter().skip(run.state.progress.step as usize) {
-            if let Some(pause) = run.interrupted(self.stage) {
-                return Ok(Some(pause));
+    /// Trains the rest of the current epoch. Returns why the stage was interrupted, if it was.
+    fn finish_epoch(&mut self, context: &mut StageContext<'a>) -> Result<Option<StageEnd>, TrainError> {
+        let job = context.job;
+        let seed = context.state.progress.stage_seed();
+        let batches = self.samples.epoch(seed, context.state.progress.epoch);
+        for samples in batches.iter().skip(context.state.progress.step as usize) {
+            if let Some(end) = context.interrupted(self.stage) {
+                return Ok(Some(end));
             }
             let began = Instant::now();
-            self.step(run, &Batch::new(samples, job.config.max_len, tch_device(job.device))?)?;
-            self.pace.add(samples.iter().map(|sample| sample.inputs.len()).sum(), began.elapsed());
-            run.save_now_and_then()?;
+            self.step(context, &Batch::new(samples, job.config.max_len, tch_device(job.device))?)?;
+            self.throughput.add(samples.iter().map(|sample| sample.inputs.len()).sum(), began.elapsed());
+            context.save_if_due()?;
         }
-        self.end_epoch(run)?;
+        self.end_epoch(context)?;
         Ok(None)
     }
 
-    fn step(&mut self, run: &mut Run<'a>, batch: &Batch) -> Result<(), TrainError> {
-        let rate = self.schedule.rate(run.state.optimizer.steps());
-        // Seeded by step, so that a resumed run draws what the stopped one would have drawn.
-        let seed = run.state.progress.step_seed();
+    fn step(&mut self, context: &mut StageContext<'a>, batch: &Batch) -> Result<(), TrainError> {
+        let learning_rate = self.schedule.rate(context.state.optimizer.steps());
+        // Every step has its own seed, so a resumed training draws the same as an unbroken one.
+        let seed = context.state.progress.step_seed();
         tch::manual_seed(seed as i64);
-        let loss = self.loss(run, batch, seed)?;
+        let loss = self.loss(context, batch, seed)?;
         loss.backward()?;
-        let norm = run.state.optimizer.step(&run.state.parameters, rate)?;
-        let terms = loss.terms()?;
-        self.hopeless = if norm.is_finite() { 0 } else { self.hopeless + 1 };
-        if self.hopeless >= HOPELESS {
-            return Err(TrainError::Diverged { epoch: run.state.progress.epoch + 1 });
+        let gradient_norm = context.state.optimizer.step(&context.state.parameters, learning_rate)?;
+        let values = loss.values()?;
+        self.failed_steps = if gradient_norm.is_finite() { 0 } else { self.failed_steps + 1 };
+        if self.failed_steps >= MOST_FAILED_STEPS {
+            return Err(TrainError::Diverged { epoch: context.state.progress.epoch + 1 });
         }
-        let progress = &mut run.state.progress;
+        let progress = &mut context.state.progress;
         progress.step += 1;
-        if terms.total().is_finite() {
-            progress.sums.add(&terms);
+        if values.total().is_finite() {
+            progress.sums.add(&values);
         }
         if progress.step % LOG_EVERY == 1 {
             let (epoch, step) = (progress.epoch + 1, progress.step);
-            let (stage, loss) = (self.stage, &terms);
-            run.log.write(&Event::Step { stage, epoch, step, learning_rate: rate, gradient_norm: norm, loss })?;
+            let (stage, loss) = (self.stage, &values);
+            context.log.write(&Event::Step { stage, epoch, step, learning_rate, gradient_norm, loss })?;
         }
-        run.display.step(terms.total(), run.state.progress.curve.last());
+        context.display.step(values.total(), context.state.progress.curve.last());
         Ok(())
     }
 
-    fn loss(&self, run: &Run<'a>, batch: &Batch, seed: u64) -> Result<StepLoss, TrainError> {
-        let job = run.job;
-        let (config, space, dropout) = (&job.config, run.space, job.options.dropout);
+    fn loss(&self, context: &StageContext<'a>, batch: &Batch, seed: u64) -> Result<StepLoss, TrainError> {
+        let (config, space, options) = (&context.job.config, context.space, &context.job.options);
+        let (parameters, dropout, flops_budget) = (&context.state.parameters, options.dropout, options.flops_budget);
         Ok(match &self.tables {
-            Some(tables) => {
-                let (options, flops_budget) = (&job.options.joint, job.options.flops_budget);
-                Joint { config, space, tables, dropout, options, flops_budget }.loss(&run.state.parameters, batch)?
-            }
-            None => {
-                let sandwich = Sandwich { config, space, dropout, options: &job.options.sandwich };
-                sandwich.loss(&run.state.parameters, batch, seed)?
-            }
+            Some(tables) => Joint { config, space, tables, dropout, options: &options.joint, flops_budget }
+                .loss(parameters, batch)?,
+            None => Sandwich { config, space, dropout, options: &options.sandwich }.loss(parameters, batch, seed)?,
         })
     }
 
-    /// Validates where there is something to validate on, remembers the best weights, and saves.
-    fn end_epoch(&mut self, run: &mut Run<'a>) -> Result<(), TrainError> {
-        let weights = run.state.parameters.to_weights()?;
-        let scored = match self.stage {
+    /// Validates the weights, keeps them if they are the best of the stage, and saves the state.
+    fn end_epoch(&mut self, context: &mut StageContext<'a>) -> Result<(), TrainError> {
+        let weights = context.state.parameters.to_weights()?;
+        let validation = match self.stage {
             Stage::Newest => None,
-            Stage::Supernet => Some(self.validation.slices(&weights)?),
-            _ => Some(self.validation.routed(&weights, run.state.progress.routing.as_ref())?),
+            Stage::Supernet => Some(self.validation.score_slices(&weights)?),
+            _ => Some(self.validation.score_routed(&weights, context.state.progress.base_bias.as_ref())?),
         };
-        let elapsed = run.elapsed();
-        let progress = &mut run.state.progress;
+        let elapsed = context.elapsed();
+        let progress = &mut context.state.progress;
         let train = progress.sums.mean(progress.step);
-        let record = EpochRecord { stage: self.stage, epoch: progress.epoch + 1, train, scored };
-        let (ndcg, best) = (scored.map(|scored| scored.ndcg), progress.best(self.stage).map(|(_, ndcg)| ndcg));
+        let record = EpochRecord { stage: self.stage, epoch: progress.epoch + 1, train, validation };
+        let (ndcg, best) = (validation.map(|score| score.ndcg), progress.best(self.stage).map(|(_, ndcg)| ndcg));
         if ndcg.is_some() && (best.is_none() || ndcg > best) {
-            run.state.best = weights;
+            context.state.best = weights;
         }
         progress.curve.push(record.clone());
         progress.epoch += 1;
         progress.step = 0;
-        progress.sums = Terms::default();
-        let left = self.epochs.saturating_sub(progress.epoch) as f64;
-        let pace = (elapsed.as_secs_f64() - progress.stage_began) / progress.epoch as f64;
-        let tokens_per_second = std::mem::take(&mut self.pace).per_second();
-        run.log.write(&Event::Epoch { record: &record, tokens_per_second, elapsed_seconds: elapsed.as_secs_f64() })?;
-        let left = Duration::try_from_secs_f64((pace * left).max(0.0)).unwrap_or(FOREVER).min(FOREVER);
-        run.display.epoch(&record, self.epochs, left);
-        run.save()
+        progress.sums = LossValues::default();
+        let epochs_left = self.epochs.saturating_sub(progress.epoch) as f64;
+        let seconds_an_epoch = (elapsed.as_secs_f64() - progress.stage_began) / progress.epoch as f64;
+        let tokens_per_second = std::mem::take(&mut self.throughput).tokens_per_second();
+        let elapsed_seconds = elapsed.as_secs_f64();
+        context.log.write(&Event::Epoch { record: &record, tokens_per_second, elapsed_seconds })?;
+        let left = Duration::try_from_secs_f64((seconds_an_epoch * epochs_left).max(0.0)).unwrap_or(LONGEST);
+        context.display.epoch(&record, self.epochs, left.min(LONGEST));
+        context.save()
     }
 }
 
-impl Pace {
+impl Throughput {
     fn add(&mut self, tokens: usize, time: Duration) {
         self.tokens += tokens;
         self.time += time;
     }
 
-    fn per_second(&self) -> f64 {
+    fn tokens_per_second(&self) -> f64 {
         self.tokens as f64 / self.time.as_secs_f64().max(1e-9)
     }
 }

@@ -1,80 +1,76 @@
 use std::path::{Path, PathBuf};
 
 use canet_domain::{CatalogueError, HistoryError};
-use canet_model::LoadError;
 use canet_model::checkpoint::CheckpointError;
-use canet_model::{ConfigError, ForwardError};
+use canet_model::{ConfigError, ForwardError, LoadError};
 
-/// Why a training could not be done.
+/// Why a training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The model's sizes are not sane.
+    /// The configuration of the model is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Two tables that are to be one have two widths.
-    #[error(
-        "--tie-embeddings needs a greatest --embedding as wide as the greatest --hidden: items are read by one and scored by \
-         the other"
-    )]
+    /// Two tables that are to be tied have different widths.
+    #[error("--tie-embeddings needs equal widths: the largest --embedding must equal the largest --hidden")]
     Untieable,
-    /// No sequence has two items in its training part.
-    #[error("the data has nothing to learn from: no user has two interactions before the two that are held out")]
+    /// No user has two items in the training part.
+    #[error("there is nothing to learn: no user has two interactions before the two that are held out")]
     NothingToLearn,
-    /// No user can be held out.
-    #[error("the data has nobody to validate on: no user has three interactions or more")]
+    /// No user has a validation position.
+    #[error("there is nobody to validate on: no user has three interactions or more")]
     NothingToValidate,
-    /// An unfinished run of another kind is in the way.
+    /// The directory has an unfinished training that differs from the job.
     #[error(
-        "{path} holds an unfinished run with other {what}: give the same flags to go on with it (those of stages that have not begun \
-         may differ), or --restart to throw it away"
+        "{path} has an unfinished training with other {what}: repeat its flags to continue it (flags of stages that \
+         have not begun may differ), or give --restart to discard it"
     )]
-    OtherRun {
-        /// Where.
+    OtherTraining {
+        /// The directory.
         path: PathBuf,
-        /// What differs.
+        /// The part that differs.
         what: &'static str,
     },
-    /// Another process trains there.
+    /// Another process trains in the directory.
     #[error("another process trains in {path}: wait for it, or give another --out")]
     Busy {
-        /// Where.
+        /// The directory.
         path: PathBuf,
     },
-    /// A saved state that cannot be used.
-    #[error("{path} is not the state of a run ({reason}): --restart throws it away")]
+    /// The saved state of a training is invalid.
+    #[error("{path} is not the state of a training ({reason}): give --restart to discard it")]
     State {
-        /// Where.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
-    /// Gradients that are not finite, step after step.
+    /// The gradients of several steps in a row were not finite.
     #[error("training diverged in epoch {epoch}: try a lower --lr or a longer --warmup-steps")]
     Diverged {
-        /// From 1.
+        /// Number of the epoch, from 1.
         epoch: u64,
     },
-    /// A file or directory.
+    /// The system could not read or write a file or a directory.
     #[error("{path}: {source}")]
     Io {
-        /// Where.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// LibTorch failed: usually out of memory.
+    /// LibTorch failed, usually for lack of memory.
     #[error("LibTorch: {0} (if memory ran out, try a smaller --batch-size)")]
     Torch(#[from] tch::TchError),
-    /// The held-out users could not be scored.
+    /// The forward pass that ranks held-out users failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
-    /// A held-out user without a history.
+    /// A held-out user has no history.
     #[error(transparent)]
     History(#[from] HistoryError),
-    /// The trained weights could not be loaded for scoring.
+    /// The backend could not load the weights.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The items make no catalogue.
+    /// The items do not form a valid catalogue.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
     /// The checkpoint could not be written.

@@ -1,19 +1,21 @@
 use canet_data::{Case, Dataset, Split};
 use canet_domain::Item;
 
-/// A training part of which the newest positions are kept from the supernet.
+/// The split of the training part into positions for the supernet and positions for the router.
+///
+/// The router learns from positions that the supernet has not seen.
 pub(crate) struct Holdout<'a> {
-    /// What the supernet learns, by user.
+    /// The supernet's part of each user's sequence.
     pub training: Vec<&'a [Item]>,
-    /// What it does not: the held-out positions of the training part, and the validation position.
+    /// The router's cases: the held-out positions of the training part, and each user's validation position.
     pub cases: Vec<Case<'a>>,
 }
 
-/// Of a user's training part at most one position in so many is held out.
+/// At most one in this many positions of a user's training part is held out.
 const ONE_IN: usize = 10;
 
 impl<'a> Holdout<'a> {
-    /// Holds out up to `most` positions a user.
+    /// Holds out the newest positions of each user, at most `most`.
     pub(crate) fn new(dataset: &'a Dataset, most: usize) -> Holdout<'a> {
         let validation = dataset.cases(Split::Validation);
         let (mut training, mut cases) = (Vec::new(), Vec::new());
@@ -32,8 +34,9 @@ impl<'a> Holdout<'a> {
 mod tests {
     use std::fs;
 
-    use super::*;
     use canet_data::ReadOptions;
+
+    use super::*;
 
     #[test]
     fn a_tenth_of_the_training_part_and_the_validation_position_are_held_out() {
@@ -43,7 +46,7 @@ mod tests {
             let items: Vec<String> = (1..=length).map(|item| item.to_string()).collect();
             format!("{user} {}\n", items.join(" "))
         };
-        // Training parts of 40, 9 and 25 positions.
+        // The training parts have 40, 9 and 25 positions.
         fs::write(&path, line(1, 42) + &line(2, 11) + &line(3, 27)).unwrap();
         let dataset = Dataset::read(&path, &ReadOptions::default()).unwrap();
         let holdout = Holdout::new(&dataset, 3);

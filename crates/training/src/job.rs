@@ -1,20 +1,18 @@
-use canet_torch::tch_device;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tch::TchError;
-
-use super::options::TrainOptions;
-use super::parameters::Parameters;
-use super::stage::Stage;
 use canet_data::Dataset;
-use canet_model::Device;
 use canet_model::checkpoint::Checkpoint;
-use canet_model::{Backend, ModelConfig, Weights};
+use canet_model::{Backend, Device, ModelConfig};
+use canet_torch::tch_device;
 
-/// A training to be done: what, on what, where to.
+use crate::options::TrainOptions;
+use crate::parameters::ParameterOptions;
+use crate::stage::Stage;
+
+/// A training to do.
 pub struct TrainJob<'a> {
     /// The interactions.
     pub dataset: &'a Dataset,
@@ -24,36 +22,33 @@ pub struct TrainJob<'a> {
     pub options: TrainOptions,
     /// Where to train it.
     pub device: Device,
-    /// What ranks held-out users between the epochs.
-    pub target: Arc<dyn Backend>,
+    /// Computes the forward passes that rank held-out users.
+    pub backend: Arc<dyn Backend>,
     /// The model's directory, which gets the next version.
     pub out: &'a Path,
-    /// Time for the whole run, of which a resumed run has what is left.
+    /// Time for all stages. A resumed training has the rest of it.
     pub max_time: Option<Duration>,
-    /// The stage at whose end to save and stop.
+    /// Save and stop at the end of this stage.
     pub stop_after: Option<Stage>,
-    /// Whether an unfinished run in `out` is thrown away.
+    /// Whether to discard an unfinished training in `out`.
     pub restart: bool,
-    /// Set from outside to save and stop.
+    /// Set by the caller to save and stop.
     pub stop: &'a AtomicBool,
 }
 
 impl TrainJob<'_> {
-    /// Weights as the job learns them, on its device.
-    ///
-    /// # Errors
-    /// LibTorch's, when memory runs out.
-    pub(crate) fn parameters(&self, weights: &Weights) -> Result<Parameters, TchError> {
-        Parameters::from_weights(weights, self.options.preset.recipe(), self.options.tied, tch_device(self.device))
+    /// How weights become parameters in this job.
+    pub(crate) fn parameters(&self) -> ParameterOptions {
+        ParameterOptions { recipe: self.options.recipe(), tied: self.options.tied, device: tch_device(self.device) }
     }
 }
 
-/// How a run ended.
-pub enum Outcome {
-    /// With a checkpoint.
+/// How a training ended.
+pub enum TrainOutcome {
+    /// It wrote a checkpoint.
     Finished(Box<Checkpoint>),
-    /// Saved and stopped; the same command goes on.
+    /// It was stopped and saved its state. The same job continues it.
     Stopped,
-    /// Saved at the end of the stage that was asked for; the next one begins the next stage.
+    /// It finished the stage `stop_after` and saved its state. The same job continues with the next stage.
     Paused,
 }

@@ -1,50 +1,68 @@
-//! Makes checkpoints: the supernet with masked routes, the losses, the optimizer, and runs that survive a kill.
+//! Trains models and writes their checkpoints.
+//!
+//! [`train`] takes a [`TrainJob`] through the stages of its [`Preset`]. A training that is stopped or killed resumes
+//! from its saved state.
+//!
+//! | Modules | Content |
+//! |---|---|
+//! | `pipeline`, `context`, `epochs`, `router` | the order of the stages, what a stage may use, and the stages |
+//! | `state`, `state_file`, `records`, `log`, `display` | what a training saves, logs and shows |
+//! | `validation`, `calibration`, `checkpoint` | accuracy, route biases of budgets, and the result |
+//! | `sandwich`, `full_softmax`, `sampled_softmax`, `joint`, `losses`, `step_loss` | the objectives |
+//! | `supernet`, `block`, `layers`, `dropout`, `subnet_mask` | the forward pass of training |
+//! | `batch`, `samples`, `holdout` | the training data |
+//! | `parameters`, `optimizer`, `tensors` | weights, AdamW, operations on tensors |
+//! | `job`, `options`, `defaults`, `stage`, `error` | what to train and how |
 
 mod batch;
 mod block;
-mod calibrate;
-mod cut;
+mod calibration;
+mod checkpoint;
+mod context;
 mod defaults;
 mod display;
 mod dropout;
 mod epochs;
 mod error;
-mod finish;
 mod full_softmax;
 mod holdout;
 mod job;
 mod joint;
+mod layers;
 mod log;
 mod losses;
-mod measured;
 mod optimizer;
 mod options;
 mod parameters;
+mod pipeline;
+mod records;
+mod route_ranks;
 mod router;
-mod run;
 mod sampled_softmax;
 mod samples;
 mod sandwich;
 mod stage;
 mod state;
 mod state_file;
+mod step_loss;
+mod subnet_mask;
 mod supernet;
-mod terms;
+mod tensors;
 mod validation;
 
 pub use batch::{Batch, Sample};
-pub use cut::{Cut, MaskTables, Masks, one_hot};
 pub use defaults::Defaults;
 pub use dropout::DropoutShares;
 pub use error::TrainError;
-pub use job::{Outcome, TrainJob};
-pub use losses::{LossWeights, Losses};
+pub use job::{TrainJob, TrainOutcome};
+pub use losses::{LossForm, LossWeights};
 pub use optimizer::AdamWOptions;
 pub use options::{
-    JointOptions, NewestOptions, Preset, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions,
+    JointOptions, NewestOptions, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions,
 };
-pub use parameters::{Parameters, Recipe};
-pub use run::train;
+pub use parameters::{ParameterOptions, Parameters, Recipe};
+pub use pipeline::train;
 pub use samples::SampleOptions;
-pub use stage::Stage;
+pub use stage::{Preset, Stage};
+pub use subnet_mask::{MaskTables, RowMasks, SubnetMask, one_hot};
 pub use supernet::Supernet;

@@ -1,117 +1,109 @@
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use super::error::TrainError;
-use super::stage::Stage;
-use super::state::EpochRecord;
-use super::terms::Terms;
 use canet_model::ModelConfig;
 use canet_model::checkpoint::TrainingRecord;
+use serde::Serialize;
+
+use crate::error::TrainError;
+use crate::records::EpochRecord;
+use crate::stage::Stage;
+use crate::step_loss::LossValues;
 
 /// One line of the run log.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event<'a> {
-    /// The run begins, or goes on after it was stopped.
+    /// A process started or resumed the training.
     Start {
-        /// Whether it goes on.
         resumed: bool,
-        /// The stage, and the epoch in it, from which it goes.
+        /// The first stage of this process, `None` if all are done.
         stage: Option<Stage>,
-        /// From 0.
+        /// The first epoch of this process, from 0.
         epoch: u64,
-        /// Steps of that epoch already done.
+        /// Steps of that epoch that are already done.
         step: u64,
-        /// Where it runs.
         device: &'a str,
-        /// Sizes and flags of the model.
         config: &'a ModelConfig,
-        /// How it is trained, as the checkpoint will have it.
+        /// The options, as the checkpoint records them.
         #[serde(flatten)]
         training: &'a TrainingRecord,
-        /// The time that it has in all, where that is limited.
+        /// Time for all stages, if it is limited.
         max_minutes: Option<f64>,
-        /// Digest of the data file.
+        /// SHA-256 of the data file.
         data_sha256: &'a str,
     },
-    /// A step that was picked to be logged.
+    /// A step. Only some steps are logged.
     Step {
-        /// The stage that it is of.
         stage: Stage,
-        /// From 1.
+        /// Number of the epoch, from 1.
         epoch: u64,
-        /// Steps done in the epoch.
+        /// Number of the step in its epoch, from 1.
         step: u64,
-        /// Learning rate.
         learning_rate: f64,
         /// Norm of the gradient before clipping.
         gradient_norm: f64,
-        /// The loss.
-        loss: &'a Terms,
+        loss: &'a LossValues,
     },
     /// An epoch ended.
     Epoch {
-        /// What it came to.
         #[serde(flatten)]
         record: &'a EpochRecord,
-        /// Items learnt from in a second of the epoch's steps: without validation, and without what a stopped process
-        /// did of it.
+        /// Items that the epoch's steps trained on per second. Validation and steps of an earlier process do not count.
         tokens_per_second: f64,
-        /// Time spent in all.
+        /// Seconds of training so far.
         elapsed_seconds: f64,
     },
-    /// Held-out utilities were fitted.
+    /// The stage `router` learned to predict the utilities of held-out cases.
     Router {
-        /// Positions that were measured on every route.
+        /// Number of cases.
         cases: usize,
-        /// The kind of utility whose predictions gained most.
+        /// The measure of utility whose predictions gained most.
         utility: &'a str,
-        /// Share of its variance that is predicted for unseen users.
+        /// Share of its variance that is predicted for users outside the fit.
         explained: f64,
-        /// How far predictions are believed.
+        /// Factor of the predictions in the choice of routes.
         k: f64,
         /// Whether routes outside the static hull may be chosen.
         every_route: bool,
-        /// NDCG@10 above the static mix of the same cost, of users without a part in the choice of the rule: in each fifth
-        /// of them, of the rule that is best on the others.
+        /// Gain in NDCG@10 over the static mixture of the same cost. Each fold of users is routed by the rule that is
+        /// best on the other folds.
         gain: f64,
-        /// Its paired standard error over users.
+        /// Paired standard error of the gain over users.
         gain_se: Option<f64>,
     },
-    /// The checkpoint's router learnt what was fitted.
+    /// The checkpoint's router learned these predictions.
     Taught {
-        /// Lessons done.
+        /// Steps done.
         steps: u64,
-        /// Lessons planned: more than were done where time ran out.
+        /// Steps planned. Fewer are done if time runs out.
         of: u64,
-        /// Share of the teachers' variance that it reproduces.
+        /// Share of the predictions' variance that the router reproduces.
         learnt: f64,
     },
-    /// The run ended with a checkpoint.
+    /// The training wrote a checkpoint.
     Finish {
-        /// Why its last stage ended, `epochs` or `patience`; or `max_minutes` where time cut any stage short.
+        /// `max_minutes` if time cut a stage short. Otherwise `epochs` or `patience`, why the last stage ended.
         reason: &'a str,
-        /// Time spent in all.
+        /// Seconds of training.
         elapsed_seconds: f64,
     },
 }
 
-/// The run log: JSON lines, flushed one by one.
+/// The run log: JSON lines, written one by one.
 pub(crate) struct RunLog {
     file: File,
     path: PathBuf,
 }
 
 impl RunLog {
-    /// Opens the log and cuts it to `keep` bytes: what was logged after the state was saved is done again.
+    /// Opens the log and truncates it to `keep` bytes. What was logged after the last save will be logged again.
     ///
     /// # Errors
     /// [`TrainError::Io`].
     pub(crate) fn open(path: &Path, keep: u64) -> Result<RunLog, TrainError> {
-        let open = || -> std::io::Result<File> {
+        let open = || -> io::Result<File> {
             let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
             if file.metadata()?.len() > keep {
                 file.set_len(keep)?;
@@ -127,7 +119,7 @@ impl RunLog {
     /// # Errors
     /// [`TrainError::Io`].
     pub(crate) fn write(&mut self, event: &Event<'_>) -> Result<(), TrainError> {
-        let mut append = || -> std::io::Result<()> {
+        let mut append = || -> io::Result<()> {
             let mut line = serde_json::to_vec(event)?;
             line.push(b'\n');
             self.file.write_all(&line)
@@ -135,7 +127,7 @@ impl RunLog {
         append().map_err(|source| TrainError::io(&self.path, source))
     }
 
-    /// Its length so far.
+    /// Length of the log in bytes.
     ///
     /// # Errors
     /// [`TrainError::Io`].

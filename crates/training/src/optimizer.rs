@@ -4,17 +4,19 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
-use super::parameters::{Parameters, Stretch};
+use crate::parameters::{Parameters, TrainedSpan};
 
-/// AdamW (Loshchilov & Hutter 2019) with decoupled decay, whose moments can be saved: LibTorch's own cannot. Its moments
-/// lie as the weights do, in one vector each, so that a step is a few operations, however many weights there are.
+/// AdamW, which is Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101).
+///
+/// Unlike LibTorch's AdamW, it can save its moments. Each moment is one vector of P values, like the weights, so a step
+/// takes the same few operations however many weights there are.
 pub(crate) struct AdamW {
     options: AdamWOptions,
     /// Running mean of the gradients: [P]
     first: Tensor,
-    /// Of their squares: [P]
+    /// Running mean of the squared gradients: [P]
     second: Tensor,
-    /// 1 where a weight decays, else 0: [P]
+    /// 1 for a weight that decays, else 0: [P]
     decaying: Tensor,
     steps: u64,
 }
@@ -22,29 +24,29 @@ pub(crate) struct AdamW {
 /// Settings of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamWOptions {
-    /// Decay of the first and second moment.
+    /// Decay rates of the first and the second moment.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay; biases, norms, scalars and embedding tables are spared.
+    /// Decoupled weight decay of linear weights. Biases, norms, scalars and embedding tables do not decay.
     pub weight_decay: f64,
-    /// Greatest norm of the whole gradient.
+    /// The step scales the whole gradient down to this norm if it is longer.
     pub clip_norm: f64,
 }
 
-/// Running means of a weight's gradient and of its square, in its shape.
+/// The moments of one weight, in its shape.
 pub(crate) struct Moments {
-    /// Of the gradient.
+    /// Running mean of the gradient.
     pub first: Tensor,
-    /// Of its square.
+    /// Running mean of the squared gradient.
     pub second: Tensor,
 }
 
 impl AdamW {
-    /// An optimizer that has not stepped yet.
+    /// An optimizer without any steps yet.
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
+    /// LibTorch's, if memory runs out.
     pub(crate) fn new(options: AdamWOptions, parameters: &Parameters) -> Result<AdamW, TchError> {
         let decaying = parameters.zeros()?;
         for (name, _) in parameters.leaves().filter(|(name, _)| decays(name)) {
@@ -53,10 +55,10 @@ impl AdamW {
         Ok(AdamW { options, first: parameters.zeros()?, second: parameters.zeros()?, decaying, steps: 0 })
     }
 
-    /// The same optimizer with saved moments of every weight.
+    /// An optimizer that continues from saved moments.
     ///
     /// # Errors
-    /// LibTorch's, where a moment has another shape than its weight.
+    /// LibTorch's, if a moment and its weight differ in shape.
     pub(crate) fn resume(
         options: AdamWOptions,
         parameters: &Parameters,
@@ -71,7 +73,7 @@ impl AdamW {
         Ok(optimizer)
     }
 
-    /// Moments by weight, to be saved.
+    /// The moments of each weight, for saving.
     ///
     /// # Errors
     /// LibTorch's.
@@ -82,54 +84,54 @@ impl AdamW {
         parameters.iter().map(|(name, _)| Ok((name, moments(name)?))).collect()
     }
 
-    /// Steps made.
+    /// Number of steps that have moved the weights.
     pub(crate) fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Clips the gradients by their common norm, moves every weight that has one, and clears them.
-    /// Returns the norm before clipping; a step whose norm is not finite moves nothing.
+    /// Clips the gradients by their common norm, moves every weight that has a gradient, and sets the gradients to
+    /// zero. Returns the norm before clipping. A step moves nothing if the norm is not finite.
     ///
     /// # Errors
     /// LibTorch's.
     pub(crate) fn step(&mut self, parameters: &Parameters, learning_rate: f64) -> Result<f64, TchError> {
         tch::no_grad(|| {
-            let stretches = parameters.stretches()?;
-            let norm = total_norm(&stretches)?;
+            let trained = parameters.trained_spans()?;
+            let norm = total_norm(&trained)?;
             if norm.is_finite() {
                 self.steps += 1;
                 let clip = (self.options.clip_norm / (norm + 1e-12)).min(1.0);
-                for stretch in &stretches {
+                for part in &trained {
                     if clip < 1.0 {
-                        let _ = stretch.gradient.shallow_clone().f_mul_scalar_(clip)?;
+                        let _ = part.gradient.shallow_clone().f_mul_scalar_(clip)?;
                     }
-                    self.update(stretch, learning_rate)?;
+                    self.update(part, learning_rate)?;
                 }
             }
-            for stretch in stretches {
-                let _ = stretch.gradient.shallow_clone().f_zero_()?;
+            for part in trained {
+                let _ = part.gradient.shallow_clone().f_zero_()?;
             }
             Ok(norm)
         })
     }
 
-    fn update(&self, stretch: &Stretch, learning_rate: f64) -> Result<(), TchError> {
+    fn update(&self, part: &TrainedSpan, learning_rate: f64) -> Result<(), TchError> {
         let AdamWOptions { betas: [beta1, beta2], eps, weight_decay, .. } = self.options;
-        let Stretch { first: place, weights, gradient } = stretch;
-        let own = |vector: &Tensor| vector.f_narrow(0, *place, weights.numel() as i64);
-        let (mut first, mut second) = (own(&self.first)?, own(&self.second)?);
-        // In place and in few passes: over the tables, each one costs as much as a layer.
+        let TrainedSpan { span, weights, gradient } = part;
+        let (mut first, mut second) = (span.of(&self.first)?, span.of(&self.second)?);
+        // The operations are few and in place, because one pass over the tables takes as long as a layer.
         let _ = first.f_lerp_(gradient, 1.0 - beta1)?;
         let _ = second.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
         let steps = self.steps as f64;
         let unbiased = |beta: f64| 1.0 - beta.powf(steps);
-        // -rate · (first / unbiased) / (sqrt(second / unbiased) + eps), its constants drawn into the divisor.
+        // The update is -rate · (first / unbiased1) / (sqrt(second / unbiased2) + eps). The divisor contains its
+        // constants.
         let scale = -unbiased(beta1) / learning_rate;
         let mut divisor = second.f_sqrt()?;
         let _ = divisor.f_mul_scalar_(scale / unbiased(beta2).sqrt())?.f_add_scalar_(scale * eps)?;
         let mut weights = weights.shallow_clone();
         if weight_decay > 0.0 {
-            let kept = own(&self.decaying)?.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar_(1.0)?;
+            let kept = span.of(&self.decaying)?.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar_(1.0)?;
             let _ = weights.f_mul_(&kept)?;
         }
         let _ = weights.f_addcdiv_(&first, &divisor)?;
@@ -137,33 +139,32 @@ impl AdamW {
     }
 }
 
-/// Weights of linear layers decay; tables, norms, biases and scalars do not.
+/// Weights of linear layers decay. Tables, norms, biases and scalars do not.
 fn decays(name: &str) -> bool {
     name.ends_with(".weight") && !name.ends_with("_norm.weight")
 }
 
-fn total_norm(stretches: &[Stretch]) -> Result<f64, TchError> {
-    let squares =
-        stretches.iter().map(|stretch| stretch.gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
+fn total_norm(trained: &[TrainedSpan]) -> Result<f64, TchError> {
+    let squares = trained.iter().map(|part| part.gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
     match squares.len() {
         0 => Ok(0.0),
         _ => Tensor::f_stack(&squares, 0)?.f_sum(Kind::Float)?.f_sqrt()?.f_double_value(&[]),
     }
 }
 
-/// The learning rate over a run: linear warm-up, then a cosine down to a tenth.
+/// The learning rate over a stage: linear warm-up, then a cosine down to a tenth of the peak.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Schedule {
-    /// Rate at the end of the warm-up.
+    /// Learning rate at the end of the warm-up.
     pub peak: f64,
-    /// Steps of warm-up.
+    /// Steps of the warm-up.
     pub warmup: u64,
-    /// Steps of the whole run.
+    /// Steps of the stage, warm-up included.
     pub total: u64,
 }
 
 impl Schedule {
-    /// The rate of a step, counted from 0.
+    /// Learning rate of a step, which is counted from 0.
     pub(crate) fn rate(&self, step: u64) -> f64 {
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / self.warmup as f64;
@@ -176,20 +177,21 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use canet_model::{HostTensor, Weights};
     use tch::nn::OptimizerConfig;
     use tch::{Device, nn};
 
     use super::*;
-    use crate::parameters::Recipe;
-    use canet_model::{HostTensor, Weights};
+    use crate::parameters::{ParameterOptions, Recipe};
 
-    /// LibTorch's own AdamW is the peer: same start, same gradients, same weights after each of ten steps.
+    const OPTIONS: ParameterOptions = ParameterOptions { recipe: Recipe::Paper, tied: false, device: Device::Cpu };
+
     #[test]
-    fn ten_steps_move_as_libtorchs_adamw() {
+    fn ten_steps_move_weights_like_libtorchs_adamw() {
         let start = HostTensor { shape: vec![2, 2], data: vec![0.5, -1.0, 2.0, 0.1] };
         let mut weights = Weights::default();
         weights.insert("x.weight", start.clone());
-        let ours = Parameters::from_weights(&weights, Recipe::Paper, false, Device::Cpu).unwrap();
+        let ours = Parameters::from_weights(&weights, OPTIONS).unwrap();
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 1.5 };
         let mut optimizer = AdamW::new(options, &ours).unwrap();
 
@@ -200,7 +202,7 @@ mod tests {
         let mut peer = peer.build(&store, 0.05).unwrap();
 
         for step in 0..10 {
-            // The gradient's norm passes the clipping bound in some steps and not in others.
+            // Some steps clip the gradient and others do not.
             let loss = |x: &Tensor| (x * x * f64::from(step % 3) + x.sin()).sum(Kind::Float);
             let moving = ours.get("x.weight").unwrap();
             loss(moving).backward();
@@ -215,10 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn a_step_without_a_finite_gradient_moves_nothing() {
+    fn a_step_with_a_gradient_that_is_not_finite_moves_nothing() {
         let mut weights = Weights::default();
         weights.insert("x.weight", HostTensor { shape: vec![1], data: vec![0.0] });
-        let parameters = Parameters::from_weights(&weights, Recipe::Paper, false, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&weights, OPTIONS).unwrap();
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let mut optimizer = AdamW::new(options, &parameters).unwrap();
         (parameters.get("x.weight").unwrap().log() * 0.0).sum(Kind::Float).backward();

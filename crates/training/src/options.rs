@@ -1,62 +1,71 @@
 use std::collections::BTreeMap;
 
+use canet_model::checkpoint::TrainingRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::losses::{LossWeights, Losses};
-use super::optimizer::AdamWOptions;
-use super::parameters::Recipe;
-use super::samples::SampleOptions;
-use super::stage::Stage;
-use canet_model::checkpoint::TrainingRecord;
+use crate::losses::{LossForm, LossWeights};
+use crate::optimizer::AdamWOptions;
+use crate::parameters::Recipe;
+use crate::samples::SampleOptions;
+use crate::stage::{Preset, Stage};
 
-/// What fixes the result of a training run beside the data; an unfinished run resumes only under the same options.
+/// The options that determine the trained weights, beside the model's configuration and the data. An unfinished
+/// training resumes only under the same options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainOptions {
-    /// The stages of the run.
+    /// The stages.
     pub preset: Preset,
-    /// Passes over the training data, of the first stage.
+    /// Passes over the training data in the first stage.
     pub epochs: u64,
-    /// What an epoch learns from.
+    /// How an epoch splits sequences into samples.
     pub samples: SampleOptions,
     /// Samples a step.
     pub batch_size: usize,
-    /// Learning rate of the first stage, at the end of the warm-up.
+    /// Learning rate of the first stage at the end of the warm-up.
     pub learning_rate: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
-    /// The optimizer's settings.
+    /// Settings of the optimizer.
     pub optimizer: AdamWOptions,
-    /// Share of activations dropped.
+    /// Share of activations that is dropped.
     pub dropout: f64,
-    /// Whether items are scored by the table by which they are read.
+    /// Whether the output layer uses the embedding table as its weight.
     pub tied: bool,
-    /// Epochs without a better validation NDCG@10 after which a stage ends.
+    /// A stage ends after this many epochs without a better validation NDCG@10.
     pub patience: u64,
-    /// Seed of weights, order, dropout and draws.
+    /// Seed of the initial weights, the order of samples, dropout and all other draws.
     pub seed: u64,
     /// Share of the full model's FLOPs to spend.
     pub flops_budget: f64,
-    /// The preset `paper`'s own.
+    /// Options of the preset `paper`.
     pub joint: JointOptions,
-    /// How slices learn in the preset `utility`.
+    /// Objective of the preset `utility`.
     pub sandwich: SandwichOptions,
-    /// How the router is fitted there.
+    /// Options of the stage `router`.
     pub router: RouterOptions,
-    /// How the weights learn on behind that router.
+    /// Options of the stage `settle`.
     pub settle: SettleOptions,
-    /// How they learn every interaction in the end.
+    /// Options of the stage `newest`.
     #[serde(default)]
     pub newest: NewestOptions,
 }
 
 impl TrainOptions {
-    /// The share of a run's time after which a stage ends.
+    /// How weights are initialised, and which of them are trained.
+    pub(crate) fn recipe(&self) -> Recipe {
+        match self.preset {
+            Preset::Utility => Recipe::Plain,
+            Preset::Paper => Recipe::Paper,
+        }
+    }
+
+    /// The share of the training's time after which a stage ends.
     pub(crate) fn ends_by(&self, stage: Stage) -> f64 {
         if stage == Stage::Settle && self.newest.epochs == 0 { 1.0 } else { stage.ends_by() }
     }
 
-    /// Themselves as a log and a checkpoint keep them, with this program's version.
+    /// The options as the run log and the checkpoint record them.
     pub(crate) fn record(&self) -> TrainingRecord {
         let options = match serde_json::to_value(self) {
             Ok(Value::Object(options)) => options.into_iter().collect(),
@@ -65,8 +74,8 @@ impl TrainOptions {
         TrainingRecord { program: env!("CARGO_PKG_VERSION").to_owned(), options, everything: false }
     }
 
-    /// Whether a run that was begun with `before` may go on with these: what stages that have not begun read may differ.
-    /// `begun` are those that have.
+    /// Whether a training that started with the options `before` may continue with these. Options of stages outside
+    /// `begun` may differ.
     pub(crate) fn continues(&self, before: &TrainOptions, begun: &[Stage]) -> bool {
         let mut before = before.clone();
         if self.preset == Preset::Utility && !begun.contains(&Stage::Router) {
@@ -82,90 +91,62 @@ impl TrainOptions {
     }
 }
 
-/// A way to train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Preset {
-    /// Every slice learns first; then the router learns from what each slice was worth to held-out users; then the
-    /// weights learn on what was held out.
-    Utility,
-    /// As published: router and slices learn together, over drawn routes.
-    Paper,
-}
-
-impl Preset {
-    /// How weights begin, and which are learnt.
-    pub(crate) fn recipe(self) -> Recipe {
-        match self {
-            Preset::Utility => Recipe::Plain,
-            Preset::Paper => Recipe::Paper,
-        }
-    }
-
-    /// Its stages, in order.
-    pub(crate) fn stages(self) -> &'static [Stage] {
-        match self {
-            Preset::Utility => &[Stage::Supernet, Stage::Router, Stage::Settle, Stage::Newest],
-            Preset::Paper => &[Stage::Joint],
-        }
-    }
-}
-
-/// Of the paper's objective.
+/// Options of the stage `joint`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JointOptions {
-    /// Temperature of the route draws.
+    /// Temperature of the Gumbel-softmax that draws routes.
     pub temperature: f64,
     /// Form of the guide and balance terms.
-    pub losses: Losses,
+    pub losses: LossForm,
     /// Weights of the terms.
     pub weights: LossWeights,
 }
 
-/// Of the sandwich.
+/// Options of the sandwich rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SandwichOptions {
-    /// Items drawn for a step's softmax; `None` for the whole catalogue.
+    /// Negatives of a step's sampled softmax. `None` stands for the full softmax.
     pub negatives: Option<usize>,
-    /// Share of the full slice's probabilities in what other slices learn; the rest is the true item.
+    /// Share of the full slice's probabilities in the targets of the other slices. The rest is the true item.
     pub distillation: f64,
 }
 
-/// Of the router's stage.
+/// Options of the stage `router`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouterOptions {
-    /// Most positions of a user's training part that the supernet does not learn and the router learns from; also at
-    /// most a tenth of that part. The validation position comes to them.
+    /// The supernet leaves at most this many of a user's newest training positions to the router, and at most a tenth
+    /// of them. The router has the validation position as well.
     pub holdout: usize,
-    /// How the router comes from the utilities.
+    /// The router's targets.
     pub fit: RouterFit,
 }
 
-/// How the checkpoint's router comes from the held-out utilities.
+/// How the router learns from the utilities of held-out cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouterFit {
-    /// A teacher on pooled embeddings learns the utilities, and the router learns from the teacher on every training
-    /// history.
+    /// Small networks on pooled embeddings learn the utilities. The router learns their predictions for all training
+    /// histories.
     Distilled,
-    /// The router learns the utilities itself (for comparison).
+    /// The router learns the utilities directly (for comparison).
     Direct,
-    /// As `distilled`, but the prediction alone decides: without the routes' means and their hull (for comparison).
+    /// Like `distilled`, but routes are chosen by the predictions alone, without the routes' mean utilities and their
+    /// hull (for comparison).
     Uncalibrated,
 }
 
-/// Of the stage in which the weights learn what the router had for itself.
+/// Options of the stage `settle`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SettleOptions {
-    /// Passes over all training data, what was held out for the router included; 0 leaves the stage out.
+    /// Passes over all training data, including the positions that were held out for the router. 0 skips the stage.
     pub epochs: u64,
-    /// Learning rate at its start, and at that of the stage behind it.
+    /// Initial learning rate of this stage and of the stage `newest`.
     pub learning_rate: f64,
 }
 
-/// Of the last stage.
+/// Options of the stage `newest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NewestOptions {
-    /// Passes over all interactions, those of the validation and of the test too; 0 leaves the stage out.
+    /// Passes over all interactions, including those of the validation and test splits. 0 skips the stage.
     pub epochs: u64,
 }

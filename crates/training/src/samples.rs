@@ -1,26 +1,29 @@
+use canet_domain::Item;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::batch::Sample;
-use canet_domain::Item;
+use crate::batch::Sample;
 
-/// Which parts of a user's sequence an epoch learns from.
+/// How an epoch splits users' sequences into samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleOptions {
-    /// Positions of a sample that carry the loss, counted from the newest; `None` for all.
+    /// How many of a sample's newest positions carry the loss. `None` stands for all.
     pub loss_positions: Option<usize>,
-    /// Samples with drawn ends that a user contributes to an epoch, every end where there are no more; `None` for every
-    /// end, or where all positions carry the loss for windows that meet end to end.
+    /// How many samples a user contributes to an epoch, each ending at a random position. A user with fewer positions
+    /// contributes one sample for each of them.
+    ///
+    /// `None` stands for one sample for each position. If all positions carry the loss as well, it stands for adjacent
+    /// windows that do not overlap.
     pub per_user: Option<usize>,
 }
 
-/// Batches that are sorted by length together: enough that the samples of a batch have similar lengths, few enough
-/// that batches stay a mixture of users.
+/// Batches whose samples are sorted by length together. More would make the lengths in a batch more similar, but would
+/// mix users less.
 const SORTED_BATCHES: usize = 16;
 
-/// The sequences of a stage and how they are cut into samples.
+/// The training samples of a stage.
 pub(crate) struct Samples<'a> {
     sequences: Vec<&'a [Item]>,
     options: SampleOptions,
@@ -29,7 +32,7 @@ pub(crate) struct Samples<'a> {
 }
 
 impl<'a> Samples<'a> {
-    /// Sequences of one item teach nothing and give no sample.
+    /// Samples of the given sequences. Sequences of one item have no target and give no sample.
     pub(crate) fn new(
         mut sequences: Vec<&'a [Item]>,
         options: SampleOptions,
@@ -40,25 +43,26 @@ impl<'a> Samples<'a> {
         Samples { sequences, options, max_len, batch_size }
     }
 
-    /// Steps an epoch, the same for every epoch.
+    /// Number of steps, and so of batches, in every epoch.
     pub(crate) fn steps(&self) -> u64 {
-        let of_a_user = |sequence: &&[Item]| {
+        let samples_of = |sequence: &&[Item]| {
             let ends = sequence.len() - 1;
             match self.options {
                 SampleOptions { loss_positions: None, per_user: None } => ends.div_ceil(self.max_len),
                 SampleOptions { per_user, .. } => per_user.unwrap_or(ends).min(ends),
             }
         };
-        self.sequences.iter().map(of_a_user).sum::<usize>().div_ceil(self.batch_size) as u64
+        self.sequences.iter().map(samples_of).sum::<usize>().div_ceil(self.batch_size) as u64
     }
 
-    /// The batches of an epoch, the longest samples of each first: the same for the same seed and epoch.
+    /// The batches of an epoch. The samples of a batch have descending lengths. The same seed and epoch give the same
+    /// batches.
     pub(crate) fn epoch(&self, seed: u64, epoch: u64) -> Vec<Vec<Sample<'a>>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch + 1);
         let mut samples: Vec<Sample<'a>> = Vec::new();
         for sequence in &self.sequences {
-            self.cut(sequence, &mut rng, &mut samples);
+            self.split(sequence, &mut rng, &mut samples);
         }
         samples.shuffle(&mut rng);
         let mut batches = Vec::with_capacity(samples.len().div_ceil(self.batch_size));
@@ -70,13 +74,13 @@ impl<'a> Samples<'a> {
         batches
     }
 
-    fn cut(&self, sequence: &'a [Item], rng: &mut ChaCha8Rng, samples: &mut Vec<Sample<'a>>) {
+    fn split(&self, sequence: &'a [Item], rng: &mut ChaCha8Rng, samples: &mut Vec<Sample<'a>>) {
         let ends = sequence.len() - 1;
         let sample = |end: usize, scored: usize| Sample {
             inputs: &sequence[end.saturating_sub(self.max_len)..end],
             targets: &sequence[end + 1 - scored..=end],
         };
-        // No more positions can carry the loss than are read.
+        // A position that is not read cannot carry the loss.
         let scored = |end: usize| self.options.loss_positions.unwrap_or(usize::MAX).min(end).min(self.max_len);
         match self.options {
             SampleOptions { loss_positions: None, per_user: None } => {
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_ask_for_every_item_but_the_first_by_what_came_before_it() {
+    fn prefixes_predict_every_item_but_the_first_from_the_items_before_it() {
         let sequences = sequences();
         let prefixes = samples(&sequences, SampleOptions { loss_positions: Some(1), per_user: None });
         let mut expected = Vec::new();
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn drawn_ends_differ_by_epoch_and_no_more_positions_are_scored_than_read() {
+    fn random_ends_differ_by_epoch_and_every_scored_position_is_read() {
         let sequences = sequences();
         let drawn = samples(&sequences, SampleOptions { loss_positions: Some(2), per_user: Some(4) });
         let first = found(&drawn, 0);

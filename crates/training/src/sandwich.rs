@@ -1,66 +1,72 @@
+use canet_domain::{RouteSpace, Slice};
+use canet_model::ModelConfig;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::TchError;
 
-use super::batch::Batch;
-use super::dropout::DropoutShares;
-use super::full_softmax::{Exit, full_softmax};
-use super::options::SandwichOptions;
-use super::parameters::Parameters;
-use super::sampled_softmax::SampledSoftmax;
-use super::supernet::Supernet;
-use super::terms::StepLoss;
-use canet_domain::{RouteSpace, Slice};
-use canet_model::ModelConfig;
+use crate::batch::Batch;
+use crate::dropout::DropoutShares;
+use crate::full_softmax::full_softmax;
+use crate::options::SandwichOptions;
+use crate::parameters::Parameters;
+use crate::sampled_softmax::SampledSoftmax;
+use crate::step_loss::{Exit, Exits, StepLoss};
+use crate::supernet::Supernet;
 
-/// Every slice learns, whatever the router will choose: each step trains the full slice, one of its shallower exits, and
-/// a slice of every other width, whose depth and embedding are drawn (the sandwich rule of Yu & Huang 2019, with all
-/// widths in place of two drawn ones: narrow slices cost little beside the widest). All but the full slice also learn
-/// from the full one's probabilities.
+/// The objective that trains every slice, independent of any router.
+///
+/// Each step trains the full slice, one of its shallower exits, and one slice of every other width with random depth
+/// and embedding. All but the full slice also learn from the full slice's probabilities. This is the sandwich rule with
+/// inplace distillation (Yu & Huang 2019, "Universally Slimmable Networks", arXiv:1903.05134). The published rule draws
+/// two widths between the smallest and the largest. Here every width takes part, because narrow slices cost little
+/// beside the widest.
 pub(crate) struct Sandwich<'a> {
-    /// Sizes and flags.
     pub config: &'a ModelConfig,
-    /// The routes.
     pub space: &'a RouteSpace,
     /// Share of the full slice's activations that is dropped.
     pub dropout: f64,
-    /// How slices learn.
     pub options: &'a SandwichOptions,
 }
 
-/// One pass through the network.
+/// One forward pass of a step.
 struct Pass {
     slice: Slice,
-    /// The depths at which the loss is taken, ascending; the last is the slice's.
+    /// The depths whose hidden states have a loss. They ascend and end with the slice's depth.
     depths: Vec<usize>,
 }
 
+/// Weight of the shallower exit's loss. All other exits have 1.
+const SHALLOWER_WEIGHT: f64 = 0.5;
+
+/// Slices narrower than this many features drop less.
+const NARROW: f64 = 64.0;
+
 impl Sandwich<'_> {
-    /// The loss of a batch. Draws slices by `seed`, negatives and dropout from tch's generator.
+    /// The loss of a batch. Draws slices from `seed`, and negatives and dropout from tch's generator.
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
+    /// LibTorch's, if memory runs out.
     pub(crate) fn loss(&self, parameters: &Parameters, batch: &Batch, seed: u64) -> Result<StepLoss, TchError> {
         self.loss_of(&self.draw(&mut ChaCha8Rng::seed_from_u64(seed)), parameters, batch)
     }
 
-    /// The passes of a step, the widest last.
+    /// The passes of a step. The full slice's is the last.
     fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<Pass> {
         let widest = self.space.widest();
         let Some((widest_hidden, narrower)) = self.space.hidden().split_last() else { return Vec::new() };
         let mut passes: Vec<Pass> = Vec::with_capacity(1 + narrower.len());
         for hidden in narrower {
-            let layers = draw(rng, self.space.layers()).unwrap_or(widest.layers);
-            let embedding = draw(rng, self.space.embedding()).unwrap_or(widest.embedding);
+            let layers = choose(rng, self.space.layers()).unwrap_or(widest.layers);
+            let embedding = choose(rng, self.space.embedding()).unwrap_or(widest.embedding);
             passes.push(Pass { slice: Slice { hidden: *hidden, layers, embedding }, depths: vec![layers] });
         }
         let shallower = self.space.layers().split_last().map_or(&[][..], |(_, shallower)| shallower);
-        let depths = draw(rng, shallower).into_iter().chain([widest.layers]).collect();
+        let depths = choose(rng, shallower).into_iter().chain([widest.layers]).collect();
         passes.push(Pass { slice: Slice { hidden: *widest_hidden, ..widest }, depths });
         passes
     }
 
-    /// The loss of a batch by these passes, of which the last is the full slice's.
+    /// The loss of a batch over the given passes. The full slice's must be the last.
     fn loss_of(&self, passes: &[Pass], parameters: &Parameters, batch: &Batch) -> Result<StepLoss, TchError> {
         let widest = self.space.widest();
         let mut exits = Vec::new();
@@ -69,39 +75,32 @@ impl Sandwich<'_> {
             for (depth, hidden) in depths.iter().zip(net.exits(batch, *slice, depths)?) {
                 let (name, weight) = match (slice.hidden == widest.hidden, *depth == widest.layers) {
                     (true, true) => ("full", 1.0),
-                    (true, false) => ("shallower", EXIT_WEIGHT),
+                    (true, false) => ("shallower", SHALLOWER_WEIGHT),
                     (false, _) => ("narrower", 1.0),
                 };
                 exits.push(Exit { name, hidden, weight });
             }
         }
-        let teacher = exits.pop().ok_or_else(|| TchError::Torch("a step without slices".to_owned()))?;
-        let (exits, distillation) = ((&teacher, exits.as_slice()), self.options.distillation);
+        let teacher = exits.pop().ok_or_else(|| TchError::Torch("the route space has no slices".to_owned()))?;
+        let exits = Exits { teacher, students: exits, distillation: self.options.distillation };
         match self.options.negatives {
-            Some(negatives) => {
-                SampledSoftmax::draw(parameters, batch, self.config.items, negatives)?.loss(exits, distillation)
-            }
-            None => full_softmax(parameters, &batch.targets, exits, distillation),
+            Some(negatives) => SampledSoftmax::draw(parameters, batch, self.config.items, negatives)?.loss(&exits),
+            None => full_softmax(parameters, &batch.targets, &exits),
         }
     }
 }
 
-/// Weight of a shallower exit beside the full slice.
-const EXIT_WEIGHT: f64 = 0.5;
-
-/// What a slice drops, of what the widest ones drop: less where there are fewer features to spare. A narrow slice that
-/// reads wide embeddings drops as much of them as the others do, or the table would fit the training data by way of the
-/// narrow slices.
+/// What a slice drops if the full slice drops `dropout`. A narrow slice has fewer features to spare, so it drops less.
+///
+/// Embeddings and blocks are scaled apart. A narrow slice with wide embeddings would otherwise drop little of them, and
+/// the embedding table would overfit through the narrow slices.
 fn dropout_of(slice: Slice, dropout: f64) -> DropoutShares {
     let at = |width: usize| dropout * (width as f64 / NARROW).min(1.0);
     DropoutShares { embedding: at(slice.embedding), blocks: at(slice.hidden) }
 }
 
-/// The width below which a slice drops less.
-const NARROW: f64 = 64.0;
-
-/// One of several, `None` of none.
-fn draw(rng: &mut ChaCha8Rng, sizes: &[usize]) -> Option<usize> {
+/// A random one of several sizes, `None` if there are none.
+fn choose(rng: &mut ChaCha8Rng, sizes: &[usize]) -> Option<usize> {
     (!sizes.is_empty()).then(|| sizes[rng.gen_range(0..sizes.len())])
 }
 
@@ -110,17 +109,17 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
+    use canet_domain::Item;
+    use canet_model::{HostTensor, Weights};
     use safetensors::SafeTensors;
     use serde::Deserialize;
     use tch::{Device, Tensor};
 
     use super::*;
-    use crate::Recipe;
     use crate::batch::Sample;
-    use canet_domain::Item;
-    use canet_model::{HostTensor, Weights};
+    use crate::parameters::{ParameterOptions, Recipe};
 
-    /// A case of `make_sandwich.py`.
+    /// A case of `tests/fixtures/make_sandwich.py`.
     #[derive(Deserialize)]
     struct Case {
         name: String,
@@ -129,12 +128,12 @@ mod tests {
         learnt: bool,
         distillation: f64,
         samples: Vec<(Vec<u32>, Vec<u32>)>,
-        /// Hidden width, depths and embedding width of each pass, the full slice's last.
+        /// Hidden width, depths and embedding width of each pass. The full slice's pass is the last.
         passes: Vec<(usize, Vec<usize>, usize)>,
         loss: f64,
     }
 
-    /// The fixture's file as a whole.
+    /// The bytes of the fixture file.
     struct Fixture(Vec<u8>);
 
     impl Fixture {
@@ -148,7 +147,7 @@ mod tests {
             serde_json::from_str(&header.metadata().as_ref().unwrap()["cases"]).unwrap()
         }
 
-        /// Tensors whose names begin with a prefix, which is cut off.
+        /// The tensors of a name prefix, by the rest of their names.
         fn tensors(&self, prefix: &str) -> BTreeMap<String, HostTensor> {
             let file = SafeTensors::deserialize(&self.0).unwrap();
             let named = |name: &str| {
@@ -170,10 +169,9 @@ mod tests {
         Vec::try_from(tensor.flatten(0, -1)).unwrap()
     }
 
-    /// Loss and gradients of every weight, with the whole catalogue and with as many draws as there are items, which is
-    /// the same softmax by other code.
+    /// Both softmaxes must agree with PyTorch: with as many negatives as items, the sampled one is the full one.
     #[test]
-    fn loss_and_gradients_are_those_of_pytorch() {
+    fn loss_and_gradients_equal_those_of_pytorch() {
         let fixture = Fixture::read();
         for case in fixture.cases() {
             let mut weights = Weights::default();
@@ -195,23 +193,24 @@ mod tests {
                 .collect();
             for negatives in [None, Some(case.config.items)] {
                 let recipe = if case.learnt { Recipe::Paper } else { Recipe::Plain };
-                let parameters = Parameters::from_weights(&weights, recipe, case.tied, Device::Cpu).unwrap();
+                let parameters = ParameterOptions { recipe, tied: case.tied, device: Device::Cpu };
+                let parameters = Parameters::from_weights(&weights, parameters).unwrap();
                 let options = SandwichOptions { negatives, distillation: case.distillation };
                 let sandwich = Sandwich { config: &case.config, space: &space, dropout: 0.0, options: &options };
                 let loss = sandwich.loss_of(&passes, &parameters, &batch).unwrap();
                 loss.backward().unwrap();
-                let found = loss.terms().unwrap().total();
+                let found = loss.values().unwrap().total();
                 assert!((found - case.loss).abs() < 1e-5 * case.loss, "{}: {found}, not {}", case.name, case.loss);
-                let wanted = fixture.tensors(&format!("{}.gradient.", case.name));
-                let learnt: Vec<&str> =
-                    parameters.leaves().filter(|(_, at)| at.grad().defined()).map(|at| at.0).collect();
-                assert_eq!(learnt, wanted.keys().collect::<Vec<_>>(), "{}", case.name);
-                for (name, gradient) in wanted {
+                let expected = fixture.tensors(&format!("{}.gradient.", case.name));
+                let trained = parameters.leaves().filter(|(_, weight)| weight.grad().defined());
+                let trained: Vec<&str> = trained.map(|(name, _)| name).collect();
+                assert_eq!(trained, expected.keys().collect::<Vec<_>>(), "{}", case.name);
+                for (name, gradient) in expected {
                     let found = values(&parameters.get(&name).unwrap().grad());
                     let largest = gradient.data.iter().fold(0.0_f32, |size, value| size.max(value.abs()));
-                    for (found, wanted) in found.iter().zip(&gradient.data) {
-                        let near = (found - wanted).abs() <= 1e-6 + 2e-5 * largest;
-                        assert!(near, "{}, {negatives:?}, {name}: {found}, not {wanted}", case.name);
+                    for (found, expected) in found.iter().zip(&gradient.data) {
+                        let near = (found - expected).abs() <= 1e-6 + 2e-5 * largest;
+                        assert!(near, "{}, {negatives:?}, {name}: {found}, not {expected}", case.name);
                     }
                 }
             }
@@ -234,7 +233,7 @@ mod tests {
                 seen.extend(pass.depths.iter().map(|depth| (pass.slice.hidden, *depth, pass.slice.embedding)));
             }
         }
-        // Every narrower slice, and every depth of the widest one at its full embedding.
+        // All narrower slices, and all depths of the widest one at its full embedding.
         assert_eq!(seen.len(), 2 * 3 * 2 + 3);
     }
 }

@@ -1,23 +1,23 @@
 use serde::{Deserialize, Serialize};
 
-/// A stage of a training run.
+/// A stage of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Router and slices together, as published.
+    /// Train router and slices together, as published.
     Joint,
-    /// Every slice, without a router.
+    /// Train every slice, without a router.
     Supernet,
-    /// The router, by what each slice is worth to held-out users.
+    /// Train the router to predict how well each slice serves held-out users.
     Router,
-    /// The weights again, with what was held out.
+    /// Train the weights on all training data, including the positions that were held out for the router.
     Settle,
-    /// The weights once more, with every interaction there is: what measures a model is learnt last.
+    /// Train the weights on every interaction, including those that measured the model.
     Newest,
 }
 
 impl Stage {
-    /// Its name in logs and displays.
+    /// Its name in the run log and on the terminal.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Stage::Joint => "joint",
@@ -28,7 +28,7 @@ impl Stage {
         }
     }
 
-    /// The share of a run's time after which it ends where others follow, so that they have theirs.
+    /// The share of the training's time after which the stage ends, so that later stages have time as well.
     pub(crate) fn ends_by(self) -> f64 {
         match self {
             Stage::Supernet => 0.65,
@@ -37,4 +37,38 @@ impl Stage {
             Stage::Joint | Stage::Newest => 1.0,
         }
     }
+}
+
+/// The stages of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Train every slice first, then the router on how well each slice serves held-out users, then the weights on the
+    /// held-out positions.
+    Utility,
+    /// Train router and slices together on drawn routes, as published.
+    Paper,
+}
+
+impl Preset {
+    /// Its stages in order.
+    pub(crate) fn stages(self) -> &'static [Stage] {
+        match self {
+            Preset::Utility => &[Stage::Supernet, Stage::Router, Stage::Settle, Stage::Newest],
+            Preset::Paper => &[Stage::Joint],
+        }
+    }
+}
+
+/// Why a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StageEnd {
+    /// All its work is done.
+    Done,
+    /// The validation score has not improved for `patience` epochs.
+    Patience,
+    /// Its time is over.
+    OutOfTime,
+    /// A signal asked the process to stop.
+    Stopped,
 }

@@ -1,71 +1,54 @@
+use canet_model::{ModelConfig, Weights};
 use serde::{Deserialize, Serialize};
 
-use super::error::TrainError;
-use super::job::TrainJob;
-use super::measured::Measured;
-use super::optimizer::AdamW;
-use super::options::TrainOptions;
-use super::parameters::Parameters;
-use super::router::{Routing, Utilities};
-use super::stage::Stage;
-use super::terms::Terms;
-use super::validation::Scored;
-use canet_model::{ModelConfig, Weights};
-use canet_torch::tch_device;
+use crate::error::TrainError;
+use crate::job::TrainJob;
+use crate::optimizer::AdamW;
+use crate::options::TrainOptions;
+use crate::parameters::Parameters;
+use crate::records::{BaseBias, EpochRecord, Measurement};
+use crate::route_ranks::RouteRanks;
+use crate::stage::Stage;
+use crate::step_loss::LossValues;
 
-/// Where an unfinished run stands; with the tensors beside it, all that resuming needs.
+/// The progress of an unfinished training: everything that resuming needs beside the tensors of [`TrainState`].
 ///
-/// Random draws need no state: they are seeded by step.
+/// Random generators have no state to save, because every step seeds its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// What is trained.
     pub config: ModelConfig,
-    /// How it is trained.
     pub options: TrainOptions,
-    /// Digest of the data file.
+    /// SHA-256 of the data file.
     pub data_sha256: String,
-    /// The preset's stage under way, from 0.
+    /// Place of the current stage in the preset's list.
     pub stage: usize,
-    /// Seconds of the run at which it began.
+    /// Seconds of training before the current stage.
     pub stage_began: f64,
-    /// The epoch under way in it, from 0.
+    /// The current epoch of the stage, from 0.
     pub epoch: u64,
-    /// Steps done in that.
+    /// Steps done in the current epoch.
     pub step: u64,
-    /// Sums over those steps.
-    pub sums: Terms,
-    /// Optimizer steps of the stage.
+    /// Sums of the loss over these steps.
+    pub sums: LossValues,
+    /// Steps of the optimizer in the current stage.
     pub optimizer_steps: u64,
-    /// Time spent so far.
+    /// Seconds of training so far.
     pub elapsed_seconds: f64,
-    /// The finished epochs.
+    /// The finished epochs of all stages.
     pub curve: Vec<EpochRecord>,
-    /// What the router's stage came to.
-    pub routing: Option<Routing>,
-    /// What the weights came to before they began to learn what measures them.
+    /// Result of the stage `router` beside the router's weights.
+    #[serde(rename = "routing")]
+    pub base_bias: Option<BaseBias>,
+    /// Measurement of the weights before the stage `newest`, which trains on the splits that measure them.
     #[serde(default)]
-    pub measured: Option<Measured>,
-    /// Length of the run log at this point; what was logged later was not saved and is done again.
+    pub measured: Option<Measurement>,
+    /// Length of the run log in bytes. A resumed training repeats what was logged after this point.
     pub log_bytes: u64,
 }
 
-/// What an epoch came to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct EpochRecord {
-    /// The stage that it is of.
-    pub stage: Stage,
-    /// From 1.
-    pub epoch: u64,
-    /// Mean loss over its steps.
-    pub train: Terms,
-    /// On the validation users; of a stage that learns what they did, nothing.
-    #[serde(flatten)]
-    pub scored: Option<Scored>,
-}
-
 impl Progress {
-    /// In what this run differs from a job, which may then not go on with it.
-    pub(crate) fn differs_in(&self, job: &TrainJob<'_>) -> Option<&'static str> {
+    /// The part in which this training differs from a job, which then cannot continue it.
+    pub(crate) fn differs_from(&self, job: &TrainJob<'_>) -> Option<&'static str> {
         if self.config != job.config {
             Some("model sizes")
         } else if !job.options.continues(&self.options, self.begun()) {
@@ -77,56 +60,51 @@ impl Progress {
         }
     }
 
-    /// The stages of which something is done.
+    /// The stages that have begun.
     fn begun(&self) -> &'static [Stage] {
         let stages = self.options.preset.stages();
-        let fitted = self.routing.is_some() && stages.get(self.stage) == Some(&Stage::Router);
+        let fitted = self.base_bias.is_some() && stages.get(self.stage) == Some(&Stage::Router);
         let under_way = self.epoch > 0 || self.step > 0 || fitted;
         &stages[..stages.len().min(self.stage + usize::from(under_way))]
     }
 
-    /// Seed of the stage under way.
+    /// Seed of the current stage.
     pub(crate) fn stage_seed(&self) -> u64 {
-        place_seed(self.options.seed, [self.stage as u64, u64::MAX])
+        derive_seed(self.options.seed, [self.stage as u64, u64::MAX])
     }
 
-    /// Seed of the step that comes next. A step that is skipped counts here and not in the optimizer.
+    /// Seed of the next step. Unlike the optimizer's count, it also counts steps that moved nothing.
     pub(crate) fn step_seed(&self) -> u64 {
-        place_seed(self.stage_seed(), [self.epoch, self.step])
+        derive_seed(self.stage_seed(), [self.epoch, self.step])
     }
 
-    /// The best finished epoch of a stage, where they are scored, and its score: the highest validation NDCG@10, the
-    /// earlier of two equals.
+    /// Number and score of a stage's epoch with the highest validation NDCG@10. The earlier of two equal ones wins.
     pub(crate) fn best(&self, stage: Stage) -> Option<(u64, f64)> {
         let records = self.curve.iter().filter(|record| record.stage == stage);
-        let scored = records.filter_map(|record| Some((record.epoch, record.scored?.ndcg)));
+        let scored = records.filter_map(|record| Some((record.epoch, record.validation?.ndcg)));
         scored.reduce(|best, epoch| if epoch.1 > best.1 { epoch } else { best })
     }
 }
 
-/// Everything that a run changes.
-pub(crate) struct RunState {
-    /// Where it stands.
+/// Everything that changes during training.
+pub(crate) struct TrainState {
     pub progress: Progress,
-    /// Current weights.
     pub parameters: Parameters,
-    /// Current moments.
     pub optimizer: AdamW,
-    /// Weights of the stage's best epoch so far.
+    /// Weights of the current stage's best epoch. Empty before the first one.
     pub best: Weights,
-    /// What the slices were worth to held-out users, as far as it is known.
-    pub utilities: Utilities,
+    /// Ranks of the held-out cases that the stage `router` has measured so far.
+    pub ranks: RouteRanks,
 }
 
-impl RunState {
-    /// The start of a job: fresh weights, nothing done.
+impl TrainState {
+    /// The state at the start of a job, with fresh weights.
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
-    pub(crate) fn fresh(job: &TrainJob<'_>) -> Result<RunState, TrainError> {
-        tch::manual_seed(place_seed(job.options.seed, [u64::MAX, 0]) as i64);
-        let parameters =
-            Parameters::fresh(&job.config, job.options.preset.recipe(), job.options.tied, tch_device(job.device))?;
+    /// LibTorch's, if memory runs out.
+    pub(crate) fn fresh(job: &TrainJob<'_>) -> Result<TrainState, TrainError> {
+        tch::manual_seed(derive_seed(job.options.seed, [u64::MAX, 0]) as i64);
+        let parameters = Parameters::fresh(&job.config, job.parameters())?;
         let optimizer = AdamW::new(job.options.optimizer, &parameters)?;
         let progress = Progress {
             config: job.config.clone(),
@@ -136,20 +114,20 @@ impl RunState {
             stage_began: 0.0,
             epoch: 0,
             step: 0,
-            sums: Terms::default(),
+            sums: LossValues::default(),
             optimizer_steps: 0,
             elapsed_seconds: 0.0,
             curve: Vec::new(),
-            routing: None,
+            base_bias: None,
             measured: None,
             log_bytes: 0,
         };
-        Ok(RunState { progress, parameters, optimizer, best: Weights::default(), utilities: Utilities::default() })
+        Ok(TrainState { progress, parameters, optimizer, best: Weights::default(), ranks: RouteRanks::default() })
     }
 }
 
-/// A seed for one place of a run, by SplitMix64's mixing function.
-pub(crate) fn place_seed(seed: u64, place: [u64; 2]) -> u64 {
+/// Derives a seed for one place of a training. It applies SplitMix64's mixing function to each part of the place.
+pub(crate) fn derive_seed(seed: u64, place: [u64; 2]) -> u64 {
     place.iter().fold(seed, |state, part| {
         let mut bits = (state ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_add(0x9e37_79b9_7f4a_7c15);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

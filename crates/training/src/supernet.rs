@@ -1,56 +1,62 @@
-use tch::{Kind, TchError, Tensor};
-
-use super::batch::{Batch, Scoring, gather, prefix};
-use super::block::BlockPass;
-use super::cut::{Cut, Masks};
-use super::dropout::{Dropout, DropoutShares};
-use super::parameters::Parameters;
 use canet_domain::Slice;
 use canet_model::{ModelConfig, Positions};
+use tch::{TchError, Tensor};
 
-/// The training forward: every position of every row, with dropout, by one slice or by a route a row.
+use crate::batch::{Batch, Scoring};
+use crate::block::BlockPass;
+use crate::dropout::DropoutShares;
+use crate::layers::{Layers, NormMask, apply_mask};
+use crate::parameters::Parameters;
+use crate::subnet_mask::{RowMasks, SubnetMask};
+use crate::tensors::{gather, prefix};
+
+/// The forward pass of training: every position of every row, with dropout, through one slice or through another route
+/// for each row.
 ///
-/// It computes the function that serving computes (same slices, scales and norms), at every position instead of the
-/// last one; `tests/it/training.rs` holds the two together. Only real items are computed; attention alone pads.
+/// It computes the same function as serving, with the same slices, scales and norms. The tests in `tests/supernet.rs`
+/// compare both. It computes only real items; attention alone pads.
+///
+/// Shapes are those of [`Batch`], and e features of an embedding.
 pub struct Supernet<'a> {
-    /// Sizes and flags.
+    /// Sizes and flags of the model.
     pub config: &'a ModelConfig,
     /// The weights.
     pub parameters: &'a Parameters,
-    /// What is dropped.
+    /// The shares of activations that are dropped.
     pub dropout: DropoutShares,
 }
 
 impl Supernet<'_> {
-    /// Hidden states after the last layer of each row's route: [T, h], h the uniform slice's width or the full one.
+    /// Hidden states after the last layer of each row's route: [T, h]. h is the slice's width, or the full width for
+    /// [`SubnetMask::PerRow`].
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
-    pub fn hidden(&self, batch: &Batch, cut: &Cut) -> Result<Tensor, TchError> {
-        match cut {
-            Cut::Uniform(slice) => {
+    /// LibTorch's, if memory runs out.
+    pub fn hidden(&self, batch: &Batch, mask: &SubnetMask) -> Result<Tensor, TchError> {
+        match mask {
+            SubnetMask::Slice(slice) => {
                 let mut x = self.input(batch, *slice, None)?; // [T, h]
                 for layer in 0..slice.layers {
                     x = self.block(layer, slice.hidden, None).every_position(&x, batch)?;
                 }
                 Ok(x)
             }
-            Cut::Mixed(masks) => self.mixed(batch, masks),
+            SubnetMask::PerRow(masks) => self.hidden_per_row(batch, masks),
         }
     }
 
-    /// Hidden states of one slice after each of `depths`, ascending and ending with the slice's, at the positions that
-    /// carry the loss: [S, h] each.
+    /// Hidden states of one slice after each of `depths`, at the positions that carry the loss: [S, h] each. `depths`
+    /// must ascend and end with the slice's own depth.
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
+    /// LibTorch's, if memory runs out.
     pub(crate) fn exits(&self, batch: &Batch, slice: Slice, depths: &[usize]) -> Result<Vec<Tensor>, TchError> {
         let mut x = self.input(batch, slice, None)?; // [T, h]
         let mut exits = Vec::with_capacity(depths.len());
         for layer in 0..slice.layers {
             let block = self.block(layer, slice.hidden, None);
             if layer + 1 == slice.layers && batch.scoring == Scoring::Newest {
-                // As in serving, the last block computes what is scored alone.
+                // Like serving, the last block computes only the positions that are scored.
                 exits.push(block.newest(&x, batch)?); // [S, h]
                 break;
             }
@@ -62,30 +68,32 @@ impl Supernet<'_> {
         Ok(exits)
     }
 
-    /// Each row by its own route; rows whose route ends at a layer leave with that layer's state: [T, D]
-    fn mixed(&self, batch: &Batch, masks: &Masks) -> Result<Tensor, TchError> {
+    /// Hidden states after the last layer of each row's own route: [T, D]
+    fn hidden_per_row(&self, batch: &Batch, masks: &RowMasks) -> Result<Tensor, TchError> {
         let widest = Slice {
             hidden: self.config.width(),
             layers: self.config.depth(),
             embedding: self.config.embedding_width(),
         };
-        let masks = masks.of_tokens(batch)?;
+        let masks = masks.per_token(batch)?;
         let mut x = self.input(batch, widest, Some(&masks))?; // [T, D]
-        let mut left = None::<Tensor>;
+        let mut finished = None::<Tensor>;
         for layer in 0..widest.layers {
-            x = self.block(layer, widest.hidden, Some(&masks)).every_position(&x, batch)?;
-            let Some(exit) = self.config.layers.iter().position(|exit| *exit == layer + 1) else { continue };
-            let leaving = x.f_mul(&masks.depth.f_narrow(1, exit as i64, 1)?)?; // [T, D]
-            left = Some(match left.take() {
-                Some(left) => left.f_add(&leaving)?,
-                None => leaving,
+            x = self.block(layer, widest.hidden, Some(&masks)).every_position(&x, batch)?; // [T, D]
+            let Some(depth) = self.config.layers.iter().position(|depth| *depth == layer + 1) else { continue };
+            // Rows of this depth keep this state, and the mask is zero for all others.
+            let own = x.f_mul(&masks.depth.f_narrow(1, depth as i64, 1)?)?; // [T, D]
+            finished = Some(match finished.take() {
+                Some(finished) => finished.f_add(&own)?,
+                None => own,
             });
         }
-        left.ok_or_else(|| TchError::Torch("a route space without layers".to_owned()))
+        finished.ok_or_else(|| TchError::Torch("the route space has no depths".to_owned()))
     }
 
-    /// What enters the first block: [T, h]
-    fn input(&self, batch: &Batch, slice: Slice, masks: Option<&Masks>) -> Result<Tensor, TchError> {
+    /// The input of the first block: [T, h]
+    fn input(&self, batch: &Batch, slice: Slice, masks: Option<&RowMasks>) -> Result<Tensor, TchError> {
+        let layers = self.layers();
         let positions = match self.config.positions {
             Positions::Newest => Some(&batch.positions),
             Positions::Oldest => Some(&batch.from_oldest),
@@ -94,24 +102,28 @@ impl Supernet<'_> {
         let x = self.embed("backbone", batch, positions, slice.embedding)?; // [T, e]
         let x = match self.config.embedding_norm {
             true => {
-                let masks = masks.map(|masks| [&masks.embedding, &masks.per_embedding]);
-                self.norm("backbone.embedding_norm", &x, slice.embedding, masks)?
+                let mask =
+                    masks.map(|masks| NormMask { features: &masks.embedding, per_feature: &masks.per_embedding });
+                layers.norm("backbone.embedding_norm", &x, slice.embedding, mask)?
             }
-            false => mask(x, masks.map(|masks| &masks.embedding))?,
+            false => apply_mask(x, masks.map(|masks| &masks.embedding))?,
         };
-        let x = self.linear("backbone.input", &self.drop_embedding(x)?, slice.hidden, slice.embedding)?; // [T, h]
-        mask(x, masks.map(|masks| &masks.hidden))
+        let x = layers.linear("backbone.input", &layers.drop_embedding(x)?, slice.hidden, slice.embedding)?; // [T, h]
+        apply_mask(x, masks.map(|masks| &masks.hidden))
+    }
+
+    fn layers(&self) -> Layers<'_> {
+        Layers { parameters: self.parameters, dropout: self.dropout, norm_eps: self.config.norm_eps }
     }
 
     /// A block of the backbone at one width, or masked.
-    fn block<'b>(&'b self, layer: usize, width: usize, masks: Option<&'b Masks>) -> BlockPass<'b> {
+    fn block<'b>(&'b self, layer: usize, width: usize, masks: Option<&'b RowMasks>) -> BlockPass<'b> {
         BlockPass {
-            net: self,
+            layers: self.layers(),
             name: format!("backbone.blocks.{layer}"),
             heads: self.config.heads as i64,
             width,
             ffn: self.config.shape().ffn_width(width),
-            // Masks bring it with the queries.
             scale: if masks.is_some() { 1.0 } else { self.config.attention_scale(width) },
             causal: true,
             biased: (self.config.positions == Positions::Relative).then_some(layer),
@@ -119,46 +131,24 @@ impl Supernet<'_> {
         }
     }
 
-    /// Layer norm over the first `width` features; or, of rows that are masked, over those that the row's mask leaves, of
-    /// which `masks` has the number's reciprocal beside it: [T, width] -> [T, width]
-    pub(crate) fn norm(
-        &self,
-        name: &str,
-        x: &Tensor,
-        width: usize,
-        masks: Option<[&Tensor; 2]>,
-    ) -> Result<Tensor, TchError> {
-        let part = |part: &str| prefix(self.parameters.get(&format!("{name}.{part}"))?, 0, width);
-        let (weight, bias, eps) = (part("weight")?, part("bias")?, self.config.norm_eps);
-        let Some([mask, share]) = masks else {
-            return x.f_layer_norm([width as i64], Some(&weight), Some(&bias), eps, true);
-        };
-        let dims = [-1_i64].as_slice();
-        let x = x.f_mul(mask)?;
-        let mean = x.f_sum_dim_intlist(dims, true, Kind::Float)?.f_mul(share)?; // [T, 1]
-        let centred = x.f_sub(&mean)?.f_mul(mask)?; // [T, width]
-        let variance = centred.f_square()?.f_sum_dim_intlist(dims, true, Kind::Float)?.f_mul(share)?; // [T, 1]
-        let scale = variance.f_add_scalar(eps)?.f_rsqrt()?; // [T, 1]
-        centred.f_mul(&scale)?.f_mul(&weight)?.f_add(&bias)?.f_mul(mask)
-    }
-
-    /// Scores of chosen hidden states: [T, h] -> [T, N + 1].
+    /// Scores of every item, column 0 being padding: [n, h] -> [n, N + 1]
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
+    /// LibTorch's, if memory runs out.
     pub fn scores(&self, hidden: &Tensor) -> Result<Tensor, TchError> {
         let width = hidden.size().last().copied().unwrap_or_default() as usize;
-        self.linear("backbone.output", hidden, self.config.items + 1, width)
+        self.layers().linear("backbone.output", hidden, self.config.items + 1, width)
     }
 
-    /// Router logits: [B, routes].
+    /// Router logits of each row: [B, routes]
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
+    /// LibTorch's, if memory runs out.
     pub fn router_logits(&self, batch: &Batch) -> Result<Tensor, TchError> {
-        let router = self.config.router;
+        let (router, layers) = (self.config.router, self.layers());
+        let x = self.embed("router", batch, Some(&batch.positions), router.dim)?; // [T, dim]
         let block = BlockPass {
-            net: self,
+            layers: self.layers(),
             name: "router.block".to_owned(),
             heads: router.heads as i64,
             width: router.dim,
@@ -168,50 +158,18 @@ impl Supernet<'_> {
             biased: None,
             masks: None,
         };
-        let x = self.drop_embedding(self.embed("router", batch, Some(&batch.positions), router.dim)?)?; // [T, dim]
-        let last = block.newest(&x, batch)?; // [B, dim]
+        let newest = block.newest(&layers.drop_embedding(x)?, batch)?; // [B, dim]
         let routes = self.parameters.get("router.head.bias")?.size1()? as usize;
-        self.linear("router.head", &last, routes, router.dim)
+        layers.linear("router.head", &newest, routes, router.dim)
     }
 
-    /// Item, and position where that has a table, the first `width` features: [T, width]
+    /// The first `width` features of each item's embedding, plus those of its position if that has a table: [T, width]
     fn embed(&self, part: &str, batch: &Batch, positions: Option<&Tensor>, width: usize) -> Result<Tensor, TchError> {
         let table = |table: &str| prefix(self.parameters.get(&format!("{part}.{table}"))?, 1, width);
-        let items = gather(&table("item_embedding")?, &batch.items)?;
+        let items = gather(&table("item_embedding")?, &batch.items)?; // [T, width]
         match positions {
             Some(positions) => items.f_add(&gather(&table("position_embedding")?, positions)?),
             None => Ok(items),
         }
-    }
-
-    /// The first `out` outputs over the first `input` inputs of a stored linear layer.
-    pub(crate) fn linear(&self, name: &str, x: &Tensor, out: usize, input: usize) -> Result<Tensor, TchError> {
-        let weight = self.parameters.get(&format!("{name}.weight"))?;
-        let weight = prefix(&prefix(weight, 0, out)?, 1, input)?; // [out, input]
-        let bias = prefix(self.parameters.get(&format!("{name}.bias"))?, 0, out)?; // [out]
-        x.f_linear(&weight, Some(&bias))
-    }
-
-    pub(crate) fn drop(&self, x: Tensor) -> Result<Tensor, TchError> {
-        Dropout::new(self.dropout.blocks).apply(x)
-    }
-
-    fn drop_embedding(&self, x: Tensor) -> Result<Tensor, TchError> {
-        Dropout::new(self.dropout.embedding).apply(x)
-    }
-}
-
-/// Exact GELU: [T, f] -> [T, f]
-///
-/// Over the transposed view: for a contiguous float32 tensor LibTorch calls oneDNN, which compiles and keeps a kernel
-/// for every number of rows that it meets.
-pub(crate) fn gelu(x: &Tensor) -> Result<Tensor, TchError> {
-    x.f_transpose(0, 1)?.f_gelu("none")?.f_transpose(0, 1)
-}
-
-pub(crate) fn mask(x: Tensor, mask: Option<&Tensor>) -> Result<Tensor, TchError> {
-    match mask {
-        Some(mask) => x.f_mul(mask),
-        None => Ok(x),
     }
 }

@@ -1,43 +1,30 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::calibrate::RoutedUsers;
-use super::error::TrainError;
-use super::job::TrainJob;
-use super::router::Routing;
 use canet_data::{Case, Split};
 use canet_domain::RouteSpace;
-use canet_evaluation::{Metric, Ranker, Subject};
-use canet_model::checkpoint::Calibration;
+use canet_evaluation::{Contender, Contest, Metric, Ranker, Subject, evaluate};
+use canet_model::checkpoint::{Calibration, MetricsRecord};
 use canet_model::{Device, Forward, ForwardError, LoadError, Weights};
 
-/// The held-out users by which epochs are compared and budgets calibrated.
+use crate::calibration::RoutedUsers;
+use crate::error::TrainError;
+use crate::job::TrainJob;
+use crate::records::{BaseBias, Measurement, ValidationScore};
+
+/// The users of the validation split, which compare epochs and calibrate budgets.
 pub(crate) struct Validation<'a> {
     job: &'a TrainJob<'a>,
     space: &'a RouteSpace,
     cases: Vec<Case<'a>>,
 }
 
-/// How weights do on held-out users.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Scored {
-    /// Mean NDCG@10, full ranking: by the router at the budget, or over the slices that are looked at.
-    pub(crate) ndcg: f64,
-    /// Share of the full model's FLOPs saved there, the router's counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) saved: Option<f64>,
-    /// Routes that at least one user takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) routes_in_use: Option<usize>,
-}
-
-/// Histories a forward pass on a device.
-pub(crate) fn batch(device: Device) -> usize {
+/// Histories in one forward pass that ranks users.
+pub(crate) fn ranking_batch(device: Device) -> usize {
     if device.is_cuda() { 512 } else { 64 }
 }
 
-/// Most users by whom epochs without a router are compared.
+/// Epochs without a router are compared on at most this many users, approximately.
 const MOST_USERS: usize = 5000;
 
 impl<'a> Validation<'a> {
@@ -46,28 +33,32 @@ impl<'a> Validation<'a> {
         Validation { job, space, cases: job.dataset.cases(Split::Validation) }
     }
 
-    /// Scores weights by their router, calibrated on these same users for the job's budget.
+    /// Scores weights with the router's routes. The router is calibrated for the job's budget on these same users.
     ///
     /// # Errors
-    /// [`TrainError`] where the device fails.
-    pub(crate) fn routed(&self, weights: &Weights, routing: Option<&Routing>) -> Result<Scored, TrainError> {
+    /// [`TrainError`], if the device fails.
+    pub(crate) fn score_routed(
+        &self,
+        weights: &Weights,
+        base_bias: Option<&BaseBias>,
+    ) -> Result<ValidationScore, TrainError> {
         let forward = self.load(weights)?;
         let mut ranker = self.ranker(&*forward, &self.cases)?;
-        let point = self.users(&mut ranker, routing)?.fit(self.job.options.flops_budget);
+        let point = self.users(&mut ranker, base_bias)?.fit(self.job.options.flops_budget);
         let run = ranker.routed(&point.bias)?;
-        Ok(Scored {
+        Ok(ValidationScore {
             ndcg: run.estimate(Metric::Ndcg(10)).mean,
             saved: Some(1.0 - point.spent),
             routes_in_use: Some(run.shares(self.space).len()),
         })
     }
 
-    /// Scores weights by the mean of the smallest, the middle and the full slice, on a share of the users where there
-    /// are many.
+    /// Scores weights by the mean NDCG@10 of the smallest, the middle and the full slice. If there are many users, only
+    /// a share of them takes part.
     ///
     /// # Errors
-    /// [`TrainError`] where the device fails.
-    pub(crate) fn slices(&self, weights: &Weights) -> Result<Scored, TrainError> {
+    /// [`TrainError`], if the device fails.
+    pub(crate) fn score_slices(&self, weights: &Weights) -> Result<ValidationScore, TrainError> {
         let every = self.cases.len().div_ceil(MOST_USERS).max(1);
         let cases: Vec<Case<'_>> = self.cases.iter().copied().step_by(every).collect();
         let forward = self.load(weights)?;
@@ -79,39 +70,30 @@ impl<'a> Validation<'a> {
         for route in routes.iter().filter_map(|route| self.space.route(*route)) {
             sum += ranker.fixed(route)?.estimate(Metric::Ndcg(10)).mean;
         }
-        Ok(Scored { ndcg: sum / routes.len() as f64, saved: None, routes_in_use: None })
+        Ok(ValidationScore { ndcg: sum / routes.len() as f64, saved: None, routes_in_use: None })
     }
 
-    /// The checkpoint's calibration: every budget, and the one that it was trained for.
-    ///
-    /// # Errors
-    /// [`TrainError`] where the device fails.
-    pub(crate) fn calibrate(
-        &self,
-        forward: &dyn Forward,
-        routing: Option<&Routing>,
-    ) -> Result<Calibration, TrainError> {
+    /// Calibrates the standard budgets and the job's own.
+    fn calibrate(&self, forward: &dyn Forward, base_bias: Option<&BaseBias>) -> Result<Calibration, TrainError> {
         let mut ranker = self.ranker(forward, &self.cases)?;
-        Ok(self.users(&mut ranker, routing)?.calibrate(self.job.options.flops_budget))
+        Ok(self.users(&mut ranker, base_bias)?.calibrate(self.job.options.flops_budget))
     }
 
     fn load(&self, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        self.job.target.load(&self.job.config, weights)
+        self.job.backend.load(&self.job.config, weights)
     }
 
     fn ranker<'b>(&self, forward: &'b dyn Forward, cases: &'b [Case<'b>]) -> Result<Ranker<'b>, TrainError>
     where
         'a: 'b,
     {
-        let config = &self.job.config;
-        let subject = Subject { forward, space: self.space, shape: config.shape(), max_len: config.max_len };
-        Ok(Ranker::new(subject, cases, batch(self.job.device))?)
+        Ok(Ranker::new(subject(self.job, self.space, forward), cases, ranking_batch(self.job.device))?)
     }
 
     fn users<'b>(
         &'b self,
         ranker: &'b mut Ranker<'_>,
-        routing: Option<&'b Routing>,
+        base_bias: Option<&'b BaseBias>,
     ) -> Result<RoutedUsers<'b>, ForwardError> {
         let config = &self.job.config;
         let lengths = self.cases.iter().map(|case| case.history.len().min(config.max_len)).collect();
@@ -121,7 +103,69 @@ impl<'a> Validation<'a> {
             max_len: config.max_len,
             logits: ranker.logits()?,
             lengths,
-            base: routing.map(|routing| routing.base.as_slice()),
+            base: base_bias.map(|bias| bias.base.as_slice()),
         })
     }
+}
+
+/// Calibrates budgets on the validation split, and computes metrics of both splits at the job's own budget.
+///
+/// # Errors
+/// [`TrainError`], if the device fails.
+pub(crate) fn measure(
+    job: &TrainJob<'_>,
+    space: &RouteSpace,
+    weights: &Weights,
+    base_bias: Option<&BaseBias>,
+) -> Result<Measurement, TrainError> {
+    let forward = job.backend.load(&job.config, weights)?;
+    let calibration = Validation::new(job, space).calibrate(&*forward, base_bias)?;
+    let bias = calibration.bias(job.options.flops_budget);
+    let subject = || subject(job, space, &*forward);
+    let metrics = MetricsRecord {
+        validation: Some(split_metrics(job, subject(), &bias, Split::Validation)?),
+        test: Some(split_metrics(job, subject(), &bias, Split::Test)?),
+    };
+    Ok(Measurement { calibration, metrics })
+}
+
+/// The policies whose metrics a checkpoint records.
+const MEASURED: [Contender; 6] = [
+    Contender::Auto,
+    Contender::Full,
+    Contender::Smallest,
+    Contender::RandomMatched,
+    Contender::Popularity,
+    Contender::Markov,
+];
+
+/// Metrics of a split, named `POLICY.METRIC`, with standard errors as `POLICY.METRIC.se` and the saved share of the
+/// FLOPs as `POLICY.saved`.
+fn split_metrics(
+    job: &TrainJob<'_>,
+    subject: Subject<'_>,
+    bias: &[f32],
+    split: Split,
+) -> Result<BTreeMap<String, f64>, TrainError> {
+    let cases = job.dataset.cases(split);
+    let contest = Contest { dataset: job.dataset, bias, seed: job.options.seed };
+    let mut ranker = Ranker::new(subject, &cases, ranking_batch(job.device))?;
+    let mut metrics = BTreeMap::new();
+    for run in evaluate(&mut ranker, &contest, &MEASURED)? {
+        for metric in [Metric::Ndcg(10), Metric::Hr(10), Metric::Mrr] {
+            let estimate = run.estimate(metric);
+            metrics.insert(format!("{}.{metric}", run.name), estimate.mean);
+            if let Some(se) = estimate.se {
+                metrics.insert(format!("{}.{metric}.se", run.name), se);
+            }
+        }
+        if let Some(saved) = run.saved() {
+            metrics.insert(format!("{}.saved", run.name), saved);
+        }
+    }
+    Ok(metrics)
+}
+
+fn subject<'b>(job: &TrainJob<'_>, space: &'b RouteSpace, forward: &'b dyn Forward) -> Subject<'b> {
+    Subject { forward, space, shape: job.config.shape(), max_len: job.config.max_len }
 }

@@ -1,15 +1,20 @@
-//! Training and serving are one function, and its gradients are those of the slice that serves.
+//! Training and serving compute the same function, and masked rows have the gradients of their slices.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 use canet_domain::{Candidates, History, RouteSpace, Selection, top_k};
 use canet_model::{Forward, ModelConfig, Positions, Weights, WidthRule};
-use canet_training::{Batch, Cut, DropoutShares, MaskTables, Parameters, Recipe, Sample, Supernet, one_hot};
+use canet_training::{
+    Batch, DropoutShares, MaskTables, ParameterOptions, Parameters, Recipe, Sample, SubnetMask, Supernet, one_hot,
+};
 use tch::{Device, Kind, Tensor};
 
 use canet_testing::{random_history, random_weights, rng, small_config};
 use canet_torch::LibTorch;
 
+const OPTIONS: ParameterOptions = ParameterOptions { recipe: Recipe::Paper, tied: false, device: Device::Cpu };
+
+/// A random model, and a history for each of its routes.
 struct Setting {
     config: ModelConfig,
     space: RouteSpace,
@@ -17,7 +22,7 @@ struct Setting {
     histories: Vec<History>,
 }
 
-/// Every route once, with histories of every length in between.
+/// The lengths of the histories vary over the whole range.
 fn setting(config: ModelConfig, seed: u64) -> Setting {
     let space = config.check().unwrap();
     let mut rng = rng(seed);
@@ -27,7 +32,7 @@ fn setting(config: ModelConfig, seed: u64) -> Setting {
     Setting { config, space, weights, histories }
 }
 
-/// Both rules for both sizes, and every way to know positions, with and without a norm behind the embedding.
+/// Configurations that cover every width rule, every kind of positions, and both values of `embedding_norm`.
 fn every_rule() -> impl Iterator<Item = ModelConfig> {
     let rules = [
         (WidthRule::Slice, WidthRule::Slice, Positions::Relative, true),
@@ -44,7 +49,7 @@ fn every_rule() -> impl Iterator<Item = ModelConfig> {
     })
 }
 
-/// Histories as training samples; the target after each item is the item itself, which no test here reads.
+/// Histories as training samples. Their targets are not used.
 fn batch(setting: &Setting, rows: &[usize]) -> Batch {
     let samples: Vec<Sample<'_>> = rows
         .iter()
@@ -54,15 +59,15 @@ fn batch(setting: &Setting, rows: &[usize]) -> Batch {
     Batch::new(&samples, setting.config.max_len, Device::Cpu).unwrap()
 }
 
-fn masks(setting: &Setting, routes: &[usize]) -> Cut {
+fn masks(setting: &Setting, routes: &[usize]) -> SubnetMask {
     let tables = MaskTables::new(&setting.config, &setting.space, Device::Cpu).unwrap();
-    Cut::Mixed(tables.masks(&one_hot(routes, setting.space.len(), Device::Cpu).unwrap()).unwrap())
+    SubnetMask::PerRow(tables.masks(&one_hot(routes, setting.space.len(), Device::Cpu).unwrap()).unwrap())
 }
 
-/// Scores of the last positions: [B, N + 1]
-fn last_scores(setting: &Setting, parameters: &Parameters, batch: &Batch, cut: &Cut) -> Tensor {
+/// Scores at the newest position of each row: [B, N + 1]
+fn last_scores(setting: &Setting, parameters: &Parameters, batch: &Batch, mask: &SubnetMask) -> Tensor {
     let net = Supernet { config: &setting.config, parameters, dropout: DropoutShares::NONE };
-    net.scores(&net.hidden(batch, cut).unwrap().index_select(0, &batch.newest)).unwrap()
+    net.scores(&net.hidden(batch, mask).unwrap().index_select(0, &batch.newest)).unwrap()
 }
 
 fn largest(values: &[f32]) -> f32 {
@@ -85,11 +90,11 @@ fn row(tensor: &Tensor, row: usize) -> Vec<f32> {
 }
 
 #[test]
-fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
+fn a_masked_batch_of_all_routes_scores_like_the_slices_in_serving() {
     for config in every_rule() {
         let setting = setting(config, 11);
         let forward = LibTorch::load(&setting.config, &setting.weights, canet_model::Device::CPU).unwrap();
-        let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
         let routes: Vec<usize> = (0..setting.space.len()).collect();
         let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
         for route in setting.space.routes() {
@@ -105,9 +110,9 @@ fn a_masked_batch_of_every_route_scores_as_each_slice_does_in_serving() {
 }
 
 #[test]
-fn the_training_router_answers_as_the_serving_one() {
+fn the_router_has_the_same_logits_in_training_and_in_serving() {
     let setting = setting(small_config(), 12);
-    let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
+    let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
     let rows: Vec<usize> = (0..setting.histories.len()).collect();
     let net = Supernet { config: &setting.config, parameters: &parameters, dropout: DropoutShares::NONE };
     let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
@@ -130,7 +135,7 @@ fn gradients(parameters: &Parameters, loss: &Tensor) -> Vec<(String, Vec<f32>)> 
         .collect()
 }
 
-/// A loss in which every score takes part.
+/// A loss that depends on every score.
 fn loss(scores: &Tensor) -> Tensor {
     let targets = Tensor::ones([scores.size()[0]], (Kind::Int64, Device::Cpu)) * 3;
     scores.cross_entropy_for_logits(&targets)
@@ -142,15 +147,15 @@ fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
         let setting = setting(config, 13);
         for route in setting.space.routes() {
             let rows = [route.index()];
-            let of = |cut: &Cut| {
-                let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
-                let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), cut);
+            let of = |mask: &SubnetMask| {
+                let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
+                let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), mask);
                 gradients(&parameters, &loss(&scores))
             };
             let masked = of(&masks(&setting, &rows));
-            let sliced = of(&Cut::Uniform(setting.space.slice(route)));
+            let sliced = of(&SubnetMask::Slice(setting.space.slice(route)));
             let mut compared = 0;
-            // Some gradients are zero but for rounding (softmax does not see a shift of all keys).
+            // Some gradients are zero except for rounding, because softmax ignores a shift of all keys.
             let floor = 1e-6 * sliced.iter().fold(0.0_f32, |size, (_, values)| size.max(largest(values)));
             for (name, sliced) in &sliced {
                 let (_, masked) = masked.iter().find(|(other, _)| other == name).unwrap();
@@ -166,18 +171,17 @@ fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
     }
 }
 
-/// The serving forward has no gradients of its own; its slope along a random direction has to be the one that the
-/// masked gradients predict.
+/// The serving forward has no gradients, so its slope along the masked gradients is computed from two forward passes.
 #[test]
-fn the_masked_gradients_are_the_slope_of_the_serving_forward() {
+fn the_masked_gradients_equal_the_slope_of_the_serving_forward() {
     let setting = setting(small_config(), 14);
     for route in setting.space.routes().step_by(5) {
         let rows = [route.index()];
-        let parameters = Parameters::from_weights(&setting.weights, Recipe::Paper, false, Device::Cpu).unwrap();
+        let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
         let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), &masks(&setting, &rows));
         let gradients = gradients(&parameters, &loss(&scores));
         let step = 1e-3_f32;
-        // Along the gradient itself, the slope is its norm.
+        // The slope along the gradient is the norm of the gradient.
         let norm = gradients.iter().flat_map(|(_, values)| values).map(|value| f64::from(value * value)).sum::<f64>();
         let moved = |direction: f32| {
             let mut weights = setting.weights.clone();

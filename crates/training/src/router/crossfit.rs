@@ -1,205 +1,216 @@
 use std::collections::BTreeMap;
 
+use canet_evaluation::Estimate;
 use tch::{Kind, TchError, Tensor};
 
-use super::policy::{Panel, Rule};
-use super::teacher::Teacher;
-use super::utility::Kind as Utility;
-use canet_evaluation::Estimate;
+use super::policy::{CaseTable, Policy};
+use super::predictor::UtilityPredictor;
+use crate::route_ranks::Utility;
 
-/// Parts of the users; each is predicted by teachers that did not see it.
+/// Number of folds of the users. Each fold is predicted by predictors that did not train on it.
 pub(super) const FOLDS: usize = 5;
 
-/// Passes after which predictions are kept; the best number of them is found on the parts.
+/// Numbers of training passes that are compared.
 const PASSES: [usize; 7] = [1, 2, 4, 7, 11, 16, 22];
 
-/// Teachers whose predictions are averaged, in a fold.
-const MEMBERS: usize = 2;
+/// Predictors of a fold, whose predictions are averaged.
+const PREDICTORS: usize = 2;
 
-/// Shares of the full model's FLOPs at which rules are compared.
+/// Budgets at which rules are compared, as shares of the full model's FLOPs.
 const BUDGETS: [f64; 4] = [0.2, 0.3, 0.4, 0.5];
 
-/// How far predictions may be believed, as multiples of their regression.
-const BELIEFS: [f64; 6] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0];
+/// Factors of the predictions that are compared, as multiples of the regression slope.
+const FACTORS: [f64; 6] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0];
 
-/// Worths of held-out cases as what a teacher learns: each less its case's mean over routes and its route's mean over
-/// cases, scaled to deviation 1.
+/// Utilities as a predictor learns them: without the mean of the case and without the mean of the route, scaled to
+/// standard deviation 1.
+///
+/// Shapes: M cases.
 pub(super) struct Deviations {
     /// [M, routes]
     pub values: Tensor,
-    /// Mean of the centred worths, by route: [1, routes]
+    /// Mean of each route after the means of the cases are subtracted: [1, routes]
     pub means: Tensor,
-    /// What the deviations were divided by.
+    /// Standard deviation before scaling.
     pub scale: f64,
 }
 
 impl Deviations {
-    /// Of worths, [M, routes], centred by the routes' means over `cases`.
+    /// Deviations of utilities, [M, routes]. The means of the routes and the scale are taken over `cases`.
     ///
     /// # Errors
     /// LibTorch's.
-    pub(super) fn of(worths: &Tensor, cases: &Tensor) -> Result<Deviations, TchError> {
-        let centred = worths.f_sub(&worths.f_mean_dim([1_i64].as_slice(), true, Kind::Double)?)?;
-        let own = centred.f_index_select(0, cases)?;
-        let means = own.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
+    pub(super) fn of(utilities: &Tensor, cases: &Tensor) -> Result<Deviations, TchError> {
+        let centred = utilities.f_sub(&utilities.f_mean_dim([1_i64].as_slice(), true, Kind::Double)?)?; // [M, routes]
+        let own = centred.f_index_select(0, cases)?; // [cases, routes]
+        let means = own.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?; // [1, routes]
         let scale = own.f_sub(&means)?.f_square()?.f_mean(Kind::Double)?.f_sqrt()?.f_double_value(&[])?.max(1e-12);
-        let values = centred.f_sub(&means)?.f_div_scalar(scale)?.f_to_kind(Kind::Float)?;
+        let values = centred.f_sub(&means)?.f_div_scalar(scale)?.f_to_kind(Kind::Float)?; // [M, routes]
         Ok(Deviations { values, means, scale })
     }
 }
 
-/// What teachers predict of cases that they did not see.
-pub(super) struct Unseen {
-    /// Passes that predict best.
+/// Predictions for all cases, each by predictors that did not train on its fold.
+pub(super) struct CrossFit {
+    /// The number of training passes with the smallest error.
     pub passes: usize,
-    /// Deviations, by case and route.
+    /// Predicted deviations: [M, routes], row-major
     pub predictions: Vec<f64>,
     /// Share of the deviations' variance that is predicted.
     pub explained: f64,
 }
 
-/// Predicts each fold by teachers that learnt the others: features [M, F], worths [M, routes], a fold a case.
+/// Predicts each fold by predictors that trained on the other folds: features [M, F], utilities [M, routes], and a fold
+/// for each case.
 ///
 /// # Errors
 /// LibTorch's.
-pub(super) fn predict_unseen(features: &Tensor, worths: &Tensor, folds: &[usize]) -> Result<Unseen, TchError> {
-    let (cases, routes) = worths.size2()?;
-    let kept = PASSES.map(|_| Tensor::zeros([cases, routes], (Kind::Float, features.device())));
-    let truth = Tensor::f_zeros([cases, routes], (Kind::Float, features.device()))?;
+pub(super) fn cross_fit(features: &Tensor, utilities: &Tensor, folds: &[usize]) -> Result<CrossFit, TchError> {
+    let (cases, routes) = utilities.size2()?;
+    let by_passes = PASSES.map(|_| Tensor::zeros([cases, routes], (Kind::Float, features.device())));
+    let truth = Tensor::f_zeros([cases, routes], (Kind::Float, features.device()))?; // [M, routes]
     for fold in 0..FOLDS {
-        let places = |within: bool| -> Result<Tensor, TchError> {
-            let places = folds.iter().enumerate().filter(|(_, own)| (**own == fold) == within);
-            Tensor::f_from_slice(&places.map(|(case, _)| case as i64).collect::<Vec<_>>())?
+        let part = |within: bool| -> Result<Tensor, TchError> {
+            let cases = folds.iter().enumerate().filter(|(_, own)| (**own == fold) == within);
+            Tensor::f_from_slice(&cases.map(|(case, _)| case as i64).collect::<Vec<_>>())?
                 .f_to_device(features.device())
         };
-        let (inside, outside) = (places(true)?, places(false)?);
+        let (inside, outside) = (part(true)?, part(false)?);
         if inside.numel() == 0 || outside.numel() == 0 {
             continue;
         }
-        let deviations = Deviations::of(worths, &outside)?;
+        let deviations = Deviations::of(utilities, &outside)?;
         let _ = truth.shallow_clone().f_index_copy_(0, &inside, &deviations.values.f_index_select(0, &inside)?)?;
-        let (seen, targets) = (features.f_index_select(0, &outside)?, deviations.values.f_index_select(0, &outside)?);
-        let asked = features.f_index_select(0, &inside)?;
-        for _ in 0..MEMBERS {
-            let mut teacher = Teacher::new(features.size2()?.1, routes as usize, features.device())?;
+        let seen = features.f_index_select(0, &outside)?; // [outside, F]
+        let targets = deviations.values.f_index_select(0, &outside)?; // [outside, routes]
+        let unseen = features.f_index_select(0, &inside)?; // [inside, F]
+        for _ in 0..PREDICTORS {
+            let mut predictor = UtilityPredictor::new(features.size2()?.1, routes as usize, features.device())?;
             let mut done = 0;
-            for (passes, kept) in PASSES.iter().zip(&kept) {
+            for (passes, predictions) in PASSES.iter().zip(&by_passes) {
                 for _ in done..*passes {
-                    teacher.pass(&seen, &targets)?;
+                    predictor.train_pass(&seen, &targets)?;
                 }
                 done = *passes;
-                let predicted = teacher.predict(&asked)?.f_div_scalar(MEMBERS as f64)?;
-                let _ = kept.shallow_clone().f_index_add_(0, &inside, &predicted)?;
+                let predicted = predictor.predict(&unseen)?.f_div_scalar(PREDICTORS as f64)?; // [inside, routes]
+                let _ = predictions.shallow_clone().f_index_add_(0, &inside, &predicted)?;
             }
         }
     }
-    let total = truth.f_square()?.f_mean(Kind::Double)?.f_double_value(&[])?;
+    let variance = truth.f_square()?.f_mean(Kind::Double)?.f_double_value(&[])?;
     let mut best = (0, f64::INFINITY);
-    for (place, kept) in kept.iter().enumerate() {
-        let error = kept.f_sub(&truth)?.f_square()?.f_mean(Kind::Double)?.f_double_value(&[])?;
+    for (place, predictions) in by_passes.iter().enumerate() {
+        let error = predictions.f_sub(&truth)?.f_square()?.f_mean(Kind::Double)?.f_double_value(&[])?;
         if error < best.1 {
             best = (place, error);
         }
     }
-    let predictions = Vec::try_from(&kept[best.0].f_to_kind(Kind::Double)?.f_flatten(0, 1)?)?;
-    Ok(Unseen {
-        passes: PASSES[best.0],
-        predictions,
-        explained: if total > 1e-12 { 1.0 - best.1 / total } else { 0.0 },
+    let (place, error) = best;
+    Ok(CrossFit {
+        passes: PASSES[place],
+        predictions: Vec::try_from(&by_passes[place].f_to_kind(Kind::Double)?.f_flatten(0, 1)?)?,
+        explained: if variance > 1e-12 { 1.0 - error / variance } else { 0.0 },
     })
 }
 
-/// A rule that was tried on unseen cases.
-#[derive(Clone, Debug)]
-pub(super) struct Tried {
-    /// What the predictions are of.
+/// A way to turn predictions into routes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoutingRule {
+    /// The measure of utility that is predicted.
     pub utility: Utility,
-    /// How far predictions are believed.
+    /// Factor of the predictions.
     pub k: f64,
-    /// Whether routes outside the static hull may be chosen too.
+    /// Whether routes outside the static hull may be chosen.
     pub every_route: bool,
-    /// NDCG@10 above the static mix of the same cost, by case, mean over the compared budgets.
+}
+
+/// The result of a rule on cases that its predictors did not train on.
+#[derive(Clone, Debug)]
+pub(super) struct RuleTrial {
+    pub rule: RoutingRule,
+    /// Gain in NDCG@10 over the static mixture of the same cost, for each case, as a mean over the compared budgets.
     pub gains: Vec<f64>,
 }
 
-impl Tried {
-    /// What rules are chosen by: the mean gain over cases that count.
-    fn worth(&self, counts: impl Fn(usize) -> bool) -> f64 {
+impl RuleTrial {
+    /// Mean gain over the cases that count.
+    fn mean_gain(&self, counts: impl Fn(usize) -> bool) -> f64 {
         let counted: Vec<f64> =
             (0..self.gains.len()).filter(|case| counts(*case)).map(|case| self.gains[case]).collect();
         Estimate::of(&counted).mean
     }
 }
 
-/// Tries how far predictions are worth believing, and whether beyond the hull.
+/// Tries several factors of the predictions, with the routes of the static hull and with all routes.
 ///
-/// In each fold, means and hull come from the other folds, and the rule is compared with the static mix, chosen there
-/// too, that costs what it spent.
-pub(super) fn try_rules(panel: &Panel, folds: &[usize], utility: Utility, predictions: &[f64]) -> Vec<Tried> {
-    let slope = regression(panel, predictions);
-    let rules = [false, true].into_iter().flat_map(|every_route| BELIEFS.map(|belief| (belief * slope, every_route)));
-    let tried = |(k, every_route)| {
-        let gains = gains(panel, folds, predictions, k, every_route);
-        Tried { utility, k, every_route, gains }
-    };
-    rules.map(tried).collect()
+/// For each fold, the routes' means and the hull come from the other folds. So does the static mixture of the same
+/// cost, with which the rule is compared.
+pub(super) fn try_rules(table: &CaseTable, folds: &[usize], utility: Utility, predictions: &[f64]) -> Vec<RuleTrial> {
+    let slope = regression_slope(table, predictions);
+    let rules = [false, true]
+        .into_iter()
+        .flat_map(|every_route| FACTORS.map(|factor| RoutingRule { utility, k: factor * slope, every_route }));
+    rules.map(|rule| RuleTrial { rule, gains: gains(table, folds, predictions, rule) }).collect()
 }
 
-/// The rule that gains most over the cases that count, the first of equals.
-pub(super) fn best(tried: &[Tried], counts: impl Fn(usize) -> bool) -> Option<&Tried> {
-    let worths = tried.iter().map(|rule| (rule, rule.worth(&counts)));
-    worths.reduce(|best, rule| if rule.1 > best.1 { rule } else { best }).map(|(rule, _)| rule)
+/// The rule with the highest mean gain over the cases that count. The first of equal ones wins.
+pub(super) fn best_trial(trials: &[RuleTrial], counts: impl Fn(usize) -> bool) -> Option<&RuleTrial> {
+    let gains = trials.iter().map(|trial| (trial, trial.mean_gain(&counts)));
+    gains.reduce(|best, trial| if trial.1 > best.1 { trial } else { best }).map(|(trial, _)| trial)
 }
 
-/// What choosing the best rule gains on users who had no part in the choice: mean over users, each the mean of their
-/// cases, since what one person does is alike. In each fold it is the gain of the rule that is best on the others; the best
-/// of many rules on the cases that chose it would always look good. `users` has the user of each case.
-pub(super) fn gain_of_choice(tried: &[Tried], folds: &[usize], users: &[usize]) -> Estimate {
+/// The gain of choosing the best rule, estimated on users who had no part in the choice. `users` has the user of each
+/// case.
+///
+/// Each fold has the gain of the rule that is best on the other folds. On the cases that chose it, the best of many
+/// rules would always look good. Each user is one observation, the mean of the user's cases, because cases of one user
+/// are alike.
+pub(super) fn gain_of_choice(trials: &[RuleTrial], folds: &[usize], users: &[usize]) -> Estimate {
     let mut by_user: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
     for fold in 0..FOLDS {
-        let Some(rule) = best(tried, |case| folds[case] != fold) else { continue };
-        for case in (0..rule.gains.len()).filter(|case| folds[*case] == fold) {
+        let Some(trial) = best_trial(trials, |case| folds[case] != fold) else { continue };
+        for case in (0..trial.gains.len()).filter(|case| folds[*case] == fold) {
             let (sum, count) = by_user.entry(users[case]).or_default();
-            (*sum, *count) = (*sum + rule.gains[case], *count + 1.0);
+            (*sum, *count) = (*sum + trial.gains[case], *count + 1.0);
         }
     }
     Estimate::of(&by_user.into_values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
 }
 
-/// The slope of worth over prediction, both as deviations; not below 0.
-fn regression(panel: &Panel, predictions: &[f64]) -> f64 {
+/// The regression slope of NDCG@10 on the predictions, both as deviations. At least 0.
+fn regression_slope(table: &CaseTable, predictions: &[f64]) -> f64 {
     let (mut product, mut square) = (0.0, 0.0);
-    let every: Vec<usize> = (0..panel.cases()).collect();
-    let means = panel.means(&every);
-    for (worth, predicted) in panel.utility.chunks(panel.routes).zip(predictions.chunks(panel.routes)) {
-        let level: f64 = worth.iter().zip(&means).map(|(worth, mean)| worth - mean).sum::<f64>() / panel.routes as f64;
-        for ((worth, mean), predicted) in worth.iter().zip(&means).zip(predicted) {
-            product += (worth - mean - level) * predicted;
+    let every: Vec<usize> = (0..table.cases()).collect();
+    let means = table.means(&every);
+    for (ndcg, predicted) in table.ndcg.chunks(table.routes).zip(predictions.chunks(table.routes)) {
+        let level: f64 = ndcg.iter().zip(&means).map(|(ndcg, mean)| ndcg - mean).sum::<f64>() / table.routes as f64;
+        for ((ndcg, mean), predicted) in ndcg.iter().zip(&means).zip(predicted) {
+            product += (ndcg - mean - level) * predicted;
             square += predicted * predicted;
         }
     }
     (product / f64::max(square, 1e-12)).max(0.0)
 }
 
-/// The rule's gain over the static mix, by case, mean over the budgets.
-fn gains(panel: &Panel, folds: &[usize], predictions: &[f64], k: f64, every_route: bool) -> Vec<f64> {
-    let mut gains = vec![0.0; panel.cases()];
+/// A rule's gain over the static mixture for each case, as a mean over the budgets.
+fn gains(table: &CaseTable, folds: &[usize], predictions: &[f64], rule: RoutingRule) -> Vec<f64> {
+    let mut gains = vec![0.0; table.cases()];
     for fold in 0..FOLDS {
         let part =
-            |within: bool| (0..panel.cases()).filter(|case| (folds[*case] == fold) == within).collect::<Vec<_>>();
+            |within: bool| (0..table.cases()).filter(|case| (folds[*case] == fold) == within).collect::<Vec<_>>();
         let (inside, outside) = (part(true), part(false));
-        let means = panel.means(&outside);
-        let hull = panel.hull(&outside, &means);
-        let allowed: Vec<usize> = match every_route {
-            true => (0..panel.routes).collect(),
+        let means = table.means(&outside);
+        let hull = table.hull(&outside, &means);
+        let allowed: Vec<usize> = match rule.every_route {
+            true => (0..table.routes).collect(),
             false => hull.routes().iter().map(|route| route.index()).collect(),
         };
-        let rule = Rule { means: &means, k, predictions, allowed: &allowed };
+        let policy = Policy { means: &means, k: rule.k, predictions, allowed: &allowed };
         for budget in BUDGETS {
-            let (chosen, spent) = panel.at_budget(&rule, &inside, budget);
-            let mixture = panel.mixture(&inside, &hull, spent);
-            for (case, route) in inside.iter().zip(chosen) {
-                let gain = panel.utility[case * panel.routes + route] - panel.mixed(*case, &mixture);
+            let choices = table.at_budget(&policy, &inside, budget);
+            let mixture = table.mixture(&inside, &hull, choices.spent);
+            for (case, route) in inside.iter().zip(choices.routes) {
+                let gain = table.ndcg[case * table.routes + route] - table.expected(*case, &mixture);
                 gains[*case] += gain / BUDGETS.len() as f64;
             }
         }
@@ -209,16 +220,16 @@ fn gains(panel: &Panel, folds: &[usize], predictions: &[f64], k: f64, every_rout
 
 #[cfg(test)]
 mod tests {
+    use canet_domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use canet_domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
+    use crate::router::policy::RouteCosts;
 
-    /// 600 cases of which a feature tells whether the widest route helps, under noise: the rule is believed and gains.
-    /// With features that tell nothing it gains nothing to speak of.
+    /// In 600 cases, one feature says whether the widest route helps, under noise.
     #[test]
-    fn what_can_be_predicted_is_believed_and_noise_is_not() {
+    fn useful_predictions_gain_and_predictions_from_noise_do_not() {
         tch::manual_seed(4);
         let space = RouteSpace::new(vec![4, 8], vec![1], vec![4]).unwrap();
         let shape =
@@ -226,50 +237,50 @@ mod tests {
         let options = (Kind::Float, tch::Device::Cpu);
         let taste = Tensor::randn([600, 1], options);
         let noise = Tensor::randn([600, 2], options) * 0.3;
-        let worths = (Tensor::cat(&[taste.zeros_like(), taste.sign()], 1) + noise).to_kind(Kind::Double);
+        let utilities = (Tensor::cat(&[taste.zeros_like(), taste.sign()], 1) + noise).to_kind(Kind::Double);
         let folds: Vec<usize> = (0..600).map(|case| case % FOLDS).collect();
-        let utility = Vec::try_from(&worths.flatten(0, 1)).unwrap();
-        let panel = Panel::new(&space, &shape, 5, vec![5; 600], utility);
+        let ndcg = Vec::try_from(&utilities.flatten(0, 1)).unwrap();
+        let table = CaseTable::new(RouteCosts::new(&space, &shape, 5), vec![5; 600], ndcg);
 
         let features = Tensor::cat(&[taste, Tensor::randn([600, 4], options)], 1);
-        let unseen = predict_unseen(&features, &worths, &folds).unwrap();
-        assert!(unseen.explained > 0.3, "{}", unseen.explained);
-        // Two cases a user, in one fold.
+        let fit = cross_fit(&features, &utilities, &folds).unwrap();
+        assert!(fit.explained > 0.3, "{}", fit.explained);
+        // Each user has two cases, both in one fold.
         let users: Vec<usize> = (0..600).map(|case| case % 300).collect();
-        let tried = try_rules(&panel, &folds, Utility::Ndcg, &unseen.predictions);
-        let (chosen, gain) = (best(&tried, |_| true).unwrap(), gain_of_choice(&tried, &folds, &users));
-        assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{} {gain:?}", chosen.k);
+        let trials = try_rules(&table, &folds, Utility::Ndcg, &fit.predictions);
+        let (chosen, gain) = (best_trial(&trials, |_| true).unwrap().rule, gain_of_choice(&trials, &folds, &users));
+        assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{chosen:?} {gain:?}");
 
-        let blind = predict_unseen(&Tensor::randn([600, 5], options), &worths, &folds).unwrap();
+        let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds).unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);
-        let tried = try_rules(&panel, &folds, Utility::Ndcg, &blind.predictions);
-        let gain = gain_of_choice(&tried, &folds, &users);
+        let trials = try_rules(&table, &folds, Utility::Ndcg, &blind.predictions);
+        let gain = gain_of_choice(&trials, &folds, &users);
         assert!(gain.mean < 2.5 * gain.se.unwrap_or_default().max(1e-3), "{gain:?}");
     }
 
-    fn rule(gains: Vec<f64>) -> Tried {
-        Tried { utility: Utility::Ndcg, k: 1.0, every_route: false, gains }
+    fn trial(gains: Vec<f64>) -> RuleTrial {
+        RuleTrial { rule: RoutingRule { utility: Utility::Ndcg, k: 1.0, every_route: false }, gains }
     }
 
-    /// Of rules that all gain nothing but noise the best looks good to the cases that chose it, and not to others.
+    /// The best of many worthless rules looks good on the cases that chose it. The estimate must not.
     #[test]
     fn the_best_of_many_worthless_rules_gains_nothing_on_unseen_users() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (folds, users): (Vec<usize>, Vec<usize>) = (0..100).map(|case| (case % FOLDS, case)).unzip();
         let (mut own, mut unseen) = (0.0, 0.0);
         for _ in 0..200 {
-            let tried: Vec<Tried> =
-                (0..24).map(|_| rule((0..100).map(|_| rng.gen_range(-1.0..1.0)).collect())).collect();
-            own += best(&tried, |_| true).unwrap().worth(|_| true) / 200.0;
-            unseen += gain_of_choice(&tried, &folds, &users).mean / 200.0;
+            let trials: Vec<RuleTrial> =
+                (0..24).map(|_| trial((0..100).map(|_| rng.gen_range(-1.0..1.0)).collect())).collect();
+            own += best_trial(&trials, |_| true).unwrap().mean_gain(|_| true) / 200.0;
+            unseen += gain_of_choice(&trials, &folds, &users).mean / 200.0;
         }
         assert!(own > 0.08 && unseen.abs() < 0.025, "{own} {unseen}");
     }
 
     #[test]
-    fn a_user_is_one_observation_however_many_cases() {
-        let tried = [rule(vec![1.0, 3.0, 4.0, 4.0])];
-        let gain = gain_of_choice(&tried, &[0, 0, 1, 1], &[7, 7, 2, 2]);
+    fn a_user_with_many_cases_is_one_observation() {
+        let trials = [trial(vec![1.0, 3.0, 4.0, 4.0])];
+        let gain = gain_of_choice(&trials, &[0, 0, 1, 1], &[7, 7, 2, 2]);
         assert_eq!(gain, Estimate::of(&[2.0, 4.0]));
     }
 }

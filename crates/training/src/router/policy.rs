@@ -1,53 +1,69 @@
 use canet_domain::{ModelShape, RouteSpace};
 use canet_evaluation::Hull;
 
-/// Held-out cases on every route: what each is worth and costs there.
-pub(super) struct Panel {
+/// The FLOPs of every route.
+pub(super) struct RouteCosts {
     space: RouteSpace,
-    /// Number of routes.
-    pub routes: usize,
-    /// NDCG@10, by case and route.
-    pub utility: Vec<f64>,
     /// FLOPs of each route, by length of the history.
-    costs: Vec<Vec<f64>>,
-    /// Items that each case reads.
-    lengths: Vec<usize>,
-    /// Cost of each route relative to the full one, at the longest history: what prices are for.
+    by_length: Vec<Vec<f64>>,
+    /// FLOPs of each route relative to the full route, at the longest history. Prices multiply these.
     relative: Vec<f64>,
 }
 
-/// A rule that gives each case a route: the highest `mean + k · prediction - price · cost` among some routes.
-pub(super) struct Rule<'a> {
-    /// Mean worth of each route.
+/// The utility and the cost of each route for each held-out case.
+pub(super) struct CaseTable {
+    /// Number of routes.
+    pub routes: usize,
+    /// NDCG@10: [cases, routes], row-major
+    pub ndcg: Vec<f64>,
+    /// Number of items that the model reads of each case.
+    lengths: Vec<usize>,
+    costs: RouteCosts,
+}
+
+/// Chooses the route with the highest `mean + k · prediction - price · relative cost` among the allowed ones.
+pub(super) struct Policy<'a> {
+    /// Mean NDCG@10 of each route.
     pub means: &'a [f64],
-    /// How far predictions are believed.
+    /// Factor of the predictions.
     pub k: f64,
-    /// Predicted deviation from the mean, by case and route.
+    /// Predicted deviations from the mean: [cases, routes], row-major
     pub predictions: &'a [f64],
     /// The routes that may be chosen.
     pub allowed: &'a [usize],
 }
 
-/// Halvings of the price interval.
-const HALVINGS: usize = 40;
+/// The routes that a policy chooses at one price.
+pub(super) struct Choices {
+    /// A route for each case.
+    pub routes: Vec<usize>,
+    /// The share of the full model's FLOPs that they cost.
+    pub spent: f64,
+}
 
-impl Panel {
-    /// Cases with their utilities.
-    pub(super) fn new(
-        space: &RouteSpace,
-        shape: &ModelShape,
-        max_len: usize,
-        lengths: Vec<usize>,
-        utility: Vec<f64>,
-    ) -> Panel {
-        let by_length = |length: usize| -> Vec<f64> {
+/// Steps of bisection for the price.
+const BISECTIONS: usize = 40;
+
+impl RouteCosts {
+    /// Costs for histories of up to `max_len` items.
+    pub(super) fn new(space: &RouteSpace, shape: &ModelShape, max_len: usize) -> RouteCosts {
+        let at = |length: usize| -> Vec<f64> {
             space.routes().map(|route| shape.route_flops(space, route, length) as f64).collect()
         };
-        let costs: Vec<Vec<f64>> = (0..=max_len).map(|length| by_length(length.max(1))).collect();
-        let longest = by_length(max_len);
+        let longest = at(max_len);
         let full = longest.last().copied().unwrap_or(1.0);
-        let relative = longest.iter().map(|cost| cost / full).collect();
-        Panel { space: space.clone(), routes: space.len(), utility, costs, lengths, relative }
+        RouteCosts {
+            space: space.clone(),
+            by_length: (0..=max_len).map(|length| at(length.max(1))).collect(),
+            relative: longest.iter().map(|cost| cost / full).collect(),
+        }
+    }
+}
+
+impl CaseTable {
+    /// A table of cases: the length of each history, and the NDCG@10 of each route.
+    pub(super) fn new(costs: RouteCosts, lengths: Vec<usize>, ndcg: Vec<f64>) -> CaseTable {
+        CaseTable { routes: costs.space.len(), ndcg, lengths, costs }
     }
 
     /// Number of cases.
@@ -55,69 +71,76 @@ impl Panel {
         self.lengths.len()
     }
 
-    /// Mean worth of each route over some cases.
+    /// Mean NDCG@10 of each route over some cases.
     pub(super) fn means(&self, cases: &[usize]) -> Vec<f64> {
-        let mean = |route: usize| cases.iter().map(|case| self.utility[case * self.routes + route]).sum::<f64>();
-        (0..self.routes).map(|route| mean(route) / cases.len().max(1) as f64).collect()
+        let sum = |route: usize| cases.iter().map(|case| self.ndcg[case * self.routes + route]).sum::<f64>();
+        (0..self.routes).map(|route| sum(route) / cases.len().max(1) as f64).collect()
     }
 
-    /// Share of the full model's FLOPs that each route costs over some cases.
+    /// The share of the full model's FLOPs that each route costs over some cases.
     fn shares(&self, cases: &[usize]) -> Vec<f64> {
-        let sum = |route: usize| cases.iter().map(|case| self.costs[self.lengths[*case]][route]).sum::<f64>();
+        let sum = |route: usize| cases.iter().map(|case| self.costs_of(*case)[route]).sum::<f64>();
         let full = sum(self.routes - 1);
         (0..self.routes).map(|route| sum(route) / full.max(1.0)).collect()
     }
 
-    /// The static routes worth having over some cases: what a rule has to beat.
-    pub(super) fn hull(&self, cases: &[usize], means: &[f64]) -> Hull {
-        Hull::of(&self.space, &self.shares(cases), means)
+    /// FLOPs of each route for a case.
+    fn costs_of(&self, case: usize) -> &[f64] {
+        &self.costs.by_length[self.lengths[case]]
     }
 
-    /// Shares of the routes in the static mixture on a hull that costs a share, over some cases.
+    /// The static routes that no mixture of others beats, over some cases. A policy must beat their mixtures.
+    pub(super) fn hull(&self, cases: &[usize], means: &[f64]) -> Hull {
+        Hull::of(&self.costs.space, &self.shares(cases), means)
+    }
+
+    /// The proportions of the routes in the static mixture that costs a given share of the full model's FLOPs over some
+    /// cases.
     pub(super) fn mixture(&self, cases: &[usize], hull: &Hull, share: f64) -> Vec<f64> {
         hull.mixture(&self.shares(cases), share)
     }
 
-    /// What a case is worth under a static mixture.
-    pub(super) fn mixed(&self, case: usize, mixture: &[f64]) -> f64 {
-        let worths = &self.utility[case * self.routes..][..self.routes];
-        worths.iter().zip(mixture).map(|(worth, share)| worth * share).sum()
+    /// The expected NDCG@10 of a case under a static mixture.
+    pub(super) fn expected(&self, case: usize, mixture: &[f64]) -> f64 {
+        let ndcg = &self.ndcg[case * self.routes..][..self.routes];
+        ndcg.iter().zip(mixture).map(|(ndcg, proportion)| ndcg * proportion).sum()
     }
 
-    /// The routes that a rule gives to some cases at the price that spends a budget or just less, and the share spent.
-    pub(super) fn at_budget(&self, rule: &Rule<'_>, cases: &[usize], budget: f64) -> (Vec<usize>, f64) {
+    /// A policy's choices at the lowest price that keeps the cost of some cases within a budget.
+    pub(super) fn at_budget(&self, policy: &Policy<'_>, cases: &[usize], budget: f64) -> Choices {
         let (mut low, mut high) = (-1.0, 1.0);
-        let spends = |price: f64| self.spent(cases, &self.choose(rule, cases, price));
-        while spends(high) > budget && high < 1e3 {
+        let spent = |price: f64| self.spent(cases, &self.choose(policy, cases, price));
+        while spent(high) > budget && high < 1e3 {
             high *= 2.0;
         }
-        for _ in 0..HALVINGS {
+        for _ in 0..BISECTIONS {
             let middle = f64::midpoint(low, high);
-            if spends(middle) > budget { low = middle } else { high = middle }
+            if spent(middle) > budget { low = middle } else { high = middle }
         }
-        let chosen = self.choose(rule, cases, high);
-        let spent = self.spent(cases, &chosen);
-        (chosen, spent)
+        let routes = self.choose(policy, cases, high);
+        Choices { spent: self.spent(cases, &routes), routes }
     }
 
-    fn choose(&self, rule: &Rule<'_>, cases: &[usize], price: f64) -> Vec<usize> {
+    fn choose(&self, policy: &Policy<'_>, cases: &[usize], price: f64) -> Vec<usize> {
         let value = |case: usize, route: usize| {
-            rule.means[route] + rule.k * rule.predictions[case * self.routes + route] - price * self.relative[route]
+            let prediction = policy.predictions[case * self.routes + route];
+            policy.means[route] + policy.k * prediction - price * self.costs.relative[route]
         };
         let best = |case: &usize| {
             let better = |best: (usize, f64), route: &usize| {
                 let value = value(*case, *route);
                 if value > best.1 { (*route, value) } else { best }
             };
-            rule.allowed.iter().fold((0, f64::NEG_INFINITY), better).0
+            policy.allowed.iter().fold((0, f64::NEG_INFINITY), better).0
         };
         cases.iter().map(best).collect()
     }
 
-    fn spent(&self, cases: &[usize], chosen: &[usize]) -> f64 {
+    /// The share of the full model's FLOPs that routes of some cases cost.
+    fn spent(&self, cases: &[usize], routes: &[usize]) -> f64 {
         let (mut spent, mut full) = (0.0, 0.0);
-        for (case, route) in cases.iter().zip(chosen) {
-            let costs = &self.costs[self.lengths[*case]];
+        for (case, route) in cases.iter().zip(routes) {
+            let costs = self.costs_of(*case);
             spent += costs[*route];
             full += costs[self.routes - 1];
         }
@@ -127,47 +150,46 @@ impl Panel {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use canet_domain::{FfnInner, RouterShape};
 
-    fn panel(utility: Vec<f64>) -> (Panel, Vec<usize>) {
+    use super::*;
+
+    fn table(ndcg: Vec<f64>) -> (CaseTable, Vec<usize>) {
         let space = RouteSpace::new(vec![4, 8], vec![1, 2], vec![4]).unwrap();
         let shape =
             ModelShape { items: 9, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 2, ffn: 4 } };
-        let cases = utility.len() / 4;
-        (Panel::new(&space, &shape, 5, (0..cases).map(|case| 1 + case % 5).collect(), utility), (0..cases).collect())
+        let cases = ndcg.len() / 4;
+        let lengths = (0..cases).map(|case| 1 + case % 5).collect();
+        (CaseTable::new(RouteCosts::new(&space, &shape, 5), lengths, ndcg), (0..cases).collect())
     }
 
     #[test]
-    fn the_hull_leaves_out_what_a_mix_beats() {
-        // Costs ascend h4-l1 < h4-l2 < h8-l1 < h8-l2; the second lies under the line from the first to the third, and
-        // the last is worth less than the third.
-        let (panel, cases) = panel([0.1, 0.1001, 0.4, 0.3].repeat(10));
-        let hull = panel.hull(&cases, &panel.means(&cases));
+    fn the_hull_leaves_out_routes_that_a_mixture_beats() {
+        // Costs ascend from h4-l1 over h4-l2 and h8-l1 to h8-l2. The second route lies under the line from the first to
+        // the third, and the last has a lower NDCG than the third.
+        let (table, cases) = table([0.1, 0.1001, 0.4, 0.3].repeat(10));
+        let hull = table.hull(&cases, &table.means(&cases));
         assert_eq!(hull.routes().iter().map(|route| route.index()).collect::<Vec<_>>(), [0, 2]);
-        let shares = panel.shares(&cases);
+        let shares = table.shares(&cases);
         assert!(shares.is_sorted() && shares[3] == 1.0, "{shares:?}");
-        let mixture = panel.mixture(&cases, &hull, f64::midpoint(shares[0], shares[2]));
-        assert!((panel.mixed(3, &mixture) - 0.25).abs() < 1e-12);
+        let mixture = table.mixture(&cases, &hull, f64::midpoint(shares[0], shares[2]));
+        assert!((table.expected(3, &mixture) - 0.25).abs() < 1e-12);
     }
 
     #[test]
-    fn a_true_prediction_spends_the_budget_where_it_helps() {
-        // Every other case gains by the widest and deepest route, the rest gain nothing.
-        let utility: Vec<f64> =
-            (0..40).flat_map(|case| [0.1, 0.1, 0.1, if case % 2 == 0 { 0.9 } else { 0.1 }]).collect();
-        let (panel, cases) = panel(utility.clone());
-        let means = panel.means(&cases);
-        let predictions: Vec<f64> = utility.iter().enumerate().map(|(place, value)| value - means[place % 4]).collect();
-        let rule = Rule { means: &means, k: 1.0, predictions: &predictions, allowed: &[0, 3] };
-        let (chosen, spent) = panel.at_budget(&rule, &cases, 0.6);
-        assert!(
-            chosen.iter().enumerate().all(|(case, route)| *route == if case % 2 == 0 { 3 } else { 0 }),
-            "{chosen:?}"
-        );
+    fn a_true_prediction_spends_the_budget_on_the_cases_that_gain() {
+        // Every other case gains from the full route.
+        let ndcg: Vec<f64> = (0..40).flat_map(|case| [0.1, 0.1, 0.1, if case % 2 == 0 { 0.9 } else { 0.1 }]).collect();
+        let (table, cases) = table(ndcg.clone());
+        let means = table.means(&cases);
+        let predictions: Vec<f64> = ndcg.iter().enumerate().map(|(place, value)| value - means[place % 4]).collect();
+        let policy = Policy { means: &means, k: 1.0, predictions: &predictions, allowed: &[0, 3] };
+        let Choices { routes, spent } = table.at_budget(&policy, &cases, 0.6);
+        let expected = |case: usize| if case.is_multiple_of(2) { 3 } else { 0 };
+        assert!(routes.iter().enumerate().all(|(case, route)| *route == expected(case)), "{routes:?}");
         assert!(spent < 0.6);
-        let blind = Rule { k: 0.0, ..rule };
-        let (chosen, _) = panel.at_budget(&blind, &cases, 0.6);
-        assert!(chosen.iter().all(|route| *route == 0), "{chosen:?}");
+        let blind = Policy { k: 0.0, ..policy };
+        let routes = table.at_budget(&blind, &cases, 0.6).routes;
+        assert!(routes.iter().all(|route| *route == 0), "{routes:?}");
     }
 }

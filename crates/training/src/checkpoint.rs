@@ -1,26 +1,37 @@
-use super::error::TrainError;
-use super::job::TrainJob;
-use super::measured::measure;
-use super::state::RunState;
 use canet_data::{Dataset, Split};
 use canet_domain::{Catalogue, History, RouteSpace};
 use canet_model::Device;
 use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, Probes, TrainingRecord};
 use canet_torch::LibTorch;
 
-/// Probes a checkpoint.
+use crate::error::TrainError;
+use crate::job::TrainJob;
+use crate::state::TrainState;
+use crate::validation::measure;
+
+/// Number of probes in a checkpoint.
 const PROBES: usize = 8;
 
-/// Turns the weights of the last stage into a checkpoint: measured before they learnt what measures them, with probes.
-pub(crate) fn finish(job: &TrainJob<'_>, space: &RouteSpace, state: &RunState) -> Result<Checkpoint, TrainError> {
+/// Writes the weights of the last stage as a checkpoint.
+///
+/// If the last stage trained on the splits that measure a model, the checkpoint has the measurement from before that
+/// stage.
+///
+/// # Errors
+/// [`TrainError`], if the device fails or the checkpoint cannot be written.
+pub(crate) fn write_checkpoint(
+    job: &TrainJob<'_>,
+    space: &RouteSpace,
+    state: &TrainState,
+) -> Result<Checkpoint, TrainError> {
     let weights = state.parameters.to_weights()?;
     let dataset = job.dataset;
     let (measured, everything) = match &state.progress.measured {
         Some(before) => (before.clone(), true),
-        None => (measure(job, space, state)?, false),
+        None => (measure(job, space, &weights, state.progress.base_bias.as_ref())?, false),
     };
-    let learnt = if everything { dataset.whole_sequences() } else { dataset.training_sequences() };
-    let catalogue = Catalogue::new(dataset.ids.clone(), dataset.popularity_in(&learnt))?
+    let trained_on = if everything { dataset.whole_sequences() } else { dataset.training_sequences() };
+    let catalogue = Catalogue::new(dataset.ids.clone(), dataset.popularity_in(&trained_on))?
         .with_titles(dataset.titles.iter().cloned());
     let reference = LibTorch::load(&job.config, &weights, Device::CPU)?;
     let probes = Probes::record(&reference, space, &probe_histories(dataset, job.config.max_len))?;
@@ -43,7 +54,7 @@ pub(crate) fn finish(job: &TrainJob<'_>, space: &RouteSpace, state: &RunState) -
     Ok(draft.write(job.out)?)
 }
 
-/// Histories of real users, from the shortest to the longest that the model reads.
+/// Histories of users, at even steps from the shortest to the longest.
 fn probe_histories(dataset: &Dataset, max_len: usize) -> Vec<History> {
     let mut cases = dataset.cases(Split::Train);
     cases.sort_by_key(|case| case.history.len());

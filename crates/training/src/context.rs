@@ -1,0 +1,164 @@
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use canet_domain::RouteSpace;
+use canet_torch::tch_device;
+
+use crate::display::Display;
+use crate::error::TrainError;
+use crate::holdout::Holdout;
+use crate::job::TrainJob;
+use crate::log::{Event, RunLog};
+use crate::optimizer::AdamW;
+use crate::parameters::Parameters;
+use crate::stage::{Stage, StageEnd};
+use crate::state::{Progress, TrainState};
+use crate::state_file::StateFile;
+use crate::step_loss::LossValues;
+
+/// Time between saves within an epoch.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// Name of the run log in the working directory.
+pub(crate) const LOG_NAME: &str = "log.jsonl";
+
+/// Everything that a stage may use of the training that it belongs to.
+pub(crate) struct StageContext<'a> {
+    pub job: &'a TrainJob<'a>,
+    pub space: &'a RouteSpace,
+    pub holdout: Holdout<'a>,
+    pub state: TrainState,
+    pub log: RunLog,
+    pub display: Display,
+    file: StateFile,
+    time: TimeBudget,
+    saved: Instant,
+}
+
+/// The time of a training over all its processes.
+struct TimeBudget {
+    process_began: Instant,
+    spent_before: Duration,
+    limit: Option<Duration>,
+}
+
+impl TimeBudget {
+    fn elapsed(&self) -> Duration {
+        self.process_began.elapsed() + self.spent_before
+    }
+
+    /// Whether a share of the time limit is over.
+    fn is_over(&self, share: f64) -> bool {
+        self.limit.is_some_and(|limit| self.elapsed() >= limit.mul_f64(share))
+    }
+}
+
+impl<'a> StageContext<'a> {
+    /// Starts a job, or resumes it from the state in the working directory.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the state belongs to another training or cannot be read.
+    pub(crate) fn open(
+        job: &'a TrainJob<'a>,
+        space: &'a RouteSpace,
+        work: &Path,
+    ) -> Result<StageContext<'a>, TrainError> {
+        let file = StateFile::new(work);
+        let (mut state, resumed) = match file.load(tch_device(job.device))? {
+            Some(state) => (state, true),
+            None => (TrainState::fresh(job)?, false),
+        };
+        if let Some(what) = state.progress.differs_from(job) {
+            return Err(TrainError::OtherTraining { path: work.to_owned(), what });
+        }
+        state.progress.options = job.options.clone();
+        let mut log = RunLog::open(&work.join(LOG_NAME), state.progress.log_bytes)?;
+        let Progress { stage, epoch, step, elapsed_seconds, .. } = state.progress;
+        let stages = job.options.preset.stages();
+        log.write(&Event::Start {
+            resumed,
+            stage: stages.get(stage).copied(),
+            epoch,
+            step,
+            device: &job.device.to_string(),
+            config: &job.config,
+            training: &job.options.record(),
+            max_minutes: job.max_time.map(|limit| limit.as_secs_f64() / 60.0),
+            data_sha256: &job.dataset.sha256,
+        })?;
+        let trains_router = stages.contains(&Stage::Router) && space.len() > 1;
+        let now = Instant::now();
+        Ok(StageContext {
+            job,
+            space,
+            holdout: Holdout::new(job.dataset, if trains_router { job.options.router.holdout } else { 0 }),
+            state,
+            log,
+            display: Display::new(),
+            file,
+            time: TimeBudget {
+                process_began: now,
+                spent_before: Duration::from_secs_f64(elapsed_seconds),
+                limit: job.max_time,
+            },
+            saved: now,
+        })
+    }
+
+    /// Why the stage must end now: a signal asked for it, or its time is over.
+    pub(crate) fn interrupted(&self, stage: Stage) -> Option<StageEnd> {
+        if self.job.stop.load(Ordering::Relaxed) {
+            return Some(StageEnd::Stopped);
+        }
+        self.time.is_over(self.job.options.ends_by(stage)).then_some(StageEnd::OutOfTime)
+    }
+
+    /// Saves the state if the last save is old.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the disk is full or the device is lost.
+    pub(crate) fn save_if_due(&mut self) -> Result<(), TrainError> {
+        if self.saved.elapsed() >= SAVE_EVERY { self.save() } else { Ok(()) }
+    }
+
+    /// Saves the state.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the disk is full or the device is lost.
+    pub(crate) fn save(&mut self) -> Result<(), TrainError> {
+        self.state.progress.optimizer_steps = self.state.optimizer.steps();
+        self.state.progress.elapsed_seconds = self.elapsed().as_secs_f64();
+        self.state.progress.log_bytes = self.log.bytes()?;
+        self.file.save(&self.state)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Time of this training, including earlier processes.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.time.elapsed()
+    }
+
+    /// Moves to the next stage, with the best weights of this one and a fresh optimizer, and saves the state.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the disk is full or the device is lost.
+    pub(crate) fn begin_next_stage(&mut self) -> Result<(), TrainError> {
+        let best = std::mem::take(&mut self.state.best);
+        let weights = if best.parameters() > 0 { best } else { self.state.parameters.to_weights()? };
+        // Fresh parameters have no gradients. An old gradient, even if it is zero, would make weights decay that the
+        // next stage does not train.
+        self.state.parameters = Parameters::from_weights(&weights, self.job.parameters())?;
+        self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
+        let elapsed = self.elapsed().as_secs_f64();
+        let progress = &mut self.state.progress;
+        if progress.epoch == 0 && progress.step == 0 {
+            // The stage has not trained on the splits that measured the weights, so they can be measured again.
+            progress.measured = None;
+        }
+        (progress.stage, progress.stage_began) = (progress.stage + 1, elapsed);
+        (progress.epoch, progress.step, progress.sums) = (0, 0, LossValues::default());
+        self.save()
+    }
+}

@@ -1,0 +1,51 @@
+//! Results of stages and epochs, as the state file and the run log record them.
+
+use canet_model::checkpoint::{Calibration, MetricsRecord};
+use serde::{Deserialize, Serialize};
+
+use crate::stage::Stage;
+use crate::step_loss::LossValues;
+
+/// The result of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EpochRecord {
+    pub stage: Stage,
+    /// Number of the epoch in its stage, from 1.
+    pub epoch: u64,
+    /// Mean loss over its steps.
+    pub train: LossValues,
+    /// `None` in the stage `newest`, which trains on the validation split.
+    #[serde(flatten)]
+    pub validation: Option<ValidationScore>,
+}
+
+/// Accuracy on the validation split.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ValidationScore {
+    /// Mean NDCG@10 over the whole catalogue: with the router's routes at the job's budget, or as the mean over some
+    /// slices.
+    pub ndcg: f64,
+    /// Share of the full model's FLOPs that the router's routes save, with the router's own FLOPs counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<f64>,
+    /// Number of routes that at least one user takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes_in_use: Option<usize>,
+}
+
+/// The bias of each route before the price of its FLOPs, in the unit of the router's logits.
+///
+/// It is the route's mean utility over all users. Routes that must not be chosen have a bias far below all others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BaseBias {
+    pub base: Vec<f32>,
+}
+
+/// What a checkpoint records of its weights' accuracy and cost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Measurement {
+    /// Route biases for several budgets, fitted on the validation split.
+    pub calibration: Calibration,
+    /// Metrics on the validation and test splits, at the job's own budget.
+    pub metrics: MetricsRecord,
+}

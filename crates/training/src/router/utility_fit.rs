@@ -1,0 +1,115 @@
+use canet_data::Case;
+use canet_domain::Item;
+use canet_evaluation::Estimate;
+use tch::{Kind, TchError, Tensor};
+
+use super::crossfit::{CrossFit, Deviations, FOLDS, RoutingRule, best_trial, cross_fit, gain_of_choice, try_rules};
+use super::features::Features;
+use super::policy::{CaseTable, RouteCosts};
+use super::predictor::UtilityPredictor;
+use crate::context::StageContext;
+use crate::error::TrainError;
+use crate::options::RouterFit;
+use crate::route_ranks::Utility;
+use crate::state::derive_seed;
+
+/// The measured held-out cases.
+pub(super) struct MeasuredCases<'a> {
+    pub cases: &'a [Case<'a>],
+    pub table: CaseTable,
+    pub features: Features,
+    /// Features of the cases, in host memory: [M, F]
+    pub inputs: Tensor,
+    /// Fold of each case. All cases of a user are in one fold.
+    folds: Vec<usize>,
+}
+
+/// Predictors of the utilities, and the rule that turns their predictions into routes.
+pub(super) struct UtilityFit {
+    /// Predictions of the rule's utility for cases outside the fit.
+    pub cross_fit: CrossFit,
+    /// The rule that gains most.
+    pub rule: RoutingRule,
+    /// The gain in NDCG@10 of choosing this rule, estimated on users who had no part in the choice.
+    pub gain: Estimate,
+    /// Utilities of all cases.
+    pub deviations: Deviations,
+    /// Whether the routes' means enter as biases. If not, predictions contain them.
+    pub calibrated: bool,
+    predictors: Vec<UtilityPredictor>,
+}
+
+/// Predictors whose mean prediction the router learns.
+const PREDICTORS: usize = 5;
+
+impl<'a> MeasuredCases<'a> {
+    /// Prepares the cases that have ranks in the state.
+    ///
+    /// # Errors
+    /// LibTorch's.
+    pub(super) fn new(context: &StageContext<'_>, cases: &'a [Case<'a>]) -> Result<MeasuredCases<'a>, TchError> {
+        let config = &context.job.config;
+        let narrowest = config.embedding.first().copied().unwrap_or_default();
+        let histories: Vec<&[Item]> = cases.iter().map(|case| case.history).collect();
+        let counts = context.job.dataset.popularity();
+        let mut features = Features::new(&context.state.parameters, narrowest, &counts, config.max_len)?;
+        features.standardise(&histories)?;
+        let inputs = features.of(&histories)?;
+        let lengths = cases.iter().map(|case| case.history.len().min(config.max_len)).collect();
+        let ndcg = context.state.ranks.utilities(Utility::Ndcg);
+        let costs = RouteCosts::new(context.space, &config.shape(), config.max_len);
+        let table = CaseTable::new(costs, lengths, ndcg);
+        let fold = |case: &Case<'_>| (derive_seed(0, [case.user as u64, 0]) % FOLDS as u64) as usize;
+        Ok(MeasuredCases { cases, folds: cases.iter().map(fold).collect(), table, features, inputs })
+    }
+
+    /// Chooses the rule that gains most, and trains predictors of its utility on all cases.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the device fails.
+    pub(super) fn fit(&self, context: &StageContext<'_>) -> Result<UtilityFit, TrainError> {
+        let device = self.inputs.device();
+        let (mut fits, mut trials) = (Vec::new(), Vec::new());
+        for utility in Utility::ALL {
+            let values = context.state.ranks.utilities(utility);
+            let shape = [self.cases.len() as i64, self.table.routes as i64];
+            let utilities = Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(device)?; // [M, routes]
+            let fit = cross_fit(&self.inputs, &utilities, &self.folds)?;
+            trials.extend(try_rules(&self.table, &self.folds, utility, &fit.predictions));
+            fits.push((utility, fit, utilities));
+        }
+        let users: Vec<usize> = self.cases.iter().map(|case| case.user).collect();
+        let gain = gain_of_choice(&trials, &self.folds, &users);
+        let rule = best_trial(&trials, |_| true).ok_or(TrainError::NothingToValidate)?.rule;
+        let fit = fits.into_iter().find(|(utility, ..)| *utility == rule.utility);
+        let (_, cross_fit, utilities) = fit.ok_or(TrainError::NothingToValidate)?;
+        let every = Tensor::f_arange(self.cases.len() as i64, (Kind::Int64, device))?; // [M]
+        let deviations = Deviations::of(&utilities, &every)?;
+        let mut predictors = Vec::with_capacity(PREDICTORS);
+        for _ in 0..PREDICTORS {
+            let mut predictor = UtilityPredictor::new(self.inputs.size2()?.1, self.table.routes, device)?;
+            for _ in 0..cross_fit.passes {
+                predictor.train_pass(&self.inputs, &deviations.values)?;
+            }
+            predictors.push(predictor);
+        }
+        let calibrated = context.job.options.router.fit != RouterFit::Uncalibrated;
+        Ok(UtilityFit { cross_fit, rule, gain, deviations, calibrated, predictors })
+    }
+}
+
+impl UtilityFit {
+    /// The mean of all predictions, plus the routes' means if these do not enter as biases: [M, F] -> [M, routes]
+    ///
+    /// # Errors
+    /// LibTorch's.
+    pub(super) fn predict(&self, features: &Tensor) -> Result<Tensor, TchError> {
+        let predictions =
+            self.predictors.iter().map(|predictor| predictor.predict(features)).collect::<Result<Vec<_>, _>>()?;
+        let mean = Tensor::f_stack(&predictions, 0)?.f_mean_dim([0_i64].as_slice(), false, Kind::Float)?; // [M, routes]
+        match self.calibrated {
+            true => Ok(mean),
+            false => mean.f_add(&self.deviations.means.f_div_scalar(self.deviations.scale)?.f_to_kind(Kind::Float)?),
+        }
+    }
+}
