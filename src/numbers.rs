@@ -1,52 +1,54 @@
-//! Parsers of numbers with bounds, for flags of several commands.
+//! Parsers of numbers within bounds, for the flags of several commands.
 
 use std::time::Duration;
 
 /// Seconds, above 0 and at most a day.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const DAY: f64 = 24.0 * 60.0 * 60.0;
-    time(text, 1.0, DAY).ok_or_else(|| "it must be a number of seconds above 0 and at most 86400, a day".to_owned())
+    time(text, Duration::from_secs(1), DAY)
+        .ok_or_else(|| "it must be a number of seconds above 0 and at most 86400, a day".to_owned())
 }
 
 /// Minutes, above 0 and at most ten years.
 #[cfg(feature = "libtorch")]
 pub(crate) fn minutes(text: &str) -> Result<Duration, String> {
     const YEARS: f64 = 10.0 * 365.0 * 24.0 * 60.0;
-    time(text, 60.0, YEARS).ok_or_else(|| "it must be a number of minutes above 0 and at most 5256000".to_owned())
+    time(text, Duration::from_secs(60), YEARS)
+        .ok_or_else(|| "it must be a number of minutes above 0 and at most 5256000".to_owned())
 }
 
-/// So much of a unit, which is of so many seconds; bounds keep sums of times and moments within what they can hold.
-fn time(text: &str, unit: f64, most: f64) -> Option<Duration> {
+/// A number of units, above 0 and at most `most`. The bound keeps sums of times from overflowing.
+fn time(text: &str, unit: Duration, most: f64) -> Option<Duration> {
     let number = text.parse::<f64>().ok().filter(|number| (0.0..=most).contains(number))?;
-    Duration::try_from_secs_f64(number * unit).ok().filter(|time| !time.is_zero())
+    Duration::try_from_secs_f64(number * unit.as_secs_f64()).ok().filter(|time| !time.is_zero())
 }
 
-/// Above 0.
+/// A number above 0.
 #[cfg(feature = "libtorch")]
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0, "it must be a number above 0")
 }
 
-/// From 0 up.
+/// A number of 0 or more.
 #[cfg(feature = "libtorch")]
-pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
-    number(text, |value| value >= 0.0, "it must be a number from 0 up")
+pub(crate) fn non_negative(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0, "it must be a number of 0 or more")
 }
 
-/// From 0 to below 1: nothing is left of the whole at 1.
+/// A share below 1, or 0.
 #[cfg(feature = "libtorch")]
 pub(crate) fn share_below_one(text: &str) -> Result<f64, String> {
-    number(text, |value| (0.0..1.0).contains(&value), "it must be a number from 0 to below 1")
+    number(text, |value| (0.0..1.0).contains(&value), "it must be a number of at least 0 and below 1")
 }
 
-/// Above 0, at most 1.
+/// A share above 0.
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0 && value <= 1.0, "it must be a number above 0 and at most 1")
 }
 
-/// From 0 to 1.
+/// A share, or 0.
 #[cfg(feature = "libtorch")]
-pub(crate) fn at_most_one(text: &str) -> Result<f64, String> {
+pub(crate) fn share_or_zero(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..=1.0).contains(&value), "it must be a number from 0 to 1")
 }
 

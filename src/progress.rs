@@ -1,9 +1,9 @@
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Failure;
+use crate::Failure;
 
-/// A bar on standard error for rankings, of which there will be `all` where that is known; it hides itself where standard
-/// error is no terminal.
+/// A progress bar on standard error for rankings. `all` is their number, if it is known. The bar is hidden if standard
+/// error is not a terminal.
 pub(crate) fn rankings(all: Option<usize>) -> Result<ProgressBar, Failure> {
     let (bar, template) = match all {
         Some(all) => (ProgressBar::new(all as u64), "{bar:40} {human_pos}/{human_len} rankings, {eta} left"),

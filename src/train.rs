@@ -4,36 +4,36 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clap::Args;
-use clap::builder::BoolishValueParser;
-use signal_hook::consts::{SIGINT, SIGTERM};
-
-use super::Failure;
-use super::exit::say;
-use super::interactions;
-use super::numbers::{at_most_one, minutes, not_negative, positive, share, share_below_one};
-use super::target::DeviceArgs;
 use canet_data::{Dataset, ReadOptions};
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
     AdamWOptions, Defaults, JointOptions, LossForm, LossWeights, NewestOptions, Preset, RouterFit, RouterOptions,
     SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, TrainOutcome, train,
 };
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Trains a model and writes it as the next version of `--out`; an unfinished run goes on where it stopped.
+use crate::Failure;
+use crate::exit::say;
+use crate::interactions;
+use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
+use crate::target::DeviceArgs;
+
+/// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// Interactions: RecBole .inter, `user item` lines, `user item item ...` lines, or CSV with a header
-    /// user,item,timestamp; each also gzipped.
+    /// Interactions: RecBole .inter, `user item` lines, `user item item ...` lines, or CSV with the header
+    /// user,item,timestamp. Each may be gzipped.
     #[arg(long, env = "CANET_DATA", value_name = "PATH")]
     data: PathBuf,
-    /// The model's directory, as models/NAME.
+    /// Directory of the model, for example models/NAME.
     #[arg(long, env = "CANET_OUT", value_name = "DIR")]
     out: PathBuf,
-    /// Leave out lines that cannot be read, and say how many.
+    /// Skip lines that cannot be read, and print their number.
     #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
-    /// How to train: by what each slice is worth to held-out users, or as published.
+    /// Training method.
     #[arg(long, env = "CANET_PRESET", value_enum, default_value = "utility")]
     preset: Preset,
     /// Share of the full model's FLOPs to spend.
@@ -49,163 +49,180 @@ pub(crate) struct TrainArgs {
     utility: UtilityArgs,
     #[command(flatten)]
     paper: PaperArgs,
-    /// Time for the whole run; when it is over, the best epoch so far becomes the checkpoint.
+    /// Time limit of the whole training. When it is over, the best epoch so far becomes the checkpoint.
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
-    /// Save and stop at the end of this stage; without the flag, the same command then begins the next one. Until that has
-    /// begun its own flags may still be changed, so copies of --out go on from one supernet to several routers.
+    /// Save and stop at the end of this stage. The same command without this flag continues with the next stage.
+    ///
+    /// The flags of stages that have not begun may still change. Copies of --out can thus train several routers on one
+    /// supernet.
     #[arg(long, env = "CANET_STOP_AFTER", value_enum, value_name = "STAGE")]
     stop_after: Option<Stage>,
-    /// Throw an unfinished run away and begin again.
+    /// Discard an unfinished training and start again.
     #[arg(long, env = "CANET_RESTART", value_parser = BoolishValueParser::new())]
     restart: bool,
 }
 
-/// Sizes of the model.
+/// Flags that determine the model's configuration.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sizes")]
 struct SizeArgs {
-    /// Longest history that is read.
+    /// Longest history that the model reads, in items.
     #[arg(long, env = "CANET_MAX_LEN", default_value_t = 50)]
     max_len: usize,
-    /// Widths of the routes, ascending [default: 16,32,64,128, with --preset paper 64,96,128]
+    /// Widths of the routes, in ascending order [default: 16,32,64,128; with --preset paper 64,96,128]
     #[arg(long, env = "CANET_HIDDEN", value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
-    /// Depths of the routes, ascending [default: 1,2, with --preset paper 2,4,6,8]
+    /// Depths of the routes, in ascending order [default: 1,2; with --preset paper 2,4,6,8]
     #[arg(long, env = "CANET_LAYERS", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
-    /// Embedding widths of the routes, ascending [default: the greatest --hidden, with --preset paper 64,96,128]
+    /// Embedding widths of the routes, in ascending order [default: the largest --hidden; with --preset paper
+    /// 64,96,128]
     #[arg(long, env = "CANET_EMBEDDING", value_delimiter = ',')]
     embedding: Option<Vec<usize>>,
-    /// Attention heads; every width is a multiple [default: 2, with --preset paper 4]
+    /// Attention heads. Every width must be a multiple of this [default: 2; with --preset paper 4]
     #[arg(long, env = "CANET_HEADS")]
     heads: Option<usize>,
-    /// Whether a narrow slice scales attention by its own head width or by the full one (the authors' code: full).
+    /// Head width in the attention scale of a narrow slice: its own or the full one. The authors' code has full.
     #[arg(long, env = "CANET_ATTENTION_SCALE", value_enum, default_value = "slice")]
     attention_scale: WidthRule,
-    /// Whether a narrow slice has an inner width of 4 x its own width or 4 x the full one (the authors' code: full).
+    /// Inner width of a narrow slice's feed-forward network: 4 x its own width or 4 x the full one. The authors' code
+    /// has full.
     #[arg(long, env = "CANET_FFN_INNER", value_enum, default_value = "slice")]
     ffn_inner: WidthRule,
-    /// How the backbone knows where an item stands in a history: by a table from the newest item or from the oldest, or by
-    /// a learnt bias on attention scores for each distance [default: relative, with --preset paper newest]
+    /// How the backbone reads positions [default: relative; with --preset paper newest]
     #[arg(long, env = "CANET_POSITIONS", value_enum)]
     positions: Option<Positions>,
-    /// Whether a layer norm follows the embedding [default: true, with --preset paper false]
+    /// Whether a layer norm follows the embedding [default: true; with --preset paper false]
     #[arg(long, env = "CANET_EMBEDDING_NORM", value_name = "BOOL")]
     embedding_norm: Option<bool>,
-    /// Added to the variance in every layer norm.
+    /// Constant that every layer norm adds to the variance.
     #[arg(long, env = "CANET_NORM_EPS", default_value_t = ModelConfig::NORM_EPS, value_parser = positive)]
     norm_eps: f64,
 }
 
-/// How the weights learn.
+/// Flags that determine how the weights are trained.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Learning")]
 struct LearningArgs {
-    /// Passes over the data, at most; the learning rate falls to a tenth over them [default: 18 on sparse data, else 40, with
-    /// --preset paper 100]
+    /// Passes over the data in the first stage, at most. The learning rate falls to a tenth over them [default: 18 for
+    /// sparse data, else 40; with --preset paper 100]
+    ///
+    /// Data is sparse if it has fewer than 32 interactions an item.
     #[arg(long, env = "CANET_EPOCHS", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
-    /// Newest positions of a sample that carry the loss, or `all`: with 1 a sample is scored as a request is [default: 1 on
-    /// sparse data, else all]
+    /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1 for sparse data, else all]
+    ///
+    /// With 1, a sample is scored like a request.
     #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
     loss_positions: Option<Count>,
-    /// Samples with drawn ends that each user contributes to an epoch, or `all` for every end; with `--loss-positions all`
-    /// that is windows which meet end to end [default: all on sparse data, else the number that covers a mean history]
+    /// Samples of each user in an epoch: a number or `all` [default: all for sparse data, else the number that covers a
+    /// history of mean length]
+    ///
+    /// A number gives samples that end at random positions. `all` gives one sample for each position, or with
+    /// `--loss-positions all` adjacent windows that do not overlap.
     #[arg(long, env = "CANET_SAMPLES_PER_USER", value_name = "N", value_parser = count_or_all)]
     samples_per_user: Option<Count>,
-    /// Samples a step [default: 256 on sparse data, else 32, with --preset paper 64]
+    /// Samples in a step [default: 256 for sparse data, else 32; with --preset paper 64]
     #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
     /// Learning rate at the end of the warm-up.
     #[arg(long, env = "CANET_LR", default_value_t = 1e-3, value_parser = positive)]
     lr: f64,
-    /// Steps over which the learning rate rises.
+    /// Steps of the warm-up, over which the learning rate rises.
     #[arg(long, env = "CANET_WARMUP_STEPS", default_value_t = 200)]
     warmup_steps: u64,
-    /// AdamW's weight decay of linear layers [default: 0, with --preset paper 0.1]
-    #[arg(long, env = "CANET_WEIGHT_DECAY", value_parser = not_negative)]
+    /// Weight decay of linear layers [default: 0; with --preset paper 0.1]
+    #[arg(long, env = "CANET_WEIGHT_DECAY", value_parser = non_negative)]
     weight_decay: Option<f64>,
-    /// Greatest norm of a step's gradient.
+    /// Longer gradients are scaled down to this norm.
     #[arg(long, env = "CANET_CLIP_NORM", default_value_t = 5.0, value_parser = positive)]
     clip_norm: f64,
-    /// Share of activations dropped; embeddings and blocks narrower than 64 drop less [default: 0.5 on sparse data, else 0.2]
+    /// Share of activations that is dropped [default: 0.5 for sparse data, else 0.2]
+    ///
+    /// With --preset utility, embeddings and blocks narrower than 64 drop less.
     #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
     dropout: Option<f64>,
-    /// Whether one table of items serves for reading and for scoring them, which helps rare items and holds frequent ones
-    /// back [default: under the preset `utility`, where the greatest --embedding is as wide as the greatest --hidden, whether
-    /// the data is sparse, that is has fewer than 32 interactions an item]
+    /// Whether the output layer uses the item embedding as its weight [default: true for sparse data with --preset
+    /// utility if the largest --embedding equals the largest --hidden, else false]
+    ///
+    /// One table for both helps rare items and costs accuracy on frequent ones.
     #[arg(long, env = "CANET_TIE_EMBEDDINGS", value_name = "BOOL")]
     tie_embeddings: Option<bool>,
-    /// Epochs without a better validation NDCG@10 after which training stops.
+    /// End a stage after this many epochs without a better validation NDCG@10.
     #[arg(long, env = "CANET_PATIENCE", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     patience: u64,
-    /// Seed of everything that is drawn.
+    /// Seed of the initial weights and of all random draws.
     #[arg(long, env = "CANET_SEED", default_value_t = 1)]
     seed: u64,
 }
 
-/// Stages of the preset `utility`.
+/// Flags of the preset `utility`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Preset utility")]
 struct UtilityArgs {
-    /// Items drawn for the softmax of a step [default: the whole catalogue up to 50,000 items, else 4096]
+    /// Random items in the softmax of a step, beside the true item [default: the whole catalogue if it has at most
+    /// 50,000 items, else 4096]
     #[arg(long, env = "CANET_NEGATIVES", value_parser = clap::value_parser!(u32).range(1..))]
     negatives: Option<u32>,
-    /// Share of the full slice's probabilities in what the other slices learn; the rest is the true item.
-    #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = at_most_one)]
+    /// Share of the full slice's probabilities in the targets of the other slices. The rest is the true item.
+    #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = share_or_zero)]
     distillation: f64,
-    /// Most positions of a user's training part that are kept for the router beside the validation position, and at most a
-    /// tenth of it [default: 0 on sparse data, else 10]
+    /// Newest training positions of each user that are held out for the router, but at most a tenth of them [default: 0
+    /// for sparse data, else 10]
+    ///
+    /// The router learns from the validation positions as well.
     #[arg(long, env = "CANET_ROUTER_HOLDOUT")]
     router_holdout: Option<usize>,
-    /// How the router comes from what slices are worth.
+    /// How the router learns from the accuracy of each slice for held-out users.
     #[arg(long, env = "CANET_ROUTER_FIT", value_enum, default_value = "distilled")]
     router_fit: RouterFit,
-    /// Passes over all of the training data once the router stands; 0 for none.
+    /// Passes over all training data after the router is trained. 0 skips this stage.
     #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = 3)]
     settle_epochs: u64,
-    /// Learning rate of those, and of the passes behind them.
+    /// Learning rate of these passes and of those of --newest-epochs.
     #[arg(long, env = "CANET_SETTLE_LR", default_value_t = 2e-4, value_parser = positive)]
     settle_lr: f64,
-    /// Passes over every interaction in the end, each user's last two too, for a model to serve: what the checkpoint says
-    /// of its accuracy and its budgets was measured before, and these data cannot measure it again.
+    /// Final passes over all interactions, including the validation and test splits. 0 skips this stage.
+    ///
+    /// Use it for a model that will serve. The checkpoint's accuracy and budgets are measured before this stage,
+    /// because the same data cannot measure them afterwards.
     #[arg(long, env = "CANET_NEWEST_EPOCHS", value_name = "N", default_value_t = 0)]
     newest_epochs: u64,
 }
 
-/// What the preset `paper` minimises beside the cross-entropy of the drawn routes.
+/// Flags of the preset `paper`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Preset paper")]
 struct PaperArgs {
-    /// The guide and balance terms as the paper means them, or as the authors' code has them.
+    /// Form of the guide and balance terms.
     #[arg(long, env = "CANET_LOSSES", value_enum, default_value = "paper")]
     losses: LossForm,
-    /// Weight of the expected-FLOPs term.
-    #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = 1.0, value_parser = not_negative)]
+    /// Weight of the FLOPs term.
+    #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = 1.0, value_parser = non_negative)]
     flops_weight: f64,
     /// Weight of the guide term.
-    #[arg(long, env = "CANET_GUIDE_WEIGHT", default_value_t = 0.01, value_parser = not_negative)]
+    #[arg(long, env = "CANET_GUIDE_WEIGHT", default_value_t = 0.01, value_parser = non_negative)]
     guide_weight: f64,
     /// Weight of the balance term.
-    #[arg(long, env = "CANET_BALANCE_WEIGHT", default_value_t = 0.01, value_parser = not_negative)]
+    #[arg(long, env = "CANET_BALANCE_WEIGHT", default_value_t = 0.01, value_parser = non_negative)]
     balance_weight: f64,
-    /// Temperature of the Gumbel-softmax by which routes are drawn.
+    /// Temperature of the Gumbel-softmax that draws routes.
     #[arg(long, env = "CANET_TEMPERATURE", default_value_t = 1.0, value_parser = positive)]
     temperature: f64,
 }
 
-/// A number of things, or all of them.
+/// The value of a flag that takes a number or `all`.
 #[derive(Clone, Copy, Debug)]
 enum Count {
-    Some(usize),
+    Number(usize),
     All,
 }
 
 impl Count {
     fn number(self) -> Option<usize> {
         match self {
-            Count::Some(count) => Some(count),
+            Count::Number(count) => Some(count),
             Count::All => None,
         }
     }
@@ -213,23 +230,23 @@ impl Count {
 
 fn count_or_all(text: &str) -> Result<Count, String> {
     match text.parse() {
-        Ok(count) if count > 0 => Ok(Count::Some(count)),
+        Ok(count) if count > 0 => Ok(Count::Number(count)),
         _ if text == "all" => Ok(Count::All),
-        _ => Err("give a number above 0, or `all`".to_owned()),
+        _ => Err("it must be a number above 0 or `all`".to_owned()),
     }
 }
 
-/// Trains until done, stopped or out of time.
+/// Runs `canet train`.
 pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        // The first signal asks the run to save and stop; the second one ends the process at once.
+        // The first signal asks the training to save and stop. The second one ends the process at once.
         signal_hook::flag::register_conditional_shutdown(signal, Failure::INTERRUPTED, Arc::clone(&stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(Failure::unavailable)?;
     }
     if args.preset == Preset::Paper && args.utility.newest_epochs > 0 {
-        return Err(Failure::usage("--newest-epochs is of the preset `utility`: the published one has a single stage"));
+        return Err(Failure::usage("--newest-epochs needs --preset utility: the preset `paper` has a single stage"));
     }
     let backend = args.device.open_alone()?;
     let dataset =
@@ -252,10 +269,10 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     };
     match train(&job).map_err(failure)? {
         TrainOutcome::Stopped => {
-            Err(Failure::Interrupted("stopped; the state is saved, and the same command goes on from here".to_owned()))
+            Err(Failure::Interrupted("stopped and saved; the same command continues this training".to_owned()))
         }
         TrainOutcome::Paused => {
-            say("the stage is done and saved; the same command without --stop-after goes on from here");
+            say("the stage is done and saved; the same command without --stop-after continues this training");
             Ok(())
         }
         TrainOutcome::Finished(checkpoint) => {
@@ -266,6 +283,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
 }
 
 impl SizeArgs {
+    /// The configuration of a model for this many items.
     fn config(&self, preset: Preset, items: usize) -> ModelConfig {
         let paper = preset == Preset::Paper;
         let list = |given: &Option<Vec<usize>>, utility: &[usize], published: &[usize]| {
@@ -291,6 +309,7 @@ impl SizeArgs {
 }
 
 impl TrainArgs {
+    /// The options, with defaults that depend on the preset and the data.
     fn options(&self, dataset: &Dataset, config: &ModelConfig) -> TrainOptions {
         let TrainArgs { learning, utility, paper, .. } = self;
         let defaults = match self.preset {
@@ -342,6 +361,7 @@ impl TrainArgs {
     }
 }
 
+/// Assigns the exit code of an error.
 fn failure(error: TrainError) -> Failure {
     match error {
         TrainError::Config(_)
