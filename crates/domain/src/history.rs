@@ -31,11 +31,13 @@ impl History {
     }
 
     /// The items, oldest first.
+    #[inline]
     pub fn items(&self) -> &[Item] {
         &self.items
     }
 
     /// Number of items, at least 1. (There is no `is_empty`: a history never is.)
+    #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a history is never empty")]
     pub fn len(&self) -> usize {
         self.items.len()

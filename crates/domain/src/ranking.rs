@@ -71,6 +71,7 @@ impl<'a> TopK<'a> {
     }
 
     /// The score below which no offer enters: that of the last of `k` items.
+    #[inline]
     pub fn bar(&self) -> f32 {
         if self.best.len() < self.k {
             return f32::NEG_INFINITY;
@@ -79,6 +80,7 @@ impl<'a> TopK<'a> {
     }
 
     /// Takes an item that is allowed and good enough. No item may be offered twice.
+    #[inline]
     pub fn offer(&mut self, item: Item, score: f32) {
         let entry = Worst(Ranked { item, score });
         // What is allowed is looked up only for the few scores that would enter.
@@ -113,12 +115,14 @@ struct Worst(Ranked);
 impl Eq for Worst {}
 
 impl Ord for Worst {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         other.0.score.total_cmp(&self.0.score).then(self.0.item.cmp(&other.0.item))
     }
 }
 
 impl PartialOrd for Worst {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

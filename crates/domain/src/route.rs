@@ -9,6 +9,7 @@ pub struct Route(u16);
 
 impl Route {
     /// Place in the route order.
+    #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -130,12 +131,14 @@ impl RouteSpace {
     }
 
     /// The sizes of a route.
+    #[inline]
     pub fn slice(&self, route: Route) -> Slice {
         let place = self.place(route);
         Slice { hidden: self.hidden[place[0]], layers: self.layers[place[1]], embedding: self.embedding[place[2]] }
     }
 
     /// The places of a route's sizes in the lists: hidden, layers, embedding.
+    #[inline]
     pub fn place(&self, route: Route) -> [usize; 3] {
         let (depths, tables) = (self.layers.len(), self.embedding.len());
         let index = route.index();

@@ -12,6 +12,7 @@ pub fn use_one_thread_here() {
 }
 
 /// How many of `most` threads the calling thread may compute with.
+#[inline]
 pub fn threads_allowed_here(most: usize) -> usize {
     if ALONE.get() { 1 } else { most }
 }
