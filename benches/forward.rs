@@ -1,4 +1,5 @@
-//! What one batch costs: the router, the smallest and the full route over full histories, and the top ten alone.
+//! The time of one batch by LibTorch: the router, the smallest and the full route over full histories. Also the top ten
+//! alone.
 
 mod model;
 

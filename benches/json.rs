@@ -1,6 +1,6 @@
 //! JSON through the door of HTTP, without connections and without a model: a request that is read and then refused for
-//! its `k`, and a cold start, whose answer is written. What a call takes without ids and with one item is the door's own
-//! part; the rest is reading and writing.
+//! its `k`, and a cold start, whose answer is written. What a call takes without ids and with one item is the door's
+//! own part; the rest is reading and writing.
 
 #![allow(clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
 
@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use canet_api::{self, Access};
-use canet_cpu::Native;
+use canet_cpu::{CpuForward, CpuOptions};
 use canet_domain::BatchBy;
 use canet_model::{Model, Precision};
 use canet_serving::{Generation, Limits, Policy, Recommender};
@@ -29,7 +29,9 @@ fn door() -> (Runtime, Router) {
     let directory = tempfile::tempdir().unwrap();
     let draft = support::draft(support::full_size_config(ITEMS), 1);
     let checkpoint = draft.write(&directory.path().join("model")).unwrap();
-    let forward = Arc::new(Native::load(Precision::Fp32, &checkpoint.config, &checkpoint.weights, 1).unwrap());
+    let forward = Arc::new(
+        CpuForward::load(&checkpoint.config, &checkpoint.weights, CpuOptions::fastest(Precision::Fp32, 1)).unwrap(),
+    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let metrics = Arc::new(canet_api::metrics().unwrap());
     let limits = Limits { executors: 1, max_batch: 64, queue_limit: Duration::from_secs(1), degrade: false };

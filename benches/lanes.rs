@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use canet_domain::{BatchBy, Candidates, History, Route, RouteSpace, Selection};
 use canet_model::{Forward, Query};
 use canet_serving::scheduler::{Arrival, Due, Limits, Routed, Row, Scheduler, UnroutedRow, Work};
-use canet_torch::LibTorch;
+use canet_torch::TorchForward;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -38,7 +38,7 @@ impl UnroutedRow for Never {}
 
 /// A closed loop: a new row follows every answer.
 struct ClosedLoop<'a> {
-    forward: &'a LibTorch,
+    forward: &'a TorchForward,
     space: &'a RouteSpace,
     batch_by: BatchBy,
     shortest: usize,
@@ -48,7 +48,7 @@ struct ClosedLoop<'a> {
 
 impl<'a> ClosedLoop<'a> {
     /// Histories have `shortest` items up to the most that the model reads.
-    fn new(forward: &'a LibTorch, space: &'a RouteSpace, batch_by: BatchBy, shortest: usize) -> ClosedLoop<'a> {
+    fn new(forward: &'a TorchForward, space: &'a RouteSpace, batch_by: BatchBy, shortest: usize) -> ClosedLoop<'a> {
         let limits = Limits { executors: 1, max_batch: IN_FLIGHT, queue_limit: Duration::MAX, degrade: false };
         let scheduler = Scheduler::new(limits, Instant::now());
         let mut closed_loop = ClosedLoop { forward, space, batch_by, shortest, scheduler, rng: rng(3) };

@@ -1,26 +1,27 @@
-//! The native forward beside LibTorch's, on one core: the router, the smallest and the full route over full histories,
-//! and a uniform mix of all routes; and the pieces of a block alone. Each figure stands beside what the core can multiply and add, measured in this run.
+//! The native forward against LibTorch on one core: the router, the smallest and the full route over full histories, a
+//! uniform mix of all routes, and the parts of a block alone. Each figure comes with its share of the core's peak,
+//! measured in the same run.
 
-#![allow(clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
+#![allow(clippy::unwrap_used, reason = "a bench reports an error by a panic")]
 
 mod model;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use canet_cpu::{Level, Native, Pieces, fma_peak};
+use canet_cpu::{BlockBench, CpuForward, CpuOptions, Level, fma_peak};
 use canet_domain::{Candidates, History, Route, Selection};
 use canet_model::{Forward, Precision, Query};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use self::model::{MAX_LEN, config, history, model, rng, weights};
 
-/// Pairs of measurements behind a ratio.
+/// Pairs of measurements behind a median.
 const PAIRS: usize = 15;
 
 fn native(criterion: &mut Criterion) {
     let config = config();
-    let native = Native::load(Precision::Fp32, &config, &weights(), 1).unwrap();
+    let native = CpuForward::load(&config, &weights(), CpuOptions::fastest(Precision::Fp32, 1)).unwrap();
     let (libtorch, space) = model();
     let mut rng = rng(2);
     let histories: Vec<History> = (0..64).map(|_| history(MAX_LEN, &mut rng)).collect();
@@ -76,30 +77,30 @@ fn native(criterion: &mut Criterion) {
     }
 }
 
-/// The pieces of the full route's first block over a full history, each alone, beside what the core can multiply and add.
-fn pieces(criterion: &mut Criterion) {
+/// The parts of the first block of two routes, each alone over a full history.
+fn parts(criterion: &mut Criterion) {
     let config = config();
-    let native = Native::load(Precision::Fp32, &config, &weights(), 1).unwrap();
+    let native = CpuForward::load(&config, &weights(), CpuOptions::fastest(Precision::Fp32, 1)).unwrap();
     let space = config.check().unwrap();
     for route in [space.smallest(), space.full()] {
-        let (slice, mut pieces) = (space.slice(route), native.pieces(route));
+        let (slice, mut block) = (space.slice(route), native.bench_block(route));
         let [l, h] = [MAX_LEN, slice.hidden].map(|size| size as f64);
         let f = config.shape().ffn_width(slice.hidden) as f64;
-        type Run<'a> = fn(&mut Pieces<'a>, usize);
-        // Attention is counted dense, as everywhere.
+        type Run<'a> = fn(&mut BlockBench<'a>, usize);
+        // FLOPs count attention dense.
         let parts: [(&str, f64, Run<'_>); 3] = [
-            ("projections", 6.0 * l * h * h, Pieces::project),
-            ("attention", 4.0 * l * l * h, Pieces::attend),
-            ("feed-forward", 2.0 * l * h * h + 4.0 * l * h * f, Pieces::feed_forward),
+            ("projections", 6.0 * l * h * h, BlockBench::project),
+            ("attention", 4.0 * l * l * h, BlockBench::attend),
+            ("feed-forward", 2.0 * l * h * h + 4.0 * l * h * f, BlockBench::feed_forward),
         ];
         let mut group = criterion.benchmark_group(format!("block, {} wide", slice.hidden));
         for (name, flops, run) in parts {
-            group.bench_function(name, |bencher| bencher.iter(|| run(&mut pieces, MAX_LEN)));
+            group.bench_function(name, |bencher| bencher.iter(|| run(&mut block, MAX_LEN)));
             let mut shares: Vec<f64> = (0..PAIRS)
                 .map(|_| {
                     let (started, mut runs) = (Instant::now(), 0);
                     while started.elapsed() < Duration::from_millis(10) {
-                        run(&mut pieces, MAX_LEN);
+                        run(&mut block, MAX_LEN);
                         runs += 1;
                     }
                     let rate = flops * f64::from(runs) / started.elapsed().as_secs_f64();
@@ -119,6 +120,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = native, pieces
+    targets = native, parts
 }
 criterion_main!(benches);

@@ -4,6 +4,7 @@
 //! reference, and what only LibTorch does is left out.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+#![allow(clippy::disallowed_methods, reason = "tests are set up by environment variables and start processes")]
 
 mod amplification;
 mod bad_input;
@@ -38,7 +39,6 @@ mod manifests;
 mod memory;
 mod metrics;
 mod mixed;
-mod native;
 #[cfg(feature = "libtorch")]
 mod native_build;
 #[cfg(feature = "libtorch")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use canet_cpu::{Level, Native};
+use canet_cpu::{CpuForward, CpuOptions, Level};
 use canet_model::{Forward, ModelConfig, Precision, Weights};
 
 pub(crate) use canet_testing::*;
@@ -14,9 +14,9 @@ pub(crate) const BACKENDS: &[&str] = if cfg!(feature = "libtorch") { &["native",
 
 /// The reference forward: LibTorch's, where the build has it.
 #[cfg(feature = "libtorch")]
-pub(crate) type Reference = canet_torch::LibTorch;
+pub(crate) type Reference = canet_torch::TorchForward;
 #[cfg(not(feature = "libtorch"))]
-pub(crate) type Reference = Native;
+pub(crate) type Reference = CpuForward;
 
 /// Where it runs: on the CPU, or where `CANET_TEST_DEVICE` says, so that the same tests hold a GPU to the same numbers.
 #[cfg(feature = "libtorch")]
@@ -28,9 +28,9 @@ fn reference_device() -> canet_model::Device {
 /// It, in float32.
 pub(crate) fn reference(config: &ModelConfig, weights: &Weights) -> Reference {
     #[cfg(feature = "libtorch")]
-    return Reference::load(config, weights, reference_device()).unwrap();
+    return Reference::load(config, weights, Precision::Fp32, reference_device()).unwrap();
     #[cfg(not(feature = "libtorch"))]
-    return Native::load(Precision::Fp32, config, weights, 1).unwrap();
+    return CpuForward::load(config, weights, CpuOptions::fastest(Precision::Fp32, 1)).unwrap();
 }
 
 /// An interpreter that has the packages of `tests/requirements.txt`.
@@ -67,7 +67,13 @@ pub(crate) fn run_script(name: &str, arguments: &[&str]) {
 /// Every forward there is, by name: the reference, and the native one with each kind of vector that this CPU has.
 pub(crate) fn forwards(config: &ModelConfig, weights: &Weights) -> Vec<(String, Box<dyn Forward>)> {
     let native = |level: Level| -> (String, Box<dyn Forward>) {
-        (format!("native, {level}"), Box::new(Native::load_at((level, Precision::Fp32), config, weights, 2).unwrap()))
+        (
+            format!("native, {level}"),
+            Box::new(
+                CpuForward::load(config, weights, CpuOptions { level, ..CpuOptions::fastest(Precision::Fp32, 2) })
+                    .unwrap(),
+            ),
+        )
     };
     let reference: Box<dyn Forward> = Box::new(reference(config, weights));
     let name = BACKENDS.last().copied().unwrap_or_default().to_owned();

@@ -3,11 +3,11 @@ use std::array;
 use super::buffer::Buffer;
 use super::elementary::exp;
 use super::panels::{PANEL, padded};
-use super::product::{tiles, with_rows};
-use super::simd::{Columns, Kernel, Left, Right, Simd, Singles, Tile};
+use super::product::{split_into_tiles, with_rows};
+use super::simd::{ColumnMajor, F32, Kernel, Rhs, RowMajor, Simd, Tile};
 use canet_model::{ModelConfig, Positions, Weights, WeightsError};
 
-/// How a slice's attention mixes positions.
+/// The heads of a slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heads {
     /// Number of heads.
@@ -18,51 +18,51 @@ pub(crate) struct Heads {
     pub(crate) scale: f32,
 }
 
-/// What is added to the scaled scores of a layer's heads, by distance: query position less key position. Later keys are at
-/// distances below 0, where minus infinity hides them.
+/// What a layer adds to the scaled scores of its heads, by distance: query position less key position. Keys after the
+/// query have a negative distance and the bias minus infinity, which hides them.
 ///
-/// Neighbouring queries have neighbouring distances from a key: what a vector of queries adds lies beside each other.
-pub(crate) struct Biases {
-    /// [heads or 1, [`HIDDEN`] + max_len + [`HIDDEN`]]; the last ones are those of lanes without a query.
+/// Neighbouring queries have neighbouring distances from a key, so a vector of queries reads neighbouring biases.
+pub(crate) struct PositionBiases {
+    /// [heads or 1, [`MASKED`] + max_len + [`MASKED`]]. The last entries are for lanes without a query.
     rows: Buffer,
-    /// Distance of two heads' rows; 0 where all heads share one.
-    beside: usize,
+    /// Distance of two heads' rows, 0 if all heads share one row.
+    head_stride: usize,
 }
 
-/// Distances below 0 that have an entry: a vector's lanes are no more.
-const HIDDEN: usize = PANEL / 2;
+/// Negative distances that have an entry: at most the lanes of a vector.
+const MASKED: usize = PANEL / 2;
 
-impl Biases {
-    /// Those of a layer of the backbone, nothing where positions are absolute.
-    pub(crate) fn load(weights: &Weights, config: &ModelConfig, layer: usize) -> Result<Biases, WeightsError> {
+impl PositionBiases {
+    /// The biases of a layer of the backbone: zeros for absolute positions.
+    pub(crate) fn load(weights: &Weights, config: &ModelConfig, layer: usize) -> Result<PositionBiases, WeightsError> {
         let length = config.max_len;
         if config.positions != Positions::Relative {
-            return Ok(Biases::none(length));
+            return Ok(PositionBiases::none(length));
         }
         let stored = &weights.get("backbone.position_bias")?.data[layer * config.heads * length..];
-        let mut biases = Biases::zeros(length, config.heads);
-        biases.beside = length + 2 * HIDDEN;
-        for (row, stored) in biases.rows.chunks_exact_mut(biases.beside).zip(stored.chunks_exact(length)) {
-            row[HIDDEN..][..length].copy_from_slice(stored);
+        let mut biases = PositionBiases::zeros(length, config.heads);
+        biases.head_stride = length + 2 * MASKED;
+        for (row, stored) in biases.rows.chunks_exact_mut(biases.head_stride).zip(stored.chunks_exact(length)) {
+            row[MASKED..][..length].copy_from_slice(stored);
         }
         Ok(biases)
     }
 
-    /// Nothing is added, whatever the distance, on histories of up to `length` items.
-    pub(crate) fn none(length: usize) -> Biases {
-        Biases::zeros(length, 1)
+    /// Zeros for every distance, for histories of up to `length` items.
+    pub(crate) fn none(length: usize) -> PositionBiases {
+        PositionBiases::zeros(length, 1)
     }
 
-    fn zeros(length: usize, count: usize) -> Biases {
-        let row = length + 2 * HIDDEN;
+    fn zeros(length: usize, count: usize) -> PositionBiases {
+        let row = length + 2 * MASKED;
         let mut rows = Buffer::new(count * row);
-        rows.chunks_exact_mut(row).for_each(|row| row[..HIDDEN].fill(f32::NEG_INFINITY));
-        Biases { rows, beside: 0 }
+        rows.chunks_exact_mut(row).for_each(|row| row[..MASKED].fill(f32::NEG_INFINITY));
+        PositionBiases { rows, head_stride: 0 }
     }
 
-    /// A head's biases from the distance of a query and a key on, which is above -[`HIDDEN`].
+    /// A head's biases from the distance of a query and a key on. The distance must be above -[`MASKED`].
     pub(crate) fn from(&self, head: usize, query: usize, key: usize) -> &[f32] {
-        &self.rows[head * self.beside + HIDDEN + query - key..]
+        &self.rows[head * self.head_stride + MASKED + query - key..]
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -70,47 +70,47 @@ impl Biases {
     }
 }
 
-/// Causal attention of one history: each position sees itself and what came before it.
+/// Causal attention of one history: each position sees itself and the positions before it.
 pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
-    pub(crate) biases: &'a Biases,
+    pub(crate) biases: &'a PositionBiases,
     /// Items in the history.
     pub(crate) length: usize,
     /// Queries: [length, h]
-    pub(crate) queries: Left<'a>,
-    /// Keys, and `values` further on in the same rows the values: [length, h] each
-    pub(crate) keys: Left<'a>,
+    pub(crate) queries: RowMajor<'a>,
+    /// Keys, and the values in the same rows, `values` further on: [length, h] each
+    pub(crate) keys: RowMajor<'a>,
     pub(crate) values: usize,
-    /// What each position takes in, heads beside each other: [length, h]
+    /// The result, heads beside each other: [length, h]
     pub(crate) mixed: &'a mut [f32],
-    /// Distance of two rows of it.
+    /// Distance of two rows of `mixed`.
     pub(crate) stride: usize,
-    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) scratch: &'a mut AttentionScratch,
 }
 
-/// What attention needs to compute two vectors of queries of one head.
-pub(crate) struct Scratch {
-    /// The queries, a feature's beside each other, scaled: [width, 32]
+/// The scratch memory of attention for two vectors of queries of one head.
+pub(crate) struct AttentionScratch {
+    /// The scaled queries, transposed: [width, 32]
     queries: Vec<f32>,
-    /// Scores, then weights, of each key for these queries: [length, 32]
+    /// Scores, then weights, of each key: [length, 32]
     weights: Vec<f32>,
-    /// What a tile's queries take in of some features: [rows, 32]
+    /// A tile's sums over some features: [rows, 32]
     sums: Vec<f32>,
 }
 
-/// Queries that change places with their features at a time.
-const BESIDE: usize = 4;
+/// Queries that are transposed together.
+const TRANSPOSED: usize = 4;
 
 /// The most rows of a tile.
-const TALLEST: usize = 14;
+const MAX_TILE_ROWS: usize = 14;
 
-impl Scratch {
+impl AttentionScratch {
     /// For histories of up to `length` items and heads of up to `width` features.
-    pub(crate) fn new(length: usize, width: usize) -> Scratch {
-        Scratch {
+    pub(crate) fn new(length: usize, width: usize) -> AttentionScratch {
+        AttentionScratch {
             queries: vec![0.0; width * PANEL],
             weights: vec![0.0; padded(length) * PANEL],
-            sums: vec![0.0; TALLEST * PANEL],
+            sums: vec![0.0; MAX_TILE_ROWS * PANEL],
         }
     }
 
@@ -120,7 +120,8 @@ impl Scratch {
     }
 }
 
-/// Queries are the lanes: what a softmax needs of all keys comes together lane by lane, and no vector is ever summed up.
+/// The lanes of a vector are queries. So the maxima and sums of a softmax form lane by lane, and no vector is ever
+/// reduced to one value. The weights then are a tile's left operand as they lie, column by column.
 impl Kernel for Attention<'_> {
     type Output = ();
 
@@ -129,54 +130,66 @@ impl Kernel for Attention<'_> {
         for head in 0..self.heads.count {
             for first in (0..self.length).step_by(2 * S::LANES) {
                 let count = (self.length - first).min(2 * S::LANES);
-                self.enter(head, first, count);
-                // What the first vector's last query does not see any more, only the second one's do.
+                let group = QueryGroup { head, first, count };
+                self.load_queries(group);
+                // Keys up to here concern both vectors of queries. Only the second vector sees the keys behind them.
                 let both = (first + S::LANES).min(self.length);
-                for (row, height) in tiles(both, S::ROWS) {
+                for (row, height) in split_into_tiles(both, S::TILE_ROWS) {
                     match count > S::LANES {
                         true => with_rows!(height, self.scores::<S, 2>(simd, head, row, 0)),
                         false => with_rows!(height, self.scores::<S, 1>(simd, head, row, 0)),
                     }
                 }
-                for (row, height) in tiles(self.length.min(first + count) - both, S::ROWS) {
+                for (row, height) in split_into_tiles(self.length.min(first + count) - both, S::TILE_ROWS) {
                     with_rows!(height, self.scores::<S, 1>(simd, head, both + row, S::LANES));
                 }
-                let mut shares = [0.0; PANEL];
+                let mut reciprocals = [0.0; PANEL];
                 for lane in (0..count).step_by(S::LANES) {
-                    self.softmax(simd, head, (first, count), lane, &mut shares);
+                    self.softmax(simd, group, lane, &mut reciprocals);
                 }
-                for (row, height) in tiles(count, S::ROWS) {
-                    with_rows!(height, self.take_in::<S>(simd, head, first, row, &shares));
+                for (row, height) in split_into_tiles(count, S::TILE_ROWS) {
+                    with_rows!(height, self.mix_values::<S>(simd, group, row, &reciprocals));
                 }
             }
         }
     }
 }
 
+/// The queries of one head that two vectors hold.
+#[derive(Clone, Copy)]
+struct QueryGroup {
+    head: usize,
+    /// The position of the first query.
+    first: usize,
+    count: usize,
+}
+
 impl Attention<'_> {
-    /// Puts queries beside each other, feature by feature.
+    /// Transposes the queries into the scratch, feature by feature.
     #[inline(always)]
-    fn enter(&mut self, head: usize, first: usize, count: usize) {
-        if count < BESIDE {
-            return (0..count).for_each(|lane| self.enter_beside::<1>(head, first, lane));
+    fn load_queries(&mut self, group: QueryGroup) {
+        let count = group.count;
+        if count < TRANSPOSED {
+            return (0..count).for_each(|lane| self.transpose_queries::<1>(group, lane));
         }
-        // The last ones may have been there already.
-        for lane in (0..count).step_by(BESIDE) {
-            self.enter_beside::<BESIDE>(head, first, lane.min(count - BESIDE));
+        // The last step may repeat queries.
+        for lane in (0..count).step_by(TRANSPOSED) {
+            self.transpose_queries::<TRANSPOSED>(group, lane.min(count - TRANSPOSED));
         }
     }
 
-    /// The same of `Q` queries from a lane on: as many features of each at a time change places in registers.
+    /// Transposes `Q` queries from a lane on, `Q` features at a time in registers.
     #[inline(always)]
-    fn enter_beside<const Q: usize>(&mut self, head: usize, first: usize, lane: usize) {
+    fn transpose_queries<const Q: usize>(&mut self, QueryGroup { head, first, .. }: QueryGroup, lane: usize) {
         let Heads { width, scale, .. } = self.heads;
-        let Left { data, stride } = self.queries;
+        let RowMajor { data, stride } = self.queries;
         let queries: [&[f32]; Q] =
             array::from_fn(|query| &data[(first + lane + query) * stride + head * width..][..width]);
         let lanes = &mut self.scratch.queries[lane..];
         let whole = width - width % Q;
         for feature in (0..whole).step_by(Q) {
-            // Loops, as the closures of array methods may end up as functions, which lack the instructions.
+            // Plain loops: the compiler may make the closures of array methods functions of their own, which lack the
+            // instructions.
             let mut block = [[0.0; Q]; Q];
             for (lane, query) in queries.iter().enumerate() {
                 for (next, value) in query[feature..feature + Q].iter().enumerate() {
@@ -193,32 +206,30 @@ impl Attention<'_> {
         }
     }
 
-    /// `K Qᵀ` of `R` keys from the `row`-th on, and `C` vectors of queries from a lane on.
+    /// `K Qᵀ` of `R` keys from `row` on and `C` vectors of queries from a lane on.
     #[inline(always)]
     fn scores<S: Simd, const R: usize, const C: usize>(&mut self, simd: S, head: usize, row: usize, lane: usize) {
         let width = self.heads.width;
-        let left = Left { data: &self.keys.data[row * self.keys.stride + head * width..], ..self.keys };
-        let right = Right { data: &self.scratch.queries[lane..], stride: PANEL, panel: 0 };
+        let left = RowMajor { data: &self.keys.data[row * self.keys.stride + head * width..], ..self.keys };
+        let right = Rhs { data: &self.scratch.queries[lane..], stride: PANEL, panel: 0 };
         let (out, start, stride) = (&mut self.scratch.weights[row * PANEL + lane..], &[0.0; PANEL][..], PANEL);
-        Tile::<_, _, R, 1, C> { multiply: Singles, left, right, depth: width, start, out, stride, panel: 0 }
-            .compute(simd);
+        Tile::<_, _, R, 1, C> { multiply: F32, left, right, depth: width, start, out, stride, panel: 0 }.compute(simd);
     }
 
-    /// The scores of a vector of queries, from a lane on, become e^(score + bias - greatest); their sums' reciprocals go to
-    /// `shares`. A key after the query gets the least weight that [`exp`] knows, which no sum of weights shows.
+    /// Turns the scores of one vector of queries into e^(score + bias - greatest) and stores the reciprocals of their
+    /// sums. A key after the query gets the smallest weight that [`exp`] returns, too small to change a sum.
     #[inline(always)]
     fn softmax<S: Simd>(
         &mut self,
         simd: S,
-        head: usize,
-        (first, count): (usize, usize),
+        QueryGroup { head, first, count }: QueryGroup,
         lane: usize,
-        shares: &mut [f32; PANEL],
+        reciprocals: &mut [f32; PANEL],
     ) {
-        // Keys that the last one of these queries sees.
+        // The keys that the vector's last query sees.
         let end = first + count.min(lane + S::LANES);
         let weights = &mut self.scratch.weights[lane..];
-        // From the first query's distance to the last key on, which may be below 0.
+        // Starts at the first query's distance from the last key, which may be negative.
         let biases = self.biases.from(head, first + lane, end - 1);
 
         let mut greatest = simd.splat(f32::NEG_INFINITY);
@@ -238,27 +249,26 @@ impl Attention<'_> {
         for key in end..first + count {
             simd.store(simd.splat(0.0), &mut weights[key * PANEL..]);
         }
-        simd.store(simd.reciprocal(sums), &mut shares[lane..]);
+        simd.store(simd.reciprocal(sums), &mut reciprocals[lane..]);
     }
 
-    /// What `R` queries from the `row`-th of these on take in: the weights times V.
+    /// The weights times V for `R` queries of the group from `row` on.
     #[inline(always)]
-    fn take_in<S: Simd, const R: usize>(
+    fn mix_values<S: Simd, const R: usize>(
         &mut self,
         simd: S,
-        head: usize,
-        first: usize,
+        QueryGroup { head, first, .. }: QueryGroup,
         row: usize,
-        shares: &[f32; PANEL],
+        reciprocals: &[f32; PANEL],
     ) {
         let width = self.heads.width;
-        let left = Columns { data: &self.scratch.weights[row..], stride: PANEL };
+        let left = ColumnMajor { data: &self.scratch.weights[row..], stride: PANEL };
         let depth = first + row + R;
         for column in (0..width).step_by(2 * S::LANES) {
             let feature = head * width + column;
-            let right = Right { data: &self.keys.data[self.values + feature..], stride: self.keys.stride, panel: 0 };
+            let right = Rhs { data: &self.keys.data[self.values + feature..], stride: self.keys.stride, panel: 0 };
             let (out, start, stride) = (&mut self.scratch.sums[..], &[0.0; PANEL][..], PANEL);
-            let multiply = Singles;
+            let multiply = F32;
             if width - column > S::LANES {
                 Tile::<_, _, R, 1, 2> { multiply, left, right, depth, start, out, stride, panel: 0 }.compute(simd);
             } else {
@@ -266,13 +276,13 @@ impl Attention<'_> {
             }
             let features = (width - column).min(2 * S::LANES);
             for (place, sums) in self.scratch.sums.chunks_exact(PANEL).take(R).enumerate() {
-                let share = simd.splat(shares[row + place]);
+                let reciprocal = simd.splat(reciprocals[row + place]);
                 let mixed = &mut self.mixed[(first + row + place) * self.stride + feature..][..features];
                 for (mixed, sums) in mixed.chunks_mut(S::LANES).zip(sums.chunks_exact(S::LANES)) {
-                    let taken_in = simd.mul(simd.load(sums), share);
+                    let mix = simd.mul(simd.load(sums), reciprocal);
                     match mixed.len() == S::LANES {
-                        true => simd.store(taken_in, mixed),
-                        false => simd.store_partial(taken_in, mixed),
+                        true => simd.store(mix, mixed),
+                        false => simd.store_partial(mix, mixed),
                     }
                 }
             }

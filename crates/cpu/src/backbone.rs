@@ -1,20 +1,21 @@
-use super::attention::{Biases, Heads};
-use super::block::{Block, Cut, Stored};
-use super::input::Input;
+use super::attention::{Heads, PositionBiases};
+use super::block::{Block, BlockSlice, BlockSpec};
+use super::embedding::InputLayer;
 use super::panels::{Packer, Panels};
 use super::simd::Level;
 use super::workspace::Workspace;
 use canet_domain::{History, Route, RouteSpace};
 use canet_model::{ModelConfig, WeightsError};
 
-/// The recommender, of which every route runs a slice.
+/// The recommender. Every route runs a slice of it.
 pub(crate) struct Backbone {
-    input: Input,
+    space: RouteSpace,
+    input: InputLayer,
     blocks: Vec<Block>,
     /// [N + 1, D]
     output: Panels,
     /// One a width, ascending.
-    cuts: Vec<Cut>,
+    slices: Vec<BlockSlice>,
 }
 
 impl Backbone {
@@ -24,49 +25,44 @@ impl Backbone {
         config: &ModelConfig,
         space: &RouteSpace,
     ) -> Result<Backbone, WeightsError> {
-        let cut = |(place, width): (usize, &usize)| {
+        let slice = |(place, width): (usize, &usize)| {
             let scale = config.attention_scale(*width) as f32;
             let heads = Heads { count: config.heads, width: width / config.heads, scale };
-            Cut { place, width: *width, ffn: config.shape().ffn_width(*width), heads }
+            BlockSlice { place, width: *width, ffn: config.shape().ffn_width(*width), heads }
         };
         let block = |layer| {
             let name = &format!("backbone.blocks.{layer}");
-            let stored = Stored { name, widths: space.hidden(), heads: config.heads, epsilon: config.norm_eps as f32 };
-            Block::load(packer, stored, Biases::load(packer.weights, config, layer)?)
+            let spec = BlockSpec { name, widths: space.hidden(), heads: config.heads, epsilon: config.norm_eps as f32 };
+            Block::load(packer, spec, PositionBiases::load(packer.weights, config, layer)?)
         };
         Ok(Backbone {
-            input: Input::load(level, packer, config, space)?,
+            space: space.clone(),
+            input: InputLayer::load(level, packer, config, space)?,
             blocks: (0..config.depth()).map(block).collect::<Result<_, _>>()?,
             output: packer.layer("backbone.output")?,
-            cuts: space.hidden().iter().enumerate().map(cut).collect(),
+            slices: space.hidden().iter().enumerate().map(slice).collect(),
         })
     }
 
-    /// What a route's slice makes of the newest positions: rows of the workspace's stride in `newest`, one a history.
+    /// A route's output at the newest position of each history: one row of the workspace's stride a history.
     ///
-    /// Short histories run together; together they have at most as many tokens as the workspace.
-    pub(crate) fn newest(
-        &self,
-        level: Level,
-        (space, route): (&RouteSpace, Route),
-        histories: &[&History],
-        (workspace, newest): (&mut Workspace, &mut [f32]),
-    ) {
-        let slice = space.slice(route);
-        let cut = &self.cuts[space.place(route)[0]];
-        let lengths = self.input.enter(level, (space, route), histories, workspace);
-        for block in &self.blocks[..slice.layers - 1] {
-            block.every_position(level, cut, &lengths, workspace);
+    /// The histories together have at most as many tokens as the workspace.
+    pub(crate) fn newest(&self, route: Route, histories: &[&History], workspace: &mut Workspace, newest: &mut [f32]) {
+        let (sizes, [width, _, embedding]) = (self.space.slice(route), self.space.place(route));
+        let slice = &self.slices[width];
+        let lengths = self.input.embed(sizes, embedding, histories, workspace);
+        for block in &self.blocks[..sizes.layers - 1] {
+            block.every_position(slice, &lengths, workspace);
         }
-        self.blocks[slice.layers - 1].newest_positions(level, cut, &lengths, workspace, newest);
+        self.blocks[sizes.layers - 1].newest_positions(slice, &lengths, workspace, newest);
     }
 
     /// The first block, and the slice of it that a route runs.
-    pub(crate) fn first(&self, space: &RouteSpace, route: Route) -> (&Block, &Cut) {
-        (&self.blocks[0], &self.cuts[space.place(route)[0]])
+    pub(crate) fn first_block(&self, route: Route) -> (&Block, &BlockSlice) {
+        (&self.blocks[0], &self.slices[self.space.place(route)[0]])
     }
 
-    /// The layer that makes scores of the newest positions.
+    /// The layer that turns newest positions into scores.
     pub(crate) fn output(&self) -> &Panels {
         &self.output
     }

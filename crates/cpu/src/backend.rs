@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use canet_model::{Backend, Device, Forward, LoadError, ModelConfig, Precision, Weights};
 
-use crate::{Level, Native};
+use super::forward::{CpuForward, CpuOptions};
+use super::simd::Level;
 
-/// The native forward on this machine's CPU.
+/// Loads models for this machine's CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuBackend {
     precision: Precision,
@@ -17,10 +18,10 @@ pub struct CpuBackend {
 pub struct NoBf16;
 
 impl CpuBackend {
-    /// One call of the forward takes up to `threads` threads.
+    /// A backend whose calls use up to `threads` threads each.
     ///
     /// # Errors
-    /// [`NoBf16`] if `precision` is bfloat16 and the CPU has no instruction for it.
+    /// [`NoBf16`] if `precision` is bfloat16 and the CPU has no instruction for it: float32 would be faster.
     pub fn new(precision: Precision, threads: usize) -> Result<CpuBackend, NoBf16> {
         if precision == Precision::Bf16 && !Level::best().multiplies_bf16() {
             return Err(NoBf16);
@@ -28,7 +29,7 @@ impl CpuBackend {
         Ok(CpuBackend { precision, threads })
     }
 
-    /// One thread, in float32, which every CPU can.
+    /// One thread in float32, which works on every CPU.
     pub const fn single_threaded() -> CpuBackend {
         CpuBackend { precision: Precision::Fp32, threads: 1 }
     }
@@ -36,7 +37,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        Ok(Arc::new(Native::load(self.precision, config, weights, self.threads)?))
+        Ok(Arc::new(CpuForward::load(config, weights, CpuOptions::fastest(self.precision, self.threads))?))
     }
 
     fn device(&self) -> Device {

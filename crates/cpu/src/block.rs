@@ -1,18 +1,18 @@
-use super::attention::{Attention, Biases, Heads};
-use super::newest::Newest;
+use super::attention::{Attention, Heads, PositionBiases};
+use super::newest_attention::{NewestAttention, NewestInputs};
 use super::norm::AddNorm;
 use super::panels::{Packer, Panels, padded};
-use super::product::{Activation, Product, enter};
-use super::simd::{Left, Level};
-use super::workspace::{ROWS, Workspace};
+use super::product::{Activation, LayerInput, Product};
+use super::simd::{Level, RowMajor};
+use super::workspace::{ROW_BLOCK, Workspace};
 use canet_model::WeightsError;
 
-/// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
+/// A stored transformer block, post-norm with ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
 pub(crate) struct Block {
-    /// Q, K and V, one a width: their slices are a prefix of every head and not of the matrix.
+    /// Q, K and V, one a width: a slice of them is a prefix of every head, not of the matrix.
     projections: Vec<Projections>,
-    biases: Biases,
-    newest: Newest,
+    biases: PositionBiases,
+    newest: NewestAttention,
     output: Panels,
     attention_norm: AddNorm,
     inner: Panels,
@@ -22,26 +22,26 @@ pub(crate) struct Block {
 
 /// How a block is stored.
 #[derive(Clone, Copy)]
-pub(crate) struct Stored<'a> {
+pub(crate) struct BlockSpec<'a> {
     pub(crate) name: &'a str,
-    /// Those for which it is to be ready; the stored one last.
+    /// The widths that its slices have, ascending. The last one is the stored width.
     pub(crate) widths: &'a [usize],
     pub(crate) heads: usize,
-    /// Of its norms.
+    /// The epsilon of its norms.
     pub(crate) epsilon: f32,
 }
 
-/// Packed head-major at one width h.
+/// Q, K and V at one width h, head-major.
 struct Projections {
     /// [h, h]
     query: Panels,
-    /// K and V under each other: [2h, h]
+    /// K above V: [2h, h]
     key_value: Panels,
 }
 
-/// The slice of a block that runs.
+/// The sizes of the slice of a block that runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct BlockSlice {
     /// Place of its width in the ascending list.
     pub(crate) place: usize,
     /// h
@@ -51,17 +51,18 @@ pub(crate) struct Cut {
     pub(crate) heads: Heads,
 }
 
-impl Cut {
-    /// Length of a row of the workspace's `projected`, and where its keys begin: queries first, then keys and values.
+impl BlockSlice {
+    /// In a row of the workspace's `projected`, queries come first, then keys, then values. Returns the length of a row
+    /// and the place of its first key.
     fn projected(&self) -> (usize, usize) {
         (padded(self.width) + padded(2 * self.width), padded(self.width))
     }
 }
 
-/// The buffers of a block's second part, rows of `stride` but for `inner`.
-struct Finish<'a> {
+/// The buffers of the layers that follow attention. Rows of all but `inner` are `stride` apart.
+struct AfterAttention<'a> {
     stride: usize,
-    /// What the block took, then what it gives.
+    /// The block's input, then its output.
     x: &'a mut [f32],
     mixed: &'a [f32],
     y: &'a mut [f32],
@@ -70,8 +71,8 @@ struct Finish<'a> {
 }
 
 impl Block {
-    pub(crate) fn load(packer: Packer<'_>, stored: Stored<'_>, biases: Biases) -> Result<Block, WeightsError> {
-        let Stored { name, widths, heads, epsilon } = stored;
+    pub(crate) fn load(packer: Packer<'_>, spec: BlockSpec<'_>, biases: PositionBiases) -> Result<Block, WeightsError> {
+        let BlockSpec { name, widths, heads, epsilon } = spec;
         let linear = |part: &str| packer.layer(&format!("{name}.{part}"));
         let [query, key, value] = ["query", "key", "value"].map(|part| format!("{name}.attention.{part}"));
         let stored = widths.last().copied().unwrap_or_default();
@@ -86,7 +87,7 @@ impl Block {
         Ok(Block {
             projections: widths.iter().map(projections).collect::<Result<_, _>>()?,
             biases,
-            newest: Newest::load(packer, name, stored, heads)?,
+            newest: NewestAttention::load(packer, name, stored, heads)?,
             output: linear("attention.output")?,
             attention_norm: AddNorm::load(packer.weights, name, "attention", epsilon)?,
             inner: linear("ffn.inner")?,
@@ -95,37 +96,39 @@ impl Block {
         })
     }
 
-    /// Every position of histories of these lengths, one behind the other in the workspace's `x`.
-    pub(crate) fn every_position(&self, level: Level, cut: &Cut, lengths: &[usize], workspace: &mut Workspace) {
-        self.project(level, cut, lengths.iter().sum(), workspace);
-        self.attend(level, cut, lengths, workspace);
-        self.feed_forward(level, cut, lengths.iter().sum(), workspace);
+    /// Computes every position of histories of these lengths. Their rows lie one history after the other in the
+    /// workspace's `x`.
+    pub(crate) fn every_position(&self, slice: &BlockSlice, lengths: &[usize], workspace: &mut Workspace) {
+        self.project(slice, lengths.iter().sum(), workspace);
+        self.attend(slice, lengths, workspace);
+        self.feed_forward(slice, lengths.iter().sum(), workspace);
     }
 
     /// Queries, keys and values of `tokens` positions.
-    pub(crate) fn project(&self, level: Level, cut: &Cut, tokens: usize, workspace: &mut Workspace) {
-        let Workspace { stride, x, projected, pairs, .. } = workspace;
-        let Projections { query, key_value } = &self.projections[cut.place];
-        let (row, beside) = cut.projected();
-        let input = (Left { data: x, stride: *stride }, [tokens, cut.width]);
-        let input = enter(level, query.numbers(), input, pairs);
-        Product::new(query, [cut.width; 2], input, tokens).into(level, projected, row);
-        Product::new(key_value, [cut.width, 2 * cut.width], input, tokens).into(level, &mut projected[beside..], row);
+    pub(crate) fn project(&self, slice: &BlockSlice, tokens: usize, workspace: &mut Workspace) {
+        let Workspace { level, stride, x, projected, pairs, .. } = workspace;
+        let Projections { query, key_value } = &self.projections[slice.place];
+        let (row, first_key) = slice.projected();
+        let input = LayerInput { rows: RowMajor { data: x, stride: *stride }, count: tokens, depth: slice.width };
+        let input = input.in_format(*level, query.format(), pairs);
+        Product::new(query, [slice.width; 2], input, tokens).write(*level, projected, row);
+        let product = Product::new(key_value, [slice.width, 2 * slice.width], input, tokens);
+        product.write(*level, &mut projected[first_key..], row);
     }
 
-    /// What the positions of each history take in of each other, into the workspace's `mixed`.
-    pub(crate) fn attend(&self, level: Level, cut: &Cut, lengths: &[usize], workspace: &mut Workspace) {
-        let Workspace { stride, projected, mixed, scratch, .. } = workspace;
-        let (row, beside) = cut.projected();
+    /// Attention within each history, into the workspace's `mixed`.
+    pub(crate) fn attend(&self, slice: &BlockSlice, lengths: &[usize], workspace: &mut Workspace) {
+        let Workspace { level, stride, projected, mixed, scratch, .. } = workspace;
+        let (row, first_key) = slice.projected();
         let mut token = 0;
         for length in lengths {
             level.run(Attention {
-                heads: cut.heads,
+                heads: slice.heads,
                 biases: &self.biases,
                 length: *length,
-                queries: Left { data: &projected[token * row..], stride: row },
-                keys: Left { data: &projected[token * row + beside..], stride: row },
-                values: cut.width,
+                queries: RowMajor { data: &projected[token * row..], stride: row },
+                keys: RowMajor { data: &projected[token * row + first_key..], stride: row },
+                values: slice.width,
                 mixed: &mut mixed[token * *stride..],
                 stride: *stride,
                 scratch,
@@ -134,55 +137,56 @@ impl Block {
         }
     }
 
-    /// What follows for `tokens` positions, from `mixed` to `x`.
-    pub(crate) fn feed_forward(&self, level: Level, cut: &Cut, tokens: usize, workspace: &mut Workspace) {
-        let Workspace { stride, x, mixed, y, inner, pairs, .. } = workspace;
-        self.finish(level, cut, tokens, Finish { stride: *stride, x, mixed, y, inner, pairs });
+    /// The layers that follow attention, for `tokens` positions, from `mixed` to `x`.
+    pub(crate) fn feed_forward(&self, slice: &BlockSlice, tokens: usize, workspace: &mut Workspace) {
+        let Workspace { level, stride, x, mixed, y, inner, pairs, .. } = workspace;
+        self.after_attention(*level, slice, tokens, AfterAttention { stride: *stride, x, mixed, y, inner, pairs });
     }
 
-    /// The newest position of each history alone: rows of the workspace's stride in `newest`, one a history.
+    /// Computes the newest position of each history alone: one row of the workspace's stride a history in `newest`.
     pub(crate) fn newest_positions(
         &self,
-        level: Level,
-        cut: &Cut,
+        slice: &BlockSlice,
         lengths: &[usize],
         workspace: &mut Workspace,
         newest: &mut [f32],
     ) {
-        let Workspace { stride, x, y, pairs, .. } = workspace;
-        let (stride, rows) = (*stride, lengths.len());
-        let Projections { query, key_value } = &self.projections[cut.place];
+        let Workspace { level, stride, x, y, pairs, .. } = workspace;
+        let (level, stride, rows) = (*level, *stride, lengths.len());
+        let Projections { query, key_value } = &self.projections[slice.place];
         let mut end = 0;
         for (length, newest) in lengths.iter().zip(newest.chunks_mut(stride)) {
             end += length;
-            newest[..cut.width].copy_from_slice(&x[(end - 1) * stride..][..cut.width]);
+            newest[..slice.width].copy_from_slice(&x[(end - 1) * stride..][..slice.width]);
         }
-        let input = enter(level, query.numbers(), (Left { data: newest, stride }, [rows, cut.width]), pairs);
-        Product::new(query, [cut.width; 2], input, rows).into(level, y, stride);
-        self.newest.mix(level, (cut.heads, cut.width), (key_value, &self.biases), lengths, workspace);
+        let input = LayerInput { rows: RowMajor { data: newest, stride }, count: rows, depth: slice.width };
+        let input = input.in_format(level, query.format(), pairs);
+        Product::new(query, [slice.width; 2], input, rows).write(level, y, stride);
+        let inputs = NewestInputs { heads: slice.heads, width: slice.width, key_value, biases: &self.biases };
+        self.newest.attend(inputs, lengths, workspace);
         let Workspace { mixed, y, inner, pairs, .. } = workspace;
-        self.finish(level, cut, rows, Finish { stride, x: newest, mixed, y, inner, pairs });
+        self.after_attention(level, slice, rows, AfterAttention { stride, x: newest, mixed, y, inner, pairs });
     }
 
-    /// What follows the mixing of positions, a few rows at a time, which stay in the caches all the way.
-    fn finish(&self, level: Level, cut: &Cut, rows: usize, buffers: Finish<'_>) {
-        let Finish { stride, x, mixed, y, inner, pairs } = buffers;
-        for first in (0..rows).step_by(ROWS) {
-            let rows = ROWS.min(rows - first);
-            let span = first * stride..(first + rows) * stride;
-            let (x, y) = (&mut x[span.clone()], &mut y[..rows * stride]);
-            let size = [rows, cut.width];
-            let mixed = (Left { data: &mixed[span], stride }, size);
-            let mixed = enter(level, self.output.numbers(), mixed, pairs);
-            Product::new(&self.output, [cut.width; 2], mixed, rows).into(level, y, stride);
-            self.attention_norm.apply(level, cut.width, [x, y], stride);
-            let wide = padded(cut.ffn);
-            let input = enter(level, self.inner.numbers(), (Left { data: x, stride }, size), pairs);
-            let product = Product::new(&self.inner, [cut.width, cut.ffn], input, rows);
-            Product { activation: Activation::Gelu, ..product }.into(level, inner, wide);
-            let input = Left { data: inner, stride: wide };
-            Product::new(&self.outer, [cut.ffn, cut.width], input, rows).into(level, y, stride);
-            self.ffn_norm.apply(level, cut.width, [x, y], stride);
+    /// The layers that follow attention. A few rows at a time pass all of them, so that the rows stay in the caches.
+    fn after_attention(&self, level: Level, slice: &BlockSlice, rows: usize, buffers: AfterAttention<'_>) {
+        let AfterAttention { stride, x, mixed, y, inner, pairs } = buffers;
+        let (depth, wide) = (slice.width, padded(slice.ffn));
+        for first in (0..rows).step_by(ROW_BLOCK) {
+            let count = ROW_BLOCK.min(rows - first);
+            let span = first * stride..(first + count) * stride;
+            let (x, y) = (&mut x[span.clone()], &mut y[..count * stride]);
+            let mixed = LayerInput { rows: RowMajor { data: &mixed[span], stride }, count, depth };
+            let mixed = mixed.in_format(level, self.output.format(), pairs);
+            Product::new(&self.output, [slice.width; 2], mixed, count).write(level, y, stride);
+            self.attention_norm.apply(level, slice.width, [x, y], stride);
+            let input = LayerInput { rows: RowMajor { data: x, stride }, count, depth };
+            let input = input.in_format(level, self.inner.format(), pairs);
+            let product = Product::new(&self.inner, [slice.width, slice.ffn], input, count);
+            Product { activation: Activation::Gelu, ..product }.write(level, inner, wide);
+            let input = RowMajor { data: inner, stride: wide };
+            Product::new(&self.outer, [slice.ffn, slice.width], input, count).write(level, y, stride);
+            self.ffn_norm.apply(level, slice.width, [x, y], stride);
         }
     }
 

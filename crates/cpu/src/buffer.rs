@@ -5,10 +5,10 @@ use memmap2::Advice;
 use memmap2::MmapMut;
 use zerocopy::FromBytes;
 
-/// Bytes of a cache line, and of the widest vector.
+/// Bytes of a cache line and of the widest vector.
 const LINE: usize = 64;
 
-/// Zeros at first, at an address that is a multiple of a cache line: no vector of a panel straddles two lines.
+/// Zeroed memory that starts at a cache line, so that no vector of a panel straddles two lines.
 pub(crate) struct Buffer {
     memory: Memory,
     start: usize,
@@ -17,12 +17,12 @@ pub(crate) struct Buffer {
 
 enum Memory {
     Allocated(Vec<f32>),
-    /// Of the system, to which it goes back: fresh pages read faster than those that an allocator hands out again, which are
-    /// small and lie scattered.
+    /// Pages of the system's own. They read faster than the scattered small pages that an allocator hands out again,
+    /// and go back to the system when dropped.
     Mapped(MmapMut),
 }
 
-/// Bytes from which a buffer is mapped.
+/// The least bytes for which a buffer is mapped.
 const LARGE: usize = 8 << 20;
 
 impl Buffer {
@@ -31,14 +31,13 @@ impl Buffer {
         if bytes >= LARGE
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
-            // A walk through pages of 2 MiB needs a five-hundredth of the address translations. Where the kernel declines
-            // nothing is lost.
+            // Pages of 2 MiB need a five-hundredth of the address translations. The kernel may decline.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(Advice::HugePage);
             return Buffer { memory: Memory::Mapped(pages), start: 0, len };
         }
         let values = vec![0.0; len + LINE / size_of::<f32>()];
-        // Where the allocator's address tells nothing, every place is as good.
+        // If the address cannot be aligned, any start will do.
         let start = values.as_ptr().align_offset(LINE).min(LINE / size_of::<f32>());
         Buffer { memory: Memory::Allocated(values), start, len }
     }
@@ -50,7 +49,7 @@ impl Buffer {
         copy
     }
 
-    /// Bytes that hold values.
+    /// Bytes of the values.
     pub(crate) fn bytes(&self) -> usize {
         self.len * size_of::<f32>()
     }
@@ -62,7 +61,7 @@ impl Deref for Buffer {
     fn deref(&self) -> &[f32] {
         let values = match &self.memory {
             Memory::Allocated(values) => values,
-            // Pages are aligned to more than a value is.
+            // Pages are aligned to more than a value, so this cannot fail.
             Memory::Mapped(pages) => <[f32]>::ref_from_bytes(pages).unwrap_or_default(),
         };
         &values[self.start..self.start + self.len]
@@ -80,7 +79,7 @@ impl DerefMut for Buffer {
 }
 
 impl Clone for Buffer {
-    /// At an address of its own.
+    /// Copies the values to an aligned address of their own.
     fn clone(&self) -> Buffer {
         Buffer::of(self)
     }

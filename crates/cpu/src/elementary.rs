@@ -1,15 +1,16 @@
-//! Functions of single values, a vector at a time.
+//! Elementary functions of vectors.
 
 use super::simd::Simd;
 
-/// eˣ for x up to 0, to two units in the last place; 1.2e-38 below -87.3.
+/// eˣ for x up to 0, to two units in the last place. Below -87.3 it is 1.2e-38.
 ///
-/// x = n ln 2 + r with |r| at most half of ln 2, and a polynomial for eʳ (coefficients of the Cephes library's `expf`).
+/// x = n ln 2 + r with |r| at most half of ln 2. A polynomial computes eʳ, with the coefficients of the Cephes
+/// library's `expf`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     let x = simd.max(x, simd.splat(-87.3));
     let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
-    // ln 2 in two parts: the first has so few bits that its products with n are exact.
+    // ln 2 in two parts. The first has so few bits that its product with n is exact.
     let r = simd.fma(n, simd.splat(-0.693_359_4), x);
     let r = simd.fma(n, simd.splat(2.121_944_4e-4), r);
     let polynomial =
@@ -18,60 +19,61 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     simd.mul(fraction, simd.exp2(n))
 }
 
-/// Exact GELU, `x/2 (1 + erf(x/√2))`, to 5e-7 of x, or of 1 where x is less.
+/// Exact GELU, `x/2 (1 + erf(x/√2))`. The error is below 5e-7 of x, or below 5e-7 if |x| is less than 1.
 #[inline(always)]
 pub(crate) fn gelu<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    if S::LOOKS_UP { gelu_by_pieces(simd, x) } else { gelu_by_quotient(simd, x) }
+    if S::HAS_TABLE_LOOKUP { gelu_by_table(simd, x) } else { gelu_by_quotient(simd, x) }
 }
 
-/// `x/2 + |x| G(|x|)` with G(a) = erf(a/√2) / 2, a cubic in each of 32 pieces, whose coefficients come out of tables.
+/// `x/2 + |x| G(|x|)` with G(a) = erf(a/√2) / 2. G is a cubic in each of 32 segments, whose coefficients come from
+/// tables in registers.
 #[inline(always)]
-fn gelu_by_pieces<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    // 1.5·2²³: what is added to it is rounded to a whole number, which its lowest bits are.
+fn gelu_by_table<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    // Adding 1.5·2²³ rounds a value to a whole number, which is then in its lowest bits.
     let whole = simd.splat(12_582_912.0);
     let size = simd.abs(x);
-    let a = simd.min(size, simd.splat(LAST));
-    let place = simd.fma(a, simd.splat((1.0 / PIECE) as f32), whole);
-    let r = simd.fma(simd.sub(place, whole), simd.splat(-PIECE as f32), a);
-    let [c0, c1, c2, c3] = &GELU_PIECES;
-    let sum = simd.fma(simd.look_up(c3, place), r, simd.look_up(c2, place));
-    let sum = simd.fma(sum, r, simd.look_up(c1, place));
-    let sum = simd.fma(sum, r, simd.look_up(c0, place));
+    let a = simd.min(size, simd.splat(LAST_PLACE));
+    let place = simd.fma(a, simd.splat((1.0 / SEGMENT) as f32), whole);
+    let r = simd.fma(simd.sub(place, whole), simd.splat(-SEGMENT as f32), a);
+    let [c0, c1, c2, c3] = &GELU_TABLE;
+    let sum = simd.fma(simd.table_lookup(c3, place), r, simd.table_lookup(c2, place));
+    let sum = simd.fma(sum, r, simd.table_lookup(c1, place));
+    let sum = simd.fma(sum, r, simd.table_lookup(c0, place));
     simd.fma(size, sum, simd.mul(x, simd.splat(0.5)))
 }
 
-/// Distance of the middles of two pieces; the first's is 0.
-const PIECE: f64 = 11.0 / 64.0;
+/// Distance of the middles of two segments. The first middle is 0.
+const SEGMENT: f64 = 11.0 / 64.0;
 
-/// Within the last piece. From 5.4 on G is a half in float32.
-const LAST: f32 = (31.45 * PIECE) as f32;
+/// A place within the last segment. From 5.4 on G is 0.5 in float32.
+const LAST_PLACE: f32 = (31.45 * SEGMENT) as f32;
 
-/// G about the middle of each piece, by powers of the distance from it: to 2e-7.
-const GELU_PIECES: [[f32; 32]; 4] = gelu_pieces();
+/// The coefficients of G in each segment, by powers of the distance from its middle. The error is 2e-7.
+const GELU_TABLE: [[f32; 32]; 4] = gelu_table();
 
-/// Each piece interpolates G at the four Chebyshev points, which lie symmetrically: ±p and ±q.
-const fn gelu_pieces() -> [[f32; 32]; 4] {
-    let mut pieces = [[0.0; 32]; 4];
-    // Half a piece times the cosines of π/8 and 3π/8.
-    let [p, q] = [0.5 * PIECE * 0.923_879_532_511_286_7, 0.5 * PIECE * 0.382_683_432_365_089_8];
-    let mut piece = 0;
-    while piece < 32 {
-        let middle = piece as f64 * PIECE;
+/// Each segment interpolates G at the four Chebyshev points ±p and ±q.
+const fn gelu_table() -> [[f32; 32]; 4] {
+    let mut segments = [[0.0; 32]; 4];
+    // Half a segment times the cosines of π/8 and 3π/8.
+    let [p, q] = [0.5 * SEGMENT * 0.923_879_532_511_286_7, 0.5 * SEGMENT * 0.382_683_432_365_089_8];
+    let mut segment = 0;
+    while segment < 32 {
+        let middle = segment as f64 * SEGMENT;
         let [above_p, below_p] = [half_erf(middle + p), half_erf(middle - p)];
         let [above_q, below_q] = [half_erf(middle + q), half_erf(middle - q)];
         let [even_p, even_q] = [(above_p + below_p) / 2.0, (above_q + below_q) / 2.0];
         let [odd_p, odd_q] = [(above_p - below_p) / (2.0 * p), (above_q - below_q) / (2.0 * q)];
         let [c2, c3] = [(even_p - even_q) / (p * p - q * q), (odd_p - odd_q) / (p * p - q * q)];
-        pieces[0][piece] = (even_p - c2 * p * p) as f32;
-        pieces[1][piece] = (odd_p - c3 * p * p) as f32;
-        pieces[2][piece] = c2 as f32;
-        pieces[3][piece] = c3 as f32;
-        piece += 1;
+        segments[0][segment] = (even_p - c2 * p * p) as f32;
+        segments[1][segment] = (odd_p - c3 * p * p) as f32;
+        segments[2][segment] = c2 as f32;
+        segments[3][segment] = c3 as f32;
+        segment += 1;
     }
-    pieces
+    segments
 }
 
-/// `erf(a/√2) / 2` by its power series: to 1e-9 for |a| up to 5.5.
+/// `erf(a/√2) / 2` by its power series, to 1e-9 for |a| up to 5.5.
 const fn half_erf(a: f64) -> f64 {
     let [mut sum, mut power] = [0.0, a];
     let mut term = 0;
@@ -84,7 +86,8 @@ const fn half_erf(a: f64) -> f64 {
     sum / 2.506_628_274_631_000_5
 }
 
-/// erf(z) = z P(z²) / Q(z²) for |z| up to 4, where it is 1 in float32; the coefficients are those of Eigen's `erf`.
+/// erf(z) = z P(z²) / Q(z²) for |z| up to 4, where it reaches 1 in float32. The coefficients are those of Eigen's
+/// `erf`.
 #[inline(always)]
 fn gelu_by_quotient<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     let z = simd.mul(x, simd.splat(std::f32::consts::FRAC_1_SQRT_2));
@@ -101,7 +104,7 @@ fn gelu_by_quotient<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     simd.fma(half, erf, half)
 }
 
-/// A polynomial, its highest coefficient first.
+/// A polynomial with its highest coefficient first.
 #[inline(always)]
 fn horner<S: Simd, const N: usize>(simd: S, x: S::Vector, coefficients: [f32; N]) -> S::Vector {
     let mut sum = simd.splat(coefficients[0]);
@@ -116,7 +119,7 @@ mod tests {
     use super::super::simd::{Kernel, Level, Simd};
     use super::{exp, gelu};
 
-    /// Values of a function at some places: 64 vectors.
+    /// Evaluates a function at 4096 places.
     struct Values {
         gelu: bool,
         from: f32,

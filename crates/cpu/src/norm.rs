@@ -1,7 +1,7 @@
 use super::simd::{Kernel, Level, Simd};
 use canet_model::{Weights, WeightsError};
 
-/// A layer norm over the first features.
+/// A layer norm over the first features of a row.
 pub(crate) struct Norm {
     /// [D]
     gain: Vec<f32>,
@@ -11,7 +11,7 @@ pub(crate) struct Norm {
     epsilon: f32,
 }
 
-/// ReZero and layer norm in one: `x = LN(x + a y)`.
+/// The residual connection and its layer norm: `x = LN(x + a y)`.
 pub(crate) struct AddNorm {
     norm: Norm,
     /// a
@@ -19,7 +19,7 @@ pub(crate) struct AddNorm {
 }
 
 impl Norm {
-    /// The norm of a name.
+    /// Loads the norm of this name.
     pub(crate) fn load(weights: &Weights, name: &str, epsilon: f32) -> Result<Norm, WeightsError> {
         let values = |part: &str| weights.get(&format!("{name}.{part}")).map(|tensor| tensor.data.clone());
         Ok(Norm { gain: values("weight")?, bias: values("bias")?, epsilon })
@@ -34,7 +34,7 @@ impl Norm {
         size_of::<f32>() * (self.gain.len() + self.bias.len() + 1)
     }
 
-    /// The norm of a row, of which the sum is known.
+    /// Normalises a row whose sum is known.
     #[inline(always)]
     fn of_row<S: Simd>(&self, simd: S, x: &mut [f32], sum: f32) {
         let width = x.len();
@@ -64,7 +64,8 @@ impl AddNorm {
         })
     }
 
-    /// Over rows of `width` features: `x` becomes the norm, `y` is what the sublayer gave. Both have rows of `stride`.
+    /// Normalises rows of `width` features. `x` is the residual input and receives the norm; `y` is the sublayer's
+    /// output. Rows of both are `stride` apart.
     pub(crate) fn apply(&self, level: Level, width: usize, [x, y]: [&mut [f32]; 2], stride: usize) {
         level.run(ApplyToSum { norm: self, width, x, y, stride });
     }
@@ -123,10 +124,10 @@ fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
     for x in x[..whole].chunks_exact(S::LANES) {
         sums = simd.add(sums, simd.load(x));
     }
-    x[whole..].iter().fold(simd.sum(sums), |sum, value| sum + value)
+    x[whole..].iter().fold(simd.sum_lanes(sums), |sum, value| sum + value)
 }
 
-/// x = x + a y, and its sum.
+/// Adds a y to x and returns the sum of x.
 #[inline(always)]
 fn sum_of_residual<S: Simd>(simd: S, x: &mut [f32], y: &[f32], a: f32) -> f32 {
     let whole = x.len() - x.len() % S::LANES;
@@ -136,7 +137,7 @@ fn sum_of_residual<S: Simd>(simd: S, x: &mut [f32], y: &[f32], a: f32) -> f32 {
         simd.store(value, &mut x[at..]);
         sums = simd.add(sums, value);
     }
-    let mut sum = simd.sum(sums);
+    let mut sum = simd.sum_lanes(sums);
     for (x, y) in x.iter_mut().zip(y).skip(whole) {
         *x += a * y;
         sum += *x;
@@ -153,5 +154,5 @@ fn squares<S: Simd>(simd: S, x: &[f32], mean: f32) -> f32 {
         let distance = simd.sub(simd.load(&x[at..]), means);
         sums = simd.fma(distance, distance, sums);
     }
-    x[whole..].iter().fold(simd.sum(sums), |sum, value| sum + (value - mean) * (value - mean))
+    x[whole..].iter().fold(simd.sum_lanes(sums), |sum, value| sum + (value - mean) * (value - mean))
 }

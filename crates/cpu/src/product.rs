@@ -1,126 +1,138 @@
 use super::elementary::gelu;
-use super::panels::{Numbers, PANEL, Panels, padded};
-use super::simd::{Bytes, Kernel, Left, Level, Multiply, Pairs, Right, Simd, Singles, Streamed, Tile};
+use super::panels::{PANEL, Panels, WeightFormat, padded};
+use super::simd::{Bf16Pairs, ByteQuads, F32, Kernel, Level, Multiply, Prefetching, Rhs, RowMajor, Simd, Tile};
 
-/// What becomes of an output before it is stored.
+/// What a product applies to its outputs before it stores them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
     None,
-    /// GELU, and as a layer of the same precision takes it: in bfloat16 pairs, which fill the first half of a row.
+    /// GELU. A bfloat16 layer also rounds the result to pairs, the format of the next layer's input, which fill the
+    /// first half of a row.
     Gelu,
 }
 
-/// A linear layer's slice over some rows: `y = f(W x + b)`.
+/// A slice of a linear layer over some rows: `y = f(W x + b)`.
 pub(crate) struct Product<'a> {
     pub(crate) layer: &'a Panels,
     pub(crate) activation: Activation,
-    /// Inputs that are read of each row.
+    /// The inputs of a row that are read.
     pub(crate) depth: usize,
-    /// Rows of at least `depth` inputs, as the layer [takes](enter) them.
-    pub(crate) input: Left<'a>,
+    /// Rows of at least `depth` inputs, in the [format](LayerInput::in_format) of the layer.
+    pub(crate) input: RowMajor<'a>,
     pub(crate) rows: usize,
-    /// Outputs wanted: from `first`, a multiple of 32, `outputs` many.
+    /// The outputs to compute: `outputs` many from `first` on, a multiple of 32.
     pub(crate) first: usize,
     pub(crate) outputs: usize,
 }
 
 impl<'a> Product<'a> {
-    /// The layer's first outputs over the first inputs of some rows: `[depth, outputs]`.
-    pub(crate) fn new(layer: &'a Panels, [depth, outputs]: [usize; 2], input: Left<'a>, rows: usize) -> Product<'a> {
+    /// The first outputs over the first inputs: `[depth, outputs]`.
+    pub(crate) fn new(
+        layer: &'a Panels,
+        [depth, outputs]: [usize; 2],
+        input: RowMajor<'a>,
+        rows: usize,
+    ) -> Product<'a> {
         Product { layer, activation: Activation::None, depth, input, rows, first: 0, outputs }
     }
 
-    /// Writes the outputs into rows of `stride` values, each of which has room for whole panels: what is beyond the outputs
-    /// may be overwritten or stay.
-    pub(crate) fn into(self, level: Level, out: &mut [f32], stride: usize) {
-        // With less to compute, fetching costs more than it saves.
-        if self.rows >= FETCHING_PAYS {
-            return self.stream_into(level, out, stride);
+    /// Writes the outputs into rows of `stride` values, each with room for whole panels. Values behind the outputs may
+    /// change.
+    pub(crate) fn write(self, level: Level, out: &mut [f32], stride: usize) {
+        // For fewer rows, prefetching costs more than it saves.
+        if self.rows >= PREFETCH_FROM_ROWS {
+            return self.write_prefetching(level, out, stride);
         }
-        match self.layer.numbers() {
-            Numbers::Singles => level.run(Run { multiply: Singles, product: self, out, stride }),
-            Numbers::Pairs => level.run(Run { multiply: Pairs, product: self, out, stride }),
-            Numbers::Bytes => level.run(Run { multiply: Bytes, product: self, out, stride }),
+        match self.layer.format() {
+            WeightFormat::F32 => level.run(RunProduct { multiply: F32, product: self, out, stride }),
+            WeightFormat::Bf16Pairs => level.run(RunProduct { multiply: Bf16Pairs, product: self, out, stride }),
+            WeightFormat::ByteQuads => level.run(RunProduct { multiply: ByteQuads, product: self, out, stride }),
         }
     }
 
-    /// The same of a layer that is not in the nearest caches: the next panel is fetched while one is multiplied.
-    pub(crate) fn stream_into(self, level: Level, out: &mut [f32], stride: usize) {
-        match self.layer.numbers() {
-            Numbers::Singles => level.run(Run { multiply: Streamed(Singles), product: self, out, stride }),
-            Numbers::Pairs => level.run(Run { multiply: Streamed(Pairs), product: self, out, stride }),
-            Numbers::Bytes => level.run(Run { multiply: Streamed(Bytes), product: self, out, stride }),
+    /// The same, for a layer that is not in the nearest caches: prefetches the next panel while it multiplies one.
+    pub(crate) fn write_prefetching(self, level: Level, out: &mut [f32], stride: usize) {
+        match self.layer.format() {
+            WeightFormat::F32 => level.run(RunProduct { multiply: Prefetching(F32), product: self, out, stride }),
+            WeightFormat::Bf16Pairs => {
+                level.run(RunProduct { multiply: Prefetching(Bf16Pairs), product: self, out, stride });
+            }
+            WeightFormat::ByteQuads => {
+                level.run(RunProduct { multiply: Prefetching(ByteQuads), product: self, out, stride });
+            }
         }
     }
 }
 
-/// Rows from which a product fetches the next panel in any case: it hides the way from the third cache, and all layers do
-/// not fit into the second.
-const FETCHING_PAYS: usize = 4;
+/// From so many rows on, every product prefetches: all layers together do not fit into the second-level cache.
+const PREFETCH_FROM_ROWS: usize = 4;
 
-/// Rows of `depth` inputs as a layer takes them: rounded to pairs of bfloat16 in `pairs`, or as they are.
-pub(crate) fn enter<'a>(
-    level: Level,
-    numbers: Numbers,
-    (rows, [count, depth]): (Left<'a>, [usize; 2]),
-    pairs: &'a mut [f32],
-) -> Left<'a> {
-    if numbers != Numbers::Pairs {
-        return rows;
-    }
-    let stride = padded(depth) / 2;
-    level.run(Narrow { rows, count, depth, pairs, stride });
-    Left { data: pairs, stride }
+/// Rows of `depth` inputs, before a layer multiplies them.
+pub(crate) struct LayerInput<'a> {
+    pub(crate) rows: RowMajor<'a>,
+    pub(crate) count: usize,
+    pub(crate) depth: usize,
 }
 
-struct Narrow<'a, 'o> {
-    rows: Left<'a>,
-    count: usize,
-    depth: usize,
+impl<'a> LayerInput<'a> {
+    /// The rows in the format of a layer's weights: rounded to bfloat16 in `pairs`, or unchanged.
+    pub(crate) fn in_format(self, level: Level, format: WeightFormat, pairs: &'a mut [f32]) -> RowMajor<'a> {
+        if format != WeightFormat::Bf16Pairs {
+            return self.rows;
+        }
+        let stride = padded(self.depth) / 2;
+        level.run(RoundRows { input: self, pairs, stride });
+        RowMajor { data: pairs, stride }
+    }
+}
+
+struct RoundRows<'a, 'o> {
+    input: LayerInput<'a>,
     pairs: &'o mut [f32],
     stride: usize,
 }
 
-impl Kernel for Narrow<'_, '_> {
+impl Kernel for RoundRows<'_, '_> {
     type Output = ();
-    const NARROW: bool = true;
+    const LOW_PRECISION: bool = true;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let whole = self.depth - self.depth % (2 * S::LANES);
-        for (row, pairs) in self.pairs.chunks_mut(self.stride).take(self.count).enumerate() {
-            let row = &self.rows.data[row * self.rows.stride..][..self.depth];
+        let LayerInput { rows, count, depth } = self.input;
+        let whole = depth - depth % (2 * S::LANES);
+        for (row, pairs) in self.pairs.chunks_mut(self.stride).take(count).enumerate() {
+            let row = &rows.data[row * rows.stride..][..depth];
             for at in (0..whole).step_by(2 * S::LANES) {
-                simd.narrow(&row[at..], &mut pairs[at / 2..]);
+                simd.round_to_bf16(&row[at..], &mut pairs[at / 2..]);
             }
-            if whole < self.depth {
-                // A slice may end within a stored pair: what it does not read must count as zero.
+            if whole < depth {
+                // A slice may end within a stored pair. The half that it does not read must count as zero.
                 let mut last = [0.0; PANEL];
-                last[..self.depth - whole].copy_from_slice(&row[whole..]);
-                simd.narrow(&last, &mut pairs[whole / 2..]);
+                last[..depth - whole].copy_from_slice(&row[whole..]);
+                simd.round_to_bf16(&last, &mut pairs[whole / 2..]);
             }
         }
     }
 }
 
-struct Run<'a, 'o, M> {
+struct RunProduct<'a, 'o, M> {
     multiply: M,
     product: Product<'a>,
     out: &'o mut [f32],
     stride: usize,
 }
 
-impl<M: Multiply> Kernel for Run<'_, '_, M> {
+impl<M: Multiply> Kernel for RunProduct<'_, '_, M> {
     type Output = ();
-    const NARROW: bool = M::NARROW;
+    const LOW_PRECISION: bool = M::LOW_PRECISION;
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let panels = self.product.outputs.div_ceil(PANEL);
-        // With one or two rows a panel has too few sums to hide the latency of an addition: several at a time have not. Memory is
-        // slower than either, and is read fastest in one line after another.
+        // With one or two rows, one panel has too few sums to hide the latency of an addition, so several panels run at
+        // a time. Memory is slower still, and is read fastest one panel after the other.
         let group = match self.product.rows {
-            _ if M::STREAMED => 1,
+            _ if M::PREFETCHES => 1,
             1 => 4,
             2 => 2,
             _ => 1,
@@ -128,18 +140,18 @@ impl<M: Multiply> Kernel for Run<'_, '_, M> {
         let whole = panels - panels % group;
         for panel in (0..whole).step_by(group) {
             match group {
-                4 => self.tile_of::<S, 1, 4>(simd, panel, 0),
-                2 => self.tile_of::<S, 2, 2>(simd, panel, 0),
-                _ => self.column(simd, panel),
+                4 => self.run_tile::<S, 1, 4>(simd, panel, 0),
+                2 => self.run_tile::<S, 2, 2>(simd, panel, 0),
+                _ => self.run_panel(simd, panel),
             }
         }
         for panel in whole..panels {
-            self.column(simd, panel);
+            self.run_panel(simd, panel);
         }
     }
 }
 
-/// Calls a method with the number of rows as a constant, for as many as a tile can have.
+/// Calls a method with the number of rows as a constant.
 macro_rules! with_rows {
     ($rows:expr, $this:ident.$method:ident::<$simd:ident $(, $rest:literal)*>($($argument:expr),*)) => {
         match $rows {
@@ -162,34 +174,34 @@ macro_rules! with_rows {
 }
 pub(crate) use with_rows;
 
-/// Cuts rows into tiles of about equal height, none above `most`: where each begins, and how many rows it has.
+/// Splits rows into tiles of about equal height, at most `most`. Yields each tile's first row and height.
 #[inline(always)]
-pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn split_into_tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = rows.div_ceil(most).max(1);
     let (height, taller) = (rows / count, rows % count);
     (0..count).map(move |tile| (tile * height + tile.min(taller), height + usize::from(tile < taller)))
 }
 
-impl<M: Multiply> Run<'_, '_, M> {
-    /// One panel for all rows: it stays in the nearest cache while the rows pass.
+impl<M: Multiply> RunProduct<'_, '_, M> {
+    /// Computes one panel for all rows: it stays in the nearest cache meanwhile.
     #[inline(always)]
-    fn column<S: Simd>(&mut self, simd: S, panel: usize) {
-        for (row, height) in tiles(self.product.rows, S::ROWS) {
-            with_rows!(height, self.tile_of::<S, 1>(simd, panel, row));
+    fn run_panel<S: Simd>(&mut self, simd: S, panel: usize) {
+        for (row, height) in split_into_tiles(self.product.rows, S::TILE_ROWS) {
+            with_rows!(height, self.run_tile::<S, 1>(simd, panel, row));
         }
     }
 
-    /// `R` rows from `row` on, `P` panels from `panel` on.
+    /// Computes `R` rows from `row` on and `P` panels from `panel` on.
     #[inline(always)]
-    fn tile_of<S: Simd, const R: usize, const P: usize>(&mut self, simd: S, panel: usize, row: usize) {
+    fn run_tile<S: Simd, const R: usize, const P: usize>(&mut self, simd: S, panel: usize, row: usize) {
         let Product { layer, activation, depth, input, first, .. } = self.product;
-        let left = Left { data: &input.data[row * input.stride..], ..input };
+        let left = RowMajor { data: &input.data[row * input.stride..], ..input };
         let (right, bias) = layer.from(first + panel * PANEL);
-        let (multiply, depth) = (self.multiply, layer.numbers().words(depth));
-        // A narrow slice has few outputs: vectors of a single panel that hold none of them are left out.
+        let (multiply, depth) = (self.multiply, layer.format().words(depth));
+        // A narrow slice has few outputs. Vectors of a single panel that hold none of them are skipped.
         let wanted = if P == 1 { PANEL.min(self.product.outputs - panel * PANEL) } else { PANEL };
         for half in (0..wanted).step_by(2 * S::LANES) {
-            let right = Right { data: &right.data[half..], ..right };
+            let right = Rhs { data: &right.data[half..], ..right };
             let out = &mut self.out[row * self.stride + panel * PANEL + half..];
             let (start, stride) = (&bias[half..], self.stride);
             if P == 1 && wanted - half <= S::LANES {
@@ -205,23 +217,23 @@ impl<M: Multiply> Run<'_, '_, M> {
                 for out in out.chunks_exact_mut(S::LANES) {
                     simd.store(gelu(simd, simd.load(out)), out);
                 }
-                if M::PAIRS {
-                    narrow_in_place(simd, row, panel * PANEL);
+                if M::BF16 {
+                    round_row_to_bf16(simd, row, panel * PANEL);
                 }
             }
         }
     }
 }
 
-/// Rounds the values of a row from `first` on to pairs of bfloat16, which go where those of the values before it end: no
-/// further than half as far, so that nothing is overwritten that is still to be read.
+/// Rounds the values of a row from `first` on to pairs of bfloat16, which follow the pairs of the values before them.
+/// Pairs take half the room, so they never overwrite a value that is still to be read.
 #[inline(always)]
-fn narrow_in_place<S: Simd>(simd: S, row: &mut [f32], first: usize) {
+fn round_row_to_bf16<S: Simd>(simd: S, row: &mut [f32], first: usize) {
     let mut values = [0.0; PANEL];
     for at in (first..row.len()).step_by(2 * S::LANES) {
         let values = &mut values[..2 * S::LANES];
         values.copy_from_slice(&row[at..][..2 * S::LANES]);
-        simd.narrow(values, &mut row[at / 2..]);
+        simd.round_to_bf16(values, &mut row[at / 2..]);
     }
 }
 
@@ -229,22 +241,22 @@ fn narrow_in_place<S: Simd>(simd: S, row: &mut [f32], first: usize) {
 mod tests {
     use half::bf16;
 
-    use super::super::panels::{Numbers, Packer};
-    use super::super::simd::{Left, Level};
-    use super::{Product, enter};
+    use super::super::panels::{Packer, WeightFormat};
+    use super::super::simd::{Level, RowMajor};
+    use super::{LayerInput, Product};
     use canet_model::{HostTensor, Precision, Weights};
 
-    /// As a float32, by another library's rounding.
+    /// Rounds by another library.
     fn rounded(value: f32) -> f32 {
         bf16::from_f32(value).to_f32()
     }
 
-    /// Every kind of vector, the instruction for pairs included, gives the sum that is taken here value by value: pair by
-    /// pair, of each the second product first, rounded to float32 after every addition.
+    /// Every level gives the same sum as this loop: pair by pair, the second product of each pair first, rounded to
+    /// float32 after every addition.
     #[test]
-    fn products_of_bfloat16_are_the_same_to_the_bit_on_every_kind_of_vector() {
+    fn products_of_bfloat16_are_bit_identical_on_every_level() {
         let (outputs, stored, rows) = (45, 70, 17);
-        // Of many sizes, so that the order of additions shows.
+        // Values of many magnitudes, so that the order of additions shows.
         let value = |place: usize| {
             let bits = (place as u32).wrapping_mul(2_654_435_761);
             ((bits >> 8) as f32 / 8_388_608.0 - 1.0) * f32::powi(2.0, (bits % 13) as i32 - 6)
@@ -259,14 +271,14 @@ mod tests {
         let layer = Packer { weights: &weights, precision: Precision::Bf16 }.layer("layer").unwrap();
         let [weight, bias] = ["weight", "bias"].map(|part| &weights.get(&format!("layer.{part}")).unwrap().data);
         let input: Vec<f32> = (0..rows * stored).map(|place| value(place + (1 << 24))).collect();
-        // A slice may end within a pair.
+        // Odd depths end within a pair.
         for depth in [1, 2, 31, 33, 64, 69, 70] {
             for level in Level::available() {
                 let mut pairs = vec![f32::NAN; rows * 48];
-                let entering = (Left { data: &input, stride: stored }, [rows, depth]);
-                let entered = enter(level, Numbers::Pairs, entering, &mut pairs);
+                let input_rows = LayerInput { rows: RowMajor { data: &input, stride: stored }, count: rows, depth };
+                let rounded_rows = input_rows.in_format(level, WeightFormat::Bf16Pairs, &mut pairs);
                 let mut found = vec![0.0; rows * 64];
-                Product::new(&layer, [depth, outputs], entered, rows).into(level, &mut found, 64);
+                Product::new(&layer, [depth, outputs], rounded_rows, rows).write(level, &mut found, 64);
                 for (row, output) in (0..rows).flat_map(|row| (0..outputs).map(move |output| (row, output))) {
                     let product = |place: usize| {
                         if place == depth {

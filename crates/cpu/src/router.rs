@@ -1,21 +1,22 @@
-use super::attention::{Biases, Heads};
-use super::block::{Block, Cut, Stored};
+use super::attention::{Heads, PositionBiases};
+use super::block::{Block, BlockSlice, BlockSpec};
+use super::embedding::EmbeddingTables;
 use super::panels::{Packer, Panels, padded};
 use super::product::Product;
-use super::simd::{Left, Level};
-use super::tables::Tables;
+use super::simd::{RowMajor, RowMajorMut};
 use super::workspace::Workspace;
 use canet_domain::History;
 use canet_model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 
-/// Own tables, one block that attends to every real item, a linear head on the last position. Always in float32: it is
-/// small, and which route runs does not depend on the precision.
+/// The router: its own tables, one block that attends to every real item, and a linear head on the newest position.
+///
+/// It is small and always float32, so the precision never changes a route.
 pub(crate) struct Router {
-    tables: Tables,
+    tables: EmbeddingTables,
     block: Block,
     /// [routes, dim]
     head: Panels,
-    cut: Cut,
+    slice: BlockSlice,
 }
 
 impl Router {
@@ -25,26 +26,27 @@ impl Router {
         let width = router.dim / router.heads;
         let heads = Heads { count: router.heads, width, scale: (1.0 / (width as f64).sqrt()) as f32 };
         let epsilon = config.norm_eps as f32;
-        let stored = Stored { name: "router.block", widths: &[router.dim], heads: router.heads, epsilon };
+        let spec = BlockSpec { name: "router.block", widths: &[router.dim], heads: router.heads, epsilon };
         Ok(Router {
-            tables: Tables::load(weights, "router", Positions::Newest, config.max_len)?,
-            block: Block::load(packer, stored, Biases::none(config.max_len))?,
+            tables: EmbeddingTables::load(weights, "router", Positions::Newest, config.max_len)?,
+            block: Block::load(packer, spec, PositionBiases::none(config.max_len))?,
             head: packer.layer("router.head")?,
-            cut: Cut { place: 0, width: router.dim, ffn: router.ffn, heads },
+            slice: BlockSlice { place: 0, width: router.dim, ffn: router.ffn, heads },
         })
     }
 
-    /// One logit a route for each history. Together they have at most as many tokens as the workspace.
-    pub(crate) fn logits(&self, level: Level, histories: &[&History], workspace: &mut Workspace, out: &mut Vec<f32>) {
-        let (stride, width) = (workspace.stride, self.cut.width);
-        let lengths = self.tables.embed(level, histories, width, (&mut workspace.x, stride));
+    /// Appends one logit a route for each history. The histories together have at most as many tokens as the workspace.
+    pub(crate) fn append_logits(&self, histories: &[&History], workspace: &mut Workspace, out: &mut Vec<f32>) {
+        let (level, stride, width) = (workspace.level, workspace.stride, self.slice.width);
+        let lengths = self.tables.embed(level, histories, width, RowMajorMut { data: &mut workspace.x, stride });
         let mut newest = vec![0.0; histories.len() * stride];
-        // Of attention that is not causal the newest position sees no more than of one that is.
-        self.block.newest_positions(level, &self.cut, &lengths, workspace, &mut newest);
+        // The newest position sees every item, in causal attention as in the router's.
+        self.block.newest_positions(&self.slice, &lengths, workspace, &mut newest);
         let row = padded(self.head.outputs());
         let mut logits = vec![0.0; histories.len() * row];
-        let input = Left { data: &newest, stride };
-        Product::new(&self.head, [width, self.head.outputs()], input, histories.len()).into(level, &mut logits, row);
+        let input = RowMajor { data: &newest, stride };
+        let product = Product::new(&self.head, [width, self.head.outputs()], input, histories.len());
+        product.write(level, &mut logits, row);
         out.extend(logits.chunks(row).flat_map(|row| &row[..self.head.outputs()]));
     }
 

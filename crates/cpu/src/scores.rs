@@ -1,60 +1,64 @@
+//! Scores of the catalogue. Nothing as large as rows x columns is stored: a block of columns is computed, its scores
+//! that beat the row's k-th best are offered to the ranking, and the next block overwrites it.
+
 use std::ops::Range;
 
 use super::panels::{PANEL, Panels};
-use super::product::{Product, enter};
-use super::simd::{Kernel, Left, Level, Simd};
-use super::workspace::{BOARD, ROWS, board_width};
+use super::product::{LayerInput, Product};
+use super::simd::{Kernel, Level, RowMajor, Simd};
+use super::workspace::{BLOCK_COLUMNS, ROW_BLOCK, Workspace, block_columns};
 use canet_domain::{Item, TopK};
 
-/// Bytes of an output layer that stay in a cache from one batch to the next; a larger one is streamed from memory.
+/// The most bytes of an output layer that stay in a cache from one batch to the next.
 const CACHED: usize = 16 << 20;
 
+/// Whether the output layer is too large for a cache, so that each batch streams it from memory.
+pub(crate) fn is_streamed(output: &Panels) -> bool {
+    output.bytes() > CACHED
+}
+
 /// The output layer over the newest positions of some rows.
-pub(crate) struct Scores<'a> {
+pub(crate) struct ScorePass<'a> {
     /// [N + 1, D]
     pub(crate) output: &'a Panels,
-    /// Features that are read.
+    /// The features of a row that the layer reads.
     pub(crate) width: usize,
     /// [rows, width]
-    pub(crate) newest: Left<'a>,
+    pub(crate) newest: RowMajor<'a>,
     pub(crate) rows: usize,
 }
 
-impl<'a> Scores<'a> {
-    /// The same of one row alone.
-    pub(crate) fn row(&self, row: usize) -> Scores<'a> {
-        let newest = Left { data: &self.newest.data[row * self.newest.stride..], ..self.newest };
-        Scores { output: self.output, width: self.width, newest, rows: 1 }
+impl<'a> ScorePass<'a> {
+    /// The same for one row alone.
+    pub(crate) fn row(&self, row: usize) -> ScorePass<'a> {
+        let newest = RowMajor { data: &self.newest.data[row * self.newest.stride..], ..self.newest };
+        ScorePass { output: self.output, width: self.width, newest, rows: 1 }
     }
 
-    /// Whether no cache holds the layer from one batch to the next.
-    pub(crate) fn streamed(output: &Panels) -> bool {
-        output.bytes() > CACHED
-    }
-
-    /// Computes `columns`, which begin at a multiple of a panel, a block at a time: `take` gets each row's number, the
-    /// first column of the block, and the scores. Nothing as large as rows x columns is ever there.
-    pub(crate) fn blocks(
+    /// Computes `columns`, which start at a multiple of a panel, a block at a time. `take` gets the row's number, the
+    /// block's first column and the scores.
+    pub(crate) fn for_each_block(
         &self,
-        level: Level,
         columns: Range<usize>,
-        (board, pairs): (&mut [f32], &mut [f32]),
+        workspace: &mut Workspace,
         mut take: impl FnMut(usize, usize, &[f32]),
     ) {
-        let width = board_width(self.rows);
+        let Workspace { level, score_block, pairs, .. } = workspace;
+        let level = *level;
+        let width = block_columns(self.rows);
         for first in columns.clone().step_by(width) {
             let outputs = width.min(columns.end - first);
-            for above in (0..self.rows).step_by(ROWS) {
-                let rows = ROWS.min(self.rows - above);
-                let input = Left { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
-                let input = enter(level, self.output.numbers(), (input, [rows, self.width]), pairs);
-                let product = Product::new(self.output, [self.width, outputs], input, rows);
+            for above in (0..self.rows).step_by(ROW_BLOCK) {
+                let count = ROW_BLOCK.min(self.rows - above);
+                let rows = RowMajor { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
+                let input = LayerInput { rows, count, depth: self.width }.in_format(level, self.output.format(), pairs);
+                let product = Product::new(self.output, [self.width, outputs], input, count);
                 let product = Product { first, ..product };
-                match Scores::streamed(self.output) {
-                    true => product.stream_into(level, board, width),
-                    false => product.into(level, board, width),
+                match is_streamed(self.output) {
+                    true => product.write_prefetching(level, score_block, width),
+                    false => product.write(level, score_block, width),
                 }
-                for (row, scores) in board.chunks(width).take(rows).enumerate() {
+                for (row, scores) in score_block.chunks(width).take(count).enumerate() {
                     take(above + row, first, &scores[..outputs]);
                 }
             }
@@ -62,28 +66,28 @@ impl<'a> Scores<'a> {
     }
 }
 
-/// Offers to a ranking, out of a block of scores that begins at column `first`, those that may enter it.
-pub(crate) fn screen(level: Level, scores: &[f32], first: usize, best: &mut TopK<'_>) {
-    level.run(Screen { scores, first, best });
+/// Offers the scores of a block, whose first column is `first`, to a ranking.
+pub(crate) fn offer_block(level: Level, scores: &[f32], first: usize, best: &mut TopK<'_>) {
+    level.run(OfferBlock { scores, first, best });
 }
 
-struct Screen<'a, 'b> {
+struct OfferBlock<'a, 'b> {
     scores: &'a [f32],
     first: usize,
     best: &'a mut TopK<'b>,
 }
 
-impl Screen<'_, '_> {
+impl OfferBlock<'_, '_> {
     fn offer(&mut self, place: usize) {
         let column = u32::try_from(self.first + place).ok();
-        // Column 0 is padding, which is no item.
+        // Column 0 is padding and makes no item.
         if let Some(item) = column.and_then(Item::new) {
             self.best.offer(item, self.scores[place]);
         }
     }
 }
 
-impl Kernel for Screen<'_, '_> {
+impl Kernel for OfferBlock<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -91,7 +95,7 @@ impl Kernel for Screen<'_, '_> {
         let whole = self.scores.len() - self.scores.len() % S::LANES;
         let mut bar = simd.splat(self.best.bar());
         for at in (0..whole).step_by(S::LANES) {
-            let mut bits = simd.at_least(simd.load(&self.scores[at..]), bar);
+            let mut bits = simd.ge_mask(simd.load(&self.scores[at..]), bar);
             if bits == 0 {
                 continue;
             }
@@ -107,8 +111,8 @@ impl Kernel for Screen<'_, '_> {
     }
 }
 
-/// Where the parts begin and end into which `columns` are cut for as many threads, each a multiple of a block long.
-pub(crate) fn parts(columns: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
-    let each = columns.div_ceil(threads.max(1)).next_multiple_of(BOARD.max(PANEL));
+/// Splits the columns for as many threads, at multiples of a block.
+pub(crate) fn column_ranges(columns: usize, threads: usize) -> impl Iterator<Item = Range<usize>> {
+    let each = columns.div_ceil(threads.max(1)).next_multiple_of(BLOCK_COLUMNS.max(PANEL));
     (0..columns).step_by(each).map(move |first| first..columns.min(first + each))
 }

@@ -1,28 +1,29 @@
 use std::sync::{Mutex, PoisonError};
 
-use super::attention::Scratch;
+use super::attention::AttentionScratch;
 use super::buffer::Buffer;
 use super::panels::{PANEL, padded};
+use super::simd::Level;
 
-/// Rows that pass through a feed-forward network together: four of the tallest tiles. What they need stays in the
-/// second cache.
-pub(crate) const ROWS: usize = 56;
+/// Rows that pass several layers together: four of the tallest tiles. Their activations stay in the second-level cache.
+pub(crate) const ROW_BLOCK: usize = 56;
 
-/// Tokens of short histories that run together; a longer history runs alone.
+/// The most tokens of short histories that run together. A longer history runs alone.
 const TOKENS: usize = 128;
 
-/// Columns of scores that are computed before they are looked at, where rows are many.
-pub(crate) const BOARD: usize = 8 * PANEL;
+/// Columns of scores that are computed before they are read, if rows are many.
+pub(crate) const BLOCK_COLUMNS: usize = 8 * PANEL;
 
-/// Rows up to which a board holds as many scores in all: each look interrupts the reading of the output layer.
-const FEW: usize = 16;
+/// Up to so many rows, a block of scores gets more columns instead: each stop interrupts the reading of the output
+/// layer.
+const FEW_ROWS: usize = 16;
 
-/// Columns of some rows' scores that are computed before they are looked at.
-pub(crate) fn board_width(rows: usize) -> usize {
-    BOARD * (FEW / rows.max(1)).max(1)
+/// Columns of scores of some rows that are computed before they are read.
+pub(crate) fn block_columns(rows: usize) -> usize {
+    BLOCK_COLUMNS * (FEW_ROWS / rows.max(1)).max(1)
 }
 
-/// The largest sizes of all that a forward runs.
+/// The largest sizes that a forward runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     /// Width of a block or of an embedding.
@@ -38,7 +39,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Most tokens that run together.
+    /// The most tokens that run together.
     pub(crate) fn tokens(&self) -> usize {
         self.length.max(TOKENS)
     }
@@ -49,63 +50,70 @@ impl Sizes {
     }
 }
 
-/// The buffers of one thread, made once.
+/// The buffers of one thread, and the vectors that it computes with.
 pub(crate) struct Workspace {
-    /// Distance of two rows of `x`, `mixed`, `y` and `newest`.
+    pub(crate) level: Level,
+    /// Distance of two rows of `x`, `mixed`, `y` and of a block's newest positions.
     pub(crate) stride: usize,
-    /// Embeddings, then what a block takes and gives: [tokens, stride]
+    /// Embeddings, then the input and the output of a block: [tokens, stride]
     pub(crate) x: Buffer,
-    /// Queries, keys and values, in rows as long as the slice's: [tokens, 3 stride]; of newest positions a row of each
+    /// Queries, keys and values, in rows as long as the slice's: [tokens, 3 stride]. For newest positions a row of each
     /// head: [tokens, heads, stride]
     pub(crate) projected: Buffer,
-    /// What attention mixed: [tokens, stride]
+    /// The output of attention: [tokens, stride]
     pub(crate) mixed: Buffer,
-    /// What a sublayer gives: [tokens, stride], with room for a panel more a row
+    /// The output of a sublayer: [tokens, stride], with room for one more panel a row.
     pub(crate) y: Buffer,
-    /// The inner layer of a feed-forward network: [ROWS, f]
+    /// The inner layer of a feed-forward network: [ROW_BLOCK, f]
     pub(crate) inner: Buffer,
-    /// What a product reads, as pairs of bfloat16: [tokens, stride / 2]
+    /// A product's input as pairs of bfloat16: [tokens, stride / 2]
     pub(crate) pairs: Buffer,
-    pub(crate) scratch: Scratch,
-    /// Scores of some rows on some columns: [rows, [`board_width`]]
-    pub(crate) board: Buffer,
+    pub(crate) scratch: AttentionScratch,
+    /// Scores of some rows on some columns: [rows, [`block_columns`]]
+    pub(crate) score_block: Buffer,
 }
 
 impl Workspace {
-    pub(crate) fn new(sizes: Sizes) -> Workspace {
+    fn new(level: Level, sizes: Sizes) -> Workspace {
         let (tokens, stride) = (sizes.tokens(), sizes.stride());
         Workspace {
+            level,
             stride,
             x: Buffer::new(tokens * stride),
-            // Two narrow slices beside each other may be padded twice; and a tile over the last row's values may read
-            // beyond them.
+            // Two narrow slices beside each other may both be padded, and a tile may read past the last row's values.
             projected: Buffer::new(tokens * (3 * stride + 2 * PANEL).max(sizes.heads * stride) + 2 * PANEL),
             mixed: Buffer::new(tokens * stride),
             y: Buffer::new(tokens * (stride + PANEL)),
-            inner: Buffer::new(ROWS * padded(sizes.ffn)),
+            inner: Buffer::new(ROW_BLOCK * padded(sizes.ffn)),
             pairs: Buffer::new(tokens * stride / 2),
-            scratch: Scratch::new(sizes.length, sizes.head),
-            board: Buffer::new(ROWS * BOARD),
+            scratch: AttentionScratch::new(sizes.length, sizes.head),
+            score_block: Buffer::new(ROW_BLOCK * BLOCK_COLUMNS),
         }
     }
 }
 
-/// Workspaces that no thread uses, to be used again.
+/// A pool of workspaces.
 pub(crate) struct Workspaces {
+    level: Level,
     sizes: Sizes,
     idle: Mutex<Vec<Workspace>>,
 }
 
 impl Workspaces {
-    pub(crate) fn new(sizes: Sizes) -> Workspaces {
-        Workspaces { sizes, idle: Mutex::default() }
+    pub(crate) fn new(level: Level, sizes: Sizes) -> Workspaces {
+        Workspaces { level, sizes, idle: Mutex::default() }
     }
 
-    /// Lends one, a new one where all are in use. One that a panic keeps is lost.
+    /// A workspace outside the pool.
+    pub(crate) fn create(&self) -> Workspace {
+        Workspace::new(self.level, self.sizes)
+    }
+
+    /// Lends a workspace, a new one if none is idle. A panic in `work` drops the workspace.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> T {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();
-        let mut workspace = taken.unwrap_or_else(|| Workspace::new(self.sizes));
+        let mut workspace = taken.unwrap_or_else(|| self.create());
         let done = work(&mut workspace);
         idle().push(workspace);
         done

@@ -2,20 +2,23 @@ use std::sync::Arc;
 
 use canet_model::{Backend, Device, Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
 
-use crate::{Cuda, CudaError, Misfit};
+use super::driver::CudaError;
+use super::forward::CudaForward;
+use super::gpu::Gpu;
+use super::sizes::UnsupportedModel;
 
-/// The native forward on a GPU.
+/// Loads models for the kernels of this crate on one GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CudaBackend {
     /// The GPU.
     pub device: Device,
-    /// In which numbers.
+    /// The precision of the backbone's linear layers.
     pub precision: Precision,
 }
 
 impl Backend for CudaBackend {
     fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        Ok(Arc::new(Cuda::load(self.device.gpu().unwrap_or_default(), self.precision, config, weights)?))
+        Ok(Arc::new(CudaForward::<Gpu>::load(self.device.gpu().unwrap_or_default(), self.precision, config, weights)?))
     }
 
     fn device(&self) -> Device {
@@ -26,15 +29,15 @@ impl Backend for CudaBackend {
         self.precision
     }
 
-    /// A GPU's batch is launched by one thread.
+    /// One thread launches a GPU's batch.
     fn threads(&self) -> usize {
         1
     }
 }
 
-impl From<Misfit> for LoadError {
-    fn from(misfit: Misfit) -> LoadError {
-        LoadError::Unfit(misfit.into())
+impl From<UnsupportedModel> for LoadError {
+    fn from(error: UnsupportedModel) -> LoadError {
+        LoadError::Unfit(error.into())
     }
 }
 

@@ -1,32 +1,33 @@
-use super::machine::CudaError;
+use super::driver::CudaError;
+use super::sizes::KernelSizes;
 use canet_domain::{Candidates, History, Item, Ranked, Selection, Slice, TopK, top_k};
 use canet_model::Query;
 
-/// Words of a history's record, as `kernels/history.cuh` reads it.
+/// Words of a history's record, which `kernels/history.cuh` reads.
 const RECORD: usize = 8;
-/// Most items that are picked on the device; of rows that ask for more every score is copied.
-const MOST_PICKED: usize = 1024;
-/// Places for scores that equal the last one picked.
+/// The most items that the device picks a row. If a row asks for more, all its scores are copied.
+const MAX_PICKED: usize = 1024;
+/// Places for scores that equal the last picked score.
 const TIES: usize = 32;
 
-/// A batch's histories in one run of words: a record a history, then all items.
+/// The histories of a batch: a record for each, then the items of all.
 pub(crate) struct Batch {
     pub(crate) words: Vec<u32>,
     pub(crate) rows: usize,
-    /// The widest slice.
+    /// The width of the widest slice.
     pub(crate) width: usize,
 }
 
 impl Batch {
-    /// Rows in this order; what a history is longer than `max_len` is cut.
+    /// Writes rows in this order. The model reads only the newest items of a history that is longer than its `max_len`.
     ///
     /// # Errors
-    /// [`CudaError`] where an item is not among `columns`: kernels read tables by it.
+    /// [`CudaError`] if an item is not in the model's tables, which kernels index by it.
     pub(crate) fn new<'a>(
         rows: impl ExactSizeIterator<Item = (Slice, &'a History)>,
-        (max_len, columns): (usize, usize),
+        sizes: &KernelSizes,
     ) -> Result<Batch, CudaError> {
-        let count = rows.len();
+        let (count, max_len, columns) = (rows.len(), sizes.max_len, sizes.columns);
         let (mut words, mut tokens, mut width) = (Vec::with_capacity(count * (RECORD + max_len)), Vec::new(), 0);
         for (slice, history) in rows {
             let items = history.items();
@@ -43,40 +44,44 @@ impl Batch {
         Ok(Batch { words, rows: count, width })
     }
 
-    /// The first word of the items.
+    /// The word at which the items begin.
     pub(crate) fn tokens(&self) -> usize {
         self.rows * RECORD
     }
 }
 
-/// Whether a row's scores are copied and looked at on the host.
-pub(crate) fn whole_row(selection: &Selection<'_>) -> bool {
-    matches!(selection.candidates, Candidates::Only(_)) || selection.k > MOST_PICKED
+/// Whether the host must see all scores of a row.
+pub(crate) fn needs_every_score(selection: &Selection<'_>) -> bool {
+    matches!(selection.candidates, Candidates::Only(_)) || selection.k > MAX_PICKED
 }
 
-/// What a batch's rows ask for, in words: where each row's excluded columns begin and the last one's end, then they.
-pub(crate) struct Wanted {
+/// What the rows of a batch ask for, as words: for each row, the place where its excluded columns begin; the end of the
+/// last row's; then the columns.
+pub(crate) struct SelectionBatch {
     pub(crate) words: Vec<u32>,
-    /// Items to pick a row; none where the rows are [looked at whole](whole_row).
+    /// The items to pick a row, or 0 if the host [needs every score](needs_every_score).
     pub(crate) picked: usize,
 }
 
-impl Wanted {
-    pub(crate) fn new<'a>(selections: impl ExactSizeIterator<Item = &'a Selection<'a>>, columns: usize) -> Wanted {
+impl SelectionBatch {
+    pub(crate) fn new<'a>(
+        selections: impl ExactSizeIterator<Item = &'a Selection<'a>>,
+        columns: usize,
+    ) -> SelectionBatch {
         let (mut places, mut excluded) = (Vec::with_capacity(selections.len() + 1), Vec::new());
         let (mut picked, mut whole) = (1, false);
         for selection in selections {
             places.push(excluded.len() as u32);
             // Column 0 is padding.
             excluded.push(0);
-            // Kernels write at these columns.
+            // Kernels write to these columns.
             excluded.extend(selection.excluded.iter().map(|item| item.id()).filter(|id| (*id as usize) < columns));
             picked = picked.max(selection.k);
-            whole |= whole_row(selection);
+            whole |= needs_every_score(selection);
         }
         places.push(excluded.len() as u32);
         places.extend(excluded);
-        Wanted { words: places, picked: if whole { 0 } else { picked } }
+        SelectionBatch { words: places, picked: if whole { 0 } else { picked } }
     }
 
     /// Places for picked items a row.
@@ -85,11 +90,11 @@ impl Wanted {
     }
 
     /// Words that `select` writes a row.
-    pub(crate) fn found(&self) -> usize {
+    pub(crate) fn row_words(&self) -> usize {
         1 + 2 * self.places()
     }
 
-    /// A row's ranking from what `select` found, none where more scores were equal than it had places for.
+    /// A row's ranking from the words that `select` wrote. `None` if more scores were equal than there are places.
     pub(crate) fn ranking(&self, found: &[u32], query: &Query<'_>) -> Option<Vec<Ranked>> {
         let (count, picked) = found.split_first()?;
         let (scores, columns) = picked.split_at(self.places());
@@ -108,7 +113,7 @@ impl Wanted {
 }
 
 /// A row's ranking from all its scores.
-pub(crate) fn whole(scores: &[u32], query: &Query<'_>) -> Vec<Ranked> {
+pub(crate) fn rank_every_score(scores: &[u32], query: &Query<'_>) -> Vec<Ranked> {
     let scores: Vec<f32> = scores.iter().map(|score| f32::from_bits(*score)).collect();
     top_k(&scores, &query.selection)
 }

@@ -2,9 +2,9 @@ use half::bf16;
 
 use canet_model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 
-/// Weights as the kernels read them: words of matrices, of vectors, and of both tables. Relative positions have biases in
-/// place of a table.
-pub(crate) struct Stored {
+/// The weights of a network as the kernels read them, in words: matrices, vectors and both tables. Relative positions
+/// have biases in place of a table.
+pub(crate) struct PackedNetwork {
     pub(crate) matrices: Vec<u32>,
     pub(crate) vectors: Vec<u32>,
     pub(crate) items: Vec<u32>,
@@ -13,7 +13,7 @@ pub(crate) struct Stored {
 
 const MATRICES: [&str; 6] =
     ["attention.query", "attention.key", "attention.value", "attention.output", "ffn.inner", "ffn.outer"];
-/// Of which the last two are single numbers, and two more fill up sixteen bytes.
+/// The last two are single numbers. Two zeros follow them, so that a block's vectors fill whole sixteen bytes.
 const VECTORS: [&str; 12] = [
     "attention.query.bias",
     "attention.key.bias",
@@ -29,13 +29,13 @@ const VECTORS: [&str; 12] = [
     "ffn_residual",
 ];
 
-impl Stored {
-    /// The input projection, the norm of the embedding where there is one, then every block.
+impl PackedNetwork {
+    /// The input projection, the norm of the embedding if there is one, then every block.
     pub(crate) fn backbone(
         weights: &Weights,
         config: &ModelConfig,
         precision: Precision,
-    ) -> Result<Stored, WeightsError> {
+    ) -> Result<PackedNetwork, WeightsError> {
         let (mut matrices, mut vectors) = (Vec::new(), Vec::new());
         matrices.extend(&weights.get("backbone.input.weight")?.data);
         vectors.extend(&weights.get("backbone.input.bias")?.data);
@@ -52,17 +52,17 @@ impl Stored {
             Positions::Relative => "backbone.position_bias",
         };
         let tables = ["backbone.item_embedding", positions];
-        Stored::new(weights, tables, precision, &matrices, &vectors)
+        PackedNetwork::new(weights, tables, precision, &matrices, &vectors)
     }
 
     /// The block, then the head.
-    pub(crate) fn router(weights: &Weights) -> Result<Stored, WeightsError> {
+    pub(crate) fn router(weights: &Weights) -> Result<PackedNetwork, WeightsError> {
         let (mut matrices, mut vectors) = (Vec::new(), Vec::new());
         block(weights, "router.block", &mut matrices, &mut vectors)?;
         matrices.extend(&weights.get("router.head.weight")?.data);
         vectors.extend(&weights.get("router.head.bias")?.data);
         let tables = ["router.item_embedding", "router.position_embedding"];
-        Stored::new(weights, tables, Precision::Fp32, &matrices, &vectors)
+        PackedNetwork::new(weights, tables, Precision::Fp32, &matrices, &vectors)
     }
 
     fn new(
@@ -71,12 +71,12 @@ impl Stored {
         precision: Precision,
         matrices: &[f32],
         vectors: &[f32],
-    ) -> Result<Stored, WeightsError> {
+    ) -> Result<PackedNetwork, WeightsError> {
         let matrices = match precision {
             Precision::Fp32 => words(matrices),
             Precision::Bf16 => matrices.chunks(2).map(pair).collect(),
         };
-        Ok(Stored {
+        Ok(PackedNetwork {
             matrices,
             vectors: words(vectors),
             items: words(&weights.get(items)?.data),
@@ -96,7 +96,7 @@ fn block(weights: &Weights, name: &str, matrices: &mut Vec<f32>, vectors: &mut V
     Ok(())
 }
 
-/// Two numbers of a matrix in a word, the first in its low half.
+/// Two numbers of a matrix in a word, the first in the low half.
 fn pair(values: &[f32]) -> u32 {
     let half = |value: &f32| u32::from(bf16::from_f32(*value).to_bits());
     values.iter().rev().fold(0, |word, value| word << 16 | half(value))

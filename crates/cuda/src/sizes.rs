@@ -6,43 +6,43 @@ use canet_model::{ModelConfig, Positions, Precision, WidthRule};
 const TILE: usize = 16;
 /// Rows of a batch that share what they read of the output layer, as in `kernels/catalogue.cuh`.
 pub(crate) const TOGETHER: usize = 64;
-/// Most tiles of a history: a warp keeps a query's scores in registers.
-const MOST_TILES: usize = 8;
+/// The most tiles of a history: a warp keeps a query's scores in registers.
+const MAX_TILES: usize = 8;
 
-/// The sizes that the kernels are compiled for, and what they need of a multiprocessor.
-pub(crate) struct Sizes {
+/// The sizes for which kernels are compiled, and the shared memory that they need.
+pub(crate) struct KernelSizes {
     pub(crate) width: usize,
     pub(crate) columns: usize,
     pub(crate) routes: usize,
     pub(crate) max_len: usize,
-    /// Bytes of shared memory that each kernel takes: backbone, router, score.
+    /// Bytes of shared memory of each kernel: backbone, router, score.
     pub(crate) shared: [usize; 3],
     defines: String,
 }
 
-/// Why a model does not fit the kernels.
+/// Why the kernels do not support a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the native kernels for GPUs do not fit this model: {0}; use --backend auto or libtorch")]
-pub struct Misfit(String);
+pub struct UnsupportedModel(String);
 
-impl Sizes {
-    /// For a block of `threads` threads with at most `shared` bytes of shared memory.
+impl KernelSizes {
+    /// The sizes for a block of `threads` threads and at most `shared` bytes of shared memory.
     ///
     /// # Errors
-    /// [`Misfit`] says which size is the matter.
+    /// [`UnsupportedModel`] names the size that does not fit.
     pub(crate) fn new(
         config: &ModelConfig,
         precision: Precision,
         threads: usize,
         shared: usize,
-    ) -> Result<Sizes, Misfit> {
+    ) -> Result<KernelSizes, UnsupportedModel> {
         let (stored, run, spread) = match precision {
             Precision::Fp32 => ("Exact", 16, 16),
             Precision::Bf16 => ("Rounded", 32, 4),
         };
         let whole = |name: &str, width: usize, of: usize| match width.is_multiple_of(of) {
             true => Ok(()),
-            false => Err(Misfit(format!("{name} {width} is no multiple of {of}"))),
+            false => Err(UnsupportedModel(format!("{name} {width} is no multiple of {of}"))),
         };
         for hidden in &config.hidden {
             whole("hidden width", *hidden, run)?;
@@ -57,18 +57,22 @@ impl Sizes {
         whole("router inner width", router.ffn, 16)?;
         let tiles = config.max_len.div_ceil(TILE);
         let (width, embedding) = (config.width(), config.embedding_width());
-        // Rows lie so that the words a quarter of a warp reads together come from different banks.
+        // Pads rows such that the words which a quarter of a warp reads together come from different banks.
         let apart = |width: usize, spread: usize| width + (spread + 32 - width % 32) % 32;
         let [x, y] = [apart(width, spread), apart(embedding.max(4 * width), spread)];
         let [router_x, router_y] = [apart(router.dim, 16), apart(router.ffn.max(3 * router.dim), 16)];
         let score = apart(width, 16);
         let bytes =
             [tiles * TILE * (x + y), tiles * TILE * (router_x + router_y), TOGETHER * score].map(|words| 4 * words);
-        if tiles > MOST_TILES || tiles.div_ceil(2) > threads / 32 {
-            return Err(Misfit(format!("histories of {} items are longer than {}", config.max_len, MOST_TILES * TILE)));
+        if tiles > MAX_TILES || tiles.div_ceil(2) > threads / 32 {
+            return Err(UnsupportedModel(format!(
+                "histories of {} items are longer than {}",
+                config.max_len,
+                MAX_TILES * TILE
+            )));
         }
         if let Some(most) = bytes.iter().max().filter(|most| **most > shared) {
-            return Err(Misfit(format!(
+            return Err(UnsupportedModel(format!(
                 "width {width} over {} items takes {most} bytes of shared memory and the device has {shared}",
                 config.max_len
             )));
@@ -103,17 +107,17 @@ impl Sizes {
             ("POSITIONS", config.positions as usize),
             ("EMBEDDING_NORM", usize::from(config.embedding_norm)),
         ] {
-            // A string takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = writeln!(defines, "#define {name} {value}");
         }
-        // Above zero: rows of equal numbers stand behind a history's items, and a norm must not make them NaN.
+        // Above zero: rows of equal numbers follow a history's items, and a norm of them must not be NaN.
         let eps = (config.norm_eps as f32).max(f32::MIN_POSITIVE);
         let _ = writeln!(defines, "#define NORM_EPS {eps:e}f");
         let _ = writeln!(defines, "struct Exact; struct Rounded; typedef {stored} Stored;");
-        Ok(Sizes { width, columns, routes, max_len: config.max_len, shared: bytes, defines })
+        Ok(KernelSizes { width, columns, routes, max_len: config.max_len, shared: bytes, defines })
     }
 
-    /// The kernels' source for these sizes, behind the primitives that they use.
+    /// The source of the kernels for these sizes, behind the given primitives.
     pub(crate) fn source(&self, primitives: &str) -> String {
         let parts = [
             self.defines.as_str(),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use canet_cpu::Native;
+use canet_cpu::CpuBackend;
 use canet_domain::{BatchBy, Candidates, Ranked, Reason, Route, Selection};
-use canet_model::{Model, Precision, Query};
+use canet_model::{Backend, Model, Query};
 use canet_serving::metrics::Metrics;
 use canet_serving::{Due, Generation, Limits, Policy, Recommender, Refusal, Request};
 use canet_testing::{draft, random_history, rng, small_config};
@@ -25,9 +25,9 @@ fn metrics() -> Arc<Metrics> {
 fn generation(metrics: &Metrics) -> Generation {
     let directory = tempfile::tempdir().unwrap();
     let checkpoint = draft(small_config(), 3).write(directory.path()).unwrap();
-    let forward = Native::load(Precision::Fp32, &checkpoint.config, &checkpoint.weights, 1).unwrap();
+    let forward = CpuBackend::single_threaded().load(&checkpoint.config, &checkpoint.weights).unwrap();
     let policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
-    Generation::new(Model::with_forward(checkpoint, Arc::new(forward)), policy, metrics)
+    Generation::new(Model::with_forward(checkpoint, forward), policy, metrics)
 }
 
 fn request(route: Option<Route>, timeout: Duration, rng: &mut impl Rng) -> Request {

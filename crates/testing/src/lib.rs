@@ -2,12 +2,16 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
+mod oracle;
+
+pub use oracle::{OracleAnswers, any_config};
+
 use std::path::Path;
 
-use canet_cpu::Native;
+use canet_cpu::{CpuForward, CpuOptions};
 use canet_domain::{Catalogue, History, Item, RouteSpace};
 use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, MetricsRecord, Probes};
-use canet_model::{HostTensor, ModelConfig, Positions, Precision, RouterConfig, Weights, WidthRule};
+use canet_model::{HostTensor, ModelConfig, Positions, Precision, RouterConfig, Rows, Weights, WidthRule};
 use rand::distributions::Uniform;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -53,6 +57,43 @@ pub fn full_size_config(items: usize) -> ModelConfig {
     }
 }
 
+/// Sizes that are no multiples of a vector or a panel. Some exceed one.
+pub fn odd_config() -> ModelConfig {
+    ModelConfig {
+        items: 701,
+        max_len: 75,
+        heads: 3,
+        hidden: vec![15, 51, 105],
+        layers: vec![1, 3],
+        embedding: vec![1, 37, 70],
+        router: RouterConfig { dim: 33, heads: 3, ffn: 41 },
+        attention_scale: WidthRule::Full,
+        ffn_inner: WidthRule::Full,
+        positions: Positions::Newest,
+        embedding_norm: false,
+        norm_eps: ModelConfig::NORM_EPS,
+    }
+}
+
+/// Models with every kind of positions, with and without a norm of the embedding, at odd sizes and as narrow models of
+/// two heads.
+pub fn flagged_configs() -> Vec<ModelConfig> {
+    let narrow = ModelConfig {
+        heads: 2,
+        hidden: vec![16, 32],
+        layers: vec![1, 2],
+        embedding: vec![16, 64],
+        ..full_size_config(300)
+    };
+    let odd = |positions, embedding_norm| ModelConfig { positions, embedding_norm, norm_eps: 1e-3, ..odd_config() };
+    vec![
+        odd(Positions::Relative, true),
+        odd(Positions::Oldest, false),
+        ModelConfig { positions: Positions::Relative, ..narrow.clone() },
+        ModelConfig { positions: Positions::Newest, embedding_norm: true, norm_eps: 1e-12, ..narrow },
+    ]
+}
+
 /// Weights far from initial values: residual scales and norms around 1, everything else uniform around 0 and large
 /// enough that every sublayer shows in the scores.
 pub fn random_weights(config: &ModelConfig, rng: &mut impl RngCore) -> Weights {
@@ -79,6 +120,22 @@ pub fn random_history(items: usize, length: usize, rng: &mut impl RngCore) -> Hi
     History::new(&list, length).unwrap()
 }
 
+/// Random histories of all lengths up to the model's.
+pub fn random_histories(config: &ModelConfig, count: usize, rng: &mut ChaCha8Rng) -> Vec<History> {
+    (0..count).map(|_| random_history(config.items, rng.gen_range(1..=config.max_len), rng)).collect()
+}
+
+/// The distance of scores from float32's, relative to their spread, over all rows.
+pub fn relative_distance(found: &Rows, exact: &Rows) -> f64 {
+    let (mut error, mut spread) = (0.0, 0.0);
+    for (found, exact) in found.iter().zip(exact.iter()) {
+        let mean = exact.iter().map(|score| f64::from(*score)).sum::<f64>() / exact.len() as f64;
+        error += found.iter().zip(exact).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
+        spread += exact.iter().map(|score| (f64::from(*score) - mean).powi(2)).sum::<f64>();
+    }
+    (error / spread).sqrt()
+}
+
 /// The item of a dense id, which must be at least 1.
 pub fn item(id: u32) -> Item {
     Item::new(id).unwrap()
@@ -96,7 +153,7 @@ pub fn catalogue(items: usize) -> Catalogue {
 pub fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
     let mut rng = rng(seed);
     let weights = random_weights(&config, &mut rng);
-    let forward = Native::load(Precision::Fp32, &config, &weights, 1).unwrap();
+    let forward = CpuForward::load(&config, &weights, CpuOptions::fastest(Precision::Fp32, 1)).unwrap();
     let space: RouteSpace = config.check().unwrap();
     let lengths = [1, 2, config.max_len.div_ceil(2), config.max_len];
     let histories = lengths.map(|length| random_history(config.items, length.min(config.max_len), &mut rng));

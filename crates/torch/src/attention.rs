@@ -1,7 +1,7 @@
 use tch::{TchError, Tensor};
 
 use super::bias::LayerMask;
-use super::packed::{Group, Run, join};
+use super::packed::{Group, RowRange, join};
 
 /// How attention mixes positions.
 #[derive(Clone, Copy, Debug)]
@@ -9,55 +9,59 @@ pub(crate) struct Attention {
     pub(crate) heads: i64,
     /// Factor on the scores.
     pub(crate) scale: f64,
-    /// Whether a position sees only itself and what came before it.
+    /// Whether a position sees only itself and the positions before it.
     pub(crate) causal: bool,
 }
 
 impl Attention {
-    /// Every position attends: packed query, key, value [T, 3h] -> [T, h], heads concatenated.
+    /// Attention of every position: packed query, key, value [T, 3h] -> [T, h], heads concatenated.
     ///
-    /// A `mask` adds biases to the scores and hides what comes later, so it is for causal attention alone.
+    /// A `mask` adds biases to the scores and hides later keys, so it is for causal attention alone.
     pub(crate) fn every_position(
         self,
         packed: &Tensor,
-        run: &Run,
+        rows: &RowRange,
         mask: Option<&LayerMask>,
     ) -> Result<Tensor, TchError> {
-        self.by_group(run, |group| {
+        self.by_group(rows, |group| {
             let [query, key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
             if let Some(mask) = mask {
                 let mask = mask.every_position(group.length)?; // [1, heads, L, L]
                 return group.unpad(self.attend([&query, &key, &value], false, Some(&mask))?);
             }
-            // Padding stands behind the items, so causal attention does not see it.
+            // Padding follows the items, so causal attention does not see it.
             let visible = if self.causal { None } else { group.padding.as_ref().map(|padding| &padding.real) };
             group.unpad(self.attend([&query, &key, &value], self.causal, visible)?)
         })
     }
 
-    /// The last positions attend: query [R, h], packed key and value [T, 2h] -> [R, h].
+    /// Attention of the newest positions alone: query [R, h], packed key and value [T, 2h] -> [R, h].
     ///
-    /// Causal or not is the same here: the last position sees every item.
-    pub(crate) fn last_position(
+    /// The newest position sees every item, so causal or not makes no difference.
+    pub(crate) fn newest_position(
         self,
         query: &Tensor,
         packed: &Tensor,
-        run: &Run,
+        rows: &RowRange,
         mask: Option<&LayerMask>,
     ) -> Result<Tensor, TchError> {
-        self.by_group(run, |group| {
+        self.by_group(rows, |group| {
             let [key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
             let own = query.f_narrow(0, group.row, group.rows)?;
             let [query] = self.split_heads(&own, [group.rows, 1])?; // [g, heads, 1, d]
             if let Some(mask) = mask {
-                return self.attend([&query, &key, &value], false, Some(&mask.last_position(group)?));
+                return self.attend([&query, &key, &value], false, Some(&mask.newest_position(group)?));
             }
             self.attend([&query, &key, &value], false, group.padding.as_ref().map(|padding| &padding.real))
         })
     }
 
-    fn by_group(self, run: &Run, attend: impl Fn(&Group) -> Result<Tensor, TchError>) -> Result<Tensor, TchError> {
-        join(run.groups.iter().map(attend).collect::<Result<_, _>>()?)
+    fn by_group(
+        self,
+        rows: &RowRange,
+        attend: impl Fn(&Group) -> Result<Tensor, TchError>,
+    ) -> Result<Tensor, TchError> {
+        join(rows.groups.iter().map(attend).collect::<Result<_, _>>()?)
     }
 
     /// [gL, N·h] -> N x [g, heads, L, d]
@@ -73,8 +77,8 @@ impl Attention {
         Ok(parts.map(Option::unwrap_or_default))
     }
 
-    /// [g, heads, Q, d] -> [gQ, h]. `mask` is broadcast to [g, heads, Q, L]: where it is false, nobody looks; numbers are
-    /// added to the scaled scores.
+    /// [g, heads, Q, d] -> [gQ, h]. `mask` is broadcast to [g, heads, Q, L]. False hides a key; numbers are added to
+    /// the scaled scores.
     fn attend(
         self,
         [query, key, value]: [&Tensor; 3],

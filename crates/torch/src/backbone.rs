@@ -3,21 +3,21 @@ use tch::{Kind, TchError, Tensor};
 use super::attention::Attention;
 use super::bias::{Masks, PositionBias};
 use super::block::{Block, StoredBlock};
+use super::error::TorchError;
 use super::load::{LayerNorm, Linear, Loader};
-use super::packed::{Packed, join};
-use crate::TorchError;
+use super::packed::{PackedBatch, join};
 use canet_domain::{Route, RouteSpace};
 use canet_model::{ModelConfig, Positions};
 
-/// The recommender, of which every route runs a slice.
+/// The recommender. Every route runs a slice of it.
 pub(crate) struct Backbone {
     /// [N + 1, E]
     items: Tensor,
-    /// [max_len, E]; none where positions are relative.
+    /// [max_len, E]; `None` for relative positions.
     positions: Option<Tensor>,
-    /// Where positions are relative.
+    /// For relative positions only.
     bias: Option<PositionBias>,
-    /// The norm of the embedding, one an embedding width, ascending; empty where there is none.
+    /// The norm of the embedding, one an embedding width, ascending. Empty without such a norm.
     norms: Vec<LayerNorm>,
     /// The embedding widths, ascending.
     embedding: Vec<usize>,
@@ -25,34 +25,34 @@ pub(crate) struct Backbone {
     widths: Vec<Width>,
 }
 
-/// What one row reads of the layers that it shares with the other rows of its width.
+/// The slice of one row, beside the width that all rows of its batch share.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
-    /// Blocks that it runs through, at least 1.
+pub(crate) struct RowSlice {
+    /// The number of blocks that it runs, at least 1.
     pub(crate) layers: usize,
     /// Place of its embedding width in the ascending list.
     pub(crate) embedding: usize,
 }
 
-impl Cut {
-    pub(crate) fn new(space: &RouteSpace, route: Route) -> Cut {
-        Cut { layers: space.slice(route).layers, embedding: space.place(route)[2] }
+impl RowSlice {
+    pub(crate) fn new(space: &RouteSpace, route: Route) -> RowSlice {
+        RowSlice { layers: space.slice(route).layers, embedding: space.place(route)[2] }
     }
 }
 
-/// What the routes of one width share.
+/// The layers that the routes of one width share.
 struct Width {
     /// One an embedding width, ascending: [h, e]
     inputs: Vec<Linear>,
-    /// As many as the deepest route has.
+    /// As many as the deepest route runs.
     blocks: Vec<Block>,
     /// [N + 1, h]
     output: Linear,
 }
 
 impl Backbone {
-    /// Layers from `loader`; what stays float32 at every precision from `exact`. The output layer does: LibTorch rounds
-    /// what a layer gives to the layer's kind, and scores of bfloat16 are mostly ties.
+    /// Loads most layers by `loader` and float32 layers by `exact`. The output layer is float32 at every precision:
+    /// LibTorch rounds outputs to a layer's kind, and scores in bfloat16 are mostly ties.
     pub(crate) fn load(
         [loader, exact]: [&Loader<'_>; 2],
         config: &ModelConfig,
@@ -97,25 +97,24 @@ impl Backbone {
         })
     }
 
-    /// Scores of the next item: [B, N + 1], rows as they came.
+    /// Scores of the next item: [B, N + 1], in the order of the histories.
     ///
-    /// The rows are of one width, `width` its place in the ascending list; `cuts` has one a row, as they came. All
-    /// share the layers: narrower embeddings are masked, and a row leaves after its last block, which runs for its last
-    /// position alone.
-    pub(crate) fn scores(&self, width: usize, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
+    /// `width` is the place of the rows' width in the ascending list. `slices` has one entry a row. Narrower embeddings
+    /// are masked. A row leaves after its last block, which runs for its newest position alone.
+    pub(crate) fn scores(&self, width: usize, slices: &[RowSlice], batch: &PackedBatch) -> Result<Tensor, TchError> {
         let width = &self.widths[width];
-        let mut x = self.input(width, cuts, batch)?; // [T, h]
-        let deepest = cuts.iter().map(|cut| cut.layers).max().unwrap_or_default();
+        let mut x = self.input(width, slices, batch)?; // [T, h]
+        let deepest = slices.iter().map(|slice| slice.layers).max().unwrap_or_default();
         let masks = self.bias.as_ref().map(|bias| bias.masks(deepest, batch.longest())).transpose()?;
         let mut rows = batch.rows();
-        let mut going_on_rows = batch.run(0..rows)?;
+        let mut going_on_rows = batch.range(0..rows)?;
         let mut left = Vec::new();
         for (before, block) in width.blocks.iter().enumerate() {
-            let staying = batch.staying(|row| cuts[row].layers == before + 1).min(rows);
+            let staying = batch.staying(|row| slices[row].layers == before + 1).min(rows);
             if staying < rows {
-                going_on_rows = batch.run(0..staying)?;
+                going_on_rows = batch.range(0..staying)?;
             }
-            let leaving_rows = batch.run(staying..rows)?;
+            let leaving_rows = batch.range(staying..rows)?;
             let mask = masks.as_ref().map(|masks: &Masks| masks.layer(before)).transpose()?;
             let [going_on, leaving] = block.forward(&x, batch, [&going_on_rows, &leaving_rows], mask.as_ref())?;
             if staying < rows {
@@ -126,19 +125,20 @@ impl Backbone {
             }
             (x, rows) = (going_on, staying);
         }
-        // Rows stand by depth, the deepest first, and the deepest left last.
+        // Rows are sorted by depth, the deepest first, and the deepest left last.
         left.reverse();
         width.output.forward(&batch.restore(&join(left)?)?) // [B, N + 1]
     }
 
-    /// The input projection at the widest embedding of the batch; what a row does not read is zero. [T, h]
-    fn input(&self, width: &Width, cuts: &[Cut], batch: &Packed) -> Result<Tensor, TchError> {
-        let widest = cuts.iter().map(|cut| cut.embedding).max().unwrap_or_default();
+    /// The input projection at the widest embedding of the batch, zeros in place of features that a row does not read:
+    /// [T, h]
+    fn input(&self, width: &Width, slices: &[RowSlice], batch: &PackedBatch) -> Result<Tensor, TchError> {
+        let widest = slices.iter().map(|slice| slice.embedding).max().unwrap_or_default();
         let columns = self.embedding[widest];
         let mut x = batch.embed(&self.items, self.positions.as_ref(), columns)?; // [T, e]
         let norm = self.norms.get(widest);
-        if cuts.iter().any(|cut| cut.embedding < widest) {
-            let read = batch.by_token(|row| self.embedding[cuts[row].embedding] as i64)?.f_unsqueeze(1)?; // [T, 1]
+        if slices.iter().any(|slice| slice.embedding < widest) {
+            let read = batch.by_token(|row| self.embedding[slices[row].embedding] as i64)?.f_unsqueeze(1)?; // [T, 1]
             let column = Tensor::f_arange(columns as i64, (Kind::Int64, x.device()))?; // [e]
             let beyond = column.f_ge_tensor(&read)?; // [T, e]
             x = match norm {

@@ -2,24 +2,25 @@ use std::sync::Arc;
 
 use canet_model::{Backend, Device, Forward, LoadError, ModelConfig, Precision, Weights};
 
-use crate::LibTorch;
+use super::forward::TorchForward;
 
-/// The forward over LibTorch on one device.
+/// Loads models for LibTorch on one device.
 ///
-/// On a CPU its threads are [set for the whole process](crate::set_threads); `threads` only says how many that are.
+/// On a CPU, [`set_threads`](crate::set_threads) sets LibTorch's threads for the whole process. `threads` only reports
+/// their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TorchBackend {
-    /// Where it computes.
+    /// The device.
     pub device: Device,
-    /// In which numbers.
+    /// The precision of the backbone's linear layers.
     pub precision: Precision,
-    /// Threads that LibTorch was given.
+    /// The number of LibTorch's threads.
     pub threads: usize,
 }
 
 impl Backend for TorchBackend {
     fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        Ok(Arc::new(LibTorch::load_in(self.precision, config, weights, self.device)?))
+        Ok(Arc::new(TorchForward::load(config, weights, self.precision, self.device)?))
     }
 
     fn device(&self) -> Device {

@@ -1,15 +1,15 @@
 use tch::{Kind, TchError, Tensor};
 
+use super::error::TorchError;
 use super::load::Loader;
 use super::packed::Group;
-use crate::TorchError;
 use canet_model::{ModelConfig, Positions};
 
-/// The learnt biases of distances. LibTorch adds them to the attention scores as a mask, which therefore hides the keys
-/// behind each query as well.
+/// The learnt biases by distance. LibTorch adds them to the attention scores as a mask, which must therefore hide later
+/// keys as well.
 pub(crate) struct PositionBias {
-    /// By key position less query position, from `-(max_len - 1)` to `max_len - 1`; minus infinity where the key stands
-    /// behind the query. [layers, heads, 2·max_len - 1]
+    /// By key position less query position, from `-(max_len - 1)` to `max_len - 1`. Minus infinity if the key follows
+    /// the query. [layers, heads, 2·max_len - 1]
     strips: Tensor,
     max_len: i64,
 }
@@ -19,8 +19,8 @@ pub(crate) struct Masks {
     /// [layers, heads, 2·max_len - 1]
     strips: Tensor,
     max_len: i64,
-    /// By query and key, for the longest history of the batch; shorter ones read its first rows and columns, because
-    /// only the distance counts. [layers, heads, L, L]
+    /// By query and key, for the longest history of the batch. Only distances count, so shorter histories read the
+    /// first rows and columns. [layers, heads, L, L]
     squares: Tensor,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct LayerMask {
 }
 
 impl PositionBias {
-    /// The biases, where the positions of the configuration are relative.
+    /// The biases, for relative positions only.
     pub(crate) fn load(loader: &Loader<'_>, config: &ModelConfig) -> Result<Option<PositionBias>, TorchError> {
         if config.positions != Positions::Relative {
             return Ok(None);
@@ -50,7 +50,8 @@ impl PositionBias {
     /// The masks of the first `layers` layers for histories of up to `longest` items.
     pub(crate) fn masks(&self, layers: usize, longest: i64) -> Result<Masks, TchError> {
         let strips = self.strips.f_narrow(0, 0, layers as i64)?;
-        // A row of a square is a window of the strip, one step further left than the row above. Windows go to the right.
+        // Each row of a square is a window of the strip, one step to the left of the row above. `unfold` moves windows
+        // to the right, so the rows are flipped.
         let squares = strips
             .f_narrow(2, self.max_len - longest, 2 * longest - 1)? // [layers, heads, 2L - 1]
             .f_unfold(2, longest, 1)? // [layers, heads, L, L], the last query first
@@ -74,14 +75,14 @@ impl Masks {
 }
 
 impl LayerMask {
-    /// For every position of histories of up to `length` items. Padding stands behind the items, so hiding the keys behind
-    /// a query hides it too. [1, heads, length, length]
+    /// The mask of every position, for histories of up to `length` items. Padding follows the items, so it hides the
+    /// padding too. [1, heads, length, length]
     pub(crate) fn every_position(&self, length: i64) -> Result<Tensor, TchError> {
         self.square.f_narrow(2, 0, length)?.f_narrow(3, 0, length)
     }
 
-    /// For the newest position of each row of a group; the padding behind it is hidden. [1 or rows, heads, 1, length]
-    pub(crate) fn last_position(&self, group: &Group) -> Result<Tensor, TchError> {
+    /// The mask of the newest position of each row of a group. It hides the padding. [1 or rows, heads, 1, length]
+    pub(crate) fn newest_position(&self, group: &Group) -> Result<Tensor, TchError> {
         match &group.padding {
             None => {
                 let newest = self.strip.f_narrow(1, self.max_len - group.length, group.length)?; // [heads, length]

@@ -2,34 +2,33 @@ use tch::{TchError, Tensor};
 
 use super::attention::Attention;
 use super::bias::LayerMask;
+use super::error::TorchError;
 use super::load::{LayerNorm, Linear, Loader};
-use super::packed::{Packed, Run, join};
-use crate::TorchError;
+use super::packed::{PackedBatch, RowRange, join};
 
-/// One stored transformer block, post-norm, ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
+/// A stored transformer block, post-norm with ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
 pub(crate) struct StoredBlock {
     query: Linear,
     key: Linear,
     value: Linear,
-    finish: Finish,
+    finish: AfterAttention,
 }
 
-/// A block at one width: packed Q, K and V, views for everything else.
+/// A block at one width: Q, K and V packed, views of everything else.
 pub(crate) struct Block {
     width: usize,
     attention: Attention,
-    /// Q, K and V under each other, head-major at this width: [3h, h]
+    /// Q above K above V, head-major at this width: [3h, h]
     packed: Linear,
-    /// The part of `packed` that makes queries: [h, h]
+    /// The queries' part of `packed`: [h, h]
     query: Linear,
-    /// The part of `packed` that makes keys and values: [2h, h]
+    /// The keys' and values' part of `packed`: [2h, h]
     key_value: Linear,
-    finish: Finish,
+    finish: AfterAttention,
 }
 
-/// What follows the mixing of positions, in every width a prefix: output projection, residuals, norms and the
-/// feed-forward network.
-struct Finish {
+/// The layers that follow attention. Each slice of them is a prefix.
+struct AfterAttention {
     output: Linear,
     attention_residual: Tensor,
     attention_norm: LayerNorm,
@@ -45,12 +44,12 @@ impl StoredBlock {
             query: loader.linear(&format!("{name}.attention.query"))?,
             key: loader.linear(&format!("{name}.attention.key"))?,
             value: loader.linear(&format!("{name}.attention.value"))?,
-            finish: Finish::load(loader, name)?,
+            finish: AfterAttention::load(loader, name)?,
         })
     }
 
-    /// The block at width `width` with inner width `ffn`: head i takes rows `[i·D/heads, i·D/heads + h/heads)` of
-    /// Q, K and V, which is a prefix of every head; the rest are plain prefixes.
+    /// The block at width `width` with inner width `ffn`. Head i takes rows `[i·D/heads, i·D/heads + h/heads)` of Q, K
+    /// and V, a prefix of every head. All other slices are plain prefixes.
     pub(crate) fn slice(
         &self,
         loader: &Loader<'_>,
@@ -83,17 +82,17 @@ impl StoredBlock {
 }
 
 impl Block {
-    /// One step of a batch: every position of the rows that go on, the last position alone of those that leave here,
-    /// whose other outputs nobody reads: [T, h] -> [T of `staying`, h] and [R of `leaving`, h]
+    /// Runs the block for every position of the `staying` rows, and for the newest position alone of the `leaving`
+    /// rows, whose other outputs nobody reads: [T, h] -> [T of `staying`, h] and [R of `leaving`, h]
     ///
-    /// `staying` are the first rows of the batch, `leaving` those behind them; together they have the T tokens. Attention
-    /// is in float32: for bfloat16 on a GPU LibTorch takes cuDNN's, which makes a plan for every shape that it meets, a tenth
-    /// of a second each.
+    /// `staying` are the first rows of the batch and `leaving` the rows behind them; together they have the T tokens.
+    /// Attention is float32: for bfloat16 on a GPU LibTorch calls cuDNN, which spends a tenth of a second on a plan for
+    /// every new shape.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        batch: &Packed,
-        [staying, leaving]: [&Run; 2],
+        batch: &PackedBatch,
+        [staying, leaving]: [&RowRange; 2],
         mask: Option<&LayerMask>,
     ) -> Result<[Tensor; 2], TchError> {
         let (mut inputs, mut mixed) = (Vec::new(), Vec::new());
@@ -108,7 +107,7 @@ impl Block {
             let tokens = x.f_narrow(0, leaving.token, leaving.tokens)?;
             let key_value = self.key_value.forward_to_float(&tokens)?; // [T of leaving, 2h]
             let query = self.query.forward_to_float(&newest)?; // [R, h]
-            mixed.push(self.attention.last_position(&query, &key_value, leaving, mask)?); // [R, h]
+            mixed.push(self.attention.newest_position(&query, &key_value, leaving, mask)?); // [R, h]
             inputs.push(newest);
         }
         let x = self.finish.forward(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]
@@ -125,9 +124,9 @@ impl Block {
     }
 }
 
-impl Finish {
-    fn load(loader: &Loader<'_>, name: &str) -> Result<Finish, TorchError> {
-        Ok(Finish {
+impl AfterAttention {
+    fn load(loader: &Loader<'_>, name: &str) -> Result<AfterAttention, TorchError> {
+        Ok(AfterAttention {
             output: loader.linear(&format!("{name}.attention.output"))?,
             attention_residual: loader.tensor(&format!("{name}.attention_residual"))?,
             attention_norm: loader.norm(&format!("{name}.attention_norm"))?,
@@ -138,9 +137,9 @@ impl Finish {
         })
     }
 
-    /// The same at width `width` with inner width `ffn`: views, nothing is copied.
-    fn slice(&self, width: usize, ffn: usize) -> Result<Finish, TchError> {
-        Ok(Finish {
+    /// The same at width `width` with inner width `ffn`, as views.
+    fn slice(&self, width: usize, ffn: usize) -> Result<AfterAttention, TchError> {
+        Ok(AfterAttention {
             output: self.output.slice(width, width)?,
             attention_residual: self.attention_residual.shallow_clone(),
             attention_norm: self.attention_norm.slice(width)?,
@@ -151,7 +150,7 @@ impl Finish {
         })
     }
 
-    /// The block's input and its mixed positions to its output: [R, h], [R, h] -> [R, h]
+    /// [R, h], the block's input, and [R, h], the output of attention -> [R, h], the block's output
     fn forward(&self, x: &Tensor, mixed: &Tensor) -> Result<Tensor, TchError> {
         let attended = self.output.forward_to_float(mixed)?;
         let x = self.attention_norm.forward(&x.f_addcmul(&self.attention_residual, &attended)?)?;
@@ -170,8 +169,8 @@ impl Finish {
 
 /// Exact GELU: [R, f] -> [R, f]
 ///
-/// Over the transposed view: for a contiguous float32 tensor LibTorch calls oneDNN, which compiles and keeps a kernel
-/// for every number of rows that it meets, hundreds of megabytes under a load of mixed lengths.
+/// Computed over a transposed view. For a contiguous float32 tensor LibTorch calls oneDNN, which compiles and keeps a
+/// kernel for every number of rows. Under a load of mixed lengths these take hundreds of megabytes.
 fn gelu(x: &Tensor) -> Result<Tensor, TchError> {
     x.f_transpose(0, 1)?.f_gelu("none")?.f_transpose(0, 1)
 }

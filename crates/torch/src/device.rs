@@ -1,25 +1,29 @@
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-use canet_model::{Device, threads_allowed_here};
+use tch::{Kind, TchError, Tensor};
 
-/// A device in tch's words.
+use super::error::TorchError;
+use super::load::kind;
+use canet_model::{Device, Precision, threads_allowed_here};
+
+/// The device as tch knows it.
 pub fn tch_device(device: Device) -> tch::Device {
     device.gpu().map_or(tch::Device::Cpu, |ordinal| tch::Device::Cuda(usize::from(ordinal)))
 }
 
-/// How many GPUs are visible. Loads LibTorch's CUDA half into the process, for good: its kernels register themselves as it
-/// loads.
+/// The number of visible GPUs. Loads LibTorch's CUDA libraries into the process for good.
 ///
-/// The binary links the CPU half alone, so that one binary serves both kinds of machine. This must happen before
-/// anything asks LibTorch about CUDA, because it caches that answer for the life of the process.
+/// The binary links the CPU libraries alone, so that it runs on machines with and without a GPU. Call this before
+/// anything asks LibTorch about CUDA: LibTorch caches that answer for the whole process.
 ///
 /// # Errors
-/// The dynamic linker's words where that half is not installed.
+/// The dynamic linker's message if the libraries are not installed.
 pub fn count_gpus() -> Result<i64, String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     #[expect(unsafe_code, reason = "loading a library runs its initialisers")]
-    // SAFETY: the library is LibTorch's own, of the version that this binary is linked against; its initialisers only
-    // register kernels and are made to run at load time.
+    // SAFETY: the library is LibTorch's own, of the version that this binary links. Its initialisers only register
+    // kernels and are made to run at load time.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
     let library = library.map_err(|error| error.to_string())?;
     // Never unloaded: the registered kernels point into it.
@@ -27,8 +31,7 @@ pub fn count_gpus() -> Result<i64, String> {
     Ok(tch::Cuda::device_count())
 }
 
-/// Sets the threads that one LibTorch operation may use on the CPU. LibTorch's own default is every core, whatever
-/// else runs on them.
+/// Sets the threads that one LibTorch operation may use on the CPU. LibTorch's own default is every core.
 pub fn set_threads(threads: u16) {
     tch::set_num_threads(i32::from(threads.max(1)));
 }
@@ -37,19 +40,49 @@ thread_local! {
     static BOUND: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Bounds LibTorch's operations on the calling thread to that thread, if [it asked for that](canet_model::use_one_thread_here).
+/// Limits LibTorch's operations on the calling thread to one thread, if [that was
+/// requested](canet_model::use_one_thread_here).
 ///
-/// LibTorch's setter sets the count of the calling thread and the default of threads that have computed nothing yet,
-/// so the default is set back, on a thread of its own.
-pub(crate) fn heed_thread_bound() {
+/// LibTorch's setter sets both the calling thread's count and the default of threads that have not computed yet. So a
+/// thread of its own sets the default back.
+pub(crate) fn apply_thread_limit() {
     if BOUND.get() || threads_allowed_here(2) > 1 {
         return;
     }
     BOUND.set(true);
     let default = tch::get_num_threads();
     tch::set_num_threads(1);
-    // If no thread can be started, later threads compute on one core: slower, not wrong.
+    // If no thread starts, later threads compute on one core: slower, but correct.
     if let Ok(setter) = std::thread::Builder::new().spawn(move || tch::set_num_threads(default)) {
         drop(setter.join());
     }
+}
+
+/// Copies a tensor to host memory, row by row.
+pub(crate) fn to_host(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
+    let values = tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    let mut data = vec![0.0_f32; values.numel()];
+    let count = data.len();
+    values.f_copy_data(&mut data, count)?;
+    Ok(data)
+}
+
+/// Rows and columns of the matrices.
+const SIZE: i64 = 1024;
+
+/// Floating-point operations a second on products of large matrices. A multiply-add counts as 2. Returns the best rate
+/// within `time`.
+///
+/// # Errors
+/// [`TorchError`] if the device fails.
+pub fn gemm_peak(device: Device, precision: Precision, time: Duration) -> Result<f64, TorchError> {
+    let matrix = Tensor::f_ones([SIZE, SIZE], (kind(precision), tch_device(device)))?;
+    let (started, mut best) = (Instant::now(), 0.0_f64);
+    while started.elapsed() < time {
+        let round = Instant::now();
+        // Reads one value back, so that the device has finished when the clock is read.
+        matrix.f_matmul(&matrix)?.f_get(0)?.f_double_value(&[0])?;
+        best = best.max(2.0 * (SIZE as f64).powi(3) / round.elapsed().as_secs_f64());
+    }
+    Ok(best)
 }

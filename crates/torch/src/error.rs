@@ -1,13 +1,13 @@
 use canet_model::{ConfigError, ForwardError, LoadError, WeightsError};
 use tch::TchError;
 
-/// Why LibTorch could not load or run a model.
+/// Why LibTorch cannot load or run a model.
 #[derive(Debug, thiserror::Error)]
 pub enum TorchError {
-    /// LibTorch refused an operation: out of memory, a lost device.
-    #[error("LibTorch: {0}")]
+    /// LibTorch refused an operation, for example because memory ran out or the device was lost.
+    #[error("TorchForward: {0}")]
     Tch(#[from] TchError),
-    /// The configuration is not sane.
+    /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The weights do not fit the configuration.

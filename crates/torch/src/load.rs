@@ -1,15 +1,15 @@
 use tch::{Kind, TchError, Tensor};
 
-use crate::TorchError;
+use super::error::TorchError;
 use canet_model::{Precision, Weights};
 
-/// Puts named host weights on a device.
+/// Copies named host weights to a device.
 pub(crate) struct Loader<'a> {
     weights: &'a Weights,
     device: tch::Device,
-    /// Of linear layers; everything else is float32.
+    /// The kind of linear layers. Everything else is float32.
     kind: Kind,
-    /// Of layer norms.
+    /// The epsilon of layer norms.
     eps: f64,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// `y = x Wᵀ + b`, whole or a view of a wider one.
+/// `y = x Wᵀ + b`, whole or a view of a wider layer.
 pub(crate) struct Linear {
     /// [out, in]
     pub(crate) weight: Tensor,
@@ -61,7 +61,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    /// The first `out` outputs over the first `input` inputs: a view, nothing is copied.
+    /// The first `out` outputs over the first `input` inputs, as a view.
     pub(crate) fn slice(&self, out: usize, input: usize) -> Result<Linear, TchError> {
         let weight = self.weight.f_narrow(0, 0, out as i64)?.f_narrow(1, 0, input as i64)?; // [out, input]
         Ok(Linear { weight, bias: self.bias.f_narrow(0, 0, out as i64)? })
@@ -73,12 +73,12 @@ impl Linear {
         Ok(Linear { weight: self.weight.f_narrow(0, start, count)?, bias: self.bias.f_narrow(0, start, count)? })
     }
 
-    /// [T, in] -> [T, out], both rounded to the weights' kind.
+    /// [T, in] -> [T, out], input and output rounded to the weights' kind.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         x.f_to_kind(self.weight.f_kind()?)?.f_linear(&self.weight, Some(&self.bias))
     }
 
-    /// The same, for what goes on in float32: [T, in] -> [T, out]
+    /// The same, converted to float32: [T, in] -> [T, out]
     pub(crate) fn forward_to_float(&self, x: &Tensor) -> Result<Tensor, TchError> {
         self.forward(x)?.f_to_kind(Kind::Float)
     }
@@ -88,7 +88,7 @@ impl Linear {
     }
 }
 
-/// Layer norm over the last axis, whole or a prefix of a wider one.
+/// Layer norm over the last axis, whole or a prefix of a wider norm.
 pub(crate) struct LayerNorm {
     /// [h]
     weight: Tensor,
@@ -110,8 +110,8 @@ impl LayerNorm {
         x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 
-    /// Over the first features of each row, as many as `widths` says, [T, 1]; `beyond` is true at the others, [T, h], which
-    /// come out as zeros: [T, h] -> [T, h]
+    /// Normalises the first features of each row, as many as `widths` says, [T, 1]. `beyond`, [T, h], is true at all
+    /// other features, which become zero: [T, h] -> [T, h]
     pub(crate) fn forward_prefixes(&self, x: &Tensor, widths: &Tensor, beyond: &Tensor) -> Result<Tensor, TchError> {
         let mean_of = |x: &Tensor| x.f_sum_dim_intlist(1, true, Kind::Float)?.f_div(widths); // [T, h] -> [T, 1]
         let mean = mean_of(&x.f_masked_fill(beyond, 0.0)?)?; // [T, 1]

@@ -6,30 +6,41 @@ use tch::{Kind, TchError, Tensor};
 use canet_domain::History;
 use canet_model::Positions;
 
-/// A batch of histories as one run of real tokens: nothing is padded.
+/// A batch of histories, one row of real tokens after the other. Nothing is padded.
 ///
-/// Rows stand by depth, the deepest first, and then by length. So the rows that leave at a depth are the last ones
-/// and those that go on keep the numbers of their tokens; and histories of equal length stand side by side and share
-/// one attention call.
-pub(crate) struct Packed {
+/// Rows are sorted by depth, the deepest first, and then by length. So the rows that leave at a depth are the last
+/// ones, and the tokens of the other rows keep their places. Histories of equal length are neighbours and share one
+/// attention call.
+pub(crate) struct PackedBatch {
     /// Item ids of all tokens: [T]
     pub(crate) items: Tensor,
-    /// Their rows of the table of positions; nothing where positions are relative. [T]
+    /// Their rows of the table of positions, empty for relative positions: [T]
     positions: Tensor,
-    /// The token index of each row's newest item, in the order of the batch: [B]
+    /// The token of each row's newest item, in the order of the batch: [B]
     last: Tensor,
-    /// Items a row, in the order of the batch.
+    /// The length of each row, in the order of the batch.
     lengths: Vec<i64>,
-    /// For each row of the batch, its place among those that came.
+    /// For each row of the batch, its place among the histories.
     order: Vec<usize>,
-    /// For each row as it came, its place in the batch: [B]
+    /// For each history, its place in the batch: [B]
     unsort: Tensor,
     /// Whether rows of several lengths share a group.
     pads: bool,
 }
 
-/// Neighbouring rows of a batch; rows and tokens of its groups count from its own first ones.
-pub(crate) struct Run {
+/// How histories become a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct PackOptions {
+    /// The most items of a history that are read.
+    pub(crate) max_len: usize,
+    pub(crate) positions: Positions,
+    pub(crate) device: tch::Device,
+    /// Whether attention pads rows of several lengths, so that they share one call.
+    pub(crate) pads: bool,
+}
+
+/// Neighbouring rows of a batch. The rows and tokens of its groups count from its own first ones.
+pub(crate) struct RowRange {
     /// First row in the batch.
     row: i64,
     /// Number of rows.
@@ -42,7 +53,7 @@ pub(crate) struct Run {
     pub(crate) groups: Vec<Group>,
 }
 
-/// Tensors of rows under each other; one alone is not copied.
+/// Concatenates rows. A single tensor is not copied.
 pub(crate) fn join(mut parts: Vec<Tensor>) -> Result<Tensor, TchError> {
     match parts.len() {
         1 => Ok(parts.swap_remove(0)),
@@ -50,7 +61,7 @@ pub(crate) fn join(mut parts: Vec<Tensor>) -> Result<Tensor, TchError> {
     }
 }
 
-/// Neighbouring rows that attend in one call.
+/// Neighbouring rows that share one attention call.
 pub(crate) struct Group {
     /// First token.
     pub(crate) token: i64,
@@ -60,26 +71,26 @@ pub(crate) struct Group {
     pub(crate) row: i64,
     /// Number of rows.
     pub(crate) rows: i64,
-    /// Items a row, of the longest where they differ.
+    /// The length of the longest row.
     pub(crate) length: i64,
-    /// Where they differ.
+    /// Present if lengths differ.
     pub(crate) padding: Option<Padding>,
 }
 
-/// Rows of several lengths in one group, the padding behind their items.
+/// The padding of rows of several lengths, which follows their items.
 pub(crate) struct Padding {
-    /// The token at each padded place, counted in the group; padding repeats the row's first: [rows·length]
+    /// The token at each padded place, counted in the group. Padding repeats the row's first token: [rows·length]
     places: Tensor,
     /// The padded place of each token: [tokens]
     tokens: Tensor,
-    /// Whether a place holds an item of its own: [rows, 1, 1, length], bool
+    /// Whether a place holds an item: [rows, 1, 1, length], bool
     pub(crate) real: Tensor,
-    /// Items of each row: [rows]
+    /// The length of each row: [rows]
     pub(crate) lengths: Tensor,
 }
 
 impl Group {
-    /// The group's tokens out of its run's, each row at the group's length: [T, h] -> [rows·length, h]
+    /// Takes the group's tokens out of its rows' and pads them to the group's length: [T, h] -> [rows·length, h]
     pub(crate) fn pad(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let own = x.f_narrow(0, self.token, self.tokens)?;
         match &self.padding {
@@ -88,7 +99,7 @@ impl Group {
         }
     }
 
-    /// The other way round: [rows·length, h] -> [tokens, h]
+    /// The inverse of `pad`: [rows·length, h] -> [tokens, h]
     pub(crate) fn unpad(&self, x: Tensor) -> Result<Tensor, TchError> {
         match &self.padding {
             Some(padding) => x.f_index_select(0, &padding.tokens),
@@ -112,7 +123,7 @@ impl Padding {
     }
 }
 
-/// Rows in groups of equal length.
+/// Groups rows of equal length.
 fn of_equal_length(lengths: &[i64]) -> Vec<Group> {
     let (mut groups, mut token) = (Vec::<Group>::new(), 0);
     for (row, length) in lengths.iter().enumerate() {
@@ -130,7 +141,7 @@ fn of_equal_length(lengths: &[i64]) -> Vec<Group> {
     groups
 }
 
-/// Puts several vectors on a device in one copy.
+/// Copies several vectors to a device at once.
 fn upload<const N: usize>(parts: [&[i64]; N], device: tch::Device) -> Result<[Tensor; N], TchError> {
     let all = Tensor::f_from_slice(&parts.concat())?.f_to_device(device)?;
     let mut first = 0;
@@ -142,15 +153,14 @@ fn upload<const N: usize>(parts: [&[i64]; N], device: tch::Device) -> Result<[Te
     Ok(tensors.map(Option::unwrap_or_default))
 }
 
-impl Packed {
-    /// `depth` says how many blocks each row as it came runs through, `rule` how items find their rows of a table with
-    /// `max_len` rows, `pads` whether rows of several lengths share a group.
+impl PackedBatch {
+    /// Packs histories. `depth` is the number of blocks of a history's row.
     pub(crate) fn new(
         histories: &[&History],
         depth: impl Fn(usize) -> usize,
-        (max_len, rule): (usize, Positions),
-        (device, pads): (tch::Device, bool),
-    ) -> Result<Packed, TchError> {
+        options: PackOptions,
+    ) -> Result<PackedBatch, TchError> {
+        let PackOptions { max_len, positions: rule, device, pads } = options;
         let mut order: Vec<usize> = (0..histories.len()).collect();
         order.sort_by_key(|row| (Reverse(depth(*row)), histories[*row].len()));
         let mut unsort = vec![0_i64; histories.len()];
@@ -160,7 +170,7 @@ impl Packed {
         for (place, row) in order.iter().enumerate() {
             unsort[*row] = place as i64;
             let history = histories[*row];
-            // A history made for a longer model keeps its newest items, as it would at the door.
+            // The model reads only the newest items of a longer history.
             let kept = &history.items()[history.len().saturating_sub(max_len)..];
             items.extend(kept.iter().map(|item| i64::from(item.id())));
             let table = match rule {
@@ -173,14 +183,14 @@ impl Packed {
             lengths.push(kept.len() as i64);
         }
         let [items, positions, last, unsort] = upload([&items, &positions, &last, &unsort], device)?;
-        Ok(Packed { items, positions, last, lengths, order, unsort, pads })
+        Ok(PackedBatch { items, positions, last, lengths, order, unsort, pads })
     }
 
-    /// Rows of the batch.
+    /// The rows of a range.
     ///
     /// # Errors
-    /// LibTorch's, when memory runs out.
-    pub(crate) fn run(&self, rows: Range<usize>) -> Result<Run, TchError> {
+    /// [`TchError`] if memory runs out.
+    pub(crate) fn range(&self, rows: Range<usize>) -> Result<RowRange, TchError> {
         let token = self.lengths[..rows.start].iter().sum();
         let (row, lengths) = (rows.start as i64, &self.lengths[rows]);
         let tokens = lengths.iter().sum();
@@ -193,10 +203,10 @@ impl Packed {
             }
             false => of_equal_length(lengths),
         };
-        Ok(Run { row, rows: count, token, tokens, groups })
+        Ok(RowRange { row, rows: count, token, tokens, groups })
     }
 
-    /// How many rows stand before the first one for which `leaves` holds of its place among those that came.
+    /// The number of rows before the first one whose history `leaves`.
     pub(crate) fn staying(&self, leaves: impl Fn(usize) -> bool) -> usize {
         self.order.iter().position(|row| leaves(*row)).unwrap_or(self.order.len())
     }
@@ -206,7 +216,7 @@ impl Packed {
         self.order.len()
     }
 
-    /// A value a row as it came, for each token of the batch: [T]
+    /// One value a history, repeated for each token of its row: [T]
     pub(crate) fn by_token(&self, value: impl Fn(usize) -> i64) -> Result<Tensor, TchError> {
         let rows = self.order.iter().zip(&self.lengths);
         let values: Vec<i64> =
@@ -214,12 +224,13 @@ impl Packed {
         Tensor::f_from_slice(&values)?.f_to_device(self.items.device())
     }
 
-    /// Items of the longest row.
+    /// The length of the longest row.
     pub(crate) fn longest(&self) -> i64 {
         self.lengths.iter().max().copied().unwrap_or_default()
     }
 
-    /// The embeddings of all tokens, the first `width` features: item + position, where positions have a table. [T, width]
+    /// The first `width` features of all tokens' embeddings: item + position. Relative positions have no table. [T,
+    /// width]
     pub(crate) fn embed(&self, items: &Tensor, positions: Option<&Tensor>, width: usize) -> Result<Tensor, TchError> {
         let rows = |table: &Tensor, index: &Tensor| table.f_narrow(1, 0, width as i64)?.f_index_select(0, index);
         let items = rows(items, &self.items)?; // [T, width]
@@ -229,12 +240,12 @@ impl Packed {
         }
     }
 
-    /// The newest tokens of a run of rows: [T, h] -> [R, h]
-    pub(crate) fn newest(&self, x: &Tensor, run: &Run) -> Result<Tensor, TchError> {
-        x.f_index_select(0, &self.last.f_narrow(0, run.row, run.rows)?)
+    /// The newest tokens of a range of rows: [T, h] -> [R, h]
+    pub(crate) fn newest(&self, x: &Tensor, rows: &RowRange) -> Result<Tensor, TchError> {
+        x.f_index_select(0, &self.last.f_narrow(0, rows.row, rows.rows)?)
     }
 
-    /// Rows in the order of the batch, back in the order in which they came: [B, ..] -> [B, ..]
+    /// Puts rows back into the order of the histories: [B, ..] -> [B, ..]
     pub(crate) fn restore(&self, rows: &Tensor) -> Result<Tensor, TchError> {
         rows.f_index_select(0, &self.unsort)
     }

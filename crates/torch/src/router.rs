@@ -2,12 +2,12 @@ use tch::{TchError, Tensor};
 
 use super::attention::Attention;
 use super::block::{Block, StoredBlock};
+use super::error::TorchError;
 use super::load::{Linear, Loader};
-use super::packed::Packed;
-use crate::TorchError;
+use super::packed::PackedBatch;
 use canet_model::ModelConfig;
 
-/// Own tables, one block that attends to every real item, a linear head on the last position.
+/// The router: its own tables, one block that attends to every real item, and a linear head on the newest position.
 pub(crate) struct Router {
     /// [N + 1, dim]
     items: Tensor,
@@ -34,10 +34,10 @@ impl Router {
         })
     }
 
-    /// One logit a route: [B, routes], rows as they came.
-    pub(crate) fn logits(&self, batch: &Packed) -> Result<Tensor, TchError> {
+    /// One logit a route, in the order of the histories: [B, routes]
+    pub(crate) fn logits(&self, batch: &PackedBatch) -> Result<Tensor, TchError> {
         let x = batch.embed(&self.items, Some(&self.positions), self.block.width())?; // [T, dim]
-        let [_, x] = self.block.forward(&x, batch, [&batch.run(0..0)?, &batch.run(0..batch.rows())?], None)?; // [B, dim]
+        let [_, x] = self.block.forward(&x, batch, [&batch.range(0..0)?, &batch.range(0..batch.rows())?], None)?; // [B, dim]
         self.head.forward(&batch.restore(&x)?) // [B, routes]
     }
 

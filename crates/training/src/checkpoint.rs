@@ -1,8 +1,8 @@
 use canet_data::{Dataset, Split};
 use canet_domain::{Catalogue, History, RouteSpace};
-use canet_model::Device;
 use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, Probes, TrainingRecord};
-use canet_torch::LibTorch;
+use canet_model::{Device, Precision};
+use canet_torch::TorchForward;
 
 use crate::error::TrainError;
 use crate::job::TrainJob;
@@ -33,7 +33,7 @@ pub(crate) fn write_checkpoint(
     let trained_on = if everything { dataset.whole_sequences() } else { dataset.training_sequences() };
     let catalogue = Catalogue::new(dataset.ids.clone(), dataset.popularity_in(&trained_on))?
         .with_titles(dataset.titles.iter().cloned());
-    let reference = LibTorch::load(&job.config, &weights, Device::CPU)?;
+    let reference = TorchForward::load(&job.config, &weights, Precision::Fp32, Device::CPU)?;
     let probes = Probes::record(&reference, space, &probe_histories(dataset, job.config.max_len))?;
     let draft = CheckpointDraft {
         config: job.config.clone(),

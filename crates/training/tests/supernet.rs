@@ -3,14 +3,14 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 use canet_domain::{Candidates, History, RouteSpace, Selection, top_k};
-use canet_model::{Forward, ModelConfig, Positions, Weights, WidthRule};
+use canet_model::{Forward, ModelConfig, Positions, Precision, Weights, WidthRule};
 use canet_training::{
     Batch, DropoutShares, MaskTables, ParameterOptions, Parameters, Recipe, Sample, SubnetMask, Supernet, one_hot,
 };
 use tch::{Device, Kind, Tensor};
 
 use canet_testing::{random_history, random_weights, rng, small_config};
-use canet_torch::LibTorch;
+use canet_torch::TorchForward;
 
 const OPTIONS: ParameterOptions = ParameterOptions { recipe: Recipe::Paper, tied: false, device: Device::Cpu };
 
@@ -93,7 +93,8 @@ fn row(tensor: &Tensor, row: usize) -> Vec<f32> {
 fn a_masked_batch_of_all_routes_scores_like_the_slices_in_serving() {
     for config in every_rule() {
         let setting = setting(config, 11);
-        let forward = LibTorch::load(&setting.config, &setting.weights, canet_model::Device::CPU).unwrap();
+        let forward =
+            TorchForward::load(&setting.config, &setting.weights, Precision::Fp32, canet_model::Device::CPU).unwrap();
         let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
         let routes: Vec<usize> = (0..setting.space.len()).collect();
         let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
@@ -117,7 +118,7 @@ fn the_router_has_the_same_logits_in_training_and_in_serving() {
     let net = Supernet { config: &setting.config, parameters: &parameters, dropout: DropoutShares::NONE };
     let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
     let histories: Vec<&History> = setting.histories.iter().collect();
-    let served = LibTorch::load(&setting.config, &setting.weights, canet_model::Device::CPU)
+    let served = TorchForward::load(&setting.config, &setting.weights, Precision::Fp32, canet_model::Device::CPU)
         .unwrap()
         .router_logits(&histories)
         .unwrap();
@@ -191,7 +192,8 @@ fn the_masked_gradients_equal_the_slope_of_the_serving_forward() {
                 tensor.data.iter_mut().zip(along).for_each(|(value, change)| *value += change);
                 weights.insert(name.clone(), tensor);
             }
-            let served = LibTorch::load(&setting.config, &weights, canet_model::Device::CPU).unwrap();
+            let served =
+                TorchForward::load(&setting.config, &weights, Precision::Fp32, canet_model::Device::CPU).unwrap();
             let scores = served.scores(route, &[&setting.histories[route.index()]]).unwrap();
             let scores: Vec<f64> = scores.row(0).unwrap().iter().map(|score| f64::from(*score)).collect();
             let largest = scores.iter().copied().fold(f64::MIN, f64::max);

@@ -1,6 +1,6 @@
 use super::{Kernel, Simd};
 
-/// Vectors of `N` lanes in plain Rust, every access checked.
+/// Vectors of `N` lanes in plain Rust. Every access is checked.
 #[derive(Clone, Copy)]
 pub(super) struct Portable<const N: usize>;
 
@@ -18,13 +18,13 @@ impl<const N: usize> Portable<N> {
 impl<const N: usize> Simd for Portable<N> {
     type Vector = [f32; N];
     const LANES: usize = N;
-    // What fits into 16 registers of 8 lanes, or 32 of 16.
-    const ROWS: usize = if N == 16 { 14 } else { 6 };
-    // As the vectors whose twin it is.
-    const LOOKS_UP: bool = N == 16;
+    // The sums fit 16 registers of 8 lanes, or 32 of 16.
+    const TILE_ROWS: usize = if N == 16 { 14 } else { 6 };
+    // The same as the vector with these lanes.
+    const HAS_TABLE_LOOKUP: bool = N == 16;
 
     #[inline(never)]
-    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+    fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
     }
 
@@ -40,15 +40,15 @@ impl<const N: usize> Simd for Portable<N> {
         out
     }
 
-    // SAFETY: it is safe: the access is checked.
+    // SAFETY: the access is checked.
     #[inline(always)]
-    unsafe fn load_at(self, from: &[f32], at: usize) -> [f32; N] {
+    unsafe fn load_unchecked(self, from: &[f32], at: usize) -> [f32; N] {
         self.load(&from[at..])
     }
 
-    // SAFETY: it is safe: the access is checked.
+    // SAFETY: the access is checked.
     #[inline(always)]
-    unsafe fn splat_at(self, from: &[f32], at: usize) -> [f32; N] {
+    unsafe fn splat_unchecked(self, from: &[f32], at: usize) -> [f32; N] {
         [from[at]; N]
     }
 
@@ -60,9 +60,9 @@ impl<const N: usize> Simd for Portable<N> {
         to[..N].copy_from_slice(&vector);
     }
 
-    // SAFETY: it is safe: the access is checked.
+    // SAFETY: the access is checked.
     #[inline(always)]
-    unsafe fn store_at(self, vector: [f32; N], to: &mut [f32], at: usize) {
+    unsafe fn store_unchecked(self, vector: [f32; N], to: &mut [f32], at: usize) {
         to[at..at + N].copy_from_slice(&vector);
     }
 
@@ -86,7 +86,7 @@ impl<const N: usize> Simd for Portable<N> {
         self.lanes(a, b, |a, b| a * b)
     }
 
-    /// Rounded twice: without the instruction one rounding would cost a call a lane.
+    /// Rounds twice: a fused operation without the instruction would cost one call a lane.
     #[inline(always)]
     fn fma(self, a: [f32; N], b: [f32; N], c: [f32; N]) -> [f32; N] {
         self.add(self.mul(a, b), c)
@@ -108,13 +108,13 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    fn look_up(self, table: &[f32; 32], places: [f32; N]) -> [f32; N] {
+    fn table_lookup(self, table: &[f32; 32], places: [f32; N]) -> [f32; N] {
         places.map(|place| table[(place.to_bits() & 31) as usize])
     }
 
     #[inline(always)]
     fn round(self, a: [f32; N]) -> [f32; N] {
-        // Adding and taking away 1.5·2²³ leaves no room for a fraction; the values here are far below that.
+        // Adding and subtracting 1.5·2²³ removes the fraction. Values here are far below that.
         let whole = self.splat(12_582_912.0);
         self.sub(self.add(a, whole), whole)
     }
@@ -123,7 +123,7 @@ impl<const N: usize> Simd for Portable<N> {
     fn exp2(self, n: [f32; N]) -> [f32; N] {
         let mut out = [0.0; N];
         for lane in 0..N {
-            // The cast saturates, and what is no number gives 0: no sum here overflows.
+            // The cast saturates and maps NaN to 0, so the sum cannot overflow.
             out[lane] = f32::from_bits((((n[lane] as i32).clamp(-126, 127) + 127) as u32) << 23);
         }
         out
@@ -135,17 +135,17 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    fn sum(self, a: [f32; N]) -> f32 {
+    fn sum_lanes(self, a: [f32; N]) -> f32 {
         a.iter().sum()
     }
 
     #[inline(always)]
-    fn greatest(self, a: [f32; N]) -> f32 {
+    fn max_lane(self, a: [f32; N]) -> f32 {
         a.iter().fold(f32::NEG_INFINITY, |most, value| if *value > most { *value } else { most })
     }
 
     #[inline(always)]
-    fn at_least(self, a: [f32; N], b: [f32; N]) -> u32 {
+    fn ge_mask(self, a: [f32; N], b: [f32; N]) -> u32 {
         let mut bits = 0;
         for lane in 0..N {
             bits |= u32::from(a[lane] >= b[lane]) << lane;
@@ -154,12 +154,12 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    fn second(self, pairs: [f32; N]) -> [f32; N] {
+    fn high_bf16(self, pairs: [f32; N]) -> [f32; N] {
         self.lanes(pairs, pairs, |pair, _| f32::from_bits(pair.to_bits() & 0xffff_0000))
     }
 
     #[inline(always)]
-    fn first(self, pairs: [f32; N]) -> [f32; N] {
+    fn low_bf16(self, pairs: [f32; N]) -> [f32; N] {
         self.lanes(pairs, pairs, |pair, _| f32::from_bits(pair.to_bits() << 16))
     }
 }

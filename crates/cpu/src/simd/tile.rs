@@ -6,47 +6,54 @@ use super::{Kernel, Simd};
 /// Values in a cache line.
 const LINE: usize = 16;
 
-/// How far ahead of itself, in values, a tile of one row fetches.
-const SHORTLY: usize = 1024;
+/// How far ahead, in values, a tile of one row prefetches.
+const PREFETCH_AHEAD: usize = 1024;
 
-/// Rows whose places a processor's address forms reach from one base: the row itself, the next, and the one after it.
-const REACHED: usize = 3;
+/// Rows that a processor's addressing modes reach from one base: the row itself, the next and the one after it.
+const ROWS_PER_BASE: usize = 3;
 
 /// Bases for the rows of the tallest tile.
 const BASES: usize = 5;
 
-/// Rows of a tile's left operand.
+/// Rows of values, for example a tile's left operand.
 #[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
+pub(crate) struct RowMajor<'a> {
     /// From the first row's first value on.
     pub(crate) data: &'a [f32],
     /// Distance of two rows.
     pub(crate) stride: usize,
 }
 
-/// A tile's left operand the other way round: its rows' first values beside each other, then their second ones.
+/// Rows of values to be written.
+pub(crate) struct RowMajorMut<'a> {
+    pub(crate) data: &'a mut [f32],
+    /// Distance of two rows.
+    pub(crate) stride: usize,
+}
+
+/// A tile's left operand in columns: the rows' first values lie beside each other, then their second values.
 #[derive(Clone, Copy)]
-pub(crate) struct Columns<'a> {
+pub(crate) struct ColumnMajor<'a> {
     /// From the first row's first value on.
     pub(crate) data: &'a [f32],
     /// Distance of two values of a row.
     pub(crate) stride: usize,
 }
 
-/// A tile's left operand, however it lies in memory.
-pub(crate) trait Rows {
-    /// Whether two rows' distance is known at run time alone.
-    const APART: bool;
-    /// What it lies in.
+/// A tile's left operand, in either layout.
+pub(crate) trait Lhs {
+    /// Whether the distance of two rows is known only at run time.
+    const DYNAMIC_ROW_STRIDE: bool;
+    /// The memory of the operand.
     fn data(&self) -> &[f32];
-    /// Distance of two rows' values.
-    fn beside(&self) -> usize;
-    /// Distance of a row's value and its next one.
-    fn along(&self) -> usize;
+    /// Distance of two rows.
+    fn row_stride(&self) -> usize;
+    /// Distance of two neighbouring values of a row.
+    fn depth_stride(&self) -> usize;
 }
 
-impl Rows for Left<'_> {
-    const APART: bool = true;
+impl Lhs for RowMajor<'_> {
+    const DYNAMIC_ROW_STRIDE: bool = true;
 
     #[inline(always)]
     fn data(&self) -> &[f32] {
@@ -54,18 +61,18 @@ impl Rows for Left<'_> {
     }
 
     #[inline(always)]
-    fn beside(&self) -> usize {
+    fn row_stride(&self) -> usize {
         self.stride
     }
 
     #[inline(always)]
-    fn along(&self) -> usize {
+    fn depth_stride(&self) -> usize {
         1
     }
 }
 
-impl Rows for Columns<'_> {
-    const APART: bool = false;
+impl Lhs for ColumnMajor<'_> {
+    const DYNAMIC_ROW_STRIDE: bool = false;
 
     #[inline(always)]
     fn data(&self) -> &[f32] {
@@ -73,19 +80,19 @@ impl Rows for Columns<'_> {
     }
 
     #[inline(always)]
-    fn beside(&self) -> usize {
+    fn row_stride(&self) -> usize {
         1
     }
 
     #[inline(always)]
-    fn along(&self) -> usize {
+    fn depth_stride(&self) -> usize {
         self.stride
     }
 }
 
-/// Columns of a tile's right operand, in panels beside each other.
+/// A tile's right operand: neighbouring panels.
 #[derive(Clone, Copy)]
-pub(crate) struct Right<'a> {
+pub(crate) struct Rhs<'a> {
     /// From the first panel's first value on.
     pub(crate) data: &'a [f32],
     /// Distance of two rows of a panel.
@@ -94,185 +101,191 @@ pub(crate) struct Right<'a> {
     pub(crate) panel: usize,
 }
 
-/// What the values of both operands are.
+/// How a tile multiplies the values of both operands.
 pub(crate) trait Multiply: Copy {
-    /// Whether they are pairs of bfloat16.
-    const PAIRS: bool = false;
-    /// Whether they are numbers narrower than float32.
-    const NARROW: bool = Self::PAIRS;
-    /// Whether the right operand comes from memory, and the panels behind a tile's are to be fetched meanwhile.
-    const STREAMED: bool = false;
-    /// Takes the product of two factors into a sum.
-    fn add<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector;
+    /// Whether the values are pairs of bfloat16.
+    const BF16: bool = false;
+    /// Whether the values hold numbers narrower than float32.
+    const LOW_PRECISION: bool = Self::BF16;
+    /// Whether the right operand comes from memory, so that the next panels are prefetched.
+    const PREFETCHES: bool = false;
+    /// Adds the product of two factors to a sum.
+    fn accumulate<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector;
 }
 
 /// Each value is a float32.
 #[derive(Clone, Copy)]
-pub(crate) struct Singles;
+pub(crate) struct F32;
 
-/// Each value is a pair of bfloat16: two neighbours of the depth, as the bits of a float32.
+/// Each value is a pair of bfloat16, two neighbours of the depth, as the bits of a float32.
 #[derive(Clone, Copy)]
-pub(crate) struct Pairs;
+pub(crate) struct Bf16Pairs;
 
-impl Multiply for Singles {
+impl Multiply for F32 {
     #[inline(always)]
-    fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+    fn accumulate<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
         simd.fma(a, b, sum)
     }
 }
 
-impl Multiply for Pairs {
-    const PAIRS: bool = true;
+impl Multiply for Bf16Pairs {
+    const BF16: bool = true;
 
     #[inline(always)]
-    fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
-        simd.dot(a, b, sum)
+    fn accumulate<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+        simd.dot_bf16(a, b, sum)
     }
 }
 
-/// Each value is four bytes, neighbours of the depth: of the right operand they count from 0 to 255, of the left one from
-/// -128 to 127. Sums are the bits of an `i32`.
+/// Each value is four bytes, neighbours of the depth. Bytes of the right operand are unsigned, bytes of the left one
+/// signed. Sums are the bits of an `i32`.
 #[derive(Clone, Copy)]
-pub(crate) struct Bytes;
+pub(crate) struct ByteQuads;
 
-impl Multiply for Bytes {
-    const NARROW: bool = true;
+impl Multiply for ByteQuads {
+    const LOW_PRECISION: bool = true;
 
     #[inline(always)]
-    fn add<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+    fn accumulate<S: Simd>(self, simd: S, [a, b]: [S::Vector; 2], sum: S::Vector) -> S::Vector {
         simd.dot_bytes(b, a, sum)
     }
 }
 
-/// The same of a right operand that is not in the nearest caches. The processor's own prefetching ends with each page; what is
-/// behind a tile's panels is fetched as the tile goes through its own. A single row is done with a panel before the next one could
-/// come: it fetches what is [shortly ahead](SHORTLY).
+/// Multiplies like `M`, for a right operand that is not in the nearest caches. The processor's own prefetcher stops at
+/// the end of each page, so a tile prefetches the next panels while it reads its own. A tile of one row would finish
+/// before they arrive and prefetches [a little ahead](PREFETCH_AHEAD) instead.
 #[derive(Clone, Copy)]
-pub(crate) struct Streamed<M>(pub(crate) M);
+pub(crate) struct Prefetching<M>(pub(crate) M);
 
-impl<M: Multiply> Multiply for Streamed<M> {
-    const PAIRS: bool = M::PAIRS;
-    const NARROW: bool = M::NARROW;
-    const STREAMED: bool = true;
+impl<M: Multiply> Multiply for Prefetching<M> {
+    const BF16: bool = M::BF16;
+    const LOW_PRECISION: bool = M::LOW_PRECISION;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
-    fn add<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector {
-        self.0.add(simd, factors, sum)
+    fn accumulate<S: Simd>(self, simd: S, factors: [S::Vector; 2], sum: S::Vector) -> S::Vector {
+        self.0.accumulate(simd, factors, sum)
     }
 }
 
-/// The micro-kernel: `R` rows of a product, over `C` vectors of each of `P` panels, all sums in registers.
+/// The micro-kernel: `R` rows of a product over `C` vectors of each of `P` panels, with all sums in registers.
 ///
-/// Each sum begins with its `start` and takes the `depth` products in their order, so that a row's values do not depend
-/// on how rows are cut into tiles.
+/// Each sum starts with its `start` and adds `depth` products in their order. So a row's values do not depend on how
+/// rows are split into tiles.
+///
+/// Two details keep the sums in registers and the multiply-adds busy:
+///
+/// - The tile is compiled as a function of its own. Inlined into a larger function, the compiler spills the sums.
+/// - Three rows share the base of their addresses. So processors that decode only four instructions a cycle have time
+///   for the multiply-adds.
 pub(crate) struct Tile<'a, M, L, const R: usize, const P: usize, const C: usize> {
     pub(crate) multiply: M,
     pub(crate) left: L,
-    pub(crate) right: Right<'a>,
-    /// Values of both operands that each sum takes.
+    pub(crate) right: Rhs<'a>,
+    /// Values of both operands that each sum reads.
     pub(crate) depth: usize,
-    /// What the sums of each column begin with.
+    /// The start of each column's sums.
     pub(crate) start: &'a [f32],
-    /// Where the sums go: rows of `stride` values.
+    /// The sums: rows of `stride` values.
     pub(crate) out: &'a mut [f32],
     pub(crate) stride: usize,
     /// Distance of two panels in `start` and in a row of `out`.
     pub(crate) panel: usize,
 }
 
-impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Tile<'_, M, L, R, P, C> {
-    /// Computes in a function of its own, to which the compiler gives all registers.
+impl<M: Multiply, L: Lhs, const R: usize, const P: usize, const C: usize> Tile<'_, M, L, R, P, C> {
+    /// Computes in a function of its own, which gets all registers.
     #[inline(always)]
     pub(crate) fn compute<S: Simd>(self, simd: S) {
-        // Larger ones are never asked for, and need not be compiled.
-        if R <= S::ROWS {
-            simd.apart(self);
+        // Larger tiles are never requested and need no code.
+        if R <= S::TILE_ROWS {
+            simd.dispatch(self);
         }
     }
 }
 
-impl<M: Multiply, L: Rows, const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, M, L, R, P, C> {
+impl<M: Multiply, L: Lhs, const R: usize, const P: usize, const C: usize> Kernel for Tile<'_, M, L, R, P, C> {
     type Output = ();
-    const NARROW: bool = M::NARROW;
+    const LOW_PRECISION: bool = M::LOW_PRECISION;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Tile { multiply, left, right, depth, start, out, stride, panel: beside } = self;
+        let Tile { multiply, left, right, depth, start, out, stride, panel: panel_stride } = self;
         let mut sums = [[[simd.splat(0.0); C]; P]; R];
         for panel in 0..P {
             for column in 0..C {
-                let start = simd.load(&start[panel * beside + column * S::LANES..]);
+                let start = simd.load(&start[panel * panel_stride + column * S::LANES..]);
                 for row in &mut sums {
                     row[panel][column] = start;
                 }
             }
         }
-        const { assert!(R <= BASES * REACHED) }
-        // Each is asked for once: what is asserted of them is what is read by them.
-        let (values, apart, along) = (left.data(), left.beside(), left.along());
-        // What the last row and the last panel reach is the most that anything below does.
+        const { assert!(R <= BASES * ROWS_PER_BASE) }
+        // Each is read once, so that the assertions and the accesses see the same values.
+        let (values, row_stride, depth_stride) = (left.data(), left.row_stride(), left.depth_stride());
+        // The last row and the last panel reach furthest of all accesses below.
         let reach = |steps: usize, stride: usize| steps.saturating_mul(stride);
         if depth > 0 {
-            let (rows, panels) = (reach(R - 1, apart), reach(P - 1, right.panel));
-            assert!(rows.saturating_add(reach(depth - 1, along)) < values.len());
+            let (rows, panels) = (reach(R - 1, row_stride), reach(P - 1, right.panel));
+            assert!(rows.saturating_add(reach(depth - 1, depth_stride)) < values.len());
             assert!(
                 panels.saturating_add(reach(depth - 1, right.stride)).saturating_add(C * S::LANES) <= right.data.len()
             );
         }
-        // Hidden from the compiler, which would add up each row's place between the multiply-adds, where some processors have
-        // no time for it.
-        let hidden = |place: usize| if L::APART { black_box(place) } else { place };
-        let bases: [usize; BASES] = array::from_fn(|base| hidden((base * REACHED).wrapping_mul(apart)));
+        // Hidden from the compiler. It would otherwise compute each row's place between the multiply-adds, and some
+        // processors have no time for that.
+        let hidden = |place: usize| if L::DYNAMIC_ROW_STRIDE { black_box(place) } else { place };
+        let bases: [usize; BASES] = array::from_fn(|base| hidden((base * ROWS_PER_BASE).wrapping_mul(row_stride)));
         let panels: [usize; P] = array::from_fn(|panel| panel * right.panel);
-        let (mut below, mut beyond) = (0_usize, 0_usize);
-        let behind = if R == 1 { SHORTLY } else { P.wrapping_mul(right.panel) };
+        let (mut rhs_offset, mut lhs_offset) = (0_usize, 0_usize);
+        let ahead = if R == 1 { PREFETCH_AHEAD } else { P.wrapping_mul(right.panel) };
         for _ in 0..depth {
-            if M::STREAMED {
+            if M::PREFETCHES {
                 for first in &panels {
-                    let behind = first.wrapping_add(below).wrapping_add(behind);
+                    let ahead = first.wrapping_add(rhs_offset).wrapping_add(ahead);
                     for column in (0..C * S::LANES).step_by(LINE) {
-                        simd.prefetch(right.data, behind.wrapping_add(column));
+                        simd.prefetch(right.data, ahead.wrapping_add(column));
                     }
                 }
             }
             let mut columns = [[simd.splat(0.0); C]; P];
             for panel in 0..P {
                 for (column, vector) in columns[panel].iter_mut().enumerate() {
-                    let at = panels[panel].wrapping_add(below).wrapping_add(column * S::LANES);
-                    // SAFETY: `below` is at most (depth - 1) strides, so the second assertion bounds the place.
-                    *vector = unsafe { simd.load_at(right.data, at) };
+                    let at = panels[panel].wrapping_add(rhs_offset).wrapping_add(column * S::LANES);
+                    // SAFETY: `rhs_offset` is at most (depth - 1) strides, so the second assertion bounds the place.
+                    *vector = unsafe { simd.load_unchecked(right.data, at) };
                 }
             }
             for (base, first) in bases.iter().enumerate() {
-                let first = first.wrapping_add(beyond);
-                for next in 0..REACHED {
-                    let row = base * REACHED + next;
+                let first = first.wrapping_add(lhs_offset);
+                for next in 0..ROWS_PER_BASE {
+                    let row = base * ROWS_PER_BASE + next;
                     if row >= R {
                         continue;
                     }
-                    let at = first.wrapping_add(next.wrapping_mul(apart));
-                    // SAFETY: the row is one of `R` and `beyond` at most (depth - 1) values, so the first assertion bounds
-                    // the place.
-                    let value = unsafe { simd.splat_at(values, at) };
+                    let at = first.wrapping_add(next.wrapping_mul(row_stride));
+                    // SAFETY: the row is one of `R` and `lhs_offset` is at most (depth - 1) steps, so the first
+                    // assertion bounds the place.
+                    let value = unsafe { simd.splat_unchecked(values, at) };
                     for panel in 0..P {
                         for column in 0..C {
                             let sum = &mut sums[row][panel][column];
-                            *sum = multiply.add(simd, [value, columns[panel][column]], *sum);
+                            *sum = multiply.accumulate(simd, [value, columns[panel][column]], *sum);
                         }
                     }
                 }
             }
-            below = below.wrapping_add(right.stride);
-            beyond = beyond.wrapping_add(along);
+            rhs_offset = rhs_offset.wrapping_add(right.stride);
+            lhs_offset = lhs_offset.wrapping_add(depth_stride);
         }
-        let reached = reach(R - 1, stride).saturating_add(reach(P - 1, beside)).saturating_add(C * S::LANES);
+        let reached = reach(R - 1, stride).saturating_add(reach(P - 1, panel_stride)).saturating_add(C * S::LANES);
         assert!(reached <= out.len());
         for (row, sums) in sums.into_iter().enumerate() {
             for (panel, sums) in sums.into_iter().enumerate() {
                 for (column, sum) in sums.into_iter().enumerate() {
-                    let at = row.wrapping_mul(stride).wrapping_add(panel.wrapping_mul(beside));
-                    // SAFETY: `reached` is what the last of these places reaches.
-                    unsafe { simd.store_at(sum, out, at.wrapping_add(column * S::LANES)) };
+                    let at = row.wrapping_mul(stride).wrapping_add(panel.wrapping_mul(panel_stride));
+                    // SAFETY: `reached` bounds the last of these places.
+                    unsafe { simd.store_unchecked(sum, out, at.wrapping_add(column * S::LANES)) };
                 }
             }
         }

@@ -1,4 +1,4 @@
-// The kernels by name, as a driver launches them.
+// Launches a kernel by name, as a driver does.
 
 extern "C" int emulated_launch(const char* name, unsigned x, unsigned y, int threads, size_t bytes, void** given) {
 #define POINTER(type, place) (*(type**)a[place])

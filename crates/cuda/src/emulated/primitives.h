@@ -1,5 +1,5 @@
-// The kernels' primitives on a CPU, for tests: a block's threads are contexts that take turns, and whatever a warp does
-// together waits for its 32 lanes.
+// The kernels' primitives on a CPU, for tests. A block's threads are contexts that take turns. An operation of a whole
+// warp waits for its 32 lanes.
 
 #include <math.h>
 #include <stdint.h>
@@ -24,7 +24,7 @@ namespace emulated {
 const int LANES = 32;
 enum State { RUNS, WAITS, ENDED };
 struct Fiber { ucontext_t context; State state; };
-/// What lanes put down for each other; two, so that the next may be filled while the last is still read.
+/// What lanes exchange. There are two boards, so that one can be filled while the other is still read.
 struct Board { Word left[LANES][4], right[LANES][2]; float values[LANES]; };
 struct Warp { int arrived, generation; Board boards[2]; };
 
@@ -45,7 +45,7 @@ static void enter() {
     yield();
 }
 
-/// The board that this meeting of the warp's lanes uses; every lane calls `meet` before it reads.
+/// The board of the current exchange. Every lane calls `meet` before it reads.
 static Board& board() { return warps[current / LANES].boards[warps[current / LANES].generation % 2]; }
 
 static void meet() {
@@ -105,7 +105,7 @@ static void launch(void (*kernel)(void**), unsigned x, unsigned y, int threads, 
     shared = aligned_alloc(16, (bytes + 15) / 16 * 16 + 16);
     for (block[1] = 0; block[1] < y; block[1]++) {
         for (block[0] = 0; block[0] < x; block[0]++) {
-            // What nobody wrote is no number.
+            // Unwritten memory reads as NaN.
             memset(shared, 0xff, bytes);
             for (int i = 0; i < threads; i++) {
                 getcontext(&fibers[i].context);
@@ -153,7 +153,7 @@ static inline Word rounded_to_bf16(float value) {
 
 static inline Word to_bf16(float low, float high) { return rounded_to_bf16(high) << 16 | rounded_to_bf16(low); }
 
-/// `parts` numbers a register: PTX's layout of fragments, "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".
+/// `parts` numbers a register. The layout is PTX's: "Matrix Fragments for mma.m16n8k8" and "mma.m16n8k16".
 static inline void multiply(float (&c)[4], const Word* a, const Word* b, int parts) {
     emulated::Board& board = emulated::board();
     memcpy(board.left[lane()], a, 16);

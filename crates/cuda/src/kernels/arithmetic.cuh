@@ -1,16 +1,17 @@
 // Products of fragments: 16 rows on the left, 8 columns on the right, a run of features between them.
 //
-// A sum over features may be taken in any order, so a lane takes features that lie side by side in memory, sixteen bytes of
-// weights at a time, where the instruction numbers them otherwise: both sides are read as they are stored.
+// The order of features in a sum is free. So a lane takes features that are neighbours in memory, sixteen bytes of
+// weights at a time, where the instruction numbers them otherwise. Both operands are read as they are stored: the
+// instruction's features 0, 4, 1 and 5 are four neighbours in memory.
 
-/// A number as the sum of two of eleven significant bits each, cut, not rounded, which takes no conversion: what is left out
-/// is below 2^-21 of it.
+/// A number as the sum of two numbers of eleven significant bits. Bits are cut, not rounded, which takes no conversion.
+/// The error is below 2^-21 of the number.
 DEVICE void split(float value, Word& high, Word& low) {
     high = bits(value) & 0xffffe000u;
     low = bits(value - number(high)) & 0xffffe000u;
 }
 
-/// Float32 by tensor cores that know eleven bits: three products of halves, their sums in float32.
+/// Float32 on tensor cores that know eleven bits: three products of halves, summed in float32.
 struct Exact {
     typedef float Weight;
     /// Features of a run.
@@ -18,7 +19,7 @@ struct Exact {
     struct Left { Word high[8], low[8]; };
     struct Right { Word high[4], low[4]; };
 
-    /// Two rows, eight apart; the lane's features of each.
+    /// Two rows, eight apart, each at the lane's first feature.
     static DEVICE void left(Left& to, const float* upper, const float* lower) {
         const float4 u = *(const float4*)upper, l = *(const float4*)lower;
         const float values[8] = {u.x, l.x, u.y, l.y, u.z, l.z, u.w, l.w};
@@ -42,7 +43,7 @@ struct Exact {
     }
 };
 
-/// Both sides rounded to bfloat16, their sums in float32.
+/// Both operands rounded to bfloat16, summed in float32.
 struct Rounded {
     typedef unsigned short Weight;
     static const int RUN = 32;

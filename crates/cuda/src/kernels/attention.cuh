@@ -1,6 +1,7 @@
-// softmax(scale Q Kᵀ) V of every head, in float32: a warp takes a head's queries of one tile.
+// softmax(scale Q Kᵀ) V of every head, in float32. A warp takes the queries of one tile of one head, so scores, softmax
+// and mixed values never leave its registers.
 
-/// A left fragment of two rows, eight apart, whose features lie side by side in shared memory.
+/// A left fragment of two rows, eight apart, whose features are neighbours in shared memory.
 DEVICE void pairs_left(Word (&high)[4], Word (&low)[4], const float* upper, const float* lower) {
     const float2 u = *(const float2*)upper, l = *(const float2*)lower;
     split(u.x, high[0], low[0]);
@@ -28,10 +29,10 @@ DEVICE float sum_of_row(float value) {
     return value + from_lane_beside(value, 2);
 }
 
-/// Queries in columns [0, width) of shared memory from word `from` on, keys in [width, 2 width), values in [2 width, 3 width), heads beside each other.
-/// What the positions of `queries` make of them takes the place of their queries. HEAD: the most features a head has.
-/// BIASED: `bias`, [heads, MAX_LEN], is added to the scaled scores, by head and distance; only for CAUSAL, where no distance is
-/// negative.
+/// Shared memory from word `from` on holds queries in columns [0, width), keys in [width, 2 width) and values in [2
+/// width, 3 width), heads beside each other. The results for the positions of `queries` replace their queries. HEAD is
+/// the most features of a head. If BIASED, `bias`, [heads, MAX_LEN], is added to the scaled scores by head and
+/// distance; it requires CAUSAL, so that no distance is negative.
 template <int HEAD, bool CAUSAL, bool BIASED>
 APART void attend(
     int from, int stride, int width, int heads, Tiles queries, int length, float scale, const float* bias
@@ -71,7 +72,7 @@ APART void attend(
                 const bool seen = column < length && (!CAUSAL || column <= row);
                 scores[j][i] = seen ? scores[j][i] * scale : -3e38f;
                 if (BIASED && seen) {
-                    // Rows behind the newest position may stand further away than any bias reaches.
+                    // Rows behind the newest position may exceed the distances that have a bias.
                     const int distance = row - column < MAX_LEN ? row - column : MAX_LEN - 1;
                     scores[j][i] += read_only(bias + head * MAX_LEN + distance);
                 }
@@ -90,7 +91,7 @@ APART void attend(
                 for (int i = 0; i < 4; i++) {
                     const float weight = scores[j][i] > -3e38f ? expf(scores[j][i] - top[i / 2]) : 0.0f;
                     sum[i / 2] += weight;
-                    // From where a product leaves its columns to where the next one wants its features.
+                    // A product leaves its columns where the next product expects its features.
                     const int place = i == 1 ? 2 : i == 2 ? 1 : i;
                     split(weight, high[place], low[place]);
                 }
@@ -103,7 +104,7 @@ APART void attend(
         }
         sum[0] = sum_of_row(sum[0]);
         sum[1] = sum_of_row(sum[1]);
-        // Other lanes have read their queries.
+        // Waits until the other lanes have read their queries.
         warp_barrier();
 #pragma unroll
         for (int i = 0; i < HEAD / 8; i++) {

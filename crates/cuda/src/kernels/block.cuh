@@ -1,4 +1,4 @@
-// A transformer block, post-norm, ReZero: x = LN(x + a·Attention(x)), x = LN(x + a·FFN(x)).
+// A transformer block, post-norm with ReZero: x = LN(x + a·Attention(x)), x = LN(x + a·FFN(x)).
 
 /// Exact GELU.
 DEVICE float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
@@ -14,7 +14,7 @@ DEVICE void gelu(float* y, int stride, int width, Tiles tiles) {
     }
 }
 
-/// Layer norm of rows of shared memory over their first `width` features, at most MOST; a warp a row.
+/// Layer norm of rows of shared memory over their first `width` features, at most MOST. A warp takes a row.
 template <int MOST>
 DEVICE void norm(float* x, int stride, int width, const float* weight, const float* bias, Tiles tiles) {
     const int own = lane();
@@ -50,7 +50,7 @@ DEVICE void norm(float* x, int stride, int width, const float* weight, const flo
     }
 }
 
-/// Stored weights of a block of full width FULL and full inner width WIDE, in the order of `layout.rs`.
+/// The stored weights of a block of full width FULL and full inner width WIDE, in the order of `layout.rs`.
 template <class Weight, int FULL, int WIDE>
 struct Block {
     static const int MATRICES = 4 * FULL * FULL + 2 * WIDE * FULL;
@@ -58,7 +58,7 @@ struct Block {
     const Weight* matrices;
     const float* vectors;
 
-    /// Queries, keys, values and the output projection: 0 to 3. [FULL, FULL]
+    /// Queries, keys, values and the output projection, 0 to 3: [FULL, FULL]
     DEVICE const Weight* attention(int which) const { return matrices + which * FULL * FULL; }
     DEVICE const Weight* inner() const { return matrices + 4 * FULL * FULL; }
     DEVICE const Weight* outer() const { return inner() + WIDE * FULL; }
@@ -71,10 +71,9 @@ struct Block {
     DEVICE float ffn_residual() const { return ffn_norm()[2 * FULL + 1]; }
 };
 
-/// Runs a block over what lies in shared memory from word `x` on, [16 tiles, width], with `y` for what it makes on the way,
-/// [16 tiles, max(3 width, inner)]. Where
-/// `newest`, the tile of the newest position alone comes out. Begins with what `x` holds known to every warp, and ends so.
-/// `bias` is as `attend` takes it.
+/// Runs a block over `x`, [16 tiles, width], with `y`, [16 tiles, max(3 width, inner)], for intermediate values. Both
+/// are words of shared memory. If `newest`, only the tile of the newest position is computed after attention's keys and
+/// values. Every warp must see `x` at the start, and does at the end. `attend` explains `bias`.
 template <class A, int FULL, int WIDE, int HEAD_COUNT, bool CAUSAL, bool BIASED>
 DEVICE void run(
     const Block<typename A::Weight, FULL, WIDE>& block, int x, int x_stride, int y, int y_stride, int width, int inner,

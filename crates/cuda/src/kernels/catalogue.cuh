@@ -3,8 +3,8 @@
 /// Rows of a batch that share what they read of the output layer.
 static const int TOGETHER = 64;
 
-/// [B, COLUMNS] of `newest`, [B, WIDTH], whose first `width` features are not zero. A block takes 64 rows and a part of the
-/// columns.
+/// The scores, [B, COLUMNS], of `newest`, [B, WIDTH], whose features from `width` on are zero. A block takes 64 rows
+/// and a part of the columns.
 KERNEL(THREADS) score(
     const float* newest, const float* output, const float* bias, float* scores, int rows, int width, int part
 ) {
@@ -22,15 +22,15 @@ KERNEL(THREADS) score(
     if (count > 0) product<Exact>(0, SCORE_STRIDE, width, matrix, column, count, tiles, to);
 }
 
-/// Orders scores as numbers without a sign; what is not a number comes first, at 0.
+/// Maps scores to unsigned numbers of the same order. NaN becomes 0, the lowest.
 DEVICE Word key(float score) {
     const Word word = bits(score);
     if ((word & 0x7fffffffu) > 0x7f800000u) return 0;
     return word & 0x80000000u ? ~word : word | 0x80000000u;
 }
 
-/// A row's `wanted` best scores among those that `excluded` leaves, and whatever equals the last of them: how many they are,
-/// then up to `most` scores, then as many columns, in no order. Excluded scores are made no numbers.
+/// Finds a row's `wanted` best scores outside `excluded`, and all scores that equal the last of them. Writes their
+/// number, then up to `most` scores, then as many columns, in no order. Excluded scores become NaN.
 KERNEL(THREADS) select(
     float* scores, const int* places, const int* excluded, int wanted, int most, int* found
 ) {
@@ -41,7 +41,7 @@ KERNEL(THREADS) select(
         row[excluded[at]] = number(0x7fffffffu);
     }
     block_barrier();
-    // The key of the last wanted score, eight bits at a time.
+    // Finds the key of the last wanted score, eight bits at a time.
     Word prefix = 0;
     int missing = wanted;
     for (int shift = 24; shift >= 0; shift -= 8) {

@@ -1,10 +1,11 @@
-// One block a history, from its items to what the network makes of the newest: the backbone's slice, and the router.
+// One block computes one history, from its items to the network's output at the newest item: the backbone's slice, and
+// the router.
 
-/// A history of a batch and the slice that it runs, as `batch.rs` writes it.
+/// A history of a batch and its slice, as `batch.rs` writes it.
 struct History { int token, length, hidden, layers, embedding, unused[3]; };
 
-/// Item rows of a history, `positions` added up with them where they are not null: the row of its oldest item and those that
-/// follow. Zeros where its last tile has no item.
+/// The embedding of a history: item rows, plus `positions` unless null, which starts at the row of the oldest item.
+/// Rows behind the last item are zero.
 DEVICE void embed(
     float* x, int stride, const float* items, const float* positions, int table, int width, const int* tokens, int length
 ) {
@@ -24,8 +25,8 @@ DEVICE void embed(
     block_barrier();
 }
 
-/// What slices make of the newest positions: [B, WIDTH], zeros behind a slice's width. `positions` is a table,
-/// [MAX_LEN, EMBEDDING], or with relative positions the biases, [layers, HEADS, MAX_LEN].
+/// The slices' outputs at the newest positions, [B, WIDTH], zeros behind a slice's width. `positions` is a table,
+/// [MAX_LEN, EMBEDDING], or the biases of relative positions, [layers, HEADS, MAX_LEN].
 KERNEL(THREADS) backbone(
     const Stored::Weight* matrices, const float* vectors, const float* items, const float* positions, const int* tokens,
     const History* histories, float* newest

@@ -1,4 +1,4 @@
-// What the kernels ask of a GPU. The tests have a second copy of this file, for a CPU (../emulated/primitives.h).
+// The primitives of the kernels on a GPU. The tests replace this file by ../emulated/primitives.h for a CPU.
 
 typedef unsigned int Word;
 
@@ -9,8 +9,8 @@ extern __shared__ float4 shared_memory[];
 
 DEVICE float read_only(const float* place) { return __ldg(place); }
 
-/// The block's memory from a word on. Functions that stand apart are given the word, not an address: so the compiler knows
-/// what kind of memory it is.
+/// The block's shared memory from a word on. Functions that are not inlined take the word instead of an address, so
+/// that the compiler knows the kind of memory.
 DEVICE float* shared(int word) { return (float*)shared_memory + word; }
 DEVICE int thread() { return threadIdx.x; }
 DEVICE int lane() { return threadIdx.x % 32; }
@@ -24,10 +24,10 @@ DEVICE float from_lane_beside(float value, int distance) { return __shfl_xor_syn
 DEVICE int add_to(int* counter, int more) { return atomicAdd(counter, more); }
 DEVICE Word bits(float value) { return __float_as_uint(value); }
 DEVICE float number(Word value) { return __uint_as_float(value); }
-/// Sixteen bytes, and a number, that nobody writes while the kernel runs.
+/// Sixteen bytes that nobody writes while the kernel runs.
 DEVICE uint4 read_sixteen(const void* place) { return __ldg((const uint4*)place); }
 
-/// Two numbers of eight significant bits, the first in the low half.
+/// Two numbers rounded to bfloat16, the first in the low half.
 DEVICE Word to_bf16(float low, float high) {
     Word pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));

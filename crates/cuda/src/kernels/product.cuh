@@ -1,27 +1,27 @@
-// y = x Wᵀ, rows of x in shared memory, W as it is stored: every warp takes some rows and some columns.
+// y = x Wᵀ with rows of x in shared memory and W as it is stored. Every warp takes some rows and some columns.
 
-/// Tiles of 16 rows, the first and the one behind the last.
+/// Tiles of 16 rows, from `first` up to `end`.
 struct Tiles { int first, end; };
 
-/// The rows of W that a slice reads: of every `stored` rows the first `kept`. A plain prefix keeps all.
+/// The rows of W that a slice reads: the first `kept` of every `stored` rows. A plain prefix keeps all.
 template <class Weight>
 struct Matrix {
     const Weight* weights;
-    /// Features a stored row.
+    /// Features of a stored row.
     int stride;
     int kept, stored;
 
     DEVICE int row(int column) const { return column / kept * stored + column % kept; }
 };
 
-/// Runs of weights that are on their way while one is multiplied.
+/// Runs of weights that are loaded while one is multiplied.
 static const int AHEAD = 2;
 
 /// More rows than there are.
 static const int NOBODY = 1 << 30;
 
-/// Where a product's columns go, each with the bias of its stored row: into `to`, or `scale` times to what is there. Rows from
-/// `rows` on are nobody's.
+/// The destination of a product's columns. Each sum includes the bias of its stored row. It replaces the value at `to`,
+/// or is added to it `scale` times. Rows from `rows` on are discarded.
 struct Out {
     float* to;
     int stride, rows;
@@ -37,7 +37,7 @@ struct Out {
     }
 };
 
-/// MT tiles of rows times NT tiles of columns, added to c.
+/// Adds MT tiles of rows times NT tiles of columns to c.
 template <class A, int MT, int NT>
 DEVICE void accumulate(
     float (&c)[MT][NT][4], int x, int x_stride, int features, const typename A::Weight* const (&weights)[NT]
@@ -77,7 +77,7 @@ DEVICE void accumulate(
     }
 }
 
-/// A warp's share of a product: `MT` tiles of rows from `tile` on, every `groups`-th chunk of NT tiles of columns.
+/// A warp's part of a product: `MT` tiles of rows from `tile` on, and every `groups`-th chunk of NT tiles of columns.
 template <class A, int MT, int NT>
 DEVICE void columns(
     int x, int x_stride, int features, const Matrix<typename A::Weight>& matrix, int first, int count, int tile,
@@ -89,11 +89,11 @@ DEVICE void columns(
         const typename A::Weight* weights[NT];
 #pragma unroll
         for (int j = 0; j < NT; j++) {
-            // Columns behind the last one repeat it; nobody takes them.
+            // Columns behind the last one repeat it and are discarded.
             const int column = (chunk * NT + j) * 8 + lane() / 4;
             weights[j] = matrix.weights + (size_t)matrix.row(first + (column < count ? column : count - 1)) * matrix.stride;
         }
-        // A sum begins with its bias.
+        // A sum starts with its bias.
         float c[MT][NT][4];
 #pragma unroll
         for (int j = 0; j < NT; j++) {
@@ -130,8 +130,9 @@ DEVICE void product_of(
     else columns<A, MT, 1>(x, x_stride, features, matrix, first, count, tile, group, groups, out);
 }
 
-/// The block's product: rows of `tiles` of what lies in shared memory from word `x` on, `count` columns from `first` on. Warps of one group of columns stand side by side, so
-/// that those who read the same weights read them together. No barrier: neither before nor behind it.
+/// The block's product: rows of `tiles` of `x`, a word of shared memory, times `count` columns from `first` on. Warps
+/// of one group of columns are neighbours, so that they read the same weights at the same time. There is no barrier
+/// before or after.
 template <class A>
 APART void product(
     int x, int x_stride, int features, Matrix<typename A::Weight> matrix, int first, int count, Tiles tiles, Out out
@@ -140,8 +141,8 @@ APART void product(
     const int groups = threads() / 32 / pairs, group = warp() / pairs;
     const int tile = tiles.first + warp() % pairs * 2;
     if (group >= groups) return;
-    // The chunk with which the slowest group has least to do; of equal ones the wider, which reads rows less
-    // often. Four tiles want more registers than there are.
+    // Takes the chunk width that leaves the slowest group least to do, and the wider one of equals, which reads rows
+    // less often. Four tiles would need more registers than there are.
     int chunk = 1, least = 1 << 30;
     for (int width = 1; width <= 2; width++) {
         const int chunks = (count + 8 * width - 1) / (8 * width), work = (chunks + groups - 1) / groups * width;

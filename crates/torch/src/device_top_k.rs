@@ -1,19 +1,19 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::to_host;
+use super::device::to_host;
 use canet_domain::{Candidates, Item, Ranked, Selection, TopK, top_k};
 
-/// Beyond this share of the catalogue a copy of all scores is no dearer.
-const MOST: usize = 4;
+/// The whole row is copied if at least one in so many items is picked: that costs no more.
+const COPY_ALL_FROM: usize = 4;
 
-/// The best items of each row of scores, [B, N + 1], one selection a row: what [`top_k`] makes of them.
+/// The best items of each row of scores, [B, N + 1], with one selection a row. Equals [`top_k`].
 ///
-/// The device picks as many as can matter, all excluded items among them, and those alone are copied. Which of equal
-/// scores it picks is open, so a row whose last picked score is no lower than its k-th allowed one is copied whole.
+/// The device picks as many items as can matter, including excluded ones, and only those are copied. It may pick any of
+/// several equal scores. So a row is copied whole if its last picked score is not below its k-th allowed score.
 ///
 /// # Errors
-/// [`TchError`] where the device fails.
-pub(crate) fn best(scores: &Tensor, selections: &[Selection<'_>]) -> Result<Vec<Vec<Ranked>>, TchError> {
+/// [`TchError`] if the device fails.
+pub(crate) fn device_top_k(scores: &Tensor, selections: &[Selection<'_>]) -> Result<Vec<Vec<Ranked>>, TchError> {
     let columns = scores.size().last().copied().unwrap_or_default() as usize;
     let items = columns.saturating_sub(1);
     let matter = |selection: &Selection<'_>| match selection.candidates {
@@ -21,7 +21,7 @@ pub(crate) fn best(scores: &Tensor, selections: &[Selection<'_>]) -> Result<Vec<
         Candidates::Only(_) => items,
     };
     let picked = selections.iter().map(matter).max().unwrap_or_default();
-    if picked.saturating_mul(MOST) >= items {
+    if picked.saturating_mul(COPY_ALL_FROM) >= items {
         let rows = to_host(scores)?;
         return Ok(selections
             .iter()
@@ -31,7 +31,7 @@ pub(crate) fn best(scores: &Tensor, selections: &[Selection<'_>]) -> Result<Vec<
     }
     // Column 0 is padding.
     let (values, places) = scores.f_narrow(1, 1, items as i64)?.f_topk(picked as i64, 1, true, true)?;
-    // One copy for both: the places as bits.
+    // One copy for both, with places as the bits of floats.
     let places = places.f_to_kind(Kind::Int)?.f_view_dtype(Kind::Float)?;
     let both = to_host(&Tensor::f_cat(&[values, places], 1)?)?; // [B, 2 picked]
     let rows = selections.iter().zip(both.chunks_exact(2 * picked)).enumerate();
@@ -57,14 +57,14 @@ mod tests {
 
     use super::*;
 
-    /// Against the ranking of whole rows: rows of ties, of values that are not numbers and of too few numbers among them.
+    /// Compares with the ranking of whole rows, with ties, NaN and too few numbers.
     #[test]
-    fn what_is_picked_ranks_as_whole_rows_do() {
+    fn device_top_k_ranks_as_top_k_does() {
         tch::manual_seed(5);
         let options = (Kind::Float, tch::Device::Cpu);
         let (rows, items) = (40_i64, 900_i64);
         let scores = Tensor::randn([rows, items + 1], options);
-        // Few values, so that many are equal; then rows with holes.
+        // Few distinct values, for ties; then rows with holes.
         scores.narrow(0, 8, 8).copy_(&(Tensor::randn([8, items + 1], options) * 3.0).round());
         let _ = scores.narrow(0, 16, 4).narrow(1, 1, 500).fill_(f64::NAN);
         let _ = scores.narrow(0, 20, 4).narrow(1, 1, 895).fill_(f64::NEG_INFINITY);
@@ -83,7 +83,7 @@ mod tests {
                     Selection { k, excluded, candidates }
                 })
                 .collect();
-            let found = best(&scores, &selections).unwrap();
+            let found = device_top_k(&scores, &selections).unwrap();
             let whole = to_host(&scores).unwrap();
             for (row, (selection, scores)) in selections.iter().zip(whole.chunks_exact(items as usize + 1)).enumerate()
             {

@@ -1,58 +1,21 @@
-//! The native forward: its vectors agree with each other, and nothing about a call changes an answer.
+//! All levels agree with each other, and nothing about a call changes an answer.
 
 use std::collections::HashSet;
 
-use canet_cpu::{Level, Native};
+use canet_cpu::{CpuForward, CpuOptions, Level};
 use canet_domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
-use canet_model::{Forward, ModelConfig, Positions, Precision, Query, RouterConfig, Weights, WidthRule};
+use canet_model::{Forward, ModelConfig, Positions, Precision, Query, Weights};
+use canet_testing::{
+    flagged_configs, full_size_config, item, odd_config, random_histories, random_history, random_weights, rng,
+    small_config,
+};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::server::{canet, run};
-use super::support::{full_size_config, item, random_history, random_weights, rng, small_config, write_checkpoint};
+use super::options;
 
-/// Sizes of which none is a multiple of a vector or a panel, and some are more than one.
-pub(crate) fn odd_config() -> ModelConfig {
-    ModelConfig {
-        items: 701,
-        max_len: 75,
-        heads: 3,
-        hidden: vec![15, 51, 105],
-        layers: vec![1, 3],
-        embedding: vec![1, 37, 70],
-        router: RouterConfig { dim: 33, heads: 3, ffn: 41 },
-        attention_scale: WidthRule::Full,
-        ffn_inner: WidthRule::Full,
-        positions: Positions::Newest,
-        embedding_norm: false,
-        norm_eps: ModelConfig::NORM_EPS,
-    }
-}
-
-/// Every kind of position with and without a norm behind the embedding, at odd sizes and as a narrow model of two heads.
-pub(crate) fn flagged_configs() -> Vec<ModelConfig> {
-    let narrow = ModelConfig {
-        heads: 2,
-        hidden: vec![16, 32],
-        layers: vec![1, 2],
-        embedding: vec![16, 64],
-        ..full_size_config(300)
-    };
-    let odd = |positions, embedding_norm| ModelConfig { positions, embedding_norm, norm_eps: 1e-3, ..odd_config() };
-    vec![
-        odd(Positions::Relative, true),
-        odd(Positions::Oldest, false),
-        ModelConfig { positions: Positions::Relative, ..narrow.clone() },
-        ModelConfig { positions: Positions::Newest, embedding_norm: true, norm_eps: 1e-12, ..narrow },
-    ]
-}
-
-fn load(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> Native {
-    Native::load_at((level, Precision::Fp32), config, weights, threads).unwrap()
-}
-
-pub(crate) fn histories(config: &ModelConfig, count: usize, rng: &mut ChaCha8Rng) -> Vec<History> {
-    (0..count).map(|_| random_history(config.items, rng.gen_range(1..=config.max_len), rng)).collect()
+fn load(level: Level, config: &ModelConfig, weights: &Weights, threads: usize) -> CpuForward {
+    CpuForward::load(config, weights, options(level, Precision::Fp32, threads)).unwrap()
 }
 
 fn route(space: &RouteSpace, rng: &mut ChaCha8Rng) -> Route {
@@ -60,14 +23,14 @@ fn route(space: &RouteSpace, rng: &mut ChaCha8Rng) -> Route {
 }
 
 #[test]
-fn every_kind_of_vector_gives_the_same_scores() {
+fn every_level_gives_the_same_scores() {
     for (seed, config) in [odd_config(), full_size_config(300)].into_iter().chain(flagged_configs()).enumerate() {
         let mut rng = rng(1 + seed as u64);
         let weights = random_weights(&config, &mut rng);
         let space = config.check().unwrap();
-        let histories = histories(&config, 9, &mut rng);
+        let histories = random_histories(&config, 9, &mut rng);
         let batch: Vec<&History> = histories.iter().collect();
-        let levels: Vec<Native> =
+        let levels: Vec<CpuForward> =
             Level::available().into_iter().map(|level| load(level, &config, &weights, 1)).collect();
         for route in space.routes() {
             let scores: Vec<_> = levels.iter().map(|native| native.scores(route, &batch).unwrap()).collect();
@@ -81,22 +44,21 @@ fn every_kind_of_vector_gives_the_same_scores() {
     }
 }
 
-/// A twin of 16 lanes and one of 8, both of which check every access, are always there.
 #[test]
-fn the_checked_twins_are_always_there() {
+fn the_portable_levels_are_always_available() {
     let names: Vec<String> = Level::available().iter().map(Level::to_string).collect();
     assert!(names.ends_with(&["portable, 8 lanes".to_owned(), "portable, 16 lanes".to_owned()]), "{names:?}");
     assert_eq!(Level::best().to_string(), names[0]);
 }
 
 #[test]
-fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_threads() {
+fn neither_the_batch_nor_the_number_of_threads_changes_a_bit_of_an_answer() {
     let sizes: Vec<ModelConfig> = [odd_config(), full_size_config(3000)].into_iter().chain(flagged_configs()).collect();
     for (config, precision) in sizes.iter().flat_map(|config| [(config, Precision::Fp32), (config, Precision::Bf16)]) {
         let mut rng = rng(5);
         let weights = random_weights(config, &mut rng);
         let space = config.check().unwrap();
-        let histories = histories(config, 60, &mut rng);
+        let histories = random_histories(config, 60, &mut rng);
         let excluded: Vec<HashSet<Item>> =
             histories.iter().map(|history| history.items().iter().copied().collect()).collect();
         let candidates: Vec<Item> = (1..=200).rev().map(item).collect();
@@ -112,7 +74,7 @@ fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_thread
                 )
             })
             .collect();
-        let load = |threads| Native::load(precision, config, &weights, threads).unwrap();
+        let load = |threads| CpuForward::load(config, &weights, CpuOptions::fastest(precision, threads)).unwrap();
         let [one, three] = [1, 3].map(load);
         let together = one.rank_mixed(&queries).unwrap();
         assert_eq!(three.rank_mixed(&queries).unwrap(), together);
@@ -126,7 +88,7 @@ fn an_answer_is_the_same_to_the_bit_alone_in_a_batch_and_on_any_number_of_thread
 }
 
 #[test]
-fn items_that_tie_come_in_their_order_whatever_block_they_stand_in() {
+fn ties_go_to_the_lower_item_across_blocks_of_columns() {
     let config = ModelConfig { items: 2000, ..small_config() };
     let mut rng = rng(6);
     let mut weights = random_weights(&config, &mut rng);
@@ -148,7 +110,7 @@ fn items_that_tie_come_in_their_order_whatever_block_they_stand_in() {
 }
 
 #[test]
-fn a_history_longer_than_the_model_reads_counts_with_its_newest_items() {
+fn only_the_newest_items_of_a_long_history_count() {
     let config = odd_config();
     let mut rng = rng(7);
     let weights = random_weights(&config, &mut rng);
@@ -162,9 +124,9 @@ fn a_history_longer_than_the_model_reads_counts_with_its_newest_items() {
     assert_eq!(logits.row(0), logits.row(1));
 }
 
-/// Scores overflow to infinities and to what is no number; nothing panics, and what is no number is not ranked.
+/// Scores overflow to infinities and NaN. Nothing panics, and NaN is never ranked.
 #[test]
-fn scores_that_overflow_are_answered() {
+fn scores_may_overflow() {
     let config = odd_config();
     let mut rng = rng(8);
     let mut weights = random_weights(&config, &mut rng);
@@ -185,19 +147,10 @@ fn scores_that_overflow_are_answered() {
     }
 }
 
+/// A small catalogue's tables are multiplied with the input layer in advance. A large catalogue's tokens pass the
+/// layer.
 #[test]
-fn a_backend_that_is_unknown_is_refused_with_those_there_are() {
-    let directory = tempfile::tempdir().unwrap();
-    write_checkpoint(&directory.path().join("small"), 9);
-    let mut command = canet(&["serve", "--backend", "onnx"]);
-    let (code, stderr) = run(command.arg("--model").arg(directory.path().join("small")));
-    assert_eq!(code, Some(64), "{stderr}");
-    assert!(stderr.contains("possible values: auto, libtorch, native"), "{stderr}");
-}
-
-/// What a small catalogue's tables come to behind the input layer is kept; a large one's tokens pass the layer one by one.
-#[test]
-fn items_enter_a_large_catalogues_model_as_a_small_ones() {
+fn large_and_small_catalogues_embed_items_alike() {
     let plain =
         ModelConfig { hidden: vec![64, 128], layers: vec![1, 2], embedding: vec![8, 16], ..full_size_config(70_000) };
     let relative = ModelConfig { positions: Positions::Relative, embedding_norm: true, ..plain.clone() };
@@ -205,15 +158,15 @@ fn items_enter_a_large_catalogues_model_as_a_small_ones() {
         let weights = random_weights(&config, &mut rng(13));
         let few = ModelConfig { items: 700, ..config.clone() };
         let cut = cut_to(&few, &weights);
-        let histories = histories(&few, 17, &mut rng(14));
+        let histories = random_histories(&few, 17, &mut rng(14));
         let batch: Vec<&History> = histories.iter().collect();
         let space = config.check().unwrap();
         let chosen = ["item_embedding", "position_embedding"].map(|table| weights.get(&format!("backbone.{table}")));
         let tables: usize = chosen.into_iter().flatten().map(|table| table.data.len() * size_of::<f32>()).sum();
-        let ways =
+        let variants =
             Level::available().into_iter().flat_map(|level| [Precision::Fp32, Precision::Bf16].map(|p| (level, p)));
-        for (level, precision) in ways {
-            let load = |config, weights| Native::load_at((level, precision), config, weights, 2).unwrap();
+        for (level, precision) in variants {
+            let load = |config, weights| CpuForward::load(config, weights, options(level, precision, 2)).unwrap();
             let (large, small) = (load(&config, &weights), load(&few, &cut));
             let layers = large.weight_bytes() - tables;
             assert!(
@@ -232,25 +185,26 @@ fn items_enter_a_large_catalogues_model_as_a_small_ones() {
     }
 }
 
-/// One row an item is kept where positions are relative: no table of positions, whatever the norm.
+/// Without a table of positions, one row an item is enough, with or without a norm.
 #[test]
-fn a_models_tables_fold_into_one_row_an_item_where_positions_are_relative() {
+fn relative_positions_need_one_precomputed_row_an_item() {
     let plain =
         ModelConfig { hidden: vec![32], layers: vec![1], embedding: vec![32], heads: 2, ..full_size_config(300) };
     let bytes = |positions, embedding_norm| {
         let config = ModelConfig { positions, embedding_norm, ..plain.clone() };
         let weights = random_weights(&config, &mut rng(15));
-        Native::load(Precision::Fp32, &config, &weights, 1).unwrap().weight_bytes() / size_of::<f32>()
+        CpuForward::load(&config, &weights, CpuOptions::fastest(Precision::Fp32, 1)).unwrap().weight_bytes()
+            / size_of::<f32>()
     };
     let [absolute, relative] = [Positions::Newest, Positions::Relative].map(|positions| bytes(positions, false));
     assert_eq!(bytes(Positions::Relative, true), relative);
-    // A row a position is gone; a second head has a row of biases of its own, which 32 more values surround.
+    // The rows of positions are gone. The second head has its own row of biases, padded by 32 values.
     assert_eq!(absolute - relative, 50 * 32 - (50 + 32));
-    // The layer, 32 wide, and the norm are kept: a norm of a sum is no sum.
+    // The layer, 32 wide, and the norm are kept: the norm of a sum is no sum.
     assert_eq!(bytes(Positions::Oldest, true) - absolute, 33 * 32 + 2 * 32 + 1);
 }
 
-/// The weights with only the first items of a smaller configuration.
+/// The weights of a configuration with fewer items.
 fn cut_to(few: &ModelConfig, weights: &Weights) -> Weights {
     let mut cut = Weights::default();
     for parameter in few.parameters() {
@@ -262,19 +216,19 @@ fn cut_to(few: &ModelConfig, weights: &Weights) -> Weights {
     cut
 }
 
-/// Its output layer is larger than any cache, so it is streamed; the first items of it alone are not, and score the same.
+/// The output layer of the large catalogue is streamed, that of its first items alone is not.
 #[test]
-fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
+fn streamed_and_cached_output_layers_score_bit_identically() {
     let config = ModelConfig { hidden: vec![64, 128], layers: vec![1], embedding: vec![8], ..full_size_config(70_000) };
     let weights = random_weights(&config, &mut rng(9));
     let few = ModelConfig { items: 700, ..config.clone() };
     let cut = cut_to(&few, &weights);
-    let histories = histories(&few, 17, &mut rng(10));
+    let histories = random_histories(&few, 17, &mut rng(10));
     let batch: Vec<&History> = histories.iter().collect();
     let space = config.check().unwrap();
     for level in Level::available() {
         for precision in [Precision::Fp32, Precision::Bf16] {
-            let load = |config, weights| Native::load_at((level, precision), config, weights, 2).unwrap();
+            let load = |config, weights| CpuForward::load(config, weights, options(level, precision, 2)).unwrap();
             let (large, small) = (load(&config, &weights), load(&few, &cut));
             for (route, rows) in space.routes().flat_map(|route| [1, 2, 17].map(|rows| (route, rows))) {
                 let [whole, first] = [&large, &small].map(|native| native.scores(route, &batch[..rows]).unwrap());
@@ -286,9 +240,9 @@ fn a_large_catalogue_scores_its_first_items_as_a_small_one_does_to_the_bit() {
     }
 }
 
-/// The scan over bytes leaves out what cannot be among the best; where it must give up, everything is scored.
+/// The byte scan only skips items that cannot be among the best. Where it gives up, every item is scored.
 #[test]
-fn the_best_of_a_large_catalogue_are_those_of_all_its_scores() {
+fn the_byte_scan_ranks_as_all_scores_do() {
     let config = ModelConfig {
         hidden: vec![62, 128],
         layers: vec![1],
@@ -297,7 +251,7 @@ fn the_best_of_a_large_catalogue_are_those_of_all_its_scores() {
         ..full_size_config(70_000)
     };
     let plain = random_weights(&config, &mut rng(11));
-    // Items that all score the same but for a few, and items of very different lengths and biases.
+    // Items of equal scores but for a few, and items of very different norms and biases.
     let mut equal = plain.clone();
     let mut uneven = plain.clone();
     let width = config.width();
@@ -312,7 +266,7 @@ fn the_best_of_a_large_catalogue_are_those_of_all_its_scores() {
         }
         uneven.insert(name, data);
     }
-    let histories = histories(&config, 17, &mut rng(12));
+    let histories = random_histories(&config, 17, &mut rng(12));
     let space = config.check().unwrap();
     let few: Vec<Item> = (1..=70_000).step_by(997).filter_map(Item::new).collect();
     for (weights, level) in [&plain, &equal, &uneven]
@@ -320,7 +274,7 @@ fn the_best_of_a_large_catalogue_are_those_of_all_its_scores() {
         .flat_map(|weights| Level::available().into_iter().map(move |level| (weights, level)))
     {
         for precision in [Precision::Fp32, Precision::Bf16] {
-            let native = Native::load_at((level, precision), &config, weights, 2).unwrap();
+            let native = CpuForward::load(&config, weights, options(level, precision, 2)).unwrap();
             for route in space.routes() {
                 let scores = native.scores(route, &histories.iter().collect::<Vec<_>>()).unwrap();
                 let excluded: HashSet<Item> = top_k(scores.iter().next().unwrap(), &selection(3, &HashSet::new()))
