@@ -1,5 +1,7 @@
 //! Tells the linker where LibTorch lies, so that binaries and tests run with no environment set.
 
+#![allow(clippy::disallowed_methods, reason = "Cargo talks to build scripts by environment variables")]
+
 use std::path::Path;
 
 /// Where NVIDIA's wheels put the compiler of our kernels for GPUs, beside what holds torch.

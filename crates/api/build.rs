@@ -1,5 +1,7 @@
 //! Compiles the gRPC services of `proto/`.
 
+#![allow(clippy::disallowed_methods, reason = "Cargo talks to build scripts by environment variables")]
+
 use std::error::Error;
 use std::path::PathBuf;
 
