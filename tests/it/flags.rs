@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use canet_domain::History;
-use canet_model::{HostTensor, ModelConfig, Rows, Weights};
+use canet_model::{HostTensor, ModelConfig, Positions, Rows, Weights};
 use serde::Deserialize;
 
-use super::support::{forwards, item};
+use super::server::canet;
+use super::support::{draft, forwards, item, small_config, write_checkpoint};
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -79,5 +80,22 @@ fn every_forward_gives_what_pytorch_computes_for_the_flags() {
                 assert_near(&found, expected, &format!("{what}, {}", space.name(route)));
             }
         }
+    }
+}
+
+#[test]
+fn inspect_shows_the_flags() {
+    let root = tempfile::tempdir().unwrap();
+    let relative =
+        ModelConfig { positions: Positions::Relative, embedding_norm: true, norm_eps: 1e-12, ..small_config() };
+    draft(relative, 33).write(root.path()).unwrap();
+    write_checkpoint(root.path(), 34);
+    for (version, expected) in [
+        ("1", "positions relative, embedding_norm yes, norm_eps 1e-12\n"),
+        ("2", "positions newest, embedding_norm no, norm_eps 1e-5\n"),
+    ] {
+        let mut command = canet(&["inspect", "--version", version, "--model"]);
+        let text = String::from_utf8(command.arg(root.path()).output().unwrap().stdout).unwrap();
+        assert!(text.contains(expected), "{text}");
     }
 }

@@ -11,7 +11,8 @@ use canet_domain::Catalogue;
 use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance, TrainingRecord};
 use serde_json::json;
 
-use crate::support::{catalogue, draft, reference, small_config, write_checkpoint};
+use crate::native;
+use canet_testing::{catalogue, draft, small_config, write_checkpoint};
 
 #[test]
 fn what_is_written_comes_back() {
@@ -41,7 +42,7 @@ fn what_is_written_comes_back() {
         let item = draft.catalogue.item(id).unwrap();
         assert_eq!(read.catalogue.title(item), draft.catalogue.title(item));
     }
-    let forward = reference(&read.config, &read.weights);
+    let forward = native(&read.config, &read.weights);
     read.probes.replay(&forward, &read.space, Tolerance::FP32).unwrap();
 }
 
@@ -50,7 +51,7 @@ fn a_catalogue_smaller_than_the_recorded_top_comes_back_too() {
     let root = tempfile::tempdir().unwrap();
     let config = canet_model::ModelConfig { items: 3, max_len: 1, ..small_config() };
     let read = draft(config, 1).write(root.path()).unwrap();
-    read.probes.replay(&reference(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
+    read.probes.replay(&native(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
 }
 
 #[test]

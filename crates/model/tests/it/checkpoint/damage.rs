@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::write_checkpoint;
+use canet_testing::write_checkpoint;
 
 const WEIGHTS: &str = "weights.safetensors";
 const ITEMS: &str = "items.tsv";
@@ -356,7 +356,7 @@ fn titles_may_come_and_go() {
     let digest = write_checkpoint(root.path(), 22).digest;
     let titles = root.path().join("1/titles.tsv");
     let load = || ModelDirectory::open(root.path()).unwrap().load(None).unwrap();
-    let first = crate::support::item(1);
+    let first = canet_testing::item(1);
     assert_eq!(load().catalogue.title(first), Some("Title 1"));
     fs::remove_file(&titles).unwrap();
     assert_eq!(load().catalogue.title(first), None);

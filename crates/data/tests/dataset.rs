@@ -1,5 +1,7 @@
 //! Interaction files of every form, good and bad, through `Dataset::read`.
 
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::fs;
 
 use canet_model::checkpoint::{BudgetPoint, Calibration, ModelDirectory};
 
-use crate::support::write_checkpoint;
+use canet_testing::write_checkpoint;
 
 #[test]
 fn a_wrong_path_is_answered_with_the_right_one() {
@@ -44,7 +44,7 @@ fn only_plain_numbers_are_versions() {
 fn a_version_is_not_written_into_a_version() {
     let root = tempfile::tempdir().unwrap();
     write_checkpoint(root.path(), 1);
-    let draft = crate::support::draft(crate::support::small_config(), 1);
+    let draft = canet_testing::draft(canet_testing::small_config(), 1);
     let error = draft.write(&root.path().join("1")).unwrap_err().to_string();
     assert!(error.contains("this is one version of a model"), "{error}");
 }

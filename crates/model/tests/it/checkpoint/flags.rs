@@ -7,8 +7,8 @@ use canet_model::checkpoint::{CheckpointError, ModelDirectory, Tolerance};
 use canet_model::{ModelConfig, Positions};
 use serde_json::{Value, json};
 
-use crate::server::canet;
-use crate::support::{draft, reference, small_config, write_checkpoint};
+use crate::native;
+use canet_testing::{draft, small_config, write_checkpoint};
 
 const FLAGS: [&str; 3] = ["positions", "embedding_norm", "norm_eps"];
 
@@ -58,7 +58,7 @@ fn other_values_come_back_with_their_weights() {
         let read = ModelDirectory::open(root.path()).unwrap().load(None).unwrap();
         assert_eq!(read.config, draft.config);
         assert_eq!(read.weights, draft.weights);
-        read.probes.replay(&reference(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
+        read.probes.replay(&native(&read.config, &read.weights), &read.space, Tolerance::FP32).unwrap();
     }
 }
 
@@ -85,20 +85,5 @@ fn weights_of_other_flags_are_refused() {
     ] {
         let error = refusal(field, &value).to_string();
         assert!(error.contains("weights.safetensors") && error.contains(words), "{field} {value}: {error}");
-    }
-}
-
-#[test]
-fn inspect_shows_the_flags() {
-    let root = tempfile::tempdir().unwrap();
-    draft(flagged(Positions::Relative, true, 1e-12), 33).write(root.path()).unwrap();
-    write_checkpoint(root.path(), 34);
-    for (version, expected) in [
-        ("1", "positions relative, embedding_norm yes, norm_eps 1e-12\n"),
-        ("2", "positions newest, embedding_norm no, norm_eps 1e-5\n"),
-    ] {
-        let mut command = canet(&["inspect", "--version", version, "--model"]);
-        let text = String::from_utf8(command.arg(root.path()).output().unwrap().stdout).unwrap();
-        assert!(text.contains(expected), "{text}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use zip::CompressionMethod;
 
 use super::torch_file::{ARGS, Archive, Described, Pickle, encode, import, with};
-use crate::support::rng;
+use canet_testing::rng;
 
 #[test]
 fn pickles_that_ask_for_more_than_tensors_are_refused() {

@@ -4,7 +4,8 @@ use canet_domain::{History, Route};
 use canet_model::checkpoint::{ProbeError, Tolerance};
 use canet_model::{Forward, ForwardError, Rows, Weights};
 
-use crate::support::{draft, reference, small_config};
+use crate::native;
+use canet_testing::{draft, small_config};
 
 /// Adds to one value of a weight.
 fn nudge(weights: &Weights, name: &str, place: usize, by: f32) -> Weights {
@@ -22,7 +23,7 @@ fn another_router_fails_the_probes() {
     for tolerance in [Tolerance::FP32, Tolerance::BF16] {
         let outcomes = (0..space.len()).map(|route| {
             let pushed = nudge(&draft.weights, "router.head.bias", route, 1000.0);
-            draft.probes.replay(&reference(&draft.config, &pushed), &space, tolerance)
+            draft.probes.replay(&native(&draft.config, &pushed), &space, tolerance)
         });
         // At most one route is the one that every probe takes anyway.
         let refused = outcomes.filter(|outcome| matches!(outcome, Err(ProbeError::Route { .. }))).count();
@@ -36,7 +37,7 @@ fn another_ranking_fails_the_probes() {
     let space = draft.config.check().unwrap();
     for item in 1..=draft.config.items {
         let raised = nudge(&draft.weights, "backbone.output.bias", item, 100.0);
-        let error = draft.probes.replay(&reference(&draft.config, &raised), &space, Tolerance::FP32).unwrap_err();
+        let error = draft.probes.replay(&native(&draft.config, &raised), &space, Tolerance::FP32).unwrap_err();
         assert!(matches!(error, ProbeError::Score { .. } | ProbeError::Ranking { .. }), "{error}");
     }
 }
@@ -45,7 +46,7 @@ fn another_ranking_fails_the_probes() {
 fn each_precision_has_its_tolerance() {
     let draft = draft(small_config(), 12);
     let space = draft.config.check().unwrap();
-    let noisy = |relative: f32| Noisy { forward: reference(&draft.config, &draft.weights), relative };
+    let noisy = |relative: f32| Noisy { forward: native(&draft.config, &draft.weights), relative };
     draft.probes.replay(&noisy(5e-5), &space, Tolerance::FP32).unwrap();
     let error = draft.probes.replay(&noisy(5e-4), &space, Tolerance::FP32).unwrap_err();
     assert!(matches!(error, ProbeError::Score { probe: 0, .. }), "{error}");
@@ -58,7 +59,7 @@ fn each_precision_has_its_tolerance() {
 fn scores_that_are_not_numbers_fail_the_probes() {
     let draft = draft(small_config(), 13);
     let space = draft.config.check().unwrap();
-    let broken = Noisy { forward: reference(&draft.config, &draft.weights), relative: f32::NAN };
+    let broken = Noisy { forward: native(&draft.config, &draft.weights), relative: f32::NAN };
     assert!(draft.probes.replay(&broken, &space, Tolerance::BF16).is_err());
 }
 

@@ -1,5 +1,7 @@
 //! The cost formulas against PyTorch's own flop counter (`tests/fixtures/make_flops.py`).
 
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
+
 use canet_domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
 use serde::Deserialize;
 
@@ -49,7 +51,7 @@ impl Space {
 }
 
 fn fixture() -> Fixture {
-    serde_json::from_str(include_str!("../fixtures/flops.json")).unwrap()
+    serde_json::from_str(include_str!("../../../tests/fixtures/flops.json")).unwrap()
 }
 
 #[test]
