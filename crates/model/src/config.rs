@@ -2,15 +2,15 @@ use serde::{Deserialize, Serialize};
 
 use canet_domain::{Catalogue, FfnInner, ModelShape, RouteSpace, RouteSpaceError, RouterShape};
 
-/// The sizes and flags that fix the function a set of weights computes; stored in the checkpoint.
+/// The sizes and flags of a network. With the weights they define the function that it computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Catalogue size N. Tables have N + 1 rows and outputs N + 1 columns; 0 is padding.
+    /// Catalogue size N. Tables have N + 1 rows and outputs have N + 1 columns; index 0 is padding.
     pub items: usize,
-    /// Longest history that is read.
+    /// Length of the longest history that the model reads.
     pub max_len: usize,
-    /// Attention heads of every slice; each width is a multiple of it.
+    /// Attention heads of every slice. Each width is a multiple of it.
     pub heads: usize,
     /// Widths of the slices, ascending.
     pub hidden: Vec<usize>,
@@ -24,10 +24,10 @@ pub struct ModelConfig {
     pub attention_scale: WidthRule,
     /// Inner width of a narrow slice's feed-forward network.
     pub ffn_inner: WidthRule,
-    /// How the backbone knows where an item stands in a history.
+    /// How the backbone encodes an item's position in a history.
     #[serde(default, skip_serializing_if = "Positions::is_newest")]
     pub positions: Positions,
-    /// Whether a layer norm follows the backbone's embedding, over the features that the slice reads.
+    /// Whether a layer norm follows the backbone's embedding. It covers the features that the slice reads.
     #[serde(default, skip_serializing_if = "is_false")]
     pub embedding_norm: bool,
     /// Added to the variance in every layer norm, as in `(x - mean) / sqrt(variance + eps)`.
@@ -35,29 +35,29 @@ pub struct ModelConfig {
     pub norm_eps: f64,
 }
 
-/// How the backbone knows where an item stands in a history. The router always has a table of its own, indexed as
+/// How the backbone encodes an item's position in a history. The router always has its own table, indexed as with
 /// [`Positions::Newest`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Positions {
-    /// By a table whose last row, `max_len - 1`, belongs to the newest item.
+    /// A table whose last row, `max_len - 1`, belongs to the newest item.
     #[default]
     Newest,
-    /// By a table whose row 0 belongs to the oldest item that is read, as in RecBole's SASRec.
+    /// A table whose row 0 belongs to the oldest item that the model reads, as in RecBole's SASRec.
     Oldest,
-    /// Without a table. A learnt bias is added to each scaled attention score, by layer, head and distance
-    /// (query position less key position); every slice that has the layer has the same biases.
+    /// No table. Each scaled attention score gets a learnt bias by layer, head and distance (query position less key
+    /// position). All slices share the biases of a layer.
     Relative,
 }
 
 impl Positions {
-    /// Whether positions are counted from the newest item, as in every checkpoint that does not say.
+    /// Whether this is the default, which checkpoints leave out.
     fn is_newest(&self) -> bool {
         *self == Positions::Newest
     }
 }
 
-/// The epsilon of checkpoints that do not say.
+/// The epsilon of checkpoints that leave it out.
 const NORM_EPS: f64 = 1e-5;
 
 fn default_norm_eps() -> f64 {
@@ -74,7 +74,7 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-/// Sizes of the router: one transformer block over its own tables, then a linear layer on the last position.
+/// Sizes of the router, which is one transformer block over its own tables and a linear layer on the last position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouterConfig {
@@ -93,23 +93,23 @@ impl Default for RouterConfig {
     }
 }
 
-/// Whether a size of a narrow slice follows the slice's own width or the full one.
+/// Whether a size of a narrow slice follows the slice's own width or the full width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WidthRule {
-    /// From the slice's width h: scale 1/sqrt(h / heads), inner width 4h.
+    /// The slice's width h: scale 1/sqrt(h / heads), inner width 4h.
     Slice,
-    /// From the full width D, as the authors' code trains: scale 1/sqrt(D / heads), inner width 4D.
+    /// The full width D, as the authors' code trains: scale 1/sqrt(D / heads), inner width 4D.
     Full,
 }
 
-/// Why a configuration cannot be a model.
+/// Why a configuration is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// The three lists make no route space.
+    /// The three lists do not make a route space.
     #[error(transparent)]
     Space(#[from] RouteSpaceError),
-    /// A size outside its bounds.
+    /// A size is outside its bounds.
     #[error("`{field}` is {value}: it must be from {min} to {max}")]
     OutOfRange {
         /// The field's name.
@@ -121,7 +121,7 @@ pub enum ConfigError {
         /// Greatest value allowed.
         max: usize,
     },
-    /// A width that the heads do not divide.
+    /// The number of heads does not divide a width.
     #[error("`{field}` has {width}, which {heads} heads do not divide")]
     HeadsDoNotDivide {
         /// The field's name.
@@ -131,16 +131,16 @@ pub enum ConfigError {
         /// The number of heads.
         heads: usize,
     },
-    /// An epsilon that float32 takes for zero, or that is no small number.
+    /// The epsilon is zero in float32, or above 1.
     #[error("`norm_eps` is {0}: it must be from 1e-30 to 1")]
     NormEps(f64),
 }
 
 impl ModelConfig {
-    /// The value of `norm_eps` in checkpoints that do not name one.
+    /// The value of `norm_eps` in checkpoints that leave it out.
     pub const NORM_EPS: f64 = NORM_EPS;
 
-    /// Checks every size, so that nothing behind it can overflow or divide by zero.
+    /// Checks every size, so that later arithmetic neither overflows nor divides by zero.
     ///
     /// # Errors
     /// [`ConfigError`] that names the field and its bounds.
@@ -181,12 +181,12 @@ impl ModelConfig {
         self.embedding.last().copied().unwrap_or_default()
     }
 
-    /// The number of blocks stored.
+    /// The number of stored blocks.
     pub fn depth(&self) -> usize {
         self.layers.last().copied().unwrap_or_default()
     }
 
-    /// What the cost formula needs.
+    /// The sizes that fix the cost of a route.
     pub fn shape(&self) -> ModelShape {
         ModelShape {
             items: self.items,
@@ -239,9 +239,9 @@ impl ModelConfig {
 /// A weight's name and shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// Path of the weight, as `backbone.blocks.0.attention.query.weight`.
+    /// Path of the weight, as in `backbone.blocks.0.attention.query.weight`.
     pub name: String,
-    /// Its shape; empty for a scalar.
+    /// Shape; empty for a scalar.
     pub shape: Vec<usize>,
 }
 
@@ -263,7 +263,7 @@ impl ParameterList {
         self.add(&format!("{name}.bias"), &[width]);
     }
 
-    /// One post-norm block: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`, each with its own scalar `a`.
+    /// One post-norm block: `x = LN(x + a·Attention(x))`, then `x = LN(x + a·FFN(x))`, each with its own scalar `a`.
     fn block(&mut self, name: &str, width: usize, ffn: usize) {
         for projection in ["query", "key", "value", "output"] {
             self.linear(&format!("{name}.attention.{projection}"), width, width);

@@ -1,49 +1,49 @@
 use std::fmt;
 
-/// Where tensors live and kernels run.
+/// The CPU or one GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// A GPU's number; none for the CPU.
+    /// The GPU's number; `None` for the CPU.
     gpu: Option<u16>,
 }
 
-/// Why a device cannot be had.
+/// Why a device is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A name that is no device's.
+    /// The name is not a device's.
     #[error("device {0:?} is unknown: use auto, cpu, cuda or cuda:N")]
     Unknown(String),
-    /// LibTorch's CUDA libraries are not installed where the binary looks for them, or the build has no LibTorch.
+    /// LibTorch's CUDA libraries are missing, or the build has no LibTorch.
     #[error(
         "device {device} needs LibTorch's CUDA libraries, which cannot be used ({reason}): use --device cpu, or run `make setup` on a machine with a GPU and build with `make build`"
     )]
     NoLibrary {
-        /// The device asked for.
+        /// The requested device.
         device: String,
-        /// Why: the dynamic linker's words, or those of a build without LibTorch.
+        /// The dynamic linker's error, or that of a build without LibTorch.
         reason: String,
     },
-    /// The libraries are there, the GPU or its driver is not.
+    /// The libraries are installed, but the GPU or its driver is missing.
     #[error(
         "device {device} is not there: {found} CUDA devices are visible; use --device cpu, or check the driver and CUDA_VISIBLE_DEVICES"
     )]
     NoGpu {
-        /// The device asked for.
+        /// The requested device.
         device: String,
-        /// Devices that are.
+        /// Number of visible devices.
         found: i64,
     },
 }
 
 impl Device {
-    /// The CPU, which is always there.
+    /// The CPU, which is always available.
     pub const CPU: Device = Device { gpu: None };
 
-    /// The device of a name: `cpu`, `cuda`, `cuda:N`, or `auto`, which is the first GPU if there is one. `count_gpus` tells
-    /// how many GPUs are visible, or why none can be.
+    /// The device of a name: `cpu`, `cuda`, `cuda:N`, or `auto`, which is the first GPU if there is one. `count_gpus` returns
+    /// the number of visible GPUs, or the reason why none can be used.
     ///
     /// # Errors
-    /// [`DeviceError`] if the name is unknown or the device is not there.
+    /// [`DeviceError`] if the name is unknown or the device is not available.
     pub fn parse(name: &str, count_gpus: impl Fn() -> Result<i64, String>) -> Result<Device, DeviceError> {
         let gpu = |ordinal: u16| {
             let device = name.to_owned();

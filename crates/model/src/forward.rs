@@ -3,41 +3,41 @@ use std::error::Error;
 
 use canet_domain::{History, Ranked, Route, Selection, top_k};
 
-/// One set of weights on one device, ready to run any of its routes.
+/// One set of weights on one device. It runs any route.
 ///
-/// Padding is never computed, the last block runs for the last positions alone, and an answer does not depend
-/// on what else is in the batch (up to float32 rounding).
+/// Implementations do not compute padding, and run the last block for the last position only. An answer does not depend on
+/// the other rows of the batch, up to float32 rounding.
 pub trait Forward: Send + Sync {
-    /// Router logits, one row a history, one column a route.
+    /// Router logits: one row a history, one column a route.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError>;
 
-    /// Scores of the next item, one row a history, N + 1 columns of which column 0 is padding.
+    /// Scores of the next item: one row a history, N + 1 columns. Column 0 is padding.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError>;
 
     /// The best items of each history, best first.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         let histories: Vec<&History> = queries.iter().map(|query| query.history).collect();
         let scores = self.scores(route, &histories)?;
         Ok(queries.iter().zip(scores.iter()).map(|(query, row)| top_k(row, &query.selection)).collect())
     }
 
-    /// The best items of rows of any routes, best first, rows as they came; equal to [`rank`](Self::rank) of each row's
-    /// route up to float32 rounding.
+    /// The best items of rows of any routes, best first, in the order of the rows. The result equals that of
+    /// [`rank`](Self::rank) on each row's route, up to float32 rounding.
     ///
-    /// Here each route runs apart. A forward that [shares layers](Self::shares_layers) runs the rows of one width
+    /// The default runs one batch a route. A forward that [shares layers](Self::shares_layers) runs the rows of one width
     /// together.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         in_groups(
             rows,
@@ -49,28 +49,27 @@ pub trait Forward: Send + Sync {
         )
     }
 
-    /// Whether [`rank_mixed`](Self::rank_mixed) runs rows of one width through the same layers. Each row then leaves at
-    /// its own depth, but all embeddings are projected at the widest among them: that much is computed in vain.
+    /// Whether [`rank_mixed`](Self::rank_mixed) runs rows of one width through the same layers. Each row then leaves at its
+    /// own depth, but every embedding is projected at the widest row's width, which wastes some work on narrower rows.
     fn shares_layers(&self) -> bool {
         false
     }
 
-    /// Whether a batch of a size that has not run yet may take longer than the next one of that size: where kernels are
-    /// chosen or compiled by shape.
+    /// Whether the first batch of each size may be slower, because kernels are chosen or compiled by shape.
     fn chooses_by_shape(&self) -> bool {
         true
     }
 
-    /// What computes, as `--backend` names it.
+    /// The backend's name, as `--backend` spells it.
     fn backend(&self) -> &'static str {
         "another"
     }
 
-    /// Bytes of weights that this forward holds on its device.
+    /// Bytes of its weights on the device.
     fn weight_bytes(&self) -> usize;
 }
 
-/// Answers rows in groups of equal key; the answers come in the order of the rows.
+/// Answers rows in groups of equal keys. The answers are in the order of the rows.
 pub fn in_groups<'a, K: Copy + Ord>(
     rows: &[(Route, Query<'a>)],
     key: impl Fn(Route) -> K,
@@ -90,12 +89,12 @@ pub fn in_groups<'a, K: Copy + Ord>(
     Ok(answers)
 }
 
-/// A history and what to take from its scores.
+/// A history, and the selection from its scores.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
-    /// What the model reads.
+    /// The history that the model reads.
     pub history: &'a History,
-    /// What may be answered.
+    /// The items that may be answered, and how many.
     pub selection: Selection<'a>,
 }
 
@@ -107,10 +106,10 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Rows of `columns` values each.
+    /// A matrix of `columns` columns.
     ///
     /// # Errors
-    /// [`ForwardError::Shape`] where the values do not fill whole rows.
+    /// [`ForwardError::Shape`] if the values do not fill whole rows.
     pub fn new(columns: usize, data: Vec<f32>) -> Result<Rows, ForwardError> {
         if columns == 0 || !data.len().is_multiple_of(columns) {
             return Err(ForwardError::Shape { columns, values: data.len() });
@@ -133,7 +132,7 @@ impl Rows {
         self.data.is_empty()
     }
 
-    /// One row, `None` past the end.
+    /// One row; `None` past the end.
     pub fn row(&self, index: usize) -> Option<&[f32]> {
         self.data.chunks_exact(self.columns).nth(index)
     }
@@ -142,15 +141,15 @@ impl Rows {
 /// Why a forward pass failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// The device or its library refused an operation: out of memory, a lost device.
+    /// The device or its library failed, for example because it is out of memory.
     #[error(transparent)]
     Device(Box<dyn Error + Send + Sync>),
-    /// Values that do not fill whole rows.
+    /// The values do not fill whole rows.
     #[error("{values} values do not fill rows of {columns}")]
     Shape {
-        /// Values a row.
+        /// Values per row.
         columns: usize,
-        /// Values in all.
+        /// Number of values.
         values: usize,
     },
 }

@@ -1,7 +1,7 @@
-//! The network: configuration, weights, checkpoints, import, and the traits of what computes it.
+//! The network: configuration, weights, checkpoints, and the trait of everything that computes it.
 //!
-//! A [`Backend`] turns [`Weights`] into a [`Forward`], which answers. The crates `canet-cpu`, `canet-cuda` and `canet-torch`
-//! implement both.
+//! [`Model::open`] turns a checkpoint into something that answers. It needs a [`Backend`], which turns [`Weights`] into a
+//! [`Forward`]. The crates `canet-cpu`, `canet-cuda` and `canet-torch` implement both traits.
 
 mod backend;
 pub mod checkpoint;
@@ -9,18 +9,16 @@ mod config;
 mod device;
 mod forward;
 pub mod import;
-mod load;
+mod json;
 mod model;
-mod precision;
-mod threads;
+mod tensor_file;
 mod weights;
 
-pub use backend::Backend;
+pub use backend::{Backend, LoadError, Precision, threads_allowed_here, use_one_thread_here};
 pub use config::{ConfigError, ModelConfig, Parameter, Positions, RouterConfig, WidthRule};
 pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows, in_groups};
-pub use load::LoadError;
+pub use json::JsonError;
 pub use model::{Model, OpenError};
-pub use precision::Precision;
-pub use threads::{threads_allowed_here, use_one_thread_here};
+pub use tensor_file::{TensorFile, TensorFileError, TensorToWrite, write_tensors};
 pub use weights::{HostTensor, Weights, WeightsError};

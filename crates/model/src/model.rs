@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use canet_domain::{Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RouteSpace, choose_route};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ProbeError};
+use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ReplayError};
 use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query};
 
 /// A checkpoint that answers: its description in host memory and its weights on a device.
@@ -58,7 +58,7 @@ pub enum OpenError {
         /// The version.
         version: u64,
         /// The first answer that differs.
-        source: ProbeError,
+        source: ReplayError,
     },
 }
 

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::config::ModelConfig;
+use crate::ModelConfig;
 
-/// Float32 weights in host memory, by name: what a checkpoint holds and every forward is built from.
+/// Float32 weights in host memory, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Weights {
     tensors: BTreeMap<String, HostTensor>,
@@ -13,37 +13,37 @@ pub struct Weights {
 pub struct HostTensor {
     /// Sizes, outermost first; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The values, as many as the product of `shape`.
+    /// The values in row-major order, as many as the product of `shape`.
     pub data: Vec<f32>,
 }
 
 /// Why weights do not fit a configuration.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WeightsError {
-    /// A weight that the configuration needs is not there.
+    /// A weight of the configuration is missing.
     #[error("weight `{0}` is missing")]
     Missing(String),
-    /// A weight that the configuration does not know.
+    /// The configuration does not have the weight.
     #[error("weight `{0}` is not part of this configuration")]
     Unknown(String),
-    /// A weight of another shape.
+    /// The weight does not have the configuration's shape.
     #[error("weight `{name}` has shape {found:?}, the configuration says {expected:?}")]
     Shape {
         /// The weight.
         name: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The shape that the configuration gives it.
+        /// The configuration's shape.
         expected: Vec<usize>,
     },
-    /// A value that is not finite.
+    /// A value is NaN or infinite.
     #[error("weight `{name}` holds {value} at place {place}: every value must be finite")]
     NotFinite {
         /// The weight.
         name: String,
-        /// Place in row-major order.
+        /// Index in row-major order.
         place: usize,
-        /// The value: NaN or an infinity.
+        /// The value.
         value: f32,
     },
 }
@@ -57,12 +57,12 @@ impl Weights {
     /// The weight of a name.
     ///
     /// # Errors
-    /// [`WeightsError::Missing`].
+    /// [`WeightsError::Missing`] if there is none.
     pub fn get(&self, name: &str) -> Result<&HostTensor, WeightsError> {
         self.tensors.get(name).ok_or_else(|| WeightsError::Missing(name.to_owned()))
     }
 
-    /// Every weight, by name.
+    /// Every weight, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
@@ -72,7 +72,7 @@ impl Weights {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }
 
-    /// Checks that the weights are those of `config`, no more and no less, and that every value is finite.
+    /// Checks that the weights are exactly those of `config`, and that every value is finite.
     ///
     /// # Errors
     /// [`WeightsError`] that names the weight.

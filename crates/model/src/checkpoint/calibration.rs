@@ -1,69 +1,69 @@
 use serde::{Deserialize, Serialize};
 
-/// Router biases for budgets, found on validation data: how a budget of FLOPs becomes a choice of routes.
+/// Router biases by budget, fitted on validation data. A bias makes the router spend its budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// At least one, budgets ascending.
+    /// At least one point. Budgets ascend.
     pub points: Vec<BudgetPoint>,
 }
 
-/// The bias that makes the router spend a budget.
+/// A budget and its bias.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetPoint {
-    /// Share of the full model's FLOPs that may be spent, above 0.
+    /// Share of the full model's FLOPs to spend, above 0.
     pub budget: f64,
-    /// What is added to the router's logits, one value a route.
+    /// The value added to each route's logit.
     pub bias: Vec<f32>,
-    /// Share of the full model's FLOPs that was spent on the validation data, the router included.
+    /// Share of the full model's FLOPs spent on the validation data, including the router.
     pub spent: f64,
 }
 
-/// Why a calibration cannot be used.
+/// Why a calibration is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CalibrationError {
-    /// No point.
+    /// There are no points.
     #[error("`calibration.points` is empty: leave `calibration` out instead")]
     Empty,
-    /// A budget or a share that is no positive number.
+    /// A budget or a share is not a positive number.
     #[error("`calibration.points[{point}].{field}` is {value}: it must be above 0 and finite")]
     NotPositive {
-        /// Place of the point.
+        /// Index of the point.
         point: usize,
         /// The field.
         field: &'static str,
         /// Its value.
         value: f64,
     },
-    /// Budgets that do not ascend.
+    /// The budgets do not ascend.
     #[error("`calibration.points[{point}].budget` is not above the one before it")]
     NotAscending {
-        /// Place of the point.
+        /// Index of the point.
         point: usize,
     },
-    /// As many biases as routes are needed.
+    /// The number of biases is not the number of routes.
     #[error("`calibration.points[{point}].bias` has {found} values for {routes} routes")]
     Length {
-        /// Place of the point.
+        /// Index of the point.
         point: usize,
-        /// Values given.
+        /// Number of biases.
         found: usize,
-        /// Routes of the configuration.
+        /// Number of routes.
         routes: usize,
     },
-    /// A bias that is not finite.
+    /// A bias is not finite.
     #[error("`calibration.points[{point}].bias[{route}]` is not finite")]
     NotFinite {
-        /// Place of the point.
+        /// Index of the point.
         point: usize,
-        /// Place in the bias.
+        /// Index of the route.
         route: usize,
     },
 }
 
 impl Calibration {
-    /// Checks the points for a model of `routes` routes.
+    /// Checks the points against a model of `routes` routes.
     ///
     /// # Errors
     /// [`CalibrationError`] that names the field.
@@ -88,8 +88,8 @@ impl Calibration {
         descent.map_or(Ok(()), |place| Err(CalibrationError::NotAscending { point: place + 1 }))
     }
 
-    /// The bias for a budget, one value a route: linear between the points' budgets, that of the nearest point
-    /// outside them.
+    /// The bias of a budget, one value a route. It is interpolated linearly between points; outside them the nearest point
+    /// applies.
     pub fn bias(&self, budget: f64) -> Vec<f32> {
         let above = self.points.partition_point(|point| point.budget <= budget);
         let (Some(low), high) = (self.points.get(above.saturating_sub(1)), self.points.get(above)) else {

@@ -4,9 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::read::read;
-use super::{Checkpoint, CheckpointError, MANIFEST, files};
+use super::{Checkpoint, CheckpointError, files};
 
-/// The directory of a model: numbered versions, and nothing else that counts.
+/// The directory of a model. Its versions are the subdirectories named by a number; other entries are ignored.
 #[derive(Clone, Debug)]
 pub struct ModelDirectory {
     path: PathBuf,
@@ -17,15 +17,15 @@ impl ModelDirectory {
     /// Opens a model that has at least one version.
     ///
     /// # Errors
-    /// [`CheckpointError`] that says what to give instead: where the directory is missing, has no version, is one
-    /// version, or holds models.
+    /// [`CheckpointError`] if the directory is missing, has no version, is itself a version, or holds models. The message
+    /// says which path to give instead.
     pub fn open(path: &Path) -> Result<ModelDirectory, CheckpointError> {
         let directory = ModelDirectory::at(path)?;
         directory.latest()?;
         Ok(directory)
     }
 
-    /// Opens a model to write to, making its directory where there is none.
+    /// Opens a model to write to. It creates the directory if it is missing.
     pub(super) fn create(path: &Path) -> Result<ModelDirectory, CheckpointError> {
         if !path.exists() {
             fs::create_dir_all(path).map_err(CheckpointError::io(path, "create"))?;
@@ -47,42 +47,42 @@ impl ModelDirectory {
         if !absolute.is_dir() {
             return Err(CheckpointError::NotADirectory { path: path.to_owned() });
         }
-        if absolute.join(MANIFEST).exists() {
+        if absolute.join(files::MANIFEST).exists() {
             let version = absolute.file_name().and_then(version_number);
             let root = path.parent().filter(|root| !root.as_os_str().is_empty()).map(Path::to_owned);
             return Err(CheckpointError::IsVersion { path: path.to_owned(), root, version });
         }
-        // A link keeps the name that was asked for; `.` and `..` have none of their own.
+        // A link names the model; `.` and `..` do not, so the directory behind them does.
         let Some(name) = path.file_name().or(absolute.file_name()).and_then(OsStr::to_str) else {
             return Err(CheckpointError::NoName { path: path.to_owned() });
         };
         Ok(ModelDirectory { name: name.to_owned(), path: path.to_owned() })
     }
 
-    /// The model's name: the last part of its path.
+    /// The model's name, which is the last part of its path.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The directory, as it was given.
+    /// The path that the caller gave.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The versions that are there now, ascending: directories named by a positive decimal number.
+    /// The versions that exist now, ascending.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`] where the directory cannot be read.
+    /// [`CheckpointError::Io`] if the directory cannot be read.
     pub fn versions(&self) -> Result<Vec<u64>, CheckpointError> {
         let mut versions = numbered(&self.path)?;
         versions.retain(|version| self.version_path(*version).is_dir());
         Ok(versions)
     }
 
-    /// The highest version that is there now.
+    /// The highest version that exists now.
     ///
     /// # Errors
-    /// [`CheckpointError::NoVersions`] where there is none.
+    /// [`CheckpointError::NoVersions`] or [`CheckpointError::HoldsModels`] if there is none.
     pub fn latest(&self) -> Result<u64, CheckpointError> {
         if let Some(version) = self.versions()?.pop() {
             return Ok(version);
@@ -96,18 +96,18 @@ impl ModelDirectory {
         })
     }
 
-    /// The number after the highest that is taken, by a version or by anything else.
+    /// The number after the highest that names an entry, whether the entry is a version or not.
     pub(super) fn next_version(&self) -> Result<u64, CheckpointError> {
         let highest = numbered(&self.path)?.pop().unwrap_or(0);
         highest.checked_add(1).ok_or_else(|| CheckpointError::VersionsExhausted { path: self.path.clone() })
     }
 
-    /// Where a version is or would be.
+    /// The path of a version, whether it exists or not.
     pub(super) fn version_path(&self, version: u64) -> PathBuf {
         self.path.join(version.to_string())
     }
 
-    /// Reads a version, the highest where none is named, and checks everything but its probes.
+    /// Reads a version (`None`: the highest), and checks everything except its probes.
     ///
     /// # Errors
     /// [`CheckpointError`] that names the file and the field.
@@ -125,7 +125,7 @@ impl ModelDirectory {
     }
 }
 
-/// Entries named by a version number, ascending.
+/// The version numbers that name an entry, ascending.
 fn numbered(path: &Path) -> Result<Vec<u64>, CheckpointError> {
     let mut versions = Vec::new();
     for entry in fs::read_dir(path).map_err(CheckpointError::io(path, "list"))? {
@@ -140,7 +140,7 @@ fn holds_a_version(path: &Path) -> bool {
     path.is_dir() && numbered(path).is_ok_and(|versions| !versions.is_empty())
 }
 
-/// The number that a name spells, in the one way that numbers are written: `7`, not `07` or `+7`.
+/// The positive number that a name spells canonically: `7`, not `07` or `+7`.
 fn version_number(name: &OsStr) -> Option<u64> {
     let name = name.to_str()?;
     name.parse().ok().filter(|version: &u64| *version > 0 && version.to_string() == name)

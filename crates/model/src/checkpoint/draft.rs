@@ -2,18 +2,18 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::read::{MANIFEST_LIMIT, POPULARITY};
-use super::staging::Staging;
-use super::tensors::{Array, write};
-use super::timestamp::rfc3339;
-use super::{
-    Calibration, Checkpoint, CheckpointError, DataRecord, FileRecord, FileRecords, FlopsRecord, ITEMS, MANIFEST,
-    Manifest, MetricsRecord, ModelDirectory, PROBES, Probes, TITLES, TrainingRecord, WEIGHTS, files, items, probe_file,
-};
-use crate::{ModelConfig, Weights};
 use canet_domain::{Catalogue, RouteSpace};
 
-/// Everything that a version is made of.
+use super::files::{ITEMS, MANIFEST, PROBES, TITLES, WEIGHTS};
+use super::read::{MANIFEST_LIMIT, POPULARITY};
+use super::staging::Staging;
+use super::{
+    Calibration, Checkpoint, CheckpointError, DataRecord, FileRecord, FileRecords, FlopsRecord, Manifest,
+    MetricsRecord, ModelDirectory, Probes, TrainingRecord, files, items, rfc3339,
+};
+use crate::{ModelConfig, TensorToWrite, Weights, write_tensors};
+
+/// The content of a version that is not written yet.
 #[derive(Clone, Debug)]
 pub struct CheckpointDraft {
     /// Sizes and flags.
@@ -24,25 +24,25 @@ pub struct CheckpointDraft {
     pub catalogue: Catalogue,
     /// Answers recorded with these weights.
     pub probes: Probes,
-    /// What the weights come from.
+    /// The data behind the weights.
     pub data: DataRecord,
-    /// How good they are.
+    /// Measured quality.
     pub metrics: MetricsRecord,
-    /// Budgets, where they were calibrated.
+    /// Calibrated budgets, if any.
     pub calibration: Option<Calibration>,
-    /// How they were trained, where that is known.
+    /// The training, if it is known.
     pub training: Option<TrainingRecord>,
 }
 
 impl CheckpointDraft {
-    /// Writes the next version of the model at `root` (`models/NAME`, made where there is none) and reads it back
-    /// with every check.
+    /// Writes the next version of the model at `root` (`models/NAME`, created if missing), and reads it back with every
+    /// check.
     ///
-    /// It is written under a hidden name, made durable and renamed: another process sees the whole version or none.
-    /// Writers at the same time get different numbers.
+    /// The files are written to a hidden directory, synced and renamed. Another process therefore sees the whole version
+    /// or none. Concurrent writers get different numbers.
     ///
     /// # Errors
-    /// [`CheckpointError`] where the parts do not fit together or the file system refuses.
+    /// [`CheckpointError`] if the parts do not fit together or the file system refuses.
     pub fn write(self, root: &Path) -> Result<Checkpoint, CheckpointError> {
         let space = self.check(root)?;
         let directory = ModelDirectory::create(root)?;
@@ -59,11 +59,11 @@ impl CheckpointDraft {
             training: self.training,
             files,
         };
-        // Two sets of weights in memory at a time would be one too many.
+        // Reading back allocates the weights again; this keeps one copy in memory at a time.
         drop(self.weights);
         let path = staging.file(MANIFEST);
         let mut text = serde_json::to_string_pretty(&manifest)
-            .map_err(|source| CheckpointError::Manifest { path: path.clone(), source })?;
+            .map_err(|error| CheckpointError::io(&path, "write")(error.into()))?;
         text.push('\n');
         write_text(&path, &text, MANIFEST_LIMIT)?;
         let version = staging.publish()?;
@@ -94,21 +94,21 @@ impl CheckpointDraft {
 
     fn write_files(&self, staging: &Staging<'_>) -> Result<FileRecords, CheckpointError> {
         let path = staging.file(WEIGHTS);
-        let counts: Vec<i64> = [0]
+        let padding = 0;
+        let counts: Vec<i64> = [padding]
             .into_iter()
             .chain(self.catalogue.popularity().iter().map(|count| i64::try_from(*count).unwrap_or(i64::MAX)))
             .collect();
-        let popularity = Array::Integers { shape: vec![counts.len()], values: &counts };
-        let mut tensors = vec![(POPULARITY, popularity)];
+        let mut tensors = vec![(POPULARITY, TensorToWrite::integers(vec![counts.len()], &counts))];
         for (name, tensor) in self.weights.iter() {
-            tensors.push((name, Array::Floats { shape: tensor.shape.clone(), values: &tensor.data }));
+            tensors.push((name, TensorToWrite::floats(tensor.shape.clone(), &tensor.data)));
         }
-        write(&path, tensors)?;
+        write_tensors(&path, tensors, None).map_err(CheckpointError::tensors(&path))?;
         let weights = FileRecord { sha256: files::sync_and_digest(&path)? };
         let items =
             write_text(&staging.file(ITEMS), &items::format_ids(&self.catalogue), items::ids_limit(self.config.items))?;
         let path = staging.file(PROBES);
-        probe_file::write(&path, &self.probes, &self.config)?;
+        self.probes.write(&path, &self.config).map_err(CheckpointError::tensors(&path))?;
         let probes = FileRecord { sha256: files::sync_and_digest(&path)? };
         if let Some(titles) = items::format_titles(&self.catalogue) {
             write_text(&staging.file(TITLES), &titles, items::titles_limit(self.config.items))?;
@@ -117,7 +117,7 @@ impl CheckpointDraft {
     }
 }
 
-/// Writes a text that must stay within what a reader takes.
+/// Writes a text that a reader will accept: one within the limit.
 fn write_text(path: &Path, text: &str, limit: u64) -> Result<FileRecord, CheckpointError> {
     let size = text.len() as u64;
     if size > limit {

@@ -1,11 +1,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{CalibrationError, ProbesError, TensorsError};
-use crate::{ConfigError, WeightsError};
 use canet_domain::CatalogueError;
 
-/// Why a checkpoint cannot be written, found or read. Every message names the file and what to do about it.
+use super::{CalibrationError, Manifest, ProbesError};
+use crate::{ConfigError, JsonError, TensorFileError, WeightsError};
+
+/// Why a checkpoint cannot be written, found or read. Every message names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The system refused an operation on a file.
@@ -13,61 +14,61 @@ pub enum CheckpointError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// No such model directory.
+    /// The model directory does not exist.
     #[error("{path}: no such model directory; check the path, or make one with `canet train` or `canet import`")]
     NoModel {
-        /// The path asked for.
+        /// The path that the caller gave.
         path: PathBuf,
     },
-    /// A file where a directory is needed.
+    /// The path is a file, not a directory.
     #[error("{path}: not a directory; a model is a directory of numbered versions, as models/ml-100k")]
     NotADirectory {
-        /// The path asked for.
+        /// The path that the caller gave.
         path: PathBuf,
     },
-    /// The directory of one version instead of the model's.
+    /// The path is a version's directory instead of the model's.
     #[error("{path}: this is one version of a model; give the model's directory{}", advice(root, version))]
     IsVersion {
-        /// The path asked for.
+        /// The path that the caller gave.
         path: PathBuf,
-        /// The directory above it.
+        /// The directory above it, which is the model's.
         root: Option<PathBuf>,
-        /// Its name, where that is a version.
+        /// The version, if the directory's name is one.
         version: Option<u64>,
     },
-    /// A directory whose name cannot name a model.
+    /// The directory's name cannot name a model.
     #[error("{path}: the last part of the path names the model and must be readable text")]
     NoName {
-        /// The path asked for.
+        /// The path that the caller gave.
         path: PathBuf,
     },
-    /// A model directory without any version.
+    /// The model directory has no version.
     #[error("{path}: holds no version; expected numbered directories such as {path}/1")]
     NoVersions {
         /// The model's directory.
         path: PathBuf,
     },
-    /// A directory that holds models instead of versions.
+    /// The directory holds models instead of versions.
     #[error("{path}: holds models, not versions; name one of them, as {example}")]
     HoldsModels {
-        /// The path asked for.
+        /// The path that the caller gave.
         path: PathBuf,
-        /// A model in it.
+        /// One of the models.
         example: PathBuf,
     },
-    /// A version that is not there.
+    /// The version does not exist.
     #[error("{path}: there is no version {version}; there are {available:?}")]
     NoVersion {
         /// The model's directory.
         path: PathBuf,
-        /// The version asked for.
+        /// The version that the caller gave.
         version: u64,
-        /// Those that exist.
+        /// The versions that exist.
         available: Vec<u64>,
     },
     /// No number is left for the next version.
@@ -82,23 +83,23 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
-    /// A directory, a pipe or the like where a file is needed.
+    /// The path is a directory, a pipe or the like, not a file.
     #[error("{path}: not a regular file")]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
-    /// More bytes than such a file can have.
+    /// The file is larger than the configuration allows.
     #[error("{path}: {size} bytes, at most {limit} are possible for this configuration")]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The bound in bytes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// A file that is not the one that was written.
+    /// The file is not the one that was written.
     #[error("{path}: sha256 is {found}, canet.json says {expected}; the file was damaged or changed, copy it again")]
     Digest {
         /// The file.
@@ -108,23 +109,23 @@ pub enum CheckpointError {
         /// The digest in the manifest.
         expected: String,
     },
-    /// A layout of another version of this program.
-    #[error("{path}: `format` is {found}, this program reads {supported}; use the program that wrote it", supported = super::Manifest::FORMAT)]
+    /// The manifest has the layout of another version of this program.
+    #[error("{path}: `format` is {found}, this program reads {supported}; use the program that wrote it", supported = Manifest::FORMAT)]
     Format {
         /// The manifest.
         path: PathBuf,
-        /// The format it names.
+        /// Its format.
         found: u32,
     },
-    /// A manifest that is not what this program writes.
+    /// The manifest does not fit its layout.
     #[error("{path}: {source}")]
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong and where.
-        source: serde_json::Error,
+        /// The field at fault and the reason.
+        source: JsonError,
     },
-    /// A metric that is no number.
+    /// A metric is not a number.
     #[error("{path}: `metrics.{metric}` is not a finite number")]
     Metric {
         /// The manifest.
@@ -132,82 +133,82 @@ pub enum CheckpointError {
         /// The metric's name.
         metric: String,
     },
-    /// A configuration that cannot be a model.
+    /// The configuration is invalid.
     #[error("{path}: config: {source}")]
     Config {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: ConfigError,
     },
-    /// A calibration that does not fit the configuration.
+    /// The calibration does not fit the configuration.
     #[error("{path}: {source}")]
     Calibration {
         /// The manifest.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: CalibrationError,
     },
-    /// A tensor file that does not hold what it should.
-    #[error("{path}: {source}")]
+    /// A tensor file cannot be read or written, or holds other tensors.
+    #[error("{path}: {source}{}", remedy(source))]
     Tensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        source: TensorsError,
+        /// The reason.
+        source: TensorFileError,
     },
-    /// Weights that do not fit the configuration or are not finite.
+    /// The weights do not fit the configuration, or are not finite.
     #[error("{path}: {source}")]
     Weights {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: WeightsError,
     },
-    /// A line of a text file that cannot be used.
+    /// A line of a text file is invalid.
     #[error("{path}: line {line}: {reason}")]
     Line {
         /// The file.
         path: PathBuf,
-        /// Its number, from 1.
+        /// The line's number, from 1.
         line: usize,
-        /// What is wrong.
+        /// The reason.
         reason: &'static str,
     },
-    /// Ids that do not make the catalogue.
+    /// The ids do not make a catalogue.
     #[error("{path}: {source}")]
     Catalogue {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: CatalogueError,
     },
-    /// As many ids as the configuration has items are needed.
+    /// The number of ids is not the configuration's number of items.
     #[error("{path}: {found} item ids, `config.items` says {expected}")]
     ItemCount {
         /// The file.
         path: PathBuf,
-        /// Ids found.
+        /// Number of ids.
         found: usize,
-        /// Items of the configuration.
+        /// Number of items of the configuration.
         expected: usize,
     },
-    /// Popularity counts that are none.
+    /// A popularity count is negative, or the padding has one.
     #[error("{path}: `popularity` holds {value} at place {place}: counts are 0 or more, and 0 for the padding")]
     Popularity {
         /// The file.
         path: PathBuf,
-        /// Place in the tensor.
+        /// Index in the tensor.
         place: usize,
         /// The value.
         value: i64,
     },
-    /// Probes that the model cannot have answered.
+    /// The probes do not fit the model, or their file is damaged.
     #[error("{path}: {source}")]
     Probes {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: ProbesError,
     },
 }
@@ -218,13 +219,24 @@ impl CheckpointError {
         let path = path.into();
         move |source| CheckpointError::Io { path, action, source }
     }
+
+    /// For `map_err`: the tensor file at the path is at fault.
+    pub(super) fn tensors(path: impl Into<PathBuf>) -> impl FnOnce(TensorFileError) -> CheckpointError {
+        let path = path.into();
+        move |source| CheckpointError::Tensors { path, source }
+    }
 }
 
-/// What to type instead of a version's directory.
+/// The arguments that name this version.
 fn advice(root: &Option<PathBuf>, version: &Option<u64>) -> String {
     match (root, version) {
         (Some(root), Some(version)) => format!(", {}, and --version {version}", root.display()),
         (Some(root), None) => format!(", {}", root.display()),
         (None, _) => String::new(),
     }
+}
+
+/// The remedy for a damaged file.
+fn remedy(error: &TensorFileError) -> &'static str {
+    if matches!(error, TensorFileError::Header(_)) { "; copy it again" } else { "" }
 }

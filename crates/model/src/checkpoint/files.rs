@@ -6,6 +6,12 @@ use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
 
+pub(super) const MANIFEST: &str = "canet.json";
+pub(super) const WEIGHTS: &str = "weights.safetensors";
+pub(super) const ITEMS: &str = "items.tsv";
+pub(super) const PROBES: &str = "probes.safetensors";
+pub(super) const TITLES: &str = "titles.tsv";
+
 /// SHA-256 of bytes, in hexadecimal.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
@@ -13,9 +19,9 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 
 /// Reads a whole regular file of at most `limit` bytes.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, CheckpointError> {
-    let (file, _) = open_bounded(path, limit)?;
+    let file = open_bounded(path, limit)?;
     let mut bytes = Vec::new();
-    // The file may grow while it is read: the bound holds all the same.
+    // `take` keeps the limit even if the file grows meanwhile.
     file.take(limit).read_to_end(&mut bytes).map_err(CheckpointError::io(path, "read"))?;
     Ok(bytes)
 }
@@ -27,28 +33,28 @@ pub(super) fn read_verified(path: &Path, sha256: &str, limit: u64) -> Result<Vec
     Ok(bytes)
 }
 
-/// Opens a regular file whose bytes have a digest; it stands at its start. Also its size in bytes.
-pub(super) fn open_verified(path: &Path, sha256: &str, limit: u64) -> Result<(File, u64), CheckpointError> {
-    let (mut file, size) = open_bounded(path, limit)?;
+/// Opens a regular file of at most `limit` bytes, checks its digest, and rewinds it.
+pub(super) fn open_verified(path: &Path, sha256: &str, limit: u64) -> Result<File, CheckpointError> {
+    let mut file = open_bounded(path, limit)?;
     compare(path, sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))?, sha256)?;
     file.rewind().map_err(CheckpointError::io(path, "read"))?;
-    Ok((file, size))
+    Ok(file)
 }
 
-/// Makes a written file durable and gives its digest, read back from the file system.
+/// Syncs a written file and returns its digest, which it reads back from the file system.
 pub(super) fn sync_and_digest(path: &Path) -> Result<String, CheckpointError> {
     let mut file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
     file.sync_all().map_err(CheckpointError::io(path, "sync"))?;
     sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))
 }
 
-/// Makes a directory's entries durable.
+/// Syncs the entries of a directory.
 pub(super) fn sync_directory(path: &Path) -> Result<(), CheckpointError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(CheckpointError::io(path, "sync"))
 }
 
-/// The type is looked at before the file is opened: opening a pipe would wait for its writer.
-fn open_bounded(path: &Path, limit: u64) -> Result<(File, u64), CheckpointError> {
+/// It checks the type before it opens the file, because opening a pipe waits for a writer.
+fn open_bounded(path: &Path, limit: u64) -> Result<File, CheckpointError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -62,8 +68,7 @@ fn open_bounded(path: &Path, limit: u64) -> Result<(File, u64), CheckpointError>
     if metadata.len() > limit {
         return Err(CheckpointError::TooLarge { path: path.to_owned(), size: metadata.len(), limit });
     }
-    let file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
-    Ok((file, metadata.len()))
+    File::open(path).map_err(CheckpointError::io(path, "open"))
 }
 
 /// SHA-256 of the rest of a file, in hexadecimal.

@@ -7,23 +7,23 @@ use canet_domain::Catalogue;
 /// An external id and its title.
 type Title = (Box<str>, Box<str>);
 
-/// Room for an external id and its line break; `items.tsv` holds at most that many bytes an item.
-const BYTES_AN_ITEM: u64 = 1025;
+/// Limit on the mean length of a line of `items.tsv`, the line break included.
+const BYTES_PER_ITEM: u64 = 1025;
 
-/// Room for a title's line.
-const BYTES_A_TITLE: u64 = 8192;
+/// Limit on the mean length of a line of `titles.tsv`.
+const BYTES_PER_TITLE: u64 = 8192;
 
-/// The most bytes that the ids of `items` items take.
+/// Limit on the size of `items.tsv`.
 pub(super) fn ids_limit(items: usize) -> u64 {
-    items as u64 * BYTES_AN_ITEM
+    items as u64 * BYTES_PER_ITEM
 }
 
-/// The most bytes that titles for `items` items take. Titles of other items may stand there too.
+/// Limit on the size of `titles.tsv`, which may hold titles of other items too.
 pub(super) fn titles_limit(items: usize) -> u64 {
-    (1 << 20) + items as u64 * BYTES_A_TITLE
+    (1 << 20) + items as u64 * BYTES_PER_TITLE
 }
 
-/// `items.tsv`: a line an item, in dense order.
+/// The text of `items.tsv`: one id a line, in dense order.
 pub(super) fn format_ids(catalogue: &Catalogue) -> String {
     catalogue.ids().iter().flat_map(|id| [&**id, "\n"]).collect()
 }
@@ -38,7 +38,7 @@ pub(super) fn parse_ids(path: &Path, bytes: Vec<u8>) -> Result<Vec<Box<str>>, Ch
     Ok(lines.split('\n').map(Box::from).collect())
 }
 
-/// `titles.tsv`, or `None` where no title is known. A line break within a title becomes a space.
+/// The text of `titles.tsv`, or `None` if no title is known. A line break in a title becomes a space.
 pub(super) fn format_titles(catalogue: &Catalogue) -> Option<String> {
     let mut text = String::new();
     for id in catalogue.ids() {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,38 +8,37 @@ use super::Calibration;
 use crate::ModelConfig;
 use canet_domain::{Flops, RouteSpace};
 
-/// What `canet.json` holds. Fields that it does not know are refused.
+/// The content of `canet.json`. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this layout, [`Manifest::FORMAT`].
+    /// Version of this layout: [`Manifest::FORMAT`].
     pub format: u32,
-    /// When the checkpoint was written: UTC, RFC 3339.
+    /// Time of writing, in UTC as RFC 3339.
     pub created: String,
     /// Sizes and flags of the network.
     pub config: ModelConfig,
-    /// What the weights come from.
+    /// The data behind the weights.
     pub data: DataRecord,
-    /// How good the model is.
+    /// Measured quality.
     pub metrics: MetricsRecord,
-    /// What it costs.
+    /// Cost.
     pub flops: FlopsRecord,
-    /// How a budget becomes a choice of routes; without it the router's own argmax counts.
+    /// Biases by budget. Without them the router's argmax is the choice under every budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// How it was trained; of imported models and of older versions this is not known.
+    /// The training. It is unknown for imported models and for some older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingRecord>,
-    /// Every other file of the checkpoint but the titles.
+    /// Every other file of the checkpoint except the titles.
     pub files: FileRecords,
 }
 
 impl Manifest {
-    /// The layout that this program writes and reads.
+    /// Version of the layout that this program writes and reads.
     pub const FORMAT: u32 = 1;
 
-    /// What is added to the router's logits to spend a share of the full model's FLOPs, one value a route of `space`: zero
-    /// where nothing was calibrated.
+    /// The value that a budget adds to each route's logit. The values are zero without a calibration.
     pub fn bias(&self, space: &RouteSpace, budget: f64) -> Vec<f32> {
         self.calibration.as_ref().map_or_else(|| vec![0.0; space.len()], |calibration| calibration.bias(budget))
     }
@@ -48,31 +48,32 @@ impl Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecord {
-    /// Its name: the file's.
+    /// The file's name.
     pub name: String,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// Users in it, where known.
+    /// Number of users, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<u64>,
-    /// Items in it.
+    /// Number of items.
     pub items: u64,
-    /// Interactions in it, where known.
+    /// Number of interactions, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactions: Option<u64>,
 }
 
-/// What fixes the result of a training beside data and sizes. What an option means is training's knowledge and changes
-/// with the program, so here they are names and values.
+/// The program and the options of a training. With the data and the configuration they fix its result.
+///
+/// The options are kept as names and values, because their meaning changes with the program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingRecord {
-    /// Version of the program that finished it.
+    /// Version of the program that finished the training.
     pub program: String,
-    /// The options by name.
+    /// The options, by name.
     pub options: BTreeMap<String, Value>,
-    /// Whether, after its metrics were measured, the model went on to learn every interaction of its data, those that
-    /// measured it too.
+    /// Whether the model trained on every interaction of its data after its metrics were measured, including those that
+    /// measured it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub everything: bool,
 }
@@ -82,7 +83,7 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// Metrics by name, as training measured them; an imported model has none.
+/// Metrics by name, as the training measured them. An imported model has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsRecord {
@@ -95,7 +96,7 @@ pub struct MetricsRecord {
 }
 
 impl MetricsRecord {
-    /// The first metric that JSON cannot hold, as `validation.ndcg@10`.
+    /// The first metric that is not finite, as in `validation.ndcg@10`. JSON cannot hold it.
     pub(super) fn not_finite(&self) -> Option<String> {
         [("validation", &self.validation), ("test", &self.test)].into_iter().find_map(|(split, metrics)| {
             let (name, _) = metrics.as_ref()?.iter().find(|(_, value)| !value.is_finite())?;
@@ -104,11 +105,11 @@ impl MetricsRecord {
     }
 }
 
-/// Cost of one request with a history of `max_len` items.
+/// Cost of a request with a history of `max_len` items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlopsRecord {
-    /// The full slice, without a router.
+    /// The full slice, without the router.
     #[schema(value_type = u64)]
     pub full: Flops,
     /// The smallest slice, without the router.
@@ -120,7 +121,7 @@ pub struct FlopsRecord {
 }
 
 impl FlopsRecord {
-    /// The costs that follow from a checked configuration.
+    /// The costs of a checked configuration.
     pub(super) fn of(config: &ModelConfig, space: &RouteSpace) -> FlopsRecord {
         let shape = config.shape();
         FlopsRecord {
@@ -131,7 +132,7 @@ impl FlopsRecord {
     }
 }
 
-/// The files of a checkpoint: these names and no others, so that a manifest can point nowhere else.
+/// The files of a checkpoint. The names are fixed, so a manifest cannot point outside its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecords {
@@ -146,10 +147,29 @@ pub struct FileRecords {
     pub probes: FileRecord,
 }
 
-/// What a file must be.
+/// The expected content of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecord {
-    /// Its SHA-256 in hexadecimal.
+    /// SHA-256, in hexadecimal.
     pub sha256: String,
+}
+
+/// A time in UTC as RFC 3339, to the second. A time before 1970 becomes 1970.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time.max(UNIX_EPOCH)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::rfc3339;
+
+    #[test]
+    fn a_time_is_utc_to_the_second() {
+        let time = UNIX_EPOCH + Duration::from_millis(1_709_251_199_999);
+        assert_eq!(rfc3339(time), "2024-02-29T23:59:59Z");
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00Z");
+    }
 }

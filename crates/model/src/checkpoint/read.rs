@@ -1,20 +1,43 @@
 use std::io;
 use std::path::Path;
 
+use canet_domain::{Catalogue, RouteSpace};
 use safetensors::Dtype;
 use serde::Deserialize;
 
-use super::tensors::{Slot, TensorFile, size_limit};
-use super::{
-    Checkpoint, CheckpointError, ITEMS, MANIFEST, Manifest, PROBES, TITLES, WEIGHTS, files, items, probe_file,
-};
-use crate::{HostTensor, ModelConfig, Weights};
-use canet_domain::Catalogue;
+use super::files::{ITEMS, MANIFEST, PROBES, TITLES, WEIGHTS};
+use super::{CheckpointError, Manifest, Probes, files, items};
+use crate::tensor_file::{TensorFile, TensorSpec, size_limit};
+use crate::{HostTensor, ModelConfig, Weights, json};
 
-/// Far above any manifest: a calibration of 20 points for 1,024 routes takes 300 KB.
+/// A version that passed every check except its probes, which need a device. [`Model::open`](crate::Model::open) replays
+/// them.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The model's name, which is that of its directory.
+    pub name: String,
+    /// The version, which is its directory's name.
+    pub version: u64,
+    /// SHA-256 of `canet.json`, which holds the digest of every other file but the titles.
+    pub digest: String,
+    /// The content of `canet.json`.
+    pub manifest: Manifest,
+    /// The configuration, as in the manifest.
+    pub config: ModelConfig,
+    /// The routes of `config`.
+    pub space: RouteSpace,
+    /// Every weight of `config`. All values are finite.
+    pub weights: Weights,
+    /// Ids, titles and popularity of the N items.
+    pub catalogue: Catalogue,
+    /// Recorded answers.
+    pub probes: Probes,
+}
+
+/// Limit on the size of a manifest. A calibration of 20 points for 1,024 routes takes 300 KB.
 pub(super) const MANIFEST_LIMIT: u64 = 16 << 20;
 
-/// Reads the version in `directory`, checking each file before anything is made of it.
+/// Reads the version in `directory`. It checks each file before it parses the next.
 pub(super) fn read(name: &str, version: u64, directory: &Path) -> Result<Checkpoint, CheckpointError> {
     let path = directory.join(MANIFEST);
     let bytes = files::read_bounded(&path, MANIFEST_LIMIT)?;
@@ -26,55 +49,62 @@ pub(super) fn read(name: &str, version: u64, directory: &Path) -> Result<Checkpo
     }
     let (weights, popularity) = read_weights(&directory.join(WEIGHTS), &manifest.files.weights.sha256, &config)?;
     let catalogue = read_catalogue(directory, &manifest.files.items.sha256, &config, popularity)?;
-    let probes = probe_file::read(&directory.join(PROBES), &manifest.files.probes.sha256, &config, &space)?;
+    let path = directory.join(PROBES);
+    let mut file = open_tensors(&path, &manifest.files.probes.sha256, Probes::file_limit(&config))?;
+    let probes = Probes::read(&mut file, &config, &space).map_err(|source| CheckpointError::Probes { path, source })?;
     let (name, digest) = (name.to_owned(), files::sha256_hex(&bytes));
     Ok(Checkpoint { name, version, digest, manifest, config, space, weights, catalogue, probes })
 }
 
-/// The format is read alone first: another format has other fields, and its number says more than their names.
+/// Checks the format first: another format has other fields, and its number explains more than they do.
 fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
     let invalid = |source| CheckpointError::Manifest { path: path.to_owned(), source };
-    let Format { format } = serde_json::from_slice(bytes).map_err(invalid)?;
+    let Format { format } = json::parse(bytes).map_err(invalid)?;
     if format != Manifest::FORMAT {
         return Err(CheckpointError::Format { path: path.to_owned(), found: format });
     }
-    serde_json::from_slice(bytes).map_err(invalid)
+    json::parse(bytes).map_err(invalid)
+}
+
+fn open_tensors(path: &Path, sha256: &str, limit: u64) -> Result<TensorFile, CheckpointError> {
+    let file = files::open_verified(path, sha256, limit)?;
+    TensorFile::open(file).map_err(CheckpointError::tensors(path))
 }
 
 fn read_weights(path: &Path, sha256: &str, config: &ModelConfig) -> Result<(Weights, Vec<u64>), CheckpointError> {
-    let slots = weight_slots(config);
-    let (file, size) = files::open_verified(path, sha256, size_limit(&slots))?;
-    let mut file = TensorFile::open(path, file, size)?;
-    file.check(&slots)?;
+    let invalid = || CheckpointError::tensors(path);
+    let specs = weight_specs(config);
+    let mut file = open_tensors(path, sha256, size_limit(&specs))?;
+    file.check(&specs).map_err(invalid())?;
     let mut weights = Weights::default();
-    for slot in slots.into_iter().filter(|slot| slot.dtype == Dtype::F32) {
-        let data = file.floats(&slot.name)?;
-        weights.insert(slot.name, HostTensor { shape: slot.shape, data });
+    for spec in specs.into_iter().filter(|spec| spec.dtype == Dtype::F32) {
+        let data = file.floats(&spec.name).map_err(invalid())?;
+        weights.insert(spec.name, HostTensor { shape: spec.shape, data });
     }
     weights.check(config).map_err(|source| CheckpointError::Weights { path: path.to_owned(), source })?;
-    let counts = file.integers(POPULARITY)?;
-    let bad = |(place, value): (usize, &i64)| *value < 0 || (place == 0 && *value != 0);
-    if let Some(place) = counts.iter().enumerate().position(bad) {
+    let counts = file.integers(POPULARITY).map_err(invalid())?;
+    let is_invalid = |(place, count): (usize, &i64)| *count < 0 || (place == 0 && *count != 0);
+    if let Some(place) = counts.iter().enumerate().position(is_invalid) {
         return Err(CheckpointError::Popularity { path: path.to_owned(), place, value: counts[place] });
     }
     Ok((weights, counts.iter().skip(1).map(|count| count.unsigned_abs()).collect()))
 }
 
-/// The name of the interaction counts among the weights.
+/// The name of the interaction counts in the weights' file.
 pub(super) const POPULARITY: &str = "popularity";
 
-/// What `weights.safetensors` of a configuration holds.
-fn weight_slots(config: &ModelConfig) -> Vec<Slot> {
-    let weights = config.parameters().into_iter().map(|parameter| Slot {
+/// The tensors of a configuration's `weights.safetensors`.
+fn weight_specs(config: &ModelConfig) -> Vec<TensorSpec> {
+    let weights = config.parameters().into_iter().map(|parameter| TensorSpec {
         name: parameter.name,
         dtype: Dtype::F32,
         shape: parameter.shape,
     });
-    let popularity = Slot { name: POPULARITY.to_owned(), dtype: Dtype::I64, shape: vec![config.items + 1] };
+    let popularity = TensorSpec { name: POPULARITY.to_owned(), dtype: Dtype::I64, shape: vec![config.items + 1] };
     weights.chain([popularity]).collect()
 }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use super::{CheckpointError, ModelDirectory, files};
 
-/// Versions being written have hidden names that are no numbers, so that nothing reads them.
+/// Prefix of unfinished versions. The name is not a number, so no reader takes it for a version.
 const PREFIX: &str = ".writing-";
 
-/// What is younger may belong to a writer that has made its directory and not locked it yet.
+/// Age at which an unlocked staging directory is removed. A younger one may belong to a writer that has not locked it yet.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
-/// A version that is being written: a hidden directory, locked as long as its writer lives, that gets its number by
-/// one rename. Dropped before that, it is removed.
+/// A version that is being written: a hidden directory that its writer locks. One rename publishes it. If it is dropped
+/// before that, it is removed.
 pub(super) struct Staging<'a> {
     model: &'a ModelDirectory,
     path: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    /// A fresh empty directory beside the versions.
+    /// Creates an empty directory beside the versions.
     pub(super) fn new(model: &'a ModelDirectory) -> Result<Staging<'a>, CheckpointError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         remove_stale(model.path());
@@ -35,22 +35,22 @@ impl<'a> Staging<'a> {
                     let lock = lock(&path);
                     return Ok(Staging { model, path, published: false, _lock: lock });
                 }
-                // Process ids repeat: in another container, or after a restart.
+                // Process ids repeat in another container or after a restart.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(CheckpointError::io(path, "create")(error)),
             }
         }
     }
 
-    /// Where a file of the version is to be written.
+    /// The path of one of the version's files.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Gives the version the next free number. Its files must be durable already.
+    /// Renames the directory to the next free number. Its files must be synced already.
     ///
-    /// A rename onto a version that another writer has just published fails, because that one is not empty; then
-    /// the next number is tried.
+    /// If another writer publishes that number first, the rename fails because that directory is not empty. Then this
+    /// tries the next number.
     pub(super) fn publish(mut self) -> Result<u64, CheckpointError> {
         files::sync_directory(&self.path)?;
         loop {
@@ -72,7 +72,7 @@ impl<'a> Staging<'a> {
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
         if !self.published {
-            // The write has failed already; what stays is swept by a later one.
+            // A later write removes the directory if this fails.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
@@ -82,7 +82,8 @@ fn taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
 }
 
-/// Removes what killed writers left: old, and locked by nobody. Where a file system has no locks, nothing is removed.
+/// Removes staging directories that killed writers left: old ones that nobody locks. It removes nothing on a file system
+/// without locks.
 fn remove_stale(root: &Path) {
     let Ok(entries) = fs::read_dir(root) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
@@ -93,13 +94,13 @@ fn remove_stale(root: &Path) {
             .ok()
             .and_then(|modified| SystemTime::now().duration_since(modified).ok());
         if age.is_some_and(|age| age > STALE_AFTER) && lock(&path).is_some() {
-            // Only disk space is lost where this fails.
+            // A failure wastes disk space only.
             let _ = fs::remove_dir_all(&path);
         }
     }
 }
 
-/// An exclusive lock on a directory, which ends with the process that holds it.
+/// Locks a directory exclusively. The lock ends with the process at the latest.
 fn lock(path: &Path) -> Option<File> {
     let directory = File::open(path).ok()?;
     directory.try_lock().ok()?;

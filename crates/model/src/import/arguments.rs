@@ -3,9 +3,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::ImportError;
-use crate::{ModelConfig, Positions, RouterConfig, WidthRule};
+use crate::{ModelConfig, Positions, RouterConfig, WidthRule, json};
 
-/// What the authors' `args.py` writes as `args.json`, as far as it concerns the weights.
+/// The fields of the authors' `args.json` that concern the weights.
 #[derive(Debug, Deserialize)]
 pub(super) struct Arguments {
     max_len: usize,
@@ -14,9 +14,9 @@ pub(super) struct Arguments {
     layer_list: Vec<usize>,
     attn_heads: usize,
     num_item: usize,
-    /// Users in the training data.
+    /// Number of users in the training data.
     pub(super) num_user: Option<u64>,
-    /// 0 where the residual connections have no learnt scalar.
+    /// 0 if the residual connections have no learnt scalar.
     #[serde(default = "enabled")]
     enable_res_parameter: u8,
 }
@@ -27,16 +27,16 @@ fn enabled() -> u8 {
 
 impl Arguments {
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Arguments, ImportError> {
-        serde_json::from_slice(bytes).map_err(|source| ImportError::Arguments { path: path.to_owned(), source })
+        json::parse(bytes).map_err(|source| ImportError::Arguments { path: path.to_owned(), source })
     }
 
-    /// Whether the residual connections have a learnt scalar; without one it is 1.
+    /// Whether the residual connections have a learnt scalar. Without one the scalar is 1.
     pub(super) fn learnt_residuals(&self) -> bool {
         self.enable_res_parameter != 0
     }
 
-    /// The configuration of these weights. The authors' router (`Gate`) has as many heads as the backbone; its other
-    /// sizes are fixed in their code, those of [`RouterConfig::default`].
+    /// The configuration of these weights. The authors' router (`Gate`) has as many heads as the backbone. Their code fixes
+    /// its other sizes, which are those of [`RouterConfig::default`].
     pub(super) fn config(&self, attention_scale: WidthRule, ffn_inner: WidthRule) -> ModelConfig {
         ModelConfig {
             items: self.num_item,

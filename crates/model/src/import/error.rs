@@ -1,13 +1,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use canet_domain::{CatalogueError, HistoryError};
 use zip::result::ZipError;
 
 use super::PickleError;
-use crate::{ConfigError, ForwardError, LoadError};
-use canet_domain::{CatalogueError, HistoryError};
+use crate::{ConfigError, ForwardError, JsonError, LoadError};
 
-/// Why the authors' files cannot be imported. Every message names the file and what in it is wrong.
+/// Why the authors' files cannot be imported. Every message names the file and the fault.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The system refused to read a file.
@@ -15,36 +15,36 @@ pub enum ImportError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// More bytes than such a file can have.
+    /// The file is larger than `args.json` allows.
     #[error("{path}: {size} bytes, at most {limit} are possible for this args.json")]
     TooLarge {
         /// The file.
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The bound in bytes.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// An `args.json` that the authors' program does not write.
+    /// The `args.json` is not one that the authors' program writes.
     #[error("{path}: {source}; expected the args.json that the authors' training writes beside its checkpoint")]
     Arguments {
         /// The file.
         path: PathBuf,
-        /// What is wrong and where.
-        source: serde_json::Error,
+        /// The field at fault and the reason.
+        source: JsonError,
     },
-    /// Arguments that make no model.
+    /// The arguments do not make a valid configuration.
     #[error("{path}: {source}")]
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong, under the name that the field has here.
+        /// The field at fault, under its name in [`ModelConfig`](crate::ModelConfig), and the reason.
         source: ConfigError,
     },
-    /// No state dict at all.
+    /// The file is not a state dict.
     #[error(
         "{path}: neither a zip archive of torch.save nor safetensors; save the state dict with PyTorch 1.6 or newer"
     )]
@@ -52,39 +52,39 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
-    /// A damaged archive.
+    /// The archive is damaged.
     #[error("{path}: {source}; copy it again")]
     Archive {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: ZipError,
     },
-    /// Written on a machine of the other byte order.
+    /// The file has the wrong byte order.
     #[error("{path}: not written in little-endian order; save it again on a little-endian machine")]
     ByteOrder {
         /// The file.
         path: PathBuf,
     },
-    /// A pickle that asks for more than tensors.
+    /// The pickle asks for more than tensors.
     #[error("{path}: refused: {source}; save model.state_dict() alone")]
     Pickle {
         /// The file.
         path: PathBuf,
-        /// What it asks for.
+        /// The request that was refused.
         source: PickleError,
     },
-    /// Tensors that are missing or that nothing reads.
+    /// Tensors are missing or unknown.
     #[error("{path}: not the authors' model of this args.json: missing {missing:?}, unknown {unknown:?}")]
     Names {
         /// The file.
         path: PathBuf,
-        /// Names that are needed.
+        /// Names of missing tensors.
         missing: Vec<String>,
-        /// Names that are not known.
+        /// Names of unknown tensors.
         unknown: Vec<String>,
     },
-    /// A tensor of another shape than the arguments say.
+    /// A tensor does not have the shape that the arguments imply.
     #[error("{path}: `{name}` has shape {found:?}, args.json makes it {expected:?}")]
     Shape {
         /// The file.
@@ -96,47 +96,47 @@ pub enum ImportError {
         /// The shape that it must have.
         expected: Vec<usize>,
     },
-    /// A tensor that cannot be read.
+    /// A tensor cannot be read.
     #[error("{path}: `{name}` {reason}")]
     Tensor {
         /// The file.
         path: PathBuf,
         /// The authors' name.
         name: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Item ids that are not text.
+    /// The file of item ids is not text.
     #[error("{path}: not UTF-8 text; expected one item id a line")]
     NotText {
         /// The file.
         path: PathBuf,
     },
-    /// Item ids that do not make a catalogue.
+    /// The item ids do not make a catalogue.
     #[error("{path}: {source}")]
     Items {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: CatalogueError,
     },
-    /// As many item ids as items are needed.
+    /// The number of item ids is not the number of items.
     #[error("{path}: {found} lines, `num_item` in args.json is {expected}")]
     ItemCount {
         /// The file.
         path: PathBuf,
-        /// Lines found.
+        /// Number of lines.
         found: usize,
-        /// Items of the model.
+        /// Number of items of the model.
         expected: usize,
     },
-    /// The weights cannot be loaded to record the probes.
+    /// The backend cannot load the weights to record the probes.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The probes cannot be recorded.
+    /// The device failed while the probes were recorded.
     #[error(transparent)]
     Forward(#[from] ForwardError),
-    /// The probes cannot be made.
+    /// A history for the probes is empty.
     #[error(transparent)]
     Probe(#[from] HistoryError),
 }

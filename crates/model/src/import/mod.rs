@@ -1,6 +1,6 @@
-//! The authors' checkpoint (`state_dict.pt` and `args.json`) as one of ours.
+//! Imports the authors' checkpoint: `state_dict.pt` and `args.json`.
 //!
-//! The pickle within is interpreted by a machine that knows nothing but state dicts; nothing of it is executed.
+//! A restricted machine interprets the pickle in it. No foreign code runs.
 
 mod arguments;
 mod error;
@@ -27,23 +27,24 @@ use super::checkpoint::{CheckpointDraft, DataRecord, MetricsRecord, Probes, sha2
 use super::{Backend, HostTensor, ModelConfig, Weights, WidthRule};
 use canet_domain::{Catalogue, History, Item};
 
-/// Bound on `args.json`.
+/// Limit on the size of `args.json`.
 const ARGUMENTS_LIMIT: u64 = 1 << 20;
 
-/// Bound on the mean length of a line of item ids, its break included.
+/// Limit on the mean length of a line of item ids, the line break included.
 const ITEM_LINE_LIMIT: u64 = 1025;
 
-/// Histories that are recorded as probes.
+/// Number of histories to record as probes.
 const PROBES: usize = 8;
 
-/// What to import, and as which function: the authors' code trains the one with both rules [`WidthRule::Full`].
+/// The files to import, and the function that they are imported as. The authors' code trains the function with both rules
+/// [`WidthRule::Full`].
 #[derive(Clone, Copy, Debug)]
 pub struct Import<'a> {
-    /// `torch.save(model.state_dict(), ...)`, or a safetensors file of the same names.
+    /// A file of `torch.save(model.state_dict(), ...)`, or a safetensors file of the same names.
     pub state_dict: &'a Path,
-    /// The `args.json` that their program writes.
+    /// The `args.json` of the authors' program.
     pub args: &'a Path,
-    /// External ids, a line an item in dense order; without it the dense ids as decimal numbers.
+    /// External ids, one a line in dense order. Without this file the external ids are the dense ids.
     pub items: Option<&'a Path>,
     /// Scale of a narrow slice's attention scores.
     pub attention_scale: WidthRule,
@@ -52,7 +53,8 @@ pub struct Import<'a> {
 }
 
 impl Import<'_> {
-    /// Reads everything, checks it, and lets `backend` answer made-up histories as probes. Popularity is unknown: all zeros.
+    /// Reads and checks the files, and records probes on `backend`. All popularity counts are zero, because the files do not
+    /// hold them.
     ///
     /// # Errors
     /// [`ImportError`] that names the file and the tensor or field, under the authors' name.
@@ -65,7 +67,7 @@ impl Import<'_> {
         file.rewind().map_err(ImportError::io(self.state_dict))?;
         let weights = self.read_weights(file, &config, arguments.learnt_residuals())?;
         let forward = backend.load(&config, &weights)?;
-        let probes = Probes::record(&*forward, &space, &made_up_histories(&config)?)?;
+        let probes = Probes::record(&*forward, &space, &random_histories(&config)?)?;
         Ok(CheckpointDraft {
             catalogue: self.read_catalogue(config.items)?,
             data: DataRecord {
@@ -87,7 +89,7 @@ impl Import<'_> {
     fn read_weights(&self, file: File, config: &ModelConfig, learnt_residuals: bool) -> Result<Weights, ImportError> {
         let path = self.state_dict;
         let origins = origins(config, learnt_residuals);
-        // Twice float32: the widest element type. The sizes of a checked configuration stay far below 2^63.
+        // float64, 8 bytes, is the widest element type. The sizes of a checked configuration stay far below 2^63.
         let values = |shape: &[usize]| shape.iter().map(|size| *size as u64).product::<u64>();
         let limit = ARGUMENTS_LIMIT + 8 * origins.iter().map(|origin| values(&origin.shape)).sum::<u64>();
         let mut stored = StateDict::open(path, file, limit)?;
@@ -99,7 +101,7 @@ impl Import<'_> {
                 let reason = format!("holds {} at place {place}: every value must be finite", data[place]);
                 return Err(ImportError::Tensor { path: path.to_owned(), name: theirs, reason });
             }
-            // Their item tables have a last row that is never used.
+            // The last row of the authors' item tables is unused.
             data.truncate(ours.shape.iter().product());
             weights.insert(ours.name, HostTensor { shape: ours.shape, data });
         }
@@ -150,8 +152,8 @@ fn check_names_and_shapes(path: &Path, stored: &StateDict, origins: &[Origin]) -
     })
 }
 
-/// Histories of 1 to `max_len` items drawn from the catalogue, the same ones on every machine: the data is not here.
-fn made_up_histories(config: &ModelConfig) -> Result<Vec<History>, ImportError> {
+/// Random histories of 1 to `max_len` items, because the data is not at hand. They are the same on every machine.
+fn random_histories(config: &ModelConfig) -> Result<Vec<History>, ImportError> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     (0..PROBES)
         .map(|place| {

@@ -1,23 +1,23 @@
 use crate::{ModelConfig, Parameter};
 
-/// A weight of ours and where the authors keep it.
+/// A weight and its source in the authors' state dict.
 pub(super) struct Origin {
-    /// Name and shape here.
+    /// Our name and shape.
     pub(super) ours: Parameter,
-    /// Name in the authors' state dict.
+    /// The authors' name.
     pub(super) theirs: String,
-    /// Shape there.
+    /// The authors' shape.
     pub(super) shape: Vec<usize>,
 }
 
-/// Tensors of the authors' that nothing reads: a second head of the router that their training never uses.
+/// Whether the import ignores a tensor: the router's second head, which the authors' training never uses.
 pub(super) fn is_unused(name: &str) -> bool {
     name.starts_with("router.output_depth.")
 }
 
-/// Every weight of a configuration with its origin. Residual scalars are left out where the authors' run had none.
+/// Every weight of a configuration with its origin. Residual scalars are left out if the authors' run had none.
 ///
-/// Item tables have one row more there: N + 2, of which the last is never used.
+/// The authors' item tables have N + 2 rows, and never use the last one.
 pub(super) fn origins(config: &ModelConfig, learnt_residuals: bool) -> Vec<Origin> {
     let parameters = config.parameters().into_iter();
     let wanted = parameters.filter(|parameter| learnt_residuals || !is_residual(&parameter.name));
@@ -37,7 +37,7 @@ pub(super) fn is_residual(name: &str) -> bool {
     name.ends_with("_residual")
 }
 
-/// The backbone's linear layers are wrapped ones, the router's are plain.
+/// The authors' name of a weight. Their backbone wraps its linear layers; their router does not.
 fn their_name(ours: &str) -> String {
     let (part, layer) = if ours.starts_with("backbone.") { ("backbone", ".layer") } else { ("router", "") };
     let path: Vec<&str> = ours.split('.').skip(1).collect();

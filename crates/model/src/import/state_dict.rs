@@ -3,24 +3,21 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::ImportError;
 use super::pickle::parse;
 use super::strided::{Element, Strided};
+use crate::TensorFile;
 
-/// Far above any state dict: 84 tensors take 16 KB.
+/// Limit on a pickle. One of 84 tensors takes 16 KB.
 const PICKLE_LIMIT: usize = 4 << 20;
-
-/// Bytes that give the length of a safetensors header.
-const HEADER_LENGTH: usize = 8;
 
 /// First bytes of a zip archive.
 const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 
-/// An open file of named tensors whose values are read when they are asked for.
+/// An open file of named tensors. Values are read on demand.
 pub(super) struct StateDict {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
@@ -30,24 +27,28 @@ pub(super) struct StateDict {
 struct Tensor {
     element: Element,
     strided: Strided,
-    place: Place,
+    array: Array,
 }
 
-/// Where a tensor's array lies.
-enum Place {
-    /// In a zip entry of that name, of so many bytes.
-    Entry(String, usize),
-    /// In a whole file, from and to a byte.
-    Range(usize, usize),
+/// The location of a tensor's array.
+enum Array {
+    /// An entry of the zip archive.
+    Entry {
+        name: String,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// The tensor of the same name in the safetensors file.
+    Tensor,
 }
 
 enum Source {
     Zip(ZipArchive<BufReader<File>>),
-    Whole(Vec<u8>),
+    Safetensors(TensorFile),
 }
 
 impl StateDict {
-    /// Opens what `torch.save` wrote, or a safetensors file; `limit` bounds the bytes of the latter.
+    /// Opens a file of `torch.save`, or a safetensors file of at most `limit` bytes.
     pub(super) fn open(path: &Path, mut file: File, limit: u64) -> Result<StateDict, ImportError> {
         let mut magic = Vec::new();
         let read = (&mut file).take(ZIP_MAGIC.len() as u64).read_to_end(&mut magic).and_then(|_| file.rewind());
@@ -55,35 +56,37 @@ impl StateDict {
         if magic == ZIP_MAGIC { open_archive(path, file) } else { open_safetensors(path, file, limit) }
     }
 
-    /// Names and shapes, by name.
+    /// The shape of each tensor, by name.
     pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.strided.shape()))
     }
 
-    /// The values of a tensor in row-major order, whose array has at most `limit` bytes.
+    /// The values of a tensor in row-major order. Its array may have at most `limit` bytes.
     pub(super) fn read(&mut self, name: &str, limit: u64) -> Result<Vec<f32>, ImportError> {
         let failed = |reason: String| ImportError::Tensor { path: self.path.clone(), name: name.to_owned(), reason };
         let tensor = self.tensors.get(name).ok_or_else(|| failed("is missing".to_owned()))?;
-        let entry;
-        let bytes = match (&tensor.place, &mut self.source) {
-            (Place::Range(start, end), Source::Whole(bytes)) => bytes.get(*start..*end),
-            (Place::Entry(entry_name, size), Source::Zip(zip)) if *size as u64 <= limit => {
-                entry = read_entry(zip, entry_name, *size)
-                    .map_err(|error| failed(format!("is in entry {entry_name}, which cannot be read: {error}")))?;
-                (entry.len() == *size).then_some(entry.as_slice())
+        let bytes = match (&tensor.array, &mut self.source) {
+            (Array::Tensor, Source::Safetensors(file)) => {
+                file.bytes(name).map_err(|error| failed(error.to_string()))?
             }
-            (Place::Entry(_, size), _) => {
+            (Array::Entry { name, size }, Source::Zip(zip)) if *size as u64 <= limit => {
+                let bytes = read_entry(zip, name, *size)
+                    .map_err(|error| failed(format!("is in entry {name}, which cannot be read: {error}")))?;
+                if bytes.len() == *size { bytes } else { Vec::new() }
+            }
+            (Array::Entry { size, .. }, _) => {
                 return Err(failed(format!("has a storage of {size} bytes, more than the whole model has")));
             }
-            (Place::Range(..), Source::Zip(_)) => None,
+            (Array::Tensor, Source::Zip(_)) => Vec::new(),
         };
-        bytes
-            .and_then(|bytes| tensor.strided.gather(tensor.element, bytes))
+        tensor
+            .strided
+            .gather(tensor.element, &bytes)
             .ok_or_else(|| failed("has a storage of another size than the file says".to_owned()))
     }
 }
 
-/// A zip archive of `data.pkl` and one entry a storage, all in one directory.
+/// Opens a zip archive of `data.pkl` and one entry a storage, all in one directory.
 fn open_archive(path: &Path, file: File) -> Result<StateDict, ImportError> {
     let failed = |source| ImportError::Archive { path: path.to_owned(), source };
     let mut zip = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
@@ -92,7 +95,7 @@ fn open_archive(path: &Path, file: File) -> Result<StateDict, ImportError> {
         [prefix] => (*prefix).to_owned(),
         _ => return Err(ImportError::NotTorch { path: path.to_owned() }),
     };
-    // Absent in files older than PyTorch 2.1, which wrote the machine's own order: little-endian wherever it mattered.
+    // PyTorch before 2.1 does not write this entry. It wrote the machine's byte order, which was little-endian in practice.
     match read_entry(&mut zip, &format!("{prefix}byteorder"), 16) {
         Ok(order) if order != b"little" => return Err(ImportError::ByteOrder { path: path.to_owned() }),
         Ok(_) | Err(ZipError::FileNotFound) => {}
@@ -103,11 +106,11 @@ fn open_archive(path: &Path, file: File) -> Result<StateDict, ImportError> {
     let mut tensors = BTreeMap::new();
     for (name, view) in views {
         let element = view.storage.element;
-        let place = Place::Entry(
-            format!("{prefix}data/{}", view.storage.key),
-            view.storage.count.saturating_mul(element.width()),
-        );
-        tensors.insert(name.to_owned(), Tensor { element, strided: view.strided, place });
+        let array = Array::Entry {
+            name: format!("{prefix}data/{}", view.storage.key),
+            size: view.storage.count.saturating_mul(element.width()),
+        };
+        tensors.insert(name.to_owned(), Tensor { element, strided: view.strided, array });
     }
     Ok(StateDict { path: path.to_owned(), tensors, source: Source::Zip(zip) })
 }
@@ -117,24 +120,20 @@ fn open_safetensors(path: &Path, file: File, limit: u64) -> Result<StateDict, Im
     if size > limit {
         return Err(ImportError::TooLarge { path: path.to_owned(), size, limit });
     }
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes).map_err(ImportError::io(path))?;
-    let (header, metadata) =
-        SafeTensors::read_metadata(&bytes).map_err(|_| ImportError::NotTorch { path: path.to_owned() })?;
+    let file = TensorFile::open(file).map_err(|_| ImportError::NotTorch { path: path.to_owned() })?;
     let mut tensors = BTreeMap::new();
-    for (name, info) in metadata.tensors() {
+    for (name, info) in file.tensors() {
         let element = Element::of_dtype(info.dtype);
         let (Some(element), Some(strided)) = (element, Strided::dense(info.shape.clone())) else {
             let reason = format!("is {:?} {:?}; only F64, F32, F16 and BF16 are read", info.dtype, info.shape);
             return Err(ImportError::Tensor { path: path.to_owned(), name, reason });
         };
-        let [from, to] = [info.data_offsets.0, info.data_offsets.1].map(|offset| HEADER_LENGTH + header + offset);
-        tensors.insert(name, Tensor { element, strided, place: Place::Range(from, to) });
+        tensors.insert(name, Tensor { element, strided, array: Array::Tensor });
     }
-    Ok(StateDict { path: path.to_owned(), tensors, source: Source::Whole(bytes) })
+    Ok(StateDict { path: path.to_owned(), tensors, source: Source::Safetensors(file) })
 }
 
-/// Reads an entry of at most `limit` bytes, stored or deflated; one byte more tells that it is longer.
+/// Reads an entry of at most `limit` bytes, stored or deflated. It asks for one byte more to notice a longer entry.
 fn read_entry(zip: &mut ZipArchive<BufReader<File>>, name: &str, limit: usize) -> Result<Vec<u8>, ZipError> {
     let mut bytes = Vec::new();
     zip.by_name(name)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;

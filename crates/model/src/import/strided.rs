@@ -1,7 +1,7 @@
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-/// Element type of a stored tensor; every one becomes float32.
+/// Element type of a stored tensor. The import converts all of them to float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
     Float64,
@@ -42,19 +42,22 @@ impl Element {
         }
     }
 
-    /// The little-endian value at a place; `None` past the end.
-    fn decode(self, bytes: &[u8], place: usize) -> Option<f32> {
-        let value = bytes.get(place.checked_mul(self.width())?..)?;
-        Some(match self {
-            Element::Float64 => f64::from_le_bytes(*value.first_chunk()?) as f32,
-            Element::Float32 => f32::from_le_bytes(*value.first_chunk()?),
-            Element::Float16 => f16::from_le_bytes(*value.first_chunk()?).to_f32(),
-            Element::BFloat16 => bf16::from_le_bytes(*value.first_chunk()?).to_f32(),
-        })
+    /// The values of little-endian bytes.
+    fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Element::Float64 => decode_with(bytes, |value| f64::from_le_bytes(value) as f32),
+            Element::Float32 => decode_with(bytes, f32::from_le_bytes),
+            Element::Float16 => decode_with(bytes, |value| f16::from_le_bytes(value).to_f32()),
+            Element::BFloat16 => decode_with(bytes, |value| bf16::from_le_bytes(value).to_f32()),
+        }
     }
 }
 
-/// A dense tensor laid over a flat array: element (i, j, ...) is at `offset + i * stride[0] + j * stride[1] + ...`.
+fn decode_with<const WIDTH: usize>(bytes: &[u8], value: impl Fn([u8; WIDTH]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bytes| value(*bytes)).collect()
+}
+
+/// A tensor within a flat array: element (i, j, ...) is at `offset + i * stride[0] + j * stride[1] + ...`.
 #[derive(Clone, Debug)]
 pub(super) struct Strided {
     offset: usize,
@@ -64,7 +67,7 @@ pub(super) struct Strided {
 }
 
 impl Strided {
-    /// A tensor within an array of `count` elements; `None` where it would reach beyond, or its sizes make no sense.
+    /// A tensor within an array of `count` elements; `None` if it reaches beyond the array, or its sizes overflow.
     pub(super) fn new(offset: usize, shape: Vec<usize>, stride: Vec<usize>, count: usize) -> Option<Strided> {
         if shape.len() != stride.len() || shape.len() > 8 {
             return None;
@@ -81,12 +84,9 @@ impl Strided {
         Some(Strided { offset, shape, stride, elements })
     }
 
-    /// A tensor that fills its array in row-major order; `None` where the sizes overflow.
+    /// A tensor that fills its array in row-major order; `None` if its sizes overflow.
     pub(super) fn dense(shape: Vec<usize>) -> Option<Strided> {
-        let mut stride = vec![1_usize; shape.len()];
-        for axis in (1..shape.len()).rev() {
-            stride[axis - 1] = stride[axis].checked_mul(shape[axis])?;
-        }
+        let stride = dense_stride(&shape)?;
         let count = shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))?;
         Strided::new(0, shape, stride, count)
     }
@@ -96,14 +96,20 @@ impl Strided {
         &self.shape
     }
 
-    /// The values in row-major order; `None` where `bytes` is shorter than the array.
+    /// The values in row-major order; `None` if `bytes` is shorter than the array.
     pub(super) fn gather(&self, element: Element, bytes: &[u8]) -> Option<Vec<f32>> {
+        if Some(&self.stride) == dense_stride(&self.shape).as_ref() {
+            let end = self.offset.checked_add(self.elements)?;
+            let [start, end] = [self.offset, end].map(|place| place.checked_mul(element.width()));
+            return Some(element.decode(bytes.get(start?..end?)?));
+        }
+        let array = element.decode(bytes);
         let mut values = Vec::new();
         values.try_reserve_exact(self.elements).ok()?;
         let mut index = vec![0_usize; self.shape.len()];
         for _ in 0..self.elements {
             let place = index.iter().zip(&self.stride).map(|(index, stride)| index * stride).sum::<usize>();
-            values.push(element.decode(bytes, self.offset + place)?);
+            values.push(*array.get(self.offset + place)?);
             for (index, size) in index.iter_mut().zip(&self.shape).rev() {
                 *index += 1;
                 if *index < *size {
@@ -114,4 +120,13 @@ impl Strided {
         }
         Some(values)
     }
+}
+
+/// The strides of a row-major array; `None` if they overflow.
+fn dense_stride(shape: &[usize]) -> Option<Vec<usize>> {
+    let mut stride = vec![1_usize; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        stride[axis - 1] = stride[axis].checked_mul(shape[axis])?;
+    }
+    Some(stride)
 }

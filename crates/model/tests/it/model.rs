@@ -5,7 +5,7 @@ use std::fs;
 
 use canet_cpu::CpuBackend;
 use canet_domain::{Candidates, History, Selection, choose_route};
-use canet_model::checkpoint::{BudgetPoint, Calibration, ModelDirectory, ProbeError, Probes};
+use canet_model::checkpoint::{BudgetPoint, Calibration, ModelDirectory, Probes, ReplayError};
 use canet_model::{Forward, Model, OpenError, Query};
 use canet_testing::{draft, item, random_history, rng, small_config};
 
@@ -57,7 +57,7 @@ fn a_model_that_answers_otherwise_than_its_probes_is_not_opened() {
     let error = Model::open(&directory, None, &CpuBackend::single_threaded()).unwrap_err();
     assert!(error.is_checkpoint() && !error.is_missing());
     assert!(error.to_string().starts_with("model small version 1: probe 0: "), "{error}");
-    assert!(matches!(error, OpenError::Probes { source: ProbeError::Route { .. } | ProbeError::Score { .. }, .. }));
+    assert!(matches!(error, OpenError::Probes { source: ReplayError::Route { .. } | ReplayError::Score { .. }, .. }));
 }
 
 #[test]

@@ -1,8 +1,35 @@
 use std::collections::{HashMap, HashSet};
 
+use super::PickleError;
 use super::reader::Reader;
-use super::{PickleError, Storage, View};
 use crate::import::strided::{Element, Strided};
+
+/// A tensor: a view of a storage outside the pickle.
+#[derive(Clone, Debug)]
+pub(in crate::import) struct View<'a> {
+    pub(in crate::import) storage: Storage<'a>,
+    pub(in crate::import) strided: Strided,
+}
+
+/// A flat array in its own archive entry.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::import) struct Storage<'a> {
+    pub(in crate::import) element: Element,
+    /// Name of the entry under `data/`.
+    pub(in crate::import) key: &'a str,
+    /// Number of elements.
+    pub(in crate::import) count: usize,
+}
+
+/// The tensors of a pickled state dict, in its order.
+///
+/// # Errors
+/// [`PickleError`] for anything that a state dict of float tensors does not need.
+pub(in crate::import) fn parse(bytes: &[u8]) -> Result<Vec<(&str, View<'_>)>, PickleError> {
+    let mut machine = Machine::new(bytes);
+    while !machine.step()? {}
+    machine.finish()
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Value<'a> {
@@ -12,11 +39,11 @@ enum Value<'a> {
     Text(&'a str),
     Global(Global),
     Storage(Storage<'a>),
-    /// Place among the machine's tuples.
+    /// Index in the machine's tuples.
     Tuple(usize),
-    /// Place among the machine's dicts.
+    /// Index in the machine's dicts.
     Dict(usize),
-    /// Place among the machine's views.
+    /// Index in the machine's views.
     Tensor(usize),
 }
 
@@ -27,13 +54,13 @@ enum Global {
     Storage(Element),
 }
 
-/// The stack machine that a pickle is a program for.
-pub(super) struct Machine<'a> {
+/// The stack machine that runs a pickle.
+struct Machine<'a> {
     input: Reader<'a>,
-    /// Place of the opcode in progress.
+    /// Position of the current opcode.
     opcode_at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack at each MARK.
+    /// Height of the stack at each MARK.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     tuples: Vec<Vec<Value<'a>>>,
@@ -42,7 +69,7 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Machine<'a> {
+    fn new(bytes: &'a [u8]) -> Machine<'a> {
         Machine {
             input: Reader::new(bytes),
             opcode_at: 0,
@@ -55,8 +82,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs one opcode; `true` after STOP.
-    pub(super) fn step(&mut self) -> Result<bool, PickleError> {
+    /// Runs one opcode. Returns `true` after STOP.
+    fn step(&mut self) -> Result<bool, PickleError> {
         self.opcode_at = self.input.at();
         match self.input.byte()? {
             0x80 => match self.input.byte()? {
@@ -127,8 +154,8 @@ impl<'a> Machine<'a> {
         Ok(false)
     }
 
-    /// What lies on the stack after STOP: one dict of tensors by name.
-    pub(super) fn finish(mut self) -> Result<Vec<(&'a str, View<'a>)>, PickleError> {
+    /// The result after STOP, which must be one dict of tensors by name.
+    fn finish(mut self) -> Result<Vec<(&'a str, View<'a>)>, PickleError> {
         if self.input.at() != self.input.length() {
             return Err(PickleError::Length(self.input.at()));
         }
@@ -150,7 +177,7 @@ impl<'a> Machine<'a> {
         Ok(tensors)
     }
 
-    /// `module\nname\n`: looked up in the allow-list, never imported.
+    /// GLOBAL, `module\nname\n`. The name is looked up in the allow-list and never imported.
     fn global(&mut self) -> Result<(), PickleError> {
         let (module, name) = (self.input.line()?, self.input.line()?);
         let global = match (module, name) {
@@ -164,7 +191,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `("storage", type, key, location, count)`; the location, `cpu` or `cuda:0`, does not matter here.
+    /// BINPERSID of `("storage", type, key, location, count)`. The location (`cpu`, `cuda:0`) is ignored.
     fn persistent_id(&mut self) -> Result<(), PickleError> {
         let value = self.pop("BINPERSID")?;
         let id = self.tuple(value).ok_or_else(|| self.operands("BINPERSID"))?;
@@ -183,8 +210,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Calls that are understood: `OrderedDict()` and `_rebuild_tensor_v2(storage, offset, size, stride,
-    /// requires_grad, backward_hooks)`, whose hooks must be empty.
+    /// REDUCE of `OrderedDict()`, or of `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad,
+    /// backward_hooks)` with empty hooks.
     fn reduce(&mut self) -> Result<(), PickleError> {
         let refused = self.operands("REDUCE");
         let (arguments, callable) = (self.pop("REDUCE")?, self.pop("REDUCE")?);
@@ -220,7 +247,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `OrderedDict.__setstate__({"_metadata": ...})`: versions of PyTorch modules, which mean nothing here.
+    /// BUILD of `OrderedDict.__setstate__({"_metadata": ...})`. The metadata holds versions of PyTorch modules and is
+    /// ignored.
     fn build(&mut self) -> Result<(), PickleError> {
         let state = self.pop("BUILD")?;
         let (Some(Value::Dict(_)), Value::Dict(state)) = (self.stack.last(), state) else {
@@ -232,7 +260,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// LONG1 of at most 8 bytes, two's complement: the element counts of storages above 2 GiB.
+    /// LONG1 of at most 8 bytes, in two's complement. Element counts above 2^31 need it.
     fn long(&mut self) -> Result<(), PickleError> {
         let length = usize::from(self.input.byte()?);
         let digits = self.input.take(length)?;
@@ -251,7 +279,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Each memo entry takes an opcode, so an index cannot reach the number of bytes.
+    /// BINPUT and LONG_BINPUT. Each memo entry takes an opcode, so a valid index is below the number of bytes.
     fn store(&mut self, index: u32) -> Result<(), PickleError> {
         let value = *self.stack.last().ok_or_else(|| self.operands("BINPUT"))?;
         if index as usize >= self.input.length() {
@@ -261,6 +289,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// BINGET and LONG_BINGET.
     fn recall(&mut self, index: u32) -> Result<(), PickleError> {
         let value = *self.memo.get(&index).ok_or(PickleError::Memo { index, at: self.opcode_at })?;
         self.stack.push(value);
@@ -291,11 +320,11 @@ impl<'a> Machine<'a> {
         Ok(self.pop_many(1, operation)?[0])
     }
 
-    /// The topmost values, none from below the last MARK.
+    /// Pops values, but none below the last MARK.
     fn pop_many(&mut self, count: usize, operation: &'static str) -> Result<Vec<Value<'a>>, PickleError> {
-        let floor = self.marks.last().copied().unwrap_or(0);
+        let lowest = self.marks.last().copied().unwrap_or(0);
         match self.stack.len().checked_sub(count) {
-            Some(start) if start >= floor => Ok(self.stack.split_off(start)),
+            Some(start) if start >= lowest => Ok(self.stack.split_off(start)),
             _ => Err(self.operands(operation)),
         }
     }

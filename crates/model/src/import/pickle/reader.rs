@@ -1,6 +1,6 @@
 use super::PickleError;
 
-/// The bytes of a pickle, taken from the front.
+/// Takes bytes from the front of a pickle.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -11,12 +11,12 @@ impl<'a> Reader<'a> {
         Reader { bytes, at: 0 }
     }
 
-    /// Bytes taken so far.
+    /// Number of bytes taken so far.
     pub(super) fn at(&self) -> usize {
         self.at
     }
 
-    /// Bytes in all.
+    /// Number of all bytes.
     pub(super) fn length(&self) -> usize {
         self.bytes.len()
     }
@@ -37,7 +37,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// ASCII text up to a line break, of at most 128 bytes.
+    /// Text up to a line break, of at most 128 bytes.
     pub(super) fn line(&mut self) -> Result<&'a str, PickleError> {
         let rest = &self.bytes[self.at..];
         let length = rest.iter().take(128).position(|byte| *byte == b'\n').ok_or(PickleError::Length(self.at))?;

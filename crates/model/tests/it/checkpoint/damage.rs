@@ -173,6 +173,12 @@ fn weights_that_are_not_the_configurations() {
 #[test]
 fn manifests_that_make_no_sense() {
     assert_refused(&[
+        (
+            "positions",
+            |d| edit_manifest(d, |m| m["config"]["positions"] = json!("middle")),
+            &["config.positions: unknown"],
+        ),
+        ("width", |d| edit_manifest(d, |m| m["config"]["hidden"][1] = json!("8")), &["config.hidden[1]: invalid type"]),
         ("newer format", |d| edit_manifest(d, |m| m["format"] = json!(2)), &["`format` is 2, this program reads 1"]),
         ("unknown field", |d| edit_manifest(d, |m| m["note"] = json!("hi")), &["unknown field `note`"]),
         (
@@ -213,7 +219,11 @@ fn manifests_that_make_no_sense() {
             &["`hidden` must be ascending"],
         ),
         ("odd heads", |d| edit_manifest(d, |m| m["config"]["heads"] = json!(3)), &["`hidden` has 4, which 3 heads"]),
-        ("negative", |d| edit_manifest(d, |m| m["config"]["items"] = json!(-1)), &["canet.json", "invalid value"]),
+        (
+            "negative",
+            |d| edit_manifest(d, |m| m["config"]["items"] = json!(-1)),
+            &["canet.json: config.items: invalid value"],
+        ),
         (
             "another rule",
             |d| edit_manifest(d, |m| m["config"]["ffn_inner"] = json!("half")),

@@ -68,8 +68,12 @@ fn values_that_make_no_sense_are_refused() {
         ("norm_eps", json!(0), "`norm_eps` is 0: it must be from 1e-30 to 1"),
         ("norm_eps", json!(-1e-5), "`norm_eps` is -0.00001"),
         ("norm_eps", json!(2), "`norm_eps` is 2"),
-        ("positions", json!("sideways"), "unknown variant `sideways`, expected one of `newest`, `oldest`, `relative`"),
-        ("embedding_norm", json!(1), "invalid type: integer `1`, expected a boolean"),
+        (
+            "positions",
+            json!("sideways"),
+            "config.positions: unknown variant `sideways`, expected one of `newest`, `oldest`, `relative`",
+        ),
+        ("embedding_norm", json!(1), "config.embedding_norm: invalid type: integer `1`, expected a boolean"),
     ] {
         let error = refusal(field, &value).to_string();
         assert!(error.contains("canet.json") && error.contains(words), "{field} {value}: {error}");

@@ -1,7 +1,7 @@
 //! Probes: recorded answers tell a model that computes something else.
 
 use canet_domain::{History, Route};
-use canet_model::checkpoint::{ProbeError, Tolerance};
+use canet_model::checkpoint::{ReplayError, Tolerance};
 use canet_model::{Forward, ForwardError, Rows, Weights};
 
 use crate::native;
@@ -26,7 +26,7 @@ fn another_router_fails_the_probes() {
             draft.probes.replay(&native(&draft.config, &pushed), &space, tolerance)
         });
         // At most one route is the one that every probe takes anyway.
-        let refused = outcomes.filter(|outcome| matches!(outcome, Err(ProbeError::Route { .. }))).count();
+        let refused = outcomes.filter(|outcome| matches!(outcome, Err(ReplayError::Route { .. }))).count();
         assert!(refused >= space.len() - 1, "{refused}");
     }
 }
@@ -38,7 +38,7 @@ fn another_ranking_fails_the_probes() {
     for item in 1..=draft.config.items {
         let raised = nudge(&draft.weights, "backbone.output.bias", item, 100.0);
         let error = draft.probes.replay(&native(&draft.config, &raised), &space, Tolerance::FP32).unwrap_err();
-        assert!(matches!(error, ProbeError::Score { .. } | ProbeError::Ranking { .. }), "{error}");
+        assert!(matches!(error, ReplayError::Score { .. } | ReplayError::Ranking { .. }), "{error}");
     }
 }
 
@@ -49,10 +49,10 @@ fn each_precision_has_its_tolerance() {
     let noisy = |relative: f32| Noisy { forward: native(&draft.config, &draft.weights), relative };
     draft.probes.replay(&noisy(5e-5), &space, Tolerance::FP32).unwrap();
     let error = draft.probes.replay(&noisy(5e-4), &space, Tolerance::FP32).unwrap_err();
-    assert!(matches!(error, ProbeError::Score { probe: 0, .. }), "{error}");
+    assert!(matches!(error, ReplayError::Score { probe: 0, .. }), "{error}");
     draft.probes.replay(&noisy(5e-3), &space, Tolerance::BF16).unwrap();
     let error = draft.probes.replay(&noisy(5e-2), &space, Tolerance::BF16).unwrap_err();
-    assert!(matches!(error, ProbeError::Score { .. }), "{error}");
+    assert!(matches!(error, ReplayError::Score { .. }), "{error}");
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn arguments_that_do_not_fit_are_refused() {
         ("\"d_list\": [2]", "\"d_list\": []", "`hidden` is empty"),
         ("\"num_item\": 5", "\"num_item\": 99999999999", "`items` is 99999999999"),
         ("\"num_item\": 5, ", "", "missing field `num_item`"),
-        ("\"d_list\": [2]", "\"d_list\": [\"2\"]", "invalid type: string"),
+        ("\"d_list\": [2]", "\"d_list\": [\"2\"]", "args.json: d_list[0]: invalid type: string"),
     ] {
         assert!(ARGS.contains(from));
         let error = import(&state_dict, &ARGS.replace(from, to)).unwrap_err().to_string();
