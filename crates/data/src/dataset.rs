@@ -1,105 +1,105 @@
 use std::path::Path;
 
-use super::form::{self, Told};
-use super::gather::{Gather, Gathered};
-use super::lines::Lines;
-use super::source::Source;
-use super::{DataError, Skipped, locate, sequences, table, titles};
 use canet_domain::{Catalogue, Item};
 
+use super::collector::{Collected, Collector, ReadOptions, Untimed};
+use super::detect::{Detected, detect};
+use super::lines::Lines;
+use super::{DataError, Skipped, headerless, locate, table};
+
 /// Interactions of users with items, in the order of time.
+///
+/// ```
+/// use canet_data::{Dataset, ReadOptions, Split};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("clicks.txt");
+/// std::fs::write(&path, "ann 10 30 20\nbob 30\n")?;
+/// let dataset = Dataset::read(&path, &ReadOptions::default())?;
+/// assert_eq!(dataset.interactions, 4);
+///
+/// // Ann's last item is the test target. Bob has too few items for one.
+/// let cases = dataset.cases(Split::Test);
+/// assert_eq!(cases.len(), 1);
+/// assert_eq!(&*dataset.ids[cases[0].target.column() - 1], "20");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Dataset {
     /// The file's name without its extensions.
     pub name: String,
-    /// SHA-256 of the file's bytes as they are on disk, in hexadecimal.
+    /// SHA-256 of the file's bytes on disk, in hexadecimal.
     pub sha256: String,
     /// External id of item `i` at `i - 1`.
     pub ids: Vec<Box<str>>,
-    /// External ids with titles, from RecBole's `.item` file beside an `.inter` file of the same stem; else none.
+    /// External ids and titles, from RecBole's `.item` file of the same name beside an `.inter` file.
     pub titles: Vec<(Box<str>, Box<str>)>,
-    /// External ids of the users, in the order of their first appearance.
+    /// External ids of the users, in the order of first appearance.
     pub users: Vec<Box<str>>,
-    /// Each user's items, oldest first, at least one. Interactions of one moment are in the order of the file.
+    /// Each user's items, oldest first, at least one. Interactions of equal time keep the order of the file.
     pub sequences: Vec<Vec<Item>>,
-    /// Interactions in `sequences`.
+    /// Number of interactions in `sequences`.
     pub interactions: u64,
-    /// Interactions dropped because a checkpoint does not know the item ([`Dataset::read_known`] alone).
+    /// Number of interactions that [`Dataset::read_known`] dropped because the catalogue lacks the item.
     pub unknown: u64,
-    /// Bad lines passed over.
+    /// Bad lines that were skipped.
     pub skipped: Skipped,
-    /// Where the file's header names no moments, so that the order of its lines is taken for them.
+    /// Set if the file has a header without timestamps.
     pub untimed: Option<Untimed>,
 }
 
-/// A header without a column of moments. Forms without a header are in the order of time by definition, this is not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no column `{column}` (the header has: {found}): the order of lines is taken as time")]
-pub struct Untimed {
-    /// The column that is not there.
-    pub column: &'static str,
-    /// The header as it stands.
-    pub found: String,
-}
-
-/// How to read.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ReadOptions {
-    /// Pass over lines that cannot be used and count them, instead of stopping at the first.
-    pub skip_bad_lines: bool,
-}
-
 impl Dataset {
-    /// Reads a file of one of the known [forms](super::Form), or the one such file of a directory, and gives its items
-    /// dense ids: in numeric order where every external id is a plain decimal number (no sign, no leading
-    /// zero), else in the order of their first appearance in the file.
+    /// Reads a file of any [`Form`](super::Form), or the only such file of a directory.
+    ///
+    /// It gives items dense ids. If every external id is a plain decimal number (no sign, no leading zero), they are in
+    /// numeric order. Otherwise they are in the order of first appearance.
     ///
     /// # Errors
-    /// [`DataError`], which names the file and the line.
+    /// [`DataError`] that names the file and the line.
     pub fn read(path: &Path, options: &ReadOptions) -> Result<Dataset, DataError> {
-        let mut dataset = Dataset::gather(path, options, None)?;
+        let mut dataset = Dataset::collect(path, options, None)?;
         dataset.number_items();
         Ok(dataset)
     }
 
-    /// Reads the same with the items of a checkpoint; interactions with others are dropped and counted.
+    /// Reads a file with the dense ids of a catalogue. It drops and counts interactions with other items.
     ///
     /// # Errors
-    /// [`DataError`], also where no item is known.
+    /// [`DataError`] as for [`Dataset::read`], or if the catalogue knows none of the items.
     pub fn read_known(path: &Path, catalogue: &Catalogue, options: &ReadOptions) -> Result<Dataset, DataError> {
-        let mut dataset = Dataset::gather(path, options, Some(catalogue))?;
+        let mut dataset = Dataset::collect(path, options, Some(catalogue))?;
         dataset.ids = catalogue.ids().to_vec();
         Ok(dataset)
     }
 
-    fn gather(path: &Path, options: &ReadOptions, catalogue: Option<&Catalogue>) -> Result<Dataset, DataError> {
+    fn collect(path: &Path, options: &ReadOptions, catalogue: Option<&Catalogue>) -> Result<Dataset, DataError> {
         let file = locate::interactions(path)?;
-        let mut gather = Gather::new(&file, *options, catalogue);
-        let source = Source::open(&file).map_err(|error| gather.unreadable(error))?;
-        let told = form::tell(&file, source.sample())?;
-        let mut lines = Lines::new(source);
-        match told {
-            Told::Lines(shown) => sequences::read(&mut lines, shown, &mut gather)?,
-            Told::Table(form) => table::read(&mut lines, form, &mut gather)?,
+        let mut collector = Collector::new(&file, *options, catalogue);
+        let mut lines = Lines::open(&file).map_err(|error| collector.unreadable(error))?;
+        match detect(&file, lines.sample())? {
+            Detected::Headerless(proof) => headerless::read(&mut lines, proof, &mut collector)?,
+            Detected::Table(form) => table::read_interactions(&mut lines, form, &mut collector)?,
         }
-        let sha256 = lines.digest().map_err(|error| gather.unreadable(error))?;
-        let Gathered { users, ids, sequences, unknown, untimed, mut faults } = gather.finish();
+        let sha256 = lines.digest().map_err(|error| collector.unreadable(error))?;
+        let Collected { users, ids, sequences, unknown, untimed, mut bad_lines } = collector.finish();
         let titles = match locate::items_beside(&file) {
-            Some(items) => titles::read(&items, &mut faults)?,
+            Some(items) => table::read_titles(&items, &mut bad_lines)?,
             None => Vec::new(),
         };
         let interactions: u64 = sequences.iter().map(|sequence| sequence.len() as u64).sum();
         if interactions == 0 {
             return Err(match unknown {
-                0 => DataError::NoInteractions { path: file, skipped: faults.skipped },
+                0 => DataError::NoInteractions { path: file, skipped: bad_lines.skipped },
                 interactions => DataError::NoKnownItem { path: file, interactions },
             });
         }
-        let (name, skipped) = (locate::stem(&file), faults.skipped);
+        let (name, skipped) = (locate::stem(&file), bad_lines.skipped);
         Ok(Dataset { name, sha256, ids, titles, users, sequences, interactions, unknown, skipped, untimed })
     }
 
-    /// Gives items that go by numbers the order of their numbers.
+    /// Sorts the dense ids by external id, if all external ids are plain numbers.
     fn number_items(&mut self) {
         let numbers: Option<Vec<u64>> = self.ids.iter().map(|id| plain_number(id)).collect();
         let Some(numbers) = numbers else { return };
@@ -117,7 +117,7 @@ impl Dataset {
     }
 }
 
-/// The number that an id is, where it is written in the one usual way, so that equal numbers are equal ids.
+/// The number that an id spells canonically. Equal numbers are then equal ids.
 fn plain_number(id: &str) -> Option<u64> {
     id.parse().ok().filter(|number: &u64| number.to_string() == id)
 }

@@ -1,21 +1,25 @@
-//! Interaction files: who took which item, in which order, and how that is split for training and evaluation.
+//! Interaction files, and their split into training, validation and test.
 //!
-//! One door, [`Dataset::read`]. The forms of file, and how they are told apart, stand in [`Form`].
+//! [`Dataset::read`] reads every format. [`Form`] documents the formats and how a file's format is detected.
+//!
+//! To add a format, add a variant to [`Form`], recognise it in `detect.rs`, and read its lines in a module such as
+//! `table.rs`.
 
+mod bad_line;
+mod collector;
 mod dataset;
+mod detect;
 mod error;
 mod form;
-mod gather;
+mod headerless;
 mod lines;
 mod locate;
-mod moment;
-mod sequences;
-mod source;
 mod split;
 mod table;
-mod titles;
 
-pub use dataset::{Dataset, ReadOptions, Untimed};
-pub use error::{BadLine, DataError, LineFault, Skipped};
+pub use bad_line::{BadLine, LineFault, Skipped};
+pub use collector::{ReadOptions, Untimed};
+pub use dataset::Dataset;
+pub use error::DataError;
 pub use form::Form;
 pub use split::{Case, Split};

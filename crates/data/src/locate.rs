@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::DataError;
 
-/// The interaction file that a path means: the file itself, or the one known file of a directory.
+/// The interaction file at a path: the file itself, or the only one of a directory.
 pub(crate) fn interactions(path: &Path) -> Result<PathBuf, DataError> {
     let read = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataError::Missing(path.to_owned()),
@@ -27,7 +27,7 @@ pub(crate) fn interactions(path: &Path) -> Result<PathBuf, DataError> {
     }
 }
 
-/// RecBole's item file beside an `.inter` file, of the same stem; gzip allowed.
+/// RecBole's `.item` or `.item.gz` file of the same name beside an `.inter` file.
 pub(crate) fn items_beside(interactions: &Path) -> Option<PathBuf> {
     if extension(interactions) != Some("inter".to_owned()) {
         return None;
@@ -39,12 +39,12 @@ pub(crate) fn items_beside(interactions: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The data set's name: the file's name without `.gz` and without its extension.
+/// The file's name without `.gz` and without its extension.
 pub(crate) fn stem(path: &Path) -> String {
     Path::new(&unpacked_name(path)).file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The extension in lower case, that below `.gz` for a packed file.
+/// The extension in lower case, without `.gz`.
 pub(crate) fn extension(path: &Path) -> Option<String> {
     Some(Path::new(&unpacked_name(path)).extension()?.to_string_lossy().to_ascii_lowercase())
 }

@@ -1,50 +1,52 @@
-use super::Dataset;
 use canet_domain::Item;
 
-/// Part of a leave-one-out split by time.
+use super::Dataset;
+
+/// A part of the leave-one-out split by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Everything but the last two interactions of a user; everything where a user has fewer than three.
+    /// All interactions of a user except the last two, or all if the user has fewer than three.
     Train,
-    /// The last interaction but one.
+    /// The second-last interaction.
     Validation,
     /// The last interaction.
     Test,
 }
 
-/// One question of an evaluation: what comes after this?
+/// One prediction task of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case<'a> {
-    /// Place of the user in the data set.
+    /// Index of the user in the data set.
     pub user: usize,
-    /// Everything that the user did before the target, oldest first; at least one item.
+    /// All items before the target, oldest first, at least one.
     pub history: &'a [Item],
-    /// What came next.
+    /// The item that came next.
     pub target: Item,
 }
 
 impl Case<'_> {
-    /// Whether the user came back to something. What a history holds is not recommended, so such a target has no rank.
+    /// Whether the target stands in the history. Items of the history are not recommended, so such a target has no rank.
     pub fn repeats(&self) -> bool {
         self.history.contains(&self.target)
     }
 
-    /// How many of the cases do so.
+    /// Number of cases whose target repeats.
     pub fn repeating(cases: &[Case<'_>]) -> usize {
         cases.iter().filter(|case| case.repeats()).count()
     }
 }
 
 impl Dataset {
-    /// One case for each user who has a target in this part, in the order of the users. The target of
-    /// [`Split::Train`] is the last item of the user's training part.
+    /// One case for each user who has a target in this part, in the order of the users. The target of [`Split::Train`] is the
+    /// last item of the user's training part.
     pub fn cases(&self, split: Split) -> Vec<Case<'_>> {
         self.held_out(split, 1)
     }
 
-    /// The last `positions` questions of each user that end with the one of [`cases`](Self::cases), fewer where the
-    /// user has fewer: users in order, each one's oldest first, each target with everything before it. All but the last
-    /// of [`Split::Test`] stand in the parts before it, so what was trained on those has seen them.
+    /// Each user's last `positions` cases up to the one of [`cases`](Self::cases), or fewer if the user has fewer. Users are in
+    /// order, and each user's cases are oldest first.
+    ///
+    /// With several positions, earlier targets belong to earlier parts. A model trained on those parts has seen them.
     pub fn held_out(&self, split: Split, positions: usize) -> Vec<Case<'_>> {
         let cases = |(user, sequence)| {
             let known = part(sequence, split);
@@ -69,7 +71,7 @@ impl Dataset {
         self.popularity_in(&self.training_sequences())
     }
 
-    /// The same in other parts of the sequences.
+    /// Interactions of each item in the given sequences, in dense order.
     pub fn popularity_in(&self, sequences: &[&[Item]]) -> Vec<u64> {
         let mut counts = vec![0; self.ids.len()];
         for item in sequences.iter().copied().flatten() {
@@ -79,7 +81,7 @@ impl Dataset {
     }
 }
 
-/// Everything up to the last target of a part; nothing where the user has none there.
+/// All items up to the part's target; empty if the user has no target there.
 fn part(sequence: &[Item], split: Split) -> &[Item] {
     match split {
         Split::Train => training_part(sequence),

@@ -1,17 +1,17 @@
 use std::io;
+use std::path::Path;
 
-use super::gather::Gather;
+use super::collector::{BadLines, Collector, Timestamp};
 use super::lines::Lines;
-use super::moment::Moment;
 use super::{DataError, Form, LineFault, Untimed};
 
-/// The column of moments.
+/// The column of timestamps.
 const TIME: &str = "timestamp";
 
-/// A table with a header, read row by row.
+/// Reads a table with a header row by row.
 ///
-/// Lines are counted here and not by the parser, which does not count blank ones or the ends of CRLF lines.
-pub(crate) struct Table<'a> {
+/// It counts the lines itself, because the parser's count leaves out blank lines and miscounts CRLF.
+struct Table<'a> {
     lines: &'a mut Lines,
     parser: csv_core::Reader,
     delimiter: u8,
@@ -19,17 +19,17 @@ pub(crate) struct Table<'a> {
     row: Row,
 }
 
-/// The fields of one row, without quotes and surrounding blanks.
+/// The fields of one row, without their quotes.
 #[derive(Default)]
-pub(crate) struct Row {
+struct Row {
     text: Vec<u8>,
     ends: Vec<usize>,
     fields: usize,
 }
 
 impl<'a> Table<'a> {
-    /// Reads the header. RecBole's `name:type` fields go by their names.
-    pub(crate) fn open(lines: &'a mut Lines, form: Form) -> io::Result<Table<'a>> {
+    /// Reads the header. The type of RecBole's `name:type` is dropped.
+    fn open(lines: &'a mut Lines, form: Form) -> io::Result<Table<'a>> {
         let recbole = form == Form::RecBole;
         let delimiter = if recbole { b'\t' } else { b',' };
         let parser = csv_core::ReaderBuilder::new()
@@ -46,13 +46,13 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
-    /// Place of a column.
-    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+    /// Index of a column.
+    fn column(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|column| column == name)
     }
 
-    /// The next row with the number of its first line; `None` at the end.
-    pub(crate) fn next_row(&mut self) -> io::Result<Option<(u64, Result<&Row, LineFault>)>> {
+    /// The next row and the number of its first line; `None` at the end.
+    fn next_row(&mut self) -> io::Result<Option<(u64, Result<&Row, LineFault>)>> {
         let Some((line, fault)) = self.read_row()? else { return Ok(None) };
         let (found, expected) = (self.row.fields, self.header.len());
         let row = match fault {
@@ -63,7 +63,7 @@ impl<'a> Table<'a> {
         Ok(Some((line, row)))
     }
 
-    /// Parses one row, which a line break within quotes continues on the next line.
+    /// Parses one row. A line break within quotes continues the row on the next line.
     fn read_row(&mut self) -> io::Result<Option<(u64, Option<LineFault>)>> {
         self.parser.reset();
         let mut first = None;
@@ -79,12 +79,12 @@ impl<'a> Table<'a> {
             if text_len + line.len() > Lines::LONGEST {
                 return Ok(first.map(|line| (line, Some(LineFault::TooLong(Lines::LONGEST)))));
             }
-            // The parser writes at most the bytes that it reads, and an end for each delimiter and the row.
+            // The parser writes at most as many bytes as it reads, and one end a delimiter and row.
             let ends = line.bytes().filter(|byte| *byte == self.delimiter).count() + 2;
             row.text.resize(row.text.len().max(text_len + line.len() + 2), 0);
             row.ends.resize(row.ends.len().max(ends_len + ends), 0);
             let mut whole = false;
-            // No input at all would mean the end of the file.
+            // The parser takes empty input for the end of the file.
             for piece in [line.as_bytes(), b"\n"].into_iter().filter(|piece| !piece.is_empty()) {
                 let (result, _, written, ended) =
                     self.parser.read_record(piece, &mut row.text[text_len..], &mut row.ends[ends_len..]);
@@ -97,19 +97,19 @@ impl<'a> Table<'a> {
                 return Ok(first.map(|line| (line, None)));
             }
         }
-        // The end of the file within quotes.
+        // The file ends within quotes.
         Ok(first.map(|line| (line, Some(LineFault::OpenQuote))))
     }
 }
 
 impl Row {
-    /// A field's text.
-    pub(crate) fn text(&self, column: usize) -> Result<&str, LineFault> {
+    /// A field's text without surrounding blanks.
+    fn text(&self, column: usize) -> Result<&str, LineFault> {
         std::str::from_utf8(self.bytes(column)).map(str::trim).map_err(|_| LineFault::NotUtf8)
     }
 
-    /// An id: neither empty nor unfit for line-based files.
-    pub(crate) fn id(&self, column: usize, name: &'static str) -> Result<&str, LineFault> {
+    /// A field's text as an id. A line-based file must be able to hold it.
+    fn id(&self, column: usize, name: &'static str) -> Result<&str, LineFault> {
         match self.text(column)? {
             "" => Err(LineFault::EmptyId(name)),
             id if id.contains(['\t', '\n', '\r']) => Err(LineFault::UnusableId(name)),
@@ -123,31 +123,63 @@ impl Row {
     }
 }
 
-/// Reads RecBole's and CSV's interactions; columns are found by name and others are ignored.
-pub(crate) fn read(lines: &mut Lines, form: Form, gather: &mut Gather<'_>) -> Result<(), DataError> {
-    let mut table = Table::open(lines, form).map_err(|error| gather.unreadable(error))?;
+/// Reads the interactions of RecBole's `.inter` or of CSV. It finds columns by name and ignores others.
+pub(crate) fn read_interactions(lines: &mut Lines, form: Form, collector: &mut Collector<'_>) -> Result<(), DataError> {
+    let mut table = Table::open(lines, form).map_err(|error| collector.unreadable(error))?;
     let [user_name, item_name] = if form == Form::RecBole { ["user_id", "item_id"] } else { ["user", "item"] };
     let column = |column| {
-        let (path, found) = (gather.path.to_owned(), table.header.join(", "));
+        let (path, found) = (collector.path.to_owned(), table.header.join(", "));
         table.column(column).ok_or(DataError::NoColumn { path, form, column, found })
     };
     let (user, item, time) = (column(user_name)?, column(item_name)?, table.column(TIME));
     if time.is_none() {
-        gather.untimed = Some(Untimed { column: TIME, found: table.header.join(", ") });
+        collector.untimed = Some(Untimed { column: TIME, found: table.header.join(", ") });
     }
-    while let Some((line, row)) = table.next_row().map_err(|error| gather.unreadable(error))? {
-        let taken = row.and_then(|row| {
-            let time = time.map_or(Ok(Moment::default()), |column| timestamp(row.text(column)?))?;
+    while let Some((line, row)) = table.next_row().map_err(|error| collector.unreadable(error))? {
+        let parsed = row.and_then(|row| {
+            let time = time.map_or(Ok(Timestamp::default()), |column| timestamp(row.text(column)?))?;
             Ok((row.id(user, user_name)?, row.id(item, item_name)?, time))
         });
-        match taken {
-            Ok((user, item, time)) => gather.interaction(user, item, time)?,
-            Err(fault) => gather.faults.report(gather.path, line, fault)?,
+        match parsed {
+            Ok((user, item, time)) => collector.add(user, item, time)?,
+            Err(fault) => collector.bad_lines.report(collector.path, line, fault)?,
         }
     }
     Ok(())
 }
 
-fn timestamp(text: &str) -> Result<Moment, LineFault> {
+/// Titles by external id.
+pub(crate) type Titles = Vec<(Box<str>, Box<str>)>;
+
+/// Reads the titles of RecBole's `.item` file from the first of the columns `movie_title`, `title` and `name`. Without such
+/// a column there are no titles.
+///
+/// A `release_year` is appended in brackets if it is a number. MovieLens has other words there too.
+pub(crate) fn read_titles(path: &Path, bad_lines: &mut BadLines) -> Result<Titles, DataError> {
+    let unreadable = |source| DataError::Read { path: path.to_owned(), source };
+    let mut lines = Lines::open(path).map_err(unreadable)?;
+    let mut table = Table::open(&mut lines, Form::RecBole).map_err(unreadable)?;
+    let title = ["movie_title", "title", "name"].iter().find_map(|name| table.column(name));
+    let (Some(item), Some(title)) = (table.column("item_id"), title) else { return Ok(Titles::new()) };
+    let year = table.column("release_year");
+    let mut titles = Titles::new();
+    while let Some((line, row)) = table.next_row().map_err(unreadable)? {
+        let parsed = row.and_then(|row| {
+            let year = year.map_or(Ok(""), |column| row.text(column))?;
+            Ok((row.id(item, "item_id")?, row.text(title)?, year))
+        });
+        match parsed {
+            Ok((_, "", _)) => {}
+            Ok((item, title, year)) => {
+                let title = if year.parse::<u16>().is_ok() { format!("{title} ({year})") } else { title.to_owned() };
+                titles.push((item.into(), title.into()));
+            }
+            Err(fault) => bad_lines.report(path, line, fault)?,
+        }
+    }
+    Ok(titles)
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, LineFault> {
     text.parse().map_err(|()| LineFault::Timestamp(text.chars().take(40).collect()))
 }

@@ -1,4 +1,4 @@
-//! Interaction files of every form, good and bad, through `Dataset::read`.
+//! Interaction files of every format, valid and invalid, through `Dataset::read`.
 
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
@@ -37,7 +37,7 @@ fn read(name: &str, bytes: impl AsRef<[u8]>) -> Result<Dataset, DataError> {
     Dataset::read(&Folder::new().write(name, bytes), &STRICT)
 }
 
-/// The sequences in external ids, by the users' names.
+/// Each user's sequence in external ids.
 fn readable(dataset: &Dataset) -> Vec<(String, Vec<String>)> {
     let ids = |sequence: &Vec<Item>| sequence.iter().map(|item| dataset.ids[item.column() - 1].to_string()).collect();
     dataset.users.iter().map(ToString::to_string).zip(dataset.sequences.iter().map(ids)).collect()
@@ -65,11 +65,11 @@ fn recbole_columns_are_found_by_name_and_rows_are_sorted_by_time() {
     let dataset = read("tiny.inter", text).unwrap();
     assert_eq!(readable(&dataset), expected(&[("u1", &["a", "b", "a", "c"]), ("u2", &["b"])]));
     assert_eq!((dataset.name.as_str(), dataset.interactions), ("tiny", 5));
-    // The header alone tells the form too.
+    // The header suffices for the detection.
     assert_eq!(readable(&read("tiny.data", text).unwrap()), readable(&dataset));
 }
 
-/// Nanoseconds since 1970, of which float64 rounds each pair to one; and zeros of either sign, which are one moment.
+/// float64 rounds each pair of these nanoseconds to one number. Zeros of either sign are one time.
 #[test]
 fn whole_timestamps_are_told_apart_however_large() {
     let nanoseconds = "user,item,timestamp\nu,d,1600000000000000103\nu,c,1600000000000000102\nu,b,1600000000000000001\n\
@@ -120,7 +120,7 @@ fn csv_may_be_quoted_and_has_further_columns() {
 #[test]
 fn pairs_are_read_in_the_order_of_the_file() {
     let dataset = read("pairs.txt", "1 7\n1 9\n2\t7\n1 7\n").unwrap();
-    // Their order is their time by definition.
+    // Pairs are in the order of time by definition.
     assert_eq!(dataset.untimed, None);
     assert_eq!(readable(&dataset), expected(&[("1", &["7", "9", "7"]), ("2", &["7"])]));
     assert_eq!(readable(&read("pairs.txt", "1 7\n2 9\n").unwrap()), expected(&[("1", &["7"]), ("2", &["9"])]));
@@ -165,7 +165,7 @@ fn gzip_marks_and_line_ends_change_nothing() {
         read("tiny.inter", plain).unwrap(),
         read("tiny.inter", &dos).unwrap(),
         read("tiny.inter.gz", &packed).unwrap(),
-        // Packing is told by the bytes, not by the name.
+        // gzip is detected by the bytes, not by the name.
         read("tiny.inter", &packed).unwrap(),
     ];
     for dataset in &datasets {
@@ -308,7 +308,7 @@ fn held_out_positions_end_with_the_splits_own_and_each_has_its_own_history() {
         cases.map(|case| (case.user, case.history.len(), case.target.id())).collect()
     };
     assert_eq!(targets(Split::Test, 2), [(0, 3, 4), (0, 4, 5), (3, 1, 1), (3, 2, 2)]);
-    // A first item has no history, and nobody has more positions than that leaves.
+    // A first item has no history, so it is never a target.
     assert_eq!(targets(Split::Test, 9), [(0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 5), (3, 1, 1), (3, 2, 2)]);
     assert_eq!(targets(Split::Validation, 2), [(0, 2, 3), (0, 3, 4), (3, 1, 1)]);
     for split in [Split::Train, Split::Validation, Split::Test] {
@@ -321,7 +321,7 @@ proptest! {
     fn no_bytes_make_the_reader_panic(
         name in prop::sample::select(vec!["a.inter", "a.csv", "a.txt", "a"]),
         header in prop::sample::select(vec!["user,item\n", "user_id:token\titem_id:token\n", "", "\u{feff}"]),
-        // Separators, quotes and line ends in plenty.
+        // Many separators, quotes and line ends.
         body in prop::collection::vec(prop_oneof![prop::sample::select(b" \t,\"\r\n1a:".to_vec()), any::<u8>()], 0..200),
     ) {
         let folder = Folder::new();

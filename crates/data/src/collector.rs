@@ -1,0 +1,201 @@
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+
+use canet_domain::{Catalogue, Item};
+
+use super::{BadLine, DataError, LineFault, Skipped};
+
+/// How to read a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOptions {
+    /// Skip and count bad lines instead of stopping at the first.
+    pub skip_bad_lines: bool,
+}
+
+/// A header without a timestamp column. The order of the lines then counts as the order of time.
+///
+/// Files without a header are in the order of time by definition, so nothing is missing there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no column `{column}` (the header has: {found}): the order of lines is taken as time")]
+pub struct Untimed {
+    /// The missing column.
+    pub column: &'static str,
+    /// The header's columns.
+    pub found: String,
+}
+
+/// Skips or reports bad lines.
+pub(crate) struct BadLines {
+    options: ReadOptions,
+    pub(crate) skipped: Skipped,
+}
+
+impl BadLines {
+    /// Counts a bad line, or returns it as the error.
+    pub(crate) fn report(&mut self, path: &Path, line: u64, fault: LineFault) -> Result<(), DataError> {
+        let bad = BadLine { path: path.to_owned(), line, fault };
+        if !self.options.skip_bad_lines {
+            return Err(DataError::BadLine(bad));
+        }
+        self.skipped.add(bad);
+        Ok(())
+    }
+}
+
+/// Collects interactions in the order of the file.
+pub(crate) struct Collector<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) bad_lines: BadLines,
+    pub(crate) untimed: Option<Untimed>,
+    users: DenseIds,
+    items: Items<'a>,
+    /// By user.
+    events: Vec<Vec<Event>>,
+}
+
+/// The source of the items' dense ids.
+enum Items<'a> {
+    /// The file: in the order of first appearance.
+    File(DenseIds),
+    /// A checkpoint. Interactions with other items are counted.
+    Catalogue { catalogue: &'a Catalogue, unknown: u64 },
+}
+
+#[derive(Clone, Copy)]
+struct Event {
+    time: Timestamp,
+    item: Item,
+}
+
+/// The collected interactions, each user's in the order of time.
+pub(crate) struct Collected {
+    pub(crate) users: Vec<Box<str>>,
+    /// External ids in the order of first appearance; empty if a catalogue gave the items.
+    pub(crate) ids: Vec<Box<str>>,
+    pub(crate) sequences: Vec<Vec<Item>>,
+    pub(crate) unknown: u64,
+    pub(crate) untimed: Option<Untimed>,
+    pub(crate) bad_lines: BadLines,
+}
+
+impl<'a> Collector<'a> {
+    pub(crate) fn new(path: &'a Path, options: ReadOptions, catalogue: Option<&'a Catalogue>) -> Collector<'a> {
+        let items = match catalogue {
+            None => Items::File(DenseIds::default()),
+            Some(catalogue) => Items::Catalogue { catalogue, unknown: 0 },
+        };
+        let bad_lines = BadLines { options, skipped: Skipped::default() };
+        Collector { path, bad_lines, untimed: None, users: DenseIds::default(), items, events: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, user: &str, item: &str, time: Timestamp) -> Result<(), DataError> {
+        let dense = |ids: &mut DenseIds, id: &str| ids.get(id).ok_or_else(|| DataError::TooMany(self.path.to_owned()));
+        let item = match &mut self.items {
+            Items::File(ids) => dense(ids, item)?,
+            Items::Catalogue { catalogue, unknown } => match catalogue.item(item) {
+                Some(item) => item,
+                None => {
+                    *unknown += 1;
+                    return Ok(());
+                }
+            },
+        };
+        let user = dense(&mut self.users, user)?.column() - 1;
+        if user == self.events.len() {
+            self.events.push(Vec::new());
+        }
+        self.events[user].push(Event { time, item });
+        Ok(())
+    }
+
+    pub(crate) fn unreadable(&self, source: io::Error) -> DataError {
+        DataError::Read { path: self.path.to_owned(), source }
+    }
+
+    pub(crate) fn finish(self) -> Collected {
+        let sequences = self.events.into_iter().map(in_time_order).collect();
+        let (ids, unknown) = match self.items {
+            Items::File(ids) => (ids.into_ids(), 0),
+            Items::Catalogue { unknown, .. } => (Vec::new(), unknown),
+        };
+        let users = self.users.into_ids();
+        Collected { users, ids, sequences, unknown, untimed: self.untimed, bad_lines: self.bad_lines }
+    }
+}
+
+/// Sorts stably, so events of equal time keep the order of the file.
+fn in_time_order(mut events: Vec<Event>) -> Vec<Item> {
+    events.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(Ordering::Equal));
+    events.into_iter().map(|event| event.item).collect()
+}
+
+/// A point in time, in any unit.
+///
+/// The order is that of the number. Whole numbers beyond 2^53, such as nanoseconds since 1970, may be equal as float64;
+/// then their integer parts decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub(crate) struct Timestamp {
+    number: f64,
+    integer: i64,
+}
+
+impl FromStr for Timestamp {
+    type Err = ();
+
+    /// # Errors
+    /// If the text is not a finite number.
+    fn from_str(text: &str) -> Result<Timestamp, ()> {
+        let number: f64 = text.parse().map_err(drop)?;
+        let integer = text.parse().unwrap_or(number as i64);
+        if number.is_finite() { Ok(Timestamp { number, integer }) } else { Err(()) }
+    }
+}
+
+/// Dense ids from 1, in the order of first appearance.
+#[derive(Default)]
+struct DenseIds(HashMap<Box<str>, Item>);
+
+impl DenseIds {
+    /// The dense id of an external id; `None` if there are too many.
+    fn get(&mut self, id: &str) -> Option<Item> {
+        if let Some(item) = self.0.get(id) {
+            return Some(*item);
+        }
+        let next = Some(self.0.len() + 1).filter(|next| *next <= Catalogue::MAX_ITEMS)?;
+        let item = Item::new(u32::try_from(next).ok()?)?;
+        self.0.insert(id.into(), item);
+        Some(item)
+    }
+
+    fn into_ids(self) -> Vec<Box<str>> {
+        let mut ids: Vec<_> = self.0.into_iter().collect();
+        ids.sort_unstable_by_key(|(_, item)| *item);
+        ids.into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    fn timestamp(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn timestamps_are_ordered_beyond_the_precision_of_float64() {
+        assert!(timestamp("1700000000000000001") < timestamp("1700000000000000002"));
+        assert!(timestamp("-1.5") < timestamp("-1.25") && timestamp("1e-300") > timestamp("0"));
+        assert_eq!(timestamp("-0.0"), timestamp("0"));
+    }
+
+    #[test]
+    fn only_finite_numbers_are_timestamps() {
+        for text in ["", "x1", "NaN", "inf", "1 2"] {
+            assert_eq!(text.parse::<Timestamp>(), Err(()), "{text}");
+        }
+    }
+}
