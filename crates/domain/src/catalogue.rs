@@ -1,52 +1,52 @@
 use std::collections::HashMap;
 
-use super::Item;
+use crate::Item;
 
-/// The items that a model knows: external ids, titles where known, and popularity.
+/// The items that a model knows: external ids, titles and popularity. Titles are optional.
 #[derive(Clone, Debug)]
 pub struct Catalogue {
     /// External id of item `i` at `i - 1`.
     ids: Vec<Box<str>>,
     lookup: HashMap<Box<str>, Item>,
     titles: HashMap<Item, Box<str>>,
-    /// Interactions of item `i` in the training data at `i - 1`.
+    /// Interactions with item `i` in the training data at `i - 1`.
     popularity: Vec<u64>,
     by_popularity: Vec<Item>,
 }
 
-/// Why lists do not make a catalogue.
+/// Why lists are not a catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogueError {
-    /// No item at all.
+    /// There are no items.
     #[error("the catalogue is empty")]
     Empty,
-    /// More items than dense ids.
+    /// There are more items than dense ids.
     #[error("{0} items are too many: at most {max} are allowed", max = Catalogue::MAX_ITEMS)]
     TooMany(usize),
-    /// An external id twice.
+    /// An external id occurs twice.
     #[error("item id {0:?} stands in the catalogue twice")]
     Repeated(String),
-    /// An external id that a line-based file cannot hold.
+    /// A line-based file cannot hold an external id.
     #[error("item id {0:?} is empty or holds a tab or a line break")]
     BadId(String),
-    /// As many popularity counts as items are needed.
+    /// The number of popularity counts is not the number of items.
     #[error("{counts} popularity counts for {items} items")]
     Popularity {
-        /// Counts given.
+        /// Number of counts.
         counts: usize,
-        /// Items given.
+        /// Number of items.
         items: usize,
     },
 }
 
 impl Catalogue {
-    /// Bound on the catalogue: dense ids, the padding and the authors' unused row stay within 31 bits.
+    /// Limit on the number of items. With it, dense ids, the padding and the authors' unused row fit into 31 bits.
     pub const MAX_ITEMS: usize = (1 << 31) - 3;
 
-    /// A catalogue from external ids in dense order and as many popularity counts.
+    /// A catalogue from external ids in dense order and their popularity counts.
     ///
     /// # Errors
-    /// [`CatalogueError`] where ids repeat, are unusable, or the lists' lengths differ.
+    /// [`CatalogueError`] if there is no id, an id repeats or is unusable, or the lengths differ.
     pub fn new(ids: Vec<Box<str>>, popularity: Vec<u64>) -> Result<Catalogue, CatalogueError> {
         if ids.is_empty() {
             return Err(CatalogueError::Empty);
@@ -71,7 +71,7 @@ impl Catalogue {
         Ok(Catalogue { ids, lookup, titles: HashMap::new(), popularity, by_popularity })
     }
 
-    /// The same catalogue with titles, which are optional: ids that it does not know are left out.
+    /// Adds titles by external id. It ignores unknown ids.
     pub fn with_titles(mut self, titles: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Catalogue {
         self.titles =
             titles.into_iter().filter_map(|(id, title)| self.lookup.get(&id).map(|item| (*item, title))).collect();
@@ -99,7 +99,7 @@ impl Catalogue {
         &self.ids
     }
 
-    /// The item's title, where one is known.
+    /// The item's title, if it is known.
     pub fn title(&self, item: Item) -> Option<&str> {
         self.titles.get(&item).map(|title| &**title)
     }
@@ -109,8 +109,37 @@ impl Catalogue {
         &self.popularity
     }
 
-    /// Every item, the most popular first; ties go to the lower item.
+    /// Every item, the most popular first. The lower item wins a tie.
     pub fn by_popularity(&self) -> &[Item] {
         &self.by_popularity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue(ids: &[&str], popularity: &[u64]) -> Result<Catalogue, CatalogueError> {
+        Catalogue::new(ids.iter().map(|id| (*id).into()).collect(), popularity.to_vec())
+    }
+
+    #[test]
+    fn ids_titles_and_popularity_are_found() {
+        let titles = [("b", "B"), ("z", "Z")].map(|(id, title)| (id.into(), title.into()));
+        let catalogue = catalogue(&["a", "b", "c"], &[1, 5, 5]).unwrap().with_titles(titles);
+        let item = |id| catalogue.item(id).unwrap();
+        assert_eq!((item("c").id(), catalogue.id(item("c")), catalogue.item("z")), (3, "c", None));
+        assert_eq!((catalogue.title(item("a")), catalogue.title(item("b"))), (None, Some("B")));
+        assert_eq!(catalogue.by_popularity(), [item("b"), item("c"), item("a")]);
+    }
+
+    #[test]
+    fn unusable_lists_are_refused() {
+        assert_eq!(catalogue(&[], &[]).unwrap_err(), CatalogueError::Empty);
+        assert_eq!(catalogue(&["a", "a"], &[0, 0]).unwrap_err(), CatalogueError::Repeated("a".to_owned()));
+        for id in ["", "a\tb", "a\n", "a\r"] {
+            assert_eq!(catalogue(&[id], &[0]).unwrap_err(), CatalogueError::BadId(id.to_owned()));
+        }
+        assert_eq!(catalogue(&["a"], &[]).unwrap_err(), CatalogueError::Popularity { counts: 0, items: 1 });
     }
 }

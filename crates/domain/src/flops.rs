@@ -1,4 +1,4 @@
-use super::{Route, RouteSpace, Slice};
+use crate::{Route, RouteSpace, Slice};
 
 /// Floating-point operations, a multiply-add counted as 2.
 pub type Flops = u64;
@@ -8,14 +8,14 @@ pub type Flops = u64;
 pub enum FfnInner {
     /// 4 x the slice's width.
     Slice,
-    /// 4 x the full width, whatever the slice: what the authors' code trains.
+    /// 4 x the full width for every slice, as the authors' code trains.
     Full,
 }
 
 /// Sizes of the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouterShape {
-    /// Width of its tables and of its one block.
+    /// Width of its tables and of its block.
     pub dim: usize,
     /// Inner width of its feed-forward network.
     pub ffn: usize,
@@ -24,26 +24,26 @@ pub struct RouterShape {
 /// The cost of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestFlops {
-    /// The slice of its route.
+    /// The route's slice.
     pub slice: Flops,
     /// The router.
     pub router: Flops,
-    /// The slice of the full route, for comparison.
+    /// The full route's slice, for comparison.
     pub full: Flops,
 }
 
-/// Everything that the cost of a request depends on but its length and its route.
+/// The sizes that fix the cost of a request, together with its length and its route.
 ///
-/// Counted are matrix products alone (embedding projection; Q, K, V; QK^T and PV, dense even where a kernel
-/// skips the causal triangle; output projection; both feed-forward products; scores), as PyTorch's
-/// `FlopCounterMode` counts them.
+/// The cost counts matrix products only, as PyTorch's `FlopCounterMode` does: the embedding projection, Q, K and V, QK^T and
+/// PV, the output projection, both feed-forward products, and the scores. QK^T and PV count as dense, even if a kernel skips
+/// the causal triangle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
-    /// Catalogue size N; scores have N + 1 columns.
+    /// Catalogue size N. Scores have N + 1 columns.
     pub items: usize,
     /// Width of the widest slice, D.
     pub width: usize,
-    /// Inner width rule of the feed-forward networks.
+    /// Rule for the inner width of the feed-forward networks.
     pub ffn_inner: FfnInner,
     /// The router's sizes.
     pub router: RouterShape,
@@ -58,12 +58,13 @@ impl ModelShape {
         }
     }
 
-    /// Cost of one slice for a history of `length` items.
+    /// Cost of one slice for a history of `length` items, without the router.
     ///
-    /// With L = length, f = [`ffn_width`](Self::ffn_width)(h), for `l` layers of which the last is reduced to
-    /// the last position (only keys and values are needed at the others):
+    /// With L = length, l = layers and f = [`ffn_width`](Self::ffn_width)(h) it is
     ///
     /// `2Leh + (l-1)(8Lh² + 4L²h + 4Lhf) + (4Lh² + 4h² + 4Lh + 4hf) + 2h(N+1)`
+    ///
+    /// The last layer computes only keys and values for the positions before the last.
     pub fn slice_flops(&self, slice: Slice, length: usize) -> Flops {
         let [h, e, l, n] = [slice.hidden, slice.embedding, length, self.items].map(|size| size as u64);
         let f = self.ffn_width(slice.hidden) as u64;
@@ -71,21 +72,21 @@ impl ModelShape {
         2 * l * e * h + (slice.layers as u64 - 1) * whole_block + last_block(h, f, l) + 2 * h * (n + 1)
     }
 
-    /// What a slice costs more in a batch whose embeddings are projected at `widest` columns, for a history of `length`
-    /// items: with L = length, `2L(widest - e)h`.
+    /// The extra cost of a slice in a batch that projects embeddings of `widest` columns, for a history of `length` items:
+    /// `2L(widest - e)h` with L = length.
     pub fn embedding_padding(&self, slice: Slice, widest: usize, length: usize) -> Flops {
         let [h, beyond, l] = [slice.hidden, widest.saturating_sub(slice.embedding), length].map(|size| size as u64);
         2 * l * beyond * h
     }
 
-    /// Cost of the router for a history of `length` items and `routes` routes: one block reduced to its last
-    /// position, and the linear head.
+    /// Cost of the router for `routes` routes and a history of `length` items: one block reduced to its last position, and the
+    /// linear head.
     pub fn router_flops(&self, routes: usize, length: usize) -> Flops {
         let [d, f, r, l] = [self.router.dim, self.router.ffn, routes, length].map(|size| size as u64);
         last_block(d, f, l) + 2 * d * r
     }
 
-    /// Cost of a route: its slice, without the router.
+    /// Cost of a route's slice, without the router.
     pub fn route_flops(&self, space: &RouteSpace, route: Route, length: usize) -> Flops {
         self.slice_flops(space.slice(route), length)
     }
@@ -99,13 +100,13 @@ impl ModelShape {
         }
     }
 
-    /// Cost of the full model: the largest slice, without a router.
+    /// Cost of the full model, which is the largest slice without the router.
     pub fn full_flops(&self, space: &RouteSpace, length: usize) -> Flops {
         self.route_flops(space, space.full(), length)
     }
 }
 
-/// A block of which only the last position is wanted: keys and values at every position, the rest once.
+/// A block that is reduced to its last position: it computes keys and values at every position, and the rest once.
 fn last_block(h: u64, f: u64, l: u64) -> Flops {
     4 * l * h * h + 4 * h * h + 4 * l * h + 4 * h * f
 }

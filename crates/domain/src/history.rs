@@ -1,9 +1,43 @@
-use super::Item;
+use std::num::NonZeroU32;
 
-/// What a user did, as the model reads it: 1 to `max_len` items, oldest first.
+/// An item's dense id inside the model, from 1 to N. Id 0 is padding and not an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Item(NonZeroU32);
+
+impl Item {
+    /// The item of a dense id; `None` for the padding.
+    #[inline]
+    pub fn new(id: u32) -> Option<Item> {
+        NonZeroU32::new(id).map(Item)
+    }
+
+    /// The dense id.
+    #[inline]
+    pub fn id(self) -> u32 {
+        self.0.get()
+    }
+
+    /// The item's column in a row of scores. Column 0 is padding.
+    #[inline]
+    pub fn column(self) -> usize {
+        self.0.get() as usize
+    }
+}
+
+/// A user's items as the model reads them: 1 to `max_len` items, oldest first.
 ///
-/// The newest item stands at position `max_len - 1` of the model's position table, so a history of L items
-/// uses positions `max_len - L ..= max_len - 1`.
+/// The newest item is at position `max_len - 1` of the model's position table, so a history of L items uses the positions
+/// from `max_len - L` on.
+///
+/// ```
+/// use canet_domain::{History, Item};
+///
+/// let items: Vec<Item> = [7, 9, 7].into_iter().filter_map(Item::new).collect();
+/// let history = History::new(&items, 2)?;
+/// assert_eq!(history.items(), &items[1..]);
+/// assert!(History::new(&[], 2).is_err());
+/// # Ok::<(), canet_domain::HistoryError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     items: Box<[Item]>,
@@ -12,16 +46,16 @@ pub struct History {
 /// Why a list of items is not a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
-    /// No item to read: such a request is a cold start.
+    /// The list is empty. Such a request is a cold start.
     #[error("a history needs at least one known item")]
     Empty,
 }
 
 impl History {
-    /// Keeps the last `max_len` of `items`, duplicates included.
+    /// The last `max_len` of `items`, duplicates included.
     ///
     /// # Errors
-    /// [`HistoryError::Empty`] where nothing is left.
+    /// [`HistoryError::Empty`] if there are none.
     pub fn new(items: &[Item], max_len: usize) -> Result<History, HistoryError> {
         let kept = &items[items.len().saturating_sub(max_len)..];
         if kept.is_empty() {
@@ -36,7 +70,7 @@ impl History {
         &self.items
     }
 
-    /// Number of items, at least 1. (There is no `is_empty`: a history never is.)
+    /// Number of items, at least 1.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a history is never empty")]
     pub fn len(&self) -> usize {

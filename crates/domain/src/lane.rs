@@ -1,26 +1,26 @@
 use std::str::FromStr;
 
-use super::{Route, RouteSpace};
+use crate::{Route, RouteSpace};
 
 /// Which rows may share a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchBy {
-    /// Those whose routes have one width: they share layers, and a batch pads narrower embeddings.
+    /// Rows of one width. They share layers, and a batch pads narrower embeddings.
     #[default]
     Width,
-    /// Those of one route alone.
+    /// Rows of one route.
     Route,
-    /// All of them.
+    /// All rows.
     All,
 }
 
-/// A word that is no [`BatchBy`].
+/// A word that does not name a [`BatchBy`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is none of `width`, `route` and `all`")]
 pub struct BatchByError(String);
 
 impl BatchBy {
-    /// The names of a space's lanes, as `h64`, or as the routes', in their order.
+    /// The names of a space's lanes, in order: `h64` by width, the routes' names by route, or `all`.
     pub fn lanes(self, space: &RouteSpace) -> Vec<String> {
         match self {
             BatchBy::Width => space.hidden().iter().map(|hidden| format!("h{hidden}")).collect(),
@@ -29,7 +29,7 @@ impl BatchBy {
         }
     }
 
-    /// The place of a route's lane among them.
+    /// The index of a route's lane.
     pub fn lane(self, space: &RouteSpace, route: Route) -> usize {
         match self {
             BatchBy::Width => space.place(route)[0],

@@ -1,12 +1,11 @@
-//! What the words mean: items, histories, routes, their cost, and rankings.
+//! The vocabulary of the workspace: items, histories, routes, their cost, and rankings.
 //!
-//! Nothing here knows tensors, files or HTTP. Values are validated once, on construction, and what is behind
-//! a type never checks again.
+//! This crate knows no tensors, files or HTTP. A type validates its values on construction, so later code does not check
+//! them again.
 
 mod catalogue;
 mod flops;
 mod history;
-mod item;
 mod lane;
 mod ranking;
 mod route;
@@ -14,8 +13,7 @@ mod routing;
 
 pub use catalogue::{Catalogue, CatalogueError};
 pub use flops::{FfnInner, Flops, ModelShape, RequestFlops, RouterShape};
-pub use history::{History, HistoryError};
-pub use item::Item;
+pub use history::{History, HistoryError, Item};
 pub use lane::{BatchBy, BatchByError};
 pub use ranking::{Candidates, Ranked, Selection, TopK, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};

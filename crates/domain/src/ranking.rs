@@ -1,41 +1,53 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 
-use super::Item;
+use crate::Item;
 
 /// An item and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ranked {
     /// The item.
     pub item: Item,
-    /// Its unrounded score (a logit).
+    /// Its score, an unrounded logit.
     pub score: f32,
 }
 
-/// Which items may be ranked.
+/// The items to rank.
 #[derive(Clone, Copy, Debug)]
 pub enum Candidates<'a> {
     /// The whole catalogue.
     All,
-    /// These alone.
+    /// Only these.
     Only(&'a [Item]),
 }
 
-/// What to take from a row of scores.
+/// The selection of items from a row of scores.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    /// At most this many items.
+    /// Number of items, at most.
     pub k: usize,
-    /// Items that must not appear: seen ones and denied ones.
+    /// Items that must not appear, such as seen and denied ones.
     pub excluded: &'a HashSet<Item>,
-    /// Where to choose from.
+    /// The items to choose from.
     pub candidates: Candidates<'a>,
 }
 
-/// The `k` best allowed items of a score row, best first; ties go to the lower item.
+/// The `k` best allowed items of a row of scores, best first. The lower item wins a tie.
 ///
-/// `scores` has N + 1 columns, column 0 being the padding, which is never ranked; nor is a score that is not
-/// a number. Fewer than `k` items come back where fewer are allowed.
+/// `scores` has N + 1 columns. Column 0 is padding and never ranked, and neither is NaN. If fewer than `k` items are allowed,
+/// the result is shorter.
+///
+/// ```
+/// use std::collections::HashSet;
+///
+/// use canet_domain::{Candidates, Item, Selection, top_k};
+///
+/// let scores = [0.0, 0.1, 0.9, 0.9, 0.5];
+/// let excluded = HashSet::from_iter(Item::new(2));
+/// let best = top_k(&scores, &Selection { k: 2, excluded: &excluded, candidates: Candidates::All });
+/// let ids: Vec<u32> = best.iter().map(|ranked| ranked.item.id()).collect();
+/// assert_eq!(ids, [3, 4]);
+/// ```
 pub fn top_k(scores: &[f32], selection: &Selection<'_>) -> Vec<Ranked> {
     let mut best = TopK::new(selection);
     let mut offer = |item: Item| {
@@ -50,17 +62,17 @@ pub fn top_k(scores: &[f32], selection: &Selection<'_>) -> Vec<Ranked> {
     best.into_ranking()
 }
 
-/// The best allowed items among those offered so far; the order of the offers does not matter.
+/// Collects the best allowed items. The order of the offers does not matter.
 pub struct TopK<'a> {
     k: usize,
     excluded: &'a HashSet<Item>,
-    /// Where not the whole catalogue is to choose from.
+    /// `None` for the whole catalogue.
     candidates: Option<HashSet<Item>>,
     best: BinaryHeap<Worst>,
 }
 
 impl<'a> TopK<'a> {
-    /// Nothing yet.
+    /// An empty collection.
     pub fn new(selection: &Selection<'a>) -> TopK<'a> {
         let candidates = match selection.candidates {
             Candidates::All => None,
@@ -70,7 +82,7 @@ impl<'a> TopK<'a> {
         TopK { k: selection.k, excluded: selection.excluded, candidates, best }
     }
 
-    /// The score below which no offer enters: that of the last of `k` items.
+    /// The score below which no offer is taken: that of the worst of `k` items.
     #[inline]
     pub fn bar(&self) -> f32 {
         if self.best.len() < self.k {
@@ -79,11 +91,11 @@ impl<'a> TopK<'a> {
         self.best.peek().map_or(f32::INFINITY, |worst| worst.0.score)
     }
 
-    /// Takes an item that is allowed and good enough. No item may be offered twice.
+    /// Takes the item if it is allowed and good enough. The caller must not offer an item twice.
     #[inline]
     pub fn offer(&mut self, item: Item, score: f32) {
         let entry = Worst(Ranked { item, score });
-        // What is allowed is looked up only for the few scores that would enter.
+        // Most offers fail this comparison, which is cheaper than the lookups below.
         if self.best.len() == self.k && self.best.peek().is_none_or(|worst| entry >= *worst) {
             return;
         }
@@ -97,18 +109,18 @@ impl<'a> TopK<'a> {
         }
     }
 
-    /// Takes what was best among other items.
+    /// Takes the best of another collection, whose offers were other items.
     pub fn merge(&mut self, other: TopK<'_>) {
         other.best.into_iter().for_each(|Worst(ranked)| self.offer(ranked.item, ranked.score));
     }
 
-    /// Best first; ties go to the lower item.
+    /// The items, best first. The lower item wins a tie.
     pub fn into_ranking(self) -> Vec<Ranked> {
         self.best.into_sorted_vec().into_iter().map(|Worst(ranked)| ranked).collect()
     }
 }
 
-/// Orders a worse entry as greater, so that the heap's top is the one to drop.
+/// Orders a worse entry as greater, so the heap's top is the entry to drop.
 #[derive(PartialEq)]
 struct Worst(Ranked);
 
@@ -125,5 +137,47 @@ impl PartialOrd for Worst {
     #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: u32) -> Item {
+        Item::new(id).unwrap()
+    }
+
+    fn ids(ranking: &[Ranked]) -> Vec<u32> {
+        ranking.iter().map(|ranked| ranked.item.id()).collect()
+    }
+
+    #[test]
+    fn ties_padding_and_nan() {
+        let scores = [9.0, 1.0, f32::NAN, 2.0, 1.0, f32::NEG_INFINITY];
+        let nothing = HashSet::new();
+        let best = |k, candidates| ids(&top_k(&scores, &Selection { k, excluded: &nothing, candidates }));
+        assert_eq!(best(9, Candidates::All), [3, 1, 4, 5]);
+        assert_eq!(best(2, Candidates::All), [3, 1]);
+        assert_eq!(best(0, Candidates::All), [] as [u32; 0]);
+        // Item 6 has no column, and item 4 is named twice.
+        assert_eq!(best(9, Candidates::Only(&[item(4), item(6), item(1), item(4)])), [1, 4]);
+    }
+
+    #[test]
+    fn merged_parts_give_the_whole_ranking() {
+        let scores = [0.0, 0.3, 0.7, 0.7, 0.1, 0.9];
+        let excluded = HashSet::from([item(2)]);
+        let selection = Selection { k: 3, excluded: &excluded, candidates: Candidates::All };
+        let part = |range: std::ops::Range<u32>| {
+            let mut part = TopK::new(&selection);
+            range.for_each(|id| part.offer(item(id), scores[id as usize]));
+            part
+        };
+        let mut whole = part(4..6);
+        assert_eq!(whole.bar(), f32::NEG_INFINITY);
+        whole.merge(part(1..4));
+        assert_eq!(whole.bar(), 0.3);
+        assert_eq!(whole.into_ranking(), top_k(&scores, &selection));
     }
 }

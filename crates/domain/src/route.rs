@@ -1,14 +1,14 @@
 use std::fmt;
 
-/// One submodel: its place in the route order of its [`RouteSpace`], 0-based.
+/// One submodel, as its index in a [`RouteSpace`].
 ///
-/// The order is hidden, then layers, then embedding, each by its place in its ascending list, so 0 is the
-/// smallest route and the last one is the full model.
+/// Routes are ordered by hidden, then layers, then embedding. Index 0 is the smallest route, and the last one is the full
+/// model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route(u16);
 
 impl Route {
-    /// Place in the route order.
+    /// Index in the route order.
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -20,9 +20,9 @@ impl Route {
 pub struct Slice {
     /// Width of the transformer blocks.
     pub hidden: usize,
-    /// Number of blocks that run.
+    /// Number of transformer blocks.
     pub layers: usize,
-    /// Width of the item and position embeddings that are read.
+    /// Width of the item and position embeddings.
     pub embedding: usize,
 }
 
@@ -32,7 +32,18 @@ impl fmt::Display for Slice {
     }
 }
 
-/// Every submodel that a checkpoint holds: hidden x layers x embedding.
+/// Every submodel of a model: hidden x layers x embedding.
+///
+/// ```
+/// use canet_domain::{RouteSpace, Slice};
+///
+/// let space = RouteSpace::new(vec![32, 64], vec![2], vec![32, 64])?;
+/// assert_eq!(space.len(), 4);
+/// assert_eq!(space.name(space.smallest()), "h32-l2-e32");
+/// assert_eq!(space.slice(space.full()), Slice { hidden: 64, layers: 2, embedding: 64 });
+/// assert_eq!(space.named("h64-l2-e32").map(|route| route.index()), Some(2));
+/// # Ok::<(), canet_domain::RouteSpaceError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpace {
     hidden: Vec<usize>,
@@ -41,28 +52,28 @@ pub struct RouteSpace {
     names: Vec<Box<str>>,
 }
 
-/// Why three lists do not make a route space.
+/// Why three lists are not a route space.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteSpaceError {
-    /// A list without an entry.
+    /// A list is empty.
     #[error("`{0}` is empty: give at least one size")]
     Empty(&'static str),
-    /// A size of zero, or sizes out of order.
+    /// A size is zero, or sizes do not ascend.
     #[error("`{0}` must be ascending positive sizes without repeats, not {1:?}")]
     NotAscending(&'static str, Vec<usize>),
-    /// More routes than [`RouteSpace::MAX_ROUTES`].
+    /// There are more routes than [`RouteSpace::MAX_ROUTES`].
     #[error("{0} routes are too many: at most {max} are allowed", max = RouteSpace::MAX_ROUTES)]
     TooMany(usize),
 }
 
 impl RouteSpace {
-    /// Bound on the number of routes: each has its own metrics series, so it bounds their cardinality too.
+    /// Limit on the number of routes. Each route has its own metrics series, so this limits their cardinality too.
     pub const MAX_ROUTES: usize = 1024;
 
     /// A space from its three ascending lists.
     ///
     /// # Errors
-    /// [`RouteSpaceError`] where a list is empty, not strictly ascending, or the product is too large.
+    /// [`RouteSpaceError`] if a list is empty or not strictly ascending, or if there are too many routes.
     pub fn new(hidden: Vec<usize>, layers: Vec<usize>, embedding: Vec<usize>) -> Result<RouteSpace, RouteSpaceError> {
         for (name, sizes) in [("hidden", &hidden), ("layers", &layers), ("embedding", &embedding)] {
             if sizes.is_empty() {
@@ -102,12 +113,12 @@ impl RouteSpace {
         self.hidden.len() * self.layers.len() * self.embedding.len()
     }
 
-    /// The first route: the smallest submodel.
+    /// The smallest submodel, which is the first route.
     pub fn smallest(&self) -> Route {
         Route(0)
     }
 
-    /// The last route: the full model.
+    /// The full model, which is the last route.
     pub fn full(&self) -> Route {
         Route(to_index(self.len() - 1))
     }
@@ -117,12 +128,12 @@ impl RouteSpace {
         (0..to_index(self.len())).map(Route)
     }
 
-    /// The route at a place in the order, `None` past the end.
+    /// The route at an index; `None` past the end.
     pub fn route(&self, index: usize) -> Option<Route> {
         (index < self.len()).then(|| Route(to_index(index)))
     }
 
-    /// The route of three sizes, `None` where one is not in its list.
+    /// The route of three sizes; `None` if one is not in its list.
     pub fn find(&self, slice: Slice) -> Option<Route> {
         let hidden = self.hidden.binary_search(&slice.hidden).ok()?;
         let layers = self.layers.binary_search(&slice.layers).ok()?;
@@ -133,11 +144,11 @@ impl RouteSpace {
     /// The sizes of a route.
     #[inline]
     pub fn slice(&self, route: Route) -> Slice {
-        let place = self.place(route);
-        Slice { hidden: self.hidden[place[0]], layers: self.layers[place[1]], embedding: self.embedding[place[2]] }
+        let [hidden, layers, embedding] = self.place(route);
+        Slice { hidden: self.hidden[hidden], layers: self.layers[layers], embedding: self.embedding[embedding] }
     }
 
-    /// The places of a route's sizes in the lists: hidden, layers, embedding.
+    /// The indices of a route's sizes in the lists: hidden, layers, embedding.
     #[inline]
     pub fn place(&self, route: Route) -> [usize; 3] {
         let (depths, tables) = (self.layers.len(), self.embedding.len());
@@ -145,7 +156,7 @@ impl RouteSpace {
         [index / (depths * tables), index / tables % depths, index % tables]
     }
 
-    /// The route's name, as `h64-l2-e64`.
+    /// The route's name, as in `h64-l2-e64`.
     pub fn name(&self, route: Route) -> &str {
         &self.names[route.index()]
     }
@@ -155,7 +166,7 @@ impl RouteSpace {
         self.names.iter().position(|known| &**known == name).and_then(|index| self.route(index))
     }
 
-    /// What a request may call a route: `full`, `smallest`, or its name.
+    /// The route that a request names: `full`, `smallest`, or a route's name.
     pub fn named(&self, name: &str) -> Option<Route> {
         match name {
             "full" => Some(self.full()),
@@ -164,7 +175,7 @@ impl RouteSpace {
         }
     }
 
-    /// The full model's sizes: the widths in which the weights are stored.
+    /// The full model's sizes.
     pub fn widest(&self) -> Slice {
         self.slice(self.full())
     }
@@ -173,4 +184,36 @@ impl RouteSpace {
 /// [`RouteSpace::MAX_ROUTES`] keeps every index in range.
 fn to_index(index: usize) -> u16 {
     u16::try_from(index).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_names_and_indices_agree_on_every_route() {
+        let space = RouteSpace::new(vec![4, 8], vec![1, 2, 3], vec![6, 10]).unwrap();
+        assert_eq!(space.routes().len(), 12);
+        for route in space.routes() {
+            assert_eq!(space.find(space.slice(route)), Some(route));
+            assert_eq!(space.parse(space.name(route)), Some(route));
+            assert_eq!(space.route(route.index()), Some(route));
+            assert_eq!(space.hidden()[space.place(route)[0]], space.slice(route).hidden);
+        }
+        assert_eq!((space.named("full"), space.named("smallest")), (space.route(11), space.route(0)));
+        assert_eq!((space.route(12), space.named("h4-l1-e7")), (None, None));
+        assert_eq!(space.find(Slice { hidden: 4, layers: 4, embedding: 6 }), None);
+    }
+
+    #[test]
+    fn lists_must_be_ascending_positive_and_not_too_long() {
+        let new = |hidden: &[usize]| RouteSpace::new(hidden.to_vec(), vec![1], vec![1]);
+        assert_eq!(new(&[]), Err(RouteSpaceError::Empty("hidden")));
+        for sizes in [&[0, 1][..], &[2, 2], &[3, 1]] {
+            assert_eq!(new(sizes), Err(RouteSpaceError::NotAscending("hidden", sizes.to_vec())));
+        }
+        let many: Vec<usize> = (1..=RouteSpace::MAX_ROUTES + 1).collect();
+        assert_eq!(new(&many), Err(RouteSpaceError::TooMany(many.len())));
+        assert!(new(&many[1..]).is_ok());
+    }
 }

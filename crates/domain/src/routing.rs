@@ -1,29 +1,35 @@
-use super::{Route, RouteSpace};
+use crate::{Route, RouteSpace};
 
-/// A route chosen from router logits.
+/// A route and the router's confidence in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
-    /// The route with the highest logit + bias; ties go to the lower (cheaper) route.
+    /// The route with the highest logit + bias. The lower, cheaper route wins a tie.
     pub route: Route,
-    /// Its probability: softmax over logit + bias.
+    /// Its probability, by softmax over logit + bias.
     pub confidence: f32,
 }
 
-/// Serving's choice: the argmax of logits + the budget's bias, one of each a route.
+/// The route with the highest logit + bias.
 ///
-/// Sampling is for training only. `bias` is zero where a checkpoint brings no calibration. Missing entries
-/// count as minus infinity, so that a short row can never choose a route that is not there.
+/// `logits` and `bias` have one value a route. The bias makes the router spend a budget; it is zero if a checkpoint has no
+/// calibration. A missing value counts as minus infinity.
+///
+/// ```
+/// use canet_domain::{RouteSpace, choose_route};
+///
+/// let space = RouteSpace::new(vec![32, 64, 96], vec![2], vec![32])?;
+/// let choice = choose_route(&space, &[0.5, 2.0, 1.0], &[0.0, -1.8, 0.0]);
+/// assert_eq!(space.name(choice.route), "h96-l2-e32");
+/// assert!((choice.confidence - 0.486).abs() < 1e-3);
+/// # Ok::<(), canet_domain::RouteSpaceError>(())
+/// ```
 pub fn choose_route(space: &RouteSpace, logits: &[f32], bias: &[f32]) -> Choice {
-    choose_route_among(space, (logits, bias), |_| true)
+    choose_route_among(space, logits, bias, |_| true)
 }
 
-/// As [`choose_route`], among the `allowed` routes alone; the smallest where none is. The confidence is still the
-/// probability among all routes.
-pub fn choose_route_among(
-    space: &RouteSpace,
-    (logits, bias): (&[f32], &[f32]),
-    allowed: impl Fn(Route) -> bool,
-) -> Choice {
+/// Like [`choose_route`], but among the `allowed` routes only, or the smallest route if none is allowed. The confidence is
+/// still the probability among all routes.
+pub fn choose_route_among(space: &RouteSpace, logits: &[f32], bias: &[f32], allowed: impl Fn(Route) -> bool) -> Choice {
     let biased = || space.routes().zip(logits.iter().zip(bias)).map(|(route, (logit, bias))| (route, logit + bias));
     let higher = |best: (Route, f32), candidate: (Route, f32)| if candidate.1 > best.1 { candidate } else { best };
     let lowest = (space.smallest(), f32::NEG_INFINITY);
@@ -33,16 +39,16 @@ pub fn choose_route_among(
     Choice { route, confidence: (best - highest).exp() / total }
 }
 
-/// Why a request ran the route it ran.
+/// Why a request ran its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The router chose it.
     Router,
-    /// The router chose a route that costs too much under the present load; it chose this one among the others.
+    /// The router's choice was too expensive under the current load. This is its choice among the cheaper routes.
     Degraded,
     /// The request named it.
     Override,
-    /// There was no known item to read: ranked by popularity, no route ran.
+    /// The request had no known item. Items were ranked by popularity, and no route ran.
     ColdStart,
 }
 
@@ -50,7 +56,7 @@ impl Reason {
     /// Every reason.
     pub const ALL: [Reason; 4] = [Reason::Router, Reason::Degraded, Reason::Override, Reason::ColdStart];
 
-    /// The name that answers and metrics carry.
+    /// The name in answers and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Router => "router",
@@ -58,5 +64,35 @@ impl Reason {
             Reason::Override => "override",
             Reason::ColdStart => "cold_start",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space() -> RouteSpace {
+        RouteSpace::new(vec![1, 2, 3], vec![1], vec![1]).unwrap()
+    }
+
+    #[test]
+    fn the_lower_route_wins_a_tie() {
+        let choice = choose_route(&space(), &[1.0, 2.0, 1.5], &[0.0, 0.0, 0.5]);
+        assert_eq!(choice.route.index(), 1);
+    }
+
+    #[test]
+    fn a_missing_logit_is_never_chosen() {
+        assert_eq!(choose_route(&space(), &[-5.0], &[0.0; 3]), Choice { route: space().smallest(), confidence: 1.0 });
+    }
+
+    #[test]
+    fn a_choice_among_some_routes_keeps_the_probability_among_all() {
+        let cheap = |route: Route| route.index() < 2;
+        let choice = choose_route_among(&space(), &[0.0, 1.0, 2.0], &[0.0; 3], cheap);
+        assert_eq!(choice.route.index(), 1);
+        // e / (1 + e + e^2)
+        assert!((choice.confidence - 0.244_73).abs() < 1e-5, "{}", choice.confidence);
+        assert_eq!(choose_route_among(&space(), &[0.0, 1.0, 2.0], &[0.0; 3], |_| false).route, space().smallest());
     }
 }

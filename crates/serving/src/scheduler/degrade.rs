@@ -102,7 +102,7 @@ impl DegradedRouter {
             return (choice, Reason::Router);
         }
         let bias = self.bias.as_deref().unwrap_or(bias);
-        let cheaper = choose_route_among(space, (logits, bias), |route| cost(route) <= chosen.min(cap));
+        let cheaper = choose_route_among(space, logits, bias, |route| cost(route) <= chosen.min(cap));
         if cheaper.route == choice.route { (choice, Reason::Router) } else { (cheaper, Reason::Degraded) }
     }
 }
