@@ -116,13 +116,13 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let warning = warning(split, args.holdout, interactions::all_learnt(&model, &dataset));
+    let warning = warning(split, args.holdout, interactions::all_trained_on(&model, &dataset));
     if let Some(warning) = warning {
         say(warning);
     }
     let cases = dataset.held_out(split, args.holdout as usize);
     if cases.is_empty() {
-        return Err(interactions::nobody(&args.data));
+        return Err(interactions::no_cases(&args.data));
     }
 
     // Only all routes for all users are a number that is known beforehand.

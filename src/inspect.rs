@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use serde_json::{Value, json};
 
-use super::Failure;
 use canet_domain::{Flops, Route};
 use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 
-/// Shows what a checkpoint is: routes, FLOPs, parameters, metrics. Reading it checks it.
+use super::Failure;
+
+/// Shows a checkpoint's routes, FLOPs, parameters and metrics. Reading it checks it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
     /// Directory of the model, as models/NAME
@@ -24,7 +25,7 @@ pub(crate) struct InspectArgs {
     json: bool,
 }
 
-/// Prints the table or the document on standard output.
+/// Prints the table or the JSON document.
 pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
@@ -32,13 +33,13 @@ pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
-/// Cost of a request of `max_len` items on each route, the router included, and its share of the full slice alone.
+/// Each route's cost of a request of `max_len` items, including the router, and its share of the full slice's cost.
 fn costs(checkpoint: &Checkpoint) -> impl Iterator<Item = (Route, Flops, f64)> {
     let (shape, space, length) = (checkpoint.config.shape(), &checkpoint.space, checkpoint.config.max_len);
-    let (router, full) = (shape.router_flops(space.len(), length), shape.full_flops(space, length));
     space.routes().map(move |route| {
-        let flops = shape.route_flops(space, route, length) + router;
-        (route, flops, flops as f64 / full as f64)
+        let cost = shape.request_flops(space, route, length);
+        let flops = cost.slice + cost.router;
+        (route, flops, flops as f64 / cost.full as f64)
     })
 }
 
@@ -73,7 +74,7 @@ fn document(checkpoint: &Checkpoint) -> Value {
     })
 }
 
-/// The value as the command line and the manifest spell it.
+/// The value's name on the command line and in the manifest.
 fn name(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }

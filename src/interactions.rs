@@ -1,53 +1,57 @@
 use std::path::Path;
 
-use super::Failure;
-use super::exit::say;
 use canet_data::{Dataset, ReadOptions};
 use canet_model::Model;
 
-/// Reads data that a model is measured on, with a note on what a reader of the numbers has to know.
-pub(crate) fn read_to_measure(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
-    let dataset = read(path, skip_bad_lines, model)?;
-    remark_on_origin(model, &dataset);
-    Ok(dataset)
-}
+use super::Failure;
+use super::exit::say;
 
-/// Says where a model was made from another file than the one that it is measured on.
-pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
-    let name = &model.manifest().data.name;
-    match (dataset.sha256 == model.manifest().data.sha256, learnt_everything(model)) {
-        (true, _) => {}
-        (false, false) => say(format_args!("the model was made from other data ({name})")),
-        (false, true) => say(format_args!(
-            "the model was made from another file ({name}) and has learnt every interaction of it (--newest-epochs): those \
-             that are in both are no test of it"
-        )),
-    }
-}
-
-/// Reads data in a model's items.
+/// Reads interactions with a model's items.
 pub(crate) fn read(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
     let dataset =
         Dataset::read_known(path, model.catalogue(), &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
-    remarks(path, &dataset);
+    say_remarks(path, &dataset);
     if dataset.unknown > 0 {
         say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
     }
     Ok(dataset)
 }
 
-/// Whether a model has learnt whatever the file at hand could ask it.
-pub(crate) fn all_learnt(model: &Model, dataset: &Dataset) -> bool {
-    learnt_everything(model) && dataset.sha256 == model.manifest().data.sha256
+/// Reads interactions to measure a model on, and says if the model was trained on other data.
+pub(crate) fn read_to_measure(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
+    let dataset = read(path, skip_bad_lines, model)?;
+    say_origin(model, &dataset);
+    Ok(dataset)
 }
 
-/// Whether a model has learnt what measures it too (`train --newest-epochs`).
-fn learnt_everything(model: &Model) -> bool {
+/// Says if the model was trained on another file than the one that measures it.
+pub(crate) fn say_origin(model: &Model, dataset: &Dataset) {
+    let name = &model.manifest().data.name;
+    if dataset.sha256 == model.manifest().data.sha256 {
+        return;
+    }
+    if trained_on_everything(model) {
+        say(format_args!(
+            "the model was trained on every interaction of another file ({name}), by --newest-epochs: interactions that \
+             are in both files do not test it"
+        ));
+    } else {
+        say(format_args!("the model was trained on other data ({name})"));
+    }
+}
+
+/// Whether the model was trained on every interaction of the data set, so that none of them tests it.
+pub(crate) fn all_trained_on(model: &Model, dataset: &Dataset) -> bool {
+    trained_on_everything(model) && dataset.sha256 == model.manifest().data.sha256
+}
+
+/// Whether the training ended with the interactions that measured it (`train --newest-epochs`).
+fn trained_on_everything(model: &Model) -> bool {
     model.manifest().training.as_ref().is_some_and(|training| training.everything)
 }
 
-/// Says what of a file was not read as it stands.
-pub(crate) fn remarks(path: &Path, dataset: &Dataset) {
+/// Says which lines of a file were skipped, and whether it has no timestamps.
+pub(crate) fn say_remarks(path: &Path, dataset: &Dataset) {
     if dataset.skipped.count > 0 {
         say(format_args!("{}", dataset.skipped));
     }
@@ -56,7 +60,7 @@ pub(crate) fn remarks(path: &Path, dataset: &Dataset) {
     }
 }
 
-/// Data in which nobody can be asked about.
-pub(crate) fn nobody(path: &Path) -> Failure {
+/// The failure of an evaluation on data without a test case.
+pub(crate) fn no_cases(path: &Path) -> Failure {
     Failure::Data(format!("{}: no user has the three interactions that an evaluation needs", path.display()))
 }

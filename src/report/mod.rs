@@ -84,7 +84,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     let dataset = interactions::read_to_measure(&args.data, args.skip_bad_lines, &first)?;
     let splits = Splits { validation: dataset.cases(Split::Validation), test: dataset.cases(Split::Test) };
     if splits.test.is_empty() {
-        return Err(interactions::nobody(&args.data));
+        return Err(interactions::no_cases(&args.data));
     }
 
     unlearnt(&first, &dataset)?;
@@ -95,7 +95,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     for path in others {
         let other = model::open(path, None, &*target)?;
         agrees(&first, &other, true)?;
-        interactions::remark_on_origin(&other, &dataset);
+        interactions::say_origin(&other, &dataset);
         unlearnt(&other, &dataset)?;
         models.push((model_finding(&other, &dataset), Study::of(&other, &splits, &args.budgets, &tick)?));
     }
@@ -156,7 +156,7 @@ fn agrees(first: &Model, other: &Model, averaged: bool) -> Result<(), Failure> {
 
 /// Whether there is something that a model can be asked: a report on what it has learnt would show nothing.
 fn unlearnt(model: &Model, dataset: &Dataset) -> Result<(), Failure> {
-    if interactions::all_learnt(model, dataset) {
+    if interactions::all_trained_on(model, dataset) {
         return Err(Failure::Data(format!(
             "{model} has learnt every interaction of these data (--newest-epochs): give a version that has not, or later data"
         )));

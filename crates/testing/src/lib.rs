@@ -1,6 +1,6 @@
-//! Small random models, so that tests and benches need neither a training nor a file from elsewhere.
+//! Small random models for tests and benches, which then need no training and no files.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failed test panics")]
 
 mod oracle;
 
@@ -16,12 +16,12 @@ use rand::distributions::Uniform;
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A generator that gives the same values on every machine.
+/// A random generator with the same values on every machine.
 pub fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
-/// 24 routes over 40 items; small enough that a forward pass takes microseconds.
+/// 24 routes over 40 items. A forward pass takes microseconds.
 pub fn small_config() -> ModelConfig {
     ModelConfig {
         items: 40,
@@ -49,11 +49,7 @@ pub fn full_size_config(items: usize) -> ModelConfig {
         layers: vec![2, 4, 6, 8],
         embedding: vec![64, 96, 128],
         router: RouterConfig::default(),
-        attention_scale: WidthRule::Slice,
-        ffn_inner: WidthRule::Slice,
-        positions: Positions::Newest,
-        embedding_norm: false,
-        norm_eps: ModelConfig::NORM_EPS,
+        ..small_config()
     }
 }
 
@@ -94,15 +90,15 @@ pub fn flagged_configs() -> Vec<ModelConfig> {
     ]
 }
 
-/// Weights far from initial values: residual scales and norms around 1, everything else uniform around 0 and large
-/// enough that every sublayer shows in the scores.
+/// Random weights. Residual scales and norms are around 1. All others are uniform around 0, and large enough that every
+/// sublayer affects the scores.
 pub fn random_weights(config: &ModelConfig, rng: &mut impl RngCore) -> Weights {
     let mut weights = Weights::default();
     for parameter in config.parameters() {
         let scale = parameter.name.ends_with("_residual") || parameter.name.ends_with("_norm.weight");
         let (centre, spread) = match (scale, parameter.shape.as_slice()) {
             (true, _) => (1.0, 0.4),
-            // Keeps a linear map's output about as large as its input.
+            // The output of a linear map is then about as large as its input.
             (false, [_, input]) if !parameter.name.contains("embedding") => (0.0, (3.0 / *input as f32).sqrt()),
             (false, _) => (0.0, 1.0),
         };
@@ -136,20 +132,20 @@ pub fn relative_distance(found: &Rows, exact: &Rows) -> f64 {
     (error / spread).sqrt()
 }
 
-/// The item of a dense id, which must be at least 1.
+/// The item of a dense id, which must not be 0.
 pub fn item(id: u32) -> Item {
     Item::new(id).unwrap()
 }
 
-/// External ids `x1001`, `x1002`, ... (none is a dense id), a title for every other one, popularity falling from
-/// the last item to the first.
+/// A catalogue with the external ids `x1001`, `x1002` and so on, none of which is a dense id. Every other item has a title,
+/// and the last item is the most popular.
 pub fn catalogue(items: usize) -> Catalogue {
     let id = |index: usize| -> Box<str> { format!("x{}", 1001 + index).into() };
     let titles = (0..items).step_by(2).map(|index| (id(index), format!("Title {}", index + 1).into()));
     Catalogue::new((0..items).map(id).collect(), (1..=items as u64).collect()).unwrap().with_titles(titles)
 }
 
-/// A random model that is ready to be written.
+/// A random model, ready to be written.
 pub fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
     let mut rng = rng(seed);
     let weights = random_weights(&config, &mut rng);

@@ -101,3 +101,28 @@ impl Calibration {
         low.bias.iter().zip(&high.bias).map(|(low, high)| low + weight * (high - low)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BudgetPoint, Calibration};
+
+    #[test]
+    fn a_bias_is_linear_between_budgets_and_constant_outside() {
+        let point = |budget, bias: [f32; 2]| BudgetPoint { budget, bias: bias.to_vec(), spent: budget };
+        let calibration =
+            Calibration { points: vec![point(0.2, [4.0, -4.0]), point(0.4, [2.0, 0.0]), point(1.0, [0.0, 3.0])] };
+        for (budget, expected) in [
+            (0.0, [4.0, -4.0]),
+            (0.2, [4.0, -4.0]),
+            (0.25, [3.5, -3.0]),
+            (0.4, [2.0, 0.0]),
+            (0.6, [4.0 / 3.0, 1.0]),
+            (1.0, [0.0, 3.0]),
+            (7.0, [0.0, 3.0]),
+        ] {
+            let found = calibration.bias(budget);
+            let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6);
+            assert!(found.len() == 2 && close, "{budget}: {found:?}");
+        }
+    }
+}

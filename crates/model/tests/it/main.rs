@@ -6,10 +6,10 @@ mod checkpoint;
 mod model;
 mod state_dict;
 
-use canet_cpu::Native;
+use canet_cpu::{CpuForward, CpuOptions};
 use canet_model::{ModelConfig, Precision, Weights};
 
 /// The native forward, in float32 on one thread.
-fn native(config: &ModelConfig, weights: &Weights) -> Native {
-    Native::load(Precision::Fp32, config, weights, 1).unwrap()
+fn native(config: &ModelConfig, weights: &Weights) -> CpuForward {
+    CpuForward::load(config, weights, CpuOptions::fastest(Precision::Fp32, 1)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A table of damaged checkpoints: each is refused with a message that names the file and what is wrong.
+//! Damaged checkpoints are refused with a message that names the file and the fault.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -18,7 +18,7 @@ const PROBES: &str = "probes.safetensors";
 
 type Damage = fn(&Path);
 
-/// Writes a checkpoint, damages it and tries to read it.
+/// The error of reading a checkpoint after damaging it.
 fn refusal(damage: Damage) -> String {
     let root = tempfile::tempdir().unwrap();
     write_checkpoint(root.path(), 21);
@@ -47,7 +47,7 @@ fn edit_manifest(directory: &Path, edit: impl FnOnce(&mut Value)) {
     });
 }
 
-/// Corrects the digest of a file, so that what is wrong inside it must be found.
+/// Corrects the digest of a file, so that only its content is at fault.
 fn reseal(directory: &Path, file: &str) {
     let digest = Sha256::digest(fs::read(directory.join(file)).unwrap());
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -359,7 +359,7 @@ fn probes_that_make_no_sense() {
     ]);
 }
 
-/// Titles lie outside the digest: they may come later, or go.
+/// The titles have no digest, so they may be added or removed later.
 #[test]
 fn titles_may_come_and_go() {
     let root = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! Finding a version, and what is said where there is none.
+//! Finding versions, and the errors if there are none.
 
 use std::fs;
 
-use canet_model::checkpoint::{BudgetPoint, Calibration, ModelDirectory};
+use canet_model::checkpoint::ModelDirectory;
 
 use canet_testing::write_checkpoint;
 
@@ -47,24 +47,4 @@ fn a_version_is_not_written_into_a_version() {
     let draft = canet_testing::draft(canet_testing::small_config(), 1);
     let error = draft.write(&root.path().join("1")).unwrap_err().to_string();
     assert!(error.contains("this is one version of a model"), "{error}");
-}
-
-#[test]
-fn a_bias_is_linear_between_budgets_and_constant_outside() {
-    let point = |budget, bias: [f32; 2]| BudgetPoint { budget, bias: bias.to_vec(), spent: budget };
-    let calibration =
-        Calibration { points: vec![point(0.2, [4.0, -4.0]), point(0.4, [2.0, 0.0]), point(1.0, [0.0, 3.0])] };
-    for (budget, expected) in [
-        (0.0, [4.0, -4.0]),
-        (0.2, [4.0, -4.0]),
-        (0.25, [3.5, -3.0]),
-        (0.4, [2.0, 0.0]),
-        (0.6, [4.0 / 3.0, 1.0]),
-        (1.0, [0.0, 3.0]),
-        (7.0, [0.0, 3.0]),
-    ] {
-        let found = calibration.bias(budget);
-        let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6);
-        assert!(found.len() == 2 && close, "{budget}: {found:?}");
-    }
 }

@@ -1,4 +1,4 @@
-//! Flags of the configuration that older checkpoints do not have: `positions`, `embedding_norm` and `norm_eps`.
+//! Flags of the configuration that older checkpoints lack: `positions`, `embedding_norm` and `norm_eps`.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn manifest(root: &Path) -> Value {
     serde_json::from_slice(&fs::read(root.join("1/canet.json")).unwrap()).unwrap()
 }
 
-/// What reading says once `config` of the manifest has been changed.
+/// The error of reading a checkpoint after changing a field of its configuration.
 fn refusal(field: &str, value: &Value) -> CheckpointError {
     let root = tempfile::tempdir().unwrap();
     write_checkpoint(root.path(), 31);
@@ -80,7 +80,7 @@ fn values_that_make_no_sense_are_refused() {
     }
 }
 
-/// A flag decides which weights there are, so it cannot be changed by hand.
+/// A flag determines the set of weights, so it cannot be edited alone.
 #[test]
 fn weights_of_other_flags_are_refused() {
     for (field, value, words) in [

@@ -1,4 +1,4 @@
-//! Checkpoints: what is written comes back, and nothing damaged or half-written is ever loaded.
+//! Checkpoints come back as they were written, and damaged or unfinished ones are never loaded.
 
 mod damage;
 mod directory;

@@ -1,4 +1,4 @@
-//! Probes: recorded answers tell a model that computes something else.
+//! Probes detect a model that computes something else.
 
 use canet_domain::{History, Route};
 use canet_model::checkpoint::{ReplayError, Tolerance};
@@ -25,7 +25,7 @@ fn another_router_fails_the_probes() {
             let pushed = nudge(&draft.weights, "router.head.bias", route, 1000.0);
             draft.probes.replay(&native(&draft.config, &pushed), &space, tolerance)
         });
-        // At most one route is the one that every probe takes anyway.
+        // The push changes nothing if every probe takes that route already, which is so for one route at most.
         let refused = outcomes.filter(|outcome| matches!(outcome, Err(ReplayError::Route { .. }))).count();
         assert!(refused >= space.len() - 1, "{refused}");
     }
@@ -63,7 +63,7 @@ fn scores_that_are_not_numbers_fail_the_probes() {
     assert!(draft.probes.replay(&broken, &space, Tolerance::BF16).is_err());
 }
 
-/// Scores as a device of less precision might give them: every one off by a share of itself.
+/// Scores of a less precise device: each is off by a share of itself.
 struct Noisy<F> {
     forward: F,
     relative: f32,

@@ -1,4 +1,4 @@
-//! Writing: every part comes back; writers at the same time, and killed ones, do no harm.
+//! Every written part comes back. Concurrent writers and killed writers do no harm.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
@@ -91,8 +91,8 @@ fn writers_at_the_same_time_get_different_versions_and_readers_see_whole_ones() 
     });
 }
 
-/// A killed writer leaves a hidden directory. It is never a version; once it is old and no living process holds
-/// it, the next writer removes it.
+/// A killed writer leaves a hidden directory, which is never a version. The next writer removes it if it is old and no
+/// process locks it.
 #[test]
 fn what_killed_writers_left_is_ignored_and_swept_when_old() {
     let root = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Files made to harm the one who imports them: each is refused, and nothing in them runs.
+//! Malicious files are refused, and no code in them runs.
 
 use rand::Rng;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn pickles_that_ask_for_more_than_tensors_are_refused() {
     assert!(!Path::new("owned").exists());
 }
 
-/// A million nested tuples neither recurse nor grow without bound.
+/// A million nested tuples cause neither recursion nor unbounded memory.
 #[test]
 fn deep_pickles_do_not_overflow_the_stack() {
     let mut pickle = Pickle::new().op(b")").0;
@@ -106,7 +106,7 @@ fn archives_that_are_none_are_refused() {
     }
 }
 
-/// Whatever byte is changed, the answer is a model or an error, never a panic.
+/// Changed bytes give a model or an error, never a panic.
 #[test]
 fn no_changed_byte_panics() {
     let whole = Archive::valid("HalfStorage").bytes();
@@ -114,7 +114,7 @@ fn no_changed_byte_panics() {
     for _ in 0..400 {
         let mut bytes = whole.clone();
         for _ in 0..rng.gen_range(1..4) {
-            // Half of the changes fall on the directory at the end.
+            // Half of the changes hit the zip directory at the end.
             let from = if rng.gen_bool(0.5) { bytes.len().saturating_sub(4500) } else { 0 };
             let place = rng.gen_range(from..bytes.len());
             bytes[place] = if rng.gen_bool(0.3) { 0xff } else { rng.gen_range(0..=255) };

@@ -1,4 +1,4 @@
-//! State dicts of every form that PyTorch may have given them.
+//! State dicts in every form that PyTorch writes.
 
 mod hostile;
 mod torch_file;
@@ -15,7 +15,7 @@ use zip::CompressionMethod;
 
 use self::torch_file::{ARGS, Archive, Pickle, encode, import, their_tensors, values, with};
 
-/// What must stand under our name: the values of their tensor, less an item table's last row.
+/// Checks that a weight has the values of the authors' tensor, without the last row of an item table.
 fn assert_weight(draft: &CheckpointDraft, ours: &str, theirs: &str) {
     let tensors = their_tensors();
     let place = tensors.iter().position(|(name, _)| name == theirs).unwrap();
@@ -56,7 +56,7 @@ fn the_same_names_in_safetensors() {
     assert_eq!(draft.weights, Archive::valid("FloatStorage").import().unwrap().weights);
 }
 
-/// A transposed view that starts within a storage that other tensors share.
+/// A transposed view starts in the middle of a storage.
 #[test]
 fn strides_and_offsets_are_followed() {
     let name = "backbone.input_projection.layer.weight";

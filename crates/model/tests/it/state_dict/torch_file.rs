@@ -1,4 +1,4 @@
-//! Files as `torch.save` writes them, made by hand: a model of the authors' program with 5 items.
+//! Hand-made files of `torch.save`: a model of the authors' program with 5 items.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use zip::{CompressionMethod, ZipWriter};
 pub(super) const ARGS: &str = r#"{"max_len": 2, "d_list": [2], "emb_list": [3], "layer_list": [1], "attn_heads": 1,
     "num_item": 5, "num_user": 7, "dropout": 0.2, "device": "cuda:0", "enable_res_parameter": 1}"#;
 
-/// Names and shapes of the authors' program for `ARGS`, as their modules are nested.
+/// The authors' names and shapes for `ARGS`.
 pub(super) fn their_tensors() -> Vec<(String, Vec<usize>)> {
     let mut list = Vec::new();
     let mut add = |name: String, shape: &[usize]| list.push((name, shape.to_vec()));
@@ -46,7 +46,7 @@ pub(super) fn their_tensors() -> Vec<(String, Vec<usize>)> {
     list
 }
 
-/// Values that every element type holds exactly, different for every tensor.
+/// Values that every element type holds exactly. Each tensor has its own.
 pub(super) fn values(tensor: usize, shape: &[usize]) -> Vec<f32> {
     (0..shape.iter().product()).map(|place| ((tensor * 5 + place * 3) % 61) as f32 / 16.0 - 1.5).collect()
 }
@@ -105,7 +105,7 @@ impl Pickle {
     pub(super) fn state_dict(tensors: &[Described]) -> Vec<u8> {
         let start = Pickle::new().op(b"ccollections\nOrderedDict\n)Rq\x00(");
         let filled = tensors.iter().fold(start, |pickle, tensor| pickle.text(&tensor.name).tensor(tensor));
-        // `_metadata` comes as the state of the OrderedDict.
+        // `_metadata` is the state of the OrderedDict.
         filled.op(b"u}").text("_metadata").op(b"ccollections\nOrderedDict\n)Rsb.").0
     }
 }
@@ -118,7 +118,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// A valid state dict: a storage a tensor, of the element type that `storage` names.
+    /// A valid state dict, with one storage of the named type a tensor.
     pub(super) fn valid(storage: &'static str) -> Archive {
         let mut storages = BTreeMap::new();
         let mut described = Vec::new();
@@ -186,7 +186,7 @@ pub(super) fn import(state_dict: &[u8], args: &str) -> Result<CheckpointDraft, I
         .read(&canet_cpu::CpuBackend::single_threaded())
 }
 
-/// The descriptions of a valid state dict, one of them changed.
+/// The tensors of a valid state dict, one of them changed.
 pub(super) fn with(name: &str, edit: impl FnOnce(&mut Described)) -> Vec<Described> {
     let mut list: Vec<Described> = their_tensors()
         .into_iter()
