@@ -161,8 +161,8 @@ fn stranger(reply: &'static str) -> String {
 #[test]
 fn a_server_that_is_not_there_or_cannot_answer_ends_with_69() {
     let (_port, nobody) = nobody_at(([127, 0, 0, 1], 0).into());
-    assert_fails(&ask_at(&format!("http://{nobody}"), &["--history", "103"]), 69, &["is the server there?"]);
-    assert_fails(&ask_at(&stranger(""), &["--history", "103"]), 69, &["is the server there?"]);
+    assert_fails(&ask_at(&format!("http://{nobody}"), &["--history", "103"]), 69, &["is the server running?"]);
+    assert_fails(&ask_at(&stranger(""), &["--history", "103"]), 69, &["is the server running?"]);
     let busy =
         "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 37\r\n\r\n{\"code\":\"overloaded\",\"detail\":\"full\"}";
     assert_fails(&ask_at(&stranger(busy), &["--history", "103"]), 69, &["overloaded: full; try again"]);
@@ -173,7 +173,7 @@ fn a_server_that_is_not_there_or_cannot_answer_ends_with_69() {
 #[test]
 fn an_answer_of_something_else_ends_with_65() {
     let page = "HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n<p>welcome</p>\n";
-    assert_fails(&ask_at(&stranger(page), &["--history", "103"]), 65, &["does not answer as canet does"]);
+    assert_fails(&ask_at(&stranger(page), &["--history", "103"]), 65, &["no response of a canet server"]);
     let locked = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
     assert_fails(&ask_at(&stranger(locked), &["--history", "103"]), 64, &["401", "give --api-key"]);
 }

@@ -8,14 +8,14 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use super::super::Failure;
+use crate::Failure;
 
-/// Longest answer that is read: the whole of a catalogue of some hundred thousand items.
-const LARGEST_ANSWER: u64 = 64 << 20;
+/// Largest response that is read, in bytes. The whole ranking of some hundred thousand items fits.
+const MAX_RESPONSE: u64 = 64 << 20;
 
-/// The body of `POST /recommend`; what is left out is the server's to choose.
+/// The body of `POST /recommend`. The server chooses the fields that are left out.
 #[derive(Serialize)]
-pub(super) struct Request<'a> {
+pub(super) struct RecommendRequest<'a> {
     pub(super) history: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) k: Option<u64>,
@@ -30,20 +30,20 @@ pub(super) struct Request<'a> {
     pub(super) timeout_ms: u64,
 }
 
-/// Where to ask, and how.
-pub(super) struct Server<'a> {
-    /// Without a slash at its end.
+/// A client of one server.
+pub(super) struct Client<'a> {
+    /// Without a trailing slash.
     pub(super) url: &'a str,
-    pub(super) key: Option<&'a str>,
-    /// Certificates to trust; `None` are the public authorities'.
+    pub(super) api_key: Option<&'a str>,
+    /// File of the certificates to trust; `None` for those of the public authorities.
     pub(super) authorities: Option<&'a Path>,
-    /// Certificate and private key to show.
+    /// Files of the client certificate and its private key.
     pub(super) identity: Option<(&'a Path, &'a Path)>,
-    /// For the call as a whole.
-    pub(super) patience: Duration,
+    /// Time limit of the whole call.
+    pub(super) timeout: Duration,
 }
 
-/// A fault as servers say it (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Deserialize)]
 struct Problem {
     code: String,
@@ -51,23 +51,23 @@ struct Problem {
     field: Option<String>,
 }
 
-impl Server<'_> {
-    /// The answer's JSON.
+impl Client<'_> {
+    /// Sends a request and returns the JSON of the response.
     ///
     /// # Errors
-    /// [`Failure::Usage`] where the request is at fault, [`Failure::Unavailable`] where the server is, or the way to it.
-    pub(super) fn ask(&self, request: &Request<'_>) -> Result<String, Failure> {
+    /// [`Failure::Usage`] if the request is at fault, [`Failure::Unavailable`] if the server or the network is.
+    pub(super) fn recommend(&self, request: &RecommendRequest<'_>) -> Result<String, Failure> {
         let url = format!("{}/recommend", self.url);
         let body = serde_json::to_vec(request).map_err(Failure::usage)?;
         let mut call = self.agent()?.post(&url).content_type("application/json");
-        if let Some(key) = self.key {
+        if let Some(key) = self.api_key {
             call = call.header("x-api-key", key);
         }
-        let mut response = call.send(&body[..]).map_err(|error| self.unanswered(&error))?;
-        let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string();
-        let text = text.map_err(|error| self.unanswered(&error))?;
+        let mut response = call.send(&body[..]).map_err(|error| self.no_response(&error))?;
+        let text = response.body_mut().with_config().limit(MAX_RESPONSE).read_to_string();
+        let text = text.map_err(|error| self.no_response(&error))?;
         let status = response.status();
-        if status.is_success() { Ok(text) } else { Err(self.refused(status, &text)) }
+        if status.is_success() { Ok(text) } else { Err(self.error_response(status, &text)) }
     }
 
     fn agent(&self) -> Result<Agent, Failure> {
@@ -84,38 +84,40 @@ impl Server<'_> {
         let tls = TlsConfig::builder().root_certs(roots).client_cert(identity).build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            // A POST is not repeated elsewhere.
+            // A redirect would send the request and the API key to another server.
             .max_redirects(0)
-            .timeout_global(Some(self.patience))
+            .timeout_global(Some(self.timeout))
             .tls_config(tls)
             .build();
         Ok(config.into())
     }
 
-    /// No answer at all.
-    fn unanswered(&self, error: &ureq::Error) -> Failure {
+    /// The failure if no response arrived.
+    fn no_response(&self, error: &ureq::Error) -> Failure {
         match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
                 Failure::usage(format!("--url {}: {error}; give it as http://HOST:PORT", self.url))
             }
-            ureq::Error::BodyExceedsLimit(_) => Failure::data(format!("{}: the answer is too long", self.url)),
-            _ => Failure::unavailable(format!("{}: {error}; is the server there?", self.url)),
+            ureq::Error::BodyExceedsLimit(_) => {
+                Failure::data(format!("{}: the response is longer than {MAX_RESPONSE} bytes", self.url))
+            }
+            _ => Failure::unavailable(format!("{}: {error}; is the server running?", self.url)),
         }
     }
 
-    /// An answer that is a fault: the request's below 500, but for a server that is too busy.
-    fn refused(&self, status: StatusCode, text: &str) -> Failure {
-        let said = match serde_json::from_str(text) {
+    /// The failure for an error response. Below 500 the request is at fault, except if the server is overloaded (429).
+    fn error_response(&self, status: StatusCode, text: &str) -> Failure {
+        let reason = match serde_json::from_str(text) {
             Ok(Problem { code, detail, field: Some(field) }) => format!("{code}, field `{field}`: {detail}"),
             Ok(Problem { code, detail, field: None }) => format!("{code}: {detail}"),
-            Err(_) => "it says no more, so it may be no canet server".to_owned(),
+            Err(_) => "the response gives no reason, so this may be no canet server".to_owned(),
         };
-        let hint = match (status, self.key) {
+        let hint = match (status, self.api_key) {
             (StatusCode::UNAUTHORIZED, None) => "; give --api-key",
             (StatusCode::TOO_MANY_REQUESTS, _) => "; try again",
             _ => "",
         };
-        let message = format!("{} refused with {}: {said}{hint}", self.url, status.as_u16());
+        let message = format!("{} refused with {}: {reason}{hint}", self.url, status.as_u16());
         if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
             Failure::usage(message)
         } else {
@@ -124,26 +126,30 @@ impl Server<'_> {
     }
 }
 
-/// The certificates of a flag's PEM file.
+/// Reads the certificates in the PEM file of a flag.
 fn certificates(flag: &str, path: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
     let items: Result<Vec<PemItem<'_>>, _> = parse_pem(&read(flag, path)?).collect();
-    let items = items.map_err(|error| at_fault(flag, path, error))?;
+    let items = items.map_err(|error| bad_file(flag, path, error))?;
     let certificates = items.into_iter().filter_map(|item| match item {
         PemItem::Certificate(certificate) => Some(certificate.to_owned()),
         _ => None,
     });
     let certificates: Vec<Certificate<'static>> = certificates.collect();
-    if certificates.is_empty() { Err(at_fault(flag, path, "there is no certificate in it")) } else { Ok(certificates) }
+    if certificates.is_empty() {
+        Err(bad_file(flag, path, "the file contains no certificate"))
+    } else {
+        Ok(certificates)
+    }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKey<'static>, Failure> {
-    PrivateKey::from_pem(&read("--key", path)?).map_err(|error| at_fault("--key", path, error))
+    PrivateKey::from_pem(&read("--key", path)?).map_err(|error| bad_file("--key", path, error))
 }
 
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|error| at_fault(flag, path, error))
+    fs::read(path).map_err(|error| bad_file(flag, path, error))
 }
 
-fn at_fault(flag: &str, path: &Path, fault: impl Display) -> Failure {
-    Failure::usage(format!("{flag} {}: {fault}", path.display()))
+fn bad_file(flag: &str, path: &Path, reason: impl Display) -> Failure {
+    Failure::usage(format!("{flag} {}: {reason}", path.display()))
 }

@@ -2,9 +2,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-/// What `POST /recommend` answers, as far as people read it; a later server may say more.
+/// The fields of a response to `POST /recommend` that the table prints. Unknown fields of newer servers are ignored.
 #[derive(Deserialize)]
-pub(super) struct Answer<'a> {
+pub(super) struct RecommendResponse<'a> {
     #[serde(borrow)]
     pub(super) items: Vec<Item<'a>>,
     #[serde(borrow)]
@@ -20,7 +20,7 @@ pub(super) struct Answer<'a> {
 pub(super) struct Item<'a> {
     #[serde(borrow)]
     pub(super) item: Cow<'a, str>,
-    /// A count where nothing but popularity ranked it.
+    /// A count of interactions if popularity ranked the item.
     pub(super) score: serde_json::Number,
     #[serde(borrow)]
     pub(super) title: Option<Cow<'a, str>>,
