@@ -1,66 +1,81 @@
-use std::path::Path;
+//! Interaction data as several commands read it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
 
 use canet_data::{Dataset, ReadOptions};
 use canet_model::Model;
 
-use super::Failure;
-use super::exit::say;
+use crate::Failure;
+use crate::exit::say;
 
-/// Reads interactions with a model's items.
-pub(crate) fn read(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
-    let dataset =
-        Dataset::read_known(path, model.catalogue(), &ReadOptions { skip_bad_lines }).map_err(Failure::data)?;
-    say_remarks(path, &dataset);
-    if dataset.unknown > 0 {
-        say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
+/// The data of a command that uses a trained model.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Interactions, in any format that `train` reads. Items that the model does not know are dropped
+    #[arg(long, env = "CANET_DATA", value_name = "PATH")]
+    data: PathBuf,
+    /// Skip lines that cannot be read, and report their number
+    #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
+    skip_bad_lines: bool,
+}
+
+impl DataArgs {
+    /// Reads the data with a model's items.
+    pub(crate) fn read(&self, model: &Model) -> Result<Dataset, Failure> {
+        let options = ReadOptions { skip_bad_lines: self.skip_bad_lines };
+        let dataset = Dataset::read_known(&self.data, model.catalogue(), &options).map_err(Failure::data)?;
+        remarks(&self.data, &dataset);
+        if dataset.unknown > 0 {
+            say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
+        }
+        Ok(dataset)
     }
-    Ok(dataset)
+
+    /// Reads data to evaluate a model on, and remarks on their relation to the training data.
+    pub(crate) fn read_to_measure(&self, model: &Model) -> Result<Dataset, Failure> {
+        let dataset = self.read(model)?;
+        remark_on_origin(model, &dataset);
+        Ok(dataset)
+    }
+
+    /// The data have no user to evaluate.
+    pub(crate) fn no_user(&self) -> Failure {
+        Failure::Data(format!("{}: no user has the three interactions that an evaluation needs", self.data.display()))
+    }
 }
 
-/// Reads interactions to measure a model on, and says if the model was trained on other data.
-pub(crate) fn read_to_measure(path: &Path, skip_bad_lines: bool, model: &Model) -> Result<Dataset, Failure> {
-    let dataset = read(path, skip_bad_lines, model)?;
-    say_origin(model, &dataset);
-    Ok(dataset)
-}
-
-/// Says if the model was trained on another file than the one that measures it.
-pub(crate) fn say_origin(model: &Model, dataset: &Dataset) {
+/// Prints a remark if the model was trained on other data than these.
+pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
     let name = &model.manifest().data.name;
-    if dataset.sha256 == model.manifest().data.sha256 {
-        return;
-    }
-    if trained_on_everything(model) {
-        say(format_args!(
-            "the model was trained on every interaction of another file ({name}), by --newest-epochs: interactions that \
-             are in both files do not test it"
-        ));
-    } else {
-        say(format_args!("the model was trained on other data ({name})"));
+    match (dataset.sha256 == model.manifest().data.sha256, learnt_everything(model)) {
+        (true, _) => {}
+        (false, false) => say(format_args!("the model was made from other data ({name})")),
+        (false, true) => say(format_args!(
+            "the model was made from another file ({name}) and has learnt every interaction of it (--newest-epochs): \
+             interactions that are in both files do not test the model"
+        )),
     }
 }
 
-/// Whether the model was trained on every interaction of the data set, so that none of them tests it.
-pub(crate) fn all_trained_on(model: &Model, dataset: &Dataset) -> bool {
-    trained_on_everything(model) && dataset.sha256 == model.manifest().data.sha256
+/// Whether the model has learnt every interaction of the dataset, including those that would test it.
+pub(crate) fn all_learnt(model: &Model, dataset: &Dataset) -> bool {
+    learnt_everything(model) && dataset.sha256 == model.manifest().data.sha256
 }
 
-/// Whether the training ended with the interactions that measured it (`train --newest-epochs`).
-fn trained_on_everything(model: &Model) -> bool {
+/// Whether the model's training ended on the validation and test items too (`train --newest-epochs`).
+fn learnt_everything(model: &Model) -> bool {
     model.manifest().training.as_ref().is_some_and(|training| training.everything)
 }
 
-/// Says which lines of a file were skipped, and whether it has no timestamps.
-pub(crate) fn say_remarks(path: &Path, dataset: &Dataset) {
+/// Prints what was skipped or assumed while reading a file.
+pub(crate) fn remarks(path: &Path, dataset: &Dataset) {
     if dataset.skipped.count > 0 {
         say(format_args!("{}", dataset.skipped));
     }
     if let Some(untimed) = &dataset.untimed {
         say(format_args!("{}: {untimed}", path.display()));
     }
-}
-
-/// The failure of an evaluation on data without a test case.
-pub(crate) fn no_cases(path: &Path) -> Failure {
-    Failure::Data(format!("{}: no user has the three interactions that an evaluation needs", path.display()))
 }

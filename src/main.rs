@@ -1,7 +1,7 @@
 //! The `canet` binary: the command line, the environment, signals and exit codes.
 
 mod bench;
-mod cautions;
+mod caveats;
 mod door;
 mod eval;
 mod exit;
@@ -39,11 +39,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Most of what a call allocates is small and lasts no longer than the call. The C library's allocator takes longer for it.
+/// A request makes many small, short-lived allocations, for which mimalloc is faster than the C library's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Trains, evaluates and serves CANet: a router picks, for each user, the slice of one recommender that runs.
+/// Trains, evaluates and serves CANet, a recommender whose router picks for each user which slice of the weights runs
 #[derive(Debug, Parser)]
 #[command(name = "canet", version, about)]
 struct Cli {
@@ -52,7 +52,7 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "a process has one")]
+#[allow(clippy::large_enum_variant, reason = "a process has one value of it")]
 enum Command {
     Bench(bench::BenchArgs),
     Eval(eval::EvalArgs),
@@ -65,13 +65,13 @@ enum Command {
     Train(train::TrainArgs),
 }
 
-/// Parses the command line, runs the command, and turns its outcome into the process's exit code.
+/// Parses the command line, runs the command and turns its result into the exit code.
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    let outcome: Result<(), Failure> = match cli.command {
+    let result: Result<(), Failure> = match cli.command {
         Command::Bench(args) => bench::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args),
     };
-    match outcome {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => exit::report(&failure),
     }

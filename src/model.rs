@@ -1,9 +1,28 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Backend, Model};
+use clap::Args;
 
 use super::Failure;
+
+/// The model of a command.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Directory of the model, which holds its versions
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
+    model: PathBuf,
+    /// Version of the model [default: the highest]
+    #[arg(long, env = "CANET_VERSION", value_name = "N")]
+    version: Option<u64>,
+}
+
+impl ModelArgs {
+    /// Opens the model on a backend.
+    pub(crate) fn open(&self, backend: &dyn Backend) -> Result<Model, Failure> {
+        open(&self.model, self.version, backend)
+    }
+}
 
 /// Opens a version (`None`: the highest) of the model in a directory.
 pub(crate) fn open(directory: &Path, version: Option<u64>, backend: &dyn Backend) -> Result<Model, Failure> {

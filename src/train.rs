@@ -251,7 +251,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     let backend = args.device.open_alone()?;
     let dataset =
         Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
-    interactions::say_remarks(&args.data, &dataset);
+    interactions::remarks(&args.data, &dataset);
     let (users, items) = (dataset.users.len(), dataset.ids.len());
     say(format_args!("read {users} users, {items} items, {} interactions", dataset.interactions));
     let config = args.sizes.config(args.preset, items);

@@ -4,19 +4,20 @@ use serde::Serialize;
 
 use super::Report;
 use canet_domain::RouteSpace;
-use canet_evaluation::{Comparison, Estimate, Run};
+use canet_evaluation::{Comparison, Estimate, EvalRun, Metric};
 
-/// The report as one JSON document. A baseline without a network has `null` for its cost, and a mean over one user
-/// `null` for its standard error.
+/// The report as one JSON document.
+///
+/// The cost of a baseline without a network is `null`, and so is the standard error over one user.
 ///
 /// # Errors
-/// Where the document cannot be written as JSON.
+/// [`serde_json::Error`] if a value has no JSON form.
 pub(super) fn document(report: &Report<'_>) -> Result<String, serde_json::Error> {
     let document = Document {
-        users: report.runs.first().map_or(0, Run::users),
+        users: report.runs.first().map_or(0, EvalRun::users),
         split: report.split,
         holdout: report.holdout,
-        positions: report.runs.first().map_or(0, Run::cases),
+        positions: report.runs.first().map_or(0, EvalRun::cases),
         warning: report.warning,
         repeated_targets: report.repeated,
         runs: report.runs.iter().map(|run| RunRecord::new(run, report.space)).collect(),
@@ -29,13 +30,13 @@ pub(super) fn document(report: &Report<'_>) -> Result<String, serde_json::Error>
 struct Document<'a> {
     users: usize,
     split: &'static str,
-    /// Positions a user that are scored, at most.
+    /// Largest number of targets per user.
     holdout: u32,
-    /// Positions scored.
+    /// Number of targets.
     positions: usize,
-    /// What a reader has to know of the positions.
+    /// What is unfair about the targets.
     warning: Option<&'static str>,
-    /// Positions whose target is in the user's own history, which count as misses.
+    /// Number of targets in their user's own history, which count as misses.
     repeated_targets: usize,
     runs: Vec<RunRecord<'a>>,
     comparisons: Vec<ComparisonRecord<'a>>,
@@ -44,7 +45,7 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct RunRecord<'a> {
     route: &'a str,
-    /// `ndcg@10` and the like.
+    /// By name, as `ndcg@10`.
     #[serde(flatten)]
     metrics: BTreeMap<String, EstimateRecord>,
     flops: Option<f64>,
@@ -80,20 +81,21 @@ struct EstimateRecord {
 }
 
 impl<'a> RunRecord<'a> {
-    fn new(run: &'a Run, space: &'a RouteSpace) -> RunRecord<'a> {
-        let shares = run.shares(space);
-        let per_route = shares.iter().map(|share| {
-            let record = RouteRecord { ndcg: share.ndcg.into(), hr: share.hr.into(), flops: share.flops };
-            (space.name(share.route), record)
+    fn new(run: &'a EvalRun, space: &'a RouteSpace) -> RunRecord<'a> {
+        let usage = run.route_usage(space);
+        let per_route = usage.iter().map(|usage| {
+            let record = RouteRecord { ndcg: usage.ndcg.into(), hr: usage.hr.into(), flops: usage.flops };
+            (space.name(usage.route), record)
         });
+        let metric = |metric: Metric| (metric.to_string(), run.estimate(metric).into());
         RunRecord {
             route: &run.name,
-            metrics: run.metrics().iter().map(|(metric, found)| (metric.to_string(), found.into())).collect(),
+            metrics: Metric::all().map(metric).collect(),
             flops: run.flops(),
             full_flops: run.full_flops(),
             saved: run.saved(),
             per_route: per_route.collect(),
-            shares: shares.iter().map(|share| (space.name(share.route), share.share)).collect(),
+            shares: usage.iter().map(|usage| (space.name(usage.route), usage.share)).collect(),
         }
     }
 }

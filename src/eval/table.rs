@@ -1,51 +1,50 @@
-use super::super::cautions;
 use super::Report;
-use canet_evaluation::{Estimate, Metric, RESAMPLES, Run};
+use crate::caveats;
+use canet_evaluation::{Estimate, EvalRun, Metric, RESAMPLES};
 
-/// The report for a reader.
+/// The report as text tables.
 pub(super) fn tables(report: &Report<'_>) -> String {
     let mut text = heading(report);
     text += &runs(&report.runs);
     text += "\nOther list lengths\n";
     text += &other_lengths(&report.runs);
     if let Some(auto) = report.runs.iter().find(|run| run.name == "auto") {
-        text += "\nWhere auto sent the users\n";
+        text += "\nRoutes that auto chose\n";
         text += &routes(auto, report);
     }
     if !report.comparisons.is_empty() {
         let metric = report.metric;
-        text +=
-            &format!("\nDifferences in {metric} over the same users (95 % interval and p: {RESAMPLES} resamples)\n");
+        text += &format!("\nDifferences in {metric} over the same users (paired bootstrap, {RESAMPLES} resamples)\n");
         text += &comparisons(report);
-        let users = report.runs.first().map_or(0, Run::users);
-        text += &cautions::looks("comparisons", report.comparisons.len(), users)
-            .map(|caution| format!("\n{caution}\n"))
+        let users = report.runs.first().map_or(0, EvalRun::users);
+        text += &caveats::multiple_comparisons("comparisons", report.comparisons.len(), users)
+            .map(|caveat| format!("\n{caveat}\n"))
             .unwrap_or_default();
     }
     text
 }
 
 fn heading(report: &Report<'_>) -> String {
-    let (users, positions) = report.runs.first().map_or((0, 0), |run| (run.users(), run.cases()));
+    let (users, targets) = report.runs.first().map_or((0, 0), |run| (run.users(), run.cases()));
     let scored = match report.holdout {
         1 => String::new(),
-        holdout => format!(" ({positions} positions, the last {holdout} of each)"),
+        holdout => format!(" ({targets} targets, up to {holdout} of each user)"),
     };
-    let clustered = if report.holdout > 1 { " over users, each the mean of their positions" } else { "" };
-    let mut warning = report.warning.map(|warning| format!("Take care: {warning}.\n")).unwrap_or_default();
-    if let Some(misses) = cautions::misses(report.repeated, positions) {
-        warning += &format!("{misses}\n");
+    let clustered = if report.holdout > 1 { " over users, each with the mean over their targets" } else { "" };
+    let mut warning = report.warning.map(|warning| format!("Caution: {warning}.\n")).unwrap_or_default();
+    if let Some(caveat) = caveats::repeated_targets(report.repeated, targets) {
+        warning += &format!("{caveat}\n");
     }
     format!(
-        "{users} users, {} split{scored}; the whole catalogue less the user's own history is ranked; ± is a standard \
-         error{clustered}.\n{warning}\n",
+        "{users} users, {} split{scored}. Each target is ranked among all items outside the user's own history. ± is a \
+         standard error{clustered}.\n{warning}\n",
         report.split
     )
 }
 
-fn runs(runs: &[Run]) -> String {
+fn runs(runs: &[EvalRun]) -> String {
     let metrics = [Metric::Ndcg(10), Metric::Hr(10), Metric::MrrAt(10), Metric::Mrr];
-    let row = |run: &Run| {
+    let row = |run: &EvalRun| {
         let mut row = vec![run.name.clone()];
         row.extend(metrics.map(|metric| estimate(run.estimate(metric))));
         row.push(run.flops().map_or_else(|| "-".to_owned(), mega));
@@ -55,21 +54,21 @@ fn runs(runs: &[Run]) -> String {
     aligned(&["run", "NDCG@10", "HR@10", "MRR@10", "MRR", "MFLOPs", "saved"], runs.iter().map(row))
 }
 
-fn other_lengths(runs: &[Run]) -> String {
+fn other_lengths(runs: &[EvalRun]) -> String {
     let metrics =
         [Metric::Ndcg(5), Metric::Hr(5), Metric::MrrAt(5), Metric::Ndcg(20), Metric::Hr(20), Metric::MrrAt(20)];
-    let row = |run: &Run| {
+    let row = |run: &EvalRun| {
         let cells = metrics.map(|metric| estimate(run.estimate(metric)));
         std::iter::once(run.name.clone()).chain(cells).collect()
     };
     aligned(&["run", "NDCG@5", "HR@5", "MRR@5", "NDCG@20", "HR@20", "MRR@20"], runs.iter().map(row))
 }
 
-fn routes(run: &Run, report: &Report<'_>) -> String {
-    let shares = run.shares(report.space);
-    let rows = shares.iter().map(|share| {
-        let name = report.space.name(share.route).to_owned();
-        vec![name, percent(share.share), estimate(share.ndcg), estimate(share.hr), mega(share.flops)]
+fn routes(run: &EvalRun, report: &Report<'_>) -> String {
+    let usage = run.route_usage(report.space);
+    let rows = usage.iter().map(|usage| {
+        let name = report.space.name(usage.route).to_owned();
+        vec![name, percent(usage.share), estimate(usage.ndcg), estimate(usage.hr), mega(usage.flops)]
     });
     aligned(&["route", "users", "NDCG@10", "HR@10", "MFLOPs"], rows)
 }
@@ -99,7 +98,7 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-/// Columns as wide as their widest cell: the first to the left, the others to the right.
+/// Lays out a table. The first column is left-aligned, the others right-aligned.
 fn aligned(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let header = header.iter().map(|&title| title.to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();

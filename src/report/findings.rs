@@ -2,15 +2,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use canet_evaluation::Replicated;
+use canet_evaluation::MultiModelEstimate;
 
-/// Everything that a report found: the JSON document, of which the page and the pictures are views. Costs are FLOPs and
-/// seconds a request, means over the test users.
+/// Everything that a report found. It is the JSON document; the page and the plots are views of it.
+///
+/// Costs are FLOPs and seconds per request, as means over the test users.
 #[derive(Serialize)]
 pub(super) struct Findings {
     pub(super) metric: String,
     pub(super) users: usize,
-    /// Test items in their user's own history, which count as misses.
+    /// Number of test items in their user's own history, which count as misses.
     pub(super) repeated_targets: usize,
     pub(super) items: usize,
     pub(super) data: DataFinding,
@@ -18,24 +19,25 @@ pub(super) struct Findings {
     pub(super) machine: Machine,
     pub(super) full_flops: f64,
     pub(super) router: Cost,
-    /// Every route for everybody, in the order of the routes.
+    /// Every route for every user, in the order of the routes.
     pub(super) routes: Vec<RouteFinding>,
-    /// Corners of the validation-chosen static mixtures on the test split, `[cost, value]`; the mean over models.
+    /// Vertices `[cost, value]` of the static mixtures on the test split, as means over the models. The mixtures are
+    /// chosen on validation.
     pub(super) hull: Vec<[f64; 2]>,
     /// The same with seconds as the cost.
     pub(super) hull_by_time: Vec<[f64; 2]>,
-    /// The best route by validation for everybody.
-    pub(super) strongest: Policy,
+    /// The route with the best validation metric, for every user.
+    pub(super) strongest: PolicyFinding,
     /// Routes drawn uniformly.
-    pub(super) random: Policy,
-    /// The best route of each user in hindsight: a bound that is mostly noise.
-    pub(super) oracle: Bound,
+    pub(super) random: PolicyFinding,
+    /// The best route of each user in hindsight: an upper bound that is mostly noise.
+    pub(super) oracle: OracleFinding,
     pub(super) popularity: Value,
     pub(super) markov: Value,
-    /// The router along the budgets, as they were given.
-    pub(super) points: Vec<Point>,
-    pub(super) trained_alone: Vec<Alone>,
-    pub(super) map: Map,
+    /// The router at each budget, in ascending order of the budgets.
+    pub(super) points: Vec<OperatingPoint>,
+    pub(super) trained_alone: Vec<StandaloneModel>,
+    pub(super) map: RouteMap,
 }
 
 #[derive(Serialize)]
@@ -49,12 +51,12 @@ pub(super) struct ModelFinding {
     pub(super) name: String,
     pub(super) version: u64,
     pub(super) created: String,
-    /// Made from these very data.
+    /// Whether the model was trained on this very data file.
     pub(super) same_data: bool,
     pub(super) calibrated: bool,
-    /// Chosen on validation.
+    /// Names of the routes on the hull, which is chosen on validation.
     pub(super) hull: Vec<String>,
-    /// Chosen on validation.
+    /// Name of the route with the best validation metric.
     pub(super) strongest: String,
 }
 
@@ -71,37 +73,37 @@ pub(super) struct Cost {
     pub(super) seconds: f64,
 }
 
-/// A mean over the users.
+/// A mean over the users and the models.
 #[derive(Clone, Serialize)]
 pub(super) struct Value {
     pub(super) mean: f64,
     /// Standard error over users.
     pub(super) se: Option<f64>,
-    /// 95 %.
+    /// 95 % confidence interval.
     pub(super) interval: Option<[f64; 2]>,
     /// Standard deviation over models.
     pub(super) spread: Option<f64>,
     pub(super) by_model: Vec<f64>,
 }
 
-impl From<Replicated> for Value {
-    fn from(found: Replicated) -> Value {
+impl From<MultiModelEstimate> for Value {
+    fn from(found: MultiModelEstimate) -> Value {
         Value {
             mean: found.estimate.mean,
             se: found.estimate.se,
             interval: found.interval(),
-            spread: found.spread,
+            spread: found.model_sd,
             by_model: found.by_model,
         }
     }
 }
 
-/// What an interval says of a difference.
+/// What the interval of a difference shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Better,
     Worse,
-    /// The interval holds zero, or there is none.
+    /// The interval includes zero, or there is no interval.
     Open,
 }
 
@@ -115,110 +117,114 @@ impl Value {
     }
 }
 
+/// One route for every user.
 #[derive(Serialize)]
 pub(super) struct RouteFinding {
     pub(super) name: String,
     pub(super) cost: Cost,
-    /// The fastest and the slowest round of the timing, as a share of the median one.
+    /// Duration of the fastest and of the slowest timing round, relative to the median round.
     pub(super) rounds: [f64; 2],
     /// 1 - FLOPs / FLOPs of the full route.
     pub(super) saved: f64,
     pub(super) test: Value,
-    /// The mean over the models.
+    /// Mean over the models on the validation split.
     pub(super) validation: f64,
-    /// This less the full route, on the test split.
+    /// This route minus the full route, on the test split.
     pub(super) over_full: Value,
-    /// Models on whose hull it is.
+    /// Number of models that have this route on their hull.
     pub(super) on_hulls: usize,
 }
 
 #[derive(Serialize)]
-pub(super) struct Policy {
+pub(super) struct PolicyFinding {
     pub(super) cost: Cost,
     pub(super) test: Value,
 }
 
-/// What nobody can run.
+/// An oracle has no measured time, because no server can run it.
 #[derive(Serialize)]
-pub(super) struct Bound {
+pub(super) struct OracleFinding {
     pub(super) flops: f64,
     pub(super) test: Value,
 }
 
-/// The router at a budget.
+/// The router at one budget.
 #[derive(Serialize)]
-pub(super) struct Point {
-    /// `None` where the checkpoint has no calibration.
+pub(super) struct OperatingPoint {
+    /// `None` if the checkpoint has no calibration.
     pub(super) budget: Option<f64>,
-    /// The router's own cost included.
+    /// Includes the router's own cost.
     pub(super) cost: Cost,
     pub(super) saved: f64,
-    /// Of the full route's measured time.
+    /// Saved share of the full route's measured time.
     pub(super) seconds_saved: f64,
     pub(super) test: Value,
-    /// Routes drawn with the router's own frequencies, whoever the user is: expected value and cost, the router's
-    /// included.
-    pub(super) matched: Policy,
-    pub(super) over: Over,
-    pub(super) permuted: PermutedFinding,
-    /// Share of the users by route, the mean over models; those that nobody takes are left out.
+    /// Random routes with the router's own frequencies: expected value and cost, including the router's cost.
+    pub(super) matched: PolicyFinding,
+    pub(super) over: PairedDifferences,
+    pub(super) permuted: PermutationFinding,
+    /// Share of the users by route, as means over the models. Unused routes are left out.
     pub(super) shares: BTreeMap<String, f64>,
-    /// Routes with 2 % of the users or more, the mean over models.
+    /// Number of routes with at least 2 % of the users, as a mean over the models.
     pub(super) routes_in_use: f64,
 }
 
-/// Paired differences: the router less something else, over the same users.
+/// Paired differences over the same users: the router minus something else.
 #[derive(Serialize)]
-pub(super) struct Over {
-    /// The static mixture of equal FLOPs.
+pub(super) struct PairedDifferences {
+    /// Minus the static mixture of equal FLOPs.
     pub(super) hull: Value,
-    /// The static mixture of equal measured time.
+    /// Minus the static mixture of equal measured time.
     pub(super) hull_by_time: Value,
-    /// The static mixture of equal FLOPs, chosen on the other half of the users.
+    /// Minus the static mixture of equal FLOPs that was chosen on the other fold of the users.
     pub(super) hull_cross_fitted: Value,
     pub(super) full: Value,
     pub(super) strongest: Value,
     pub(super) matched: Value,
 }
 
-/// The router's choices dealt out to other users: gains over random routes of its frequencies.
+/// Permutation test of the router: gains over random routes with the router's frequencies.
 #[derive(Serialize)]
-pub(super) struct PermutedFinding {
+pub(super) struct PermutationFinding {
+    /// The router's own gain.
     pub(super) own: f64,
+    /// Mean gain of the permutations.
     pub(super) mean: f64,
-    /// The middle 95 % of the permutations.
+    /// The middle 95 % of the permutations' gains.
     pub(super) interval: [f64; 2],
-    /// One-sided.
+    /// One-sided p-value.
     pub(super) p: f64,
 }
 
-/// A model without routing: the full route of its own checkpoint.
+/// A model without routing: the full route of its own checkpoint, for every user.
 #[derive(Serialize)]
-pub(super) struct Alone {
+pub(super) struct StandaloneModel {
     pub(super) name: String,
     pub(super) version: u64,
     pub(super) slice: String,
     pub(super) cost: Cost,
     pub(super) test: Value,
-    /// Place among `points` of the dearest that costs no more FLOPs, or else of the cheapest.
+    /// Index among `points` of the router to compare with: the most expensive one that costs no more FLOPs, or the
+    /// cheapest one if all cost more.
     pub(super) point: usize,
-    /// The router at that point less this model.
+    /// The router at that point minus this model.
     pub(super) routed_over: Value,
 }
 
-/// Which users the first model's router sends where.
+/// Which users the first model's router sends to which route.
 #[derive(Serialize)]
-pub(super) struct Map {
-    /// Place among `points`.
+pub(super) struct RouteMap {
+    /// Index among `points`.
     pub(super) point: usize,
-    /// Routes with 2 % of the users or more, in the order of the routes.
+    /// Routes with at least 2 % of the users, in the order of the routes.
     pub(super) routes: Vec<String>,
     pub(super) groups: Vec<GroupFinding>,
 }
 
+/// How users are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(super) enum Grouping {
     Taste,
     Length,
     Popularity,
@@ -226,15 +232,15 @@ pub(super) enum Kind {
 
 #[derive(Serialize)]
 pub(super) struct GroupFinding {
-    pub(super) kind: Kind,
+    pub(super) kind: Grouping,
     pub(super) label: String,
     pub(super) users: usize,
-    /// Of the group, by route of the map.
+    /// Shares of the group, by route of the map.
     pub(super) shares: Vec<f64>,
     pub(super) saved: f64,
     pub(super) test: Value,
-    /// Routed less random routes of the same frequencies over all users.
+    /// The router minus random routes with the frequencies over all users.
     pub(super) over_matched: Value,
-    /// Routed less the static mixture of the FLOPs that all users cost.
+    /// The router minus the static mixture that costs as many FLOPs over all users.
     pub(super) over_hull: Value,
 }

@@ -1,18 +1,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::Failure;
 use super::findings::Findings;
 use super::page::{Figure, page};
-use super::picture::{By, Svg, WIDTHS, curve, differences, map};
+use super::plot::{CostKind, Svg, WIDTHS, accuracy_over_cost, differences, route_map};
+use crate::Failure;
 
-/// Where a report goes: `STEM.html`, `STEM.json`, and a `STEM-NAME.svg` a picture.
+/// The files of a report: `STEM.html`, `STEM.json` and one `STEM-NAME.svg` per plot.
 pub(super) struct Output {
     stem: PathBuf,
 }
 
 impl Output {
-    /// Makes the directory, so that a path that cannot be written to is known before anything is measured.
+    /// Creates the directory, so a path that cannot be written fails before the measurement.
     pub(super) fn open(out: &Path) -> Result<Output, Failure> {
         let is_page = out.extension().is_some_and(|extension| extension == "html");
         let stem = if is_page { out.with_extension("") } else { out.join("report") };
@@ -23,12 +23,12 @@ impl Output {
         Ok(Output { stem })
     }
 
-    /// Writes everything; the page's path.
+    /// Writes all files and returns the path of the page.
     pub(super) fn write(&self, found: &Findings) -> Result<PathBuf, Failure> {
         let figures = figures(found);
         for figure in &figures {
-            if let Some(picture) = figure.pictures.first() {
-                self.file(&format!("-{}.svg", figure.name), &picture.file())?;
+            if let Some(plot) = figure.plots.first() {
+                self.file(&format!("-{}.svg", figure.name), &plot.file())?;
             }
         }
         let document = serde_json::to_string_pretty(found).map_err(Failure::data)? + "\n";
@@ -54,32 +54,32 @@ fn figures(found: &Findings) -> Vec<Figure> {
     vec![
         Figure {
             name: "flops",
-            title: "Accuracy against compute",
-            caption: "Test split, means over users. The line of best static mixtures was chosen on validation. Bars: 95 % \
-                      intervals of the router's paired difference from that line at equal FLOPs; a bar that crosses the \
-                      line shows no difference. Values alone vary more from one set of users to another than these \
-                      differences do: the tables have those errors.",
-            pictures: drawn(&|width| curve(found, By::Flops, width)),
+            title: "Accuracy against FLOPs",
+            caption: "Test split, means over users. The line of best static mixtures is chosen on validation. A bar is the \
+                      95 % interval of the router's paired difference from that line at equal FLOPs. A bar that crosses \
+                      the line shows no difference. The values themselves vary more between sets of users than these \
+                      differences do; their standard errors are in the tables.",
+            plots: drawn(&|width| accuracy_over_cost(found, CostKind::Flops, width)),
         },
         Figure {
             name: "differences",
-            title: "What routing gains, budget by budget",
-            caption: "Paired differences in NDCG@10 over the same users with 95 % intervals, each for one comparison.",
-            pictures: drawn(&|width| differences(found, width)),
+            title: "Gain of routing at each budget",
+            caption: "Paired differences in NDCG@10 over the same users. Each 95 % interval is for one comparison.",
+            plots: drawn(&|width| differences(found, width)),
         },
         Figure {
             name: "time",
             title: "Accuracy against measured time",
-            caption: "The same with the time that a request alone takes on this machine, router included; static mixtures \
-                      and the bars are by equal time.",
-            pictures: drawn(&|width| curve(found, By::Time, width)),
+            caption: "The same against the measured time of a request that runs alone on this machine, including the router. \
+                      The static mixtures and the bars compare at equal time.",
+            plots: drawn(&|width| accuracy_over_cost(found, CostKind::Time, width)),
         },
         Figure {
             name: "routes",
-            title: "Who takes which route",
-            caption: "Per cent of each group of users by route, of the first model at the budget of the summary; a row \
-                      adds up to 100. Rows that look alike mean that the router does not tell these users apart.",
-            pictures: drawn(&|width| map(found, width)),
+            title: "Which users take which route",
+            caption: "Percentage of each group of users by route, for the first model at the budget of the summary. A row \
+                      adds up to 100. If two rows are alike, the router does not distinguish their users.",
+            plots: drawn(&|width| route_map(found, width)),
         },
     ]
 }

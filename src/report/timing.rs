@@ -5,39 +5,40 @@ use canet_domain::{Candidates, Flops, History, Item, Route, Selection};
 use canet_evaluation::RouteTable;
 use canet_model::{ForwardError, Model, Query};
 
-/// Histories that are timed, spread evenly over their lengths.
+/// Number of timed histories, spread evenly over the lengths.
 const SAMPLE: usize = 24;
-/// Rounds over all routes, of which the first only warms up.
+/// Largest number of rounds over all routes. The first round only warms up.
 const ROUNDS: usize = 25;
-/// Rounds that are run however long they take.
-const LEAST: usize = 4;
-/// No further round begins after this.
-const LIMIT: Duration = Duration::from_secs(20);
-/// Items asked for.
-const TOP: usize = 10;
+/// Number of rounds that run regardless of the time limit.
+const MIN_ROUNDS: usize = 4;
+/// No further round begins after this time.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// Number of items that a timed request asks for.
+const K: usize = 10;
 
-/// What a request alone takes on this machine: the router, and each route without it.
-pub(super) struct Times {
-    pub(super) router: Line,
-    /// One a route.
-    pub(super) routes: Vec<Line>,
+/// Measured time of a request that runs alone on this machine: of the router, and of each route without the router.
+pub(super) struct RequestTimes {
+    pub(super) router: LinearTime,
+    /// By route.
+    pub(super) routes: Vec<LinearTime>,
 }
 
-/// Seconds of a request by its FLOPs, as its length has it: a line through the timed histories, of each the fastest of the
-/// rounds. On a busy machine a median would flatter routing, since a long request is disturbed more often than a short
-/// one.
+/// Seconds of a request as a linear function of its FLOPs, which grow with the length of the history.
+///
+/// The fit uses the fastest round of each timed history. Other work on the machine disturbs long requests more often
+/// than short ones, so a median would favour the small routes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line {
+pub(super) struct LinearTime {
     base: f64,
     per_flop: f64,
-    /// The fastest and the slowest round, as a share of the median one.
+    /// Duration of the fastest and of the slowest round, relative to the median round.
     rounds: [f64; 2],
 }
 
-impl Line {
-    const NOTHING: Line = Line { base: 0.0, per_flop: 0.0, rounds: [1.0; 2] };
+impl LinearTime {
+    const ZERO: LinearTime = LinearTime { base: 0.0, per_flop: 0.0, rounds: [1.0; 2] };
 
-    /// Mean seconds of requests that cost so much.
+    /// Mean seconds of requests with these FLOPs.
     pub(super) fn mean(&self, flops: impl Iterator<Item = Flops>) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);
         for flops in flops {
@@ -47,32 +48,32 @@ impl Line {
         if count > 0.0 { sum / count } else { 0.0 }
     }
 
-    /// The fastest and the slowest round, as a share of the median one.
+    /// Duration of the fastest and of the slowest round, relative to the median round.
     pub(super) fn rounds(&self) -> [f64; 2] {
         self.rounds
     }
 
-    /// A line by least squares through (FLOPs, seconds in each round).
-    fn through(timed: &[(Flops, Vec<f64>)]) -> Line {
+    /// Fits by least squares to each history's FLOPs and its seconds in each round.
+    fn fit(timed: &[(Flops, Vec<f64>)]) -> LinearTime {
         let points: Vec<(f64, f64)> = timed.iter().map(|(flops, rounds)| (*flops as f64, fastest(rounds))).collect();
         let count = points.len().max(1) as f64;
         let x = points.iter().map(|(x, _)| x).sum::<f64>() / count;
         let y = points.iter().map(|(_, y)| y).sum::<f64>() / count;
         let squares: f64 = points.iter().map(|(px, _)| (px - x).powi(2)).sum();
         let products: f64 = points.iter().map(|(px, py)| (px - x) * (py - y)).sum();
-        // Histories of one length, or noise that says that longer is faster: the mean alone.
+        // With histories of one length, or if noise makes longer ones faster, the fit is the mean.
         let slope = if squares > 0.0 { (products / squares).max(0.0) } else { 0.0 };
         let rounds = timed.first().map_or(0, |(_, rounds)| rounds.len());
-        // What a round was slower by as a whole: not what hit one of its requests.
-        let of_round = |round: usize| {
+        // The median over the requests of a round ignores a disturbance of a single request.
+        let relative_time = |round: usize| {
             let ratios: Vec<f64> = timed.iter().map(|(_, rounds)| rounds[round] / median(rounds)).collect();
             median(&ratios)
         };
-        let means = || (0..rounds).map(of_round);
-        Line {
+        let relative_times = || (0..rounds).map(relative_time);
+        LinearTime {
             base: y - slope * x,
             per_flop: slope,
-            rounds: [means().fold(f64::INFINITY, f64::min), means().fold(0.0, f64::max)],
+            rounds: [relative_times().fold(f64::INFINITY, f64::min), relative_times().fold(0.0, f64::max)],
         }
     }
 }
@@ -87,24 +88,24 @@ fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-impl Times {
+impl RequestTimes {
     /// Times the router and every route.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub(super) fn measure(model: &Model, histories: &[History]) -> Result<Times, ForwardError> {
-        let kinds: Vec<Option<Route>> = std::iter::once(None).chain(model.space().routes().map(Some)).collect();
-        let mut lines = lines(model, &kinds, histories)?;
-        let routes = lines.split_off(1);
-        Ok(Times { router: lines.pop().unwrap_or(Line::NOTHING), routes })
+    /// [`ForwardError`] if the device fails.
+    pub(super) fn measure(model: &Model, histories: &[History]) -> Result<RequestTimes, ForwardError> {
+        let passes: Vec<Pass> = std::iter::once(Pass::Router).chain(model.space().routes().map(Pass::Slice)).collect();
+        let mut times = time_passes(model, &passes, histories)?;
+        let routes = times.split_off(1);
+        Ok(RequestTimes { router: times.pop().unwrap_or(LinearTime::ZERO), routes })
     }
 
     /// Times one route.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub(super) fn of_route(model: &Model, route: Route, histories: &[History]) -> Result<Line, ForwardError> {
-        Ok(lines(model, &[Some(route)], histories)?.pop().unwrap_or(Line::NOTHING))
+    /// [`ForwardError`] if the device fails.
+    pub(super) fn of_route(model: &Model, route: Route, histories: &[History]) -> Result<LinearTime, ForwardError> {
+        Ok(time_passes(model, &[Pass::Slice(route)], histories)?.pop().unwrap_or(LinearTime::ZERO))
     }
 
     /// Mean seconds by route, without the router.
@@ -112,7 +113,7 @@ impl Times {
         routes.map(|route| self.routes[route.index()].mean(table.flops(route).iter().copied())).collect()
     }
 
-    /// Mean seconds of cases on the routes that the router chose for them, the router's own time included.
+    /// Mean seconds of cases on the router's choices, including the router's own time.
     pub(super) fn routed(&self, table: &RouteTable, choices: &[Route]) -> f64 {
         let of_case = |(case, route): (usize, &Route)| {
             self.routes[route.index()].mean(std::iter::once(table.flops(*route)[case]))
@@ -127,24 +128,30 @@ impl Times {
     }
 }
 
-/// Times requests one by one, of the router (`None`) or a route: in each round every kind in turn, so that what disturbs
-/// the machine for a while disturbs all of them.
-fn lines(model: &Model, kinds: &[Option<Route>], histories: &[History]) -> Result<Vec<Line>, ForwardError> {
+/// What is timed of a request.
+#[derive(Clone, Copy)]
+enum Pass {
+    Router,
+    Slice(Route),
+}
+
+/// Times requests one by one. Each round runs all passes in turn, so other work on the machine affects all of them.
+fn time_passes(model: &Model, passes: &[Pass], histories: &[History]) -> Result<Vec<LinearTime>, ForwardError> {
     let sample = sample(histories);
     let excluded: Vec<HashSet<Item>> = sample.iter().map(|history| history.items().iter().copied().collect()).collect();
-    let mut seconds = vec![vec![Vec::new(); sample.len()]; kinds.len()];
+    let mut seconds = vec![vec![Vec::new(); sample.len()]; passes.len()];
     let started = Instant::now();
     for round in 0..ROUNDS {
-        if round >= LEAST && started.elapsed() > LIMIT {
+        if round >= MIN_ROUNDS && started.elapsed() > TIME_LIMIT {
             break;
         }
-        for (kind, seconds) in kinds.iter().zip(&mut seconds) {
+        for (pass, seconds) in passes.iter().zip(&mut seconds) {
             for ((history, excluded), seconds) in sample.iter().zip(&excluded).zip(seconds) {
                 let began = Instant::now();
-                match kind {
-                    None => drop(model.forward().router_logits(&[history])?),
-                    Some(route) => {
-                        let selection = Selection { k: TOP, excluded, candidates: Candidates::All };
+                match pass {
+                    Pass::Router => drop(model.forward().router_logits(&[history])?),
+                    Pass::Slice(route) => {
+                        let selection = Selection { k: K, excluded, candidates: Candidates::All };
                         drop(model.forward().rank(*route, &[Query { history, selection }])?);
                     }
                 }
@@ -154,18 +161,18 @@ fn lines(model: &Model, kinds: &[Option<Route>], histories: &[History]) -> Resul
             }
         }
     }
-    let flops = |kind: &Option<Route>, history: &History| match kind {
-        None => model.cost(model.space().full(), history.len()).router,
-        Some(route) => model.cost(*route, history.len()).slice,
+    let flops = |pass: &Pass, history: &History| match pass {
+        Pass::Router => model.cost(model.space().full(), history.len()).router,
+        Pass::Slice(route) => model.cost(*route, history.len()).slice,
     };
-    let line = |(kind, seconds): (&Option<Route>, Vec<Vec<f64>>)| {
-        let timed: Vec<_> = sample.iter().map(|history| flops(kind, history)).zip(seconds).collect();
-        Line::through(&timed)
+    let fit = |(pass, seconds): (&Pass, Vec<Vec<f64>>)| {
+        let timed: Vec<_> = sample.iter().map(|history| flops(pass, history)).zip(seconds).collect();
+        LinearTime::fit(&timed)
     };
-    Ok(kinds.iter().zip(seconds).map(line).collect())
+    Ok(passes.iter().zip(seconds).map(fit).collect())
 }
 
-/// Histories from the shortest to the longest, in even steps.
+/// Histories from the shortest to the longest, at even steps of the sorted list.
 fn sample(histories: &[History]) -> Vec<&History> {
     let mut sorted: Vec<&History> = histories.iter().collect();
     sorted.sort_by_key(|history| history.len());

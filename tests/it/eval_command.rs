@@ -140,7 +140,7 @@ fn held_out_positions_are_clustered_by_user() {
     for (key, expected) in [("mean", mean), ("se", (variance / 30.0).sqrt())] {
         assert!((found[key].as_f64().unwrap() - expected).abs() < 1e-9, "{key}: {found}, {expected}");
     }
-    assert!(document["warning"].as_str().unwrap().contains("has learnt from positions"));
+    assert!(document["warning"].as_str().unwrap().contains("has learnt some of the targets"));
     assert_eq!(document["comparisons"][0]["a"], "full");
 
     // Leave-one-out is what N = 1 is, and it has nothing to warn of.
@@ -148,18 +148,18 @@ fn held_out_positions_are_clustered_by_user() {
     let plain = setting.json(&["--route", "full"]);
     assert_eq!((&plain["positions"], &plain["warning"]), (&30.into(), &Value::Null));
     let tables = String::from_utf8(setting.eval(&["--route", "full", "--holdout", "2"]).stdout).unwrap();
-    assert!(tables.contains("(60 positions, the last 2 of each)") && tables.contains("Take care"), "{tables}");
+    assert!(tables.contains("(60 targets, up to 2 of each user)") && tables.contains("Caution"), "{tables}");
     let validation = setting.json(&["--route", "full", "--holdout", "2", "--split", "validation"]);
-    assert!(validation["warning"].as_str().unwrap().contains("has learnt from positions"));
+    assert!(validation["warning"].as_str().unwrap().contains("has learnt some of the targets"));
     let validation = setting.json(&["--route", "full", "--split", "validation"]);
-    assert!(validation["warning"].as_str().unwrap().contains("what its router learns from"), "{validation}");
+    assert!(validation["warning"].as_str().unwrap().contains("to fit the router"), "{validation}");
 }
 
 #[test]
 fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
     let output = Setting::new().eval(&["--route", "auto,full,random"]);
     let tables = String::from_utf8(output.stdout).unwrap();
-    for text in ["30 users, test split", "NDCG@10", "auto - full", "auto - random", "Where auto sent the users"] {
+    for text in ["30 users, test split", "NDCG@10", "auto - full", "auto - random", "Routes that auto chose"] {
         assert!(tables.contains(text), "{tables}");
     }
     let log = String::from_utf8(output.stderr).unwrap();
@@ -173,12 +173,12 @@ fn what_can_only_be_missed_and_what_chance_makes_of_many_intervals_is_said() {
     let setting = Setting::new();
     let tables = String::from_utf8(setting.eval(&["--route", "auto,full,random"]).stdout).unwrap();
     assert!(tables.contains("1 of 30 targets are in the user's own history and count as misses."), "{tables}");
-    assert!(tables.contains("2 comparisons are 2 looks at the same 30 users"), "{tables}");
+    assert!(tables.contains("2 comparisons over the same 30 users"), "{tables}");
     assert_eq!(setting.json(&["--route", "full"])["repeated_targets"], 1);
 
     let validation = setting.eval(&["--split", "validation", "--route", "auto,full"]);
     let tables = String::from_utf8(validation.stdout).unwrap();
-    assert!(!tables.contains("count as misses") && !tables.contains("looks"), "{tables}");
+    assert!(!tables.contains("count as misses") && !tables.contains("over the same 30 users: if"), "{tables}");
 }
 
 #[test]
@@ -201,8 +201,8 @@ fn refusals_have_their_exit_codes() {
     let setting = Setting::new();
     std::fs::write(setting.0.path().join("short.txt"), "u x1001 x1002\n").unwrap();
     for (args, code, message) in [
-        (&["--route", "h9-l9-e9"][..], 64, "\"h9-l9-e9\" is nothing to run"),
-        (&["--compare", "auto"], 64, "two runs with a comma between"),
+        (&["--route", "h9-l9-e9"][..], 64, "\"h9-l9-e9\" is no run"),
+        (&["--compare", "auto"], 64, "two runs separated by a comma"),
         (&["--compare", "auto,statics"], 64, "not statics"),
         (&["--metric", "auc"], 64, "use one of ndcg@5"),
         (&["--flops-budget", "0"], 64, "above 0 and at most 1"),

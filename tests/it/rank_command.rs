@@ -90,7 +90,7 @@ fn by_default_all_of_a_small_catalogue_is_ranked() {
 fn what_cannot_be_ranked_is_said() {
     let Setting { model, data, .. } = &Setting::new(small_config());
     users(data);
-    for (flags, words) in [(&["--k", "41"][..], "40 items"), (&["--route", "h5-l1-e6"], "h4-l1-e6")] {
+    for (flags, words) in [(&["--k", "41"][..], "only 40 items"), (&["--route", "h5-l1-e6"], "h4-l1-e6")] {
         let output = rank(model, data, flags);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(64) && output.stdout.is_empty() && said.contains(words), "{said}");

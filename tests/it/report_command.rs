@@ -6,14 +6,13 @@ use std::process::{Command, Output};
 
 use canet_data::{Dataset, ReadOptions};
 use canet_domain::{History, Item, choose_route};
-use canet_evaluation::t_reach;
+use canet_evaluation::t_critical;
 use canet_model::checkpoint::{BudgetPoint, Calibration, Checkpoint, CheckpointDraft, ModelDirectory};
 use canet_model::{Forward, ModelConfig};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::evaluation_policies::best_mixture;
-use super::support::{draft, reference, run_script, small_config};
+use super::support::{best_mixture, draft, reference, run_script, small_config};
 
 /// Sixty users over the checkpoints' items x1001 to x1040, and one of two items alone.
 fn write_data(path: &Path) {
@@ -194,7 +193,10 @@ fn the_numbers_are_those_of_the_scores() {
     let over_hull = over(&|user| (1.0 - share) * test.values[low][user] + share * test.values[high][user]);
     near(&point["over"]["hull"]["mean"], mean(&over_hull));
     near(&point["over"]["hull"]["se"], se(&over_hull));
-    near(&point["over"]["hull"]["interval"][1], mean(&over_hull) + t_reach(users.len() as f64 - 1.0) * se(&over_hull));
+    near(
+        &point["over"]["hull"]["interval"][1],
+        mean(&over_hull) + t_critical(users.len() as f64 - 1.0) * se(&over_hull),
+    );
     let matched =
         over(&|user| choices.iter().map(|(route, _)| test.values[*route][user]).sum::<f64>() / choices.len() as f64);
     near(&point["over"]["matched"]["mean"], mean(&matched));

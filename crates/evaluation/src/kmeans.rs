@@ -1,25 +1,27 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Starts of which the one with the least distortion counts.
-const STARTS: u64 = 4;
-/// Most rounds of a start; each lowers the distortion, and what is left after so many is little.
-const ROUNDS: usize = 50;
+/// Number of random initialisations. The run with the least distortion counts.
+const RESTARTS: u64 = 4;
+/// Largest number of Lloyd iterations of a run.
+const MAX_ITERATIONS: usize = 50;
 
-/// Groups points into at most `clusters` clusters by k-means (Lloyd's rounds from k-means++ starts): the cluster of each
-/// point, the largest cluster first. The points have the same number of columns.
-pub fn kmeans(points: &[Vec<f32>], clusters: usize, seed: u64) -> Vec<usize> {
-    let run = |start| lloyd(points, clusters, &mut ChaCha8Rng::seed_from_u64(seed.wrapping_add(start)));
-    let best = (0..STARTS).map(run).min_by(|a, b| a.1.total_cmp(&b.1));
+/// Groups points into at most `clusters` clusters. Returns the cluster of each point; cluster 0 is the largest.
+///
+/// The method is Lloyd's algorithm ("Least squares quantization in PCM", IEEE Transactions on Information Theory 28(2),
+/// 1982), initialised by k-means++ (Arthur and Vassilvitskii, SODA 2007). All points must have the same dimension.
+pub(crate) fn kmeans(points: &[Vec<f32>], clusters: usize, seed: u64) -> Vec<usize> {
+    let run = |restart| lloyd(points, clusters, &mut ChaCha8Rng::seed_from_u64(seed.wrapping_add(restart)));
+    let best = (0..RESTARTS).map(run).min_by(|a, b| a.1.total_cmp(&b.1));
     best.map(|(members, _)| largest_first(members)).unwrap_or_default()
 }
 
-/// The cluster of each point, and the sum of squared distances to the centres.
+/// The cluster of each point, and the distortion: the sum of squared distances to the centres.
 fn lloyd(points: &[Vec<f32>], clusters: usize, rng: &mut ChaCha8Rng) -> (Vec<usize>, f64) {
-    let mut centres = spread_out(points, clusters, rng);
+    let mut centres = plus_plus_centres(points, clusters, rng);
     let mut members = vec![usize::MAX; points.len()];
     let mut distortion = 0.0;
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ITERATIONS {
         let nearest: Vec<(usize, f64)> = points.iter().map(|point| nearest(point, &centres)).collect();
         distortion = nearest.iter().map(|(_, distance)| distance).sum();
         let moved = nearest.iter().zip(&mut members).filter(|((new, _), old)| new != *old).count();
@@ -41,14 +43,15 @@ fn lloyd(points: &[Vec<f32>], clusters: usize, rng: &mut ChaCha8Rng) -> (Vec<usi
     (members, distortion)
 }
 
-/// Centres that are points, each drawn with a chance that grows with the squared distance to those before it.
-fn spread_out(points: &[Vec<f32>], clusters: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
+/// Initial centres: points drawn one by one, with probability proportional to the squared distance to the nearest
+/// centre so far.
+fn plus_plus_centres(points: &[Vec<f32>], clusters: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
     let mut centres: Vec<Vec<f32>> = Vec::new();
     let mut distances = vec![1.0; points.len()];
     while centres.len() < clusters {
         let total: f64 = distances.iter().sum();
         if total <= 0.0 {
-            // No point is left that is not a centre's.
+            // Every point coincides with a centre.
             break;
         }
         let mut left = rng.gen_range(0.0..total);
@@ -63,6 +66,7 @@ fn spread_out(points: &[Vec<f32>], clusters: usize, rng: &mut ChaCha8Rng) -> Vec
     centres
 }
 
+/// The nearest centre and the squared distance to it.
 fn nearest(point: &[f32], centres: &[Vec<f32>]) -> (usize, f64) {
     let distance = |centre: &Vec<f32>| -> f64 {
         let squares = point.iter().zip(centre).map(|(a, b)| (a - b) * (a - b));
@@ -72,7 +76,7 @@ fn nearest(point: &[f32], centres: &[Vec<f32>]) -> (usize, f64) {
     measured.fold((0, f64::INFINITY), |best, other| if other.1 < best.1 { other } else { best })
 }
 
-/// Numbers the clusters by falling size.
+/// Renumbers the clusters by descending size.
 fn largest_first(members: Vec<usize>) -> Vec<usize> {
     let mut sizes = vec![0_usize; members.iter().max().map_or(0, |most| most + 1)];
     members.iter().for_each(|member| sizes[*member] += 1);
@@ -81,4 +85,32 @@ fn largest_first(members: Vec<usize>) -> Vec<usize> {
     let mut places = vec![0; sizes.len()];
     order.into_iter().enumerate().for_each(|(place, cluster)| places[cluster] = place);
     members.into_iter().map(|member| places[member]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng;
+
+    use super::kmeans;
+    use crate::testing::rng;
+
+    #[test]
+    fn separate_clusters_are_found() {
+        let mut rng = rng(2);
+        let centres = [[0.0, 0.0], [9.0, 1.0], [1.0, 9.0]];
+        // 10, 20 and 30 points around the centres, interleaved.
+        let of: Vec<usize> = (0..60).map(|place| [0, 1, 1, 2, 2, 2][place % 6]).collect();
+        let around = |centre: &usize| centres[*centre].map(|value: f32| value + rng.gen_range(-1.0..1.0)).to_vec();
+        let points: Vec<Vec<f32>> = of.iter().map(around).collect();
+        let found = kmeans(&points, 3, 4);
+        let expected: Vec<usize> = of.iter().map(|centre| 2 - centre).collect();
+        assert_eq!(found, expected);
+        assert_eq!(kmeans(&points, 3, 4), found);
+    }
+
+    #[test]
+    fn equal_points_are_one_cluster() {
+        assert_eq!(kmeans(&vec![vec![1.0, 1.0]; 5], 3, 0), [0; 5]);
+        assert_eq!(kmeans(&[], 3, 0), Vec::<usize>::new());
+    }
 }

@@ -1,42 +1,60 @@
-//! How good a routed model is at what cost: full-ranking metrics, and everything it has to be better than.
+//! Offline evaluation of a routed model: ranking metrics, baselines and statistics.
 //!
-//! A saving alone proves nothing (a router that ignores its input saves as much), so a routed run stands beside
-//! the full model, each static route, random routes, random routes of the router's own frequencies, and two
-//! baselines without a network.
+//! # Protocol
+//!
+//! The split is leave-one-out: a user's last item is the test target, the item before it is the validation target, and
+//! the rest is training data ([`Dataset::cases`](canet_data::Dataset::cases)). A target is ranked among all items of the
+//! catalogue outside the user's history. Sampled candidates are never used, because metrics over samples can order
+//! models differently (Krichene and Rendle, "On sampled metrics for item recommendation", KDD 2020).
+//!
+//! # Baselines
+//!
+//! A saving alone proves nothing: a router that ignores the user saves as much. So [`evaluate`] runs the router beside
+//! - the full model and each other route for every user,
+//! - random routes, drawn uniformly or with the router's own frequencies,
+//! - two baselines without a network: [`Popularity`] and [`Markov`].
+//!
+//! # Statistics
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | How good is a run? | [`Estimate`]: mean and standard error over users |
+//! | Do two runs differ? | [`compare`]: paired bootstrap over users |
+//! | What can a policy of routing achieve? | [`RouteTable`]: every route on every case |
+//! | What can static routes achieve at a cost? | [`UpperHull`] of the routes, cross-fitted by [`TwoFolds`] |
+//! | Does the router know anything about the user? | [`PermutationTest`] |
+//! | Does a result hold for other trainings? | [`MultiModelEstimate`] |
+//! | Which users take which route? | [`by_taste`], [`by_length`], [`by_popularity`] |
 
 mod baseline;
 mod bootstrap;
-mod by_user;
-mod contender;
-mod folds;
-mod groups;
-mod hull;
+mod cases_by_user;
+mod eval_run;
 mod kmeans;
-mod markov;
 mod metric;
-mod permuted;
-mod popularity;
-mod rank;
+mod multi_model;
+mod permutation_test;
 mod ranker;
-mod replicated;
 mod route_table;
-mod run;
-mod student;
+mod student_t;
+mod target_rank;
+#[cfg(test)]
+mod testing;
+mod two_folds;
+mod upper_hull;
+mod user_groups;
 
+pub use baseline::{Baseline, BaselineInputs, Markov, Popularity, evaluate};
 pub use bootstrap::{Comparison, RESAMPLES, compare};
-pub use by_user::ByUser;
-pub use contender::{Contender, Contest, evaluate};
-pub use folds::Halves;
-pub use groups::{Group, Mark, by_length, by_popularity, by_taste};
-pub use hull::Hull;
-pub use kmeans::kmeans;
-pub use markov::Markov;
-pub use metric::{CUTOFFS, Estimate, Metric, Metrics};
-pub use permuted::{PERMUTATIONS, Permuted, frequencies};
-pub use popularity::Popularity;
-pub use rank::target_rank;
-pub use ranker::{DRAWS, Ranker, Subject};
-pub use replicated::Replicated;
-pub use route_table::{Outcome, RouteTable};
-pub use run::{Run, Share};
-pub use student::t_reach;
+pub use cases_by_user::CasesByUser;
+pub use eval_run::{EvalRun, RouteUsage};
+pub use metric::{CUTOFFS, Estimate, Metric};
+pub use multi_model::MultiModelEstimate;
+pub use permutation_test::{PERMUTATIONS, PermutationTest, route_frequencies};
+pub use ranker::{EvaluatedModel, RANDOM_ASSIGNMENTS, Ranker};
+pub use route_table::{PolicyOutcome, RouteTable};
+pub use student_t::t_critical;
+pub use target_rank::target_rank;
+pub use two_folds::TwoFolds;
+pub use upper_hull::UpperHull;
+pub use user_groups::{GroupDescription, UserGroup, by_length, by_popularity, by_taste};

@@ -3,27 +3,31 @@ use std::fmt;
 /// The list lengths at which metrics are reported.
 pub const CUTOFFS: [u32; 3] = [5, 10, 20];
 
-/// A number that says how well one target was ranked. With one target a user, HR@k is Recall@k.
+/// A metric of one ranked list with exactly one relevant item, the target.
+///
+/// With one relevant item, HR@k equals Recall@k. The ideal list has a discounted gain of 1, so NDCG@k equals DCG@k
+/// (Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002, with the
+/// discount log2(rank + 1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
-    /// 1 / log2(rank + 1) where the rank is at most k, else 0.
+    /// Normalised discounted cumulative gain: 1 / log2(rank + 1) if the rank is at most k, else 0.
     Ndcg(u32),
-    /// 1 where the rank is at most k, else 0.
+    /// Hit rate: 1 if the rank is at most k, else 0.
     Hr(u32),
-    /// 1 / rank where the rank is at most k, else 0.
+    /// Reciprocal rank within the list: 1 / rank if the rank is at most k, else 0.
     MrrAt(u32),
-    /// 1 / rank; 0 for a target without a rank.
+    /// Reciprocal rank: 1 / rank, and 0 for a target without a rank.
     Mrr,
 }
 
 impl Metric {
-    /// Every metric that is reported, in the order of the report.
+    /// Every reported metric, in the order of the report.
     pub fn all() -> impl Iterator<Item = Metric> {
         let at = |metric: fn(u32) -> Metric| CUTOFFS.into_iter().map(metric);
         at(Metric::Ndcg).chain(at(Metric::Hr)).chain(at(Metric::MrrAt)).chain([Metric::Mrr])
     }
 
-    /// Value for a target of this rank, `None` being a miss at every length.
+    /// The metric's value for a target of this rank. A target without a rank scores 0.
     pub fn value(self, rank: Option<u32>) -> f64 {
         let Some(rank) = rank else { return 0.0 };
         match self {
@@ -36,7 +40,7 @@ impl Metric {
 }
 
 impl fmt::Display for Metric {
-    /// As in the report: `ndcg@10`, `hr@10`, `mrr@10`, `mrr`.
+    /// The name used in reports and flags: `ndcg@10`, `hr@10`, `mrr@10` or `mrr`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Metric::Ndcg(k) => write!(f, "ndcg@{k}"),
@@ -50,14 +54,14 @@ impl fmt::Display for Metric {
 /// A mean over users.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// The mean; 0 over no users.
+    /// The mean; 0 for no users.
     pub mean: f64,
-    /// Its standard error, from the sample variance; `None` under two users.
+    /// Standard error of the mean, from the sample variance; `None` for fewer than two users.
     pub se: Option<f64>,
 }
 
 impl Estimate {
-    /// Mean and standard error of one value a user.
+    /// Mean and standard error of one value per user.
     pub fn of(values: &[f64]) -> Estimate {
         let users = values.len() as f64;
         if values.is_empty() {
@@ -69,17 +73,33 @@ impl Estimate {
     }
 }
 
-/// Every reported metric of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metrics(Vec<(Metric, Estimate)>);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::close;
 
-impl Metrics {
-    pub(crate) fn new(estimate: impl Fn(Metric) -> Estimate) -> Metrics {
-        Metrics(Metric::all().map(|metric| (metric, estimate(metric))).collect())
+    #[test]
+    fn metrics_match_their_definitions() {
+        for (rank, ndcg, hr, mrr, full) in [
+            (Some(1), 1.0, 1.0, 1.0, 1.0),
+            (Some(3), 0.5, 1.0, 1.0 / 3.0, 1.0 / 3.0),
+            (Some(10), 1.0 / 11_f64.log2(), 1.0, 0.1, 0.1),
+            (Some(11), 0.0, 0.0, 0.0, 1.0 / 11.0),
+            (None, 0.0, 0.0, 0.0, 0.0),
+        ] {
+            close(Metric::Ndcg(10).value(rank), ndcg);
+            close(Metric::Hr(10).value(rank), hr);
+            close(Metric::MrrAt(10).value(rank), mrr);
+            close(Metric::Mrr.value(rank), full);
+        }
     }
 
-    /// The metrics with their estimates, in the order of [`Metric::all`].
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Metric, Estimate)> {
-        self.0.iter().copied()
+    #[test]
+    fn the_standard_error_comes_from_the_sample_variance() {
+        let estimate = Estimate::of(&[1.0, 0.0, 0.5, 0.5]);
+        close(estimate.mean, 0.5);
+        // The squared deviations are 0.25 twice; divide by 3, then by 4.
+        close(estimate.se.unwrap(), (0.5_f64 / 3.0 / 4.0).sqrt());
+        assert_eq!(Estimate::of(&[1.0]).se, None);
     }
 }

@@ -2,31 +2,31 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::run::{Draw, Spent};
-use super::{ByUser, Metric, RouteTable, Run, target_rank};
+use crate::eval_run::{Assignment, RoutedCases};
+use crate::{CasesByUser, EvalRun, Metric, RouteTable, target_rank};
 use canet_data::Case;
-use canet_domain::{Flops, History, ModelShape, Route, RouteSpace, choose_route};
-use canet_model::{Forward, ForwardError, Model};
+use canet_domain::{Flops, History, HistoryError, ModelShape, Route, RouteSpace, choose_route};
+use canet_model::{Forward, ForwardError, Model, Rows};
 
-/// Draws over which a run by lot is averaged.
-pub const DRAWS: usize = 5;
+/// Number of assignments over which a run with random routes is averaged.
+pub const RANDOM_ASSIGNMENTS: usize = 5;
 
 /// The model under evaluation.
 #[derive(Clone, Copy)]
-pub struct Subject<'a> {
+pub struct EvaluatedModel<'a> {
     /// Runs the router and the slices.
     pub forward: &'a dyn Forward,
     /// The routes of `forward`.
     pub space: &'a RouteSpace,
     /// The sizes that fix the cost of a route.
     pub shape: ModelShape,
-    /// Longest history that the model reads.
+    /// The longest history that the model reads.
     pub max_len: usize,
 }
 
-impl<'a> From<&'a Model> for Subject<'a> {
-    fn from(model: &'a Model) -> Subject<'a> {
-        Subject {
+impl<'a> From<&'a Model> for EvaluatedModel<'a> {
+    fn from(model: &'a Model) -> EvaluatedModel<'a> {
+        EvaluatedModel {
             forward: &**model.forward(),
             space: model.space(),
             shape: model.shape(),
@@ -35,85 +35,83 @@ impl<'a> From<&'a Model> for Subject<'a> {
     }
 }
 
-/// Ranks the targets of cases on any routes; each (route, case) and each router pass is computed once.
+/// Ranks the targets of cases on any routes.
+///
+/// The ranker keeps the rank of each (route, case) pair and the router's logits of each case, so runs that share them
+/// compute them once.
 pub struct Ranker<'a> {
-    subject: Subject<'a>,
+    model: EvaluatedModel<'a>,
     cases: &'a [Case<'a>],
     histories: Vec<History>,
-    /// Cases by length, so that a batch holds histories of about the same length; longest first, so that a
-    /// batch too large for the memory fails at once.
+    /// Cases by descending length of history. Neighbours have about the same length, so a batch has little padding.
+    /// The first batch is the largest, so a batch size that exceeds the memory fails at once.
     by_length: Vec<usize>,
     batch: usize,
-    /// By route, then by case.
-    ranks: Vec<Vec<Memo>>,
+    /// By route, then by case; `None` until computed.
+    ranks: Vec<Vec<Option<TargetRank>>>,
+    /// By case; empty until computed.
     logits: Vec<Vec<f32>>,
     progress: Box<dyn Fn(usize) + 'a>,
 }
 
-#[derive(Clone, Copy)]
-enum Memo {
-    Unknown,
-    Rank(Option<u32>),
-}
-
-impl Memo {
-    fn rank(self) -> Option<u32> {
-        match self {
-            Memo::Rank(rank) => rank,
-            Memo::Unknown => None,
-        }
-    }
-}
+/// A computed rank; `None` for a miss.
+type TargetRank = Option<u32>;
 
 impl<'a> Ranker<'a> {
-    /// A ranker that gives `batch` histories (at least 1) to the model at a time.
+    /// A ranker that gives the model batches of `batch` histories, at least 1.
     ///
     /// # Errors
-    /// [`HistoryError`](canet_domain::HistoryError) where a case has an empty history; [`Dataset::cases`] makes none.
+    /// [`HistoryError`] if a case has an empty history. [`Dataset::cases`] returns no such case.
     ///
     /// [`Dataset::cases`]: canet_data::Dataset::cases
     pub fn new(
-        subject: impl Into<Subject<'a>>,
+        model: impl Into<EvaluatedModel<'a>>,
         cases: &'a [Case<'a>],
         batch: usize,
-    ) -> Result<Ranker<'a>, canet_domain::HistoryError> {
-        let subject = subject.into();
-        let histories: Result<Vec<History>, _> =
-            cases.iter().map(|case| History::new(case.history, subject.max_len)).collect();
-        let histories = histories?;
+    ) -> Result<Ranker<'a>, HistoryError> {
+        let model = model.into();
+        let histories: Vec<History> =
+            cases.iter().map(|case| History::new(case.history, model.max_len)).collect::<Result<_, _>>()?;
         let mut by_length: Vec<usize> = (0..cases.len()).collect();
         by_length.sort_by_key(|case| std::cmp::Reverse(histories[*case].len()));
-        let ranks = vec![Vec::new(); subject.space.len()];
-        let (batch, logits, progress) = (batch.max(1), Vec::new(), Box::new(|_| {}));
-        Ok(Ranker { subject, cases, histories, by_length, batch, ranks, logits, progress })
+        Ok(Ranker {
+            model,
+            cases,
+            histories,
+            by_length,
+            batch: batch.max(1),
+            ranks: vec![vec![None; cases.len()]; model.space.len()],
+            logits: Vec::new(),
+            progress: Box::new(|_| {}),
+        })
     }
 
-    /// Calls `progress` after each batch with the number of cases that it ranked.
+    /// Calls `progress` after each batch with the number of cases that the batch ranked.
     pub fn on_progress(mut self, progress: impl Fn(usize) + 'a) -> Ranker<'a> {
         self.progress = Box::new(progress);
         self
     }
 
-    /// The cases, in the order of every run's users.
+    /// The cases. Every run has their users in this order.
     pub fn cases(&self) -> &'a [Case<'a>] {
         self.cases
     }
 
     /// The routes of the model.
     pub fn space(&self) -> &'a RouteSpace {
-        self.subject.space
+        self.model.space
     }
 
-    /// Router logits of each case, one a route.
+    /// Router logits of each case, one per route.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     pub fn logits(&mut self) -> Result<&[Vec<f32>], ForwardError> {
         if self.logits.is_empty() {
             let mut logits = vec![Vec::new(); self.cases.len()];
             for batch in self.by_length.chunks(self.batch) {
                 let histories: Vec<&History> = batch.iter().map(|case| &self.histories[*case]).collect();
-                let rows = self.subject.forward.router_logits(&histories)?;
+                let rows = self.model.forward.router_logits(&histories)?;
                 for (place, case) in batch.iter().enumerate() {
                     logits[*case] = row(&rows, place)?.to_vec();
                 }
@@ -123,129 +121,127 @@ impl<'a> Ranker<'a> {
         Ok(&self.logits)
     }
 
-    /// Serving's choice of route for each case: the argmax of its logits and the budget's `bias`.
+    /// The router's choice for each case, as a server makes it: the argmax of the logits plus the budget's `bias`.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     pub fn choices(&mut self, bias: &[f32]) -> Result<Vec<Route>, ForwardError> {
-        let space = self.subject.space;
+        let space = self.model.space;
         Ok(self.logits()?.iter().map(|logits| choose_route(space, logits, bias).route).collect())
     }
 
-    /// `auto`: each user on the router's choice under the budget's `bias`, one a route.
+    /// `auto`: each case on the router's choice under the budget's `bias`, one element per route.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub fn routed(&mut self, bias: &[f32]) -> Result<Run, ForwardError> {
+    /// [`ForwardError`] if the device fails.
+    pub fn routed(&mut self, bias: &[f32]) -> Result<EvalRun, ForwardError> {
         let routes = self.choices(bias)?;
-        let draw = self.draw(routes, Router::Decides)?;
-        Ok(self.run("auto", vec![draw]))
+        let assignment = self.assign(routes, RouterCost::Included)?;
+        Ok(self.run("auto", vec![assignment]))
     }
 
-    /// Every user on one route, under the route's name.
+    /// Every case on one route. The run has the route's name.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub fn fixed(&mut self, route: Route) -> Result<Run, ForwardError> {
-        let draw = self.draw(vec![route; self.cases.len()], Router::Idle)?;
-        Ok(self.run(self.subject.space.name(route), vec![draw]))
+    /// [`ForwardError`] if the device fails.
+    pub fn fixed(&mut self, route: Route) -> Result<EvalRun, ForwardError> {
+        let assignment = self.assign(vec![route; self.cases.len()], RouterCost::None)?;
+        Ok(self.run(self.model.space.name(route), vec![assignment]))
     }
 
-    /// `random`: each user on a route drawn uniformly, [`DRAWS`] times.
+    /// `random`: each case on a route drawn uniformly, [`RANDOM_ASSIGNMENTS`] times.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub fn random(&mut self, seed: u64) -> Result<Run, ForwardError> {
+    /// [`ForwardError`] if the device fails.
+    pub fn random(&mut self, seed: u64) -> Result<EvalRun, ForwardError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let routes: Vec<Route> = self.subject.space.routes().collect();
-        let draw = |_| {
+        let routes: Vec<Route> = self.model.space.routes().collect();
+        let assign = |_| {
             let drawn = self.cases.iter().map(|_| routes[rng.gen_range(0..routes.len())]).collect();
-            self.draw(drawn, Router::Idle)
+            self.assign(drawn, RouterCost::None)
         };
-        let draws = (0..DRAWS).map(draw).collect::<Result<_, _>>()?;
-        Ok(self.run("random", draws))
+        let assignments = (0..RANDOM_ASSIGNMENTS).map(assign).collect::<Result<_, _>>()?;
+        Ok(self.run("random", assignments))
     }
 
-    /// `random-matched`: the router's own choices dealt out to other users, [`DRAWS`] times. It
-    /// spends what the router's frequencies cost, the router included, and knows nothing of the user.
+    /// `random-matched`: the router's choices shuffled among the cases, [`RANDOM_ASSIGNMENTS`] times.
+    ///
+    /// The run has the router's route frequencies and pays for the router, but its choices do not depend on the user.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
-    pub fn random_matched(&mut self, bias: &[f32], seed: u64) -> Result<Run, ForwardError> {
+    /// [`ForwardError`] if the device fails.
+    pub fn random_matched(&mut self, bias: &[f32], seed: u64) -> Result<EvalRun, ForwardError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut routes = self.choices(bias)?;
-        let draw = |_| {
+        let assign = |_| {
             routes.shuffle(&mut rng);
-            self.draw(routes.clone(), Router::Decides)
+            self.assign(routes.clone(), RouterCost::Included)
         };
-        let draws = (0..DRAWS).map(draw).collect::<Result<_, _>>()?;
-        Ok(self.run("random-matched", draws))
+        let assignments = (0..RANDOM_ASSIGNMENTS).map(assign).collect::<Result<_, _>>()?;
+        Ok(self.run("random-matched", assignments))
     }
 
-    /// A baseline without a network, from the ranks that it gave to the cases.
-    pub fn baseline(&self, name: &str, ranks: Vec<Option<u32>>) -> Run {
-        self.run(name, vec![Draw { ranks, spent: None }])
+    /// The run of a baseline without a network, from its rank of each case's target.
+    pub fn without_network(&self, name: &str, ranks: Vec<Option<u32>>) -> EvalRun {
+        self.run(name, vec![Assignment { ranks, routed: None }])
     }
 
-    /// A metric's value and the cost of every route on every case: what any policy of routing can be judged by.
+    /// A metric's value and the cost of every route on every case.
     ///
     /// # Errors
-    /// [`ForwardError`] where the device fails.
+    /// [`ForwardError`] if the device fails.
     pub fn table(&mut self, metric: Metric) -> Result<RouteTable, ForwardError> {
-        let Subject { shape, space, .. } = self.subject;
+        let EvaluatedModel { shape, space, .. } = self.model;
         for route in space.routes() {
             self.rank(route, &vec![route; self.cases.len()])?;
         }
         let lengths = || self.histories.iter().map(History::len);
-        let values = |memo: &Vec<Memo>| memo.iter().map(|memo| metric.value(memo.rank())).collect();
+        let values = |ranks: &Vec<Option<TargetRank>>| ranks.iter().map(|rank| metric.value(rank.flatten())).collect();
+        let costs = |route| lengths().map(|length| shape.route_flops(space, route, length)).collect();
         Ok(RouteTable {
             values: self.ranks.iter().map(values).collect(),
-            flops: space
-                .routes()
-                .map(|route| lengths().map(|length| shape.route_flops(space, route, length)).collect())
-                .collect(),
+            flops: space.routes().map(costs).collect(),
             router_flops: lengths().map(|length| shape.router_flops(space.len(), length)).collect(),
-            by_user: ByUser::of(self.cases),
+            cases_by_user: CasesByUser::of(self.cases),
         })
     }
 
-    fn run(&self, name: &str, draws: Vec<Draw>) -> Run {
-        let Subject { shape, space, .. } = self.subject;
+    fn run(&self, name: &str, assignments: Vec<Assignment>) -> EvalRun {
+        let EvaluatedModel { shape, space, .. } = self.model;
         let full_flops = self.histories.iter().map(|history| shape.full_flops(space, history.len())).collect();
-        Run::new(name, draws, full_flops, ByUser::of(self.cases))
+        EvalRun::new(name, assignments, full_flops, CasesByUser::of(self.cases))
     }
 
-    /// Ranks each case on its route, and says what that costs.
-    fn draw(&mut self, routes: Vec<Route>, router: Router) -> Result<Draw, ForwardError> {
-        let Subject { shape, space, .. } = self.subject;
+    /// Ranks each case on its route and counts the cost.
+    fn assign(&mut self, routes: Vec<Route>, router_cost: RouterCost) -> Result<Assignment, ForwardError> {
+        let EvaluatedModel { shape, space, .. } = self.model;
         for route in space.routes() {
             self.rank(route, &routes)?;
         }
         let cost = |(route, history): (&Route, &History)| -> Flops {
-            let router = match router {
-                Router::Decides => shape.router_flops(space.len(), history.len()),
-                Router::Idle => 0,
+            let router = match router_cost {
+                RouterCost::Included => shape.router_flops(space.len(), history.len()),
+                RouterCost::None => 0,
             };
             shape.route_flops(space, *route, history.len()) + router
         };
-        let known = |(case, route): (usize, &Route)| self.ranks[route.index()][case].rank();
-        let ranks = routes.iter().enumerate().map(known).collect();
+        let rank = |(case, route): (usize, &Route)| self.ranks[route.index()][case].flatten();
+        let ranks = routes.iter().enumerate().map(rank).collect();
         let flops = routes.iter().zip(&self.histories).map(cost).collect();
-        Ok(Draw { ranks, spent: Some(Spent { routes, flops }) })
+        Ok(Assignment { ranks, routed: Some(RoutedCases { routes, flops }) })
     }
 
-    /// Ranks those cases on `route` that are assigned to it and were not ranked on it before.
+    /// Ranks the cases that are assigned to `route` and have no rank on it yet.
     fn rank(&mut self, route: Route, assigned: &[Route]) -> Result<(), ForwardError> {
-        let memo = &mut self.ranks[route.index()];
-        memo.resize(self.cases.len(), Memo::Unknown);
-        let due = |case: &usize| assigned[*case] == route && matches!(memo[*case], Memo::Unknown);
-        let due: Vec<usize> = self.by_length.iter().copied().filter(due).collect();
-        for batch in due.chunks(self.batch) {
+        let ranks = &mut self.ranks[route.index()];
+        let is_missing = |case: &usize| assigned[*case] == route && ranks[*case].is_none();
+        let missing: Vec<usize> = self.by_length.iter().copied().filter(is_missing).collect();
+        for batch in missing.chunks(self.batch) {
             let histories: Vec<&History> = batch.iter().map(|case| &self.histories[*case]).collect();
-            let scores = self.subject.forward.scores(route, &histories)?;
+            let scores = self.model.forward.scores(route, &histories)?;
             for (place, case) in batch.iter().enumerate() {
                 let Case { history, target, .. } = self.cases[*case];
-                memo[*case] = Memo::Rank(target_rank(row(&scores, place)?, history, target));
+                ranks[*case] = Some(target_rank(row(&scores, place)?, history, target));
             }
             (self.progress)(batch.len());
         }
@@ -253,14 +249,17 @@ impl<'a> Ranker<'a> {
     }
 }
 
-/// Whether the router's own cost counts.
+/// Whether a run's cost includes the router.
 #[derive(Clone, Copy)]
-enum Router {
-    Decides,
-    Idle,
+enum RouterCost {
+    Included,
+    None,
 }
 
-/// A row of a forward's answer, which has one for each history.
-fn row(rows: &canet_model::Rows, place: usize) -> Result<&[f32], ForwardError> {
+/// One row of a forward's result, which must have a row for each history.
+fn row(rows: &Rows, place: usize) -> Result<&[f32], ForwardError> {
     rows.row(place).ok_or(ForwardError::Shape { columns: place + 1, values: rows.len() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,25 @@
-use super::{ByUser, Estimate};
+use crate::{CasesByUser, Estimate};
 use canet_domain::{Flops, Route, RouteSpace};
 
-/// What every route makes of every case: a metric's value and the cost. Each policy of who runs which route can be
-/// judged from it, by what it expects where it draws lots, so that no lot adds its noise.
+/// A metric's value and the cost of every route on every case.
+///
+/// The table gives the outcome of any routing policy without running the model again. A policy that draws routes at
+/// random has its expectation computed, so the draw adds no noise.
 #[derive(Clone, Debug)]
 pub struct RouteTable {
-    /// The metric's value by route, then by case.
+    /// The metric's value, by route, then by case.
     pub(crate) values: Vec<Vec<f64>>,
-    /// Cost of the slice by route, then by case.
+    /// Cost of the slice, by route, then by case.
     pub(crate) flops: Vec<Vec<Flops>>,
-    /// Cost of the router by case.
+    /// Cost of the router, by case.
     pub(crate) router_flops: Vec<Flops>,
-    pub(crate) by_user: ByUser,
+    pub(crate) cases_by_user: CasesByUser,
 }
 
-/// What a policy does for each user.
+/// What a routing policy achieves and what it costs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// The metric's value by user.
+pub struct PolicyOutcome {
+    /// The metric's value, by user.
     pub values: Vec<f64>,
     /// Mean FLOPs over the users.
     pub flops: f64,
@@ -29,9 +31,9 @@ impl RouteTable {
         self.values.len()
     }
 
-    /// Whose the cases are.
-    pub fn by_user(&self) -> &ByUser {
-        &self.by_user
+    /// The users of the cases.
+    pub fn cases_by_user(&self) -> &CasesByUser {
+        &self.cases_by_user
     }
 
     /// The metric's value on a route, by case.
@@ -39,7 +41,7 @@ impl RouteTable {
         &self.values[route.index()]
     }
 
-    /// Cost of the slice of a route, by case.
+    /// Cost of a route's slice, by case.
     pub fn flops(&self, route: Route) -> &[Flops] {
         &self.flops[route.index()]
     }
@@ -49,39 +51,50 @@ impl RouteTable {
         &self.router_flops
     }
 
-    /// Mean FLOPs over the users of a router that decides for each case.
+    /// Mean FLOPs of the router over the users.
     pub fn router_cost(&self) -> f64 {
-        Estimate::of(&self.by_user.means(|case| self.router_flops[case] as f64)).mean
+        Estimate::of(&self.cases_by_user.means(|case| self.router_flops[case] as f64)).mean
     }
 
-    /// Every case on one route, without a router.
-    pub fn fixed(&self, route: Route) -> Outcome {
-        self.outcome(|case| route_at(&self.values, route, case), |case| self.flops[route.index()][case] as f64)
+    /// Mean FLOPs over the users, by route, without a router.
+    pub fn costs(&self, space: &RouteSpace) -> Vec<f64> {
+        space.routes().map(|route| self.fixed(route).flops).collect()
     }
 
-    /// Each case on a route of its own, as a router decides whose cost counts. `routes` has one a case.
-    pub fn assigned(&self, routes: &[Route]) -> Outcome {
+    /// Mean value, by route, over the users for whom `include` returns true. `include` gets the user's index.
+    pub fn means(&self, include: impl Fn(usize) -> bool) -> Vec<f64> {
+        let mean = |values: &Vec<f64>| {
+            let by_user = self.cases_by_user.means(|case| values[case]).into_iter().enumerate();
+            let included = by_user.filter(|(user, _)| include(*user)).map(|(_, value)| value);
+            Estimate::of(&included.collect::<Vec<f64>>()).mean
+        };
+        self.values.iter().map(mean).collect()
+    }
+
+    /// One route for every case, without a router.
+    pub fn fixed(&self, route: Route) -> PolicyOutcome {
+        self.outcome(|case| self.value(route, case), |case| self.cost(route, case))
+    }
+
+    /// A router's choices, one per case. The cost includes the router's.
+    pub fn assigned(&self, routes: &[Route]) -> PolicyOutcome {
         self.outcome(
-            |case| route_at(&self.values, routes[case], case),
-            |case| (self.flops[routes[case].index()][case] + self.router_flops[case]) as f64,
+            |case| self.value(routes[case], case),
+            |case| self.cost(routes[case], case) + self.router_flops[case] as f64,
         )
     }
 
-    /// Mean value over the users of cases on routes of their own, one a case.
+    /// Mean value over the users of a router's choices, one per case.
     pub(crate) fn mean(&self, routes: &[Route]) -> f64 {
-        Estimate::of(&self.by_user.means(|case| route_at(&self.values, routes[case], case))).mean
+        Estimate::of(&self.cases_by_user.means(|case| self.value(routes[case], case))).mean
     }
 
-    /// Routes drawn with these `shares`, one a route that sum to 1, whoever the user is: the expectation over the
-    /// draw, without a router's cost.
-    pub fn drawn(&self, shares: &[f64]) -> Outcome {
+    /// Routes drawn at random with these shares, without looking at the user and without a router. The outcome is the
+    /// expectation over the draw. `shares` has one element per route and sums to 1.
+    pub fn drawn(&self, shares: &[f64]) -> PolicyOutcome {
         let expected = |column: &dyn Fn(usize) -> f64| -> f64 {
-            shares
-                .iter()
-                .enumerate()
-                .filter(|(_, share)| **share > 0.0)
-                .map(|(route, share)| share * column(route))
-                .sum()
+            let used = shares.iter().enumerate().filter(|(_, share)| **share > 0.0);
+            used.map(|(route, share)| share * column(route)).sum()
         };
         self.outcome(
             |case| expected(&|route| self.values[route][case]),
@@ -89,47 +102,46 @@ impl RouteTable {
         )
     }
 
-    /// Each case on the route that turned out best for it, the cheapest of equals, without a router's cost. Nobody can
-    /// route so: the choice looks at the target, and the best of many noisy values is mostly noise.
-    pub fn oracle(&self, space: &RouteSpace) -> Outcome {
+    /// The best route of each case in hindsight, the cheapest of equals, without a router.
+    ///
+    /// No router can reach it: the choice looks at the target, and the best of many noisy values is mostly noise.
+    pub fn oracle(&self, space: &RouteSpace) -> PolicyOutcome {
         let best = |case: usize| {
             let better = |best: Route, other: Route| {
-                let [of_best, of_other] = [best, other].map(|route| route_at(&self.values, route, case));
+                let [best_value, other_value] = [best, other].map(|route| self.value(route, case));
                 let cheaper = self.flops[other.index()][case] < self.flops[best.index()][case];
-                if of_other > of_best || (of_other == of_best && cheaper) { other } else { best }
+                if other_value > best_value || (other_value == best_value && cheaper) { other } else { best }
             };
             space.routes().fold(space.smallest(), better)
         };
-        let routes: Vec<Route> = (0..self.by_user.cases()).map(best).collect();
-        self.outcome(
-            |case| route_at(&self.values, routes[case], case),
-            |case| self.flops[routes[case].index()][case] as f64,
-        )
+        let routes: Vec<Route> = (0..self.cases_by_user.cases()).map(best).collect();
+        self.outcome(|case| self.value(routes[case], case), |case| self.cost(routes[case], case))
     }
 
-    fn outcome(&self, value: impl Fn(usize) -> f64, flops: impl Fn(usize) -> f64) -> Outcome {
-        Outcome { values: self.by_user.means(value), flops: Estimate::of(&self.by_user.means(flops)).mean }
+    fn value(&self, route: Route, case: usize) -> f64 {
+        self.values[route.index()][case]
+    }
+
+    fn cost(&self, route: Route, case: usize) -> f64 {
+        self.flops[route.index()][case] as f64
+    }
+
+    fn outcome(&self, value: impl Fn(usize) -> f64, flops: impl Fn(usize) -> f64) -> PolicyOutcome {
+        PolicyOutcome {
+            values: self.cases_by_user.means(value),
+            flops: Estimate::of(&self.cases_by_user.means(flops)).mean,
+        }
     }
 }
 
-fn route_at(columns: &[Vec<f64>], route: Route, case: usize) -> f64 {
-    columns[route.index()][case]
-}
-
-impl Outcome {
-    /// The metric's mean over the users with its standard error.
+impl PolicyOutcome {
+    /// The metric's mean over the users.
     pub fn estimate(&self) -> Estimate {
         Estimate::of(&self.values)
     }
 
-    /// How much better this is than `other` for the same users: the mean of the paired differences with its standard
-    /// error.
-    pub fn over(&self, other: &Outcome) -> Estimate {
-        Estimate::of(&self.differences(other))
-    }
-
-    /// This less `other`, by user.
-    pub fn differences(&self, other: &Outcome) -> Vec<f64> {
+    /// Values of this policy minus those of `other`, by user. Both must have the same users in the same order.
+    pub fn differences(&self, other: &PolicyOutcome) -> Vec<f64> {
         self.values.iter().zip(&other.values).map(|(own, other)| own - other).collect()
     }
 }

@@ -175,3 +175,26 @@ pub fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
 pub fn write_checkpoint(root: &Path, seed: u64) -> Checkpoint {
     draft(small_config(), seed).write(root).unwrap()
 }
+
+/// The best value of any mixture of two routes that costs at most `cost` on average, and the routes' shares in it.
+/// Tries every pair.
+pub fn best_mixture(costs: &[f64], values: &[f64], cost: f64) -> (f64, Vec<f64>) {
+    let mut best = (f64::NEG_INFINITY, Vec::new());
+    for a in 0..costs.len() {
+        for b in 0..costs.len() {
+            let share = match costs[b] - costs[a] {
+                span if span > 0.0 => ((cost - costs[a]) / span).clamp(0.0, 1.0),
+                _ => 0.0,
+            };
+            let spent = costs[a] + share * (costs[b] - costs[a]);
+            let value = values[a] + share * (values[b] - values[a]);
+            if spent <= cost + 1e-9 && value > best.0 {
+                let mut shares = vec![0.0; costs.len()];
+                shares[a] += 1.0 - share;
+                shares[b] += share;
+                best = (value, shares);
+            }
+        }
+    }
+    best
+}

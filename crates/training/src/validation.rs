@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use canet_data::{Case, Split};
 use canet_domain::RouteSpace;
-use canet_evaluation::{Contender, Contest, Metric, Ranker, Subject, evaluate};
+use canet_evaluation::{Baseline, BaselineInputs, EvaluatedModel, Metric, Ranker, evaluate};
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use canet_model::{Device, Forward, ForwardError, LoadError, Weights};
 
@@ -49,7 +49,7 @@ impl<'a> Validation<'a> {
         Ok(ValidationScore {
             ndcg: run.estimate(Metric::Ndcg(10)).mean,
             saved: Some(1.0 - point.spent),
-            routes_in_use: Some(run.shares(self.space).len()),
+            routes_in_use: Some(run.route_usage(self.space).len()),
         })
     }
 
@@ -87,7 +87,7 @@ impl<'a> Validation<'a> {
     where
         'a: 'b,
     {
-        Ok(Ranker::new(subject(self.job, self.space, forward), cases, ranking_batch(self.job.device))?)
+        Ok(Ranker::new(evaluated(self.job, self.space, forward), cases, ranking_batch(self.job.device))?)
     }
 
     fn users<'b>(
@@ -121,37 +121,37 @@ pub(crate) fn measure(
     let forward = job.backend.load(&job.config, weights)?;
     let calibration = Validation::new(job, space).calibrate(&*forward, base_bias)?;
     let bias = calibration.bias(job.options.flops_budget);
-    let subject = || subject(job, space, &*forward);
+    let evaluated = || evaluated(job, space, &*forward);
     let metrics = MetricsRecord {
-        validation: Some(split_metrics(job, subject(), &bias, Split::Validation)?),
-        test: Some(split_metrics(job, subject(), &bias, Split::Test)?),
+        validation: Some(split_metrics(job, evaluated(), &bias, Split::Validation)?),
+        test: Some(split_metrics(job, evaluated(), &bias, Split::Test)?),
     };
     Ok(Measurement { calibration, metrics })
 }
 
 /// The policies whose metrics a checkpoint records.
-const MEASURED: [Contender; 6] = [
-    Contender::Auto,
-    Contender::Full,
-    Contender::Smallest,
-    Contender::RandomMatched,
-    Contender::Popularity,
-    Contender::Markov,
+const MEASURED: [Baseline; 6] = [
+    Baseline::Auto,
+    Baseline::Full,
+    Baseline::Smallest,
+    Baseline::RandomMatched,
+    Baseline::Popularity,
+    Baseline::Markov,
 ];
 
 /// Metrics of a split, named `POLICY.METRIC`, with standard errors as `POLICY.METRIC.se` and the saved share of the
 /// FLOPs as `POLICY.saved`.
 fn split_metrics(
     job: &TrainJob<'_>,
-    subject: Subject<'_>,
+    model: EvaluatedModel<'_>,
     bias: &[f32],
     split: Split,
 ) -> Result<BTreeMap<String, f64>, TrainError> {
     let cases = job.dataset.cases(split);
-    let contest = Contest { dataset: job.dataset, bias, seed: job.options.seed };
-    let mut ranker = Ranker::new(subject, &cases, ranking_batch(job.device))?;
+    let inputs = BaselineInputs { dataset: job.dataset, bias, seed: job.options.seed };
+    let mut ranker = Ranker::new(model, &cases, ranking_batch(job.device))?;
     let mut metrics = BTreeMap::new();
-    for run in evaluate(&mut ranker, &contest, &MEASURED)? {
+    for run in evaluate(&mut ranker, &inputs, &MEASURED)? {
         for metric in [Metric::Ndcg(10), Metric::Hr(10), Metric::Mrr] {
             let estimate = run.estimate(metric);
             metrics.insert(format!("{}.{metric}", run.name), estimate.mean);
@@ -166,6 +166,6 @@ fn split_metrics(
     Ok(metrics)
 }
 
-fn subject<'b>(job: &TrainJob<'_>, space: &'b RouteSpace, forward: &'b dyn Forward) -> Subject<'b> {
-    Subject { forward, space, shape: job.config.shape(), max_len: job.config.max_len }
+fn evaluated<'b>(job: &TrainJob<'_>, space: &'b RouteSpace, forward: &'b dyn Forward) -> EvaluatedModel<'b> {
+    EvaluatedModel { forward, space, shape: job.config.shape(), max_len: job.config.max_len }
 }

@@ -1,4 +1,4 @@
-//! The report as one page without scripts that asks no other host.
+//! The report as one HTML page without scripts and without requests to any host.
 
 mod method;
 mod summary;
@@ -7,25 +7,24 @@ mod tables;
 use std::fmt::Write as _;
 
 use super::findings::Findings;
-use super::picture::{STYLE, Svg};
-use super::words::escaped;
+use super::format::{escaped, mega};
+use super::plot::{STYLE, Svg};
 
 pub(super) use summary::Summary;
 
 const PAGE_STYLE: &str = include_str!("style.css");
 
-/// A picture with what stands above and below it.
+/// A plot with its title and caption.
 pub(super) struct Figure {
-    /// For the file's name too.
+    /// Part of the name of the plot's file.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
-    /// What to see in it.
     pub(super) caption: &'static str,
-    /// One a width, the widest first.
-    pub(super) pictures: Vec<Svg>,
+    /// The plot at each width, the widest first.
+    pub(super) plots: Vec<Svg>,
 }
 
-/// The page.
+/// The HTML document.
 pub(super) fn page(found: &Findings, figures: &[Figure]) -> String {
     let names: Vec<String> = found.models.iter().map(|m| format!("{}, version {}", m.name, m.version)).collect();
     let names = escaped(&names.join("; "));
@@ -34,13 +33,13 @@ pub(super) fn page(found: &Findings, figures: &[Figure]) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>Routing report: {names}</title>\n<style>\n{STYLE}{PAGE_STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <header>\n<p class=\"kind\">Routing report</p>\n<h1>{names}</h1>\n<p class=\"hint\">Data: {data}, {} users, {} items; test \
-         split, NDCG@10 over the whole catalogue; {} routes of {} to {} MFLOPs.</p>\n</header>\n",
+         <header>\n<p class=\"kind\">Routing report</p>\n<h1>{names}</h1>\n<p class=\"hint\">Data: {data}, {} users, {} items. Metric: \
+         NDCG@10 on the test split, ranked over the whole catalogue. {} routes of {} to {} MFLOPs.</p>\n</header>\n",
         found.users,
         found.items,
         found.routes.len(),
-        found.routes.first().map_or_else(String::new, |route| super::words::mega(route.cost.flops)),
-        super::words::mega(found.full_flops),
+        found.routes.first().map_or_else(String::new, |route| mega(route.cost.flops)),
+        mega(found.full_flops),
     );
     let summary = Summary::of(found);
     let _ = writeln!(html, "<section class=\"summary\">\n<h2>{}</h2>\n<ul>", escaped(&summary.verdict));
@@ -50,20 +49,20 @@ pub(super) fn page(found: &Findings, figures: &[Figure]) -> String {
     html += "</ul>\n</section>\n";
     for figure in figures {
         let _ = writeln!(html, "<section>\n<h2>{}</h2>\n<figure>", escaped(figure.title));
-        for (class, picture) in ["wide", "narrow"].iter().zip(&figure.pictures) {
-            let _ = writeln!(html, "<div class=\"{class}\">{}</div>", picture.inline());
+        for (class, plot) in ["wide", "narrow"].iter().zip(&figure.plots) {
+            let _ = writeln!(html, "<div class=\"{class}\">{}</div>", plot.inline());
         }
         let _ = writeln!(html, "<figcaption>{}</figcaption>\n</figure>\n</section>", escaped(figure.caption));
     }
     let mut tables = vec![
         ("The router at each budget", tables::budgets(found)),
-        ("What it has to be better than", tables::references(found)),
-        ("Choices dealt out to other users", tables::control(found)),
+        ("Baselines", tables::baselines(found)),
+        ("Permutation test", tables::permutation_test(found)),
         ("Groups of users", tables::groups(found)),
-        ("Every route for everybody", tables::routes(found)),
+        ("Every route for every user", tables::routes(found)),
     ];
     if !found.trained_alone.is_empty() {
-        tables.insert(2, ("Models trained alone", tables::alone(found)));
+        tables.insert(2, ("Models trained alone", tables::standalone(found)));
     }
     for (title, table) in tables {
         let _ = writeln!(html, "<section>\n<h2>{title}</h2>\n{table}</section>");

@@ -1,8 +1,8 @@
-use super::super::findings::{Findings, Point, Value, Verdict};
-use super::super::words::{difference, percent, plain, range};
-use crate::cautions::{looks, misses};
+use super::super::findings::{Findings, OperatingPoint, Value, Verdict};
+use super::super::format::{difference, percent, plain, range};
+use crate::caveats::{multiple_comparisons, repeated_targets};
 
-/// What the intervals support, and no more.
+/// The conclusions that the intervals support, as sentences.
 pub(in crate::report) struct Summary {
     pub(in crate::report) verdict: String,
     pub(in crate::report) sentences: Vec<String>,
@@ -15,20 +15,20 @@ impl Summary {
             return Summary { verdict, sentences: Vec::new() };
         };
         let mut sentences = vec![
-            spends(point),
+            savings(point),
             against_hull(point),
             against_full(point, found),
             against_strongest(point, found),
             against_random(point),
             routes(point),
         ];
-        sentences.extend(misses(found.repeated_targets, found.users));
-        sentences.extend(looks("budgets", found.points.len(), found.users));
+        sentences.extend(repeated_targets(found.repeated_targets, found.users));
+        sentences.extend(multiple_comparisons("budgets", found.points.len(), found.users));
         Summary { verdict, sentences }
     }
 }
 
-/// Over all budgets, against static mixtures of equal FLOPs.
+/// Compares the router at all budgets with static mixtures of equal FLOPs.
 fn verdict(found: &Findings) -> String {
     let count = |verdict: Verdict| found.points.iter().filter(|point| point.over.hull.verdict() == verdict).count();
     let (better, worse, all) = (count(Verdict::Better), count(Verdict::Worse), found.points.len());
@@ -38,25 +38,25 @@ fn verdict(found: &Findings) -> String {
         (count, all) => format!("at {count} of {all} budgets"),
     };
     match (better, worse) {
-        (0, 0) => "Routing is not shown to beat the best static routes of the same compute here.".to_owned(),
-        (better, 0) => format!("Routing beats the best static routes of the same compute {}.", budgets(better)),
-        (0, worse) => format!("Routing loses to the best static routes of the same compute {}.", budgets(worse)),
+        (0, 0) => "Routing is not shown to beat the best static routes of the same FLOPs here.".to_owned(),
+        (better, 0) => format!("Routing beats the best static routes of the same FLOPs {}.", budgets(better)),
+        (0, worse) => format!("Routing loses to the best static routes of the same FLOPs {}.", budgets(worse)),
         (better, worse) => format!(
-            "Routing beats the best static routes of the same compute {}, and loses to them at {worse}.",
+            "Routing beats the best static routes of the same FLOPs {}, and loses to them at {worse}.",
             budgets(better)
         ),
     }
 }
 
-fn spends(point: &Point) -> String {
+fn savings(point: &OperatingPoint) -> String {
     let at = point.budget.map_or_else(
-        || "By its own choice (no calibration for budgets)".to_owned(),
+        || "With its own choices (no calibration for budgets)".to_owned(),
         |budget| format!("At a budget of {} of the full model's FLOPs", percent(budget)),
     );
     let interval = point.test.interval.map(|[low, high]| format!(" (95 %: {} to {})", plain(low), plain(high)));
     format!(
-        "{at} the router saves {} of the FLOPs, its own cost counted, and {} of the measured time of a request; NDCG@10 \
-         is {}{}. The sentences below are about this point.",
+        "{at} the router saves {} of the FLOPs, including its own cost, and {} of the measured time of a request. NDCG@10 \
+         is {}{}. The following sentences are about this point.",
         percent(point.saved),
         percent(point.seconds_saved),
         plain(point.test.mean),
@@ -64,91 +64,90 @@ fn spends(point: &Point) -> String {
     )
 }
 
-fn against_hull(point: &Point) -> String {
-    let text = match point.over.hull.verdict() {
-        Verdict::Better => "It is better than the best static mixture of the same FLOPs",
-        Verdict::Worse => "It is worse than the best static mixture of the same FLOPs",
-        Verdict::Open => "It is not shown to differ from the best static mixture of the same FLOPs",
-    };
-    let fitted = &point.over.hull_cross_fitted;
-    format!("{text}: {}. Against mixtures chosen on other users: {}.", difference(&point.over.hull), difference(fitted))
+/// The beginning of a sentence that compares the router with `other`.
+fn comparison(value: &Value, other: &str) -> String {
+    match value.verdict() {
+        Verdict::Better => format!("It is better than {other}"),
+        Verdict::Worse => format!("It is worse than {other}"),
+        Verdict::Open => format!("It is not shown to differ from {other}"),
+    }
 }
 
-fn against_full(point: &Point, found: &Findings) -> String {
+fn against_hull(point: &OperatingPoint) -> String {
+    let over = &point.over;
+    format!(
+        "{}: {}. Against mixtures chosen on other users: {}.",
+        comparison(&over.hull, "the best static mixture of the same FLOPs"),
+        difference(&over.hull),
+        difference(&over.hull_cross_fitted)
+    )
+}
+
+fn against_full(point: &OperatingPoint, found: &Findings) -> String {
     let over = &point.over.full;
     let full = found.routes.last().map_or(0.0, |route| route.test.mean);
-    let text = match over.verdict() {
-        Verdict::Better => "It is better than the full model",
-        Verdict::Worse => "It is worse than the full model",
-        Verdict::Open => "It is not shown to differ from the full model",
-    };
     let bound = match over.interval {
         Some([low, _]) if low < 0.0 && full > 0.0 => {
-            format!(
-                "; a loss of up to {} of the full model's NDCG@10 is not ruled out",
-                percent((-low / full).min(1.0))
-            )
+            let loss = percent((-low / full).min(1.0));
+            format!("; a loss of up to {loss} of the full model's NDCG@10 is not ruled out")
         }
         _ => String::new(),
     };
-    format!("{text}: {}{bound}.", difference(over))
+    format!("{}: {}{bound}.", comparison(over, "the full model"), difference(over))
 }
 
-fn against_strongest(point: &Point, found: &Findings) -> String {
+fn against_strongest(point: &OperatingPoint, found: &Findings) -> String {
+    let over = &point.over.strongest;
     let names: Vec<&str> = found.models.iter().map(|model| model.strongest.as_str()).collect();
     let name = match names.as_slice() {
         [first, rest @ ..] if rest.iter().all(|name| name == first) => (*first).to_owned(),
         names => names.join(", "),
     };
     let cost = found.strongest.cost.flops;
-    let text = match point.over.strongest.verdict() {
-        Verdict::Better => "It is better than the strongest single route for everybody",
-        Verdict::Worse => "It is worse than the strongest single route for everybody",
-        Verdict::Open => "It is not shown to differ from the strongest single route for everybody",
-    };
-    let cheaper = if cost < point.cost.flops && point.over.strongest.verdict() != Verdict::Better {
-        " Serving that route to everybody costs less, and nothing here says that it is worse."
+    let cheaper = if cost < point.cost.flops && over.verdict() != Verdict::Better {
+        " Serving that route to every user costs less and is not shown to be worse."
     } else {
         ""
     };
     format!(
-        "{text} ({name}, by validation, {} of the full FLOPs): {}.{cheaper}",
+        "{} ({name}, chosen on validation, {} of the full FLOPs): {}.{cheaper}",
+        comparison(over, "the strongest single route for every user"),
         percent(cost / found.full_flops),
-        difference(&point.over.strongest),
+        difference(over),
     )
 }
 
-fn against_random(point: &Point) -> String {
-    let text = match point.over.matched.verdict() {
+fn against_random(point: &OperatingPoint) -> String {
+    let over = &point.over.matched;
+    let text = match over.verdict() {
         Verdict::Better => {
-            "What it knows of the user is worth something: over random routes of its own frequencies it gains"
+            "Its knowledge about the user pays: compared with random routes of its own frequencies it gains"
         }
-        Verdict::Worse => "It does worse than random routes of its own frequencies",
+        Verdict::Worse => "It is worse than random routes of its own frequencies:",
         Verdict::Open => {
-            "What it knows of the user is not shown to be worth anything: over random routes of its own \
-                          frequencies it gains"
+            "Its knowledge about the user is not shown to pay: compared with random routes of its own frequencies it gains"
         }
     };
     let permuted = &point.permuted;
     let [low, high] = permuted.interval;
-    let holds = if (low..=high).contains(&0.0) { "nothing, as it should be" } else { "something, which must not be" };
+    let gain = if (low..=high).contains(&0.0) { "nothing, as expected" } else { "something, which is an error" };
     format!(
-        "{text} {}. The control, its choices dealt out to other users, gains {holds} (95 % of the permutations: {}); {} \
-         of the permutations gain as much as the router.",
-        difference(&point.over.matched),
+        "{text} {}. In the permutation test, its choices shuffled among the users gain {gain} (95 % of the permutations: \
+         {}); {} of the permutations gain as much as the router.",
+        difference(over),
         range(permuted.interval),
         percent(permuted.p),
     )
 }
 
-fn routes(point: &Point) -> String {
+fn routes(point: &OperatingPoint) -> String {
     let most = point.shares.iter().max_by(|a, b| a.1.total_cmp(b.1));
-    let most = most.map(|(name, share)| format!("; the most frequent, {name}, has {}", percent(*share)));
+    let most = most.map(|(name, share)| format!("; the most frequent one, {name}, has {}", percent(*share)));
     let count = (10.0 * point.routes_in_use).round() / 10.0;
-    format!("Routes that 2 % of the users or more take: {count}{}.", most.unwrap_or_default())
+    format!("Number of routes with at least 2 % of the users: {count}{}.", most.unwrap_or_default())
 }
 
-/// The class of a cell, by what its interval says.
+/// The CSS class of a cell with a difference.
 pub(super) fn class(value: &Value) -> &'static str {
     match value.verdict() {
         Verdict::Better => "better",

@@ -1,18 +1,18 @@
 use std::fmt::Write as _;
 
-use super::super::findings::{Findings, Value};
-use super::super::picture::map_title;
-use super::super::words::{escaped, mega, percent, plain, range, signed, time, value};
+use super::super::findings::{Cost, Findings, OperatingPoint, Value};
+use super::super::format::{escaped, mega, percent, plain, range, signed, time, value};
+use super::super::plot::grouping_title;
 use super::summary::class;
 
-/// A table in construction: its first column names the rows.
+/// A table under construction. Its first column has the names of the rows.
 struct Table {
     html: String,
 }
 
 struct Cell {
     text: String,
-    /// Below the text.
+    /// Small print below the text.
     small: String,
     class: &'static str,
 }
@@ -29,7 +29,7 @@ impl Table {
     }
 
     fn row(&mut self, name: &str, cells: &[Cell]) {
-        // A long name breaks into lines, but not at every word.
+        // The class sets a minimum width, so a long name does not break at every word.
         let class = if name.len() > 16 { " class=\"long\"" } else { "" };
         let _ = write!(self.html, "<tr><th scope=\"row\"{class}>{}</th>", escaped(name));
         for Cell { text, small, class } in cells {
@@ -56,10 +56,15 @@ fn text(text: impl Into<String>) -> Cell {
     Cell { text: text.into(), small: String::new(), class: "" }
 }
 
-/// A difference over its interval.
+/// A difference with its interval below, coloured by the verdict.
 fn judged(value: &Value) -> Cell {
     let small = value.interval.map(range).unwrap_or_default();
     Cell { text: signed(value.mean), small, class: class(value) }
+}
+
+/// The name of a point's row: its budget.
+fn budget(point: &OperatingPoint) -> String {
+    point.budget.map_or_else(|| "own choice".to_owned(), percent)
 }
 
 /// The router at each budget, with its paired differences.
@@ -79,9 +84,8 @@ pub(super) fn budgets(found: &Findings) -> String {
     let mut table = Table::new("The router at each budget", &header);
     for point in &found.points {
         let over = &point.over;
-        let name = point.budget.map_or_else(|| "own choice".to_owned(), percent);
         table.row(
-            &name,
+            &budget(point),
             &[
                 text(value(&point.test)),
                 Cell { small: format!("time {}", percent(point.seconds_saved)), ..text(percent(point.saved)) },
@@ -98,15 +102,14 @@ pub(super) fn budgets(found: &Findings) -> String {
     table.end()
 }
 
-/// The control: choices dealt out to other users.
-pub(super) fn control(found: &Findings) -> String {
-    let header = ["budget", "the router gains", "dealt out to others: mean", "middle 95 %", "as much by luck, p"];
-    let mut table = Table::new("The permuted control", &header);
+/// The permutation test at each budget.
+pub(super) fn permutation_test(found: &Findings) -> String {
+    let header = ["budget", "gain of the router", "mean gain of permutations", "middle 95 % of permutations", "p"];
+    let mut table = Table::new("Permutation test", &header);
     for point in &found.points {
         let permuted = &point.permuted;
-        let name = point.budget.map_or_else(|| "own choice".to_owned(), percent);
         table.row(
-            &name,
+            &budget(point),
             &[
                 text(signed(permuted.own)),
                 text(signed(permuted.mean)),
@@ -118,11 +121,12 @@ pub(super) fn control(found: &Findings) -> String {
     table.end()
 }
 
-/// What stands beside the router.
-pub(super) fn references(found: &Findings) -> String {
-    let mut table = Table::new("References", &["run", "NDCG@10", "MFLOPs", "saved", "time a request"]);
+/// The baselines: static and random routes, the oracle and baselines without a network.
+pub(super) fn baselines(found: &Findings) -> String {
+    let mut table = Table::new("Baselines", &["run", "NDCG@10", "MFLOPs", "saved", "time per request"]);
     let mut row = |name: &str, test: &Value, flops: Option<f64>, seconds: Option<f64>| {
-        let of = |number: Option<f64>, tell: &dyn Fn(f64) -> String| text(number.map_or_else(|| "–".to_owned(), tell));
+        let of =
+            |number: Option<f64>, format: &dyn Fn(f64) -> String| text(number.map_or_else(|| "–".to_owned(), format));
         let saved = |flops: f64| percent(1.0 - flops / found.full_flops);
         table.row(name, &[text(value(test)), of(flops, &mega), of(flops, &saved), of(seconds, &time)]);
     };
@@ -134,36 +138,30 @@ pub(super) fn references(found: &Findings) -> String {
     let strongest = &found.strongest;
     let mut names: Vec<&str> = found.models.iter().map(|model| model.strongest.as_str()).collect();
     names.dedup();
-    row(
-        &format!("strongest static by validation: {}", names.join(", ")),
-        &strongest.test,
-        Some(strongest.cost.flops),
-        Some(strongest.cost.seconds),
-    );
+    let Cost { flops, seconds } = strongest.cost;
+    let name = format!("strongest static on validation: {}", names.join(", "));
+    row(&name, &strongest.test, Some(flops), Some(seconds));
     let random = &found.random;
-    row("random, all routes alike", &random.test, Some(random.cost.flops), Some(random.cost.seconds));
+    row("random, uniform", &random.test, Some(random.cost.flops), Some(random.cost.seconds));
     if let Some(point) = found.points.get(found.map.point) {
         let budget = point.budget.map_or_else(String::new, |budget| format!(" at {}", percent(budget)));
-        let matched = &point.matched;
-        row(
-            &format!("random, the router's shares{budget}"),
-            &matched.test,
-            Some(matched.cost.flops),
-            Some(matched.cost.seconds),
-        );
+        let Cost { flops, seconds } = point.matched.cost;
+        let name = format!("random, the router's shares{budget}");
+        row(&name, &point.matched.test, Some(flops), Some(seconds));
     }
-    row("oracle in hindsight (a bound, mostly noise)", &found.oracle.test, Some(found.oracle.flops), None);
+    row("oracle in hindsight (upper bound, mostly noise)", &found.oracle.test, Some(found.oracle.flops), None);
     row("Markov chain", &found.markov, None, None);
     row("popularity", &found.popularity, None, None);
     table.end()
 }
 
 /// Models without routing.
-pub(super) fn alone(found: &Findings) -> String {
-    let header = ["trained alone", "slice", "NDCG@10", "MFLOPs", "time a request", "the router at", "routed − alone"];
+pub(super) fn standalone(found: &Findings) -> String {
+    let header =
+        ["trained alone", "slice", "NDCG@10", "MFLOPs", "time per request", "router at budget", "routed − alone"];
     let mut table = Table::new("Models trained alone", &header);
     for model in &found.trained_alone {
-        let point = found.points.get(model.point).and_then(|point| point.budget);
+        let point = found.points.get(model.point).map(budget).unwrap_or_default();
         table.row(
             &format!("{}, version {}", model.name, model.version),
             &[
@@ -171,7 +169,7 @@ pub(super) fn alone(found: &Findings) -> String {
                 text(value(&model.test)),
                 text(mega(model.cost.flops)),
                 text(time(model.cost.seconds)),
-                text(point.map_or_else(|| "own choice".to_owned(), percent)),
+                text(point),
                 judged(&model.routed_over),
             ],
         );
@@ -179,11 +177,11 @@ pub(super) fn alone(found: &Findings) -> String {
     table.end()
 }
 
-/// Every route for everybody.
+/// Every route for every user.
 pub(super) fn routes(found: &Findings) -> String {
     let header =
-        ["route", "NDCG@10", "validation", "− full", "MFLOPs", "saved", "time a request", "rounds", "on the hull"];
-    let mut table = Table::new("Every route for everybody", &header);
+        ["route", "NDCG@10", "validation", "− full", "MFLOPs", "saved", "time per request", "rounds", "on the hull"];
+    let mut table = Table::new("Every route for every user", &header);
     for route in &found.routes {
         let [fast, slow] = route.rounds;
         let hull = match (route.on_hulls, found.models.len()) {
@@ -210,13 +208,13 @@ pub(super) fn routes(found: &Findings) -> String {
 
 /// The groups of the route map.
 pub(super) fn groups(found: &Findings) -> String {
-    let header = ["users", "number", "saved", "NDCG@10", "− random, same shares", "− static, equal FLOPs"];
+    let header = ["group", "users", "saved", "NDCG@10", "− random, same shares", "− static, equal FLOPs"];
     let mut table = Table::new("Groups of users", &header);
     let mut section = None;
     for group in &found.map.groups {
         if section != Some(group.kind) {
             section = Some(group.kind);
-            table.section(map_title(group.kind), header.len());
+            table.section(grouping_title(group.kind), header.len());
         }
         table.row(
             &group.label,

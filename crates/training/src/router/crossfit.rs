@@ -203,7 +203,7 @@ fn gains(table: &CaseTable, folds: &[usize], predictions: &[f64], rule: RoutingR
         let hull = table.hull(&outside, &means);
         let allowed: Vec<usize> = match rule.every_route {
             true => (0..table.routes).collect(),
-            false => hull.routes().iter().map(|route| route.index()).collect(),
+            false => hull.vertices().iter().map(|route| route.index()).collect(),
         };
         let policy = Policy { means: &means, k: rule.k, predictions, allowed: &allowed };
         for budget in BUDGETS {

@@ -77,7 +77,7 @@ pub(super) fn distill(
     let allowed: Vec<bool> = match fit.calibrated && !fit.rule.every_route {
         true => {
             let hull = cases.table.hull(&every, &means);
-            routes.map(|route| hull.routes().iter().any(|kept| kept.index() == route)).collect()
+            routes.map(|route| hull.vertices().iter().any(|kept| kept.index() == route)).collect()
         }
         false => routes.map(|_| true).collect(),
     };

@@ -1,5 +1,5 @@
 use canet_domain::{ModelShape, RouteSpace};
-use canet_evaluation::Hull;
+use canet_evaluation::UpperHull;
 
 /// The FLOPs of every route.
 pub(super) struct RouteCosts {
@@ -90,13 +90,13 @@ impl CaseTable {
     }
 
     /// The static routes that no mixture of others beats, over some cases. A policy must beat their mixtures.
-    pub(super) fn hull(&self, cases: &[usize], means: &[f64]) -> Hull {
-        Hull::of(&self.costs.space, &self.shares(cases), means)
+    pub(super) fn hull(&self, cases: &[usize], means: &[f64]) -> UpperHull {
+        UpperHull::of(&self.costs.space, &self.shares(cases), means)
     }
 
     /// The proportions of the routes in the static mixture that costs a given share of the full model's FLOPs over some
     /// cases.
-    pub(super) fn mixture(&self, cases: &[usize], hull: &Hull, share: f64) -> Vec<f64> {
+    pub(super) fn mixture(&self, cases: &[usize], hull: &UpperHull, share: f64) -> Vec<f64> {
         hull.mixture(&self.shares(cases), share)
     }
 
@@ -169,7 +169,7 @@ mod tests {
         // the third, and the last has a lower NDCG than the third.
         let (table, cases) = table([0.1, 0.1001, 0.4, 0.3].repeat(10));
         let hull = table.hull(&cases, &table.means(&cases));
-        assert_eq!(hull.routes().iter().map(|route| route.index()).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(hull.vertices().iter().map(|route| route.index()).collect::<Vec<_>>(), [0, 2]);
         let shares = table.shares(&cases);
         assert!(shares.is_sorted() && shares[3] == 1.0, "{shares:?}");
         let mixture = table.mixture(&cases, &hull, f64::midpoint(shares[0], shares[2]));

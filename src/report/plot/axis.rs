@@ -1,4 +1,4 @@
-/// A straight scale from values to places in a picture.
+/// A linear scale from values to pixels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
     low: f64,
@@ -8,28 +8,29 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Values from `low` to `high` at places `from` to `to`; a single value gets room around it.
+    /// Maps the values `low` to `high` to the pixels `from` to `to`. A range of one value is widened.
     pub(super) fn new([low, high]: [f64; 2], [from, to]: [f64; 2]) -> Axis {
         let (low, high) = if high > low { (low, high) } else { (low - 1e-3, low + 1e-3) };
         Axis { low, high, from, to }
     }
 
-    /// The same with a share of the range more on either side.
-    pub(super) fn padded([low, high]: [f64; 2], share: f64, places: [f64; 2]) -> Axis {
+    /// [`Axis::new`] with the range extended on either side by a share of itself.
+    pub(super) fn padded([low, high]: [f64; 2], share: f64, pixels: [f64; 2]) -> Axis {
         let more = share * (high - low);
-        Axis::new([low - more, high + more], places)
+        Axis::new([low - more, high + more], pixels)
     }
 
+    /// The pixel of a value.
     pub(super) fn at(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
-    /// The least value.
+    /// The smallest value of the range.
     pub(super) fn low(&self) -> f64 {
         self.low
     }
 
-    /// About `count` round values within the range.
+    /// About `count` round values in the range.
     pub(super) fn ticks(&self, count: usize) -> Vec<f64> {
         let rough = (self.high - self.low) / count.max(1) as f64;
         let power = 10_f64.powf(rough.log10().floor());
@@ -41,7 +42,7 @@ impl Axis {
     }
 }
 
-/// The least and the greatest of some values; 0 to 1 of none.
+/// The smallest and the largest value, or 0 and 1 for no values.
 pub(super) fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
     let [low, high] =
         values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| [low.min(value), high.max(value)]);

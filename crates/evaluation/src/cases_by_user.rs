@@ -1,24 +1,26 @@
 use canet_data::Case;
 
-/// Which cases are whose. A user is one observation however many cases they have: what one person does is alike, so
-/// standard errors and tests go over users, each with the mean of their cases.
+/// Which cases belong to which user.
+///
+/// A user counts as one observation, however many cases they have: one person's choices resemble each other. So
+/// standard errors and tests go over users, and a user's value is the mean over their cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ByUser {
-    /// Where the cases of each user end: those of user `u` are `ends[u - 1]..ends[u]`, at least one.
+pub struct CasesByUser {
+    /// End of each user's cases: user `u` has the cases `ends[u - 1]..ends[u]`, at least one.
     ends: Vec<usize>,
 }
 
-impl ByUser {
-    /// The users of cases in which each user's stand together, as [`Dataset::held_out`] gives them.
+impl CasesByUser {
+    /// Groups cases by user. The cases of one user must be adjacent, as [`Dataset::held_out`] returns them.
     ///
     /// [`Dataset::held_out`]: canet_data::Dataset::held_out
-    pub fn of(cases: &[Case<'_>]) -> ByUser {
+    pub fn of(cases: &[Case<'_>]) -> CasesByUser {
         let mut end = 0;
         let ends = cases.chunk_by(|a, b| a.user == b.user).map(|own| {
             end += own.len();
             end
         });
-        ByUser { ends: ends.collect() }
+        CasesByUser { ends: ends.collect() }
     }
 
     /// Number of users.
@@ -31,7 +33,7 @@ impl ByUser {
         self.ends.last().copied().unwrap_or_default()
     }
 
-    /// Mean over each user's cases, by user.
+    /// Mean of `value` over each user's cases, by user.
     pub fn means(&self, value: impl Fn(usize) -> f64) -> Vec<f64> {
         let mut start = 0;
         let mean = |end: &usize| {

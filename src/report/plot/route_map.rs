@@ -1,25 +1,25 @@
-use super::super::findings::{Findings, GroupFinding, Kind};
-use super::super::words::percent;
+use super::super::findings::{Findings, GroupFinding, Grouping};
+use super::super::format::percent;
 use super::svg::{Anchor, Svg, shortened};
 
 const ROW: f64 = 26.0;
 const HEAD: f64 = 46.0;
 const SECTION: f64 = 28.0;
-/// The columns of the users' number and of what is saved.
+/// Widths of the columns "users" and "saved".
 const USERS: f64 = 48.0;
 const SAVED: f64 = 48.0;
-/// A route's column at least.
-const COLUMN: f64 = 38.0;
+/// Smallest width of a route's column.
+const MIN_COLUMN: f64 = 38.0;
 
-/// Which share of each group of users takes which route: groups down, routes across.
-pub(in crate::report) fn map(found: &Findings, width: f64) -> Svg {
+/// Plots the share of each group of users on each route, one row per group.
+pub(in crate::report) fn route_map(found: &Findings, width: f64) -> Svg {
     let map = &found.map;
     let mut svg = Svg::new(width, "Share of the users of each group by route");
     let wide = width > 600.0;
-    // Beside the fields where there is room, above them elsewhere.
+    // A wide plot has the groups' names to the left of the cells, a narrow one above them.
     let least = if wide { 300.0 } else { 0.0 };
     let room = width - least - USERS - SAVED;
-    let shown = shown(&map.groups, map.routes.len(), (room / COLUMN) as usize);
+    let shown = shown(&map.groups, map.routes.len(), (room / MIN_COLUMN) as usize);
     let rest = map.routes.len() > shown.len();
     let columns = shown.len() + 1;
     let column = (room / columns as f64).min(64.0);
@@ -43,7 +43,7 @@ pub(in crate::report) fn map(found: &Findings, width: f64) -> Svg {
     for group in &map.groups {
         if section != Some(group.kind) {
             section = Some(group.kind);
-            svg.text("strong", Anchor::Start, [2.0, y + SECTION - 10.0], title(group.kind));
+            svg.text("strong", Anchor::Start, [2.0, y + SECTION - 10.0], grouping_title(group.kind));
             y += SECTION;
         }
         let name = &group.label;
@@ -57,7 +57,7 @@ pub(in crate::report) fn map(found: &Findings, width: f64) -> Svg {
         for (place, route) in shown.iter().enumerate() {
             let share = group.shares[*route];
             left -= share;
-            field(
+            cell(
                 &mut svg,
                 [x(place), y, column],
                 share,
@@ -65,7 +65,7 @@ pub(in crate::report) fn map(found: &Findings, width: f64) -> Svg {
             );
         }
         let left = left.max(0.0);
-        field(&mut svg, [x(columns - 1), y, column], left, &format!("{name}: {} on {others}", percent(left)));
+        cell(&mut svg, [x(columns - 1), y, column], left, &format!("{name}: {} on {others}", percent(left)));
         svg.text("", Anchor::End, [users, y + 17.0], &group.users.to_string());
         svg.text("", Anchor::End, [saved, y + 17.0], &percent(group.saved));
         y += ROW;
@@ -74,15 +74,15 @@ pub(in crate::report) fn map(found: &Findings, width: f64) -> Svg {
     svg
 }
 
-fn field(svg: &mut Svg, [x, y, column]: [f64; 3], share: f64, tip: &str) {
-    // Never so dense that the number on it could not be read.
-    svg.field([x + 1.0, y + 1.0, column - 2.0, ROW - 2.0], 0.5 * share.sqrt(), tip);
+fn cell(svg: &mut Svg, [x, y, column]: [f64; 3], share: f64, tip: &str) {
+    // At most half opaque, so that the number stays readable.
+    svg.cell([x + 1.0, y + 1.0, column - 2.0, ROW - 2.0], 0.5 * share.sqrt(), tip);
     if share >= 0.005 {
         svg.text("cell", Anchor::Middle, [x + column / 2.0, y + 17.0], &format!("{:.0}", 100.0 * share));
     }
 }
 
-/// The routes that most users take, as many as there is room for beside the rest, in the order of the routes.
+/// The most used routes that fit beside the column "others", in the order of the routes.
 fn shown(groups: &[GroupFinding], routes: usize, room: usize) -> Vec<usize> {
     let users = |route: &usize| -> f64 { groups.iter().map(|group| group.shares[*route] * group.users as f64).sum() };
     let mut order: Vec<usize> = (0..routes).collect();
@@ -92,10 +92,10 @@ fn shown(groups: &[GroupFinding], routes: usize, room: usize) -> Vec<usize> {
     order
 }
 
-pub(in crate::report) fn title(kind: Kind) -> &'static str {
+pub(in crate::report) fn grouping_title(kind: Grouping) -> &'static str {
     match kind {
-        Kind::Taste => "By taste: over-represented titles",
-        Kind::Length => "By length of the history",
-        Kind::Popularity => "By popularity of its items",
+        Grouping::Taste => "By taste: over-represented titles",
+        Grouping::Length => "By length of the history",
+        Grouping::Popularity => "By popularity of its items",
     }
 }

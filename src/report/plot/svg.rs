@@ -1,20 +1,20 @@
 use std::fmt::Write as _;
 
-use super::super::words::escaped;
+use super::super::format::escaped;
 
-/// Colours and type of the pictures, for the page and for a picture alone.
-pub(in crate::report) const STYLE: &str = include_str!("picture.css");
+/// Colours and fonts of the plots, in the page and in separate files.
+pub(in crate::report) const STYLE: &str = include_str!("plot.css");
 
-/// A picture under construction. What is drawn later lies on top; classes are those of `picture.css`.
+/// A plot under construction. Later elements cover earlier ones. The classes are defined in `plot.css`.
 pub(in crate::report) struct Svg {
     width: f64,
     height: f64,
-    /// What it shows, for those who do not see it.
+    /// Description for screen readers.
     label: String,
     body: String,
 }
 
-/// Where a text stands relative to its point.
+/// Which part of a text is at its point.
 #[derive(Clone, Copy)]
 pub(super) enum Anchor {
     Start,
@@ -31,7 +31,7 @@ impl Svg {
         self.width
     }
 
-    /// Makes room downwards.
+    /// Extends the plot downwards to at least this height.
     pub(super) fn reach(&mut self, height: f64) {
         self.height = self.height.max(height);
     }
@@ -48,7 +48,7 @@ impl Svg {
         self.push(format_args!(r#"<path class="{class}" d="{data}"/>"#));
     }
 
-    /// A disc that says `tip` where a pointer rests on it.
+    /// A disc with a tooltip.
     pub(super) fn disc(&mut self, class: &str, [x, y]: [f64; 2], radius: f64, tip: &str) {
         let tip = escaped(tip);
         self.push(format_args!(
@@ -56,7 +56,7 @@ impl Svg {
         ));
     }
 
-    /// A square on its tip.
+    /// A diamond with a tooltip.
     pub(super) fn diamond(&mut self, class: &str, [x, y]: [f64; 2], radius: f64, tip: &str) {
         let tip = escaped(tip);
         self.push(format_args!(
@@ -68,14 +68,14 @@ impl Svg {
         ));
     }
 
-    /// A filled field, `level` of the way from the ground to its colour.
-    pub(super) fn field(&mut self, [x, y, width, height]: [f64; 4], level: f64, tip: &str) {
+    /// A rectangle filled with this opacity, with a tooltip.
+    pub(super) fn cell(&mut self, [x, y, width, height]: [f64; 4], opacity: f64, tip: &str) {
         let tip = escaped(tip);
         self.push(format_args!(
             r#"<rect class="empty" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="3"/>"#
         ));
         self.push(format_args!(
-            r#"<rect class="field" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="3" fill-opacity="{level:.2}"><title>{tip}</title></rect>"#
+            r#"<rect class="field" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" rx="3" fill-opacity="{opacity:.2}"><title>{tip}</title></rect>"#
         ));
     }
 
@@ -93,14 +93,14 @@ impl Svg {
         let _ = writeln!(self.body, "{element}");
     }
 
-    /// For a page that has [`STYLE`].
+    /// The SVG element for a page that includes [`STYLE`].
     pub(in crate::report) fn inline(&self) -> String {
         let Svg { width, height, body, .. } = self;
         let label = escaped(&self.label);
         format!("<svg role=\"img\" aria-label=\"{label}\" viewBox=\"0 0 {width} {height}\">\n{body}</svg>\n")
     }
 
-    /// A file of its own.
+    /// The SVG document of a separate file.
     pub(in crate::report) fn file(&self) -> String {
         let Svg { width, height, body, .. } = self;
         let label = escaped(&self.label);
@@ -112,12 +112,12 @@ impl Svg {
     }
 }
 
-/// About how wide a text is at the pictures' size, rather more than less: as in DejaVu Sans, the widest of the usual fonts.
+/// Approximate width of a text in pixels. It is an upper estimate, from DejaVu Sans, the widest of the usual fonts.
 pub(super) fn text_width(text: &str) -> f64 {
     text.chars().map(character_width).sum()
 }
 
-/// The text as far as there is room for it.
+/// The text, cut to a width in pixels.
 pub(super) fn shortened(text: &str, room: f64) -> String {
     if text_width(text) <= room {
         return text.to_owned();

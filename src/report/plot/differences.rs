@@ -1,18 +1,18 @@
-use super::super::findings::{Findings, Over, Value, Verdict};
-use super::super::words::{difference, percent, signed};
+use super::super::findings::{Findings, PairedDifferences, Value, Verdict};
+use super::super::format::{difference, percent, signed};
 use super::axis::{Axis, range};
 use super::svg::{Anchor, Svg};
-use super::{Key, legend};
+use super::{Symbol, legend};
 
 const LEFT: f64 = 54.0;
 const TITLE: f64 = 26.0;
 const PANEL: f64 = 170.0;
 const BELOW: f64 = 44.0;
 
-/// What the router is compared with.
+/// The plot of one comparison.
 struct Panel {
     title: &'static str,
-    of: fn(&Over) -> &Value,
+    of: fn(&PairedDifferences) -> &Value,
 }
 
 const PANELS: [Panel; 4] = [
@@ -22,13 +22,13 @@ const PANELS: [Panel; 4] = [
     Panel { title: "routed − random, same shares", of: |over| &over.matched },
 ];
 
-/// The router less what it has to be better than, at each budget, with 95 % intervals: one panel each, one scale for all.
+/// Plots the router's paired differences from the baselines at each budget, with 95 % intervals. All panels have one scale.
 pub(in crate::report) fn differences(found: &Findings, width: f64) -> Svg {
     let mut svg = Svg::new(width, "Paired differences in NDCG@10 by budget, with 95 % intervals");
     let entries = [
-        (Key::Dotted("better-bar", "routed-dot"), "better"),
-        (Key::Dotted("open-bar", "open-dot"), "no difference shown"),
-        (Key::Dotted("worse-bar", "worse-dot"), "worse"),
+        (Symbol::Dotted("better-bar", "routed-dot"), "better"),
+        (Symbol::Dotted("open-bar", "open-dot"), "no difference shown"),
+        (Symbol::Dotted("worse-bar", "worse-dot"), "worse"),
     ];
     let top = legend(&mut svg, &entries) + 4.0;
     let columns = if width > 600.0 { 2 } else { 1 };
@@ -61,7 +61,7 @@ impl Panel {
         svg.line("zero", [left + LEFT, up.at(0.0), right, up.at(0.0)]);
         let count = found.points.len() as f64;
         let across = Axis::new([-0.6, count - 0.4], [left + LEFT, right]);
-        let floor = up.at(up.low());
+        let bottom = up.at(up.low());
         for (place, point) in found.points.iter().enumerate() {
             let (x, value) = (across.at(place as f64), (self.of)(&point.over));
             let (dot, bar) = match value.verdict() {
@@ -74,12 +74,12 @@ impl Panel {
             }
             let name = point.budget.map_or_else(|| "router".to_owned(), percent);
             svg.disc(dot, [x, up.at(value.mean)], 4.0, &format!("{name}: {}", difference(value)));
-            svg.text("small", Anchor::Middle, [x, floor + 16.0], &name.replace('\u{a0}', ""));
+            svg.text("small", Anchor::Middle, [x, bottom + 16.0], &name.replace('\u{a0}', ""));
         }
         svg.text(
             "small",
             Anchor::Middle,
-            [f64::midpoint(left + LEFT, right), floor + 32.0],
+            [f64::midpoint(left + LEFT, right), bottom + 32.0],
             "budget, share of the full FLOPs",
         );
     }

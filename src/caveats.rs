@@ -1,0 +1,16 @@
+//! Sentences that tell a reader how to read measured numbers, shared by `eval` and `report`.
+
+/// Warns that `repeated` of `all` targets cannot be hit, because they are in their user's own history.
+pub(crate) fn repeated_targets(repeated: usize, all: usize) -> Option<String> {
+    (repeated > 0).then(|| format!("{repeated} of {all} targets are in the user's own history and count as misses."))
+}
+
+/// Warns of multiple comparisons. `comparisons` is the plural noun for `count` intervals over the same users.
+pub(crate) fn multiple_comparisons(comparisons: &str, count: usize, users: usize) -> Option<String> {
+    (count > 1).then(|| {
+        format!(
+            "Each 95 % interval is for one comparison. Here are {count} {comparisons} over the same {users} users: if \
+             nothing differed, about one interval in twenty would still exclude zero."
+        )
+    })
+}

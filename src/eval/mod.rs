@@ -1,0 +1,198 @@
+mod json;
+mod table;
+
+use std::io::{self, Write};
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, ValueEnum};
+
+use super::exit::say;
+use super::interactions::{self, DataArgs};
+use super::model::ModelArgs;
+use super::numbers::share;
+use super::target::TargetArgs;
+use super::{Failure, progress};
+use canet_data::{Case, Split};
+use canet_domain::RouteSpace;
+use canet_evaluation::{Baseline, BaselineInputs, Comparison, EvalRun, Metric, Ranker, compare, evaluate};
+
+/// Ranks the whole catalogue for every user and compares the router with every baseline
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Runs to evaluate, separated by commas: auto, full, smallest, random, random-matched, popularity, markov, statics
+    /// (one run for each route), or a route's name [default: all of them]
+    #[arg(long, env = "CANET_ROUTE", value_name = "NAME", value_delimiter = ',')]
+    route: Vec<String>,
+    /// Which interaction of each user is the target: the last (test) or the last but one (validation)
+    #[arg(long, env = "CANET_SPLIT", value_enum, default_value = "test")]
+    split: SplitArg,
+    /// Number of targets per user: the split's own interaction and the N - 1 before it.
+    ///
+    /// Each target is ranked from all interactions before it. A user still counts as one observation, with the mean over
+    /// their targets. A training leaves out only the last two interactions of each user. So with N above 2 (validation:
+    /// above 1) the targets include training data, and the numbers are fair only for a model that was trained on less
+    /// data.
+    #[arg(long, env = "CANET_HOLDOUT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    holdout: u32,
+    /// Share of the full model's FLOPs that the router may spend, if the checkpoint is calibrated for budgets
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    flops_budget: f64,
+    /// Two runs to compare over the same users; may be given several times [default: auto with every other run]
+    #[arg(long, env = "CANET_COMPARE", value_name = "A,B", value_parser = pair)]
+    compare: Vec<(String, String)>,
+    /// Metric of the comparisons: ndcg@5, hr@10, mrr@20, mrr, ...
+    #[arg(long, env = "CANET_METRIC", value_name = "NAME", default_value = "ndcg@10", value_parser = metric)]
+    metric: Metric,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Number of histories in a batch
+    #[arg(long, env = "CANET_BATCH_SIZE", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// Seed of the random runs and of the bootstrap
+    #[arg(long, env = "CANET_SEED", default_value_t = 0)]
+    seed: u64,
+    /// Print one JSON document instead of tables
+    #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SplitArg {
+    Validation,
+    Test,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once(',') {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() && !b.contains(',') => Ok((a.to_owned(), b.to_owned())),
+        _ => Err("give two runs separated by a comma, as auto,full".to_owned()),
+    }
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    Metric::all().find(|metric| metric.to_string() == text).ok_or_else(|| {
+        let known: Vec<String> = Metric::all().map(|metric| metric.to_string()).collect();
+        format!("use one of {}", known.join(", "))
+    })
+}
+
+/// What an evaluation found. The tables and the JSON document are two views of it.
+struct Report<'a> {
+    split: &'static str,
+    /// Largest number of targets per user.
+    holdout: u32,
+    /// What is unfair about the targets.
+    warning: Option<&'static str>,
+    /// Number of targets in their user's own history, which count as misses.
+    repeated: usize,
+    /// Metric of the comparisons.
+    metric: Metric,
+    space: &'a RouteSpace,
+    /// At least one.
+    runs: Vec<EvalRun>,
+    comparisons: Vec<Comparison>,
+}
+
+/// Evaluates a model and prints the report.
+pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
+    let model = args.model.open(&*args.target.open()?)?;
+    let space = model.space();
+    let baselines = baselines(&args, space)?;
+    let dataset = args.data.read_to_measure(&model)?;
+    if model.manifest().calibration.is_none() {
+        say("the checkpoint has no calibration, so --flops-budget changes nothing");
+    }
+    let (split, split_name) = match args.split {
+        SplitArg::Validation => (Split::Validation, "validation"),
+        SplitArg::Test => (Split::Test, "test"),
+    };
+    let warning = warning(split, args.holdout, interactions::all_learnt(&model, &dataset));
+    if let Some(warning) = warning {
+        say(warning);
+    }
+    let cases = dataset.held_out(split, args.holdout as usize);
+    if cases.is_empty() {
+        return Err(args.data.no_user());
+    }
+
+    // The number of rankings is known only if every route runs for every user.
+    let bar = progress::rankings(baselines.contains(&Baseline::Statics).then(|| cases.len() * space.len()))?;
+    let mut ranker = Ranker::new(&model, &cases, args.batch_size as usize)
+        .map_err(Failure::data)?
+        .on_progress(|ranked| bar.inc(ranked as u64));
+    let bias = model.bias(args.flops_budget);
+    let inputs = BaselineInputs { dataset: &dataset, bias: &bias, seed: args.seed };
+    let runs = evaluate(&mut ranker, &inputs, &baselines).map_err(Failure::unavailable)?;
+    bar.finish_and_clear();
+
+    let pairs = pairs(&args, &runs)?;
+    let comparisons = compare(&pairs, args.metric, args.seed);
+    let report = Report {
+        split: split_name,
+        holdout: args.holdout,
+        warning,
+        repeated: Case::repeating(&cases),
+        metric: args.metric,
+        space,
+        runs,
+        comparisons,
+    };
+    let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+/// Says which targets a training on the same data has used.
+fn warning(split: Split, holdout: u32, all_learnt: bool) -> Option<&'static str> {
+    match (split, holdout) {
+        _ if all_learnt => Some(
+            "this model has learnt every interaction of these data (--newest-epochs), including the targets. For its \
+             metrics before that, see canet inspect",
+        ),
+        (Split::Test, 1) => None,
+        (Split::Validation, 1) | (Split::Test, 2) => Some(
+            "the targets include validation items, and a training on these data has used those: to select weights, to \
+             calibrate budgets, to fit the router and perhaps in its last epochs. Such a model has an advantage here",
+        ),
+        _ => Some(
+            "a model trained on these data has learnt some of the targets, and so have popularity and markov. The numbers \
+             are fair only for models that were trained on less data",
+        ),
+    }
+}
+
+/// The runs that `--route` names, or all of them, and those that `--compare` needs besides.
+fn baselines(args: &EvalArgs, space: &RouteSpace) -> Result<Vec<Baseline>, Failure> {
+    let parse = |name: &String| {
+        Baseline::parse(space, name).ok_or_else(|| {
+            let known: Vec<&str> = Baseline::NAMED.iter().map(|(name, _)| *name).collect();
+            let example = space.name(space.full());
+            Failure::Usage(format!("{name:?} is no run: use {}, or a route's name, as {example}", known.join(", ")))
+        })
+    };
+    let mut baselines = match args.route.as_slice() {
+        [] => Baseline::NAMED.iter().map(|(_, baseline)| *baseline).collect(),
+        names => names.iter().map(parse).collect::<Result<Vec<_>, _>>()?,
+    };
+    for name in args.compare.iter().flat_map(|(a, b)| [a, b]) {
+        match parse(name)? {
+            Baseline::Statics => return Err(Failure::usage("--compare takes one route's name, not statics")),
+            baseline => baselines.push(baseline),
+        }
+    }
+    Ok(baselines)
+}
+
+/// The pairs of `--compare`, or auto with every other run.
+fn pairs<'r>(args: &EvalArgs, runs: &'r [EvalRun]) -> Result<Vec<(&'r EvalRun, &'r EvalRun)>, Failure> {
+    let find = |name: &str| runs.iter().find(|run| run.name == name);
+    if args.compare.is_empty() {
+        let others = |auto| runs.iter().filter(|run| run.name != "auto").map(move |run| (auto, run));
+        return Ok(find("auto").map(|auto| others(auto).collect()).unwrap_or_default());
+    }
+    let found = |name: &str| find(name).ok_or_else(|| Failure::Usage(format!("--compare: {name:?} was not run")));
+    args.compare.iter().map(|(a, b)| Ok((found(a)?, found(b)?))).collect()
+}

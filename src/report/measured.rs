@@ -1,0 +1,74 @@
+use std::path::Path;
+
+use crate::Failure;
+use canet_data::Case;
+use canet_domain::Route;
+use canet_evaluation::{Metric, Ranker, RouteTable, UpperHull};
+use canet_model::Model;
+use canet_model::checkpoint::ModelDirectory;
+
+/// The metric of the report.
+pub(super) const METRIC: Metric = Metric::Ndcg(10);
+/// Number of histories in a batch.
+pub(super) const BATCH: usize = 128;
+
+/// The cases of both splits. Both have the same users in the same order.
+pub(super) struct Splits<'a> {
+    pub(super) validation: Vec<Case<'a>>,
+    pub(super) test: Vec<Case<'a>>,
+}
+
+/// One model, measured on both splits.
+pub(super) struct MeasuredModel {
+    pub(super) validation: RouteTable,
+    pub(super) test: RouteTable,
+    /// The upper hull of the routes on the validation split.
+    pub(super) hull: UpperHull,
+    /// Mean FLOPs over the test users, by route, without the router.
+    pub(super) costs: Vec<f64>,
+    /// The router's choices for the test users, by budget.
+    pub(super) choices: Vec<Vec<Route>>,
+}
+
+impl MeasuredModel {
+    /// Ranks every user of both splits on every route and runs the router at each budget.
+    ///
+    /// Without a calibration, budgets do not change the router's choices, so there is one set of choices.
+    pub(super) fn measure(
+        model: &Model,
+        splits: &Splits<'_>,
+        budgets: &[f64],
+        progress: &dyn Fn(usize),
+    ) -> Result<MeasuredModel, Failure> {
+        let space = model.space();
+        let ranker = |cases| Ranker::new(model, cases, BATCH).map_err(Failure::data);
+        let validation = ranker(&splits.validation)?.on_progress(progress).table(METRIC);
+        let validation = validation.map_err(Failure::unavailable)?;
+        let mut ranker = ranker(&splits.test)?.on_progress(progress);
+        let test = ranker.table(METRIC).map_err(Failure::unavailable)?;
+        let budgets = if model.manifest().calibration.is_some() { budgets } else { &[1.0] };
+        let choices = budgets.iter().map(|budget| ranker.choices(&model.bias(*budget))).collect::<Result<_, _>>();
+        Ok(MeasuredModel {
+            hull: validation.upper_hull(space),
+            costs: test.costs(space),
+            choices: choices.map_err(Failure::unavailable)?,
+            validation,
+            test,
+        })
+    }
+
+    /// The route with the best validation metric: the last vertex of the hull.
+    pub(super) fn strongest(&self) -> Option<Route> {
+        self.hull.vertices().last().copied()
+    }
+}
+
+/// The item embedding table, one row per column of the scores. It is read from the checkpoint again, because an opened
+/// model keeps no weights in host memory.
+pub(super) fn item_embedding(directory: &Path, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
+    let checkpoint = ModelDirectory::open(directory).and_then(|directory| directory.load(Some(model.version())));
+    let weights = checkpoint.map_err(Failure::data)?.weights;
+    let table = weights.get("backbone.item_embedding").map_err(Failure::data)?;
+    let columns = table.shape.last().copied().unwrap_or(1).max(1);
+    Ok(table.data.chunks_exact(columns).map(<[f32]>::to_vec).collect())
+}

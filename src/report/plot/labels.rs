@@ -1,0 +1,83 @@
+use super::svg::{Anchor, Svg, text_width};
+
+const HEIGHT: f64 = 13.0;
+
+/// Places names beside points so that they cover no other mark.
+pub(super) struct Labels {
+    /// The area for names: left, top, right, bottom.
+    area: [f64; 4],
+    /// Boxes that a name must not cover.
+    occupied: Vec<[f64; 4]>,
+    /// Boxes along lines, which a name covers only if there is no other place.
+    lines: Vec<[f64; 4]>,
+}
+
+impl Labels {
+    pub(super) fn new(area: [f64; 4]) -> Labels {
+        Labels { area, occupied: Vec::new(), lines: Vec::new() }
+    }
+
+    /// Reserves the box around a point.
+    pub(super) fn reserve(&mut self, [x, y]: [f64; 2], radius: f64) {
+        self.occupied.push([x - radius, y - radius, x + radius, y + radius]);
+    }
+
+    /// Asks names to avoid a line.
+    pub(super) fn avoid_line(&mut self, [a, b]: [[f64; 2]; 2]) {
+        let steps = ((b[0] - a[0]).hypot(b[1] - a[1]) / 6.0).ceil().max(1.0);
+        for step in 0..=steps as usize {
+            let share = step as f64 / steps;
+            let [x, y] = [a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])];
+            self.lines.push([x - 2.0, y - 2.0, x + 2.0, y + 2.0]);
+        }
+    }
+
+    /// Draws a name near its point. If there is no room, only the point's tooltip shows the name.
+    pub(super) fn draw(&mut self, svg: &mut Svg, class: &str, [x, y]: [f64; 2], text: &str) {
+        let width = text_width(text);
+        let places: Vec<(f64, f64, Anchor)> = [8.0, 16.0, 28.0]
+            .into_iter()
+            .flat_map(|distance| {
+                [
+                    (x, y - distance, Anchor::Middle),
+                    (x, y + distance + HEIGHT - 3.0, Anchor::Middle),
+                    (x + distance, y + 4.0, Anchor::Start),
+                    (x - distance, y + 4.0, Anchor::End),
+                    (x + distance, y - distance, Anchor::Start),
+                    (x - distance, y - distance, Anchor::End),
+                    (x + distance, y + distance + 6.0, Anchor::Start),
+                    (x - distance, y + distance + 6.0, Anchor::End),
+                    // These places suit points at an edge of the area.
+                    (x + 6.0, y - distance, Anchor::End),
+                    (x - 6.0, y - distance, Anchor::Start),
+                    (x + 6.0, y + distance + 6.0, Anchor::End),
+                    (x - 6.0, y + distance + 6.0, Anchor::Start),
+                ]
+            })
+            .collect();
+        let covered = |(x, y, anchor): &(f64, f64, Anchor)| {
+            let left = match anchor {
+                Anchor::Start => *x,
+                Anchor::Middle => x - width / 2.0,
+                Anchor::End => x - width,
+            };
+            [left, y - HEIGHT + 3.0, left + width, y + 3.0]
+        };
+        let off_lines = |place: &&(f64, f64, Anchor)| self.lines.iter().all(|line| apart(covered(place), *line));
+        let mut free = places.iter().filter(|place| self.is_free(covered(place)));
+        let Some((x, y, anchor)) = free.clone().find(off_lines).or_else(|| free.next()) else { return };
+        self.occupied.push(covered(&(*x, *y, *anchor)));
+        svg.text(class, *anchor, [*x, *y], text);
+    }
+
+    fn is_free(&self, own: [f64; 4]) -> bool {
+        let ([left, top, right, bottom], [w_left, w_top, w_right, w_bottom]) = (own, self.area);
+        let inside = left >= w_left && top >= w_top && right <= w_right && bottom <= w_bottom;
+        inside && self.occupied.iter().all(|other| apart(own, *other))
+    }
+}
+
+/// Whether two boxes do not overlap.
+fn apart(one: [f64; 4], other: [f64; 4]) -> bool {
+    one[0] >= other[2] || one[2] <= other[0] || one[1] >= other[3] || one[3] <= other[1]
+}
