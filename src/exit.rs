@@ -15,6 +15,7 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Unavailable(String),
     /// The user stopped the command.
+    #[cfg_attr(not(feature = "libtorch"), expect(dead_code, reason = "only `train` saves its state and stops"))]
     #[error("{0}")]
     Interrupted(String),
     /// The reader of standard output closed it, as `head` does after its last line.

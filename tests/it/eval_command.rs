@@ -1,4 +1,4 @@
-//! `canet eval` as a user runs it, on a small random checkpoint.
+//! `canet eval` as a process, on a small random checkpoint.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::support::{reference, write_checkpoint};
 
-/// Thirty users over the checkpoint's items x1001 to x1040, one of two items alone, one item unknown.
+/// Writes thirty users with items x1001 to x1040, one user with too few items and one with an unknown item.
 fn write_data(path: &Path) {
     let user = |user: usize| {
         let items = (0..4 + user % 9).map(|place| format!("x{}", 1001 + (user * 7 + place * (1 + user % 4)) % 40));
@@ -51,14 +51,14 @@ fn run<'v>(document: &'v Value, name: &str) -> &'v Value {
 }
 
 #[test]
-fn the_json_document_has_every_run_and_is_all_there_is() {
+fn the_json_document_has_every_run() {
     let document = Setting::new().json(&[]);
     assert_eq!((&document["users"], &document["split"]), (&30.into(), &"test".into()));
     let names: Vec<&str> =
         document["runs"].as_array().unwrap().iter().map(|run| run["route"].as_str().unwrap()).collect();
     let first = ["auto", "full", "smallest", "random", "random-matched", "popularity", "markov", "h4-l1-e6"];
     assert_eq!(names[..8], first);
-    // Then the other 23 of 3 x 4 x 2 routes.
+    // The model has 3 x 4 x 2 routes.
     assert_eq!(names.len(), 7 + 24);
     for run in document["runs"].as_array().unwrap() {
         for metric in ["ndcg", "hr", "mrr"].map(|name| [5, 10, 20].map(|k| format!("{name}@{k}"))).concat() {
@@ -72,7 +72,7 @@ fn the_json_document_has_every_run_and_is_all_there_is() {
     assert!((shares - 1.0).abs() < 1e-9);
     let saved = 1.0 - auto["flops"].as_f64().unwrap() / auto["full_flops"].as_f64().unwrap();
     assert!((auto["saved"].as_f64().unwrap() - saved).abs() < 1e-12);
-    // The full route is the full model: the same ranks at the same cost.
+    // The run `full` and the run of the largest route are the same.
     let (full, widest) = (run(&document, "full"), run(&document, "h12-l4-e10"));
     assert_eq!((&full["ndcg@10"], &full["flops"]), (&widest["ndcg@10"], &full["full_flops"]));
     assert_eq!(full["shares"], serde_json::json!({ "h12-l4-e10": 1.0 }));
@@ -82,7 +82,7 @@ fn the_json_document_has_every_run_and_is_all_there_is() {
 }
 
 #[test]
-fn runs_and_pairs_are_those_asked_for() {
+fn flags_choose_the_runs_and_the_comparisons() {
     let setting = Setting::new();
     let pair = ["--compare", "full,markov", "--metric", "hr@20"];
     let document = setting.json(&[&["--route", "smallest,h8-l2-e6", "--split", "validation"][..], &pair].concat());
@@ -97,15 +97,15 @@ fn runs_and_pairs_are_those_asked_for() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_document_and_batches_change_nothing() {
+fn the_seed_changes_the_document_and_the_batch_size_does_not() {
     let setting = Setting::new();
     let first = setting.eval(&["--json", "--seed", "5"]).stdout;
     assert_eq!(first, setting.eval(&["--json", "--seed", "5", "--batch-size", "3"]).stdout);
     assert_ne!(first, setting.eval(&["--json", "--seed", "6"]).stdout);
 }
 
-/// NDCG@10 of each user's last positions on the full route, the mean of theirs, from the scores alone.
-fn means_by_user(folder: &Path, positions: usize) -> Vec<f64> {
+/// Mean NDCG@10 over each user's last targets on the full route, recomputed from the reference scores.
+fn means_by_user(folder: &Path, targets: usize) -> Vec<f64> {
     let checkpoint = ModelDirectory::open(&folder.join("small")).unwrap().load(None).unwrap();
     let forward = reference(&checkpoint.config, &checkpoint.weights);
     let data = Dataset::read_known(&folder.join("data.txt"), &checkpoint.catalogue, &ReadOptions::default()).unwrap();
@@ -121,7 +121,7 @@ fn means_by_user(folder: &Path, positions: usize) -> Vec<f64> {
     let eligible = data.sequences.iter().filter(|sequence| sequence.len() >= 3);
     eligible
         .map(|sequence| {
-            let places = sequence.len().saturating_sub(positions).max(1)..sequence.len();
+            let places = sequence.len().saturating_sub(targets).max(1)..sequence.len();
             let count = places.len() as f64;
             places.map(|place| gain(sequence, place)).sum::<f64>() / count
         })
@@ -129,7 +129,7 @@ fn means_by_user(folder: &Path, positions: usize) -> Vec<f64> {
 }
 
 #[test]
-fn held_out_positions_are_clustered_by_user() {
+fn several_targets_of_a_user_are_one_observation() {
     let setting = Setting::new();
     let document = setting.json(&["--route", "full,markov,auto", "--holdout", "3", "--compare", "full,markov"]);
     let users = means_by_user(setting.0.path(), 3);
@@ -143,7 +143,7 @@ fn held_out_positions_are_clustered_by_user() {
     assert!(document["warning"].as_str().unwrap().contains("has learnt some of the targets"));
     assert_eq!(document["comparisons"][0]["a"], "full");
 
-    // Leave-one-out is what N = 1 is, and it has nothing to warn of.
+    // `--holdout 1` is the default, leave-one-out, and needs no warning.
     assert_eq!(setting.eval(&["--json"]).stdout, setting.eval(&["--json", "--holdout", "1"]).stdout);
     let plain = setting.json(&["--route", "full"]);
     assert_eq!((&plain["positions"], &plain["warning"]), (&30.into(), &Value::Null));
@@ -156,7 +156,7 @@ fn held_out_positions_are_clustered_by_user() {
 }
 
 #[test]
-fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
+fn the_tables_name_every_run_and_the_log_counts_dropped_interactions() {
     let output = Setting::new().eval(&["--route", "auto,full,random"]);
     let tables = String::from_utf8(output.stdout).unwrap();
     for text in ["30 users, test split", "NDCG@10", "auto - full", "auto - random", "Routes that auto chose"] {
@@ -167,9 +167,9 @@ fn the_tables_name_every_run_and_the_log_says_what_was_dropped() {
     assert!(log.contains("no calibration"), "{log}");
 }
 
-/// Of the thirty users the eighth walks ten steps on a circle of ten and ends where it began.
+/// The eighth user's items repeat after ten steps, so the user's target is also their first item.
 #[test]
-fn what_can_only_be_missed_and_what_chance_makes_of_many_intervals_is_said() {
+fn repeated_targets_and_multiple_comparisons_get_a_caveat() {
     let setting = Setting::new();
     let tables = String::from_utf8(setting.eval(&["--route", "auto,full,random"]).stdout).unwrap();
     assert!(tables.contains("1 of 30 targets are in the user's own history and count as misses."), "{tables}");
@@ -182,7 +182,7 @@ fn what_can_only_be_missed_and_what_chance_makes_of_many_intervals_is_said() {
 }
 
 #[test]
-fn a_header_without_a_moment_is_remarked_on() {
+fn a_header_without_a_timestamp_gets_a_remark() {
     let setting = Setting::new();
     std::fs::write(setting.0.path().join("untimed.csv"), "user,item\nu,x1001\nu,x1002\nu,x1003\n").unwrap();
     let lines = setting.eval(&["--route", "full"]);
@@ -197,7 +197,7 @@ fn a_header_without_a_moment_is_remarked_on() {
 }
 
 #[test]
-fn refusals_have_their_exit_codes() {
+fn errors_have_their_exit_codes() {
     let setting = Setting::new();
     std::fs::write(setting.0.path().join("short.txt"), "u x1001 x1002\n").unwrap();
     for (args, code, message) in [

@@ -1,4 +1,4 @@
-//! `canet rank` as a process: everybody's answers are those of a server.
+//! `canet rank` as a process, compared with a server.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::server::{Process, canet, numbered};
 use super::support::{draft, small_config};
 
-/// A model, and where the users' file is to be.
+/// A model, and the path for the users' file.
 struct Setting {
     _scratch: TempDir,
     model: PathBuf,
@@ -26,8 +26,9 @@ impl Setting {
     }
 }
 
-/// 300 users, more than a batch, with histories of 1 to 19 of the items 101 to 140, of which the model reads 12; the first
-/// one's second item is unknown, and the last one knows no other.
+/// Writes 300 users, more than a batch, with 1 to 19 of the items 101 to 140. The model reads the last 12.
+///
+/// The first user also has an unknown item, and one more user has unknown items only.
 fn users(path: &Path) -> Vec<(String, Vec<u64>)> {
     let history = |user: u64| (0..=user % 19).map(move |place| 101 + (user * 7 + place * 11) % 40).collect();
     let users: Vec<(String, Vec<u64>)> = (0..300).map(|user| (format!("u{user}"), history(user))).collect();
@@ -45,7 +46,7 @@ fn rank(model: &Path, data: &Path, flags: &[&str]) -> Output {
 }
 
 #[test]
-fn everybody_gets_what_a_server_answers_to_the_same_history() {
+fn each_user_gets_the_items_that_a_server_recommends() {
     let Setting { model, data, .. } = &Setting::new(small_config());
     let users = users(data);
     let server = Process::serve(model, &[]);
@@ -78,7 +79,7 @@ fn everybody_gets_what_a_server_answers_to_the_same_history() {
 }
 
 #[test]
-fn by_default_all_of_a_small_catalogue_is_ranked() {
+fn all_of_a_small_catalogue_is_ranked_by_default() {
     let Setting { model, data, .. } = &Setting::new(ModelConfig { items: 4, ..small_config() });
     std::fs::write(data, "u 101\n").unwrap();
     let output = rank(model, data, &["--include-seen"]);
@@ -87,7 +88,7 @@ fn by_default_all_of_a_small_catalogue_is_ranked() {
 }
 
 #[test]
-fn what_cannot_be_ranked_is_said() {
+fn errors_name_what_is_allowed() {
     let Setting { model, data, .. } = &Setting::new(small_config());
     users(data);
     for (flags, words) in [(&["--k", "41"][..], "only 40 items"), (&["--route", "h5-l1-e6"], "h4-l1-e6")] {
@@ -100,7 +101,7 @@ fn what_cannot_be_ranked_is_said() {
 }
 
 #[test]
-fn a_reader_that_has_enough_ends_it_in_silence() {
+fn a_closed_output_ends_the_command_silently() {
     let Setting { model, data, .. } = &Setting::new(small_config());
     users(data);
     let (reader, writer) = std::io::pipe().unwrap();

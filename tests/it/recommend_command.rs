@@ -14,7 +14,7 @@ use super::raw::nobody_at;
 use super::server::{ROOMY, Server, canet, numbered};
 use super::support::{draft, reference, small_config};
 
-/// Asks `server` with more arguments.
+/// Runs `canet recommend` against a server.
 fn ask(server: &Server, arguments: &[&str]) -> Output {
     ask_at(&format!("http://{}", server.client.address), arguments)
 }
@@ -29,7 +29,7 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// A command that must fail: its words on standard error, and nothing on standard output.
+/// Asserts that a command failed with this exit code and these words on standard error, and printed nothing else.
 fn assert_fails(output: &Output, code: i32, words: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{stderr}");
@@ -39,7 +39,7 @@ fn assert_fails(output: &Output, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn json_is_the_servers_answer_to_the_same_request() {
+fn json_is_the_servers_response() {
     let server = Server::start();
     let answer = |arguments: &[&str]| -> Value { serde_json::from_str(&text(&ask(&server, arguments))).unwrap() };
     for (arguments, request) in [
@@ -102,7 +102,7 @@ fn the_table_names_items_titles_route_and_cost() {
 
     let cold = text(&ask(&server, &["--history", "stranger", "--k", "1"]));
     let words: Vec<&str> = cold.lines().nth(1).unwrap().split_whitespace().collect();
-    // The most popular item, with its count.
+    // The most popular item comes first, with its count.
     assert_eq!(words, ["1", "140", "40"], "{cold}");
     assert!(cold.contains("no route (cold start): ranked by popularity"), "{cold}");
     let none = text(&ask(&server, &["--history", "103", "--candidates", "103"]));
@@ -110,7 +110,7 @@ fn the_table_names_items_titles_route_and_cost() {
 }
 
 #[test]
-fn a_title_cannot_steer_the_terminal() {
+fn a_title_cannot_control_the_terminal() {
     let draft = numbered(draft(small_config(), 11));
     let ids: Vec<Box<str>> = draft.catalogue.ids().to_vec();
     let titles = ids.iter().map(|id| (id.clone(), "\u{1b}[2Jgone\u{9b}".into())).collect::<Vec<_>>();
@@ -122,7 +122,7 @@ fn a_title_cannot_steer_the_terminal() {
 }
 
 #[test]
-fn what_the_request_has_wrong_ends_with_64_and_names_the_field() {
+fn an_invalid_request_exits_with_64_and_names_the_field() {
     let server = Server::start();
     for (arguments, words) in [
         (&["--history", "103", "--k", "41"][..], &["invalid_request", "422", "field `k`", "from 1 to 40"][..]),
@@ -146,8 +146,8 @@ fn what_the_request_has_wrong_ends_with_64_and_names_the_field() {
     }
 }
 
-/// Answers one connection with `reply`, whatever it asks; with an empty one it hangs up.
-fn stranger(reply: &'static str) -> String {
+/// The address of a server that replies `reply` to one connection. With an empty reply it hangs up.
+fn fake_server(reply: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -159,21 +159,21 @@ fn stranger(reply: &'static str) -> String {
 }
 
 #[test]
-fn a_server_that_is_not_there_or_cannot_answer_ends_with_69() {
+fn an_unavailable_server_exits_with_69() {
     let (_port, nobody) = nobody_at(([127, 0, 0, 1], 0).into());
     assert_fails(&ask_at(&format!("http://{nobody}"), &["--history", "103"]), 69, &["is the server running?"]);
-    assert_fails(&ask_at(&stranger(""), &["--history", "103"]), 69, &["is the server running?"]);
+    assert_fails(&ask_at(&fake_server(""), &["--history", "103"]), 69, &["is the server running?"]);
     let busy =
         "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 37\r\n\r\n{\"code\":\"overloaded\",\"detail\":\"full\"}";
-    assert_fails(&ask_at(&stranger(busy), &["--history", "103"]), 69, &["overloaded: full; try again"]);
+    assert_fails(&ask_at(&fake_server(busy), &["--history", "103"]), 69, &["overloaded: full; try again"]);
     let broken = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\noops";
-    assert_fails(&ask_at(&stranger(broken), &["--history", "103"]), 69, &["500", "no canet server"]);
+    assert_fails(&ask_at(&fake_server(broken), &["--history", "103"]), 69, &["500", "no canet server"]);
 }
 
 #[test]
-fn an_answer_of_something_else_ends_with_65() {
+fn a_response_of_another_server_exits_with_65() {
     let page = "HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n<p>welcome</p>\n";
-    assert_fails(&ask_at(&stranger(page), &["--history", "103"]), 65, &["no response of a canet server"]);
+    assert_fails(&ask_at(&fake_server(page), &["--history", "103"]), 65, &["no response of a canet server"]);
     let locked = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
-    assert_fails(&ask_at(&stranger(locked), &["--history", "103"]), 64, &["401", "give --api-key"]);
+    assert_fails(&ask_at(&fake_server(locked), &["--history", "103"]), 64, &["401", "give --api-key"]);
 }

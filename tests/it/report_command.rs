@@ -1,4 +1,4 @@
-//! `canet report` as a user runs it, on small random checkpoints: numbers, page and pictures.
+//! `canet report` as a process, on small random checkpoints: its numbers, page and plots.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::support::{best_mixture, draft, reference, run_script, small_config};
 
-/// Sixty users over the checkpoints' items x1001 to x1040, and one of two items alone.
+/// Writes sixty users with items x1001 to x1040, and one user with too few items.
 fn write_data(path: &Path) {
     let user = |user: usize| {
         let items = (0..4 + user % 9).map(|place| format!("x{}", 1001 + (user * 7 + place * (1 + user % 4)) % 40));
@@ -23,7 +23,7 @@ fn write_data(path: &Path) {
     fs::write(path, (0..60).map(user).collect::<String>() + "short x1001 x1002\n").unwrap();
 }
 
-/// A random model whose budgets favour cheap routes the more the smaller they are, with a title that is no HTML.
+/// A random model with a calibration, whose small budgets favour cheap routes, and with titles that need escaping.
 fn model(config: ModelConfig, seed: u64) -> CheckpointDraft {
     let draft = draft(config, seed);
     let routes = draft.config.check().unwrap().len();
@@ -81,14 +81,14 @@ fn near(found: &Value, expected: f64) {
     assert!((number(found) - expected).abs() < 1e-9 * expected.abs().max(1.0), "{found} is not {expected}");
 }
 
-/// NDCG@10 by route, then by user, and FLOPs the same way, from the reference forward's scores alone.
+/// NDCG@10 and FLOPs by route, then by user, recomputed from the reference forward's scores.
 struct Recomputed {
     values: Vec<Vec<f64>>,
     flops: Vec<Vec<f64>>,
 }
 
 impl Recomputed {
-    /// Of each user's item `back` from the end.
+    /// The target is each user's item `back` from the end.
     fn of(checkpoint: &Checkpoint, sequences: &[&[Item]], back: usize) -> Recomputed {
         let forward = reference(&checkpoint.config, &checkpoint.weights);
         let (space, shape) = (&checkpoint.space, checkpoint.config.shape());
@@ -127,11 +127,11 @@ fn se(values: &[f64]) -> f64 {
 }
 
 #[test]
-fn the_numbers_are_those_of_the_scores() {
+fn the_numbers_follow_from_the_scores() {
     let setting = Setting::new();
     let found = setting.json(&["--model", "one", "--out", "out", "--budgets", "0.5,0.3"], "out/report.json");
     assert_eq!((&found["users"], &found["points"][0]["budget"]), (&60.into(), &0.3.into()));
-    // Users 7, 35 and 43 walk once round a circle of ten.
+    // The items of users 7, 35 and 43 repeat, so their targets are in their own histories.
     assert_eq!(found["repeated_targets"], 3);
     let checkpoint = ModelDirectory::open(&setting.path("one")).unwrap().load(None).unwrap();
     let data = Dataset::read_known(&setting.path("data.txt"), &checkpoint.catalogue, &ReadOptions::default()).unwrap();
@@ -151,7 +151,7 @@ fn the_numbers_are_those_of_the_scores() {
         near(&record["over_full"]["se"], se(&over_full));
     }
 
-    // The router at a budget of .3, by the reference forward.
+    // Recompute the router at a budget of .3 with the reference forward.
     let forward = reference(&checkpoint.config, &checkpoint.weights);
     let bias = checkpoint.manifest.calibration.as_ref().unwrap().bias(0.3);
     let choose = |user: &&[Item]| {
@@ -169,23 +169,22 @@ fn the_numbers_are_those_of_the_scores() {
     near(&point["cost"]["flops"], spent);
     near(&point["saved"], 1.0 - spent / costs.last().unwrap());
 
-    // The best mixture on validation whose cost there is that share of the way between its two routes.
-    let corners: Vec<usize> = {
+    // Half way between two vertices of the hull, no mixture of two other routes is better on validation.
+    let vertices: Vec<usize> = {
         let hull = found["models"][0]["hull"].as_array().unwrap();
         hull.iter().map(|name| checkpoint.space.parse(name.as_str().unwrap()).unwrap().index()).collect()
     };
     let (validation_costs, validation_values) =
         (Recomputed::means(&validation.flops), Recomputed::means(&validation.values));
-    for pair in corners.windows(2) {
-        // Half way between two corners no other two routes do better.
+    for pair in vertices.windows(2) {
         let half = f64::midpoint(validation_costs[pair[0]], validation_costs[pair[1]]);
         let (best, _) = best_mixture(&validation_costs, &validation_values, half);
         let own = f64::midpoint(validation_values[pair[0]], validation_values[pair[1]]);
         assert!((best - own).abs() < 1e-9, "{best} and {own}");
     }
-    let place = corners.iter().position(|corner| costs[*corner] > spent);
-    let place = place.unwrap_or(corners.len());
-    let (low, high) = (corners[place - 1], *corners.get(place).unwrap_or(&corners[place - 1]));
+    let place = vertices.iter().position(|vertex| costs[*vertex] > spent);
+    let place = place.unwrap_or(vertices.len());
+    let (low, high) = (vertices[place - 1], *vertices.get(place).unwrap_or(&vertices[place - 1]));
     let share = if low == high { 0.0 } else { (spent - costs[low]) / (costs[high] - costs[low]) };
     let over = |other: &dyn Fn(usize) -> f64| -> Vec<f64> {
         routed.iter().enumerate().map(|(user, value)| value - other(user)).collect()
@@ -211,7 +210,7 @@ fn the_numbers_are_those_of_the_scores() {
 }
 
 #[test]
-fn seeds_are_averaged_and_a_model_alone_stands_beside_them() {
+fn models_are_averaged_and_compared_with_one_trained_alone() {
     let setting = Setting::new();
     let one = setting.json(&["--model", "one", "--out", "a.html"], "a.json");
     let two = setting.json(&["--model", "two", "--out", "b.html"], "b.json");
@@ -225,7 +224,7 @@ fn seeds_are_averaged_and_a_model_alone_stands_beside_them() {
             near(&found["mean"], f64::midpoint(a, b));
             near(&found["spread"], (a - b).abs() / 2_f64.sqrt());
             let [low, high] = [0, 1].map(|end| number(&found["interval"][end]));
-            // Wider than by users alone, where the models differ.
+            // The interval is at least as wide as the one over users alone.
             assert!(high - low >= 2.0 * 1.96 * number(&found["se"]) - 1e-12);
         }
     }
@@ -239,7 +238,7 @@ fn seeds_are_averaged_and_a_model_alone_stands_beside_them() {
 }
 
 #[test]
-fn the_page_is_whole_and_works_in_a_browser() {
+fn the_page_is_complete_and_works_in_a_browser() {
     let setting = Setting::new();
     let output = setting.report(&["--model", "one", "--trained-alone", "alone", "--out", "out"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -254,10 +253,10 @@ fn the_page_is_whole_and_works_in_a_browser() {
     }
     assert!(page.contains("&lt;b&gt;10"), "no title is on the page");
     for name in ["flops", "time", "differences", "routes"] {
-        let picture = fs::read_to_string(setting.path(&format!("out/report-{name}.svg"))).unwrap();
-        assert!(picture.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && !picture.contains("NaN"), "{name}");
+        let plot = fs::read_to_string(setting.path(&format!("out/report-{name}.svg"))).unwrap();
+        assert!(plot.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && !plot.contains("NaN"), "{name}");
     }
-    assert!(!page.contains("NaN") && !page.contains("inf"), "a number that is none");
+    assert!(!page.contains("NaN") && !page.contains("inf"), "the page has a value that is no number");
     run_script("report.py", &[setting.path("out").to_str().unwrap()]);
 }
 
@@ -273,7 +272,7 @@ fn without_a_calibration_there_is_one_point_and_the_page_says_so() {
 }
 
 #[test]
-fn refusals_have_their_exit_codes_and_leave_nothing() {
+fn errors_have_their_exit_codes_and_write_nothing() {
     let setting = Setting::new();
     fs::write(setting.path("short.txt"), "u x1001 x1002\n").unwrap();
     let config = ModelConfig { items: 39, ..small_config() };
