@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Report;
+use super::report::Report;
 use canet_domain::RouteSpace;
 use canet_evaluation::{Comparison, Estimate, EvalRun, Metric};
 

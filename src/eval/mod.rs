@@ -1,4 +1,5 @@
 mod json;
+mod report;
 mod table;
 
 use std::io::{self, Write};
@@ -6,6 +7,7 @@ use std::io::{self, Write};
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
+use self::report::Report;
 use super::exit::say;
 use super::interactions::{self, DataArgs};
 use super::model::ModelArgs;
@@ -14,7 +16,7 @@ use super::target::TargetArgs;
 use super::{Failure, progress};
 use canet_data::{Case, Split};
 use canet_domain::RouteSpace;
-use canet_evaluation::{Baseline, BaselineInputs, Comparison, EvalRun, Metric, Ranker, compare, evaluate};
+use canet_evaluation::{Baseline, BaselineInputs, EvalRun, Metric, Ranker, compare, evaluate};
 
 /// Ranks the whole catalogue for every user and compares the router with every baseline
 #[derive(Debug, Args)]
@@ -78,23 +80,6 @@ fn metric(text: &str) -> Result<Metric, String> {
         let known: Vec<String> = Metric::all().map(|metric| metric.to_string()).collect();
         format!("use one of {}", known.join(", "))
     })
-}
-
-/// What an evaluation found. The tables and the JSON document are two views of it.
-struct Report<'a> {
-    split: &'static str,
-    /// Largest number of targets per user.
-    holdout: u32,
-    /// What is unfair about the targets.
-    warning: Option<&'static str>,
-    /// Number of targets in their user's own history, which count as misses.
-    repeated: usize,
-    /// Metric of the comparisons.
-    metric: Metric,
-    space: &'a RouteSpace,
-    /// At least one.
-    runs: Vec<EvalRun>,
-    comparisons: Vec<Comparison>,
 }
 
 /// Evaluates a model and prints the report.

@@ -1,4 +1,4 @@
-use super::Report;
+use super::report::Report;
 use crate::caveats;
 use canet_evaluation::{Estimate, EvalRun, Metric, RESAMPLES};
 

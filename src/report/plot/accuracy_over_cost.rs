@@ -2,8 +2,8 @@ use super::super::findings::{Cost, Findings, OperatingPoint, Value};
 use super::super::format::{mega, percent, plain, time};
 use super::axis::{Axis, range};
 use super::labels::Labels;
+use super::legend::{Symbol, legend};
 use super::svg::{Anchor, Svg};
-use super::{Symbol, legend};
 
 /// The cost on the horizontal axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 use super::super::findings::{Findings, PairedDifferences, Value, Verdict};
 use super::super::format::{difference, percent, signed};
 use super::axis::{Axis, range};
+use super::legend::{Symbol, legend};
 use super::svg::{Anchor, Svg};
-use super::{Symbol, legend};
 
 const LEFT: f64 = 54.0;
 const TITLE: f64 = 26.0;
