@@ -213,7 +213,7 @@ async fn serve(
 /// A checkpoint at fault is bad data; a device that fails on a good one is not to be had.
 fn refused(error: ReloadError) -> Failure {
     match &error {
-        ReloadError::Load(load) if load.is_checkpoint() => Failure::data(error),
+        ReloadError::Load(load) if load.checkpoint_at_fault() => Failure::data(error),
         _ => Failure::unavailable(error),
     }
 }

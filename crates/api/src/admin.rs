@@ -107,7 +107,7 @@ impl From<ReloadError> for Problem {
         let code = match &error {
             ReloadError::InProgress => Code::ReloadInProgress,
             ReloadError::Load(error) if error.is_missing() => Code::NotFound,
-            ReloadError::Load(error) if error.is_checkpoint() => Code::CheckpointRejected,
+            ReloadError::Load(error) if error.checkpoint_at_fault() => Code::CheckpointRejected,
             ReloadError::Load(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,
             ReloadError::Unready(_) => Code::Unavailable,
         };

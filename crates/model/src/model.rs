@@ -73,7 +73,7 @@ impl OpenError {
     }
 
     /// Whether the checkpoint is at fault, rather than the device.
-    pub fn is_checkpoint(&self) -> bool {
+    pub fn checkpoint_at_fault(&self) -> bool {
         matches!(self, OpenError::Checkpoint(_) | OpenError::Probes { .. })
     }
 }

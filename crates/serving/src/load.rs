@@ -41,8 +41,8 @@ impl LoadError {
     }
 
     /// Whether the checkpoint is at fault, rather than the device.
-    pub fn is_checkpoint(&self) -> bool {
-        matches!(self, LoadError::Open(error) if error.is_checkpoint())
+    pub fn checkpoint_at_fault(&self) -> bool {
+        matches!(self, LoadError::Open(error) if error.checkpoint_at_fault())
     }
 }
 

@@ -181,7 +181,7 @@ impl ReloadError {
         match self {
             ReloadError::InProgress => Reloaded::Busy,
             ReloadError::Load(error) if error.is_missing() => Reloaded::Missing,
-            ReloadError::Load(error) if error.is_checkpoint() => Reloaded::Rejected,
+            ReloadError::Load(error) if error.checkpoint_at_fault() => Reloaded::Rejected,
             ReloadError::Load(_) | ReloadError::Unready(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => {
                 Reloaded::Failed
             }

@@ -53,7 +53,7 @@ pub fn full_size_config(items: usize) -> ModelConfig {
     }
 }
 
-/// Sizes that are no multiples of a vector or a panel. Some exceed one.
+/// Sizes that are not multiples of a vector or a panel. Some exceed one.
 pub fn odd_config() -> ModelConfig {
     ModelConfig {
         items: 701,
@@ -65,13 +65,11 @@ pub fn odd_config() -> ModelConfig {
         router: RouterConfig { dim: 33, heads: 3, ffn: 41 },
         attention_scale: WidthRule::Full,
         ffn_inner: WidthRule::Full,
-        positions: Positions::Newest,
-        embedding_norm: false,
-        norm_eps: ModelConfig::NORM_EPS,
+        ..small_config()
     }
 }
 
-/// Models with every kind of positions, with and without a norm of the embedding, at odd sizes and as narrow models of
+/// Models with every kind of positions, with and without a norm of the embedding. Two have odd sizes, and two are narrow with
 /// two heads.
 pub fn flagged_configs() -> Vec<ModelConfig> {
     let narrow = ModelConfig {
@@ -116,12 +114,12 @@ pub fn random_history(items: usize, length: usize, rng: &mut impl RngCore) -> Hi
     History::new(&list, length).unwrap()
 }
 
-/// Random histories of all lengths up to the model's.
+/// Random histories of random lengths up to the model's.
 pub fn random_histories(config: &ModelConfig, count: usize, rng: &mut ChaCha8Rng) -> Vec<History> {
     (0..count).map(|_| random_history(config.items, rng.gen_range(1..=config.max_len), rng)).collect()
 }
 
-/// The distance of scores from float32's, relative to their spread, over all rows.
+/// The root mean square error of scores over all rows, relative to the spread of the exact scores.
 pub fn relative_distance(found: &Rows, exact: &Rows) -> f64 {
     let (mut error, mut spread) = (0.0, 0.0);
     for (found, exact) in found.iter().zip(exact.iter()) {

@@ -55,7 +55,7 @@ fn a_model_that_answers_otherwise_than_its_probes_is_not_opened() {
     wrong.write(&root.path().join("small")).unwrap();
     let directory = ModelDirectory::open(&root.path().join("small")).unwrap();
     let error = Model::open(&directory, None, &CpuBackend::single_threaded()).unwrap_err();
-    assert!(error.is_checkpoint() && !error.is_missing());
+    assert!(error.checkpoint_at_fault() && !error.is_missing());
     assert!(error.to_string().starts_with("model small version 1: probe 0: "), "{error}");
     assert!(matches!(error, OpenError::Probes { source: ReplayError::Route { .. } | ReplayError::Score { .. }, .. }));
 }
@@ -69,6 +69,6 @@ fn a_version_that_is_not_there_is_told_from_one_at_fault() {
     assert!(open(4).is_missing());
     fs::remove_file(root.path().join("1/items.tsv")).unwrap();
     let error = open(1);
-    assert!(!error.is_missing() && error.is_checkpoint());
+    assert!(!error.is_missing() && error.checkpoint_at_fault());
     assert!(error.to_string().contains("items.tsv: the file is missing"), "{error}");
 }
