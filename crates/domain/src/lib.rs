@@ -3,18 +3,18 @@
 //! This crate knows no tensors, files or HTTP. A type validates its values on construction, so later code does not check
 //! them again.
 
+mod batch_by;
 mod catalogue;
 mod flops;
 mod history;
-mod lane;
 mod ranking;
 mod route;
 mod routing;
 
+pub use batch_by::{BatchBy, BatchByError};
 pub use catalogue::{Catalogue, CatalogueError};
 pub use flops::{FfnInner, Flops, ModelShape, RequestFlops, RouterShape};
 pub use history::{History, HistoryError, Item};
-pub use lane::{BatchBy, BatchByError};
 pub use ranking::{Candidates, Ranked, Selection, TopK, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
 pub use routing::{Choice, Reason, choose_route, choose_route_among};
