@@ -55,3 +55,25 @@ pub(crate) fn share_or_zero(text: &str) -> Result<f64, String> {
 fn number(text: &str, allowed: impl Fn(f64) -> bool, rule: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|value| value.is_finite() && allowed(*value)).ok_or_else(|| rule.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_above_zero_and_bounded() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("86400"), Ok(Duration::from_secs(86_400)));
+        for text in ["0", "-1", "86401", "1e-30", "NaN", "inf", "soon", ""] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_above_zero_and_at_most_one() {
+        assert_eq!((share("0.3"), share("1")), (Ok(0.3), Ok(1.0)));
+        for text in ["0", "1.1", "-0.1", "NaN", "half"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
+}

@@ -39,16 +39,6 @@ pub(crate) struct TrainArgs {
     /// Share of the full model's FLOPs to spend.
     #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = 0.3, value_parser = share)]
     flops_budget: f64,
-    #[command(flatten)]
-    device: DeviceArgs,
-    #[command(flatten)]
-    sizes: SizeArgs,
-    #[command(flatten)]
-    learning: LearningArgs,
-    #[command(flatten)]
-    utility: UtilityArgs,
-    #[command(flatten)]
-    paper: PaperArgs,
     /// Time limit of the whole training. When it is over, the best epoch so far becomes the checkpoint.
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
@@ -61,6 +51,16 @@ pub(crate) struct TrainArgs {
     /// Discard an unfinished training and start again.
     #[arg(long, env = "CANET_RESTART", value_parser = BoolishValueParser::new())]
     restart: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    sizes: SizeArgs,
+    #[command(flatten)]
+    learning: LearningArgs,
+    #[command(flatten)]
+    utility: UtilityArgs,
+    #[command(flatten)]
+    paper: PaperArgs,
 }
 
 /// Flags that determine the model's configuration.
@@ -83,11 +83,11 @@ struct SizeArgs {
     /// Attention heads. Every width must be a multiple of this [default: 2; with --preset paper 4]
     #[arg(long, env = "CANET_HEADS")]
     heads: Option<usize>,
-    /// Head width in the attention scale of a narrow slice: its own or the full one. The authors' code has full.
+    /// Head width in the attention scale of a narrow slice: its own or the full one. The authors' code uses the full one.
     #[arg(long, env = "CANET_ATTENTION_SCALE", value_enum, default_value = "slice")]
     attention_scale: WidthRule,
     /// Inner width of a narrow slice's feed-forward network: 4 x its own width or 4 x the full one. The authors' code
-    /// has full.
+    /// uses 4 x the full one.
     #[arg(long, env = "CANET_FFN_INNER", value_enum, default_value = "slice")]
     ffn_inner: WidthRule,
     /// How the backbone reads positions [default: relative; with --preset paper newest]
@@ -111,13 +111,14 @@ struct LearningArgs {
     /// Data is sparse if it has fewer than 32 interactions an item.
     #[arg(long, env = "CANET_EPOCHS", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
-    /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1 for sparse data, else all]
+    /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1 for sparse data, else all;
+    /// with --preset paper all]
     ///
     /// With 1, a sample is scored like a request.
     #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
     loss_positions: Option<Count>,
     /// Samples of each user in an epoch: a number or `all` [default: all for sparse data, else the number that covers a
-    /// history of mean length]
+    /// history of mean length; with --preset paper all]
     ///
     /// A number gives samples that end at random positions. `all` gives one sample for each position, or with
     /// `--loss-positions all` adjacent windows that do not overlap.
@@ -138,7 +139,8 @@ struct LearningArgs {
     /// Longer gradients are scaled down to this norm.
     #[arg(long, env = "CANET_CLIP_NORM", default_value_t = 5.0, value_parser = positive)]
     clip_norm: f64,
-    /// Share of activations that is dropped [default: 0.5 for sparse data, else 0.2]
+    /// Share of activations that is dropped [default: 0.5 for sparse data, else 0.2; with --preset paper
+    /// 0.2]
     ///
     /// With --preset utility, embeddings and blocks narrower than 64 drop less.
     #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
