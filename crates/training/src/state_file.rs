@@ -1,12 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use canet_model::{HostTensor, Weights};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
-use zerocopy::IntoBytes;
+use canet_model::{HostTensor, TensorFile, TensorFileError, TensorToWrite, Weights, write_tensors};
 
 use crate::error::TrainError;
 use crate::optimizer::{AdamW, Moments};
@@ -56,25 +53,19 @@ impl StateFile {
         if let Some(ranks) = state.ranks.to_tensor() {
             tensors.insert(format!("{UTILITY}.{RANKS}"), ranks);
         }
-        let views = tensors
-            .iter()
-            .map(|(name, tensor)| {
-                // The format is little-endian, like every processor that this program runs on.
-                Ok((name, TensorView::new(Dtype::F32, tensor.shape.clone(), tensor.data.as_bytes())?))
-            })
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|error| self.invalid(error))?;
         let progress = serde_json::to_string(&state.progress).map_err(|error| self.invalid(error))?;
         let metadata = HashMap::from([(PROGRESS.to_owned(), progress)]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| self.invalid(error))?;
+        let tensors = tensors
+            .iter()
+            .map(|(name, tensor)| (name, TensorToWrite::floats(tensor.shape.clone(), &tensor.data)))
+            .collect();
         let partial = self.path.with_extension("partial");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&partial)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
+        write_tensors(&partial, tensors, Some(metadata)).map_err(|error| self.tensor_error(error))?;
+        let replace = || -> io::Result<()> {
+            File::open(&partial)?.sync_all()?;
             fs::rename(&partial, &self.path)
         };
-        write().map_err(|source| TrainError::io(&self.path, source))
+        replace().map_err(|source| TrainError::io(&self.path, source))
     }
 
     /// Removes the file, if it exists.
@@ -93,13 +84,15 @@ impl StateFile {
     /// # Errors
     /// [`TrainError`], if the file cannot be read or is not a state.
     pub(crate) fn load(&self, device: tch::Device) -> Result<Option<TrainState>, TrainError> {
-        let bytes = match fs::read(&self.path) {
-            Ok(bytes) => bytes,
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TrainError::io(&self.path, error)),
         };
-        let progress = self.progress(&bytes)?;
-        let mut parts = self.parts(&bytes)?;
+        let mut file = TensorFile::open(file).map_err(|error| self.tensor_error(error))?;
+        let progress = file.metadata(PROGRESS).ok_or_else(|| self.invalid("it has no progress"))?;
+        let progress: Progress = serde_json::from_str(progress).map_err(|error| self.invalid(error))?;
+        let mut parts = self.parts(&mut file)?;
         let ranks = match parts.remove(UTILITY) {
             Some(part) => RouteRanks::from_tensor(part.get(RANKS).map_err(|error| self.invalid(error))?),
             None => RouteRanks::default(),
@@ -124,26 +117,25 @@ impl StateFile {
         Ok(Some(TrainState { progress, parameters, optimizer, best, ranks }))
     }
 
-    fn progress(&self, bytes: &[u8]) -> Result<Progress, TrainError> {
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| self.invalid(error))?;
-        let progress = header.metadata().as_ref().and_then(|metadata| metadata.get(PROGRESS));
-        let progress = progress.ok_or_else(|| self.invalid("it has no progress"))?;
-        serde_json::from_str(progress).map_err(|error| self.invalid(error))
-    }
-
     /// The tensors by the part of the state that they belong to.
-    fn parts(&self, bytes: &[u8]) -> Result<BTreeMap<String, Weights>, TrainError> {
-        let file = SafeTensors::deserialize(bytes).map_err(|error| self.invalid(error))?;
+    fn parts(&self, file: &mut TensorFile) -> Result<BTreeMap<String, Weights>, TrainError> {
+        let shapes: Vec<(String, Vec<usize>)> =
+            file.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
         let mut parts: BTreeMap<String, Weights> = BTreeMap::new();
-        for (name, view) in file.iter() {
-            let unknown = || self.invalid(format!("unknown tensor {name:?}"));
+        for (name, shape) in shapes {
+            let data = file.floats(&name).map_err(|error| self.tensor_error(error))?;
+            let unknown = || self.tensor_error(TensorFileError::Unknown(name.clone()));
             let (part, name) = name.split_once('.').ok_or_else(unknown)?;
-            let (values, _) = view.data().as_chunks();
-            let data = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-            let tensor = HostTensor { shape: view.shape().to_vec(), data };
-            parts.entry(part.to_owned()).or_default().insert(name, tensor);
+            parts.entry(part.to_owned()).or_default().insert(name, HostTensor { shape, data });
         }
         Ok(parts)
+    }
+
+    fn tensor_error(&self, error: TensorFileError) -> TrainError {
+        match error {
+            TensorFileError::Read(source) | TensorFileError::Write(source) => TrainError::io(&self.path, source),
+            other => self.invalid(other),
+        }
     }
 
     fn invalid(&self, reason: impl ToString) -> TrainError {
