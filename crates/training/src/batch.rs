@@ -21,23 +21,23 @@ pub struct Sample<'a> {
 /// Shapes in this crate: B samples (rows), T items of all rows, S positions that carry the loss, L items of the longest
 /// row, h features.
 pub struct Batch {
-    /// Item ids: [T]
+    /// Item ids: `[T]`
     pub items: Tensor,
-    /// Position of each item, counted so that the newest of a row is at `max_len - 1`: [T]
+    /// Position of each item, counted so that the newest of a row is at `max_len - 1`: `[T]`
     pub positions: Tensor,
-    /// Position of each item, counted from the oldest of its row: [T]
+    /// Position of each item, counted from the oldest of its row: `[T]`
     pub from_oldest: Tensor,
-    /// Row of each item: [T]
+    /// Row of each item: `[T]`
     pub row_index: Tensor,
-    /// Places among the T items of the positions that carry the loss: [S]
+    /// Places among the T items of the positions that carry the loss: `[S]`
     pub scored: Tensor,
-    /// The item after each of those positions: [S]
+    /// The item after each of those positions: `[S]`
     pub targets: Tensor,
-    /// Place among the T items of each row's newest item: [B]
+    /// Place among the T items of each row's newest item: `[B]`
     pub newest: Tensor,
-    /// The item after each row's newest item: [B]
+    /// The item after each row's newest item: `[B]`
     pub last_targets: Tensor,
-    /// Item ids of each row, padded with 0 behind the row's items: [B, L]
+    /// Item ids of each row, padded with 0 behind the row's items: `[B, L]`
     pub histories: Tensor,
     /// Number of items of each row.
     pub lengths: Vec<usize>,
@@ -68,22 +68,22 @@ pub(crate) struct Group {
     pub length: i64,
     /// `None` if all rows have the same length.
     padding: Option<Padding>,
-    /// Whether a padded place holds an item: [R, L], bool
+    /// Whether a padded place holds an item: `[R, L]`, bool
     real: Tensor,
-    /// Minus infinity at every key that is newer than the query, else 0: [L, L]. Padding stands behind the items, so
+    /// Minus infinity at every key that is newer than the query, else 0: `[L, L]`. Padding stands behind the items, so
     /// this hides it from them as well.
     pub causal_mask: Tensor,
-    /// How many positions the key is before the query, 0 if it is after it, query by key: [L·L]
+    /// How many positions the key is before the query, 0 if it is after it, query by key: `[L·L]`
     pub distances: Tensor,
-    /// How many positions each place is before its row's newest item, 0 for padding: [R·L]
+    /// How many positions each place is before its row's newest item, 0 for padding: `[R·L]`
     pub ages: Tensor,
 }
 
 /// Indices that pad rows and remove their padding.
 struct Padding {
-    /// Which of the group's items stands at each padded place. Padding repeats item 0: [R·L]
+    /// Which of the group's items stands at each padded place. Padding repeats item 0: `[R·L]`
     item_at: Tensor,
-    /// The padded place of each item: [G]
+    /// The padded place of each item: `[G]`
     place_of: Tensor,
 }
 
@@ -141,7 +141,7 @@ impl Batch {
         self.lengths.len() as i64
     }
 
-    /// Selects the positions that carry the loss: [T, h] -> [S, h]
+    /// Selects the positions that carry the loss: `[T, h] -> [S, h]`
     pub(crate) fn at_scored(&self, x: &Tensor) -> Result<Tensor, TchError> {
         match self.scoring {
             Scoring::Every => Ok(x.shallow_clone()),
@@ -198,7 +198,7 @@ impl Group {
         })
     }
 
-    /// Takes the group's items out of the batch's and pads them: [T, h] -> [R, L, h]
+    /// Takes the group's items out of the batch's and pads them: `[T, h] -> [R, L, h]`
     pub(crate) fn pad(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let own = self.tokens.of(x)?; // [G, h]
         let padded = match &self.padding {
@@ -208,7 +208,7 @@ impl Group {
         padded.f_reshape([self.rows.count, self.length, -1])
     }
 
-    /// Removes the padding: [R, L, h] -> [G, h]
+    /// Removes the padding: `[R, L, h] -> [G, h]`
     pub(crate) fn unpad(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let flat = x.f_flatten(0, 1)?; // [R·L, h]
         match &self.padding {
@@ -217,7 +217,7 @@ impl Group {
         }
     }
 
-    /// Minus infinity at padding, else 0: [R, 1, 1, L]
+    /// Minus infinity at padding, else 0: `[R, 1, 1, L]`
     pub(crate) fn padding_mask(&self) -> Result<Tensor, TchError> {
         let zeros = self.real.f_zeros_like()?.f_to_kind(Kind::Float)?;
         zeros.f_masked_fill(&self.real.f_logical_not()?, f64::NEG_INFINITY)?.f_unsqueeze(1)?.f_unsqueeze(1)

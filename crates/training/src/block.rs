@@ -30,7 +30,7 @@ pub(crate) struct BlockPass<'a> {
 }
 
 impl BlockPass<'_> {
-    /// Computes every position: [T, h] -> [T, h]
+    /// Computes every position: `[T, h] -> [T, h]`
     pub(crate) fn every_position(&self, x: &Tensor, batch: &Batch) -> Result<Tensor, TchError> {
         let query = apply_mask(self.project("query", x)?, self.masks.map(|masks| &masks.query))?; // [T, h]
         let [key, value] = [self.project("key", x)?, self.project("value", x)?]; // [T, h] each
@@ -52,7 +52,7 @@ impl BlockPass<'_> {
         self.finish(x, &join(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
     }
 
-    /// Computes only the newest position of each row, which attends to every item of its row: [T, h] -> [B, h]
+    /// Computes only the newest position of each row, which attends to every item of its row: `[T, h] -> [B, h]`
     pub(crate) fn newest(&self, x: &Tensor, batch: &Batch) -> Result<Tensor, TchError> {
         let newest = gather(x, &batch.newest)?; // [B, h]
         let query = self.project("query", &newest)?; // [B, h]
@@ -70,21 +70,22 @@ impl BlockPass<'_> {
         self.finish(&newest, &join(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
     }
 
-    /// Pads the rows of a group and splits their features by head: [T, h] -> [R, heads, L, d]
+    /// Pads the rows of a group and splits their features by head: `[T, h] -> [R, heads, L, d]`
     fn split_heads(&self, x: &Tensor, group: &Group) -> Result<Tensor, TchError> {
         group.pad(x)?.f_unflatten(2, [self.heads, -1])?.f_transpose(1, 2)
     }
 
-    /// Scaled dot-product attention of q queries a row: query [R, heads, q, d], key and value [R, heads, L, d] -> [R,
-    /// q, h]. `hidden` is added to the scores and broadcasts to [R, heads, q, L]: minus infinity hides a key from a
-    /// query.
+    /// Scaled dot-product attention of q queries a row: `[R, q, h]`
+    ///
+    /// `query` is `[R, heads, q, d]`, and `key` and `value` are `[R, heads, L, d]`. `hidden` is added to the scores and
+    /// broadcasts to `[R, heads, q, L]`. Minus infinity in it hides a key from a query.
     fn attend(&self, query: &Tensor, key: &Tensor, value: &Tensor, hidden: &Tensor) -> Result<Tensor, TchError> {
         let scores = query.f_matmul(&key.f_transpose(-2, -1)?)?.f_mul_scalar(self.scale)?.f_add(hidden)?;
         let probabilities = self.layers.drop(scores.f_softmax(-1, Kind::Float)?)?; // [R, heads, q, L]
         probabilities.f_matmul(value)?.f_transpose(1, 2)?.f_flatten(2, 3) // [R, q, h]
     }
 
-    /// The layer's bias of each head at some distances, if it has any: [R·q·L] -> [R, heads, q, L]
+    /// The layer's bias of each head at some distances, if it has any: `[R·q·L] -> [R, heads, q, L]`
     fn bias_by_distance(
         &self,
         distances: &Tensor,
@@ -97,7 +98,7 @@ impl BlockPass<'_> {
     }
 
     /// The block after attention, which is output projection, feed-forward network, residuals and norms:
-    /// x and attended [n, h] -> [n, h]
+    /// x and attended `[n, h] -> [n, h]`
     fn finish(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor, TchError> {
         let projected = self.layers.linear(&self.part("attention.output"), attended, self.width, self.width)?; // [n, h]
         let x = self.residual("attention", x, &projected)?; // [n, h]
@@ -107,7 +108,7 @@ impl BlockPass<'_> {
         self.residual("ffn", &x, &outer)
     }
 
-    /// Query, key or value: [n, h] -> [n, h]. A narrow slice has a prefix of every head, not of the whole projection.
+    /// Query, key or value: `[n, h] -> [n, h]`. A narrow slice has a prefix of every head, not of the whole projection.
     fn project(&self, which: &str, x: &Tensor) -> Result<Tensor, TchError> {
         let name = self.part(&format!("attention.{which}"));
         let (weight, bias) = (self.parameter(&format!("{name}.weight"))?, self.parameter(&format!("{name}.bias"))?);
@@ -124,7 +125,7 @@ impl BlockPass<'_> {
         x.f_linear(&weight, Some(&head_prefixes(bias, &[])?))
     }
 
-    /// `LN(x + a·sublayer)` over the row's width: [n, h] -> [n, h]
+    /// `LN(x + a·sublayer)` over the row's width: `[n, h] -> [n, h]`
     fn residual(&self, which: &str, x: &Tensor, sublayer: &Tensor) -> Result<Tensor, TchError> {
         let a = self.parameter(&self.part(&format!("{which}_residual")))?;
         // A scalar that is not trained is 1.

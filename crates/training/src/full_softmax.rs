@@ -17,7 +17,7 @@ use crate::tensors::gather;
 /// Approximate number of scores in memory at a time: 16 MiB.
 const SCORES: usize = 4 << 20;
 
-/// The loss of a step's exits, with targets [S]. It is a mean over the S positions.
+/// The loss of a step's exits, with targets `[S]`. It is a mean over the S positions.
 ///
 /// This function adds the gradients of the output layer to those of the weights. The objectives of the result have the
 /// gradients of the hidden states.
@@ -65,13 +65,13 @@ fn in_chunks(parameters: &Parameters, targets: &Tensor, exits: &Exits, most: i64
 
 /// The output layer without the row of padding, and its gradients. All are views.
 struct OutputLayer {
-    /// [N, D]
+    /// `[N, D]`
     weight: Tensor,
-    /// [N]
+    /// `[N]`
     bias: Tensor,
-    /// [N, D]
+    /// `[N, D]`
     weight_gradient: Tensor,
-    /// `None` if the bias is not trained: [N]
+    /// `None` if the bias is not trained: `[N]`
     bias_gradient: Option<Tensor>,
 }
 
@@ -92,7 +92,7 @@ impl OutputLayer {
     }
 
     /// Adds `probabilitiesᵀ · hidden` to the gradient of the weight, and `rate` times the sums of the probabilities to
-    /// the gradient of the bias: probabilities [C, N], hidden [C, h].
+    /// the gradient of the bias: probabilities `[C, N]`, hidden `[C, h]`.
     fn add(&mut self, probabilities: &Tensor, hidden: &Tensor, rate: f64) -> Result<(), TchError> {
         let mut gradient = self.weight_gradient.f_narrow(1, 0, hidden.size2()?.1)?; // [N, h]
         let _ = gradient.f_addmm_(&probabilities.f_transpose(0, 1)?, hidden)?;
@@ -103,7 +103,7 @@ impl OutputLayer {
         Ok(())
     }
 
-    /// Subtracts each row of `hidden`, [C, D], from the gradient of its target's weight, and `rate` from the gradient
+    /// Subtracts each row of `hidden`, `[C, D]`, from the gradient of its target's weight, and `rate` from the gradient
     /// of its target's bias.
     fn subtract_at(&mut self, targets: &Tensor, hidden: &Tensor, rate: f64) -> Result<(), TchError> {
         let _ = self.weight_gradient.f_index_add_(0, targets, &hidden.f_neg()?)?;
@@ -117,9 +117,9 @@ impl OutputLayer {
 
 /// C of a step's S positions.
 struct Chunk {
-    /// Hidden states of each exit, the teacher's first: [C, h] each
+    /// Hidden states of each exit, the teacher's first: `[C, h]` each
     hidden: Vec<Tensor>,
-    /// Rows of the true items in the output layer: [C]
+    /// Rows of the true items in the output layer: `[C]`
     targets: Tensor,
     /// S, over which the loss is a mean.
     samples: f64,
@@ -127,11 +127,11 @@ struct Chunk {
 
 /// The softmax of one exit over the catalogue.
 struct Softmax {
-    /// [C, N]
+    /// `[C, N]`
     probabilities: Tensor,
-    /// Scores of the true items: [C, 1]
+    /// Scores of the true items: `[C, 1]`
     target_score: Tensor,
-    /// Logarithm of the sum of the exponentials: [C, 1]
+    /// Logarithm of the sum of the exponentials: `[C, 1]`
     normaliser: Tensor,
 }
 
@@ -139,7 +139,7 @@ struct Softmax {
 struct ExitGradient {
     /// To its unweighted loss: a scalar.
     loss: Tensor,
-    /// The gradient of the weighted loss for the hidden states: [C, h]
+    /// The gradient of the weighted loss for the hidden states: `[C, h]`
     slope: Tensor,
 }
 
@@ -197,7 +197,7 @@ impl Chunk {
         Ok(found)
     }
 
-    /// The softmax of hidden states, [C, h].
+    /// The softmax of hidden states, `[C, h]`.
     fn softmax(&self, layer: &OutputLayer, hidden: &Tensor) -> Result<Softmax, TchError> {
         let weight = layer.weight.f_narrow(1, 0, hidden.size2()?.1)?; // [N, h]
         let scores = hidden.f_linear(&weight, Some(&layer.bias))?; // [C, N]

@@ -56,7 +56,7 @@ impl Joint<'_> {
         Ok(StepLoss::whole(total, parts))
     }
 
-    /// 1 for each row whose next item the smallest route ranks high, else 0: [B]
+    /// 1 for each row whose next item the smallest route ranks high, else 0: `[B]`
     fn easy_rows(&self, parameters: &Parameters, batch: &Batch) -> Result<Tensor, TchError> {
         tch::no_grad(|| {
             let net = Supernet { config: self.config, parameters, dropout: DropoutShares::NONE };

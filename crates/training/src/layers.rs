@@ -14,14 +14,14 @@ pub(crate) struct Layers<'a> {
 
 /// The features of each row that a masked layer norm covers.
 pub(crate) struct NormMask<'a> {
-    /// 1 for a feature that takes part, else 0: [T, width]
+    /// 1 for a feature that takes part, else 0: `[T, width]`
     pub features: &'a Tensor,
-    /// 1 / number of features that take part: [T, 1]
+    /// 1 / number of features that take part: `[T, 1]`
     pub per_feature: &'a Tensor,
 }
 
 impl Layers<'_> {
-    /// The first `out` outputs of a stored linear layer over its first `input` inputs: [T, input] -> [T, out]
+    /// The first `out` outputs of a stored linear layer over its first `input` inputs: `[T, input] -> [T, out]`
     pub(crate) fn linear(&self, name: &str, x: &Tensor, out: usize, input: usize) -> Result<Tensor, TchError> {
         let weight = self.parameters.get(&format!("{name}.weight"))?;
         let weight = prefix(&prefix(weight, 0, out)?, 1, input)?; // [out, input]
@@ -29,7 +29,7 @@ impl Layers<'_> {
         x.f_linear(&weight, Some(&bias))
     }
 
-    /// Layer norm over the first `width` features, or over the features of the mask: [T, width] -> [T, width]
+    /// Layer norm over the first `width` features, or over the features of the mask: `[T, width] -> [T, width]`
     pub(crate) fn norm(
         &self,
         name: &str,
@@ -62,7 +62,7 @@ impl Layers<'_> {
     }
 }
 
-/// Exact GELU: [T, f] -> [T, f]
+/// Exact GELU: `[T, f] -> [T, f]`
 ///
 /// It is computed over the transposed view. For a contiguous float32 tensor LibTorch calls oneDNN, which compiles and
 /// keeps another kernel for every T.

@@ -33,7 +33,7 @@ pub struct LossWeights {
 }
 
 /// Draws a route a row by straight-through Gumbel-softmax (Jang et al. 2017, arXiv:1611.01144): one-hot in value, soft
-/// in gradient. [B, routes] -> [B, routes]
+/// in gradient. `[B, routes] -> [B, routes]`
 ///
 /// # Errors
 /// LibTorch's.
@@ -48,7 +48,7 @@ pub(crate) fn sample_routes(logits: &Tensor, temperature: f64) -> Result<Tensor,
     hard.f_add(&soft.f_sub(&soft.f_detach()?)?)
 }
 
-/// Mean cross-entropy of the true items: scores [S, N + 1], targets [S].
+/// Mean cross-entropy of the true items: scores `[S, N + 1]`, targets `[S]`.
 ///
 /// # Errors
 /// LibTorch's.
@@ -56,7 +56,7 @@ pub(crate) fn next_item(scores: &Tensor, targets: &Tensor) -> Result<Tensor, Tch
     scores.f_cross_entropy_loss(targets, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)
 }
 
-/// 1 for each row whose true next item is among the `k` best of the given scores, else 0: [B, N + 1] -> [B]
+/// 1 for each row whose true next item is among the `k` best of the given scores, else 0: `[B, N + 1] -> [B]`
 ///
 /// Items of the row's own history do not rank. A true item that is in the history therefore counts as missed.
 ///
@@ -73,7 +73,7 @@ pub(crate) fn hits(scores: &Tensor, batch: &Batch, k: i64) -> Result<Tensor, Tch
     above.f_lt(k)?.f_logical_and(&finite)?.f_to_kind(Kind::Float)
 }
 
-/// Soft targets over the ascending sizes of one axis: [B] -> [B, sizes]
+/// Soft targets over the ascending sizes of one axis: `[B] -> [B, sizes]`
 ///
 /// Size i has the weight 2^(sharpness·i), normalised. Rows with `easy` = 1 have the same weights in descending order.
 /// This is the authors' `gen_softlabel`, whose sharpness is 2 for widths and 1 for depth.
@@ -86,7 +86,7 @@ fn soft_size_targets(easy: &Tensor, sizes: i64, sharpness: f64) -> Result<Tensor
 }
 
 /// The guide: cross-entropy of the router's sizes. Its targets are small sizes for rows with `easy` = 1 and large sizes
-/// for the others. logits [B, routes], easy [B]
+/// for the others. `logits` is `[B, routes]`, `easy` is `[B]`.
 ///
 /// # Errors
 /// LibTorch's.
@@ -109,7 +109,7 @@ pub(crate) fn guide(form: LossForm, logits: &Tensor, easy: &Tensor, tables: &Mas
 }
 
 /// The balance: cross-entropy between the uniform distribution over routes and the router's mean probabilities over the
-/// batch. logits [B, routes]
+/// batch. `logits` is `[B, routes]`.
 ///
 /// It is lowest if the users are spread evenly over the routes, however certain the router is about each user.
 ///
@@ -127,7 +127,7 @@ pub(crate) fn balance(form: LossForm, logits: &Tensor) -> Result<Tensor, TchErro
 }
 
 /// The expected share of the full model's FLOPs that a batch costs under the router's probabilities, with a gradient.
-/// logits [B, routes]
+/// `logits` is `[B, routes]`.
 ///
 /// # Errors
 /// LibTorch's.
@@ -157,7 +157,7 @@ pub(crate) fn budget_distance(share: &Tensor, budget: f64) -> Result<Tensor, Tch
     share.f_div_scalar(budget)?.f_sub_scalar(1.0)?.f_square()
 }
 
-/// Mean cross-entropy of soft targets: [B, sizes] each.
+/// Mean cross-entropy of soft targets: `[B, sizes]` each.
 fn soft_cross_entropy(log_probabilities: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
     let rows = log_probabilities.f_mul(targets)?.f_sum_dim_intlist([-1_i64].as_slice(), false, Kind::Float)?; // [B]
     rows.f_mean(Kind::Float)?.f_neg()

@@ -12,16 +12,16 @@ use crate::parameters::{Parameters, TrainedSpan};
 /// takes the same few operations however many weights there are.
 pub(crate) struct AdamW {
     options: AdamWOptions,
-    /// Running mean of the gradients: [P]
+    /// Running mean of the gradients: `[P]`
     first: Tensor,
-    /// Running mean of the squared gradients: [P]
+    /// Running mean of the squared gradients: `[P]`
     second: Tensor,
-    /// 1 for a weight that decays, else 0: [P]
+    /// 1 for a weight that decays, else 0: `[P]`
     decaying: Tensor,
     steps: u64,
 }
 
-/// Settings of [`AdamW`].
+/// Settings of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamWOptions {
     /// Decay rates of the first and the second moment.

@@ -82,9 +82,9 @@ pub struct Parameters {
     tensors: BTreeMap<String, Tensor>,
     /// Place of each weight in `flat`.
     spans: BTreeMap<String, Span>,
-    /// [P]
+    /// `[P]`
     flat: Tensor,
-    /// [P]
+    /// `[P]`
     gradient: Tensor,
     options: ParameterOptions,
 }
@@ -93,9 +93,9 @@ pub struct Parameters {
 pub(crate) struct TrainedSpan {
     /// Their place in the flat vectors.
     pub span: Span,
-    /// Their values, as a view: [count]
+    /// Their values, as a view: `[count]`
     pub weights: Tensor,
-    /// Their gradients, as a view: [count]
+    /// Their gradients, as a view: `[count]`
     pub gradient: Tensor,
 }
 
@@ -181,7 +181,7 @@ impl Parameters {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// A zero for each value of each weight: [P]
+    /// A zero for each value of each weight: `[P]`
     ///
     /// # Errors
     /// LibTorch's, if memory runs out.

@@ -9,7 +9,7 @@ use crate::error::TrainError;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RouteRanks {
     routes: usize,
-    /// Ranks from 1, or 0 if the item does not rank: [cases, routes], row-major
+    /// Ranks from 1, or 0 if the item does not rank: `[cases, routes]`, row-major
     ranks: Vec<f32>,
 }
 
@@ -78,7 +78,7 @@ impl RouteRanks {
         Ok(())
     }
 
-    /// Utilities of all cases: [cases, routes], row-major
+    /// Utilities of all cases: `[cases, routes]`, row-major
     pub(crate) fn utilities(&self, utility: Utility) -> Vec<f64> {
         let worst = f64::from(self.ranks.iter().copied().fold(1.0, f32::max));
         let value = |rank: &f32| match utility {
@@ -89,7 +89,7 @@ impl RouteRanks {
         self.ranks.iter().map(value).collect()
     }
 
-    /// The ranks for the state file, `None` if there are none: [cases, routes]
+    /// The ranks for the state file, `None` if there are none: `[cases, routes]`
     pub(crate) fn to_tensor(&self) -> Option<HostTensor> {
         let shape = vec![self.cases(), self.routes];
         (!self.ranks.is_empty()).then(|| HostTensor { shape, data: self.ranks.clone() })

@@ -17,33 +17,33 @@ pub(crate) struct SampledSoftmax {
     true_items: OutputRows,
     /// With the correction in their biases.
     negatives: OutputRows,
-    /// Whether a negative is the position's true item: [S, K], bool
+    /// Whether a negative is the position's true item: `[S, K]`, bool
     same: Tensor,
 }
 
 /// Some rows of the output layer.
 struct OutputRows {
-    /// [S, D] or [K, D]
+    /// `[S, D]` or `[K, D]`
     weight: Tensor,
-    /// [S] or [K]
+    /// `[S]` or `[K]`
     bias: Tensor,
 }
 
 /// Scores of one slice under a [`SampledSoftmax`].
 struct SampledScores {
-    /// Scores of the true items: [S]
+    /// Scores of the true items: `[S]`
     true_items: Tensor,
-    /// Scores of the negatives: [S, K]
+    /// Scores of the negatives: `[S, K]`
     negatives: Tensor,
-    /// Logarithm of the sum of all their exponentials: [S]
+    /// Logarithm of the sum of all their exponentials: `[S]`
     normaliser: Tensor,
 }
 
 /// Probabilities of one slice, which other slices learn.
 struct SoftTargets {
-    /// [S]
+    /// `[S]`
     true_items: Tensor,
-    /// [S, K]
+    /// `[S, K]`
     negatives: Tensor,
 }
 
@@ -101,7 +101,7 @@ impl SampledSoftmax {
         Ok(loss)
     }
 
-    /// Scores of hidden states, [S, h].
+    /// Scores of hidden states, `[S, h]`.
     ///
     /// # Errors
     /// LibTorch's, if memory runs out.

@@ -7,7 +7,7 @@ use tch::{Kind, TchError, Tensor};
 pub(crate) struct Exit {
     /// Its name in the run log.
     pub name: &'static str,
-    /// Hidden states at the S positions that carry the loss: [S, h]
+    /// Hidden states at the S positions that carry the loss: `[S, h]`
     pub hidden: Tensor,
     /// Weight of its loss.
     pub weight: f64,

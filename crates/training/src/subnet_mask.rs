@@ -18,41 +18,41 @@ pub enum SubnetMask {
 /// The factors are exactly 0 or 1 and carry the gradient of the choice. Shapes: B rows, E the widest embedding, D the
 /// largest width, F the largest inner width.
 pub struct RowMasks {
-    /// Features of the embedding: [B, E]
+    /// Features of the embedding: `[B, E]`
     pub(crate) embedding: Tensor,
-    /// 1 / number of these features, without a gradient: [B, 1]
+    /// 1 / number of these features, without a gradient: `[B, 1]`
     pub(crate) per_embedding: Tensor,
-    /// Features of the hidden state: [B, D]
+    /// Features of the hidden state: `[B, D]`
     pub(crate) hidden: Tensor,
-    /// 1 / number of these features, without a gradient: [B, 1]
+    /// 1 / number of these features, without a gradient: `[B, 1]`
     pub(crate) per_hidden: Tensor,
-    /// Query features, a prefix of every head, times the attention scale: [B, D]
+    /// Query features, a prefix of every head, times the attention scale: `[B, D]`
     pub(crate) query: Tensor,
-    /// Moves the heads' outputs together, from heads of D / heads features to heads of the row's width: [B, D, D]
+    /// Moves the heads' outputs together, from heads of D / heads features to heads of the row's width: `[B, D, D]`
     pub(crate) concatenate: Tensor,
-    /// Inner features of the feed-forward network: [B, F]
+    /// Inner features of the feed-forward network: `[B, F]`
     pub(crate) inner: Tensor,
-    /// The row's depth, one-hot over the depths of the route space: [B, depths]
+    /// The row's depth, one-hot over the depths of the route space: `[B, depths]`
     pub(crate) depth: Tensor,
 }
 
 /// The constant tables from which [`RowMasks`] are made.
 pub struct MaskTables {
-    /// [embeddings, E]
+    /// `[embeddings, E]`
     embedding: Tensor,
-    /// [embeddings]
+    /// `[embeddings]`
     per_embedding: Tensor,
-    /// [widths, D]
+    /// `[widths, D]`
     hidden: Tensor,
-    /// [widths]
+    /// `[widths]`
     per_hidden: Tensor,
-    /// [widths, D]
+    /// `[widths, D]`
     query: Tensor,
-    /// [widths, D·D]
+    /// `[widths, D·D]`
     concatenate: Tensor,
-    /// [widths, F]
+    /// `[widths, F]`
     inner: Tensor,
-    /// One-hot size of each route on each axis: [routes, widths], [routes, depths], [routes, embeddings]
+    /// One-hot size of each route on each axis: `[routes, widths]`, `[routes, depths]`, `[routes, embeddings]`
     sizes: [Tensor; 3],
 }
 
@@ -104,7 +104,7 @@ impl MaskTables {
     }
 
     /// Sums over the routes of the same width, the same depth and the same embedding, in this order:
-    /// [B, routes] -> [B, widths], [B, depths], [B, embeddings]
+    /// `[B, routes] -> [B, widths]`, `[B, depths]`, `[B, embeddings]`
     ///
     /// # Errors
     /// LibTorch's.
@@ -113,7 +113,7 @@ impl MaskTables {
         Ok([routes.f_matmul(hidden)?, routes.f_matmul(layers)?, routes.f_matmul(embedding)?])
     }
 
-    /// Masks of a choice, [B, routes], which is one-hot in value and may carry a gradient.
+    /// Masks of a choice, `[B, routes]`, which is one-hot in value and may carry a gradient.
     ///
     /// # Errors
     /// LibTorch's.
@@ -135,7 +135,7 @@ impl MaskTables {
 }
 
 impl RowMasks {
-    /// Repeats each row's masks for each of its items: [B, ..] -> [T, ..]. `concatenate` stays as it is, because
+    /// Repeats each row's masks for each of its items: `[B, ..] -> [T, ..]`. `concatenate` stays as it is, because
     /// attention applies it by row.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl RowMasks {
     }
 }
 
-/// The one-hot choice of given routes, without a gradient: [B, routes]
+/// The one-hot choice of given routes, without a gradient: `[B, routes]`
 ///
 /// # Errors
 /// LibTorch's, if a route is not in the space.

@@ -27,7 +27,7 @@ pub struct Supernet<'a> {
 }
 
 impl Supernet<'_> {
-    /// Hidden states after the last layer of each row's route: [T, h]. h is the slice's width, or the full width for
+    /// Hidden states after the last layer of each row's route: `[T, h]`. h is the slice's width, or the full width for
     /// [`SubnetMask::PerRow`].
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Supernet<'_> {
         }
     }
 
-    /// Hidden states of one slice after each of `depths`, at the positions that carry the loss: [S, h] each. `depths`
+    /// Hidden states of one slice after each of `depths`, at the positions that carry the loss: `[S, h]` each. `depths`
     /// must ascend and end with the slice's own depth.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Supernet<'_> {
         Ok(exits)
     }
 
-    /// Hidden states after the last layer of each row's own route: [T, D]
+    /// Hidden states after the last layer of each row's own route: `[T, D]`
     fn hidden_per_row(&self, batch: &Batch, masks: &RowMasks) -> Result<Tensor, TchError> {
         let widest = Slice {
             hidden: self.config.width(),
@@ -91,7 +91,7 @@ impl Supernet<'_> {
         finished.ok_or_else(|| TchError::Torch("the route space has no depths".to_owned()))
     }
 
-    /// The input of the first block: [T, h]
+    /// The input of the first block: `[T, h]`
     fn input(&self, batch: &Batch, slice: Slice, masks: Option<&RowMasks>) -> Result<Tensor, TchError> {
         let layers = self.layers();
         let positions = match self.config.positions {
@@ -131,7 +131,7 @@ impl Supernet<'_> {
         }
     }
 
-    /// Scores of every item, column 0 being padding: [n, h] -> [n, N + 1]
+    /// Scores of every item, column 0 being padding: `[n, h] -> [n, N + 1]`
     ///
     /// # Errors
     /// LibTorch's, if memory runs out.
@@ -140,7 +140,7 @@ impl Supernet<'_> {
         self.layers().linear("backbone.output", hidden, self.config.items + 1, width)
     }
 
-    /// Router logits of each row: [B, routes]
+    /// Router logits of each row: `[B, routes]`
     ///
     /// # Errors
     /// LibTorch's, if memory runs out.
@@ -163,7 +163,8 @@ impl Supernet<'_> {
         layers.linear("router.head", &newest, routes, router.dim)
     }
 
-    /// The first `width` features of each item's embedding, plus those of its position if that has a table: [T, width]
+    /// The first `width` features of each item's embedding, plus those of its position if the model has a table of
+    /// positions: `[T, width]`
     fn embed(&self, part: &str, batch: &Batch, positions: Option<&Tensor>, width: usize) -> Result<Tensor, TchError> {
         let table = |table: &str| prefix(self.parameters.get(&format!("{part}.{table}"))?, 1, width);
         let items = gather(&table("item_embedding")?, &batch.items)?; // [T, width]

@@ -11,7 +11,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// These places of a tensor, as a view: [T, ..] -> [count, ..]
+    /// These places of a tensor, as a view: `[T, ..] -> [count, ..]`
     ///
     /// # Errors
     /// LibTorch's, if the tensor has fewer places.
@@ -20,7 +20,7 @@ impl Span {
     }
 }
 
-/// Rows of a matrix by index: [R, h], [n] -> [n, h]
+/// Rows of a matrix by index: `[R, h]`, `[n] -> [n, h]`
 ///
 /// On a CPU this is an embedding lookup, because the gradient of LibTorch's `index_select` is added up row by row
 /// there. On a GPU it is `index_select`, because the gradient of the lookup sorts the indices and waits for the result.

@@ -64,7 +64,7 @@ fn masks(setting: &Setting, routes: &[usize]) -> SubnetMask {
     SubnetMask::PerRow(tables.masks(&one_hot(routes, setting.space.len(), Device::Cpu).unwrap()).unwrap())
 }
 
-/// Scores at the newest position of each row: [B, N + 1]
+/// Scores at the newest position of each row: `[B, N + 1]`
 fn last_scores(setting: &Setting, parameters: &Parameters, batch: &Batch, mask: &SubnetMask) -> Tensor {
     let net = Supernet { config: &setting.config, parameters, dropout: DropoutShares::NONE };
     net.scores(&net.hidden(batch, mask).unwrap().index_select(0, &batch.newest)).unwrap()

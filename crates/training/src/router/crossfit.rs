@@ -27,16 +27,16 @@ const FACTORS: [f64; 6] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0];
 ///
 /// Shapes: M cases.
 pub(super) struct Deviations {
-    /// [M, routes]
+    /// `[M, routes]`
     pub values: Tensor,
-    /// Mean of each route after the means of the cases are subtracted: [1, routes]
+    /// Mean of each route after the means of the cases are subtracted: `[1, routes]`
     pub means: Tensor,
     /// Standard deviation before scaling.
     pub scale: f64,
 }
 
 impl Deviations {
-    /// Deviations of utilities, [M, routes]. The means of the routes and the scale are taken over `cases`.
+    /// Deviations of utilities, `[M, routes]`. The means of the routes and the scale are taken over `cases`.
     ///
     /// # Errors
     /// LibTorch's.
@@ -54,14 +54,14 @@ impl Deviations {
 pub(super) struct CrossFit {
     /// The number of training passes with the smallest error.
     pub passes: usize,
-    /// Predicted deviations: [M, routes], row-major
+    /// Predicted deviations: `[M, routes]`, row-major
     pub predictions: Vec<f64>,
     /// Share of the deviations' variance that is predicted.
     pub explained: f64,
 }
 
-/// Predicts each fold by predictors that trained on the other folds: features [M, F], utilities [M, routes], and a fold
-/// for each case.
+/// Predicts each fold by predictors that trained on the other folds: features `[M, F]`, utilities `[M, routes]`, and a
+/// fold for each case.
 ///
 /// # Errors
 /// LibTorch's.

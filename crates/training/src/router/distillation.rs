@@ -25,7 +25,7 @@ use crate::supernet::Supernet;
 struct DistillationBatch<'a> {
     /// B histories of at least one item, in descending length.
     histories: Vec<&'a [Item]>,
-    /// The logits that the router should give to them: [B, routes]
+    /// The logits that the router should give to them: `[B, routes]`
     logits: Tensor,
 }
 
@@ -33,7 +33,7 @@ struct DistillationBatch<'a> {
 struct RouterTargets<'a> {
     cases: &'a MeasuredCases<'a>,
     fit: &'a UtilityFit,
-    /// 1 for a route that may be chosen, else 0. The router's logits of other routes are not trained: [routes]
+    /// 1 for a route that may be chosen, else 0. The router's logits of other routes are not trained: `[routes]`
     allowed: Tensor,
     /// The router's logits are predictions times this factor.
     factor: f64,
@@ -204,7 +204,7 @@ fn reproduced_share(context: &StageContext<'_>, targets: &RouterTargets<'_>) -> 
     })
 }
 
-/// The router's logits for histories: [B, routes]
+/// The router's logits for histories: `[B, routes]`
 fn router_logits(context: &StageContext<'_>, histories: &[&[Item]]) -> Result<Tensor, TchError> {
     let job = context.job;
     let max_len = job.config.max_len;
@@ -219,8 +219,8 @@ fn router_logits(context: &StageContext<'_>, histories: &[&[Item]]) -> Result<Te
     Supernet { config: &job.config, parameters, dropout: DropoutShares::NONE }.router_logits(&batch)
 }
 
-/// Mean squared distance between logits over the allowed routes: [B, routes] twice and [routes] -> a scalar. The mean
-/// over the routes of a row does not count, because it does not change the row's argmax.
+/// Mean squared distance between logits over the allowed routes, a scalar. The logits are `[B, routes]`, `allowed` is
+/// `[routes]`. A distance that all routes of a row share does not count, because it does not change the row's argmax.
 fn logit_distance(from: &Tensor, to: &Tensor, allowed: &Tensor) -> Result<Tensor, TchError> {
     let routes = [1_i64].as_slice();
     let count = allowed.f_sum(Kind::Float)?;

@@ -12,7 +12,7 @@ use crate::tensors::gather;
 ///
 /// Shapes: M histories, T items of all histories, e features of an embedding, F features of a history.
 pub(super) struct Features {
-    /// The narrowest embedding of each item: [N + 1, e]
+    /// The narrowest embedding of each item: `[N + 1, e]`
     table: Tensor,
     /// log(1 + interactions in the training data), by item.
     popularity: Vec<f32>,
@@ -21,7 +21,7 @@ pub(super) struct Features {
     standard: Option<Standard>,
 }
 
-/// The mean and standard deviation of each feature: [1, F] each
+/// The mean and standard deviation of each feature: `[1, F]` each
 struct Standard {
     mean: Tensor,
     deviation: Tensor,
@@ -62,7 +62,7 @@ impl Features {
         Ok(())
     }
 
-    /// Features of histories, each of at least one item: [M, F]
+    /// Features of histories, each of at least one item: `[M, F]`
     ///
     /// # Errors
     /// LibTorch's.
@@ -74,7 +74,7 @@ impl Features {
         }
     }
 
-    /// Features before they are standardised: [M, F]
+    /// Features before they are standardised: `[M, F]`
     fn raw(&self, histories: &[&[Item]]) -> Result<Tensor, TchError> {
         let (mut items, mut row_index, mut last, mut numbers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The weight of each item in the mean over its history, and in the mean over the newest items.

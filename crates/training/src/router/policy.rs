@@ -14,7 +14,7 @@ pub(super) struct RouteCosts {
 pub(super) struct CaseTable {
     /// Number of routes.
     pub routes: usize,
-    /// NDCG@10: [cases, routes], row-major
+    /// NDCG@10: `[cases, routes]`, row-major
     pub ndcg: Vec<f64>,
     /// Number of items that the model reads of each case.
     lengths: Vec<usize>,
@@ -27,7 +27,7 @@ pub(super) struct Policy<'a> {
     pub means: &'a [f64],
     /// Factor of the predictions.
     pub k: f64,
-    /// Predicted deviations from the mean: [cases, routes], row-major
+    /// Predicted deviations from the mean: `[cases, routes]`, row-major
     pub predictions: &'a [f64],
     /// The routes that may be chosen.
     pub allowed: &'a [usize],

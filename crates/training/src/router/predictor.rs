@@ -42,7 +42,7 @@ impl UtilityPredictor {
         Ok(UtilityPredictor { parameters, optimizer })
     }
 
-    /// Trains for one pass over all histories in random order: features [M, F], targets [M, routes].
+    /// Trains for one pass over all histories in random order: features `[M, F]`, targets `[M, routes]`.
     ///
     /// # Errors
     /// LibTorch's.
@@ -59,7 +59,7 @@ impl UtilityPredictor {
         Ok(())
     }
 
-    /// Predicts without dropout and without a gradient: [M, F] -> [M, routes]
+    /// Predicts without dropout and without a gradient: `[M, F] -> [M, routes]`
     ///
     /// # Errors
     /// LibTorch's.
@@ -67,7 +67,7 @@ impl UtilityPredictor {
         tch::no_grad(|| self.forward(features, Dropout::new(0.0)))
     }
 
-    /// [M, F] -> [M, routes]
+    /// `[M, F] -> [M, routes]`
     fn forward(&self, features: &Tensor, dropout: Dropout) -> Result<Tensor, TchError> {
         let weight = |name: &str| self.parameters.get(name);
         let inner = features.f_linear(weight("inner.weight")?, Some(weight("inner.bias")?))?.f_relu()?; // [M, HIDDEN]

@@ -18,7 +18,7 @@ pub(super) struct MeasuredCases<'a> {
     pub cases: &'a [Case<'a>],
     pub table: CaseTable,
     pub features: Features,
-    /// Features of the cases, in host memory: [M, F]
+    /// Features of the cases, in host memory: `[M, F]`
     pub inputs: Tensor,
     /// Fold of each case. All cases of a user are in one fold.
     folds: Vec<usize>,
@@ -99,7 +99,7 @@ impl<'a> MeasuredCases<'a> {
 }
 
 impl UtilityFit {
-    /// The mean of all predictions, plus the routes' means if these do not enter as biases: [M, F] -> [M, routes]
+    /// The mean of all predictions, plus the routes' means if these do not enter as biases: `[M, F] -> [M, routes]`
     ///
     /// # Errors
     /// LibTorch's.
