@@ -20,10 +20,14 @@ mod lanes;
 #[cfg(test)]
 mod tests;
 mod wait_quantile;
+mod work;
 
 pub use cost::BatchTiming;
 pub use degrade::{DegradeLevel, DegradedRouter};
 pub use lanes::Due;
+pub use work::{
+    Arrival, Batch, Limits, QueueFull, RejectReason, Rejected, Routed, RouterBatch, Row, Started, UnroutedRow, Work,
+};
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -39,35 +43,6 @@ use canet_domain::Flops;
 
 /// The starvation bound: a row that is older runs before every row that arrives later, whatever their deadlines.
 const PATIENCE: Duration = Duration::from_millis(250);
-
-/// Bounds of the executors and of their queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Batches that run at a time, at least 1.
-    pub executors: usize,
-    /// The most rows of a batch, at least 1.
-    pub max_batch: usize,
-    /// The most predicted time of the work that waits.
-    pub queue_limit: Duration,
-    /// Whether rows move to cheaper routes under pressure, before any row is refused.
-    pub degrade: bool,
-}
-
-/// A waiting row, as much as the scheduler knows of it.
-pub trait Row {
-    /// Whether nobody waits for the answer any more.
-    fn is_cancelled(&self) -> bool {
-        false
-    }
-}
-
-/// A row whose route the router will choose.
-pub trait UnroutedRow: Row {
-    /// Whether one router serves both rows, so that they may share a micro-batch.
-    fn shares_router(&self, _other: &Self) -> bool {
-        true
-    }
-}
 
 /// Rows that wait for executors, and the order in which these run them.
 ///
@@ -92,110 +67,8 @@ pub struct Scheduler<L, U, R> {
     costs: CostModel<L>,
     wait_quantile: WaitQuantile,
     degrade: Option<Degrade>,
-    executors: Vec<Executor<L>>,
+    executors: Vec<ExecutorState<L>>,
     closed: bool,
-}
-
-/// A row that asks for a place in the queue.
-#[derive(Debug)]
-pub enum Arrival<L, U, R> {
-    /// The router will choose its route.
-    Unrouted {
-        /// The row.
-        row: U,
-        /// The router's cost.
-        router_flops: Flops,
-        /// What the full slice would cost.
-        full_flops: Flops,
-    },
-    /// The row names its route.
-    Routed(Routed<L, R>),
-}
-
-/// A row with a route.
-#[derive(Debug)]
-pub struct Routed<L, R> {
-    /// The row.
-    pub row: R,
-    /// The lane of its route.
-    pub lane: L,
-    /// The slice's cost.
-    pub flops: Flops,
-}
-
-/// A row that found no place; dropping it is left to the driver.
-#[derive(Debug)]
-pub struct Rejected<L, U, R> {
-    /// The row.
-    pub arrival: Arrival<L, U, R>,
-    /// Why it found none.
-    pub reason: RejectReason,
-}
-
-/// Why a row found no place in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RejectReason {
-    /// The work that waits is at its limit.
-    Full(QueueFull),
-    /// The scheduler is closed.
-    Closed,
-}
-
-/// The queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the work that waits is predicted to take {} ms, and at most {} ms may wait: try again later",
-    backlog.as_millis(), limit.as_millis()
-)]
-pub struct QueueFull {
-    /// The predicted time of the work that waits.
-    pub backlog: Duration,
-    /// The most predicted time that may wait.
-    pub limit: Duration,
-}
-
-/// What an executor does next.
-#[derive(Debug)]
-pub enum Work<L, U, R> {
-    /// Ask the router, then report [`routed`](Scheduler::routed) or [`unroutable`](Scheduler::unroutable).
-    Route(RouterBatch<U>),
-    /// Run the slices, then report [`completed`](Scheduler::completed) or [`failed`](Scheduler::failed).
-    Run(Batch<L, R>),
-}
-
-/// A micro-batch of the router. Without `rows` there is nothing to report.
-#[derive(Debug)]
-pub struct RouterBatch<U> {
-    /// The rows to route, of one router.
-    pub rows: Vec<U>,
-    /// How much the router may spend on them.
-    pub level: DegradeLevel,
-    /// Rows that must not run because of their deadlines.
-    pub late: Vec<U>,
-    /// Rows that must not run because nobody waits for them.
-    pub cancelled: Vec<U>,
-}
-
-/// A batch of one lane. Without `rows` there is nothing to report.
-#[derive(Debug)]
-pub struct Batch<L, R> {
-    /// The lane.
-    pub lane: L,
-    /// The rows to run, the most urgent first.
-    pub rows: Vec<Started<R>>,
-    /// Rows that must not run because of their deadlines.
-    pub late: Vec<R>,
-    /// Rows that must not run because nobody waits for them.
-    pub cancelled: Vec<R>,
-}
-
-/// A row that is about to run.
-#[derive(Debug)]
-pub struct Started<R> {
-    /// The row.
-    pub row: R,
-    /// How long it waited for the device, without the router's time.
-    pub waited: Duration,
 }
 
 /// A row that waits for the router.
@@ -225,7 +98,8 @@ impl<T> Unrouted<T> {
     }
 }
 
-struct Executor<L> {
+/// The scheduler's knowledge of an executor.
+struct ExecutorState<L> {
     /// How many arrivals it still has to route before it runs a batch; `None` before it has looked.
     to_route: Option<usize>,
     /// The rows in its router's micro-batch, which their driver holds.
@@ -236,18 +110,11 @@ struct Executor<L> {
     last_batch: Duration,
 }
 
-impl QueueFull {
-    /// The whole seconds, at least 1, after which the work that waits now will have run.
-    pub fn retry_after(&self) -> u64 {
-        (self.backlog.as_secs() + u64::from(self.backlog.subsec_nanos() > 0)).max(1)
-    }
-}
-
 impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
     /// An empty queue, as of `now`.
     pub fn new(limits: Limits, now: Instant) -> Scheduler<L, U, R> {
         let limits = Limits { executors: limits.executors.max(1), max_batch: limits.max_batch.max(1), ..limits };
-        let idle = || Executor { to_route: None, routing: Vec::new(), running: None, last_batch: Duration::ZERO };
+        let idle = || ExecutorState { to_route: None, routing: Vec::new(), running: None, last_batch: Duration::ZERO };
         Scheduler {
             limits,
             unrouted: VecDeque::new(),
