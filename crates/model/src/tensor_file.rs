@@ -245,3 +245,28 @@ pub fn write_tensors<N: AsRef<str> + Ord + std::fmt::Display>(
         other => TensorFileError::Header(other.to_string()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_and_metadata_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.safetensors");
+        let tensors = vec![
+            ("counts", TensorToWrite::integers(vec![3], &[i64::MIN, 0, 7])),
+            ("scalar", TensorToWrite::floats(Vec::new(), &[f32::MIN_POSITIVE])),
+            ("empty", TensorToWrite::floats(vec![0, 4], &[])),
+        ];
+        write_tensors(&path, tensors, Some(HashMap::from([("note".to_owned(), "hi".to_owned())]))).unwrap();
+        let mut file = TensorFile::open(File::open(&path).unwrap()).unwrap();
+        assert_eq!((file.metadata("note"), file.metadata("other")), (Some("hi"), None));
+        assert_eq!(file.tensors().into_keys().collect::<Vec<_>>(), ["counts", "empty", "scalar"]);
+        assert_eq!(file.integers("counts").unwrap(), [i64::MIN, 0, 7]);
+        assert_eq!(file.floats("scalar").unwrap(), [f32::MIN_POSITIVE]);
+        assert_eq!(file.floats("empty").unwrap(), [] as [f32; 0]);
+        assert!(matches!(file.floats("counts"), Err(TensorFileError::Type { found: Dtype::I64, .. })));
+        assert!(matches!(file.floats("absent"), Err(TensorFileError::Missing(_))));
+    }
+}

@@ -130,3 +130,43 @@ fn dense_stride(shape: &[usize]) -> Option<Vec<usize>> {
     }
     Some(stride)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values 0 to 5 in the element type.
+    fn bytes(element: Element) -> Vec<u8> {
+        (0..6_u8)
+            .flat_map(|value| match element {
+                Element::Float64 => f64::from(value).to_le_bytes().to_vec(),
+                Element::Float32 => f32::from(value).to_le_bytes().to_vec(),
+                Element::Float16 => f16::from(value).to_le_bytes().to_vec(),
+                Element::BFloat16 => bf16::from(value).to_le_bytes().to_vec(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn views_are_gathered_in_row_major_order() {
+        for element in [Element::Float64, Element::Float32, Element::Float16, Element::BFloat16] {
+            let gather = |offset, shape: &[usize], stride: &[usize]| {
+                Strided::new(offset, shape.to_vec(), stride.to_vec(), 6)?.gather(element, &bytes(element))
+            };
+            assert_eq!(gather(2, &[2, 2], &[2, 1]).unwrap(), [2.0, 3.0, 4.0, 5.0]);
+            assert_eq!(gather(1, &[2, 2], &[1, 2]).unwrap(), [1.0, 3.0, 2.0, 4.0]);
+            assert_eq!(gather(5, &[], &[]).unwrap(), [5.0]);
+            assert_eq!(gather(9, &[0, 3], &[3, 1]), None);
+            assert_eq!(gather(3, &[2, 2], &[2, 1]), None);
+        }
+    }
+
+    #[test]
+    fn a_short_array_gives_nothing() {
+        let bytes = bytes(Element::Float32);
+        for stride in [[3, 1], [1, 3]] {
+            let strided = Strided::new(0, vec![2, 3], stride.to_vec(), 8).unwrap();
+            assert_eq!(strided.gather(Element::Float32, &bytes[..20]), None);
+        }
+    }
+}
