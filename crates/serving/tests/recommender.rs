@@ -88,7 +88,8 @@ async fn every_row_is_answered_as_if_it_ran_alone_and_is_counted_once() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// One thread runs everything, so that no answer is delivered while the test polls.
+#[tokio::test]
 async fn refused_and_cancelled_rows_are_counted_once() {
     let metrics = metrics();
     let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
@@ -105,4 +106,28 @@ async fn refused_and_cancelled_rows_are_counted_once() {
     for (reason, rows) in [("unavailable", 3.0), ("deadline", 1.0), ("cancelled", 1.0), ("overloaded", 0.0)] {
         assert_eq!(metric(&metrics, &format!("rejected_total{{reason=\"{reason}\"}}")), rows, "{reason}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_pressure_rows_take_cheaper_routes() {
+    let metrics = metrics();
+    // Every row that waits is beyond this limit; an idle device takes it all the same.
+    let limits = Limits { queue_limit: Duration::from_nanos(1), degrade: true, ..LIMITS };
+    let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
+    recommender.serve(generation(&metrics));
+    let generation = recommender.generation().unwrap();
+    let mut rng = rng(3);
+    let request = request(None, Duration::from_secs(60), &mut rng);
+    let cost = |route| generation.model.cost(route, request.history.len()).slice;
+    let own = generation.model.route(&[&request.history], 0.3).unwrap()[0].route;
+    assert_ne!(own, generation.model.space().smallest());
+    let degraded = loop {
+        let answer = recommender.rank(Arc::clone(&generation), request.clone()).await.unwrap();
+        match answer.routing.reason {
+            Reason::Degraded => break answer.routing.route,
+            _ => assert_eq!(answer.routing.route, own),
+        }
+    };
+    assert!(cost(degraded) < cost(own));
+    assert_eq!(metric(&metrics, "degraded_total"), 1.0);
 }
