@@ -39,7 +39,7 @@ fn door() -> (Runtime, Router) {
     let generation = Generation::new(Model::with_forward(checkpoint, forward), policy, &metrics);
     let (recommender, _) = runtime.block_on(async { Recommender::start(limits, metrics) }).unwrap();
     recommender.serve(generation);
-    let router = canet_api::router(&recommender, Access::default());
+    let router = canet_api::app(&recommender, Access::default());
     (runtime, router)
 }
 

@@ -1,8 +1,8 @@
 //! The `canet` binary: the command line, the environment, signals and exit codes.
 
+mod access;
 mod bench;
 mod caveats;
-mod door;
 mod eval;
 mod exit;
 #[cfg(feature = "libtorch")]
@@ -14,7 +14,6 @@ mod import;
 mod inspect;
 mod interactions;
 mod listen;
-mod logs;
 mod model;
 mod numbers;
 mod progress;
@@ -26,7 +25,7 @@ mod secret;
 mod serve;
 mod signals;
 mod target;
-mod traces;
+mod telemetry;
 #[cfg(feature = "libtorch")]
 mod train;
 #[cfg(not(feature = "libtorch"))]

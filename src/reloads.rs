@@ -8,13 +8,13 @@ use super::signals::{Signal, Signals};
 use canet_model::checkpoint::ModelDirectory;
 use canet_serving::{Reloader, Stamp, Watch};
 
-/// What replaces the model while it serves, besides SIGHUP.
+/// What reloads the model while it serves, besides SIGHUP.
 #[derive(Debug, Args)]
 pub(crate) struct ReloadArgs {
-    /// Load a new highest version as soon as it is there
+    /// Load a new highest version as soon as it appears
     #[arg(long, env = "CANET_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
-    /// Token that POST /admin/reload asks for; without one it answers clients on loopback alone
+    /// Token for POST /admin/reload. Without it, only clients on loopback may reload
     #[arg(long, env = "CANET_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     admin_token: Option<Secret>,
 }
@@ -25,20 +25,20 @@ impl ReloadArgs {
         self.admin_token.as_ref().map(Secret::reveal)
     }
 
-    /// What to watch for, where that was asked for: whatever differs from now.
+    /// With --watch, watches for versions that differ from the present ones.
     pub(crate) fn watch(&self, directory: &ModelDirectory) -> Option<Watch> {
-        // Where the directory cannot be read now, loading says so.
+        // If the directory is unreadable now, loading will report it.
         self.watch.then(|| Watch::new(Stamp::read(directory).unwrap_or_default()))
     }
 }
 
-/// Reloads at every SIGHUP and at what is watched for, until a signal to stop: its name.
+/// Reloads at every SIGHUP and every change that `watch` sees. Returns the name of the first signal to stop.
 pub(crate) async fn until_stopped(
     signals: &mut Signals,
     reloader: &Arc<Reloader>,
     watch: Option<Watch>,
 ) -> &'static str {
-    // What is in the set is aborted when it drops; a reload that has begun goes on.
+    // Dropping the set aborts the watch, but not a reload that has begun.
     let mut watching = tokio::task::JoinSet::new();
     if let Some(watch) = watch {
         watching.spawn(watch.run(Arc::clone(reloader)));
@@ -46,7 +46,7 @@ pub(crate) async fn until_stopped(
     loop {
         match signals.next().await {
             Signal::Stop(name) => return name,
-            // It goes on by itself, and says itself how it ended.
+            // The reload goes on without its handle and logs its outcome.
             Signal::Hangup => drop(reloader.reload(None)),
         }
     }

@@ -1,12 +1,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A token or key of a flag: it stands in no log and in no error.
+/// A token or key from a flag. Neither logs nor errors show it.
 #[derive(Clone)]
 pub(crate) struct Secret(String);
 
 impl Secret {
-    /// The secret itself, to compare or to send.
+    /// The secret itself.
     pub(crate) fn reveal(&self) -> &str {
         &self.0
     }

@@ -4,32 +4,30 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::builder::BoolishValueParser;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::Failure;
-use super::door::DoorArgs;
-use super::listen::{ListenArgs, Listeners};
+use super::access::AccessArgs;
+use super::listen::{ListenArgs, Listeners, Servers};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use super::target::{MOST_EXECUTORS, TargetArgs, cores};
-use super::traces::TraceArgs;
-use canet_api::{self, Admin, Connections};
+use super::telemetry::TelemetryArgs;
+use canet_api::{Admin, Connections};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
 use canet_serving::{Limits, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
 
-/// Longest that the last spans hold up the end of the process.
+/// Longest time that the process waits at its end to send the last spans.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longest that refusals hold up the end of a process whose model cannot be run any more: nothing else is left to say.
+/// Longest drain after the executors died. Only refusals are left to send then.
 const LAST_REFUSALS: Duration = Duration::from_secs(2);
 
 /// Serves a model over HTTP and gRPC.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Directory of the model, which holds its versions
+    /// Directory of the model, with its versions
     #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
     model: PathBuf,
     /// Version to serve instead of the highest
@@ -39,42 +37,42 @@ pub(crate) struct ServeArgs {
     listen: ListenArgs,
     #[command(flatten)]
     target: TargetArgs,
-    /// Batches that run at a time on the CPU, each with its share of --threads [default: native one a thread, libtorch 1]
+    /// How many batches run at one time on the CPU. They share --threads [default: native one for each thread, libtorch 1]
     #[arg(long, env = "CANET_EXECUTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_EXECUTORS)))]
     executors: Option<u16>,
-    /// Most requests that run in one batch [default: 64, on a GPU 256]
+    /// Most requests in one batch [default: 64, on a GPU 256]
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: Option<u16>,
-    /// Most milliseconds of predicted work that waits for the device; a request beyond is refused with 429
-    // As long as the lanes' patience: in a longer queue every request would be past it.
+    /// Longest queue, in milliseconds of predicted work. The server refuses requests beyond it with 429
+    // As long as a request may wait behind other lanes: in a longer queue every request would exceed that.
     #[arg(long, env = "CANET_QUEUE_LIMIT_MS", value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     queue_limit_ms: u32,
-    /// Run cheaper routes under pressure, and say so in the answer, before requests are refused
+    /// Under load, run cheaper routes before refusing requests. The answer says so
     #[arg(long, env = "CANET_DEGRADE", value_parser = BoolishValueParser::new())]
     degrade: bool,
-    /// Which requests may share a batch: `width`, those whose routes have one width, `route`, those of one route, or `all`,
-    /// which suits the native backend on a GPU
+    /// Which requests may share a batch: those with routes of the same `width`, with the same `route`, or `all`, which
+    /// suits the native backend on a GPU
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
-    /// Share of the full model's FLOPs to spend, where the checkpoint is calibrated for budgets; between those it is
-    /// interpolated, outside them the nearest one holds
+    /// Share of the full model's FLOPs to spend, if the checkpoint is calibrated. The server interpolates between calibrated
+    /// budgets; beyond them it takes the nearest one
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
-    /// Seconds to serve on after a signal to stop, while /readyz says 503
+    /// After a signal to stop, seconds to go on serving while /readyz answers 503
     #[arg(long, env = "CANET_DRAIN_DELAY", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     drain_delay: Duration,
-    /// Seconds that open requests have after that
+    /// After that, seconds to finish open requests
     #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     drain_timeout: Duration,
     #[command(flatten)]
-    door: DoorArgs,
+    access: AccessArgs,
     #[command(flatten)]
     reloads: ReloadArgs,
-    /// Share of the answered requests to run through the full model too, while nothing else is to do
+    /// Share of answered requests to run through the full model too, while the device is idle
     #[arg(long, env = "CANET_SHADOW", value_name = "SHARE", value_parser = share)]
     shadow: Option<f64>,
     #[command(flatten)]
-    traces: TraceArgs,
+    telemetry: TelemetryArgs,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -82,11 +80,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.filter(|seconds| seconds.as_secs() <= 3600).ok_or_else(|| "from 0 to 3600 seconds".to_owned())
 }
 
-/// Serves until a signal, then drains; or until the model cannot be run any more, which ends the process with 69, for
-/// whatever supervises it to start it anew.
+/// Serves until a signal to stop, then drains. If the executors die, the process ends with 69, so that its supervisor
+/// restarts it.
 ///
-/// The order matters: signals are caught before anything takes time; the ports are bound before the model loads, so
-/// that one in use fails at once, and probes are answered meanwhile.
+/// The order matters. Signals are caught before anything takes time. Ports are bound before the model loads, so that a
+/// port in use fails at once and probes get answers during the load.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::unavailable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -95,8 +93,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::unavailable)?;
-    let export = args.traces.install(&runtime)?;
-    // The executors compute while the runtime parses and answers: they share the cores.
+    let export = args.telemetry.install(&runtime)?;
+    // Executors and runtime share the cores.
     let (backend, executors) = args.target.open_beside_runtime(args.executors)?;
     let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
@@ -119,7 +117,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     if let Some(export) = export {
         export.finish(SPANS_TIMEOUT);
     }
-    // What is left is idle or past its time.
+    // The remaining tasks are idle or out of time.
     runtime.shutdown_background();
     outcome
 }
@@ -131,7 +129,7 @@ async fn serve(
     loader: Loader,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let connections = args.door.connections()?;
+    let connections = args.access.connections()?;
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
 
@@ -140,29 +138,28 @@ async fn serve(
     }
     let watch = args.reloads.watch(&loader.directory);
     let reloader = Reloader::new(loader, &recommender);
-    // Begins here, before an operator's request could.
+    // Begins before an operator could ask for a reload.
     let loading = reloader.reload(args.version);
 
-    let (stop, stopped) = watch::channel(());
-    let mut servers = JoinSet::new();
+    let mut servers = Servers::new();
     let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let access = args.door.access(admin)?;
+    let access = args.access.access(admin)?;
     if let Some(tls) = connections.tls.clone() {
         tokio::spawn(tls.follow());
     }
     let secured = if connections.tls.is_some() { "s" } else { "" };
-    // gRPC first: who waits for the line about HTTP finds both.
+    // gRPC first: a script that waits for the HTTP line then finds both.
     if let Some(grpc) = grpc {
-        let router = canet_api::grpc::router(&recommender, &access.keys).map_err(Failure::unavailable)?;
-        let address = grpc.serve(router, connections.clone(), stopped.clone(), &mut servers)?;
+        let app = canet_api::grpc::app(&recommender, &access.keys).map_err(Failure::unavailable)?;
+        let address = servers.serve(grpc, app, connections.clone())?;
         tracing::info!("listening on grpc{secured}://{address}");
     }
-    let router = canet_api::router(&recommender, access);
-    let address = http.serve(router, connections.clone(), stopped.clone(), &mut servers)?;
+    let app = canet_api::app(&recommender, access);
+    let address = servers.serve(http, app, connections.clone())?;
     tracing::info!("listening on http{secured}://{address}");
     if let Some(probes) = probes {
         let plain = Connections { tls: None, ..connections };
-        let address = probes.serve(canet_api::probes(&recommender), plain, stopped, &mut servers)?;
+        let address = servers.serve(probes, canet_api::probes(&recommender), plain)?;
         tracing::info!("answering probes on http://{address}");
     }
 
@@ -170,7 +167,7 @@ async fn serve(
     let outcome = tokio::select! {
         signal = signals.stop() => {
             tracing::info!(signal, "stopping before the model was loaded");
-            // Calls that last as long as the server end with this.
+            // Ends the calls that would last as long as the server.
             recommender.drain();
             Ok(())
         }
@@ -195,22 +192,22 @@ async fn serve(
         }
     };
 
-    // No new connection from here; open ones end with the answer that they wait for.
+    let Servers { stop, mut tasks } = servers;
     drop(stop);
     let deadline = Instant::now() + drain_timeout;
-    let closed = async { while servers.join_next().await.is_some() {} };
+    let closed = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout_at(deadline.into(), closed).await.is_err() {
         tracing::warn!("the drain timeout passed while requests were still open");
         return outcome;
     }
-    // The server is gone and this is the last handle: the executors end when their queue is empty.
+    // This is the last handle. The executors end once their queue is empty.
     drop(recommender);
     join_by(deadline, reloader.last_thread().into_iter().chain(executors).collect()).await;
     tracing::info!("stopped");
     outcome
 }
 
-/// A checkpoint at fault is bad data; a device that fails on a good one is not to be had.
+/// A wrong checkpoint is bad data. A device that fails on a good one is unavailable.
 fn refused(error: ReloadError) -> Failure {
     match &error {
         ReloadError::Load(load) if load.checkpoint_at_fault() => Failure::data(error),
@@ -218,11 +215,11 @@ fn refused(error: ReloadError) -> Failure {
     }
 }
 
-/// Waits for threads that are about to end, but not for ever: one that hangs in the device dies with the process.
+/// Waits until `deadline` for threads to end. A thread that hangs in the device dies with the process.
 async fn join_by(deadline: Instant, threads: Vec<JoinHandle<()>>) {
     let joined = tokio::task::spawn_blocking(|| {
         for thread in threads {
-            // A panic was reported where it happened.
+            // The panic hook reported a panic already.
             let _ = thread.join();
         }
     });

@@ -5,43 +5,44 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// SIGTERM and SIGINT: the first is for the server to drain, the second ends the process at once. SIGHUP: to reload.
+/// SIGTERM and SIGINT stop the server: the first drains it, the second ends the process at once. SIGHUP reloads the
+/// model.
 pub(crate) struct Signals {
     received: UnboundedReceiver<Signal>,
 }
 
-/// What a signal asks for.
+/// A received signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// To stop, by the signal of this name.
+    /// The signal of this name asks the server to stop.
     Stop(&'static str),
-    /// To reload.
+    /// SIGHUP asks for a reload.
     Hangup,
 }
 
 impl Signals {
-    /// Catches the signals from here on, before there is a runtime.
+    /// Catches the signals from now on. It needs no runtime.
     ///
     /// # Errors
-    /// [`io::Error`] where the system refuses a handler.
+    /// [`io::Error`] if the system refuses a handler.
     pub(crate) fn install() -> io::Result<Signals> {
         let (sender, received) = unbounded_channel();
         let armed = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag unset, passes by, and sets it for the second, which then
-            // meets the system's own handling. That works even where the runtime hangs.
+            // The order matters. The first signal finds the flag unset and then sets it, so that the second one ends the
+            // process. This works even if the runtime hangs.
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&armed))?;
             signal_hook::flag::register(signal, Arc::clone(&armed))?;
         }
         let mut caught = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in caught.forever() {
-                let meaning = match signal {
+                let signal = match signal {
                     SIGHUP => Signal::Hangup,
                     SIGTERM => Signal::Stop("SIGTERM"),
                     _ => Signal::Stop("SIGINT"),
                 };
-                if sender.send(meaning).is_err() {
+                if sender.send(signal).is_err() {
                     return;
                 }
             }
@@ -49,7 +50,7 @@ impl Signals {
         Ok(Signals { received })
     }
 
-    /// The name of the next signal to stop; a SIGHUP before it has no effect.
+    /// Waits for a signal to stop and returns its name. A SIGHUP before it has no effect.
     pub(crate) async fn stop(&mut self) -> &'static str {
         loop {
             match self.next().await {
@@ -59,11 +60,11 @@ impl Signals {
         }
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Signal {
         match self.received.recv().await {
             Some(signal) => signal,
-            // The thread that sends never ends while this receiver is there.
+            // The sending thread runs as long as this receiver exists.
             None => std::future::pending().await,
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
-use canet_api::{Access, Bodies, Connections, Patience};
+use canet_api::{Access, BodyBudget, Connections, Timeouts};
 use serde_json::json;
 
 use super::raw::{RawReply, connect, exchange, post, read_to_close};
@@ -15,13 +15,13 @@ const SHORT: Duration = Duration::from_millis(300);
 /// Longer than a first request takes on a busy machine; a tenth of it is less than [`SHORT`].
 const OLD: Duration = Duration::from_secs(2);
 
-fn impatient(patience: Patience) -> Server {
-    Server::behind(Access::default(), Connections { patience, ..Connections::default() })
+fn impatient(timeouts: Timeouts) -> Server {
+    Server::behind(Access::default(), Connections { timeouts, ..Connections::default() })
 }
 
 #[test]
 fn a_body_that_does_not_arrive_is_refused() {
-    let server = impatient(Patience { body: SHORT, ..Patience::default() });
+    let server = impatient(Timeouts { body: SHORT, ..Timeouts::default() });
     let request = post("/recommend", br#"{"history":[101]}"#);
     let mut stream = connect(server.client.address);
     stream.write_all(&request[..request.len() - 4]).unwrap();
@@ -33,7 +33,7 @@ fn a_body_that_does_not_arrive_is_refused() {
 
 #[test]
 fn bodies_beyond_the_room_for_them_are_refused_and_others_are_not() {
-    let connections = Connections { bodies: Bodies::new(64 << 10), ..Connections::default() };
+    let connections = Connections { body_budget: BodyBudget::new(64 << 10), ..Connections::default() };
     let server = Server::behind(Access::default(), connections);
     let address = server.client.address;
     let large = post("/recommend", format!("{{\"history\":[101]{}}}", " ".repeat(40 << 10)).as_bytes());
@@ -63,7 +63,7 @@ fn bodies_beyond_the_room_for_them_are_refused_and_others_are_not() {
 
 #[test]
 fn a_connection_that_asks_for_nothing_is_closed() {
-    let server = impatient(Patience { head: SHORT, ..Patience::default() });
+    let server = impatient(Timeouts { head: SHORT, ..Timeouts::default() });
     // Nothing, what may become HTTP/2, half a head.
     for sent in ["", "PRI * HT", "POST /recommend HTTP/1.1\r\nhost: can"] {
         let mut stream = connect(server.client.address);
@@ -79,8 +79,8 @@ fn a_connection_that_asks_for_nothing_is_closed() {
 
 #[test]
 fn a_client_that_reads_no_answer_loses_its_connection() {
-    let patience = Patience { body: Duration::from_secs(1), ..Patience::default() };
-    let server = Server::behind(Access::default(), Connections { most: 1, patience, ..Connections::default() });
+    let timeouts = Timeouts { body: Duration::from_secs(1), ..Timeouts::default() };
+    let server = Server::behind(Access::default(), Connections { max_open: 1, timeouts, ..Connections::default() });
     let row = json!({"history": [101], "k": 40, "exclude_seen": false, "route": "smallest", "timeout_ms": 60_000});
     let body = json!({"requests": vec![row; 1024]}).to_string();
     let head = "POST /recommend/batch HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length:";
@@ -97,7 +97,7 @@ fn a_client_that_reads_no_answer_loses_its_connection() {
 
 #[test]
 fn an_old_connection_ends_with_what_it_was_asked() {
-    let server = Server::behind(Access::default(), Connections { oldest: Some(OLD), ..Connections::default() });
+    let server = Server::behind(Access::default(), Connections { max_age: Some(OLD), ..Connections::default() });
     // Over HTTP/1.1 the answer says so: a connection that was just closed could swallow the next request.
     let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
     let mut stream = connect(server.client.address);
@@ -129,7 +129,7 @@ fn an_old_connection_ends_with_what_it_was_asked() {
 
 #[test]
 fn connections_beyond_the_most_wait_for_a_place() {
-    let server = Server::behind(Access::default(), Connections { most: 1, ..Connections::default() });
+    let server = Server::behind(Access::default(), Connections { max_open: 1, ..Connections::default() });
     let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
     let mut first = connect(server.client.address);
     first.write_all(health).unwrap();

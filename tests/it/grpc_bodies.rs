@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use canet_api::grpc::proto::canet::v1 as proto;
-use canet_api::{self, ApiKeys, Bodies, Connections, Patience};
+use canet_api::proto::canet::v1 as proto;
+use canet_api::{self, ApiKeys, BodyBudget, Connections, Timeouts};
 use prost::Message;
 
 use super::grpc_client::frame;
@@ -16,7 +16,7 @@ use super::server::Server;
 /// The services of `server` behind a listener.
 fn listen(server: &Server, connections: Connections) -> (tokio::runtime::Runtime, SocketAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let router = canet_api::grpc::router(&server.recommender, &ApiKeys::default()).unwrap();
+    let router = canet_api::grpc::app(&server.recommender, &ApiKeys::default()).unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     runtime.spawn(canet_api::serve(listener, router, connections, std::future::pending()));
@@ -43,8 +43,8 @@ fn begin(address: SocketAddr, method: &str, first: &[u8]) -> TcpStream {
 #[test]
 fn a_message_that_does_not_arrive_is_refused() {
     let server = Server::start();
-    let patience = Patience { body: Duration::from_millis(300), ..Patience::default() };
-    let (_runtime, address) = listen(&server, Connections { patience, ..Connections::default() });
+    let timeouts = Timeouts { body: Duration::from_millis(300), ..Timeouts::default() };
+    let (_runtime, address) = listen(&server, Connections { timeouts, ..Connections::default() });
     let message = proto::RecommendRequest { history: vec!["101".to_owned()], ..Default::default() };
     let message = frame(&message.encode_to_vec());
     for method in ["canet.v1.Recommender/Recommend", "grpc.health.v1.Health/Check"] {
@@ -79,7 +79,7 @@ fn ended(address: SocketAddr, message: &[u8]) -> RawReply {
 #[test]
 fn messages_beyond_the_room_for_bodies_are_refused_until_there_is_some() {
     let server = Server::start();
-    let connections = Connections { bodies: Bodies::new(64 << 10), ..Connections::default() };
+    let connections = Connections { body_budget: BodyBudget::new(64 << 10), ..Connections::default() };
     let (_runtime, address) = listen(&server, connections);
     let message = proto::RecommendRequest { history: vec!["x".repeat(40 << 10)], ..Default::default() };
     let message = frame(&message.encode_to_vec());

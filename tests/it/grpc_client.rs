@@ -32,7 +32,7 @@ impl Grpc {
     }
 
     pub(crate) fn keyed(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Grpc {
-        let router = canet_api::grpc::router(recommender, keys).unwrap();
+        let router = canet_api::grpc::app(recommender, keys).unwrap();
         Grpc { router, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap() }
     }
 

@@ -1,8 +1,8 @@
 //! Thousands of messages that no client should send: each is answered by a fault of the table, and what is sound is
 //! answered as ever.
 
-use canet_api::grpc::proto::canet::v1 as proto;
-use canet_api::grpc::proto::inference;
+use canet_api::proto::canet::v1 as proto;
+use canet_api::proto::inference;
 use prost::Message;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngCore};

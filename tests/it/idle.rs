@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use canet_api::{self, Access, Connections, Patience, Tls, TlsFiles};
+use canet_api::{self, Access, Connections, Timeouts, Tls, TlsFiles};
 use canet_model::ModelConfig;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -69,8 +69,8 @@ const OK: u8 = 0x88;
 
 #[test]
 fn over_http2_a_connection_without_an_open_request_ends_and_one_with_goes_on() {
-    let patience = Patience { head: PATIENCE, ..Patience::default() };
-    let server = Server::behind(Access::default(), Connections { patience, ..Connections::default() });
+    let timeouts = Timeouts { head: PATIENCE, ..Timeouts::default() };
+    let server = Server::behind(Access::default(), Connections { timeouts, ..Connections::default() });
     let body = br#"{"history":[101]}"#;
     let mut busy = http2(server.client.address, &recommend(&body[..4]));
     let mut idle = http2(server.client.address, &healthz());
@@ -97,7 +97,7 @@ fn listen(
 ) -> (SocketAddr, JoinHandle<()>) {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let router = canet_api::router(&server.recommender, Access::default());
+    let router = canet_api::app(&server.recommender, Access::default());
     let stopped = async move { drop(stopped.changed().await) };
     (address, runtime.spawn(canet_api::serve(listener, router, connections, stopped)))
 }
@@ -118,9 +118,9 @@ fn at_the_end_connections_that_are_owed_nothing_close_and_others_are_answered() 
 
     let runtime = runtime();
     let (stop, stopped) = watch::channel(());
-    let patience = Patience { handshake: LONG, head: LONG, body: LONG };
+    let timeouts = Timeouts { handshake: LONG, head: LONG, body: LONG };
     let [(plain, plain_ended), (secured, secured_ended)] = [None, Some(tls)].map(|tls| {
-        let connections = Connections { patience, tls, ..Connections::default() };
+        let connections = Connections { timeouts, tls, ..Connections::default() };
         listen(&runtime, &server, connections, stopped.clone())
     });
 
@@ -158,8 +158,8 @@ fn an_answer_on_its_way_is_not_cut_off_at_the_end() {
     let server = Server::with(draft, Arc::new(forward), ROOMY);
     let runtime = runtime();
     let (stop, stopped) = watch::channel(());
-    let patience = Patience { handshake: LONG, head: LONG, body: LONG };
-    let (address, ended) = listen(&runtime, &server, Connections { patience, ..Connections::default() }, stopped);
+    let timeouts = Timeouts { handshake: LONG, head: LONG, body: LONG };
+    let (address, ended) = listen(&runtime, &server, Connections { timeouts, ..Connections::default() }, stopped);
 
     // By popularity, which is quick; more than the system keeps for a connection.
     let body = json!({"requests": vec![json!({"history": [], "k": 5_000}); 52]}).to_string();

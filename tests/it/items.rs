@@ -26,7 +26,7 @@ fn searches_that_wait_hold_no_generation_and_end_with_their_clients() {
         let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
         recommender.serve(Generation::new(Model::with_forward(checkpoint, forward), POLICY, &metrics));
-        let router = canet_api::router(&recommender, Access::default());
+        let router = canet_api::app(&recommender, Access::default());
         let search = || {
             let request = Request::get("/items?q=103").body(Body::empty()).unwrap();
             Box::pin(router.clone().oneshot(request))

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 #![allow(clippy::disallowed_methods, reason = "tests are set up by environment variables and start processes")]
 
+mod access;
 mod amplification;
 mod bad_input;
 mod batch_bound;
@@ -13,7 +14,6 @@ mod bench_command;
 mod connections;
 mod console;
 mod dashboards;
-mod door;
 mod eval_command;
 mod flags;
 mod foreign_clients;

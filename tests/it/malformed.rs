@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use canet_api::{Access, Connections, Patience};
+use canet_api::{Access, Connections, Timeouts};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngCore};
 use rand_chacha::ChaCha8Rng;
@@ -205,8 +205,8 @@ fn quantile(sorted: &[Duration], quantile: f64) -> Duration {
 #[test]
 fn malformed_requests_get_problems_while_good_ones_are_answered() {
     let count = std::env::var("CANET_TEST_MALFORMED").map_or(2000, |count| count.parse().unwrap());
-    let patience = Patience { head: PATIENCE, body: PATIENCE, ..Patience::default() };
-    let server = Server::behind(Access::default(), Connections { patience, ..Connections::default() });
+    let timeouts = Timeouts { head: PATIENCE, body: PATIENCE, ..Timeouts::default() };
+    let server = Server::behind(Access::default(), Connections { timeouts, ..Connections::default() });
     let address = server.client.address;
     let before = load(&server.client, |sent| sent as u64 >= count / 4);
     let attacked = AtomicBool::new(false);

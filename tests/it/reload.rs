@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
-use canet_api::grpc::proto::canet::v1 as proto;
+use canet_api::proto::canet::v1 as proto;
 use canet_api::{self, Access, Admin, ApiKeys};
 use canet_cpu::CpuBackend;
 use canet_model::ModelConfig;
@@ -101,7 +101,7 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
 #[test]
 fn a_stream_that_nobody_reads_holds_up_no_reload() {
     let setup = setup();
-    let router = canet_api::grpc::router(&setup.recommender, &ApiKeys::default()).unwrap();
+    let router = canet_api::grpc::app(&setup.recommender, &ApiKeys::default()).unwrap();
     let row = proto::RecommendRequest { history: vec!["101".to_owned()], ..proto::RecommendRequest::default() };
     let rows = proto::RecommendStreamRequest { requests: vec![row; 64] };
     let call = request("canet.v1.Recommender/RecommendStream", &[], &frame(&rows.encode_to_vec()));
@@ -149,7 +149,7 @@ fn series_of_routes_that_the_new_version_lacks_are_removed() {
 fn without_a_token_clients_on_loopback_alone_may_reload() {
     let setup = setup();
     let admin = Admin::new(Arc::clone(&setup.reloader), None);
-    let router = canet_api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
+    let router = canet_api::app(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
     let ask = |peer: Option<&str>| {
         let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
         if let Some(peer) = peer {
@@ -170,7 +170,7 @@ fn without_a_token_clients_on_loopback_alone_may_reload() {
 fn without_a_token_no_page_of_another_site_may_reload() {
     let setup = setup();
     let admin = Admin::new(Arc::clone(&setup.reloader), None);
-    let router = canet_api::router(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
+    let router = canet_api::app(&setup.recommender, Access { admin: Some(admin), ..Access::default() });
     let ask = |headers: &[(&str, &str)]| {
         let mut request = Request::post("/admin/reload").body(Body::empty()).unwrap();
         for (name, value) in headers {

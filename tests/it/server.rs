@@ -162,7 +162,7 @@ impl Server {
             let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let router = canet_api::router(&recommender, access);
+            let router = canet_api::app(&recommender, access);
             tokio::spawn(canet_api::serve(listener, router, connections, std::future::pending()));
             (recommender, address)
         });

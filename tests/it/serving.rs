@@ -331,7 +331,7 @@ fn before_a_model_is_loaded_the_server_is_alive_and_not_ready() {
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
-        let router = canet_api::router(&recommender, Access::default());
+        let router = canet_api::app(&recommender, Access::default());
         for (method, path, status) in [
             ("GET", "/healthz", 200),
             ("GET", "/metrics", 200),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use canet_api::grpc::proto::canet::v1 as proto;
+use canet_api::proto::canet::v1 as proto;
 use canet_model::ModelConfig;
 use serde_json::json;
 

@@ -1,6 +1,5 @@
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -12,22 +11,20 @@ use serde::de::IgnoredAny;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::body_budget::{BodyAllowance, BodyPermit};
+use super::limits::MAX_BODY;
 use super::problem::RETRY_AFTER_SECONDS;
-use super::server::{Held, Receiving};
 use super::{Code, Problem};
 
-/// Largest body that is read.
-pub(crate) const LIMIT: usize = 1 << 20;
-
-/// A body that is refused is still received up to here before that is said: a client that is cut off while it sends often
-/// sees a broken connection instead of the answer.
+/// A refused body is received up to this size before the answer. A client that is cut off while it sends often sees a
+/// broken connection instead of the answer.
 const DISCARD_LIMIT: usize = 16 << 20;
 
-/// The bytes of a JSON request.
+/// Reads the body of a JSON request.
 ///
 /// # Errors
-/// 415 where the content type is not JSON, 413 over [`LIMIT`], 408 where it takes too long, 429 where there is no room
-/// for it, 400 where it breaks off.
+/// 415 if the content type is not JSON, 413 over [`MAX_BODY`], 408 if it takes too long, 429 if the budget for bodies
+/// is spent, 400 if it breaks off.
 pub(crate) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
     if !is_json(request.headers()) {
         return Err(not_json());
@@ -36,7 +33,7 @@ pub(crate) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
     read(&head, body).await
 }
 
-/// The bytes of a JSON request that may come without a body, and then needs no content type.
+/// Reads the body of a JSON request that may be empty. An empty body needs no content type.
 ///
 /// # Errors
 /// As [`read_json`].
@@ -46,66 +43,65 @@ pub(crate) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Prob
     if bytes.is_empty() || is_json(&head.headers) { Ok(bytes) } else { Err(not_json()) }
 }
 
-/// The bytes of a request, whatever it declares them as, and its headers.
+/// Reads headers and body of a request with any content type.
 ///
 /// # Errors
-/// As [`read_json`], but 415.
+/// As [`read_json`], except 415.
 pub(crate) async fn read_bytes(request: Request) -> Result<(HeaderMap, Vec<u8>), Problem> {
     let (head, body) = request.into_parts();
     let bytes = read(&head, body).await?;
     Ok((head.headers, bytes))
 }
 
-/// Reads within the time and the room that the listener gives a body.
+/// Reads within the allowance that the listener grants.
 async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
-    // Who asks before sending a large body is answered at once.
-    if head.headers.contains_key(header::EXPECT) && body.size_hint().lower() > LIMIT as u64 {
+    // A client with `expect: 100-continue` has sent nothing yet, so it gets the answer at once.
+    if head.headers.contains_key(header::EXPECT) && body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
-    let Some(Receiving { patience, held }) = head.extensions.get() else { return read_all(body, None).await };
-    tokio::time::timeout(*patience, read_all(body, Some(held))).await.map_err(|_| too_slow(*patience))?
+    let Some(BodyAllowance { timeout, permit }) = head.extensions.get() else { return read_all(body, None).await };
+    tokio::time::timeout(*timeout, read_all(body, Some(permit))).await.map_err(|_| too_slow(*timeout))?
 }
 
-/// Why a body that did not arrive within `patience` is refused.
-pub(crate) fn too_slow(patience: Duration) -> Problem {
-    Problem::new(Code::RequestTimeout, format!("the body did not arrive within {} s", patience.as_secs_f64()))
+/// Refuses a body that did not arrive within `timeout`.
+pub(crate) fn too_slow(timeout: Duration) -> Problem {
+    Problem::new(Code::RequestTimeout, format!("the body did not arrive within {} s", timeout.as_secs_f64()))
 }
 
-/// Why a body is refused that is larger than [`LIMIT`].
+/// Refuses a body over [`MAX_BODY`].
 pub(crate) fn too_large() -> Problem {
-    Problem::new(Code::TooLarge, format!("the body is larger than {LIMIT} bytes"))
+    Problem::new(Code::TooLarge, format!("the body is larger than {MAX_BODY} bytes"))
 }
 
-/// Why a body is refused for which there is no room.
-pub(crate) fn no_room() -> Problem {
-    let detail = "the server has no room for more bodies of requests just now";
+/// Refuses a body while other bodies use up the budget.
+pub(crate) fn over_budget() -> Problem {
+    let detail = "the server has no room for more request bodies just now";
     Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
 }
 
-/// Room is taken as bytes come, and not on the word of a head.
-async fn read_all(mut body: Body, held: Option<&Arc<Held>>) -> Result<Vec<u8>, Problem> {
+/// Takes from the budget as bytes arrive: `content-length` alone reserves nothing.
+async fn read_all(mut body: Body, permit: Option<&BodyPermit>) -> Result<Vec<u8>, Problem> {
     let (mut bytes, mut received, mut is_refused) = (Vec::new(), 0_usize, false);
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|error| Problem::new(Code::InvalidJson, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         received = received.saturating_add(data.len());
+        is_refused = is_refused || received > MAX_BODY || permit.is_some_and(|permit| !permit.take(data.len()));
         if received > DISCARD_LIMIT {
             break;
         }
-        is_refused = is_refused || received > LIMIT || held.is_some_and(|held| !held.take(data.len()));
         if !is_refused {
             bytes.extend_from_slice(&data);
             continue;
         }
-        // The rest is received all the same, and nothing of it kept.
         bytes = Vec::new();
-        if let Some(held) = held {
-            held.give_back();
+        if let Some(permit) = permit {
+            permit.release();
         }
     }
     match received {
         _ if !is_refused => Ok(bytes),
-        ..=LIMIT => Err(no_room()),
+        ..=MAX_BODY => Err(over_budget()),
         _ => Err(too_large()),
     }
 }
@@ -114,7 +110,7 @@ fn not_json() -> Problem {
     Problem::new(Code::UnsupportedMediaType, "the content type must be application/json")
 }
 
-/// `application/json` or `application/*+json`, whatever its parameters.
+/// Accepts `application/json` and `application/*+json`, with any parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let essence = headers
         .get(header::CONTENT_TYPE)
@@ -126,32 +122,31 @@ fn is_json(headers: &HeaderMap) -> bool {
         .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
-/// Parses a body that must be an object.
+/// Parses a body that must be a JSON object.
 ///
 /// # Errors
-/// 400 where it is not JSON, 422 with the field where it is not a `T`.
+/// 400 if it is not JSON, 422 with the field if it is not a `T`.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
-    parse_telling(bytes, serde_json::Error::to_string)
+    parse_with(bytes, serde_json::Error::to_string)
 }
 
-/// Parses a part of a body that was read before; it must be an object.
+/// Parses a part of a body that was cut out before. It must be a JSON object.
 ///
 /// # Errors
-/// As [`parse`], without a place: it would be one in the part, which the client does not number by lines.
+/// As [`parse`], but without line and column, which would count from the part's beginning.
 pub(crate) fn parse_part<'a, T: Deserialize<'a>>(part: &'a RawValue) -> Result<T, Problem> {
-    parse_telling(part.get().as_bytes(), |error| {
+    parse_with(part.get().as_bytes(), |error| {
         let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
         text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
     })
 }
 
-/// Parses as [`parse`] does; `tell` says what is wrong.
-fn parse_telling<'a, T: Deserialize<'a>>(
+fn parse_with<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
-    tell: impl Fn(&serde_json::Error) -> String,
+    describe: impl Fn(&serde_json::Error) -> String,
 ) -> Result<T, Problem> {
-    let reject = |path, error: &serde_json::Error| reject(path, error, &tell(error));
-    // Serde would take an array for an object, its elements for the fields in order.
+    let reject = |path, error: &serde_json::Error| reject(path, error, &describe(error));
+    // Serde would accept an array for an object and take its elements as the fields in order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error))?;
         return Err(Problem::new(Code::InvalidRequest, "a request must be a JSON object"));
@@ -159,7 +154,7 @@ fn parse_telling<'a, T: Deserialize<'a>>(
     if let Ok(parsed) = serde_json::from_slice(bytes) {
         return Ok(parsed);
     }
-    // Once more, for the field at fault: a request that is right should not pay for keeping the path.
+    // Parses again to find the wrong field. A valid request does not pay for tracking the path.
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
@@ -169,25 +164,93 @@ fn parse_telling<'a, T: Deserialize<'a>>(
     Ok(parsed)
 }
 
-fn reject(path: String, error: &serde_json::Error, told: &str) -> Problem {
+fn reject(path: String, error: &serde_json::Error, described: &str) -> Problem {
     match error.classify() {
         Category::Data => {
-            // A fault of the whole document has the path `.`; a missing or repeated field stands in the message alone.
+            // The path of the whole document is `.`. Only the message names a missing or repeated field.
             let field = named_field(error).unwrap_or(path);
             Problem {
                 field: (field != ".").then(|| field.into()),
-                ..Problem::new(Code::InvalidRequest, told.to_owned())
+                ..Problem::new(Code::InvalidRequest, described.to_owned())
             }
         }
         Category::Syntax | Category::Eof | Category::Io => {
-            Problem::new(Code::InvalidJson, format!("the body is not JSON: {told}"))
+            Problem::new(Code::InvalidJson, format!("the body is not JSON: {described}"))
         }
     }
 }
 
-/// The name in serde's "missing field" and "duplicate field", which its path does not tell.
+/// The field's name in serde's "missing field" and "duplicate field".
 fn named_field(error: &serde_json::Error) -> Option<String> {
     let message = error.to_string();
     let quoted = ["missing field `", "duplicate field `"].iter().find_map(|start| message.strip_prefix(start))?;
     quoted.split_once('`').map(|(name, _)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{HeaderMap, HeaderValue, header};
+    use serde::Deserialize;
+
+    use super::{DISCARD_LIMIT, is_json, parse, read_all};
+    use crate::body_budget::{BodyBudget, BodyPermit};
+    use crate::limits::MAX_BODY;
+    use crate::{Code, Problem};
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Wire {
+        ids: Vec<u32>,
+    }
+
+    fn code_and_field(problem: Problem) -> (Code, Option<String>) {
+        (problem.code, problem.field.map(String::from))
+    }
+
+    #[test]
+    fn problems_name_the_wrong_field() {
+        assert_eq!(parse::<Wire>(b" {\"ids\": [1]} "), Ok(Wire { ids: vec![1] }));
+        for (body, code, field) in [
+            ("{\"ids\": [1, \"2\"]}", Code::InvalidRequest, Some("ids[1]")),
+            ("{}", Code::InvalidRequest, Some("ids")),
+            ("{\"ids\": [], \"ids\": []}", Code::InvalidRequest, Some("ids")),
+            ("{\"ids\": [], \"k\": 1}", Code::InvalidRequest, Some("k")),
+            ("[[1]]", Code::InvalidRequest, None),
+            ("null", Code::InvalidRequest, None),
+            ("{\"ids\": [1]", Code::InvalidJson, None),
+            ("{\"ids\": [1]} x", Code::InvalidJson, None),
+            ("", Code::InvalidJson, None),
+        ] {
+            let problem = parse::<Wire>(body.as_bytes()).unwrap_err();
+            assert_eq!(code_and_field(problem), (code, field.map(str::to_owned)), "{body}");
+        }
+    }
+
+    #[test]
+    fn json_has_many_content_types() {
+        let is_json = |value| is_json(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]));
+        assert!(
+            ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"]
+                .into_iter()
+                .all(is_json)
+        );
+        assert!(!["text/json", "application/jsonl", "application/", "json"].into_iter().any(is_json));
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded_alone_and_together() {
+        let budget = BodyBudget::new(MAX_BODY + 10);
+        let read = async |size: usize| {
+            let permit = BodyPermit::empty(&budget);
+            let outcome = read_all(Body::from(vec![b' '; size]), Some(&permit)).await;
+            outcome.map(|bytes| bytes.len()).map_err(|problem| problem.code)
+        };
+        assert_eq!(read(MAX_BODY).await, Ok(MAX_BODY));
+        assert_eq!(read(MAX_BODY + 1).await, Err(Code::TooLarge));
+        assert_eq!(read(DISCARD_LIMIT + 1).await, Err(Code::TooLarge));
+        let other = BodyPermit::empty(&budget);
+        assert!(other.take(MAX_BODY));
+        assert_eq!((read(11).await, read(10).await), (Err(Code::Overloaded), Ok(10)));
+    }
 }

@@ -18,7 +18,7 @@ use canet_serving::metrics::{Latency, Traffic};
 pub(crate) struct Model<'a> {
     name: &'a str,
     version: u64,
-    /// SHA-256 of what the checkpoint says of its files.
+    /// SHA-256 of the checkpoint's list of files and their digests.
     digest: &'a str,
     /// UTC, RFC 3339.
     created: &'a str,
@@ -26,24 +26,25 @@ pub(crate) struct Model<'a> {
     data: &'a DataRecord,
     metrics: &'a MetricsRecord,
     flops: FlopsRecord,
-    /// In which numbers its layers are stored and multiplied: fp32 or bf16.
+    /// The number format of its layers: fp32 or bf16.
     precision: &'static str,
-    /// `null` where the checkpoint has no calibration: `budget` then changes nothing.
+    /// `null` if the checkpoint has no calibration. A request's `budget` then changes nothing.
     budget: Option<Budget>,
 }
 
-/// How budgets of compute become routes.
+/// How a compute budget selects routes.
 #[derive(Serialize, ToSchema)]
 struct Budget {
-    /// The server's, for requests that name none.
+    /// The budget of requests that name none.
     default: f64,
-    /// What the checkpoint was calibrated for, ascending; between two points the router's bias is interpolated.
-    points: Vec<Spent>,
+    /// The calibrated budgets, ascending. Between two of them the router's bias is interpolated.
+    points: Vec<BudgetPoint>,
 }
 
 /// A budget, and the share of the full model's FLOPs that validation data spent under it.
 #[derive(Serialize, ToSchema)]
-struct Spent {
+#[schema(as = Spent)]
+struct BudgetPoint {
     budget: f64,
     spent: f64,
 }
@@ -51,11 +52,11 @@ struct Spent {
 /// Every route of the checkpoint that serves.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Routes<'a> {
-    /// History length that the costs are for.
+    /// History length of the costs.
     length: usize,
     router_flops: u64,
     full_flops: u64,
-    /// When the counting of rows and latencies began: UTC, RFC 3339.
+    /// Start of the counts and latencies: UTC, RFC 3339.
     since: String,
     routes: Vec<RouteEntry<'a>>,
 }
@@ -66,20 +67,20 @@ struct RouteEntry<'a> {
     hidden: usize,
     layers: usize,
     embedding: usize,
-    /// The slice's cost, without the router.
+    /// The slice's FLOPs, without the router.
     flops: u64,
-    /// What the slice alone saves of the full model's cost.
+    /// Share of the full model's FLOPs that the slice saves, without the router.
     saved: f64,
-    /// Rows that it answered.
+    /// Requests that this route answered.
     rows: u64,
-    /// Of the rows that routes answered, the share of this one; 0 before the first.
+    /// Share of the requests that any route answered. 0 before the first.
     share: f64,
-    /// From a row's arrival to its answer; `null` before the first.
+    /// From a request's arrival to its answer. `null` before the first.
     #[schema(required)]
     latency: Option<LatencyMs>,
 }
 
-/// Milliseconds. The quantiles are interpolated within the buckets of `canet_route_latency_seconds`.
+/// Latency in milliseconds. Quantiles are interpolated within the buckets of `canet_route_latency_seconds`.
 #[derive(Serialize, ToSchema)]
 struct LatencyMs {
     mean: f64,
@@ -96,14 +97,14 @@ impl From<Latency> for LatencyMs {
 /// `GET /model`.
 ///
 /// # Errors
-/// 503 where no model is ready.
+/// 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/model",
     operation_id = "model",
     tag = "Describe",
-    summary = "What serves",
-    description = "The checkpoint that serves: what it was trained on, its sizes, how good it is and what it costs.",
+    summary = "The model",
+    description = "The checkpoint that serves: its training data, sizes, quality and cost.",
     responses((status = 200, description = "The checkpoint", body = Model))
 )]
 pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
@@ -111,7 +112,11 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
     let manifest = generation.model.manifest();
     let budget = manifest.calibration.as_ref().map(|calibration| Budget {
         default: generation.budget,
-        points: calibration.points.iter().map(|point| Spent { budget: point.budget, spent: point.spent }).collect(),
+        points: calibration
+            .points
+            .iter()
+            .map(|point| BudgetPoint { budget: point.budget, spent: point.spent })
+            .collect(),
     });
     let answer = Model {
         name: generation.model.name(),
@@ -128,17 +133,17 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
     Ok(Json(answer).into_response())
 }
 
-/// `GET /routes`: every name that `route` takes, with its cost for the longest history and what it answered so far.
+/// `GET /routes`: every route by name, with its cost for the longest history, its traffic and its latency.
 ///
 /// # Errors
-/// 503 where no model is ready.
+/// 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/routes",
     operation_id = "routes",
     tag = "Describe",
-    summary = "Every route",
-    description = "Every name that `route` takes: its cost for the longest history, its traffic and its latency.",
+    summary = "The routes",
+    description = "Every route by name, with its cost for the longest history, its traffic and its latency.",
     responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
 )]
 pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {

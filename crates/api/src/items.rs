@@ -13,26 +13,26 @@ use super::{Code, Problem};
 use canet_domain::{Catalogue, Item};
 use canet_serving::Recommender;
 
-/// Most items found.
+/// Most items in an answer.
 const LIMIT: usize = 20;
 
-/// Longest text that is searched for, in characters.
+/// Longest query in characters.
 const MAX_QUERY: usize = 256;
 
-/// Most searches that run at a time; others wait where their clients can still withdraw them.
-const AT_ONCE: usize = 2;
+/// Most searches that run at one time. The others wait, and stop waiting if their client leaves.
+const MAX_RUNNING: usize = 2;
 
-/// What searches need.
+/// The state of the search endpoint.
 #[derive(Clone)]
 pub(crate) struct Search {
     recommender: Arc<Recommender>,
-    turns: Arc<Semaphore>,
+    running: Arc<Semaphore>,
 }
 
 impl Search {
-    /// Searches what `recommender` serves.
+    /// Searches the catalogue that `recommender` serves.
     pub(crate) fn new(recommender: &Arc<Recommender>) -> Search {
-        Search { recommender: Arc::clone(recommender), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+        Search { recommender: Arc::clone(recommender), running: Arc::new(Semaphore::new(MAX_RUNNING)) }
     }
 }
 
@@ -48,22 +48,22 @@ struct FoundItem<'a> {
     title: Option<&'a str>,
 }
 
-/// `GET /items?q=`: items by id or title.
+/// `GET /items?q=` finds items by id or title.
 ///
 /// # Errors
-/// 422 without `q`, with a long one or with another parameter, 503 where no model is ready.
+/// 422 if `q` is missing or too long, or if there is another parameter. 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/items",
     operation_id = "items",
     tag = "Describe",
     summary = "Search the catalogue",
-    description = "The item of this very id, then ids that begin so, then titles that have it in them, 20 at most.",
-    params(("q" = String, Query, max_length = 256, description = "A part of a title or the beginning of an id")),
-    responses((status = 200, description = "What was found", body = Found))
+    description = "At most 20 items: the one with this id, then ids that begin with `q`, then titles that contain it.",
+    params(("q" = String, Query, max_length = 256, description = "Part of a title, or the beginning of an id")),
+    responses((status = 200, description = "The items", body = Found))
 )]
 pub(crate) async fn search(
-    State(Search { recommender, turns }): State<Search>,
+    State(Search { recommender, running }): State<Search>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(parameters) =
@@ -84,13 +84,13 @@ pub(crate) async fn search(
         tracing::error!(%error, "a search failed");
         Problem::new(Code::Internal, "the search failed")
     };
-    // Who waits holds no generation: a reload frees the old one only when nobody does.
-    let turn = turns.acquire_owned().await.map_err(|closed| failed(&closed))?;
+    // A waiting search must not hold a generation, because a reload frees the old one only when nothing does.
+    let permit = running.acquire_owned().await.map_err(|closed| failed(&closed))?;
     let generation = recommender.generation()?;
-    // A large catalogue takes milliseconds to read through: not on a thread that answers requests.
+    // Scanning a large catalogue takes milliseconds, which would block a thread that answers requests.
     let searched = tokio::task::spawn_blocking(move || {
-        // What runs goes on where its client leaves: the turn is over when it ends.
-        let _turn = turn;
+        // The scan goes on if its client leaves, so it keeps the permit until it ends.
+        let _permit = permit;
         let catalogue = generation.model.catalogue();
         let entry = |item| FoundItem { item: catalogue.id(item), title: catalogue.title(item) };
         Json(Found { items: find(catalogue, &q).into_iter().map(entry).collect() }).into_response()
@@ -98,8 +98,8 @@ pub(crate) async fn search(
     searched.await.map_err(|panicked| failed(&panicked))
 }
 
-/// The item of this very id, then ids that begin so, then titles that have it in them in any case, each the most
-/// popular first.
+/// The item with this id, then ids that begin with `q`, then titles that contain it in any case. Each group has the most
+/// popular items first.
 fn find(catalogue: &Catalogue, q: &str) -> Vec<Item> {
     let exact = catalogue.item(q);
     let (mut by_id, mut by_title) = (Vec::new(), Vec::new());

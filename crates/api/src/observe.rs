@@ -1,10 +1,12 @@
 use std::fmt::{self, Display};
+use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
@@ -12,22 +14,35 @@ use tracing::{Instrument, Span, field};
 
 use super::traceparent::TraceParent;
 use super::transport::Transport;
-use super::{Code, Problem, headers, request_id, traceparent};
+use super::{Code, Problem, traceparent};
 use canet_serving::metrics::{InFlight, Metrics};
 use canet_serving::{Recommender, Times};
 
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Carries a call's id, in requests and in answers.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Counts a call over HTTP, puts it into a span, and adds `x-request-id`, `server-timing` and, where it is in a trace,
-/// `traceparent` to its answer, whatever the answer is, and what browsers are told.
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Longest request id that is accepted, because ids go into logs.
+const MAX_ID: usize = 128;
+
+/// What the layers that observe calls need.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) recommender: Arc<Recommender>,
+    /// Writes the answer to a call whose handler panicked.
+    pub(crate) refuse: fn(Problem) -> Response,
+}
+
+/// Counts a call over HTTP, traces it, and adds `x-request-id`, `server-timing` and `traceparent` to its answer.
 ///
-/// While draining an answer also closes its connection: a client that keeps one open would otherwise send its next
-/// request just when the server closes it, and that request would be lost.
-pub(crate) async fn call(State(recommender): State<Arc<Recommender>>, request: Request, next: Next) -> Response {
+/// While the server drains, every answer closes its HTTP/1 connection. Otherwise a client could send its next request
+/// just when the server closes the connection, and that request would be lost.
+pub(crate) async fn http(State(observer): State<Observer>, request: Request, next: Next) -> Response {
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let observed = Observed::begin(recommender.metrics(), Transport::Http, &request);
-    let mut response = headers::secure(observed.run(next.run(request)).await);
-    if keeps_alive && recommender.is_draining() {
+    let observed = Observed::begin(&observer, Transport::Http, &request);
+    let mut response = observed.run(next.run(request)).await;
+    if keeps_alive && observer.recommender.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();
@@ -40,36 +55,36 @@ pub(crate) async fn call(State(recommender): State<Arc<Recommender>>, request: R
 pub(crate) struct Observed {
     metrics: Arc<Metrics>,
     transport: Transport,
-    refusal: fn(Problem) -> Response,
+    refuse: fn(Problem) -> Response,
     started: Instant,
-    /// Until this drops, however the call ends.
+    /// Counts the call as in flight until this drops, however the call ends.
     _in_flight: InFlight,
     id: HeaderValue,
     trace: Option<TraceParent>,
     span: Span,
 }
 
-/// How a call ended, as its transport says it.
+/// How a call ended, in its transport's terms.
 pub(crate) struct Ending<'a> {
     pub(crate) code: &'a str,
     pub(crate) number: i64,
-    /// Whether it was not the client's doing.
+    /// Whether the server caused it.
     pub(crate) is_fault: bool,
 }
 
 impl Observed {
-    /// A call that arrives now.
-    pub(crate) fn begin(metrics: &Arc<Metrics>, transport: Transport, request: &Request) -> Observed {
+    /// Begins a call that arrives now.
+    pub(crate) fn begin(observer: &Observer, transport: Transport, request: &Request) -> Observed {
         let started = Instant::now();
-        let id = request_id::of(request.headers());
+        let id = request_id(request.headers());
         let span = span(request, &id);
-        let trace = TraceParent::begin(request.headers(), &span, &name(transport, request));
+        let trace = TraceParent::begin(request.headers(), &span, &span_name(transport, request));
         if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
             span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
         }
+        let metrics = Arc::clone(observer.recommender.metrics());
         let _in_flight = metrics.in_flight();
-        let refusal = transport.refusal(request.uri().path());
-        Observed { metrics: Arc::clone(metrics), transport, refusal, started, _in_flight, id, trace, span }
+        Observed { metrics, transport, refuse: observer.refuse, started, _in_flight, id, trace, span }
     }
 
     /// When the call arrived.
@@ -77,7 +92,7 @@ impl Observed {
         self.started
     }
 
-    /// Answers the call in its span, and adds the headers that every answer has. A panic is answered as a fault.
+    /// Runs the handler in the call's span and adds the headers that every answer has. A panic becomes an error.
     pub(crate) async fn run(&self, answer: impl Future<Output = Response>) -> Response {
         let answer = AssertUnwindSafe(answer.instrument(self.span.clone())).catch_unwind().await;
         let mut response = answer.unwrap_or_else(|_| self.panicked());
@@ -87,24 +102,24 @@ impl Observed {
         if let Ok(timing) = HeaderValue::try_from(server_timing(times, self.started.elapsed())) {
             headers.insert(SERVER_TIMING, timing);
         }
-        headers.insert(request_id::HEADER, self.id.clone());
+        headers.insert(REQUEST_ID, self.id.clone());
         if let Some(next) = self.trace.as_ref().and_then(TraceParent::next) {
             headers.insert(traceparent::HEADER, next);
         }
         response
     }
 
-    /// The panic itself is on standard error.
+    /// The panic hook writes the panic itself to standard error.
     fn panicked(&self) -> Response {
         tracing::error!(request_id = ?self.id, "a request handler panicked");
-        (self.refusal)(Problem::new(Code::Internal, "the server failed on this request"))
+        (self.refuse)(Problem::new(Code::Internal, Code::Internal.typical_detail()))
     }
 
-    /// The call is answered.
+    /// Counts the call and closes its span.
     pub(crate) fn end(self, Ending { code, number, is_fault }: Ending<'_>) {
         let total = self.started.elapsed();
         self.metrics.call(self.transport.label(), code, total);
-        // Signed: the exporter writes what is unsigned as text.
+        // Signed, because the exporter writes unsigned numbers as text.
         self.span.record("status", number).record("total_ms", milliseconds(total));
         if is_fault {
             self.span.record("otel.status_code", "ERROR");
@@ -113,19 +128,35 @@ impl Observed {
     }
 }
 
-/// What a collector calls the call: its method and endpoint, or in gRPC its service and method; `*` is none that is
-/// there. It is written where there is a collector alone.
-fn name(transport: Transport, request: &Request) -> impl Display {
+/// The client's id if it is 1 to 128 printable ASCII characters, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let usable = |id: &&HeaderValue| (1..=MAX_ID).contains(&id.len()) && id.to_str().is_ok();
+    headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(new_request_id)
+}
+
+/// Joins a random number of the process and a counter: unique without a random number for each call.
+fn new_request_id() -> HeaderValue {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let id = format!("{:016x}-{:x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// The span's name at the collector: method and path template over HTTP, service and method over gRPC. `*` stands for
+/// an unknown endpoint. Nothing formats it unless spans are exported.
+fn span_name(transport: Transport, request: &Request) -> impl Display {
     let endpoint = request.extensions().get::<MatchedPath>();
     fmt::from_fn(move |f| match transport {
         Transport::Http => write!(f, "{} {}", request.method(), endpoint.map_or("*", MatchedPath::as_str)),
-        // The endpoint is a whole service.
+        // One gRPC endpoint is a whole service, so the template lacks the method.
         Transport::Grpc => f.write_str(endpoint.map_or("*", |_| request.uri().path().trim_start_matches('/'))),
     })
 }
 
-/// The span of a call; what is not known yet is recorded when it is answered. Only the log line of a call and
-/// collectors read it: where neither is asked for it does not exist, and costs nothing.
+/// The span of a call. Empty fields are recorded when the call is answered.
+///
+/// Only the log line of a call and the collector read the span. If neither is enabled, the span does not exist and
+/// costs nothing.
 fn span(request: &Request, id: &HeaderValue) -> Span {
     tracing::debug_span!(
         "request",
@@ -146,9 +177,9 @@ fn span(request: &Request, id: &HeaderValue) -> Span {
     )
 }
 
-/// The stages in milliseconds; what a call did not go through took 0.
+/// The duration of each stage in milliseconds. A stage that the call skipped took 0.
 fn server_timing(times: Times, total: Duration) -> String {
-    // By whole numbers: each call writes these four, and decimals of a float cost it a microsecond.
+    // Formatting four floats would cost each call a microsecond; integers are cheaper.
     let [queue, router, forward, total] = [times.queue, times.router, times.forward, total].map(|time| {
         let microseconds = time.as_micros() as u64;
         fmt::from_fn(move |f| write!(f, "{}.{:03}", microseconds / 1000, microseconds % 1000))
@@ -158,4 +189,38 @@ fn server_timing(times: Times, total: Duration) -> String {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::{HeaderMap, HeaderValue};
+
+    use super::{REQUEST_ID, Times, new_request_id, request_id, server_timing};
+
+    #[test]
+    fn usable_request_ids_are_kept() {
+        let id = |given: &str| {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_bytes(given.as_bytes()).unwrap())]);
+            request_id(&headers)
+        };
+        let longest = "x".repeat(128);
+        for given in ["a", "b c", &longest] {
+            assert_eq!(id(given), given);
+        }
+        for given in ["", "é", &"x".repeat(129)] {
+            assert_ne!(id(given).as_bytes(), given.as_bytes());
+        }
+        assert_ne!(new_request_id(), new_request_id());
+    }
+
+    #[test]
+    fn server_timing_is_in_milliseconds() {
+        let [queue, router, forward] = [1500, 7, 0].map(Duration::from_micros);
+        assert_eq!(
+            server_timing(Times { queue, router, forward }, Duration::from_millis(12)),
+            "queue;dur=1.500, router;dur=0.007, forward;dur=0.000, total;dur=12.000"
+        );
+    }
 }

@@ -7,35 +7,35 @@ use axum::response::IntoResponse;
 use super::{Code, Problem};
 use canet_serving::{Recommender, Unready};
 
-/// `GET /healthz`: 200 while a restart would not help.
+/// `GET /healthz`: 503 if only a restart helps.
 #[utoipa::path(
     get,
     path = "/healthz",
     operation_id = "healthz",
     tag = "Operate",
-    summary = "Alive?",
-    description = "200 while a restart would not help.",
+    summary = "Liveness",
+    description = "200 while the server works, 503 if only a restart helps.",
     responses((status = 200, description = "Alive", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn healthz(State(recommender): State<Arc<Recommender>>) -> Result<&'static str, Problem> {
     if recommender.is_alive() { Ok("alive\n") } else { Err(Unready::Dead.into()) }
 }
 
-/// `GET /readyz`: 200 while requests should be sent here.
+/// `GET /readyz`: 200 if clients should send requests here.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "readyz",
     tag = "Operate",
-    summary = "Ready?",
-    description = "200 while requests should be sent here: a model is loaded and the server is not about to stop.",
+    summary = "Readiness",
+    description = "200 if clients should send requests here: a model is loaded and the server is not stopping.",
     responses((status = 200, description = "Ready", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn readyz(State(recommender): State<Arc<Recommender>>) -> Result<&'static str, Problem> {
     Ok(recommender.ready().map(|()| "ready\n")?)
 }
 
-/// `GET /metrics`: the Prometheus text format.
+/// `GET /metrics` in the Prometheus text format.
 #[utoipa::path(
     get,
     path = "/metrics",

@@ -8,34 +8,34 @@ use utoipa::ToSchema;
 
 use canet_serving::{Refusal, Unready};
 
-/// Every fault that a client can meet: the one table of statuses, over HTTP and gRPC, and stable codes.
+/// Every error that a client can get. This is the one table of stable codes and of their statuses over HTTP and gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The body is not JSON.
     InvalidJson,
-    /// An API key or an operator's token is needed.
+    /// The request lacks an API key or the operators' token.
     Unauthorized,
     /// The client is no operator.
     Forbidden,
-    /// There is no such path or version.
+    /// There is no such path, model or version.
     NotFound,
-    /// The path has no such method.
+    /// The path does not take this method.
     MethodNotAllowed,
-    /// The body takes too long to arrive.
+    /// The body did not arrive in time.
     RequestTimeout,
-    /// Another reload is not done.
+    /// Another reload is running.
     ReloadInProgress,
-    /// The body is larger than is read.
+    /// The body is larger than the limit.
     TooLarge,
-    /// The body is not declared as JSON.
+    /// The content type is not JSON.
     UnsupportedMediaType,
-    /// A field is missing, unknown, of another type or out of bounds.
+    /// A field is missing, unknown, of the wrong type or out of bounds.
     InvalidRequest,
-    /// A checkpoint that must not serve.
+    /// The checkpoint failed a check and must not serve.
     CheckpointRejected,
-    /// The queue is full, or the room for bodies is.
+    /// The queue or the budget for bodies is full.
     Overloaded,
-    /// A fault of the server.
+    /// The server failed.
     Internal,
     /// No model is ready.
     Unavailable,
@@ -63,8 +63,8 @@ impl Code {
         Code::DeadlineExceeded,
     ];
 
-    /// What the transports say for it.
-    pub fn row(self) -> Row {
+    /// Its status on each transport, and its name.
+    pub fn mapping(self) -> CodeMapping {
         use tonic::Code as Grpc;
         let (status, grpc, name) = match self {
             Code::InvalidJson => (StatusCode::BAD_REQUEST, Grpc::InvalidArgument, "invalid_json"),
@@ -87,13 +87,11 @@ impl Code {
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Grpc::Unavailable, "unavailable"),
             Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Grpc::DeadlineExceeded, "deadline_exceeded"),
         };
-        Row { status, grpc, name }
+        CodeMapping { status, grpc, name }
     }
-}
 
-impl Code {
-    /// What a problem of this code says where nothing more is known.
-    pub(crate) fn meaning(self) -> &'static str {
+    /// The detail of a typical problem of this code.
+    pub(crate) fn typical_detail(self) -> &'static str {
         match self {
             Code::InvalidJson => "the body is not JSON: expected value at line 1 column 1",
             Code::Unauthorized => "this is none of the server's API keys",
@@ -101,7 +99,7 @@ impl Code {
             Code::NotFound => "there is no version 7",
             Code::MethodNotAllowed => "/recommend does not take DELETE",
             Code::RequestTimeout => "the body did not arrive within 30 s",
-            Code::ReloadInProgress => "another reload is not done",
+            Code::ReloadInProgress => "another reload is running",
             Code::TooLarge => "the body is larger than 1048576 bytes",
             Code::UnsupportedMediaType => "the content type must be application/json",
             Code::InvalidRequest => "`timeout_ms` is 0: it must be from 1 to 60000",
@@ -114,9 +112,9 @@ impl Code {
     }
 }
 
-/// A code as each transport says it.
+/// How each transport expresses a [`Code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Row {
+pub struct CodeMapping {
     /// The status over HTTP.
     pub status: StatusCode,
     /// The status over gRPC.
@@ -125,37 +123,37 @@ pub struct Row {
     pub name: &'static str,
 }
 
-/// The least that `retry-after` can say; a model that loads takes a few of these.
+/// The smallest value of `retry-after`. A model takes a few of these to load.
 pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// A fault as the client sees it, after RFC 9457.
+/// An error as the client sees it, after RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What kind of fault.
+    /// Its kind.
     pub code: Code,
     /// What is wrong with this request and what to do.
     pub detail: Cow<'static, str>,
-    /// The request's field at fault, as `k` or `history[3]`.
+    /// The request's wrong field, as `k` or `history[3]`.
     pub field: Option<Cow<'static, str>>,
-    /// Seconds after which the same request may succeed, where waiting helps.
+    /// Seconds after which the same request may succeed. `None` if waiting does not help.
     pub retry_after: Option<u64>,
 }
 
 impl Problem {
-    /// A fault that no field alone has.
+    /// A problem that concerns no single field.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
         let retry_after = (code == Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
         Problem { code, detail: detail.into(), field: None, retry_after }
     }
 
-    /// A field that cannot be accepted.
+    /// A problem with one field.
     pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Problem {
         Problem { field: Some(field.into()), ..Problem::new(Code::InvalidRequest, detail) }
     }
 
-    /// The body's JSON.
+    /// The JSON of the response.
     pub(crate) fn body(&self) -> ProblemBody<'_> {
-        let Row { status, name, .. } = self.code.row();
+        let CodeMapping { status, name, .. } = self.code.mapping();
         ProblemBody {
             title: status.canonical_reason().unwrap_or(name),
             status: status.as_u16(),
@@ -166,17 +164,17 @@ impl Problem {
     }
 }
 
-/// A fault, after RFC 9457. `type` is left out: it is `about:blank`, so `title` is the status's own phrase.
+/// An error, after RFC 9457. It has no `type`, which means `about:blank`, so `title` is the status's phrase.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'a> {
     title: &'static str,
     status: u16,
-    /// The stable name of the fault.
+    /// The stable name of the error.
     code: &'static str,
     /// What is wrong with this request and what to do.
     detail: &'a str,
-    /// The request's field at fault, as `k` or `history[3]`.
+    /// The request's wrong field, as `k` or `history[3]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
 }
@@ -204,11 +202,11 @@ impl From<Unready> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.code.row().status, Json(self.body())).into_response();
+        let mut response = (self.code.mapping().status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.code == Code::RequestTimeout {
-            // What is left of the body cannot be told from the next request.
+            // On this connection the rest of the body would look like the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.code == Code::Unauthorized {
@@ -221,12 +219,12 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Answers a path that is not there.
+/// Answers an unknown path.
 pub(crate) async fn not_found(uri: Uri) -> Problem {
     Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path()))
 }
 
-/// Answers a method that a path does not have; axum adds the `allow` header.
+/// Answers a method that the path does not take. axum adds the `allow` header.
 pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }

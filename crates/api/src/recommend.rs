@@ -5,8 +5,8 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::answer::{Call, pin};
-use super::arrival::Arrival;
+use super::call::{Call, pin};
+use super::deadline::Arrival;
 use super::wire::{BatchAnswer, BatchRequest, BatchResult, RecommendRequest, Recommendation};
 use super::{Code, Problem, body};
 use canet_serving::{Recommender, Times};
@@ -14,14 +14,14 @@ use canet_serving::{Recommender, Times};
 /// `POST /recommend`.
 ///
 /// # Errors
-/// Every [`Code`] but those of the path.
+/// Problems of the body, 422, 429, 503 or 504.
 #[utoipa::path(
     post,
     path = "/recommend",
     operation_id = "recommend",
     tag = "Recommend",
     summary = "Recommend",
-    description = "Ranks the catalogue for one history. A history without a known item is answered by popularity.",
+    description = "Ranks the catalogue for one history. Without a known item in the history it ranks by popularity.",
     request_body = RecommendRequest,
     responses((status = 200, description = "The ranking", body = Recommendation))
 )]
@@ -34,17 +34,17 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     respond(&answered.recommendation, answered.times)
 }
 
-/// `POST /recommend/batch`: every request is admitted and answered on its own, in the order of the call.
+/// `POST /recommend/batch`: answers each request alone, in the order of the call.
 ///
 /// # Errors
-/// Where the call as a whole cannot be read or no model is ready.
+/// Problems of the body, or 503 if no model is ready.
 #[utoipa::path(
     post,
     path = "/recommend/batch",
     operation_id = "recommend_batch",
     tag = "Recommend",
     summary = "Recommend for many",
-    description = "Every request is admitted and answered on its own, in the order of the call.",
+    description = "Answers each request alone, in the order of the call.",
     request_body = BatchRequest,
     responses((status = 200, description = "A ranking or a problem for each request", body = BatchAnswer))
 )]
@@ -67,10 +67,10 @@ pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     Ok(response)
 }
 
-/// Room for the answer of ten items with titles: a larger one grows.
+/// Initial capacity of an answer: enough for ten items with titles.
 const ANSWER_BYTES: usize = 1 << 10;
 
-/// The body is built here, in the task of the request, and not by the thread that owns the device.
+/// Writes the answer in the request's task, so that the executor threads do not.
 fn respond(answer: &impl Serialize, times: Times) -> Result<Response, Problem> {
     let mut body = Vec::with_capacity(ANSWER_BYTES);
     serde_json::to_writer(&mut body, answer).map_err(|error| {

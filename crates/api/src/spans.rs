@@ -15,11 +15,11 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Sends spans to an OpenTelemetry collector over OTLP/gRPC, in batches and from a thread of its own: a collector that
-/// is slow or gone costs spans, which are then dropped, and no request.
+/// Sends spans to an OpenTelemetry collector over OTLP/gRPC. Its own thread sends them in batches: if the collector is
+/// slow or gone, spans are dropped and requests do not wait.
 ///
-/// A span whose caller is in a trace is sampled as the caller was, others by chance. `OTEL_RESOURCE_ATTRIBUTES`,
-/// `OTEL_EXPORTER_OTLP_HEADERS` and the `OTEL_BSP_*` variables are read as OpenTelemetry specifies them.
+/// A call with a caller in a trace is sampled as the caller was. Others are sampled at random.
+/// `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_BSP_*` work as OpenTelemetry specifies.
 #[derive(Debug)]
 pub struct SpanExport(SdkTracerProvider);
 
@@ -32,11 +32,11 @@ pub struct SpanExportError {
 }
 
 impl SpanExport {
-    /// Prepares to send a `share` of the traces to the collector at `endpoint`; it need not be there yet. The current
-    /// tokio runtime carries the connection.
+    /// Exports a `share` of the traces to the collector at `endpoint`, which need not run yet. Call this in a tokio
+    /// runtime: it drives the connection.
     ///
     /// # Errors
-    /// [`SpanExportError`] where `endpoint` is no http address.
+    /// [`SpanExportError`] if `endpoint` is no http address.
     pub fn new(endpoint: &str, share: f64) -> Result<SpanExport, SpanExportError> {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
         let exporter = exporter.map_err(|source| SpanExportError { endpoint: endpoint.to_owned(), source })?;
@@ -48,19 +48,19 @@ impl SpanExport {
         Ok(SpanExport(provider.build()))
     }
 
-    /// Sends what is left, for at most `within`.
+    /// Sends the remaining spans, within a time limit.
     pub fn finish(&self, within: Duration) {
         if let Err(error) = self.0.shutdown_with_timeout(within) {
             tracing::warn!(%error, "the last spans could not be sent");
         }
     }
 
-    /// What turns our crates' spans into spans of the collector.
+    /// The layer that exports the spans of the `canet` crates.
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         let ours = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("canet"));
         tracing_opentelemetry::layer()
             .with_tracer(self.0.tracer("canet"))
-            // Requests await: what runs on a thread meanwhile is no child of theirs.
+            // While a request awaits, its thread runs other requests. Their spans are not its children.
             .with_context_activation(false)
             .with_tracked_inactivity(false)
             .with_location(false)
@@ -71,28 +71,26 @@ impl SpanExport {
     }
 }
 
-/// The span that called: 32 and 16 hexadecimal digits, and whether its trace is recorded.
+/// The caller's span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller<'a> {
-    /// The trace.
+    /// 32 hexadecimal digits.
     pub trace_id: &'a str,
-    /// The span in it.
+    /// 16 hexadecimal digits.
     pub span_id: &'a str,
-    /// The caller's decision to record the trace.
+    /// Whether the caller records the trace.
     pub sampled: bool,
 }
 
-/// The ids of a span as the collector will know it, hexadecimal.
+/// The hexadecimal ids of a span at the collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExportedSpan {
-    /// The trace: the caller's, where there is one.
+    /// The caller's trace if there is one.
     pub trace_id: String,
-    /// The span.
     pub span_id: String,
 }
 
-/// Begins the exported twin of a call's span, which nothing has entered yet; `None` where spans are not exported or
-/// this one was not sampled.
+/// Begins to export a call's span, before anything enters it. `None` if it is not exported or not sampled.
 ///
 /// The span must have the fields `otel.name` and `otel.kind`.
 pub(crate) fn export_call(span: &Span, caller: Option<Caller<'_>>, name: &dyn Display) -> Option<ExportedSpan> {
@@ -104,7 +102,7 @@ pub(crate) fn export_call(span: &Span, caller: Option<Caller<'_>>, name: &dyn Di
     ids.is_sampled().then(|| ExportedSpan { trace_id: ids.trace_id().to_string(), span_id: ids.span_id().to_string() })
 }
 
-/// A context without a parent where the ids are none.
+/// The caller's context. Invalid ids give a context without a parent.
 fn remote(caller: Caller<'_>) -> Context {
     let (Ok(trace), Ok(span)) = (TraceId::from_hex(caller.trace_id), SpanId::from_hex(caller.span_id)) else {
         return Context::new();

@@ -1,16 +1,15 @@
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 
-use super::{Code, Problem, inference};
+use super::Code;
 
-/// How a call reached the server, as `transport` labels it in metrics.
+/// How a call reached the server: the label `transport` of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// REST and what else speaks plain HTTP; its codes are statuses.
+    /// Plain HTTP. Its codes are statuses.
     Http,
-    /// gRPC; its codes are the names of gRPC's.
+    /// gRPC. Its codes are the names of gRPC's status codes.
     Grpc,
 }
 
@@ -25,33 +24,24 @@ impl Transport {
         }
     }
 
-    /// How faults of calls to `path` are answered outside of their handlers.
-    pub(crate) fn refusal(self, path: &str) -> fn(Problem) -> Response {
-        match self {
-            Transport::Http if inference::has(path) => inference::refuse,
-            Transport::Http => Problem::into_response,
-            Transport::Grpc => Problem::into_grpc,
-        }
-    }
-
     /// Every code that a call may end with.
     pub(crate) fn codes(self) -> BTreeSet<String> {
-        let rows = Code::ALL.iter().map(|code| code.row());
+        let mappings = Code::ALL.iter().map(|code| code.mapping());
         match self {
             Transport::Http => {
-                let statuses = rows.map(|row| row.status).chain([StatusCode::OK]);
+                let statuses = mappings.map(|mapping| mapping.status).chain([StatusCode::OK]);
                 statuses.map(|status| status.as_str().to_owned()).collect()
             }
             Transport::Grpc => {
-                // A call is cancelled by who made it.
-                let codes = rows.map(|row| row.grpc).chain([tonic::Code::Ok, tonic::Code::Cancelled]);
+                // A client that leaves cancels its call.
+                let codes = mappings.map(|mapping| mapping.grpc).chain([tonic::Code::Ok, tonic::Code::Cancelled]);
                 codes.map(|code| grpc_name(code).to_owned()).collect()
             }
         }
     }
 }
 
-/// A gRPC code's name as gRPC's own documents write it.
+/// The name of a gRPC status code as gRPC's documents write it.
 pub(crate) fn grpc_name(code: tonic::Code) -> &'static str {
     match code {
         tonic::Code::Ok => "OK",

@@ -1,63 +1,24 @@
 use std::collections::HashSet;
 
 use super::Problem;
-use super::arrival::Arrival;
+use super::deadline::Arrival;
+use super::limits::{MAX_RANKED, MAX_TIMEOUT_MS, check_ids, max_k};
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_serving::{Generation, Request};
 
-/// Longest that a client may wait.
-const MAX_TIMEOUT_MS: u64 = 60_000;
-
-/// Longest list of ids that a request may send.
-const MAX_IDS: usize = 100_000;
-
-/// Most items that a request asks for, or those of a batch together: some 25 MB of answer.
-const MAX_RANKED: u64 = 1 << 18;
-
-/// Most requests a call.
-pub(crate) const MAX_ROWS: usize = 1024;
-
-/// Checks how many requests one call has.
+/// Bounds the answer of a batch: the sum of all `k` is at most [`MAX_RANKED`]. `items` is the size of the catalogue, and
+/// `ranked` the sum so far. A `k` that [`accept`] will refuse adds nothing to the sum.
 ///
 /// # Errors
-/// 422 where they are too many.
-pub(crate) fn check_rows(rows: usize) -> Result<(), Problem> {
-    if rows <= MAX_ROWS {
-        return Ok(());
-    }
-    Err(Problem::invalid("requests", format!("{rows} requests are too many for one call: at most {MAX_ROWS}")))
-}
-
-/// Checks how many ids the list `name` of a request has.
-///
-/// # Errors
-/// 422 where they are too many.
-pub(crate) fn check_ids(name: &'static str, ids: usize) -> Result<(), Problem> {
-    if ids <= MAX_IDS {
-        return Ok(());
-    }
-    Err(Problem::invalid(name, format!("`{name}` has {ids} ids: at most {MAX_IDS}")))
-}
-
-/// Most items that one request may ask for in a catalogue of `items`.
-pub(crate) fn most_ranked(items: usize) -> usize {
-    items.min(usize::try_from(MAX_RANKED).unwrap_or(usize::MAX))
-}
-
-/// Keeps the answer of a batch within bounds: a request whose `k` would bring their sum over [`MAX_RANKED`] is refused.
-/// `ranked` is the sum so far, `items` the size of the catalogue. A `k` that no request may ask for is refused later,
-/// and takes nothing from those behind it.
-///
-/// # Errors
-/// 422 for this request.
+/// 422 if this request brings the sum over the bound.
 pub(crate) fn check_sum(
     request: RecommendRequest,
     items: usize,
     ranked: &mut u64,
 ) -> Result<RecommendRequest, Problem> {
     let k = request.k(items);
-    if k > most_ranked(items) as u64 {
+    if k > max_k(items) as u64 {
         return Ok(request);
     }
     let sum = ranked.saturating_add(k);
@@ -69,7 +30,7 @@ pub(crate) fn check_sum(
     Ok(request)
 }
 
-/// A request that a generation can answer, and what its answer says about the history.
+/// A request that a generation can answer, and the answer's report about the history.
 pub(crate) struct Accepted {
     pub(crate) work: Work,
     pub(crate) history: HistoryUsed,
@@ -77,26 +38,26 @@ pub(crate) struct Accepted {
 
 /// How a request is answered.
 pub(crate) enum Work {
-    /// By the model.
+    /// The model ranks.
     Rank(Request),
-    /// By popularity: there is no known item to read.
+    /// Popularity ranks, because the history has no known item.
     ColdStart(ColdStart),
 }
 
-/// What a ranking by popularity needs.
+/// A request for a ranking by popularity.
 pub(crate) struct ColdStart {
     pub(crate) k: usize,
     pub(crate) excluded: HashSet<Item>,
     pub(crate) candidates: Option<HashSet<Item>>,
 }
 
-/// Checks a request against the generation that will answer it: nothing behind this checks again.
+/// Checks a request against the generation that will answer it. Nothing checks it again later.
 ///
 /// # Errors
-/// 422 with the field.
+/// 422 with the wrong field.
 pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: Arrival) -> Result<Accepted, Problem> {
     let catalogue = generation.model.catalogue();
-    let (asked, most) = (wire.k(catalogue.len()), most_ranked(catalogue.len()));
+    let (asked, most) = (wire.k(catalogue.len()), max_k(catalogue.len()));
     let k = match usize::try_from(asked) {
         Ok(k) if (1..=most).contains(&k) => k,
         _ => return Err(Problem::invalid("k", format!("`k` is {asked}: it must be from 1 to {most}"))),
@@ -124,7 +85,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     }
     let mut excluded = known(&wire.exclude, catalogue).collect::<HashSet<Item>>();
     if wire.exclude_seen {
-        // Truncated items too: the user has seen them all the same.
+        // Includes items that the model does not read because the history is too long: the user saw them too.
         excluded.extend(&seen);
     }
     let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue));
@@ -148,12 +109,12 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     })
 }
 
-/// The items of the ids that the model knows; others can be neither recommended nor excluded.
+/// The items of known ids. Unknown ones can be neither recommended nor excluded.
 fn known(ids: &[ItemId], catalogue: &Catalogue) -> impl Iterator<Item = Item> {
     ids.iter().filter_map(|id| catalogue.item(&id.0))
 }
 
-/// `auto` is no override.
+/// Reads a route's name. `auto` gives `None`.
 fn parse_route(name: &str, space: &RouteSpace) -> Result<Option<Route>, Problem> {
     if name == "auto" {
         return Ok(None);

@@ -3,30 +3,31 @@ use std::fmt;
 use serde::de::{Error, IgnoredAny, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::openapi::batch_rows;
+use super::limits::MAX_ROWS;
 use super::problem::ProblemBody;
-use super::validate::MAX_ROWS;
 
-/// Items that are answered where the request does not say and the catalogue has as many.
+/// Default `k`, if the catalogue has as many items.
 const DEFAULT_K: usize = 10;
 
-/// Patience of a client that does not say.
+/// Default `timeout_ms`.
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 
-/// A request for one ranking, as it is written in JSON.
+/// A request for one ranking.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RecommendRequest {
-    /// What the user did, oldest first. Unknown items are dropped, then the last that the model reads are kept.
+    /// The user's items, oldest first. The server drops unknown items, then keeps the newest that the model reads.
     #[schema(max_items = 100_000)]
     pub(crate) history: Vec<ItemId>,
-    /// Most items to recommend.
+    /// How many items to recommend.
     #[serde(default, deserialize_with = "some_integer")]
     #[schema(value_type = u64)]
     pub(crate) k: Option<u64>,
-    /// Whether items of the history are left out.
+    /// Whether to leave out items of the history.
     #[serde(default = "default_exclude_seen")]
     #[schema(default = default_exclude_seen)]
     pub(crate) exclude_seen: bool,
@@ -34,27 +35,27 @@ pub(crate) struct RecommendRequest {
     #[serde(default)]
     #[schema(max_items = 100_000)]
     pub(crate) exclude: Vec<ItemId>,
-    /// Items to choose from; every item where it is `null`.
+    /// Items to choose from. `null` means every item.
     #[serde(default)]
     #[schema(max_items = 100_000)]
     pub(crate) candidates: Option<Vec<ItemId>>,
-    /// The route to run: `auto` leaves it to the router.
+    /// The route to run. `auto` leaves the choice to the router.
     #[serde(default = "default_route")]
     #[schema(default = default_route)]
     pub(crate) route: String,
-    /// Share of the full model's FLOPs to spend; without one, the server's. Between the budgets that `/model` lists it is
-    /// interpolated, outside them the nearest one holds.
+    /// Share of the full model's FLOPs to spend. The default is the server's budget. The server interpolates between the
+    /// budgets that `/model` lists; beyond them it takes the nearest one.
     #[serde(default)]
     #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
     pub(crate) budget: Option<f64>,
-    /// How long the client waits.
+    /// How long the client waits, in milliseconds.
     #[serde(default = "default_timeout_ms", deserialize_with = "integer")]
     #[schema(default = default_timeout_ms, minimum = 1, maximum = 60_000)]
     pub(crate) timeout_ms: u64,
 }
 
 impl RecommendRequest {
-    /// What a request of a history alone asks for.
+    /// A request with a history and defaults.
     pub(crate) fn new(history: Vec<ItemId>) -> RecommendRequest {
         RecommendRequest {
             history,
@@ -68,13 +69,13 @@ impl RecommendRequest {
         }
     }
 
-    /// How many of `items` it asks for.
+    /// Its `k` for a catalogue of `items`.
     pub(crate) fn k(&self, items: usize) -> u64 {
         self.k.unwrap_or_else(|| default_k(items))
     }
 }
 
-/// Items that are answered of a catalogue of `items` where the request does not say.
+/// The default `k` for a catalogue of `items`.
 pub(crate) fn default_k(items: usize) -> u64 {
     DEFAULT_K.min(items) as u64
 }
@@ -91,17 +92,17 @@ fn default_timeout_ms() -> u64 {
     DEFAULT_TIMEOUT_MS
 }
 
-/// A whole number, written as JSON has it: `10`, `10.0` and `1e1` are the same one.
+/// Reads a whole number. In JSON `10`, `10.0` and `1e1` are the same number.
 pub(crate) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     deserializer.deserialize_any(IntegerVisitor)
 }
 
-/// The same where the field may be missing, but not `null`.
+/// Reads a whole number that may be missing, but not `null`.
 fn some_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     integer(deserializer).map(Some)
 }
 
-/// The same, or `null`.
+/// Reads a whole number or `null`.
 pub(crate) fn optional_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
     struct Integer(#[serde(deserialize_with = "integer")] u64);
@@ -122,46 +123,54 @@ impl Visitor<'_> for IntegerVisitor {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<u64, E> {
-        // Both bounds are numbers of f64, and below 2^64 the cast is exact.
+        // `u64::MAX as f64` is 2^64. Below it the cast is exact.
         let whole = number.fract() == 0.0 && (0.0..u64::MAX as f64).contains(&number);
         if whole { Ok(number as u64) } else { Err(E::invalid_value(Unexpected::Float(number), &self)) }
     }
 }
 
-/// Several requests in one call; each is read on its own, so that one that is wrong does not spoil the others.
+/// Several requests in one call. Each is read alone, so that a wrong one does not affect the others.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchRequest<'a> {
-    /// Each as of `/recommend`; whatever is not gets a problem in its place of the answer.
+    /// Each as for `/recommend`. A wrong one gets a problem in its place of the answer.
     #[serde(borrow)]
     #[schema(schema_with = batch_rows)]
-    pub(crate) requests: Rows<'a>,
+    pub(crate) requests: BatchRows<'a>,
 }
 
-/// The rows of a batch as they are written. Of those that are too many nothing but their number is kept.
+/// The unparsed requests of a batch. Those beyond [`MAX_ROWS`] are counted, but not kept.
 #[derive(Debug, Default)]
-pub(crate) struct Rows<'a> {
+pub(crate) struct BatchRows<'a> {
     pub(crate) kept: Vec<&'a RawValue>,
     pub(crate) count: usize,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Rows<'a>, D::Error> {
-        deserializer.deserialize_seq(RowsVisitor)
+impl<'de: 'a, 'a> Deserialize<'de> for BatchRows<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BatchRows<'a>, D::Error> {
+        deserializer.deserialize_seq(BatchRowsVisitor)
     }
 }
 
-struct RowsVisitor;
+/// Any value is a valid row: a wrong one fails alone.
+fn batch_rows() -> ArrayBuilder {
+    let row = AnyOfBuilder::new()
+        .item(Ref::from_schema_name("RecommendRequest"))
+        .item(ObjectBuilder::new().schema_type(SchemaType::AnyValue));
+    ArrayBuilder::new().items(row).max_items(Some(MAX_ROWS))
+}
 
-impl<'de> Visitor<'de> for RowsVisitor {
-    type Value = Rows<'de>;
+struct BatchRowsVisitor;
+
+impl<'de> Visitor<'de> for BatchRowsVisitor {
+    type Value = BatchRows<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a sequence")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Rows<'de>, A::Error> {
-        let mut rows = Rows::default();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<BatchRows<'de>, A::Error> {
+        let mut rows = BatchRows::default();
         loop {
             let row = if rows.count < MAX_ROWS {
                 sequence.next_element()?.map(|row| rows.kept.push(row))
@@ -176,11 +185,20 @@ impl<'de> Visitor<'de> for RowsVisitor {
     }
 }
 
-/// An external item id: a string, or a number taken as its decimal string.
+/// An external item id: a string, or a number that stands for its decimal string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ItemId(pub(crate) Box<str>);
 
 impl ToSchema for ItemId {}
+
+impl PartialSchema for ItemId {
+    fn schema() -> RefOr<Schema> {
+        let id = ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::String, Type::Number]))
+            .description(Some("An external item id. A number stands for its decimal string."));
+        id.into()
+    }
+}
 
 impl<'de> Deserialize<'de> for ItemId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ItemId, D::Error> {
@@ -217,7 +235,7 @@ impl Visitor<'_> for ItemIdVisitor {
 /// The answer to one request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Recommendation<'a> {
-    /// The best first; fewer than `k` where no more are allowed.
+    /// The best first. There are fewer than `k` if the request excludes the rest.
     pub(crate) items: Vec<RankedItem<'a>>,
     pub(crate) route: RouteTaken<'a>,
     pub(crate) compute: Compute,
@@ -230,49 +248,48 @@ pub(crate) struct Recommendation<'a> {
 pub(crate) struct RankedItem<'a> {
     /// External id.
     pub(crate) item: &'a str,
-    /// The model's score as it is, or the item's popularity on a cold start.
+    /// The model's score, not rounded. On a cold start, the item's popularity.
     #[schema(value_type = f64)]
     pub(crate) score: Score,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) title: Option<&'a str>,
 }
 
-/// What ranked an item.
+/// The number that an item is ranked by.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Score {
-    /// The model's, not rounded.
+    /// The model's score, not rounded.
     Logit(f32),
-    /// Interactions in the training data.
+    /// The item's interactions in the training data.
     Popularity(u64),
 }
 
-/// Which route ran, and why.
+/// The route that ran, and why.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RouteTaken<'a> {
-    /// `null` where none ran.
+    /// `null` if none ran.
     #[schema(required)]
     pub(crate) name: Option<&'a str>,
-    /// Who chose it: the router, the load that the server is under, the request, or nobody (cold start).
+    /// Why this route: the router, the server's load or the request chose it, or a cold start needed none.
     pub(crate) reason: &'static str,
-    /// The router's probability of the route; `null` where the router did not run.
+    /// The router's probability of the route. `null` if the router did not run.
     #[schema(required)]
     pub(crate) confidence: Option<f32>,
 }
 
-/// What the answer cost, and what the full model would have cost.
+/// The cost of the answer, and of the full model for the same request. A multiply-add counts as 2 FLOPs.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Compute {
-    /// Of the router, where it ran, and of the route: multiply-adds count as 2.
+    /// FLOPs of the route, and of the router if it ran.
     pub(crate) flops: u64,
-    /// Of the full model alone.
+    /// FLOPs of the full model, without a router.
     pub(crate) full_flops: u64,
-    /// 1 - flops / full_flops: below 0 where the router came on top of the full model.
+    /// 1 - flops / full_flops. Negative if the router and the full model ran. 0 if nothing ran.
     pub(crate) saved: f64,
 }
 
 impl Compute {
-    /// Saved is 1 - flops / full: below 0 where the router came on top of the full slice, 0 where nothing ran.
     pub(crate) fn new(flops: u64, full_flops: u64) -> Compute {
         let saved = if full_flops == 0 { 0.0 } else { 1.0 - flops as f64 / full_flops as f64 };
         Compute { flops, full_flops, saved }
@@ -282,22 +299,22 @@ impl Compute {
 /// The checkpoint that answered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelName<'a> {
-    /// Its directory's name.
+    /// The name of its directory.
     pub(crate) name: &'a str,
     pub(crate) version: u64,
 }
 
-/// What was read of the history.
+/// The part of the history that the model read.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct HistoryUsed {
-    /// Items that the model read.
+    /// How many items the model read.
     pub(crate) used: usize,
-    /// Ids that the model does not know, as they were sent.
+    /// Ids that the model does not know, as the request had them.
     #[schema(value_type = Vec<String>)]
     pub(crate) unknown: Vec<Box<str>>,
 }
 
-/// One place of a batch's answer.
+/// The answer to one request of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum BatchResult<'a> {
@@ -309,4 +326,58 @@ pub(crate) enum BatchResult<'a> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BatchAnswer<'a> {
     pub(crate) results: Vec<BatchResult<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::{BatchRequest, Compute, ItemId, RecommendRequest, default_k, optional_integer};
+    use crate::limits::MAX_ROWS;
+
+    #[derive(Deserialize)]
+    struct Version {
+        #[serde(default, deserialize_with = "optional_integer")]
+        version: Option<u64>,
+    }
+
+    #[test]
+    fn whole_numbers_have_many_spellings() {
+        let k = |k: &str| {
+            let request = serde_json::from_str::<RecommendRequest>(&format!("{{\"history\": [], \"k\": {k}}}"));
+            request.ok().and_then(|request| request.k)
+        };
+        for spelling in ["10", "10.0", "1e1", "1.0E+1"] {
+            assert_eq!(k(spelling), Some(10), "{spelling}");
+        }
+        assert_eq!((k("18446744073709551615"), k("9007199254740992.0")), (Some(u64::MAX), Some(1 << 53)));
+        for other in ["null", "-1", "0.5", "18446744073709551616", "1e300", "\"1\"", "true", "[1]"] {
+            assert_eq!(k(other), None, "{other}");
+        }
+        let version = |text: &str| serde_json::from_str::<Version>(text).ok().map(|version| version.version);
+        assert_eq!([version("{}"), version("{\"version\": null}")], [Some(None); 2]);
+        assert_eq!([version("{\"version\": 2.0}"), version("{\"version\": 2.5}")], [Some(Some(2)), None]);
+    }
+
+    #[test]
+    fn item_ids_are_strings_or_numbers() {
+        let ids: Vec<ItemId> = serde_json::from_str("[\"a\", 5, -5, 0.5, 18446744073709551615]").unwrap();
+        let ids: Vec<&str> = ids.iter().map(|id| &*id.0).collect();
+        assert_eq!(ids, ["a", "5", "-5", "0.5", "18446744073709551615"]);
+        assert!(serde_json::from_str::<ItemId>("null").is_err() && serde_json::from_str::<ItemId>("[1]").is_err());
+    }
+
+    #[test]
+    fn rows_beyond_the_limit_are_counted_but_not_kept() {
+        let body = format!("{{\"requests\": [{}0]}}", "0, ".repeat(MAX_ROWS));
+        let BatchRequest { requests } = serde_json::from_str(&body).unwrap();
+        assert_eq!((requests.count, requests.kept.len()), (MAX_ROWS + 1, MAX_ROWS));
+    }
+
+    #[test]
+    fn savings_compare_with_the_full_model() {
+        let saved = |flops, full_flops| (Compute::new(flops, full_flops).saved * 100.0).round();
+        assert_eq!([saved(25, 100), saved(110, 100), saved(0, 0)], [75.0, -10.0, 0.0]);
+        assert_eq!((default_k(3), default_k(300)), (3, 10));
+    }
 }

@@ -7,19 +7,19 @@ use tonic::Status;
 
 use crate::{Code, Problem};
 
-/// The answers of a call's rows, each as soon as it is there.
+/// Streams the answers of a call's requests, each as soon as it is complete.
 ///
-/// A task of their own brings the rows to their end, whether or not anybody reads: a row holds the model that it was
-/// validated against, and one that waited for its client would keep that model in memory and every later reload from
-/// beginning. The task ends with the last row, or when this drops.
+/// A task of its own drives the requests, whether or not the client reads. A request holds the generation that it was
+/// checked against. If it waited for its client, it would keep that model in memory and block every later reload. The
+/// task ends with the last request, or when this drops.
 pub(super) struct Answers<M> {
     received: Receiver<M>,
-    /// Rows whose answers are not read yet.
+    /// Answers that nobody has read yet.
     missing: usize,
 }
 
 impl<M: Send + 'static> Answers<M> {
-    /// Starts the rows. There is room for what all of them say, so none waits for a reader.
+    /// Starts the requests. The channel has room for every answer, so none waits for the reader.
     pub(super) fn of<F: Future<Output = M> + Send + 'static>(rows: FuturesUnordered<F>) -> Answers<M> {
         let missing = rows.len();
         let (sender, received) = mpsc::channel(missing.max(1));
@@ -38,7 +38,7 @@ async fn run<M, F: Future<Output = M>>(mut rows: FuturesUnordered<F>, sender: Se
     };
     tokio::select! {
         () = all => {}
-        // Rows whose client left are withdrawn.
+        // The client left: dropping the requests withdraws them.
         () = sender.closed() => {}
     }
 }
@@ -54,10 +54,10 @@ impl<M> Stream for Answers<M> {
                 Some(Ok(answer))
             }
             None if self.missing == 0 => None,
-            // The task broke off: an end without a word would pass for an answer.
+            // The task panicked. Ending the stream here would look like success.
             None => {
                 self.missing = 0;
-                Some(Err(Problem::new(Code::Internal, Code::Internal.meaning()).into()))
+                Some(Err(Problem::new(Code::Internal, Code::Internal.typical_detail()).into()))
             }
         })
     }

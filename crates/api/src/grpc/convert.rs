@@ -1,9 +1,9 @@
-//! Between the messages of gRPC and the types that every transport shares.
+//! Converts between gRPC's messages and the types that every transport shares.
 
 use std::borrow::Cow;
 
-use super::proto::canet::v1 as proto;
 use crate::Problem;
+use crate::proto::canet::v1 as proto;
 use crate::wire::{HistoryUsed, ItemId, RecommendRequest, Recommendation, Score};
 use canet_serving::Generation;
 
@@ -72,10 +72,10 @@ impl From<Result<Recommendation<'_>, Problem>> for proto::RecommendResult {
 
 impl From<Problem> for proto::Problem {
     fn from(problem: Problem) -> proto::Problem {
-        let row = problem.code.row();
+        let mapping = problem.code.mapping();
         proto::Problem {
-            status: row.grpc.into(),
-            code: row.name.to_owned(),
+            status: mapping.grpc.into(),
+            code: mapping.name.to_owned(),
             detail: problem.detail.into_owned(),
             field: problem.field.map(Cow::into_owned),
             retry_after: problem.retry_after,

@@ -7,18 +7,18 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::proto::canet::v1::recommender_server;
-use super::proto::inference::grpc_inference_service_server;
+use crate::proto::canet::v1::recommender_server;
+use crate::proto::inference::grpc_inference_service_server;
 use crate::{Code, Problem};
 use canet_serving::Recommender;
 
-/// `grpc.health.v1.Health`: every service serves while the recommender is ready.
+/// `grpc.health.v1.Health`: reports every service as serving while the recommender is ready.
 pub(super) struct Probe {
     recommender: Arc<Recommender>,
 }
 
 impl Probe {
-    /// The server as a whole, and each service.
+    /// The names that clients may ask for. The empty one is the whole server.
     const KNOWN: [&str; 3] = ["", recommender_server::SERVICE_NAME, grpc_inference_service_server::SERVICE_NAME];
 
     pub(super) fn new(recommender: Arc<Recommender>) -> Probe {
@@ -46,8 +46,8 @@ impl Health for Probe {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
 
-    /// Ends after it said that the server drains: nothing follows that, and the connection may close. A service that is
-    /// not known never becomes so, but by the protocol that does not end the call.
+    /// Ends the stream after it reported that the server drains, so that the connection can close. The protocol keeps the
+    /// stream of an unknown service open.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let watching = Watching {
             is_known: Probe::KNOWN.contains(&request.into_inner().service.as_str()),
@@ -67,16 +67,16 @@ struct Watching {
 }
 
 impl Watching {
-    /// The next status that is not the last one.
+    /// Waits for a status that differs from the last one.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Watching)> {
         loop {
-            let is_last = self.recommender.is_draining();
+            let is_draining = self.recommender.is_draining();
             let now = if self.is_known { status(&self.recommender) } else { ServingStatus::ServiceUnknown };
             if self.last != Some(now) {
                 self.last = Some(now);
                 return Some((Ok(response(now)), self));
             }
-            if is_last || self.changes.changed().await.is_err() {
+            if is_draining || self.changes.changed().await.is_err() {
                 return None;
             }
         }

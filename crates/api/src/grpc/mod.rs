@@ -1,114 +1,103 @@
-//! gRPC: the services, and what makes every fault one of the table's.
+//! The gRPC services and their layers. Every error that they return is one of the table in [`Code`](crate::Code).
 
 mod answers;
-mod codec;
+mod bounds;
 mod convert;
-mod count;
-mod cut;
-mod deadline;
 mod health;
+mod observe;
 mod recommender;
+mod request_body;
 mod status;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use axum::{Router, middleware};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower::ServiceBuilder;
 
+use crate::access::guard;
 use crate::inference::grpc as inference;
-use crate::{ApiKeys, body};
+use crate::limits::MAX_BODY;
+use crate::observe::Observer;
+use crate::proto;
+use crate::{ApiKeys, Problem};
 use canet_serving::Recommender;
 use health::Probe;
 use proto::canet::v1::recommender_server::RecommenderServer;
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use recommender::Service;
+use request_body::Messages;
 
-/// The messages as they are sent, made from `proto`.
-#[allow(
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    missing_docs,
-    unused_qualifications,
-    unreachable_pub,
-    reason = "generated code"
-)]
-pub mod proto {
-    /// Of `proto/canet`.
-    pub mod canet {
-        /// Version 1.
-        pub mod v1 {
-            tonic::include_proto!("canet.v1");
-        }
-    }
+/// Largest request of the reflection service, which is a name. The service drops each request once it is answered, so
+/// nothing can count how much a stream of them holds.
+const MAX_REFLECTION_REQUEST: usize = 16 << 10;
 
-    /// Of `proto/inference`.
-    pub mod inference {
-        tonic::include_proto!("inference");
-    }
-
-    /// Every service's descriptors, for the reflection service.
-    pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/services.bin"));
-}
-
-/// Largest request of the reflection service: it is a name. Each is dropped when it is answered, so that how much a
-/// stream of them holds cannot be counted.
-const DESCRIBED_LIMIT: usize = 16 << 10;
-
-/// Why the reflection service could not be made from the services' descriptors.
+/// The descriptors of the services cannot be read.
 pub use tonic_reflection::server::Error as DescriptorError;
 
-/// The inference protocol's probes, which need no key over HTTP either.
+/// The probes of the Open Inference Protocol. They need no key, like their HTTP counterparts.
 const PROBES: [&str; 3] = [
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
     "/inference.GRPCInferenceService/ModelReady",
 ];
 
-/// Every gRPC service over one recommender; all but probes ask for one of `keys`, where there are any, in the metadata
-/// that HTTP calls headers.
+/// How the layers treat a group of services.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Recommends. Needs a key, and is counted. Each call sends one message.
+    Api,
+    /// Describes the services. Needs a key, but is not counted. A call may send messages without end.
+    Reflection,
+    /// For everybody, and not counted. Each call sends one message.
+    Health,
+}
+
+/// Every gRPC service over one recommender. All but probes need one of `keys`, in the metadata with the name of the
+/// HTTP header.
 ///
 /// # Errors
-/// [`DescriptorError`] where the descriptors that were compiled in cannot be read.
-pub fn router(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, DescriptorError> {
-    let guard = middleware::from_fn_with_state(keys.clone(), check_key);
-    let recommendations = RecommenderServer::new(Service::new(Arc::clone(recommender)));
-    let inference = GrpcInferenceServiceServer::new(inference::Service::new(Arc::clone(recommender)));
-    let watched = Routes::new(recommendations.max_decoding_message_size(body::LIMIT))
-        .add_service(inference.max_decoding_message_size(body::LIMIT))
-        .into_axum_router()
-        .layer(middleware::from_fn(cut::in_time))
-        .layer(guard.clone())
-        // The outermost layer: it sees what is finally answered, and catches panics.
-        .layer(middleware::from_fn_with_state(Arc::clone(recommender), count::call));
-    // Probes are not counted, and descriptors are no work.
+/// [`DescriptorError`] if the compiled descriptors cannot be read.
+pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, DescriptorError> {
+    let observer = Observer { recommender: Arc::clone(recommender), refuse: Problem::into_grpc };
+    // The layers of a group of services, outermost first, composed into one service.
+    let layers = |kind: Kind| {
+        let is_open = kind == Kind::Health || keys.is_empty();
+        let keys = keys.clone();
+        let check_key = move |request: &Request| {
+            if PROBES.contains(&request.uri().path()) { Ok(()) } else { keys.check(request.headers()) }
+        };
+        let messages = match kind {
+            Kind::Reflection => Messages::Endless(Arc::clone(recommender)),
+            Kind::Api | Kind::Health => Messages::One,
+        };
+        let count = (kind == Kind::Api).then(|| middleware::from_fn_with_state(observer.clone(), observe::grpc));
+        ServiceBuilder::new()
+            // Outermost: it counts the final answer, and turns panics into errors.
+            .option_layer(count)
+            .option_layer((!is_open).then(|| guard(check_key, Problem::into_grpc)))
+            .map_request(move |request| messages.bound(request))
+    };
+    let recommender_service = RecommenderServer::new(Service::new(Arc::clone(recommender)));
+    let inference_service = GrpcInferenceServiceServer::new(inference::Service::new(Arc::clone(recommender)));
+    // The default routes answer calls to unknown services.
+    let api = Routes::default()
+        .add_service(recommender_service.max_decoding_message_size(MAX_BODY))
+        .add_service(inference_service.max_decoding_message_size(MAX_BODY));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let described = Routes::from(Router::new())
-        .add_service(descriptors().build_v1()?.max_decoding_message_size(DESCRIBED_LIMIT))
-        .add_service(descriptors().build_v1alpha()?.max_decoding_message_size(DESCRIBED_LIMIT))
-        .into_axum_router()
-        .layer(middleware::from_fn_with_state(Arc::clone(recommender), cut::at_drain))
-        .layer(guard);
-    let health = HealthServer::new(Probe::new(Arc::clone(recommender))).max_decoding_message_size(body::LIMIT);
-    let probes =
-        Routes::from(Router::new()).add_service(health).into_axum_router().layer(middleware::from_fn(cut::in_time));
-    Ok(probes.merge(described).merge(watched))
-}
+    let reflection = Routes::from(Router::new())
+        .add_service(descriptors().build_v1()?.max_decoding_message_size(MAX_REFLECTION_REQUEST))
+        .add_service(descriptors().build_v1alpha()?.max_decoding_message_size(MAX_REFLECTION_REQUEST));
+    let probe = HealthServer::new(Probe::new(Arc::clone(recommender)));
+    let health = Routes::from(Router::new()).add_service(probe.max_decoding_message_size(MAX_BODY));
 
-/// Lets nobody but probes pass without a key.
-async fn check_key(State(keys): State<ApiKeys>, request: Request, next: Next) -> Response {
-    if PROBES.contains(&request.uri().path()) {
-        return next.run(request).await;
-    }
-    match keys.check(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_grpc(),
-    }
+    let groups = [(health, Kind::Health), (reflection, Kind::Reflection), (api, Kind::Api)];
+    let groups = groups.map(|(routes, kind)| routes.into_axum_router().layer(layers(kind)));
+    Ok(groups.into_iter().fold(Router::new(), Router::merge))
 }

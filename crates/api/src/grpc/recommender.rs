@@ -4,10 +4,11 @@ use axum::http::header;
 use tonic::{Request, Response, Status};
 
 use super::answers::Answers;
-use super::proto::canet::v1 as proto;
-use super::proto::canet::v1::recommender_server::Recommender as Methods;
-use crate::answer::{Call, pin};
-use crate::arrival::Arrival;
+use crate::Problem;
+use crate::call::{Call, pin};
+use crate::deadline::Arrival;
+use crate::proto::canet::v1 as proto;
+use crate::proto::canet::v1::recommender_server::Recommender as Methods;
 use crate::validate::check_sum;
 use canet_serving::Recommender;
 
@@ -28,7 +29,7 @@ impl Methods for Service {
         &self,
         request: Request<proto::RecommendRequest>,
     ) -> Result<Response<proto::RecommendResponse>, Status> {
-        let arrival = Arrival::of_request(&request);
+        let arrival = Arrival::of_message(&request);
         let generation = pin(&self.recommender, 1)?;
         let call = Call::new(&self.recommender, &generation, arrival);
         let answered = call.answer_one(request.into_inner().into()).await?;
@@ -41,7 +42,7 @@ impl Methods for Service {
         &self,
         request: Request<proto::RecommendBatchRequest>,
     ) -> Result<Response<proto::RecommendBatchResponse>, Status> {
-        let arrival = Arrival::of_request(&request);
+        let arrival = Arrival::of_message(&request);
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
         let call = Call::new(&self.recommender, &generation, arrival);
@@ -63,10 +64,10 @@ impl Methods for Service {
         &self,
         request: Request<proto::RecommendStreamRequest>,
     ) -> Result<Response<Self::RecommendStreamStream>, Status> {
-        let arrival = Arrival::of_request(&request);
+        let arrival = Arrival::of_message(&request);
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
-        // Those that are ranked wait together until they are read, so they are bounded as a batch is.
+        // Answers may wait together for the client to read, so they are bounded like a batch.
         let (items, mut ranked) = (generation.model.catalogue().len(), 0);
         let bounded = requests.into_iter().map(|request| check_sum(request.into(), items, &mut ranked));
         let rows = (0..)
@@ -87,7 +88,7 @@ impl Methods for Service {
         &self,
         _request: Request<proto::GetModelRequest>,
     ) -> Result<Response<proto::GetModelResponse>, Status> {
-        let generation = self.recommender.generation().map_err(crate::Problem::from)?;
+        let generation = self.recommender.generation().map_err(Problem::from)?;
         Ok(Response::new((&*generation).into()))
     }
 }

@@ -9,17 +9,17 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{Code, Problem};
 
-/// What errors are of, in their details.
+/// The domain in the details of errors.
 const DOMAIN: &str = "canet";
 
-/// Longest text of a status: it goes into headers, percent-encoded, and clients take no more than 8 KiB of those.
+/// Longest text of a status in bytes. It travels percent-encoded in headers, and clients accept 8 KiB of those.
 const LONGEST: usize = 512;
 
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Status {
-        let row = problem.code.row();
+        let mapping = problem.code.mapping();
         let detail = shortened(&problem.detail);
-        let mut details = ErrorDetails::with_error_info(row.name.to_ascii_uppercase(), DOMAIN, []);
+        let mut details = ErrorDetails::with_error_info(mapping.name.to_ascii_uppercase(), DOMAIN, []);
         if let Some(field) = &problem.field {
             details.add_bad_request_violation(shortened(field), detail);
         }
@@ -28,7 +28,7 @@ impl From<Problem> for Status {
             details.set_retry_info(Some(Duration::from_secs(seconds)));
             metadata.insert(header::RETRY_AFTER.as_str(), MetadataValue::from(seconds));
         }
-        Status::with_error_details_and_metadata(row.grpc, detail, details, metadata)
+        Status::with_error_details_and_metadata(mapping.grpc, detail, details, metadata)
     }
 }
 
@@ -37,16 +37,16 @@ fn shortened(text: &str) -> &str {
 }
 
 impl Problem {
-    /// The answer over gRPC.
+    /// The response over gRPC.
     pub(crate) fn into_grpc(self) -> Response {
         Status::from(self).into_http::<Body>()
     }
 }
 
-/// What tonic refused by itself, as a fault of the table; `None` where `response` is not such a refusal. `headers` are
-/// the request's.
+/// Turns a refusal by tonic itself into an error of the table. `None` for any other response. `headers` are the
+/// request's.
 pub(super) fn refused_by_tonic(response: &Response, headers: &HeaderMap) -> Option<Problem> {
-    // The table's own statuses have details.
+    // Statuses of the table have details.
     let status = Status::from_header_map(response.headers()).filter(|status| status.details().is_empty())?;
     let message = status.message().to_owned();
     let compressed = headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
@@ -57,7 +57,7 @@ pub(super) fn refused_by_tonic(response: &Response, headers: &HeaderMap) -> Opti
         }
         GrpcCode::Unimplemented => Problem::new(Code::MethodNotAllowed, "there is no such method"),
         GrpcCode::OutOfRange | GrpcCode::ResourceExhausted => Problem::new(Code::TooLarge, message),
-        // All that tonic finds wrong before a method is called is wrong with the message.
+        // Before a method is called, tonic can only fail to read the message.
         _ => Problem::new(Code::InvalidRequest, format!("the message cannot be read: {message}")),
     })
 }

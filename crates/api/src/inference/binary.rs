@@ -1,4 +1,4 @@
-//! The binary tensor data extension: values that stand behind the JSON instead of in it.
+//! The binary tensor data extension: values follow the JSON instead of being part of it.
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -6,13 +6,13 @@ use super::json::{InputJson, OutputJson, ResponseJson, read_values};
 use super::tensor::{Input, Output, Values, fault};
 use crate::{Code, Problem};
 
-/// The length of the JSON, where more stands behind it.
+/// Carries the length of the JSON if binary data follows it.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// A body's JSON and what stands behind it.
+/// Splits a body into its JSON and the binary data after it.
 ///
 /// # Errors
-/// The header is no length within the body.
+/// 422 if the header is not a length within the body.
 pub(super) fn split<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Problem> {
     let Some(length) = headers.get(HEADER) else { return Ok((body, &[])) };
     let length = length.to_str().ok().and_then(|length| length.parse().ok());
@@ -24,35 +24,35 @@ pub(super) fn split<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<(&'a [u8]
     })
 }
 
-/// Reads every input: its values from the JSON, or in the inputs' order from what stands behind it.
+/// Reads every input. Its values are in the JSON, or in the binary data, which has the order of the inputs.
 ///
 /// # Errors
-/// An input has no values, or others than it says, or there is more than the inputs say.
-pub(super) fn read_inputs(sent: Vec<InputJson<'_>>, mut behind: &[u8]) -> Result<Vec<Input>, Problem> {
+/// 422 if an input lacks values or has wrong ones, or if the data is longer than the inputs say.
+pub(super) fn read_inputs(sent: Vec<InputJson<'_>>, mut binary: &[u8]) -> Result<Vec<Input>, Problem> {
     let mut inputs = Vec::with_capacity(sent.len());
     for InputJson { name, datatype, shape, parameters, data } in sent {
         let values = match (parameters.binary_data_size, data) {
             (None, Some(data)) => read_values(&name, &datatype, data)?,
             (Some(size), None) => {
-                let parts = behind.split_at_checked(size);
+                let parts = binary.split_at_checked(size);
                 let (raw, rest) = parts.ok_or_else(|| fault(&name, "its binary data breaks off"))?;
-                behind = rest;
+                binary = rest;
                 Values::from_raw(&name, &datatype, raw)?
             }
             _ => return Err(fault(&name, "give either `data` or the parameter `binary_data_size`")),
         };
         inputs.push(Input::new(name, &shape, values)?);
     }
-    if behind.is_empty() {
+    if binary.is_empty() {
         return Ok(inputs);
     }
-    Err(Problem::invalid("inputs", format!("{} bytes behind the JSON belong to no input", behind.len())))
+    Err(Problem::invalid("inputs", format!("{} bytes after the JSON belong to no input", binary.len())))
 }
 
-/// An answer's body, and the length of its JSON where more stands behind it.
+/// Writes the body of an answer. Returns the length of its JSON if binary data follows it.
 ///
 /// # Errors
-/// The JSON cannot be written: a fault of the server.
+/// 500 if the JSON cannot be written.
 pub(super) fn write(
     head: ResponseJson<'_>,
     outputs: &[Output],

@@ -1,18 +1,17 @@
-//! The protocol's gRPC service.
+//! The gRPC service of the protocol.
 
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
 use super::infer::{InferRequest, Inferred, infer};
-use super::model::{INPUTS, SERVER, SERVER_VERSION, Signature, check_name};
-use super::outputs::OutputName;
+use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name};
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Input, Values, fault};
 use crate::Problem;
-use crate::arrival::Arrival;
-use crate::grpc::proto::inference as proto;
-use crate::grpc::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::deadline::Arrival;
+use crate::proto::inference as proto;
+use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use canet_serving::{Generation, Recommender};
 
 /// `inference.GRPCInferenceService`.
@@ -25,7 +24,7 @@ impl Service {
         Service { recommender }
     }
 
-    /// The generation that serves, where it is the named one.
+    /// The generation that serves, if it is the named one.
     fn named(&self, name: &str, version: &str) -> Result<Arc<Generation>, Problem> {
         let generation = self.recommender.generation()?;
         check_name(&generation, name, version)?;
@@ -54,7 +53,7 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelReadyRequest>,
     ) -> Result<Response<proto::ModelReadyResponse>, Status> {
         let proto::ModelReadyRequest { name, version } = request.into_inner();
-        // Clients take a fault for one of the server's: a model that does not serve is just not ready.
+        // Clients treat an error as a failure of the server. A model that does not serve is just not ready.
         let ready = self.named(&name, &version).is_ok() && self.recommender.ready().is_ok();
         Ok(Response::new(proto::ModelReadyResponse { ready }))
     }
@@ -64,7 +63,7 @@ impl GrpcInferenceService for Service {
         _request: Request<proto::ServerMetadataRequest>,
     ) -> Result<Response<proto::ServerMetadataResponse>, Status> {
         let (name, version) = (SERVER.to_owned(), SERVER_VERSION.to_owned());
-        // Binary data are a part of the protocol here, and an extension over HTTP alone.
+        // Binary data is part of the protocol over gRPC, and an extension only over HTTP.
         Ok(Response::new(proto::ServerMetadataResponse { name, version, extensions: Vec::new() }))
     }
 
@@ -92,7 +91,7 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
-        let arrival = Arrival::of_request(&request);
+        let arrival = Arrival::of_message(&request);
         let message = request.into_inner();
         let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
         let inferred = infer(&self.recommender, read(message)?, arrival).await?;
@@ -152,7 +151,7 @@ fn read_inputs(
     sent.into_iter().map(read).collect()
 }
 
-/// An answer is raw where its request was.
+/// Answers with raw contents if the request had them.
 fn write(inferred: Inferred, id: String, raw: bool) -> proto::ModelInferResponse {
     let (mut outputs, mut raw_output_contents) = (Vec::new(), Vec::new());
     for output in inferred.outputs {

@@ -1,42 +1,28 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::model::{INPUTS, check_name};
-use super::outputs::OutputName;
+use super::model::{INPUTS, OutputName, check_name};
 use super::parameters::Parameters;
 use super::tensor::{Input, Output, Values, fault};
 use crate::Problem;
-use crate::answer::{Call, pin, slowest};
-use crate::arrival::Arrival;
-use crate::validate::{accept, check_ids};
+use crate::call::{Call, pin, slowest};
+use crate::deadline::Arrival;
+use crate::limits::check_ids;
+use crate::validate::accept;
 use crate::wire::{ItemId, RecommendRequest, Recommendation};
 use canet_serving::{Generation, Recommender, Times};
 
-/// Most items that one call may be answered with, those that fill its rows up included.
+/// Most items in the answer to one call, padding included.
 const MAX_ITEMS: usize = 1 << 20;
 
-/// Most inputs of a call, and most outputs that it asks for: more than there are, so that one too many is told by name.
-const MAX_TENSORS: usize = 64;
-
-/// Checks how many inputs or outputs, as `name` says, a call has.
-///
-/// # Errors
-/// 422 where they are too many.
-pub(crate) fn check_tensors(name: &'static str, count: usize) -> Result<(), Problem> {
-    if count <= MAX_TENSORS {
-        return Ok(());
-    }
-    Err(Problem::invalid(name, format!("{count} {name} are too many for one call: at most {MAX_TENSORS}")))
-}
-
-/// An inference request, whatever it came by.
+/// An inference request over either transport.
 #[derive(Debug, Default)]
 pub(super) struct InferRequest {
     pub(super) model: String,
-    /// Empty: whichever serves.
+    /// Empty means any version.
     pub(super) version: String,
     pub(super) inputs: Vec<Input>,
     pub(super) parameters: Parameters,
-    /// Names of the outputs that are asked for; empty: all.
+    /// Names of the requested outputs. Empty means all.
     pub(super) outputs: Vec<String>,
 }
 
@@ -45,15 +31,15 @@ pub(super) struct InferRequest {
 pub(super) struct Inferred {
     pub(super) model: String,
     pub(super) version: u64,
-    /// As they were asked for.
+    /// In the requested order.
     pub(super) outputs: Vec<Output>,
     pub(super) times: Times,
 }
 
-/// Recommends for every row; one that fails fails the call.
+/// Recommends for every row. If any row fails, the whole call fails.
 ///
 /// # Errors
-/// 404 for another model, 422 with the input, output or parameter at fault, or why a row was refused.
+/// 404 for another model, 422 with the wrong input, output or parameter, or the problem of the row that failed.
 pub(super) async fn infer(
     recommender: &Recommender,
     request: InferRequest,
@@ -76,7 +62,7 @@ pub(super) async fn infer(
         request.parameters.apply(&mut row);
         row
     };
-    // What all rows ask for is checked once, and where there are none too.
+    // Checks the part that all rows share, even if there are no rows.
     accept(row(Vec::new()), &generation, arrival)?;
     let k = usize::try_from(row(Vec::new()).k(generation.model.catalogue().len())).unwrap_or(usize::MAX);
     let rows: Vec<RecommendRequest> = histories(history, &generation)?.into_iter().map(row).collect();
@@ -86,8 +72,8 @@ pub(super) async fn infer(
     }
 
     let call = Call::new(recommender, &generation, arrival);
-    // All at once they would be more than may wait, and a call like this could never succeed, however idle the server.
-    // The first that fails withdraws the others: they are counted as cancelled.
+    // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
+    // fails withdraws the others, which are counted as cancelled.
     let answers = stream::iter(rows.into_iter().map(|row| call.answer(row)));
     let answered: Vec<_> = answers.buffered(recommender.rows_at_once(&generation)).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
@@ -95,7 +81,7 @@ pub(super) async fn infer(
     Ok(Inferred {
         model: generation.model.name().to_owned(),
         version: generation.model.version(),
-        outputs: outputs.into_iter().map(|output| output.of(&rows, k)).collect(),
+        outputs: outputs.into_iter().map(|output| output.tensor(&rows, k)).collect(),
         times,
     })
 }
@@ -104,10 +90,10 @@ fn count(k: i64) -> Result<u64, Problem> {
     u64::try_from(k).map_err(|_| Problem::invalid("k", format!("`k` is {k}: it must be at least 1")))
 }
 
-/// The input of this name.
+/// The input called `name`.
 ///
 /// # Errors
-/// It stands there twice, or another one does that is not known.
+/// 422 if the request has it twice, or has an unknown input.
 fn input<'a>(request: &'a InferRequest, name: &str) -> Result<Option<&'a Input>, Problem> {
     let unknown = |input: &&Input| INPUTS.iter().all(|known| known.name != input.name);
     if let Some(unknown) = request.inputs.iter().find(unknown) {
@@ -120,10 +106,10 @@ fn input<'a>(request: &'a InferRequest, name: &str) -> Result<Option<&'a Input>,
     }
 }
 
-/// The outputs that are asked for, all where none is named.
+/// The requested outputs, or all if the request names none.
 ///
 /// # Errors
-/// One is not known, or stands there twice: an answer is no larger than all of them.
+/// 422 if one is unknown or named twice. So an answer never exceeds one tensor of each.
 fn outputs(request: &InferRequest) -> Result<Vec<OutputName>, Problem> {
     if request.outputs.is_empty() {
         return Ok(OutputName::ALL.to_vec());
@@ -159,7 +145,7 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
         (Values::Int64(ids), [rows, length]) => {
             let ids_of = |row: usize| {
                 let dense = ids[row * length..][..*length].iter().filter(|id| **id != 0);
-                // Now: as text they take many times the room.
+                // Before they become text, which takes many times the memory.
                 check_ids("history", dense.clone().count())?;
                 dense.map(|dense| external(*dense, row, generation)).collect()
             };
@@ -169,7 +155,7 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
     }
 }
 
-/// The external id of a dense one. A dense id that is not there is none that the caller could have from this model.
+/// The external id of a dense one. An unknown dense id is an error, because the caller cannot have it from this model.
 fn external(dense: i64, row: usize, generation: &Generation) -> Result<ItemId, Problem> {
     let ids = generation.model.catalogue().ids();
     let place = dense.checked_sub(1).and_then(|place| usize::try_from(place).ok());

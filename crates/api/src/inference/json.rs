@@ -9,7 +9,7 @@ use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Output, Values, fault};
 use crate::Problem;
 
-/// An inference request as it is written in JSON. What it has besides is an extension that is not known here.
+/// An inference request in JSON. Further fields belong to extensions and are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct RequestJson<'a> {
     #[serde(default)]
@@ -29,12 +29,12 @@ pub(super) struct InputJson<'a> {
     pub(super) shape: Vec<i64>,
     #[serde(default)]
     pub(super) parameters: InputParametersJson,
-    /// As it is written: a tree of it would take many times the room.
+    /// Unparsed, because a JSON tree would take many times the memory.
     #[serde(borrow, default)]
     pub(super) data: Option<&'a RawValue>,
 }
 
-/// A parameter's value; `None` where it is of no type that parameters have.
+/// A parameter's value. `None` if no parameter has its type.
 #[derive(Debug)]
 pub(super) struct ParameterJson(Option<Parameter>);
 
@@ -88,10 +88,10 @@ impl<'de> Visitor<'de> for ParameterVisitor {
     }
 }
 
-/// Others, as of a content's encoding, have no meaning here.
+/// Other parameters of inputs are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct InputParametersJson {
-    /// Bytes of the input behind the JSON.
+    /// Bytes of this input in the binary data after the JSON.
     #[serde(default)]
     pub(super) binary_data_size: Option<usize>,
 }
@@ -103,19 +103,19 @@ pub(super) struct OutputRequestJson {
     pub(super) parameters: OutputParametersJson,
 }
 
-/// Another parameter would ask for an answer in another place or form.
+/// Other parameters of outputs are refused, because they would change the form of the answer.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OutputParametersJson {
-    /// Whether the output stands behind the JSON.
+    /// Whether to answer with binary data.
     #[serde(default)]
     pub(super) binary_data: Option<bool>,
 }
 
-/// What a request's parameters ask of every row, and `binary_data_output`: whether outputs are binary that do not say.
+/// Reads the parameters for every row, and `binary_data_output`: the default of the outputs' `binary_data`.
 ///
 /// # Errors
-/// A parameter that is not known.
+/// 422 for an unknown parameter.
 pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(Parameters, bool), Problem> {
     let (mut parameters, mut binary) = (Parameters::default(), false);
     for (name, ParameterJson(value)) in sent {
@@ -127,10 +127,10 @@ pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(
     Ok((parameters, binary))
 }
 
-/// Values in JSON, flat or nested by rows.
+/// Reads values in JSON, flat or nested by rows.
 ///
 /// # Errors
-/// They are not of the type that the input is declared with.
+/// 422 if they do not have the input's data type.
 pub(super) fn read_values(name: &str, data_type: &str, data: &RawValue) -> Result<Values, Problem> {
     let (mut values, kind) = match Values::data_type(name, data_type)? {
         DataType::Bytes => (Values::Bytes(Vec::new()), "texts"),
@@ -144,7 +144,7 @@ pub(super) fn read_values(name: &str, data_type: &str, data: &RawValue) -> Resul
     }
 }
 
-/// Takes in a list's values, and those of lists in it, as deep as JSON may be.
+/// Flattens a list and the lists in it. serde_json limits their depth.
 struct Flat<'a>(&'a mut Values);
 
 impl<'de> DeserializeSeed<'de> for Flat<'_> {
@@ -185,7 +185,7 @@ impl<'de> Visitor<'de> for Flat<'_> {
     }
 }
 
-/// The answer as it is written in JSON.
+/// An answer in JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct ResponseJson<'a> {
     pub(super) model_name: &'a str,
@@ -219,7 +219,7 @@ enum DataJson<'a> {
 }
 
 impl<'a> OutputJson<'a> {
-    /// With its values, or where they stand behind the JSON with their size.
+    /// With its values, or with their size if they follow as binary data.
     pub(super) fn new(output: &'a Output, binary_data_size: Option<usize>) -> OutputJson<'a> {
         let data = || match &output.contents {
             Contents::Bytes(values) => DataJson::Text(values),

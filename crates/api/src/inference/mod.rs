@@ -1,16 +1,15 @@
-//! The Open Inference Protocol, version 2, as KServe's and Triton's clients speak it, over HTTP and gRPC.
+//! The Open Inference Protocol, version 2, over HTTP and gRPC, for clients of KServe and Triton.
 //!
-//! `proto/inference/open_inference.proto` says what a model takes and gives. A row is a request as of `/recommend`.
+//! `proto/inference/open_inference.proto` documents the model's inputs and outputs. A row is a request as for
+//! `/recommend`.
 
 mod binary;
-pub(super) mod grpc;
+pub(crate) mod grpc;
+mod http;
 mod infer;
 mod json;
 mod model;
-mod outputs;
 mod parameters;
-mod rest;
 mod tensor;
 
-pub(super) use infer::check_tensors;
-pub(super) use rest::{has, probes, refuse, router};
+pub(crate) use http::endpoints;

@@ -1,30 +1,31 @@
-use super::tensor::DataType;
+use super::tensor::{Contents, DataType, Output};
+use crate::wire::{Recommendation, Score};
 use crate::{Code, Problem};
 use canet_serving::Generation;
 
-/// A tensor of the model as its metadata tells it; -1 stands for any size.
+/// A tensor in the model's metadata. The size -1 means any.
 pub(super) struct Signature {
     pub(super) name: &'static str,
     pub(super) data_type: DataType,
     pub(super) shape: &'static [i64],
 }
 
-/// What is taken. Dense ids may come for `history` instead; metadata knows one type a tensor.
+/// The input tensors. `history` may also hold dense ids, but metadata has one type for each tensor.
 pub(super) const INPUTS: [Signature; 2] = [
     Signature { name: "history", data_type: DataType::Bytes, shape: &[-1] },
     Signature { name: "k", data_type: DataType::Int64, shape: &[1] },
 ];
 
-/// The server's name, and what runs its models.
+/// The name of the server and of its platform.
 pub(super) const SERVER: &str = "canet";
 
-/// The server's version.
 pub(super) const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Whether `generation` is the model that a probe names. Probes need no key: they are not told what serves instead.
+/// Checks that `generation` is the model that a probe names. Probes need no key, so the error does not tell which model
+/// serves.
 ///
 /// # Errors
-/// 404 where it is another.
+/// 404 if it is another.
 pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -> Result<(), Problem> {
     check_name(generation, name, version).map_err(|problem| {
         let detail = if version.is_empty() {
@@ -36,10 +37,10 @@ pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -
     })
 }
 
-/// Whether `generation` is the model that a client names; an empty version is any.
+/// Checks that `generation` is the model that a client names. An empty version means any.
 ///
 /// # Errors
-/// 404 where it is another.
+/// 404 if it is another.
 pub(super) fn check_name(generation: &Generation, name: &str, version: &str) -> Result<(), Problem> {
     if name != generation.model.name() {
         return Err(Problem::new(
@@ -53,4 +54,72 @@ pub(super) fn check_name(generation: &Generation, name: &str, version: &str) -> 
         return Err(Problem::new(Code::NotFound, detail));
     }
     Ok(())
+}
+
+/// The score of a place without an item: the lowest number that JSON and every client can hold.
+const NO_ITEM: f32 = f32::MIN;
+
+/// The route of a row that popularity ranked.
+const COLD_START: &str = "cold_start";
+
+/// The output tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutputName {
+    Items,
+    Scores,
+    Route,
+}
+
+impl OutputName {
+    pub(super) const ALL: [OutputName; 3] = [OutputName::Items, OutputName::Scores, OutputName::Route];
+
+    /// Its entry in the model's metadata.
+    pub(super) fn signature(self) -> Signature {
+        let (name, data_type, shape): (_, _, &[i64]) = match self {
+            OutputName::Items => ("items", DataType::Bytes, &[-1, -1]),
+            OutputName::Scores => ("scores", DataType::Fp32, &[-1, -1]),
+            OutputName::Route => ("route", DataType::Bytes, &[-1]),
+        };
+        Signature { name, data_type, shape }
+    }
+
+    /// The tensor for these rows. A row with fewer than `k` items is padded with empty ids, which no item has.
+    pub(super) fn tensor(self, rows: &[Recommendation<'_>], k: usize) -> Output {
+        let (shape, contents) = match self {
+            OutputName::Items => {
+                let ids = |row: &Recommendation<'_>| -> Vec<String> {
+                    row.items.iter().map(|item| item.item.to_owned()).collect()
+                };
+                (vec![rows.len(), k], Contents::Bytes(padded(rows, k, ids, String::new())))
+            }
+            OutputName::Scores => {
+                let scores = |row: &Recommendation<'_>| -> Vec<f32> {
+                    row.items.iter().map(|item| as_number(item.score)).collect()
+                };
+                (vec![rows.len(), k], Contents::Fp32(padded(rows, k, scores, NO_ITEM)))
+            }
+            OutputName::Route => {
+                let route = |row: &Recommendation<'_>| row.route.name.unwrap_or(COLD_START).to_owned();
+                (vec![rows.len()], Contents::Bytes(rows.iter().map(route).collect()))
+            }
+        };
+        Output { name: self.signature().name, shape, contents }
+    }
+}
+
+fn as_number(score: Score) -> f32 {
+    match score {
+        Score::Logit(score) => score,
+        Score::Popularity(count) => count as f32,
+    }
+}
+
+/// Concatenates the rows, each padded to `k` values.
+fn padded<'a, T: Clone>(
+    rows: &'a [Recommendation<'a>],
+    k: usize,
+    values: impl Fn(&'a Recommendation<'a>) -> Vec<T>,
+    padding: T,
+) -> Vec<T> {
+    rows.iter().flat_map(|row| values(row).into_iter().chain(std::iter::repeat(padding.clone())).take(k)).collect()
 }

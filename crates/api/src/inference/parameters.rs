@@ -1,7 +1,7 @@
 use crate::Problem;
 use crate::wire::RecommendRequest;
 
-/// What a request asks for every row, besides its tensors.
+/// A request's settings for all its rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Parameters {
     route: Option<String>,
@@ -10,7 +10,7 @@ pub(super) struct Parameters {
     timeout_ms: Option<u64>,
 }
 
-/// A parameter's value, however it was sent.
+/// A parameter's value over either transport.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Parameter {
     Bool(bool),
@@ -19,10 +19,10 @@ pub(super) enum Parameter {
 }
 
 impl Parameters {
-    /// Takes a parameter in; `None` is a value of no type that parameters have.
+    /// Sets a parameter. `None` is a value whose type no parameter has.
     ///
     /// # Errors
-    /// There is no such parameter, or it is of another type.
+    /// 422 if the parameter is unknown or has another type.
     pub(super) fn set(&mut self, name: &str, value: Option<Parameter>) -> Result<(), Problem> {
         match (name, value) {
             ("route", Some(Parameter::Text(route))) => self.route = Some(route),
@@ -40,7 +40,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Changes what a row asks for.
+    /// Applies the settings to a row.
     pub(super) fn apply(&self, row: &mut RecommendRequest) {
         if let Some(route) = &self.route {
             row.route.clone_from(route);

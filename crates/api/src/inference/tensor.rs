@@ -1,18 +1,18 @@
 use crate::Problem;
 
-/// A data type that a tensor may have here.
+/// The data types of this model's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DataType {
     /// Byte strings.
     Bytes,
-    /// Whole numbers.
+    /// 64-bit integers.
     Int64,
-    /// Numbers.
+    /// 32-bit floats.
     Fp32,
 }
 
 impl DataType {
-    /// The protocol's name.
+    /// Its name in the protocol.
     pub(super) fn name(self) -> &'static str {
         match self {
             DataType::Bytes => "BYTES",
@@ -22,14 +22,14 @@ impl DataType {
     }
 }
 
-/// The values of an input, flat and by rows.
+/// The values of an input, flat, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Values {
     Bytes(Vec<Vec<u8>>),
     Int64(Vec<i64>),
 }
 
-/// A tensor that was sent; its values are as many as its shape says.
+/// An input tensor. The number of its values matches its shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Input {
     pub(super) name: String,
@@ -39,7 +39,7 @@ pub(super) struct Input {
 
 impl Input {
     /// # Errors
-    /// The values are not as many as the shape says.
+    /// 422 if the number of values does not match the shape.
     pub(super) fn new(name: String, shape: &[i64], values: Values) -> Result<Input, Problem> {
         let shape: Option<Vec<usize>> = shape.iter().map(|size| usize::try_from(*size).ok()).collect();
         let count = match &values {
@@ -54,26 +54,26 @@ impl Input {
     }
 }
 
-/// A fault of the input `name`.
+/// A problem with the input `name`.
 pub(super) fn fault(name: &str, detail: &str) -> Problem {
     Problem::invalid(name.to_owned(), format!("input {name:?}: {detail}"))
 }
 
 impl Values {
-    /// The type that the input `name` is declared with.
+    /// The declared data type of the input `name`.
     ///
     /// # Errors
-    /// No input here has it.
+    /// 422 if no input has this type.
     pub(super) fn data_type(name: &str, declared: &str) -> Result<DataType, Problem> {
         let types = [DataType::Bytes, DataType::Int64];
         let unknown = || fault(name, &format!("data type {declared:?} is not taken here: use BYTES or INT64"));
         types.into_iter().find(|known| known.name() == declared).ok_or_else(unknown)
     }
 
-    /// Reads binary data: little-endian numbers, and byte strings each behind its 32-bit length.
+    /// Reads binary data: little-endian integers, or byte strings that each follow their 32-bit length.
     ///
     /// # Errors
-    /// The data breaks off or is of another type.
+    /// 422 if the data breaks off or has another type.
     pub(super) fn from_raw(name: &str, data_type: &str, raw: &[u8]) -> Result<Values, Problem> {
         match Values::data_type(name, data_type)? {
             DataType::Bytes => byte_strings(raw).map(Values::Bytes),
@@ -99,7 +99,7 @@ fn numbers(raw: &[u8]) -> Option<Vec<i64>> {
     rest.is_empty().then(|| values.iter().map(|value| i64::from_le_bytes(*value)).collect())
 }
 
-/// A tensor that is answered.
+/// An output tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Output {
     pub(super) name: &'static str,
@@ -107,7 +107,7 @@ pub(super) struct Output {
     pub(super) contents: Contents,
 }
 
-/// The values of an output, flat and by rows.
+/// The values of an output, flat, row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Contents {
     Bytes(Vec<String>),
@@ -122,13 +122,13 @@ impl Contents {
         }
     }
 
-    /// Binary data, as [`Values::from_raw`] reads it.
+    /// Writes the binary form that [`Values::from_raw`] reads.
     pub(super) fn to_raw(&self) -> Vec<u8> {
         match self {
             Contents::Bytes(values) => {
                 let mut raw = Vec::new();
                 for value in values {
-                    // An id is a part of a file's line: it is never so long that its length is cut.
+                    // An id is part of a line of a file, so its length fits 32 bits.
                     raw.extend_from_slice(&(value.len() as u32).to_le_bytes());
                     raw.extend_from_slice(value.as_bytes());
                 }
@@ -136,5 +136,37 @@ impl Contents {
             }
             Contents::Fp32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Contents, Input, Values};
+
+    #[test]
+    fn binary_data_is_read_as_it_is_written() {
+        let ids = ["a", "", "été"].map(str::to_owned).to_vec();
+        let raw = Contents::Bytes(ids.clone()).to_raw();
+        let values = Values::Bytes(ids.into_iter().map(String::into_bytes).collect());
+        assert_eq!(Values::from_raw("history", "BYTES", &raw), Ok(values));
+        let raw: Vec<u8> = [1_i64, -2, i64::MAX].iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(Values::from_raw("k", "INT64", &raw), Ok(Values::Int64(vec![1, -2, i64::MAX])));
+        assert_eq!(Contents::Fp32(vec![1.0]).to_raw(), [0, 0, 128, 63]);
+    }
+
+    #[test]
+    fn broken_binary_data_is_refused() {
+        for raw in [&[1, 0, 0][..], &[1, 0, 0, 0], &[255; 4], &[0, 0, 0, 0, 1]] {
+            assert!(Values::from_raw("history", "BYTES", raw).is_err(), "{raw:?}");
+        }
+        assert!(Values::from_raw("k", "INT64", &[0; 7]).is_err());
+        assert!(Values::from_raw("k", "FP32", &[0; 4]).is_err());
+    }
+
+    #[test]
+    fn shapes_must_match_the_number_of_values() {
+        let fits = |shape: &[i64]| Input::new("k".to_owned(), shape, Values::Int64(vec![1, 2, 3, 4])).is_ok();
+        assert!(fits(&[4]) && fits(&[2, 2]) && fits(&[1, 4, 1]));
+        assert!(!fits(&[]) && !fits(&[3]) && !fits(&[-1]) && !fits(&[2, -2]) && !fits(&[i64::MAX, i64::MAX]));
     }
 }

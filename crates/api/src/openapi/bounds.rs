@@ -2,12 +2,12 @@ use serde_json::{Value, json};
 use utoipa::openapi::schema::{Object, Schema};
 use utoipa::openapi::{OpenApi, RefOr};
 
-use crate::validate::most_ranked;
+use crate::limits::max_k;
 use crate::wire::default_k;
 use canet_domain::{Catalogue, Reason, RouteSpace};
 use canet_serving::Generation;
 
-/// Narrows the document to what one checkpoint accepts and answers.
+/// Narrows the document to the requests that one checkpoint accepts and to the routes that it answers.
 pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
     let (catalogue, space) = (generation.model.catalogue(), generation.model.space());
     let Some(components) = &mut document.components else { return };
@@ -19,7 +19,7 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
     };
     property("RecommendRequest", "k", &|k| {
         k.minimum = Some(1_usize.into());
-        k.maximum = Some(most_ranked(catalogue.len()).into());
+        k.maximum = Some(max_k(catalogue.len()).into());
         k.default = Some(json!(default_k(catalogue.len())));
     });
     property("RecommendRequest", "route", &|route| route.enum_values = Some(choices(space)));
@@ -38,7 +38,7 @@ fn names(space: &RouteSpace) -> impl Iterator<Item = Value> {
     space.routes().map(|route| json!(space.name(route)))
 }
 
-/// What a request may name.
+/// Every value of a request's `route`.
 fn choices(space: &RouteSpace) -> Vec<Value> {
     ["auto", "full", "smallest"].into_iter().map(Value::from).chain(names(space)).collect()
 }

@@ -1,13 +1,8 @@
-//! The OpenAPI document: what the types and handlers say of themselves, what the table of problems adds, and the
-//! bounds of the checkpoint that serves.
+//! The OpenAPI document. Types and handlers bring their schemas and descriptions, the table of endpoints brings
+//! credentials and problems, and the checkpoint that serves brings its bounds.
 
 mod bounds;
-mod guards;
-mod problems;
-mod schemas;
-
-pub(super) use guards::Guards;
-pub(super) use schemas::batch_rows;
+mod operations;
 
 use std::sync::Arc;
 
@@ -16,64 +11,91 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 
-use super::Problem;
-use super::problem::ProblemBody;
+use crate::access::API_KEY;
+use crate::endpoint::{Documentation, Required};
+use crate::problem::{Problem, ProblemBody};
 use canet_serving::Recommender;
 
-/// What stands in every document, whatever is served.
+/// The part that is the same for every server.
 #[derive(OpenApi)]
 #[openapi(
     tags((name = "Recommend"), (name = "Describe"), (name = "Operate")),
     info(
         title = "canet",
         version = "1.0.0",
-        description = "Next-item recommendations. A router reads the history and picks the submodel that runs.",
+        description = "Next-item recommendations. For each history, a router picks the submodel that runs.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     components(schemas(ProblemBody))
 )]
 struct Base;
 
-/// The document of a server, and whose bounds go into it.
+/// The document of one server, still without the bounds of a checkpoint.
 #[derive(Clone)]
-pub(super) struct Description {
+pub(crate) struct Description {
     document: Arc<openapi::OpenApi>,
     recommender: Arc<Recommender>,
 }
 
 impl Description {
-    /// The document of the endpoints in `paths`.
-    pub(super) fn new(paths: openapi::OpenApi, guards: Guards, recommender: Arc<Recommender>) -> Description {
-        let mut document = Base::openapi();
-        document.merge(paths);
-        guards.describe(&mut document);
-        problems::describe(&mut document);
-        Description { document: Arc::new(document), recommender }
+    /// Describes `endpoints` on a server that asks for the `required` credentials.
+    pub(crate) fn new<'a>(
+        endpoints: impl Iterator<Item = &'a Documentation>,
+        required: Required,
+        recommender: Arc<Recommender>,
+    ) -> Description {
+        Description { document: Arc::new(describe(endpoints, required)), recommender }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.document.paths.paths.keys().map(String::as_str)
     }
 }
 
-/// `GET /openapi.json`: made for the checkpoint that serves, so that what it allows is accepted.
+fn describe<'a>(endpoints: impl Iterator<Item = &'a Documentation>, required: Required) -> openapi::OpenApi {
+    let mut document = Base::openapi();
+    let components = document.components.get_or_insert_default();
+    let bearer = || SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    if required.key {
+        let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(API_KEY.as_str())));
+        components.security_schemes.insert("key".to_owned(), key.into());
+        components.security_schemes.insert("bearer".to_owned(), bearer().into());
+    }
+    if required.token {
+        components.security_schemes.insert("operator".to_owned(), bearer().into());
+    }
+    for endpoint in endpoints {
+        components.schemas.extend(endpoint.schemas.iter().cloned());
+        for (path, item) in &endpoint.paths.paths {
+            let mut item = item.clone();
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                operations::complete(operation, endpoint, required);
+            }
+            document.paths.paths.insert(path.clone(), item);
+        }
+    }
+    document
+}
+
+/// `GET /openapi.json`, with the bounds of the checkpoint that serves: the server accepts what it allows.
 ///
 /// # Errors
-/// 503 where no model is ready.
+/// 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/openapi.json",
     operation_id = "openapi",
     tag = "Describe",
     summary = "This document",
-    description = "OpenAPI 3.1, made for the checkpoint that serves: its routes, its items, its bounds.",
+    description = "OpenAPI 3.1, with the routes, items and bounds of the checkpoint that serves.",
     responses((status = 200, description = "The document", body = Object))
 )]
-pub(super) async fn document(State(description): State<Description>) -> Result<Response, Problem> {
+pub(crate) async fn document(State(description): State<Description>) -> Result<Response, Problem> {
     let generation = description.recommender.generation()?;
     let mut document = openapi::OpenApi::clone(&description.document);
     bounds::apply(&mut document, &generation);
     Ok(Json(document).into_response())
-}
-
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post].into_iter().flatten()
 }

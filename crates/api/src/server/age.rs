@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderValue, Version, header};
 use axum::response::Response;
 
-/// By how much of the age that is asked for a connection may differ from it, so that those of a start do not end
-/// together.
+/// Share by which the maximum age varies at random, so that connections that began together do not end together.
 const JITTER: f64 = 0.1;
 
-/// One connection's time, and what it turned out to speak.
+/// When one connection must end, and the HTTP version that it speaks.
 #[derive(Clone)]
 pub(super) struct Age {
     ends: Option<Instant>,
@@ -17,29 +16,29 @@ pub(super) struct Age {
 }
 
 impl Age {
-    /// Of a connection that begins now and may grow about as old as `oldest`.
-    pub(super) fn new(oldest: Option<Duration>) -> Age {
-        let ends = oldest.and_then(|oldest| Instant::now().checked_add(jittered(oldest)));
+    /// A connection that begins now and ends after about `max_age`.
+    pub(super) fn new(max_age: Option<Duration>) -> Age {
+        let ends = max_age.and_then(|age| Instant::now().checked_add(jittered(age)));
         Age { ends, version: Arc::default() }
     }
 
-    /// A request of this version came.
-    pub(super) fn asked(&self, version: Version) {
+    /// Records the version of a request.
+    pub(super) fn received(&self, version: Version) {
         self.version.get_or_init(|| version);
     }
 
-    /// Whether a request has come.
-    pub(super) fn has_asked(&self) -> bool {
+    /// Whether a request has arrived.
+    pub(super) fn has_received(&self) -> bool {
         self.version.get().is_some()
     }
 
-    /// Whether what came was over HTTP/2.
+    /// Whether the connection speaks HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.version.get().is_some_and(|version| *version >= Version::HTTP_2)
     }
 
-    /// Waits until the connection should be closed. Over HTTP/1 that is never: the client could be about to send its
-    /// next request, which would be lost, so there the last answer says it.
+    /// Waits until the server should close the connection. Over HTTP/1 that is never, because the client's next request
+    /// could be on its way and would be lost: there the last answer announces the end.
     pub(super) async fn ended(&self) {
         let Some(ends) = self.ends else { return std::future::pending().await };
         tokio::time::sleep_until(ends.into()).await;
@@ -48,7 +47,7 @@ impl Age {
         }
     }
 
-    /// Says in an answer over HTTP/1 that it is the connection's last one, where its time is over.
+    /// If the connection's time is over, adds `connection: close` to an answer over HTTP/1.
     pub(super) fn close(&self, response: &mut Response) {
         let is_over = self.ends.is_some_and(|ends| ends <= Instant::now());
         if is_over && self.version.get().is_some_and(|version| *version < Version::HTTP_2) {
@@ -58,7 +57,39 @@ impl Age {
 }
 
 fn jittered(age: Duration) -> Duration {
-    // The hasher is another one each time.
+    // Each `RandomState` has new random keys.
     let random = RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64;
     age.mul_f64(1.0 - JITTER + 2.0 * JITTER * random)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::{Version, header};
+    use axum::response::Response;
+
+    use super::{Age, jittered};
+
+    #[test]
+    fn ages_differ_by_at_most_a_tenth() {
+        let ages: Vec<f64> = (0..100).map(|_| jittered(Duration::from_secs(100)).as_secs_f64()).collect();
+        assert!(ages.iter().all(|age| (89.9..=110.1).contains(age)), "{ages:?}");
+        assert!(ages.iter().any(|age| *age < 100.0) && ages.iter().any(|age| *age > 100.0), "{ages:?}");
+    }
+
+    #[test]
+    fn only_old_http1_connections_are_closed_by_their_answer() {
+        let closes = |max_age, version| {
+            let age = Age::new(max_age);
+            age.received(version);
+            let mut response = Response::new(Body::empty());
+            age.close(&mut response);
+            response.headers().contains_key(header::CONNECTION)
+        };
+        assert!(closes(Some(Duration::ZERO), Version::HTTP_11));
+        assert!(!closes(Some(Duration::ZERO), Version::HTTP_2));
+        assert!(!closes(Some(Duration::from_secs(60)), Version::HTTP_11) && !closes(None, Version::HTTP_11));
+    }
 }

@@ -1,13 +1,10 @@
-//! Connections: who gets one, how long its client may take, and TLS.
+//! Accepts connections, limits what each client may hold, and speaks TLS.
 
+mod activity;
 mod age;
-mod bodies;
-mod open;
-mod stall;
 mod tls;
+mod write_timeout;
 
-pub use bodies::Bodies;
-pub(super) use bodies::Held;
 pub use tls::{Tls, TlsError, TlsFiles};
 
 use std::net::SocketAddr;
@@ -27,91 +24,91 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::attached::Attached;
+use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
+use activity::{Activity, QUIET};
 use age::Age;
-use open::{Answer, Open, QUIET};
-use stall::Stall;
+use write_timeout::WriteTimeout;
 
-/// Largest head of a request over HTTP/1 in bytes, and so what is read ahead of a body.
+/// Largest head of an HTTP/1 request in bytes. hyper reads as much of a body ahead.
 const HEAD_BYTES: usize = 64 << 10;
 
-/// Largest head of a request over HTTP/2 in bytes.
+/// Largest head of an HTTP/2 request in bytes.
 const HTTP2_HEAD_BYTES: u32 = 64 << 10;
 
-/// Requests that one HTTP/2 connection may have open.
+/// Most open requests on one HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 256;
 
-/// How often an HTTP/2 client is asked whether it is still there, and how long it has to say so.
+/// Interval of pings to an HTTP/2 client, and the time that it has to answer one.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// How a listener treats its connections.
 #[derive(Clone)]
 pub struct Connections {
-    /// Most that are open; more wait in the system's queue until one closes.
-    pub most: usize,
+    /// Most open connections. More wait in the system's queue until one closes.
+    pub max_open: usize,
     /// How long a client may take.
-    pub patience: Patience,
-    /// How old they grow, give or take a tenth, before they end with what they are asked by then: a client that never
-    /// connects anew would never find a server that came later. `None`: as old as they like.
-    pub oldest: Option<Duration>,
-    /// Room for what their requests send: one whose body finds none is refused.
-    pub bodies: Bodies,
-    /// Encrypts them.
+    pub timeouts: Timeouts,
+    /// Age at which a connection ends, give or take a tenth, once its open requests are answered. `None`: never. A
+    /// client that never reconnects would not find servers that started later.
+    pub max_age: Option<Duration>,
+    /// Limits the bytes of all request bodies together. A body that exceeds it is refused.
+    pub body_budget: BodyBudget,
+    /// Encrypts the connections.
     pub tls: Option<Tls>,
 }
 
-/// How long a client may take, before its connection is closed or its request refused.
+/// How long a client may take before its connection is closed or its request is refused.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For the handshake of TLS.
+pub struct Timeouts {
+    /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the head of a request, counted from the connection's start or the last answer, over HTTP/2 from when no
-    /// request is open: longer than a proxy keeps an idle connection, so that it is the proxy who closes it.
+    /// For the head of a request. It counts from the connection's start or the last answer; over HTTP/2, from the end
+    /// of the last open request. It should be longer than a proxy keeps an idle connection, so that the proxy closes it.
     pub head: Duration,
-    /// For the body of a request to arrive, and to read any more from the connection.
+    /// For the body of a request to arrive, and for the client to read anything more.
     pub body: Duration,
 }
 
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience { handshake: Duration::from_secs(10), head: Duration::from_secs(75), body: Duration::from_secs(30) }
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts { handshake: Duration::from_secs(10), head: Duration::from_secs(75), body: Duration::from_secs(30) }
     }
 }
 
 impl Default for Connections {
     fn default() -> Connections {
-        Connections { most: 4096, patience: Patience::default(), oldest: None, bodies: Bodies::default(), tls: None }
+        Connections {
+            max_open: 4096,
+            timeouts: Timeouts::default(),
+            max_age: None,
+            body_budget: BodyBudget::default(),
+            tls: None,
+        }
     }
 }
 
-/// How the body of this request is received; in its extensions.
-#[derive(Clone, Debug)]
-pub(super) struct Receiving {
-    /// How long it may take to arrive.
-    pub(super) patience: Duration,
-    /// What it holds until the request is answered.
-    pub(super) held: Arc<Held>,
-}
-
-/// Serves `router` over HTTP/1 and HTTP/2 until `stop`, then answers what was asked and ends. Each request has its
+/// Serves `app` over HTTP/1 and HTTP/2 until `stop`, then finishes the open requests and returns. Each request has its
 /// client's address in its extensions.
-pub async fn serve(listener: TcpListener, router: Router, connections: Connections, stop: impl Future<Output = ()>) {
-    // Each connection has a receiver, by which it hears of the end and is waited for.
+pub async fn serve(listener: TcpListener, app: Router, connections: Connections, stop: impl Future<Output = ()>) {
+    // Every connection holds a receiver: it learns of the stop there, and `closed` waits until all receivers are gone.
     let open = watch::Sender::new(false);
-    let places = Arc::new(Semaphore::new(connections.most));
+    let slots = Arc::new(Semaphore::new(connections.max_open));
     let connections = Arc::new(connections);
     let mut stop = pin!(stop);
     loop {
-        let next = accept(&listener, &places);
-        let (stream, peer, place) = tokio::select! {
+        let next = accept(&listener, &slots);
+        let (stream, peer, slot) = tokio::select! {
             biased;
             () = &mut stop => break,
             accepted = next => accepted,
         };
-        // From here the connection is on its own: a slow handshake keeps nobody waiting.
-        let (router, connections, stop) = (router.clone(), Arc::clone(&connections), open.subscribe());
+        // The handshake runs in the connection's own task, so that a slow one delays nobody else.
+        let connection = Connection { peer, app: app.clone(), settings: Arc::clone(&connections) };
+        let stop = open.subscribe();
         tokio::spawn(async move {
-            connect(stream, peer, router, &connections, stop).await;
-            drop(place);
+            connection.run(stream, stop).await;
+            drop(slot);
         });
     }
     drop(listener);
@@ -119,127 +116,138 @@ pub async fn serve(listener: TcpListener, router: Router, connections: Connectio
     open.closed().await;
 }
 
-/// The next connection, as soon as there is a place for it.
+/// Accepts the next connection once a slot is free.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    slots: &Arc<Semaphore>,
 ) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+    // Nothing closes the semaphore.
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // An answer is written whole: waiting for more to send would only delay it.
+                // An answer is written as a whole, so waiting for more bytes would only delay it.
                 let _ = stream.set_nodelay(true);
-                return (stream, peer, place);
+                return (stream, peer, slot);
             }
-            // The client went away before its turn.
-            Err(error) if is_of_the_client(&error) => {}
+            Err(error) if is_disconnect(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                // Most likely there are no file descriptors left: others must close first.
+                // Most likely the process has no file descriptors left, and other connections must close first.
                 sleep(Duration::from_secs(1)).await;
             }
         }
     }
 }
 
-fn is_of_the_client(error: &std::io::Error) -> bool {
+/// Whether the client left before its connection was accepted.
+fn is_disconnect(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// True, or gone, when the connection is to end with the answers that its client waits for.
+/// Becomes true, or closes, when the server stops.
 type Stop = watch::Receiver<bool>;
 
 async fn stopped(stop: &mut Stop) {
     let _ = stop.wait_for(|is_stopping| *is_stopping).await;
 }
 
-async fn connect(stream: TcpStream, peer: SocketAddr, router: Router, connections: &Connections, mut stop: Stop) {
-    let Connections { patience, .. } = *connections;
-    // Below TLS, whose own buffers would hide that the client does not read.
-    let open = Open::new();
-    let stream = Stall::new(stream, patience.body, open.clone());
-    let Some(tls) = &connections.tls else { return talk(stream, peer, router, connections, open, stop).await };
-    let ending = async {
-        stopped(&mut stop).await;
-        sleep(QUIET).await;
-    };
-    let accepted = tokio::select! {
-        accepted = timeout(patience.handshake, tls.accept(stream)) => accepted,
-        () = ending => return tracing::debug!(%peer, "the TLS handshake was not done when the server stopped"),
-    };
-    match accepted {
-        Ok(Ok(stream)) => talk(stream, peer, router, connections, open, stop).await,
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
-    }
+/// One accepted connection.
+struct Connection {
+    peer: SocketAddr,
+    app: Router,
+    settings: Arc<Connections>,
 }
 
-/// Answers the requests of one connection.
-async fn talk<I>(stream: I, peer: SocketAddr, router: Router, connections: &Connections, open: Open, mut stop: Stop)
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let Connections { patience, oldest, .. } = *connections;
-    let age = Age::new(oldest);
-    let (router, bodies) = (TowerToHyperService::new(router), connections.bodies.clone());
-    let (asking, opening) = (age.clone(), open.clone());
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        asking.asked(request.version());
-        let asked = opening.request();
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let held = Arc::new(Held::none_of(&bodies));
-        request.extensions_mut().insert(Receiving { patience: patience.body, held: Arc::clone(&held) });
-        let (answer, age) = (router.call(request), asking.clone());
-        async move {
-            let mut answer = answer.await;
-            drop(held);
-            if let Ok(response) = &mut answer {
-                age.close(response);
-            }
-            answer.map(|response| response.map(|body| Answer { body, _request: asked }))
+impl Connection {
+    async fn run(self, stream: TcpStream, mut stop: Stop) {
+        let (peer, timeouts) = (self.peer, self.settings.timeouts);
+        // Below TLS, because TLS buffers would hide that the client does not read.
+        let activity = Activity::new();
+        let stream = WriteTimeout::new(stream, timeouts.body, activity.clone());
+        let Some(tls) = self.settings.tls.clone() else { return self.talk(stream, activity, stop).await };
+        let stopping = async {
+            stopped(&mut stop).await;
+            sleep(QUIET).await;
+        };
+        let accepted = tokio::select! {
+            accepted = timeout(timeouts.handshake, tls.accept(stream)) => accepted,
+            () = stopping => return tracing::debug!(%peer, "the server stopped before the TLS handshake was done"),
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.talk(stream, activity, stop).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
         }
-    });
-    let builder = builder(patience);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // Which HTTP it speaks is told by its first bytes, for which the builder itself would wait for ever.
-    let idle = async {
-        sleep(patience.head).await;
-        if age.has_asked() {
-            std::future::pending::<()>().await;
-        }
-    };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = idle => return tracing::debug!(%peer, "a connection asked for nothing"),
-        () = last_call(&mut stop, &age, &open, patience.head) => {
-            connection.as_mut().graceful_shutdown();
-            // Half a head, or a client that does not say that it heard, is waited for no longer than one that does not
-            // read; and shortly where the server itself waits.
-            let abandoned = async {
-                tokio::select! {
-                    () = open.quiet(patience.body) => {}
-                    () = async { stopped(&mut stop).await; open.quiet(QUIET).await } => {}
+    }
+
+    /// Answers the requests of the connection.
+    async fn talk<I>(self, stream: I, activity: Activity, mut stop: Stop)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Connection { peer, app, settings } = self;
+        let timeouts = settings.timeouts;
+        let age = Age::new(settings.max_age);
+        let app = TowerToHyperService::new(app);
+        let (service_age, service_activity) = (age.clone(), activity.clone());
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            service_age.received(request.version());
+            let open_request = service_activity.request();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let permit = Arc::new(BodyPermit::empty(&settings.body_budget));
+            let allowance = BodyAllowance { timeout: timeouts.body, permit: Arc::clone(&permit) };
+            request.extensions_mut().insert(allowance);
+            let (answer, age) = (app.call(request), service_age.clone());
+            async move {
+                let mut answer = answer.await;
+                drop(permit);
+                if let Ok(response) = &mut answer {
+                    age.close(response);
                 }
-            };
-            tokio::select! {
-                ended = connection => ended,
-                () = abandoned => return tracing::debug!(%peer, "a connection that was told to end owed nothing"),
+                answer.map(|response| response.map(|body| Attached { body, attachment: open_request }))
             }
+        });
+        let builder = builder(timeouts);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        // The first bytes tell the HTTP version, and the builder itself would wait for them for ever.
+        let no_request = async {
+            sleep(timeouts.head).await;
+            if age.has_received() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = no_request => return tracing::debug!(%peer, "the connection sent no request"),
+            () = last_request(&mut stop, &age, &activity, timeouts.head) => {
+                connection.as_mut().graceful_shutdown();
+                // The client may hold an incomplete head or ignore the shutdown. It gets as long as one that does not
+                // read, and only a short time once the server stops.
+                let quiet = async {
+                    tokio::select! {
+                        () = activity.quiet(timeouts.body) => {}
+                        () = async { stopped(&mut stop).await; activity.quiet(QUIET).await } => {}
+                    }
+                };
+                tokio::select! {
+                    ended = connection => ended,
+                    () = quiet => return tracing::debug!(%peer, "the client left the connection open after its shutdown"),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, error, "the connection broke");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, error, "a connection broke");
     }
 }
 
-/// Waits until a connection should take no more requests: the server stops, its own time is over, or over HTTP/2 no
-/// request has been open for `patience`; over HTTP/1 hyper waits no longer for the next head.
-async fn last_call(stop: &mut Stop, age: &Age, open: &Open, patience: Duration) {
+/// Waits until a connection should take no more requests: the server stops, the connection reaches its age, or over
+/// HTTP/2 no request was open for `idle`. Over HTTP/1 hyper itself limits the wait for the next head.
+async fn last_request(stop: &mut Stop, age: &Age, activity: &Activity, idle: Duration) {
     let unused = async {
-        open.idle(patience).await;
+        activity.idle(idle).await;
         if !age.is_http2() {
             std::future::pending::<()>().await;
         }
@@ -251,12 +259,12 @@ async fn last_call(stop: &mut Stop, age: &Age, open: &Open, patience: Duration) 
     }
 }
 
-fn builder(patience: Patience) -> Builder<TokioExecutor> {
+fn builder(timeouts: Timeouts) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.head)
+        .header_read_timeout(timeouts.head)
         .max_buf_size(HEAD_BYTES)
         .http2()
         .timer(TokioTimer::new())

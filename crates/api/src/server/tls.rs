@@ -15,21 +15,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How often the files are looked at.
+/// How often the server checks the files for changes.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Where a server's identity lies, in PEM.
+/// The PEM files of a server's identity.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The server's certificate and what leads from it to a root.
+    /// The server's certificate and its chain to a root.
     pub certificates: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities that clients' certificates must come from; without them clients need none.
+    /// The authorities that must have issued a client's certificate. `None`: clients need no certificate.
     pub client_authorities: Option<PathBuf>,
 }
 
-/// Why files make no identity.
+/// The files are not a usable identity.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -37,35 +37,35 @@ pub enum TlsError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file lacks its certificate or key.
     #[error("{}: no {what} in PEM: {reason}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The missing content.
         what: &'static str,
-        /// Why not.
+        /// The parser's reason.
         reason: String,
     },
-    /// The files do not go together, or no client could use them.
+    /// The files contradict each other, or no client could use them.
     #[error("{}: {reason}", path.display())]
     Rejected {
-        /// The file at fault.
+        /// The wrong file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
 
-/// The server's identity, read anew when its files change.
+/// The server's identity. It follows changes of its files.
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<TlsFiles>,
     config: Arc<ArcSwap<ServerConfig>>,
-    /// The files' state just before they were read.
+    /// The state of the files just before they were read.
     loaded: Stamp,
 }
 
@@ -75,44 +75,44 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] with the file.
     pub fn load(files: TlsFiles) -> Result<Tls, TlsError> {
-        // Before they are read: what changes meanwhile is new to `follow`.
+        // Taken before the files are read, so that `follow` notices a change in between.
         let loaded = stamp(&files);
         let config = ArcSwap::from(read(&files)?);
         Ok(Tls { files: Arc::new(files), config: Arc::new(config), loaded })
     }
 
-    /// Follows the files for ever. New connections get what they hold now; open ones keep what they have. Files that
-    /// make no identity change nothing: a key may be replaced a moment after its certificate.
+    /// Follows the files for ever. New connections use the new identity, open ones keep the old. Unusable files change
+    /// nothing: the key may be replaced a moment after the certificate.
     pub async fn follow(self) {
         let mut known = self.loaded;
         loop {
             tokio::time::sleep(POLL).await;
             let files = Arc::clone(&self.files);
-            // A file system may hang, and no thread that answers requests should.
-            let looked = tokio::task::spawn_blocking(move || {
+            // A file system may hang. That must not block a thread that answers requests.
+            let checked = tokio::task::spawn_blocking(move || {
                 let found = stamp(&files);
                 (found != known).then(|| (found, read(&files)))
             });
-            let Ok(looked) = looked.await else { return };
-            let Some((found, config)) = looked else { continue };
+            let Ok(checked) = checked.await else { return };
+            let Some((found, config)) = checked else { continue };
             known = found;
             match config {
                 Ok(config) => {
                     self.config.store(config);
                     tracing::info!("new TLS certificates are in use");
                 }
-                Err(error) => tracing::warn!(%error, "new TLS files are refused, the old ones stay in use"),
+                Err(error) => tracing::warn!(%error, "the new TLS files are refused: the old identity stays in use"),
             }
         }
     }
 
-    /// The handshake of one connection.
+    /// Performs the handshake of one connection.
     pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
         TlsAcceptor::from(self.config.load_full()).accept(stream).await
     }
 }
 
-/// What tells one state of the files from another without reading them.
+/// Inode, length and time of each file. They change when the file does.
 type Stamp = [Option<(u64, u64, Option<SystemTime>)>; 3];
 
 fn stamp(files: &TlsFiles) -> Stamp {

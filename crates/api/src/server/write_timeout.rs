@@ -6,39 +6,39 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::open::Open;
+use super::activity::Activity;
 
-/// A connection on which a write fails that makes no progress for too long.
+/// A stream on which a write fails if it makes no progress within a timeout.
 ///
-/// A client that does not read fills the system's buffers, and from there on its answers, and its place among the
-/// connections, would be held for as long as it likes. One that reads slowly makes progress.
-pub(super) struct Stall<S> {
+/// A client that does not read fills the socket's buffer. Without the timeout it could hold its answers and its
+/// connection for ever. A client that reads slowly makes progress.
+pub(super) struct WriteTimeout<S> {
     stream: S,
-    patience: Duration,
-    /// Hears of every write.
-    open: Open,
-    /// Since the first write that found no room; made for those alone.
+    timeout: Duration,
+    /// Records every write.
+    activity: Activity,
+    /// Runs from the first write that found the buffer full. `None` while writes succeed.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Stall<S> {
-    pub(super) fn new(stream: S, patience: Duration, open: Open) -> Stall<S> {
-        Stall { stream, patience, open, stalled: None }
+impl<S> WriteTimeout<S> {
+    pub(super) fn new(stream: S, timeout: Duration, activity: Activity) -> WriteTimeout<S> {
+        WriteTimeout { stream, timeout, activity, stalled: None }
     }
 
     fn bounded(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.open.wrote(written.is_ready());
+        self.activity.wrote(written.is_ready());
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         ready!(stalled.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -48,7 +48,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.bounded(written, context)
@@ -67,7 +67,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stall<S> {
         self.stream.is_write_vectored()
     }
 
-    // TCP keeps nothing back, so these do not wait for the client.
+    // A TCP stream buffers nothing itself, so flush and shutdown do not wait for the client.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }

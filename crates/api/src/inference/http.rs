@@ -1,73 +1,68 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, Method, Uri, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
-use axum::{Json, Router};
+use axum::routing::{MethodRouter, any, get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::binary;
 use super::infer::{InferRequest, infer};
 use super::json::{RequestJson, ResponseJson, read_parameters};
-use super::model::{INPUTS, SERVER, SERVER_VERSION, Signature, check_name, check_probed};
-use super::outputs::OutputName;
-use crate::arrival::Arrival;
+use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name, check_probed};
+use crate::deadline::Arrival;
+use crate::endpoint::{Endpoint, Kind};
 use crate::{Problem, body, problem};
 use canet_serving::{Recommender, Unready};
 
-/// What is asked of models and of the server.
-pub(crate) fn router() -> Router<Arc<Recommender>> {
-    Router::new()
-        .route("/v2", get(server))
-        .route("/v2/models/{name}", get(describe))
-        .route("/v2/models/{name}/versions/{version}", get(describe))
-        .route("/v2/models/{name}/infer", post(post_infer))
-        .route("/v2/models/{name}/versions/{version}/infer", post(post_infer))
-        .route("/v2/{*rest}", any(not_found))
-        .method_not_allowed_fallback(method_not_allowed)
+/// The endpoints of the protocol. They are not in the OpenAPI document: the protocol has a specification of its own.
+pub(crate) fn endpoints() -> Vec<Endpoint<Arc<Recommender>>> {
+    let endpoint = |kind, path: &str, handlers: MethodRouter<Arc<Recommender>>| Endpoint {
+        path: path.to_owned(),
+        handlers,
+        kind,
+        refuse,
+        documentation: None,
+    };
+    vec![
+        endpoint(Kind::Api, "/v2", get(server)),
+        endpoint(Kind::Api, "/v2/models/{name}", get(describe)),
+        endpoint(Kind::Api, "/v2/models/{name}/versions/{version}", get(describe)),
+        endpoint(Kind::Api, "/v2/models/{name}/infer", post(post_infer)),
+        endpoint(Kind::Api, "/v2/models/{name}/versions/{version}/infer", post(post_infer)),
+        endpoint(Kind::Api, "/v2/{*rest}", any(not_found)),
+        endpoint(Kind::Public, "/v2/health/live", get(live)),
+        endpoint(Kind::Public, "/v2/health/ready", get(ready)),
+        endpoint(Kind::Public, "/v2/models/{name}/ready", get(model_ready)),
+        endpoint(Kind::Public, "/v2/models/{name}/versions/{version}/ready", get(model_ready)),
+    ]
 }
 
-/// What probes ask.
-pub(crate) fn probes() -> Router<Arc<Recommender>> {
-    Router::new()
-        .route("/v2/health/live", get(live))
-        .route("/v2/health/ready", get(ready))
-        .route("/v2/models/{name}/ready", get(model_ready))
-        .route("/v2/models/{name}/versions/{version}/ready", get(model_ready))
-        .method_not_allowed_fallback(method_not_allowed)
+fn refuse(problem: Problem) -> Response {
+    ProtocolError(problem).into_response()
 }
 
-/// Whether a path is of the protocol.
-pub(crate) fn has(path: &str) -> bool {
-    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
+/// A problem in the protocol's form: `{"error": "..."}`, with the status of the table.
+struct ProtocolError(Problem);
 
-/// A fault that is found before or behind the handlers, as the protocol writes it.
-pub(crate) fn refuse(problem: Problem) -> Response {
-    Fault(problem).into_response()
-}
-
-/// A fault as the protocol writes it: `{"error": "..."}`, with the status of the table.
-struct Fault(Problem);
-
-impl From<Problem> for Fault {
-    fn from(problem: Problem) -> Fault {
-        Fault(problem)
+impl From<Problem> for ProtocolError {
+    fn from(problem: Problem) -> ProtocolError {
+        ProtocolError(problem)
     }
 }
 
-impl From<Unready> for Fault {
-    fn from(unready: Unready) -> Fault {
-        Fault(unready.into())
+impl From<Unready> for ProtocolError {
+    fn from(unready: Unready) -> ProtocolError {
+        ProtocolError(unready.into())
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for ProtocolError {
     fn into_response(self) -> Response {
         let error = match &self.0.field {
             Some(field) if !self.0.detail.contains(&**field) => format!("{field}: {}", self.0.detail),
@@ -80,38 +75,34 @@ impl IntoResponse for Fault {
     }
 }
 
-async fn not_found(uri: Uri) -> Fault {
+async fn not_found(uri: Uri) -> ProtocolError {
     problem::not_found(uri).await.into()
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> Fault {
-    problem::method_not_allowed(method, uri).await.into()
-}
-
 /// `GET /v2/health/live`
-async fn live(State(recommender): State<Arc<Recommender>>) -> Result<Response, Fault> {
+async fn live(State(recommender): State<Arc<Recommender>>) -> Result<Response, ProtocolError> {
     if recommender.is_alive() { Ok(Json(json!({"live": true})).into_response()) } else { Err(Unready::Dead.into()) }
 }
 
 /// `GET /v2/health/ready`
-async fn ready(State(recommender): State<Arc<Recommender>>) -> Result<Response, Fault> {
+async fn ready(State(recommender): State<Arc<Recommender>>) -> Result<Response, ProtocolError> {
     recommender.ready()?;
     Ok(Json(json!({"ready": true})).into_response())
 }
 
-/// The model that a path names.
+/// The model that the path names.
 #[derive(Deserialize)]
 struct ModelPath {
     name: String,
-    /// Empty: whichever serves.
+    /// Empty means any version.
     #[serde(default)]
     version: String,
 }
 
-type Named = Result<Path<ModelPath>, PathRejection>;
+type NamedModel = Result<Path<ModelPath>, PathRejection>;
 
-/// A name that is no text is none of a model.
-async fn named(path: Named, uri: &Uri) -> Result<ModelPath, Fault> {
+/// No model has a name that is not UTF-8.
+async fn model_path(path: NamedModel, uri: &Uri) -> Result<ModelPath, ProtocolError> {
     match path {
         Ok(Path(path)) => Ok(path),
         Err(_) => Err(not_found(uri.clone()).await),
@@ -119,8 +110,12 @@ async fn named(path: Named, uri: &Uri) -> Result<ModelPath, Fault> {
 }
 
 /// `GET /v2/models/{name}[/versions/{version}]/ready`
-async fn model_ready(State(recommender): State<Arc<Recommender>>, path: Named, uri: Uri) -> Result<Response, Fault> {
-    let ModelPath { name, version } = named(path, &uri).await?;
+async fn model_ready(
+    State(recommender): State<Arc<Recommender>>,
+    path: NamedModel,
+    uri: Uri,
+) -> Result<Response, ProtocolError> {
+    let ModelPath { name, version } = model_path(path, &uri).await?;
     check_probed(&*recommender.generation()?, &name, &version)?;
     recommender.ready()?;
     Ok(Json(json!({"name": name, "ready": true})).into_response())
@@ -155,8 +150,12 @@ impl From<Signature> for TensorMetadata {
 }
 
 /// `GET /v2/models/{name}[/versions/{version}]`
-async fn describe(State(recommender): State<Arc<Recommender>>, path: Named, uri: Uri) -> Result<Response, Fault> {
-    let ModelPath { name, version } = named(path, &uri).await?;
+async fn describe(
+    State(recommender): State<Arc<Recommender>>,
+    path: NamedModel,
+    uri: Uri,
+) -> Result<Response, ProtocolError> {
+    let ModelPath { name, version } = model_path(path, &uri).await?;
     let generation = recommender.generation()?;
     check_name(&generation, &name, &version)?;
     let metadata = ModelMetadata {
@@ -171,23 +170,22 @@ async fn describe(State(recommender): State<Arc<Recommender>>, path: Named, uri:
 
 /// `POST /v2/models/{name}[/versions/{version}]/infer`
 ///
-/// Clients do not agree on the content type: where the header says that binary data follow the JSON it is not JSON's,
-/// and where none is said some send none.
+/// Accepts any content type, because clients disagree: with binary data it is not JSON's, and some send none.
 async fn post_infer(
     State(recommender): State<Arc<Recommender>>,
-    path: Named,
+    path: NamedModel,
     request: Request,
-) -> Result<Response, Fault> {
-    let ModelPath { name, version } = named(path, request.uri()).await?;
+) -> Result<Response, ProtocolError> {
+    let ModelPath { name, version } = model_path(path, request.uri()).await?;
     let (headers, bytes) = body::read_bytes(request).await?;
     let arrival = Arrival::now();
-    let (json, behind) = binary::split(&headers, &bytes)?;
+    let (json, binary) = binary::split(&headers, &bytes)?;
     let RequestJson { id, parameters, inputs, outputs } = body::parse(json)?;
     let (parameters, binary_output) = read_parameters(parameters)?;
     let request = InferRequest {
         model: name,
         version,
-        inputs: binary::read_inputs(inputs, behind)?,
+        inputs: binary::read_inputs(inputs, binary)?,
         parameters,
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };

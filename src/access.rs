@@ -7,34 +7,34 @@ use super::Failure;
 use super::secret::Secret;
 use canet_api::{Access, Admin, ApiKeys, Connections, Origins, Tls, TlsFiles};
 
-/// Who gets in, and how.
+/// Who may connect, and how.
 #[derive(Debug, Args)]
-pub(crate) struct DoorArgs {
-    /// Keys, any of which opens everything but probes and pages, as `x-api-key` or bearer token; several with commas
+pub(crate) struct AccessArgs {
+    /// API keys, separated by commas. Clients must send one as `x-api-key` or bearer token; probes and pages need none
     #[arg(long, env = "CANET_API_KEY", value_name = "KEYS", hide_env_values = true, value_delimiter = ',')]
     api_key: Vec<Secret>,
-    /// Sites whose pages may ask from a browser, as https://shop.example, or `*`; several with commas
+    /// Allow pages of these sites to call the server: origins as https://shop.example, separated by commas, or `*`
     #[arg(long, env = "CANET_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
     cors_origin: Vec<String>,
-    /// PEM file of the server's certificate and what leads from it to a root; TLS then, on every listener
+    /// PEM file with the server's certificate and its chain. Turns TLS on for HTTP and gRPC
     #[arg(long, env = "CANET_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// PEM file of the certificate's private key
+    /// PEM file with the certificate's private key
     #[arg(long, env = "CANET_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// PEM file of the authorities that clients' certificates must come from
+    /// PEM file with authorities. Clients must then have a certificate from one of them
     #[arg(long, env = "CANET_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
-    /// Most connections that a listener has open; more wait until one closes
+    /// Most open connections of each listener. More wait until one closes
     #[arg(long, env = "CANET_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
-    /// Seconds after which a connection ends with what it is asked by then, give or take a tenth, so that clients that keep
-    /// theirs find servers that came later [default: none]
+    /// Close each connection after about this many seconds, once its requests are answered, so that clients reconnect and
+    /// find new servers [default: never]
     #[arg(long, env = "CANET_MAX_CONNECTION_AGE", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     max_connection_age: Option<u32>,
 }
 
-impl DoorArgs {
+impl AccessArgs {
     /// Who may do what.
     pub(crate) fn access(&self, admin: Admin) -> Result<Access, Failure> {
         Ok(Access {
@@ -55,8 +55,11 @@ impl DoorArgs {
             })),
             _ => None,
         };
-        let most = usize::try_from(self.max_connections).unwrap_or(usize::MAX);
-        let oldest = self.max_connection_age.map(|seconds| Duration::from_secs(seconds.into()));
-        Ok(Connections { most, oldest, tls: tls.transpose().map_err(Failure::usage)?, ..Connections::default() })
+        Ok(Connections {
+            max_open: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            max_age: self.max_connection_age.map(|seconds| Duration::from_secs(seconds.into())),
+            tls: tls.transpose().map_err(Failure::usage)?,
+            ..Connections::default()
+        })
     }
 }

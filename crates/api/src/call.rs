@@ -5,23 +5,24 @@ use futures_util::future::join_all;
 use tracing::Span;
 
 use super::Problem;
-use super::arrival::Arrival;
-use super::validate::{Accepted, ColdStart, Work, accept, check_rows, check_sum};
+use super::deadline::Arrival;
+use super::limits::check_rows;
+use super::validate::{Accepted, ColdStart, Work, accept, check_sum};
 use super::wire::{Compute, HistoryUsed, ModelName, RankedItem, RecommendRequest, Recommendation, RouteTaken, Score};
 use canet_domain::{Item, Reason};
 use canet_serving::{Answer, Generation, Recommender, Times};
 
-/// One call, on whatever transport: its requests are answered by the generation that it pinned.
+/// One call on any transport. The generation that it pinned answers all its requests.
 ///
-/// Every transport reads what it was sent into [`RecommendRequest`]s and writes the [`Recommendation`]s and
-/// [`Problem`]s that come back; everything between is here.
+/// Each transport reads its own messages into [`RecommendRequest`]s and writes [`Recommendation`]s and [`Problem`]s. The
+/// steps between are the same for all and stand here.
 pub(crate) struct Call<'a> {
     recommender: &'a Recommender,
     generation: &'a Arc<Generation>,
     arrival: Arrival,
 }
 
-/// An answer, and where its time went.
+/// An answer, and the time that each stage took.
 pub(crate) struct Answered<'a> {
     pub(crate) recommendation: Recommendation<'a>,
     pub(crate) times: Times,
@@ -31,22 +32,22 @@ pub(crate) struct Answered<'a> {
 pub(crate) struct Outcomes<'a>(pub(crate) Vec<Result<Answered<'a>, Problem>>);
 
 impl<'a> Call<'a> {
-    /// A call whose client waits no longer than each request says.
+    /// A call that arrived at `arrival`.
     pub(crate) fn new(recommender: &'a Recommender, generation: &'a Arc<Generation>, arrival: Arrival) -> Call<'a> {
         Call { recommender, generation, arrival }
     }
 
-    /// Answers the call's only request, and names the route in its span.
+    /// Answers the only request of a call and records the route in the call's span.
     ///
     /// # Errors
-    /// 422 with the field, or why the request was refused.
+    /// 422 with the wrong field, or the recommender's refusal.
     pub(crate) async fn answer_one(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
         let answered = self.answer(request).await?;
         Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
         Ok(answered)
     }
 
-    /// Answers one of the call's requests.
+    /// Answers one request.
     ///
     /// # Errors
     /// As [`answer_one`](Call::answer_one).
@@ -65,10 +66,10 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Answers one of a batch's, which may have been refused already.
+    /// Answers a request that may have failed an earlier check.
     ///
     /// # Errors
-    /// Why it was, or as [`answer_one`](Call::answer_one).
+    /// That failure, or as [`answer_one`](Call::answer_one).
     pub(crate) async fn answer_checked(
         &self,
         request: Result<RecommendRequest, Problem>,
@@ -76,8 +77,7 @@ impl<'a> Call<'a> {
         self.answer(request?).await
     }
 
-    /// Answers a batch: every request is admitted on its own, and one that is wrong or could not even be read does not
-    /// spoil the others.
+    /// Answers a batch. Each request is admitted alone, so that a wrong one does not affect the others.
     pub(crate) async fn answer_all(
         &self,
         requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
@@ -89,28 +89,28 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The generation that is to answer a call of `rows` requests.
+/// Pins the generation that will answer a call of `rows` requests.
 ///
 /// # Errors
-/// 422 where they are too many, 503 where no model is ready.
+/// 422 if they are too many, 503 if no model is ready.
 pub(crate) fn pin(recommender: &Recommender, rows: usize) -> Result<Arc<Generation>, Problem> {
     check_rows(rows)?;
     Ok(recommender.pin(rows)?)
 }
 
 impl Outcomes<'_> {
-    /// Where the time went.
+    /// The time that each stage took.
     pub(crate) fn times(&self) -> Times {
         slowest(self.0.iter().flatten().map(|answered| answered.times))
     }
 
-    /// Seconds after which all of the batch may succeed, where waiting helps.
+    /// Seconds after which the whole batch may succeed. `None` if waiting does not help.
     pub(crate) fn retry_after(&self) -> Option<u64> {
         self.0.iter().filter_map(|outcome| outcome.as_ref().err()?.retry_after).max()
     }
 }
 
-/// The longest of each stage: a batch has waited for its slowest row.
+/// The longest time of each stage, because a batch waits for its slowest row.
 pub(crate) fn slowest(times: impl Iterator<Item = Times>) -> Times {
     times.fold(Times::default(), |a, b| Times {
         queue: a.queue.max(b.queue),
@@ -141,7 +141,7 @@ fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUse
     let count = |item: Item| catalogue.popularity()[item.column() - 1];
     let best: Vec<Item> = match &cold.candidates {
         None => catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k).collect(),
-        // They are few beside the catalogue, and the rarest of it may be among them.
+        // Candidates are few compared with the catalogue. A scan by popularity could go through all of it.
         Some(candidates) => {
             let mut best: Vec<Item> = candidates.iter().copied().filter(allowed).collect();
             best.sort_unstable_by_key(|item| (Reverse(count(*item)), *item));

@@ -1,8 +1,8 @@
-//! Who gets in: API keys, other sites' pages, and what answers tell browsers and compress.
+//! Access: API keys, other sites' pages, and what answers tell browsers and compress.
 
 use std::io::Read;
 
-use canet_api::grpc::proto::inference as proto;
+use canet_api::proto::inference as proto;
 use canet_api::{Access, ApiKeys, Connections, Origins};
 use serde_json::json;
 use tonic::Code;

@@ -1,0 +1,236 @@
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
+use tower::ServiceBuilder;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
+use utoipa_axum::routes;
+
+use super::access::{Admin, ApiKeys, Operators, guard};
+use super::browser::{self, Origins};
+use super::endpoint::{Credential, Endpoint, Kind, Required};
+use super::observe::Observer;
+use super::openapi::{self, Description};
+use super::{Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
+use canet_serving::Recommender;
+
+/// Smallest answer that is compressed, in bytes. Below, the headers outweigh it.
+const MIN_COMPRESSED: u16 = 1024;
+
+/// Who may do what.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Operators. `None` removes their endpoints.
+    pub admin: Option<Admin>,
+    /// Keys for everything but probes and pages. An operator's token replaces a key.
+    pub keys: ApiKeys,
+    /// Sites whose pages may call this server from a browser.
+    pub origins: Origins,
+}
+
+/// Every HTTP endpoint over one recommender. [`serve`](super::serve) tells it each client's address.
+pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
+    let Access { admin, keys, origins } = access;
+    let operators = admin.as_ref().map(|admin| admin.operators.clone());
+    let required = Required { key: !keys.is_empty(), token: operators.as_ref().is_some_and(Operators::has_token) };
+    let cors = origins.layer();
+    // The layers of one endpoint, outermost first. They are composed into one service: axum allocates for every layer
+    // that it is given apart. A layer that would check nothing is left out.
+    let layers = |kind: Kind, refuse: fn(Problem) -> Response| {
+        let keys = keys.clone();
+        let check_key = move |request: &Request| keys.check(request.headers());
+        let needs_key = kind.credential(required) == Some(Credential::Key);
+        let operators = operators.clone().filter(|_| kind == Kind::Operator);
+        let observer = Observer { recommender: Arc::clone(recommender), refuse };
+        ServiceBuilder::new()
+            // Before the key: a browser asks without one whether it may send one.
+            .option_layer(cors.clone())
+            .layer(compression())
+            .map_response(browser::secure)
+            // Before the guards: refused calls are counted too.
+            .option_layer(kind.is_counted().then(|| middleware::from_fn_with_state(observer, observe::http)))
+            .option_layer(needs_key.then(|| guard(check_key, refuse)))
+            .option_layer(operators.map(|operators| guard(move |request| operators.check(request), refuse)))
+    };
+    let mut app = Router::new();
+    for endpoint in endpoints(recommender, admin.as_ref(), required) {
+        let Endpoint { path, handlers, kind, refuse, .. } = endpoint;
+        let other_methods =
+            async move |method: Method, uri: Uri| refuse(problem::method_not_allowed(method, uri).await);
+        let endpoint = Router::new().route(&path, handlers).method_not_allowed_fallback(other_methods);
+        app = app.merge(endpoint.layer(layers(kind, refuse)));
+    }
+    app.fallback(problem::not_found.layer(layers(Kind::Api, Problem::into_response)))
+}
+
+/// The table of endpoints. Routing, guards, counting and the OpenAPI document all follow from it.
+fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Required) -> Vec<Endpoint> {
+    use super::Code::{
+        CheckpointRejected, DeadlineExceeded, Forbidden, InvalidRequest, NotFound, ReloadInProgress, Unavailable,
+    };
+    use Kind::{Api, Metrics, Operator, Public};
+    let model = || Arc::clone(recommender);
+    let search = items::Search::new(recommender);
+    let mut endpoints = vec![
+        Endpoint::documented(Api, routes!(recommend::one), &[Unavailable, DeadlineExceeded]).with_state(model()),
+        Endpoint::documented(Api, routes!(recommend::many), &[Unavailable]).with_state(model()),
+        Endpoint::documented(Api, routes!(describe::model), &[Unavailable]).with_state(model()),
+        Endpoint::documented(Api, routes!(describe::routes), &[Unavailable]).with_state(model()),
+        Endpoint::documented(Api, routes!(items::search), &[InvalidRequest, Unavailable]).with_state(search),
+        Endpoint::documented(Metrics, routes!(ops::metrics), &[]).with_state(model()),
+        Endpoint::documented(Public, routes!(ops::healthz), &[Unavailable]).with_state(model()),
+        Endpoint::documented(Public, routes!(ops::readyz), &[Unavailable]).with_state(model()),
+    ];
+    if let Some(admin) = admin {
+        let problems = &[Forbidden, NotFound, ReloadInProgress, CheckpointRejected, Unavailable];
+        let reload = Endpoint::documented(Operator, routes!(reload::reload), problems);
+        endpoints.push(reload.with_state(Arc::clone(&admin.reloader)));
+    }
+    endpoints.extend(inference::endpoints().into_iter().map(|endpoint| endpoint.with_state(model())));
+    endpoints.extend(pages::endpoints());
+    // The document lists its own endpoint too.
+    let document = Endpoint::documented(Api, routes!(openapi::document), &[Unavailable]);
+    let documented = endpoints.iter().filter_map(|endpoint| endpoint.documentation.as_ref());
+    let description = Description::new(documented.chain(&document.documentation), required, model());
+    endpoints.push(document.with_state(description));
+    endpoints
+}
+
+/// The probes alone, for a listener of their own.
+pub fn probes(recommender: &Arc<Recommender>) -> Router {
+    Router::new()
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback(problem::not_found)
+        .layer(ServiceBuilder::new().map_response(browser::secure))
+        .with_state(Arc::clone(recommender))
+}
+
+fn compression() -> CompressionLayer<SizeAbove> {
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(MIN_COMPRESSED))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::http::{Method, StatusCode, header};
+    use axum::response::Response;
+    use tower::ServiceExt;
+
+    use super::{Access, ApiKeys, Credential, Description, Endpoint, Kind, Required, Router, app, endpoints};
+    use crate::{Origins, metrics, observe};
+    use canet_serving::{Limits, Recommender};
+
+    const REQUIRED: Required = Required { key: true, token: true };
+
+    /// A recommender without a model.
+    fn recommender() -> Arc<Recommender> {
+        let limits = Limits { executors: 1, max_batch: 1, queue_limit: Duration::from_secs(1), degrade: false };
+        Recommender::start(limits, Arc::new(metrics().unwrap())).unwrap().0
+    }
+
+    fn guarded_app() -> Router {
+        let access = Access { keys: ApiKeys::new(["key"]), origins: Origins::Any, ..Access::default() };
+        app(&recommender(), access)
+    }
+
+    async fn send(app: &Router, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
+        let request = Request::builder().method(method).uri(path);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    /// A path that the template matches.
+    fn example(path: &str) -> String {
+        path.replace(['{', '}', '*'], "")
+    }
+
+    #[tokio::test]
+    async fn every_documented_endpoint_is_in_the_document() {
+        let recommender = recommender();
+        let table = endpoints(&recommender, None, REQUIRED);
+        let documented = table.iter().filter_map(|endpoint| endpoint.documentation.as_ref());
+        let description = Description::new(documented, REQUIRED, recommender);
+        let in_document: BTreeSet<&str> = description.paths().collect();
+        let in_table: BTreeSet<&str> = table
+            .iter()
+            .filter(|endpoint| endpoint.documentation.is_some())
+            .map(|endpoint| endpoint.path.as_str())
+            .collect();
+        assert_eq!(in_document, in_table);
+        assert!(in_table.contains("/recommend") && in_table.contains("/openapi.json"));
+    }
+
+    #[tokio::test]
+    async fn only_pages_and_the_inference_protocol_stay_out_of_the_document() {
+        for Endpoint { path, kind, documentation, .. } in endpoints(&recommender(), None, REQUIRED) {
+            let is_protocol = path == "/v2" || path.starts_with("/v2/");
+            let is_page = path == "/" || path.starts_with("/console/") || path == "/docs" || path.starts_with("/docs/");
+            assert_eq!(documentation.is_none(), is_protocol || is_page, "{path}");
+            assert!(!is_page || kind == Kind::Public, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_app_serves_every_endpoint_behind_its_layers() {
+        let app = guarded_app();
+        for Endpoint { path, kind, .. } in endpoints(&recommender(), None, REQUIRED) {
+            let response = send(&app, Method::GET, &example(&path), &[]).await;
+            let needs_key = kind.credential(REQUIRED) == Some(Credential::Key);
+            assert_eq!(response.status() == StatusCode::UNAUTHORIZED, needs_key, "{path}");
+            assert_eq!(response.headers().contains_key(observe::REQUEST_ID), kind.is_counted(), "{path}");
+            assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
+            // A method that no endpoint takes tells a path of the table from an unknown one.
+            let response = send(&app, Method::DELETE, &example(&path), &[("x-api-key", "key")]).await;
+            let expected = if path == "/v2/{*rest}" { StatusCode::NOT_FOUND } else { StatusCode::METHOD_NOT_ALLOWED };
+            assert_eq!(response.status(), expected, "{path}");
+            assert_eq!(response.headers().contains_key(header::ALLOW), path != "/v2/{*rest}", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_are_counted_and_need_a_key() {
+        let app = guarded_app();
+        let response = send(&app, Method::GET, "/nowhere", &[]).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let response = send(&app, Method::GET, "/nowhere", &[("x-api-key", "key")]).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        assert!(response.headers().contains_key(observe::REQUEST_ID));
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
+
+    #[tokio::test]
+    async fn errors_of_the_inference_protocol_have_its_form() {
+        let app = guarded_app();
+        for (headers, status) in [(&[][..], 401), (&[("x-api-key", "key")], 405)] {
+            let response = send(&app, Method::PUT, "/v2/models/m/infer", headers).await;
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()[header::CONTENT_TYPE]),
+                (status, &"application/json".parse().unwrap())
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn browsers_may_ask_without_a_key_whether_they_may_send_one() {
+        let app = guarded_app();
+        let headers = [("origin", "https://shop.example"), ("access-control-request-method", "POST")];
+        for path in ["/recommend", "/readyz", "/nowhere"] {
+            let response = send(&app, Method::OPTIONS, path, &headers).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*", "{path}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::wire::optional_integer;
+use super::{Code, Problem, body};
+use canet_serving::{ReloadError, Reloader};
+
+/// Selects a version. An empty body or `null` selects the highest.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReloadRequest {
+    /// The version to serve. `null` means the highest.
+    #[serde(default, deserialize_with = "optional_integer")]
+    #[schema(minimum = 0)]
+    version: Option<u64>,
+}
+
+/// The model that serves now.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Reloaded {
+    name: String,
+    version: u64,
+    digest: String,
+}
+
+/// `POST /admin/reload` answers once the new generation serves.
+///
+/// # Errors
+/// 404 if there is no such version, 409 while another reload runs, 422 if the request or the checkpoint is wrong. After
+/// any error the old model still serves.
+#[utoipa::path(
+    post,
+    path = "/admin/reload",
+    operation_id = "reload",
+    tag = "Operate",
+    summary = "Replace the model",
+    description = "Loads a version beside the live one, checks it and swaps it in. The answer comes once it serves. An \
+                   empty body selects the highest version.",
+    request_body = Option<ReloadRequest>,
+    responses((status = 200, description = "The model that serves now", body = Reloaded))
+)]
+pub(crate) async fn reload(State(reloader): State<Arc<Reloader>>, request: Request) -> Result<Response, Problem> {
+    let bytes = body::read_optional_json(request).await?;
+    let ReloadRequest { version } = match bytes.trim_ascii() {
+        b"" | b"null" => ReloadRequest::default(),
+        bytes => body::parse(bytes)?,
+    };
+    let reload = reloader.reload(version).await?;
+    Ok(Json(Reloaded { name: reload.name, version: reload.version, digest: reload.digest }).into_response())
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Problem {
+        let code = match &error {
+            ReloadError::InProgress => Code::ReloadInProgress,
+            ReloadError::Load(error) if error.is_missing() => Code::NotFound,
+            ReloadError::Load(error) if error.checkpoint_at_fault() => Code::CheckpointRejected,
+            ReloadError::Load(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,
+            ReloadError::Unready(_) => Code::Unavailable,
+        };
+        Problem::new(code, error.to_string())
+    }
+}
