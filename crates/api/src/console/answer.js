@@ -1,5 +1,5 @@
-// Asks for recommendations whenever a choice changes, and shows the answer: items, route, cost, and what a change of
-// route or budget did to them.
+// Asks for recommendations whenever a choice changes and shows the answer: items, route and cost, and how a change of
+// route or budget affected them.
 
 import * as api from "./api.js";
 import { byId, make, text } from "./dom.js";
@@ -11,10 +11,10 @@ import * as tried from "./tried.js";
 
 const list = byId("items");
 let asked = null;
-// The question and answer that are on the page.
+// The request and answer on the page.
 let shown = null;
 
-// Changes that come at once, as of a slider that moves, make one question.
+// Rapid changes, as of a moving slider, make one request.
 const PAUSE_MS = 40;
 let pause = 0;
 
@@ -47,7 +47,7 @@ function fail(error) {
 }
 
 function show({ user, answer, took }) {
-  // Only answers to one user can be compared: another history is another question.
+  // Answers can be compared only for the same history.
   const before = shown?.user === user ? shown.answer : null;
   shown = { user, answer };
   tried.take(answer, took, before === null);
@@ -85,13 +85,13 @@ function show({ user, answer, took }) {
 function why(reason, confidence) {
   switch (reason) {
     case "router": return `Chosen by the router, confidence ${format.percent(confidence)}`;
-    case "degraded": return "The server is under pressure: the best route that it can afford now";
+    case "degraded": return "The server is overloaded: the best route that it can afford now";
     case "override": return "Named by you; the router did not run";
-    default: return "Without a known item nothing is computed";
+    default: return "No known item in the history: no route runs";
   }
 }
 
-// What another route or budget changed, in a line.
+// One line about the effect of another route or budget.
 function difference(before, after) {
   const [was, is] = [before, after].map((answer) => answer.route.name);
   if (was === is || !was || !is) return "";
@@ -116,7 +116,7 @@ function entry(item, place, { low, high }, places) {
       bar));
 }
 
-// How far an item rose or fell beside the answer before.
+// How far an item rose or fell since the previous answer.
 function shift(places, item, place) {
   if (!places) return "";
   const before = places.get(item);

@@ -1,4 +1,4 @@
-// The server's own HTTP API. The key is held here, in memory, and nowhere else.
+// The server's HTTP API. The key exists only here, in memory.
 
 let key = null;
 
@@ -6,7 +6,7 @@ export function useKey(value) {
   key = value;
 }
 
-// A fault that the server, or the way to it, has: `status` 0 is no answer at all.
+// An error of the server or of the network. `status` 0 means that there was no answer.
 export class Problem extends Error {
   constructor(status, code, detail) {
     super(detail);
@@ -40,7 +40,7 @@ export const find = (q, signal) => json(send(`/items?q=${encodeURIComponent(q)}`
 export const metrics = async () => (await send("/metrics")).text();
 export const reload = (version, token) => json(send("/admin/reload", { method: "POST", body: { version }, token }));
 
-// The answer, and the milliseconds that the server spent on it.
+// The answer, and the server's time for it in milliseconds.
 export async function recommend(body, signal) {
   const response = await send("/recommend", { method: "POST", body, signal });
   const total = /total;dur=([\d.]+)/.exec(response.headers.get("server-timing") ?? "");

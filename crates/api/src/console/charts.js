@@ -9,8 +9,8 @@ const HEIGHT = 118;
 const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const clock = (seconds) => new Date(seconds * 1000).toTimeString().slice(0, 8);
 
-// A chart of one or more lines, [{label, colour}], the colours names of CSS variables. What the pointer is over, or the
-// newest point, is written into `reading`.
+// A chart of one or more lines, [{label, colour}]. A colour is the name of a CSS variable. `reading` shows the values
+// under the pointer, or else the newest.
 export function chart(container, reading, lines, format) {
   const axis = { stroke: colour("--ink-2"), font: "11px system-ui, sans-serif", ticks: { show: false },
     grid: { stroke: colour("--line"), width: 1 } };
@@ -45,7 +45,7 @@ export function chart(container, reading, lines, format) {
   }
   const plot = new uPlot(options, [[], ...lines.map(() => [])], container);
   new ResizeObserver(() => plot.setSize({ width: Math.max(container.clientWidth, 120), height: HEIGHT })).observe(container);
-  // Colours are read at each drawing.
+  // Reads the colours at each drawing, because the colour scheme may change.
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw());
   return {
     show(times, values, description) {

@@ -1,8 +1,8 @@
-// The page's elements: found by id, or made. Text is always set as text, never as HTML: titles come from a file.
+// Finds and makes elements. Text is never set as HTML, because titles come from a file.
 
 export const byId = (id) => document.getElementById(id);
 
-// make("li", {class: "item"}, child, "text"): `on…` are listeners, true and false set and leave out an attribute.
+// make("li", {class: "item"}, child, "text"). `on…` adds a listener; true sets an attribute and false leaves it out.
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,6 +16,6 @@ export function make(tag, attributes = {}, ...children) {
 
 export function text(id, value) {
   const element = byId(id);
-  // Unchanged text is left alone: a status region would be read aloud again.
+  // Setting unchanged text would make a screen reader read a status region again.
   if (element.textContent !== value) element.textContent = value;
 }

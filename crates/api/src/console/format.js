@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Formats numbers for readers.
 
 const locale = "en";
 const number = (options) => new Intl.NumberFormat(locale, options);
@@ -25,7 +25,7 @@ export function flops(value) {
 
 export const percent = (share) => (known(share) ? `${tenths.format(share * 100)} %` : none);
 
-// Of a cell: no decimals but where there would be nothing else.
+// A percentage in a cell. It has decimals only if it would be 0 without them.
 export function cell(share) {
   const value = share * 100;
   return value > 0 && value < 1 ? "<1" : whole.format(value);

@@ -1,4 +1,4 @@
-// The list of what the user did, oldest first: reordered and removed by buttons, or by keys on them.
+// The user's items, oldest first. Buttons, or keys on them, move and remove items.
 
 import * as api from "./api.js";
 import { byId, make, text } from "./dom.js";
@@ -7,7 +7,7 @@ import { change, move, onChange, remove, state } from "./state.js";
 
 const list = byId("history");
 
-// Items that make up an example: the most popular ones, which every model knows.
+// The items of the example: the most popular ones, which every model knows.
 const EXAMPLE = 3;
 
 export function start() {
@@ -43,7 +43,7 @@ function entry(item, place) {
       sign);
   const shift = (by) => () => {
     const to = move(place, by);
-    // The list was made anew: the focus follows the item, to whichever of its buttons can still be pressed.
+    // The list was rebuilt. The focus follows the item, to a button that is not disabled.
     const buttons = list.children[to].querySelectorAll("button");
     const same = buttons[by < 0 ? 0 : 1];
     (same.disabled ? buttons[by < 0 ? 1 : 0] : same).focus();

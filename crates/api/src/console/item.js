@@ -1,11 +1,11 @@
-// How an item is shown.
+// Shows an item.
 
 import { make } from "./dom.js";
 
-// An item's title and id, or its id alone.
+// An item's title and id, or only its id.
 export function label({ item, title }) {
   return [make("span", { class: "title" }, title ?? `Item ${item}`), make("span", { class: "id mono", hidden: title === undefined }, item)];
 }
 
-// What it is called in words: in a label, or when it is read aloud.
+// An item's name for labels and screen readers.
 export const spoken = ({ item, title }) => title ?? `item ${item}`;

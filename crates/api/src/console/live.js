@@ -1,4 +1,4 @@
-// The live panel: scrapes /metrics, as Prometheus would, and shows what happened lately.
+// The live panel scrapes /metrics, as Prometheus does, and shows recent traffic.
 
 import * as api from "./api.js";
 import { chart } from "./charts.js";
@@ -8,11 +8,11 @@ import { tables } from "./matrix.js";
 import * as scrapes from "./scrape.js";
 
 const EVERY_MS = 2000;
-// The charts' span.
+// Time span of the charts.
 const CHART_SECONDS = 180;
-// That of quantiles, shares and batches.
+// Time span of quantiles, shares and batches.
 const WINDOW_SECONDS = 60;
-// Rates are over a shorter time, so that they follow.
+// Rates use a shorter span, so that they follow quickly.
 const RATE_SECONDS = 10;
 
 const latency = "request_duration_seconds";
@@ -22,14 +22,14 @@ const FAMILIES = [
   "router_flops_total",
 ];
 
-// Scrapes of the window, the oldest first.
+// The scrapes of the window, oldest first.
 const kept = [];
 const points = { times: [], rate: [], p50: [], p99: [] };
 let charts = null;
 let cells = new Map();
 let timer = 0;
 
-// Calls `seen` after each scrape with the labels of the model that serves, or with the problem.
+// After each scrape, calls `seen` with the labels of the model that serves, or with the problem.
 export function start(seen) {
   charts = {
     rate: chart(byId("rate-chart"), byId("rate-reading"), [{ label: "", colour: "--accent" }], format.rate),
@@ -39,14 +39,14 @@ export function start(seen) {
   const next = async () => {
     await poll(seen);
     clearTimeout(timer);
-    // A page that nobody sees asks for nothing.
+    // A hidden page does not poll.
     if (!document.hidden) timer = setTimeout(next, EVERY_MS);
   };
   document.addEventListener("visibilitychange", () => document.hidden || next());
   next();
 }
 
-// Takes over the routes of a model.
+// Shows the routes of a model.
 export function take({ routes }) {
   cells = new Map();
   tables(byId("heat"), routes, ({ name }) => {
@@ -61,7 +61,7 @@ async function poll(seen) {
   try {
     const scrape = scrapes.parse(await api.metrics(), Date.now() / 1000, FAMILIES);
     const last = kept.at(-1);
-    // A server that began anew counts from zero: what was before it is no past of its own.
+    // A restarted server counts from zero, so earlier scrapes are useless.
     if (last && scrapes.sum(scrape, "requests_total") < scrapes.sum(last, "requests_total")) kept.length = 0;
     kept.push(scrape);
     while (kept[1]?.time <= scrape.time - WINDOW_SECONDS) kept.shift();
@@ -72,13 +72,13 @@ async function poll(seen) {
   }
 }
 
-// The scrape from which a span of seconds until now is counted.
+// The scrape from the given number of seconds ago, or the oldest.
 function since(seconds) {
   const now = kept.at(-1).time;
   return kept.findLast(({ time }) => time <= now - seconds) ?? kept[0];
 }
 
-// The scrape to count shares from: null, that is the server's start, where nothing happened lately.
+// The scrape to count shares from. Without recent traffic it is null, which means the server's start.
 function past(name) {
   const before = since(WINDOW_SECONDS);
   return scrapes.growth(before, kept.at(-1), name) > 0 ? before : null;
@@ -108,7 +108,7 @@ function show() {
 
 const inMilliseconds = (seconds) => (seconds === null ? null : seconds * 1000);
 
-// What routing saved of the full model's cost, padding and the router counted against it.
+// The share of the full model's cost that routing saved. Padding and the router count as cost.
 function saved() {
   const [before, now] = [past("full_flops_total"), kept.at(-1)];
   const grown = (name) => scrapes.growth(before, now, name);
@@ -150,7 +150,7 @@ function batches() {
   const sizes = scrapes.buckets(before, kept.at(-1), "batch_size");
   const most = Math.max(...sizes.map(({ count }) => count), 1);
   text("batch-window", `batches, ${span(before)}`);
-  // As far as the largest that was seen.
+  // Up to the largest batch size that occurred.
   const seen = sizes.slice(0, Math.max(sizes.findLastIndex(({ count }) => count > 0) + 1, 4));
   byId("batches").replaceChildren(...seen.map(({ above, upTo, count }) => {
     const name = upTo === Infinity ? `>${above}` : above + 1 >= upTo ? `${upTo}` : `${above + 1}–${upTo}`;

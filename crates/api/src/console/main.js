@@ -1,4 +1,4 @@
-// The console: puts its parts together and follows the model that serves.
+// The console: connects its parts and follows the model that serves.
 
 import * as answer from "./answer.js";
 import * as api from "./api.js";

@@ -1,8 +1,8 @@
-// Routes as small tables: one a width, a row a depth, a column an embedding. The sizes are the checkpoint's own.
+// Shows routes as small tables: one for each width, with a row for each depth and a column for each embedding.
 
 import { make } from "./dom.js";
 
-// Fills `container` with a table a width; `cell` makes what stands at a route.
+// Fills `container` with a table for each width. `cell` makes the content for a route.
 export function tables(container, routes, cell) {
   const sizes = (part) => [...new Set(routes.map((route) => route[part]))].sort((a, b) => a - b);
   const [depths, embeddings] = [sizes("layers"), sizes("embedding")];

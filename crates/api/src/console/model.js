@@ -1,4 +1,4 @@
-// The model that serves, and its reload by an operator.
+// Shows the model that serves, and lets an operator reload it.
 
 import * as api from "./api.js";
 import { byId, text } from "./dom.js";

@@ -1,4 +1,4 @@
-// The routes that can be pinned, who decides between them, and the budget.
+// Shows the routes to pin, the choice between router and fixed route, and the budget.
 
 import { byId, make, text } from "./dom.js";
 import * as format from "./format.js";
@@ -10,7 +10,7 @@ const budget = byId("budget");
 const deciders = [...document.querySelectorAll("[data-route]")];
 let cells = new Map();
 let columns = 1;
-// {default, points} of the model that serves; null where it has no calibration.
+// {default, points} of the model that serves, or null without a calibration.
 let calibrated = null;
 let items = 1;
 
@@ -31,7 +31,7 @@ export function start() {
   onChange(show);
 }
 
-// Takes over the routes and the calibration of a model.
+// Shows the routes and the calibration of a model.
 export function take(model, { routes, full_flops: full }) {
   items = model.config.items;
   calibrated = model.budget;
@@ -54,7 +54,7 @@ export function take(model, { routes, full_flops: full }) {
   show();
 }
 
-// Lights the route that ran.
+// Highlights the route that ran.
 export function light(name, confidence) {
   for (const [route, cell] of cells) {
     const lit = route === name;
@@ -82,11 +82,11 @@ function hint(decides) {
   if (!decides) return `${cells.has(state.route) ? `${state.route} is pinned` : "You named the route"}: no router, no budget.`;
   if (!calibrated) return "This model was not calibrated for budgets: the router's first choice runs.";
   return state.budget === null
-    ? "The server's own. Move it to ask for cheaper or dearer answers on average."
+    ? "The server's budget. Move the slider to ask for cheaper or dearer answers on average."
     : "On average over users, as calibrated on validation data.";
 }
 
-// Arrow keys walk over the cells of all tables as over one large one.
+// Arrow keys move between cells, across all tables as if they were one.
 function walk(event) {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const step = steps[event.key];

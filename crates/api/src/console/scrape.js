@@ -1,10 +1,10 @@
-// Reads the Prometheus text format of /metrics, and what happened between two scrapes.
+// Reads the Prometheus text format of /metrics and computes the changes between two scrapes.
 
 const LINE = /^canet_(\w+)(?:\{(.*)\})? (\S+)$/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
-// A scrape: for each of the families that are asked for a list of {key, labels, value}, `key` being the labels as they
-// are written, with the time in seconds at which it was read. A scrape has thousands of series; what is not asked for is not kept.
+// A scrape: for each family in `names` a list of {key, labels, value}, and the time in seconds. `key` is the text of the
+// labels. Other families are dropped, because a scrape has thousands of series.
 export function parse(scrape, time, names) {
   const families = new Map(names.map((name) => [name, []]));
   for (const line of scrape.split("\n")) {
@@ -18,7 +18,7 @@ export function parse(scrape, time, names) {
 
 const series = (scrape, name) => scrape?.families.get(name) ?? [];
 
-// The sum of a family's series.
+// The sum over a family's series.
 export function sum(scrape, name) {
   return total(series(scrape, name));
 }
@@ -27,8 +27,8 @@ const total = (list) => list.reduce((sum, { value }) => sum + value, 0);
 
 export const info = (scrape, name) => series(scrape, name)[0]?.labels ?? null;
 
-// What each series of a counter grew by since `before`: all of it where that has none such, or the server began anew. A
-// reload can take series away, so that their sum may fall while each of those that are left grows.
+// The growth of each series of a counter since `before`. A series that is new, or smaller because the server restarted,
+// counts in full. The sum over all series would not do: a reload can remove series.
 function grown(before, after, name) {
   const old = new Map(series(before, name).map(({ key, value }) => [key, value]));
   return series(after, name).map(({ key, labels, value }) => {
@@ -37,12 +37,12 @@ function grown(before, after, name) {
   });
 }
 
-// What a counter grew by, over all its series.
+// The growth of a counter, over all its series.
 export function growth(before, after, name) {
   return total(grown(before, after, name));
 }
 
-// The same by a label.
+// The growth of a counter for each value of a label.
 export function growthBy(before, after, name, label) {
   const sums = new Map();
   for (const { labels, value } of grown(before, after, name)) {
@@ -51,7 +51,7 @@ export function growthBy(before, after, name, label) {
   return sums;
 }
 
-// A histogram's counts of its own buckets (not cumulative), over all its series: [{above, upTo, count}].
+// The counts in a histogram's buckets (not cumulative), over all its series: [{above, upTo, count}].
 export function buckets(before, after, name) {
   const cumulative = [...growthBy(before, after, `${name}_bucket`, "le")]
     .map(([le, count]) => ({ upTo: le === "+Inf" ? Infinity : Number(le), count }))
@@ -63,8 +63,7 @@ export function buckets(before, after, name) {
   }));
 }
 
-// The value below which a share of the observations lies, linear within its bucket as Prometheus has it; null where
-// nothing was observed.
+// The quantile of a histogram, interpolated within its bucket as Prometheus does. Null without observations.
 export function quantile(histogram, share) {
   const total = histogram.reduce((sum, { count }) => sum + count, 0);
   let rest = share * total;

@@ -16,7 +16,7 @@ export function start() {
   field.addEventListener("focus", search);
   field.addEventListener("blur", close);
   field.addEventListener("keydown", press);
-  // A press on the list must not take the focus from the field: that would close the list first.
+  // A press on the list must not move the focus, because that would close the list before the click.
   list.addEventListener("pointerdown", (event) => event.preventDefault());
   list.addEventListener("click", (event) => {
     const option = event.target.closest("[role=option]");
@@ -36,7 +36,7 @@ async function search() {
     show(`The search failed: ${error.message}`);
     return;
   }
-  // The field may have been left while the server searched.
+  // The focus may have left the field during the search.
   if (!signal.aborted && document.activeElement === field) show("Nothing found");
 }
 

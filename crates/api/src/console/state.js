@@ -1,4 +1,4 @@
-// What the user has chosen. Whoever shows a part of it listens for "change".
+// The user's choices. Views listen for "change".
 
 export const state = {
   // {item, title}, oldest first.
@@ -6,7 +6,7 @@ export const state = {
   k: 10,
   // "auto", "smallest", "full" or a route's name.
   route: "auto",
-  // Share of the full model's FLOPs; null is the server's.
+  // Share of the full model's FLOPs. Null means the server's budget.
   budget: null,
 };
 
@@ -25,7 +25,7 @@ export const add = (item) => change({ history: [...state.history, item] });
 
 export const remove = (place) => change({ history: state.history.filter((_, other) => other !== place) });
 
-// Swaps an item with its neighbour; at an end nothing happens.
+// Swaps an item with its neighbour. At an end it does nothing.
 export function move(place, by) {
   const history = [...state.history];
   const to = place + by;

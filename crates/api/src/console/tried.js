@@ -1,4 +1,4 @@
-// The routes that were tried for one user, side by side with the answer that is shown.
+// Compares the routes tried for one user with the answer on the page.
 
 import { byId, make } from "./dom.js";
 import * as format from "./format.js";
@@ -7,12 +7,12 @@ const KEPT = 6;
 
 let trials = [];
 
-// Takes a new answer in; `first` where it is the first one for its user.
+// Adds an answer. `first` tells that it is the first for its user.
 export function take(answer, took, first) {
   const { name, reason } = answer.route;
   if (first) trials = [];
   if (name) {
-    // The same again takes the place of what it was.
+    // A repeated choice replaces its previous answer.
     trials = trials.filter(({ route }) => route.name !== name || route.reason !== reason);
     trials.unshift({ ...answer, took });
     trials.length = Math.min(trials.length, KEPT);

@@ -1,4 +1,4 @@
-// Gives the explorer the document; where the server asks for an API key, asks the reader for it first.
+// Loads the document into the explorer. If the server needs an API key, asks the reader for it first.
 const [explorer, door, key, fault] = ["openapi-explorer", "#door", "#key", "#fault"]
   .map((selector) => document.querySelector(selector));
 
