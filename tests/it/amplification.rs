@@ -43,8 +43,8 @@ fn a_refusal_costs_no_more_than_what_was_sent() {
     let input = r#"{"inputs":[{"name":"history","datatype":"BYTES","shape":[1],"data":["#;
     for (path, body, words) in [
         ("/recommend/batch", filled(r#"{"requests":["#, r#"{"":0}"#, "]}"), "149794 requests are too many"),
-        (infer, filled(input, r#"{"":0}"#, "]}]}"), "must be a list of texts"),
-        (infer, filled(r#"{"inputs":[],"parameters":{"a":["#, r#"{"":0}"#, "]}}"), r#"parameter \"a\" is not taken"#),
+        (infer, filled(input, r#"{"":0}"#, "]}]}"), "must be a list of strings"),
+        (infer, filled(r#"{"inputs":[],"parameters":{"a":["#, r#"{"":0}"#, "]}}"), r#"parameter \"a\" is unknown"#),
     ] {
         let reply = costing(&server, || exchange(server.client.address, &post(path, body.as_bytes())).unwrap());
         let text = String::from_utf8(reply.body).unwrap();

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::json::{InputJson, OutputJson, ResponseJson, read_values};
-use super::tensor::{Input, Output, Values, fault};
+use super::tensor::{Input, Output, Values, input_problem};
 use crate::{Code, Problem};
 
 /// Carries the length of the JSON if binary data follows it.
@@ -35,11 +35,11 @@ pub(super) fn read_inputs(sent: Vec<InputJson<'_>>, mut binary: &[u8]) -> Result
             (None, Some(data)) => read_values(&name, &datatype, data)?,
             (Some(size), None) => {
                 let parts = binary.split_at_checked(size);
-                let (raw, rest) = parts.ok_or_else(|| fault(&name, "its binary data breaks off"))?;
+                let (raw, rest) = parts.ok_or_else(|| input_problem(&name, "its binary data breaks off"))?;
                 binary = rest;
                 Values::from_raw(&name, &datatype, raw)?
             }
-            _ => return Err(fault(&name, "give either `data` or the parameter `binary_data_size`")),
+            _ => return Err(input_problem(&name, "give either `data` or the parameter `binary_data_size`")),
         };
         inputs.push(Input::new(name, &shape, values)?);
     }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::infer::{InferRequest, Inferred, infer};
 use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name};
 use super::parameters::{Parameter, Parameters};
-use super::tensor::{Contents, DataType, Input, Values, fault};
+use super::tensor::{Contents, DataType, Input, Values, input_problem};
 use crate::Problem;
 use crate::deadline::Arrival;
 use crate::proto::inference as proto;
@@ -136,7 +136,7 @@ fn read_inputs(
     let read = |input: proto::model_infer_request::InferInputTensor| {
         let name = input.name;
         let values = match (raw.next(), input.contents) {
-            (Some(_), Some(_)) => return Err(fault(&name, "it has contents beside `raw_input_contents`")),
+            (Some(_), Some(_)) => return Err(input_problem(&name, "send either its contents or `raw_input_contents`")),
             (Some(raw), None) => Values::from_raw(&name, &input.datatype, raw)?,
             (None, contents) => {
                 let contents = contents.unwrap_or_default();

@@ -2,7 +2,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::model::{INPUTS, OutputName, check_name};
 use super::parameters::Parameters;
-use super::tensor::{Input, Output, Values, fault};
+use super::tensor::{Input, Output, Values, input_problem};
 use crate::Problem;
 use crate::call::{Call, pin, slowest};
 use crate::deadline::Arrival;
@@ -53,7 +53,7 @@ pub(super) async fn infer(
     let outputs = outputs(&request)?;
     let k = match input(&request, "k")? {
         Some(Input { shape, values: Values::Int64(values), .. }) if shape.as_slice() == [1] => Some(count(values[0])?),
-        Some(_) => return Err(fault("k", "it must be INT64 of shape [1]")),
+        Some(_) => return Err(input_problem("k", "it must be INT64 of shape [1]")),
         None => None,
     };
     let row = |history| {
@@ -97,11 +97,11 @@ fn count(k: i64) -> Result<u64, Problem> {
 fn input<'a>(request: &'a InferRequest, name: &str) -> Result<Option<&'a Input>, Problem> {
     let unknown = |input: &&Input| INPUTS.iter().all(|known| known.name != input.name);
     if let Some(unknown) = request.inputs.iter().find(unknown) {
-        return Err(fault(&unknown.name, "there is no such input: send `history` and, if you like, `k`"));
+        return Err(input_problem(&unknown.name, "there is no such input: send `history` and optionally `k`"));
     }
     let mut found = request.inputs.iter().filter(|input| input.name == name);
     match (found.next(), found.next()) {
-        (_, Some(_)) => Err(fault(name, "it is there twice")),
+        (_, Some(_)) => Err(input_problem(name, "it is sent twice")),
         (found, None) => Ok(found),
     }
 }
@@ -118,7 +118,7 @@ fn outputs(request: &InferRequest) -> Result<Vec<OutputName>, Problem> {
     for name in &request.outputs {
         match OutputName::ALL.into_iter().find(|known| known.signature().name == name) {
             Some(output) if !asked.contains(&output) => asked.push(output),
-            Some(_) => return Err(Problem::invalid("outputs", format!("output {name:?} is asked for twice"))),
+            Some(_) => return Err(Problem::invalid("outputs", format!("output {name:?} is requested twice"))),
             None => {
                 let detail = format!("there is no output {name:?}: ask for items, scores or route");
                 return Err(Problem::invalid("outputs", detail));
@@ -136,7 +136,7 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
                 serde_json::from_slice(json).map_err(|error| {
                     Problem::invalid(
                         format!("history[{row}]"),
-                        format!("history[{row}] is no JSON list of ids: {error}"),
+                        format!("history[{row}] is not a JSON list of ids: {error}"),
                     )
                 })
             };
@@ -151,7 +151,10 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
             };
             (0..*rows).map(ids_of).collect()
         }
-        _ => Err(fault("history", "it must be BYTES [B], each a JSON list of ids, or INT64 [B, L], dense ids and 0")),
+        _ => Err(input_problem(
+            "history",
+            "it must be BYTES [B], each a JSON list of ids, or INT64 [B, L] of dense ids, padded with 0",
+        )),
     }
 }
 
@@ -160,7 +163,8 @@ fn external(dense: i64, row: usize, generation: &Generation) -> Result<ItemId, P
     let ids = generation.model.catalogue().ids();
     let place = dense.checked_sub(1).and_then(|place| usize::try_from(place).ok());
     place.and_then(|place| ids.get(place)).cloned().map(ItemId).ok_or_else(|| {
-        let detail = format!("history[{row}] has the dense id {dense}: they are from 1 to {}, and 0 pads", ids.len());
+        let detail =
+            format!("history[{row}] has the dense id {dense}: dense ids are 1 to {}, and 0 is padding", ids.len());
         Problem::invalid(format!("history[{row}]"), detail)
     })
 }

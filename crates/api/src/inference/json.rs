@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::parameters::{Parameter, Parameters};
-use super::tensor::{Contents, DataType, Output, Values, fault};
+use super::tensor::{Contents, DataType, Output, Values, input_problem};
 use crate::Problem;
 
 /// An inference request in JSON. Further fields belong to extensions and are ignored.
@@ -133,14 +133,14 @@ pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(
 /// 422 if they do not have the input's data type.
 pub(super) fn read_values(name: &str, data_type: &str, data: &RawValue) -> Result<Values, Problem> {
     let (mut values, kind) = match Values::data_type(name, data_type)? {
-        DataType::Bytes => (Values::Bytes(Vec::new()), "texts"),
-        _ => (Values::Int64(Vec::new()), "whole numbers"),
+        DataType::Bytes => (Values::Bytes(Vec::new()), "strings"),
+        _ => (Values::Int64(Vec::new()), "integers"),
     };
     let mut json = serde_json::Deserializer::from_str(data.get());
     let read = data.get().starts_with('[').then(|| Flat(&mut values).deserialize(&mut json));
     match read {
         Some(Ok(())) => Ok(values),
-        _ => Err(fault(name, &format!("its data must be a list of {kind}"))),
+        _ => Err(input_problem(name, &format!("its data must be a list of {kind}"))),
     }
 }
 

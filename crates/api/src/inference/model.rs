@@ -45,7 +45,7 @@ pub(super) fn check_name(generation: &Generation, name: &str, version: &str) -> 
     if name != generation.model.name() {
         return Err(Problem::new(
             Code::NotFound,
-            format!("there is no model {name:?}: {:?} serves", generation.model.name()),
+            format!("there is no model {name:?}: the server has {:?}", generation.model.name()),
         ));
     }
     if !version.is_empty() && version != generation.model.version().to_string() {

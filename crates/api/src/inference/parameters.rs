@@ -32,8 +32,8 @@ impl Parameters {
                 self.timeout_ms = Some(timeout as u64);
             }
             _ => {
-                let known = "`route` (a text), `exclude_seen` (a truth value), `budget` and `timeout_ms` (numbers)";
-                let detail = format!("parameter {name:?} is not taken, or not with such a value; known are {known}");
+                let known = "`route` (string), `exclude_seen` (bool), `budget` and `timeout_ms` (numbers)";
+                let detail = format!("parameter {name:?} is unknown or has a wrong value: use {known}");
                 return Err(Problem::invalid(format!("parameters.{name}"), detail));
             }
         }

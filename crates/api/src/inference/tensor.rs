@@ -49,13 +49,13 @@ impl Input {
         let product = |shape: &Vec<usize>| shape.iter().try_fold(1_usize, |product, size| product.checked_mul(*size));
         match shape {
             Some(shape) if product(&shape) == Some(count) => Ok(Input { name, shape, values }),
-            _ => Err(fault(&name, &format!("its shape does not go with its {count} values"))),
+            _ => Err(input_problem(&name, &format!("its shape does not match its {count} values"))),
         }
     }
 }
 
 /// A problem with the input `name`.
-pub(super) fn fault(name: &str, detail: &str) -> Problem {
+pub(super) fn input_problem(name: &str, detail: &str) -> Problem {
     Problem::invalid(name.to_owned(), format!("input {name:?}: {detail}"))
 }
 
@@ -66,7 +66,7 @@ impl Values {
     /// 422 if no input has this type.
     pub(super) fn data_type(name: &str, declared: &str) -> Result<DataType, Problem> {
         let types = [DataType::Bytes, DataType::Int64];
-        let unknown = || fault(name, &format!("data type {declared:?} is not taken here: use BYTES or INT64"));
+        let unknown = || input_problem(name, &format!("data type {declared:?} is not supported: use BYTES or INT64"));
         types.into_iter().find(|known| known.name() == declared).ok_or_else(unknown)
     }
 
@@ -79,7 +79,7 @@ impl Values {
             DataType::Bytes => byte_strings(raw).map(Values::Bytes),
             _ => numbers(raw).map(Values::Int64),
         }
-        .ok_or_else(|| fault(name, "its binary data breaks off"))
+        .ok_or_else(|| input_problem(name, "its binary data breaks off"))
     }
 }
 
