@@ -1,5 +1,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::str::FromStr;
+use std::time::Instant;
 
 use axum::Router;
 use clap::Args;
@@ -81,25 +82,36 @@ impl Listener {
     }
 }
 
-/// The tasks that serve the listeners. Dropping `stop` makes them accept no more connections, finish the open requests
-/// and end.
+/// The tasks that serve the listeners.
 pub(crate) struct Servers {
-    pub(crate) stop: watch::Sender<()>,
-    pub(crate) tasks: JoinSet<()>,
+    connections: Connections,
+    stop: watch::Sender<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Servers {
-    pub(crate) fn new() -> Servers {
-        Servers { stop: watch::Sender::new(()), tasks: JoinSet::new() }
+    /// No servers yet. All will treat their connections alike.
+    pub(crate) fn new(connections: Connections) -> Servers {
+        Servers { connections, stop: watch::Sender::new(()), tasks: JoinSet::new() }
+    }
+
+    /// With TLS, follows changes of the certificates. Returns whether there is TLS.
+    pub(crate) fn follow_certificates(&self) -> bool {
+        let tls = self.connections.tls.clone();
+        tls.map(|tls| tokio::spawn(tls.follow())).is_some()
     }
 
     /// Serves `app` over HTTP/1 and HTTP/2. Returns the bound address.
-    pub(crate) fn serve(
-        &mut self,
-        listener: Listener,
-        app: Router,
-        connections: Connections,
-    ) -> Result<SocketAddr, Failure> {
+    pub(crate) fn serve(&mut self, listener: Listener, app: Router) -> Result<SocketAddr, Failure> {
+        self.spawn(listener, app, self.connections.clone())
+    }
+
+    /// Serves `app` without TLS.
+    pub(crate) fn serve_plain(&mut self, listener: Listener, app: Router) -> Result<SocketAddr, Failure> {
+        self.spawn(listener, app, Connections { tls: None, ..self.connections.clone() })
+    }
+
+    fn spawn(&mut self, listener: Listener, app: Router, connections: Connections) -> Result<SocketAddr, Failure> {
         let listener = tokio::net::TcpListener::from_std(listener.0).map_err(Failure::unavailable)?;
         let address = listener.local_addr().map_err(Failure::unavailable)?;
         let mut stop = self.stop.subscribe();
@@ -107,5 +119,13 @@ impl Servers {
         let stopped = async move { drop(stop.changed().await) };
         self.tasks.spawn(canet_api::serve(listener, app, connections, stopped));
         Ok(address)
+    }
+
+    /// Accepts no more connections and finishes the open requests. Returns false if `deadline` passes before.
+    pub(crate) async fn stop_by(self, deadline: Instant) -> bool {
+        let Servers { stop, mut tasks, .. } = self;
+        drop(stop);
+        let closed = async { while tasks.join_next().await.is_some() {} };
+        tokio::time::timeout_at(deadline.into(), closed).await.is_ok()
     }
 }

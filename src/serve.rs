@@ -13,7 +13,7 @@ use super::reloads::{ReloadArgs, until_stopped};
 use super::signals::Signals;
 use super::target::{MOST_EXECUTORS, TargetArgs, cores};
 use super::telemetry::TelemetryArgs;
-use canet_api::{Admin, Connections};
+use canet_api::{Access, Admin};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
 use canet_serving::{Limits, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
@@ -124,15 +124,14 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 
 async fn serve(
     args: &ServeArgs,
-    Listeners { http, grpc, probes }: Listeners,
+    listeners: Listeners,
     limits: Limits,
     loader: Loader,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let connections = args.access.connections()?;
+    let mut servers = Servers::new(args.access.connections()?);
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
-
     if let Some(share) = args.shadow {
         recommender.compare_with_full(share).map_err(Failure::unavailable)?;
     }
@@ -140,28 +139,8 @@ async fn serve(
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
     let loading = reloader.reload(args.version);
-
-    let mut servers = Servers::new();
-    let admin = Admin::new(Arc::clone(&reloader), args.reloads.token());
-    let access = args.access.access(admin)?;
-    if let Some(tls) = connections.tls.clone() {
-        tokio::spawn(tls.follow());
-    }
-    let secured = if connections.tls.is_some() { "s" } else { "" };
-    // gRPC first: a script that waits for the HTTP line then finds both.
-    if let Some(grpc) = grpc {
-        let app = canet_api::grpc::app(&recommender, &access.keys).map_err(Failure::unavailable)?;
-        let address = servers.serve(grpc, app, connections.clone())?;
-        tracing::info!("listening on grpc{secured}://{address}");
-    }
-    let app = canet_api::app(&recommender, access);
-    let address = servers.serve(http, app, connections.clone())?;
-    tracing::info!("listening on http{secured}://{address}");
-    if let Some(probes) = probes {
-        let plain = Connections { tls: None, ..connections };
-        let address = servers.serve(probes, canet_api::probes(&recommender), plain)?;
-        tracing::info!("answering probes on http://{address}");
-    }
+    let access = args.access.access(Admin::new(Arc::clone(&reloader), args.reloads.token()))?;
+    listen(listeners, &mut servers, &recommender, access)?;
 
     let mut drain_timeout = args.drain_timeout;
     let outcome = tokio::select! {
@@ -192,11 +171,8 @@ async fn serve(
         }
     };
 
-    let Servers { stop, mut tasks } = servers;
-    drop(stop);
     let deadline = Instant::now() + drain_timeout;
-    let closed = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout_at(deadline.into(), closed).await.is_err() {
+    if !servers.stop_by(deadline).await {
         tracing::warn!("the drain timeout passed while requests were still open");
         return outcome;
     }
@@ -205,6 +181,29 @@ async fn serve(
     join_by(deadline, reloader.last_thread().into_iter().chain(executors).collect()).await;
     tracing::info!("stopped");
     outcome
+}
+
+/// Serves on every listener.
+fn listen(
+    Listeners { http, grpc, probes }: Listeners,
+    servers: &mut Servers,
+    recommender: &Arc<Recommender>,
+    access: Access,
+) -> Result<(), Failure> {
+    let secured = if servers.follow_certificates() { "s" } else { "" };
+    // gRPC first: a script that waits for the HTTP line then finds both.
+    if let Some(grpc) = grpc {
+        let app = canet_api::grpc::app(recommender, &access.keys).map_err(Failure::unavailable)?;
+        let address = servers.serve(grpc, app)?;
+        tracing::info!("listening on grpc{secured}://{address}");
+    }
+    let address = servers.serve(http, canet_api::app(recommender, access))?;
+    tracing::info!("listening on http{secured}://{address}");
+    if let Some(probes) = probes {
+        let address = servers.serve_plain(probes, canet_api::probes(recommender))?;
+        tracing::info!("answering probes on http://{address}");
+    }
+    Ok(())
 }
 
 /// A wrong checkpoint is bad data. A device that fails on a good one is unavailable.

@@ -121,35 +121,46 @@ fn compression() -> CompressionLayer<SizeAbove> {
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
-    use std::time::Duration;
 
-    use axum::body::Body;
+    use axum::body::{Body, to_bytes};
     use axum::extract::Request;
     use axum::http::{Method, StatusCode, header};
     use axum::response::Response;
+    use serde_json::{Value, json};
     use tower::ServiceExt;
 
-    use super::{Access, ApiKeys, Credential, Description, Endpoint, Kind, Required, Router, app, endpoints};
-    use crate::{Origins, metrics, observe};
-    use canet_serving::{Limits, Recommender};
+    use super::{Access, Admin, ApiKeys, Credential, Description, Endpoint, Kind, Required, Router, app, endpoints};
+    use crate::testing::Fixture;
+    use crate::{Origins, observe};
 
     const REQUIRED: Required = Required { key: true, token: true };
+    const KEY: (&str, &str) = ("x-api-key", "key");
+    const TOKEN: (&str, &str) = ("authorization", "Bearer token");
+    const JSON: (&str, &str) = ("content-type", "application/json");
 
-    /// A recommender without a model.
-    fn recommender() -> Arc<Recommender> {
-        let limits = Limits { executors: 1, max_batch: 1, queue_limit: Duration::from_secs(1), degrade: false };
-        Recommender::start(limits, Arc::new(metrics().unwrap())).unwrap().0
+    fn admin(fixture: &Fixture) -> Admin {
+        Admin::new(Arc::clone(&fixture.reloader), Some("token"))
     }
 
-    fn guarded_app() -> Router {
-        let access = Access { keys: ApiKeys::new(["key"]), origins: Origins::Any, ..Access::default() };
-        app(&recommender(), access)
+    fn table(fixture: &Fixture) -> Vec<Endpoint> {
+        endpoints(&fixture.recommender, Some(&admin(fixture)), REQUIRED)
     }
 
-    async fn send(app: &Router, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
+    fn guarded_app(fixture: &Fixture) -> Router {
+        let access = Access { admin: Some(admin(fixture)), keys: ApiKeys::new(["key"]), origins: Origins::Any };
+        app(&fixture.recommender, access)
+    }
+
+    async fn send(app: &Router, request: (Method, &str), headers: &[(&str, &str)], body: &Value) -> Response {
+        let (method, path) = request;
         let request = Request::builder().method(method).uri(path);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        app.clone().oneshot(request.body(body).unwrap()).await.unwrap()
+    }
+
+    async fn read(response: Response) -> Value {
+        serde_json::from_slice(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
     }
 
     /// A path that the template matches.
@@ -159,23 +170,20 @@ mod tests {
 
     #[tokio::test]
     async fn every_documented_endpoint_is_in_the_document() {
-        let recommender = recommender();
-        let table = endpoints(&recommender, None, REQUIRED);
+        let fixture = Fixture::new();
+        let table = table(&fixture);
         let documented = table.iter().filter_map(|endpoint| endpoint.documentation.as_ref());
-        let description = Description::new(documented, REQUIRED, recommender);
+        let description = Description::new(documented, REQUIRED, Arc::clone(&fixture.recommender));
         let in_document: BTreeSet<&str> = description.paths().collect();
-        let in_table: BTreeSet<&str> = table
-            .iter()
-            .filter(|endpoint| endpoint.documentation.is_some())
-            .map(|endpoint| endpoint.path.as_str())
-            .collect();
+        let in_table = table.iter().filter(|endpoint| endpoint.documentation.is_some());
+        let in_table: BTreeSet<&str> = in_table.map(|endpoint| endpoint.path.as_str()).collect();
         assert_eq!(in_document, in_table);
-        assert!(in_table.contains("/recommend") && in_table.contains("/openapi.json"));
+        assert!(in_table.is_superset(&BTreeSet::from(["/recommend", "/admin/reload", "/openapi.json"])));
     }
 
     #[tokio::test]
     async fn only_pages_and_the_inference_protocol_stay_out_of_the_document() {
-        for Endpoint { path, kind, documentation, .. } in endpoints(&recommender(), None, REQUIRED) {
+        for Endpoint { path, kind, documentation, .. } in table(&Fixture::new()) {
             let is_protocol = path == "/v2" || path.starts_with("/v2/");
             let is_page = path == "/" || path.starts_with("/console/") || path == "/docs" || path.starts_with("/docs/");
             assert_eq!(documentation.is_none(), is_protocol || is_page, "{path}");
@@ -185,27 +193,52 @@ mod tests {
 
     #[tokio::test]
     async fn the_app_serves_every_endpoint_behind_its_layers() {
-        let app = guarded_app();
-        for Endpoint { path, kind, .. } in endpoints(&recommender(), None, REQUIRED) {
-            let response = send(&app, Method::GET, &example(&path), &[]).await;
-            let needs_key = kind.credential(REQUIRED) == Some(Credential::Key);
-            assert_eq!(response.status() == StatusCode::UNAUTHORIZED, needs_key, "{path}");
+        let fixture = Fixture::new();
+        let app = guarded_app(&fixture);
+        for Endpoint { path, kind, .. } in table(&fixture) {
+            let response = send(&app, (Method::GET, &example(&path)), &[], &Value::Null).await;
+            let is_guarded = kind.credential(REQUIRED).is_some();
+            assert_eq!(response.status() == StatusCode::UNAUTHORIZED, is_guarded, "{path}");
             assert_eq!(response.headers().contains_key(observe::REQUEST_ID), kind.is_counted(), "{path}");
             assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
-            // A method that no endpoint takes tells a path of the table from an unknown one.
-            let response = send(&app, Method::DELETE, &example(&path), &[("x-api-key", "key")]).await;
-            let expected = if path == "/v2/{*rest}" { StatusCode::NOT_FOUND } else { StatusCode::METHOD_NOT_ALLOWED };
+            // No endpoint takes DELETE. The answer tells a path of the table from an unknown one.
+            let credential = if kind.credential(REQUIRED) == Some(Credential::Token) { TOKEN } else { KEY };
+            let response = send(&app, (Method::DELETE, &example(&path)), &[credential], &Value::Null).await;
+            let is_catch_all = path == "/v2/{*rest}";
+            let expected = if is_catch_all { StatusCode::NOT_FOUND } else { StatusCode::METHOD_NOT_ALLOWED };
             assert_eq!(response.status(), expected, "{path}");
-            assert_eq!(response.headers().contains_key(header::ALLOW), path != "/v2/{*rest}", "{path}");
+            assert_eq!(response.headers().contains_key(header::ALLOW), !is_catch_all, "{path}");
         }
     }
 
     #[tokio::test]
+    async fn operators_load_the_model_that_clients_then_use() {
+        let fixture = Fixture::new();
+        let app = guarded_app(&fixture);
+        let history = json!({"history": [], "k": 2});
+        let unready = send(&app, (Method::POST, "/recommend"), &[KEY, JSON], &history).await;
+        assert_eq!(unready.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let by_key = send(&app, (Method::POST, "/admin/reload"), &[KEY], &Value::Null).await;
+        assert_eq!(by_key.status(), StatusCode::UNAUTHORIZED);
+        let reloaded = send(&app, (Method::POST, "/admin/reload"), &[TOKEN], &Value::Null).await;
+        assert_eq!((reloaded.status(), &read(reloaded).await["version"]), (StatusCode::OK, &json!(1)));
+        let cold = send(&app, (Method::POST, "/recommend"), &[KEY, JSON], &history).await;
+        assert_eq!(cold.status(), StatusCode::OK);
+        let first = read(cold).await["items"][0]["item"].clone();
+        let ranked = send(&app, (Method::POST, "/recommend"), &[KEY, JSON], &json!({"history": [first], "k": 2})).await;
+        assert_eq!(read(ranked).await["items"].as_array().map(Vec::len), Some(2));
+        let document = read(send(&app, (Method::GET, "/openapi.json"), &[KEY], &Value::Null).await).await;
+        let request = &document["components"]["schemas"]["RecommendRequest"]["properties"];
+        assert_eq!(request["route"]["enum"][0], "auto");
+        assert_eq!(request["k"]["minimum"], 1);
+    }
+
+    #[tokio::test]
     async fn unknown_paths_are_counted_and_need_a_key() {
-        let app = guarded_app();
-        let response = send(&app, Method::GET, "/nowhere", &[]).await;
+        let app = guarded_app(&Fixture::new());
+        let response = send(&app, (Method::GET, "/nowhere"), &[], &Value::Null).await;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        let response = send(&app, Method::GET, "/nowhere", &[("x-api-key", "key")]).await;
+        let response = send(&app, (Method::GET, "/nowhere"), &[KEY], &Value::Null).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert!(response.headers().contains_key(observe::REQUEST_ID));
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
@@ -213,22 +246,20 @@ mod tests {
 
     #[tokio::test]
     async fn errors_of_the_inference_protocol_have_its_form() {
-        let app = guarded_app();
-        for (headers, status) in [(&[][..], 401), (&[("x-api-key", "key")], 405)] {
-            let response = send(&app, Method::PUT, "/v2/models/m/infer", headers).await;
-            assert_eq!(
-                (response.status().as_u16(), &response.headers()[header::CONTENT_TYPE]),
-                (status, &"application/json".parse().unwrap())
-            );
+        let app = guarded_app(&Fixture::new());
+        for (headers, status) in [(&[][..], 401), (&[KEY], 405)] {
+            let response = send(&app, (Method::PUT, "/v2/models/m/infer"), headers, &Value::Null).await;
+            assert_eq!(response.status().as_u16(), status);
+            assert!(read(response).await["error"].is_string());
         }
     }
 
     #[tokio::test]
     async fn browsers_may_ask_without_a_key_whether_they_may_send_one() {
-        let app = guarded_app();
+        let app = guarded_app(&Fixture::new());
         let headers = [("origin", "https://shop.example"), ("access-control-request-method", "POST")];
         for path in ["/recommend", "/readyz", "/nowhere"] {
-            let response = send(&app, Method::OPTIONS, path, &headers).await;
+            let response = send(&app, (Method::OPTIONS, path), &headers, &Value::Null).await;
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*", "{path}");
         }

@@ -30,6 +30,8 @@ mod recommend;
 mod reload;
 mod server;
 mod spans;
+#[cfg(test)]
+mod testing;
 mod traceparent;
 mod transport;
 mod validate;

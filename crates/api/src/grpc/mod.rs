@@ -101,3 +101,53 @@ pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, Des
     let groups = groups.map(|(routes, kind)| routes.into_axum_router().layer(layers(kind)));
     Ok(groups.into_iter().fold(Router::new(), Router::merge))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::http::HeaderMap;
+    use http_body_util::BodyExt;
+    use tonic::Code;
+    use tower::ServiceExt;
+
+    use super::app;
+    use crate::testing::Fixture;
+    use crate::{ApiKeys, observe};
+
+    /// Sends one empty message. Returns the status, and whether the call was counted.
+    async fn call(app: &Router, path: &str, headers: &[(&str, &str)]) -> (Code, bool) {
+        let request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = app.clone().oneshot(request.body(Body::from(vec![0; 5])).unwrap()).await.unwrap();
+        let is_counted = response.headers().contains_key(observe::REQUEST_ID);
+        let status = |headers: &HeaderMap| Some(Code::from_bytes(headers.get("grpc-status")?.as_bytes()));
+        let in_headers = status(response.headers());
+        let trailers = response.into_body().collect().await.unwrap();
+        (in_headers.or_else(|| status(trailers.trailers()?)).unwrap(), is_counted)
+    }
+
+    #[tokio::test]
+    async fn every_service_stands_behind_its_layers() {
+        let fixture = Fixture::new();
+        let app = app(&fixture.recommender, &ApiKeys::new(["key"])).unwrap();
+        for (path, code, is_counted) in [
+            ("/canet.v1.Recommender/GetModel", Code::Unavailable, true),
+            ("/inference.GRPCInferenceService/ServerMetadata", Code::Ok, true),
+            ("/nowhere.Nothing/None", Code::Unimplemented, true),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Code::InvalidArgument, false),
+        ] {
+            assert_eq!(call(&app, path, &[]).await, (Code::Unauthenticated, is_counted), "{path}");
+            assert_eq!(call(&app, path, &[("x-api-key", "key")]).await, (code, is_counted), "{path}");
+        }
+        for (path, is_counted) in [
+            ("/inference.GRPCInferenceService/ServerLive", true),
+            ("/inference.GRPCInferenceService/ServerReady", true),
+            ("/inference.GRPCInferenceService/ModelReady", true),
+            ("/grpc.health.v1.Health/Check", false),
+        ] {
+            assert_eq!(call(&app, path, &[]).await, (Code::Ok, is_counted), "{path}");
+        }
+    }
+}
