@@ -113,7 +113,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
         degrade: args.degrade,
     };
-    let outcome = runtime.block_on(serve(&args, listeners, limits, loader, &mut signals));
+    let outcome = runtime.block_on(serve(&args, Startup { listeners, limits, loader }, &mut signals));
     if let Some(export) = export {
         export.finish(SPANS_TIMEOUT);
     }
@@ -122,13 +122,15 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     outcome
 }
 
-async fn serve(
-    args: &ServeArgs,
+/// Everything that exists before the first asynchronous step.
+struct Startup {
     listeners: Listeners,
     limits: Limits,
     loader: Loader,
-    signals: &mut Signals,
-) -> Result<(), Failure> {
+}
+
+async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
+    let Startup { listeners, limits, loader } = startup;
     let mut servers = Servers::new(args.access.connections()?);
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;

@@ -140,7 +140,7 @@ impl Server {
         Server::open((policy, limits), draft, forward, Access::default(), Connections::default())
     }
 
-    /// The small model behind other doors.
+    /// The small model with other access rules and connections.
     pub(crate) fn behind(access: Access, connections: Connections) -> Server {
         let draft = numbered(draft(small_config(), 11));
         let forward = Arc::new(reference(&draft.config, &draft.weights));
