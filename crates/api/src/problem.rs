@@ -151,6 +151,12 @@ impl Problem {
         Problem { field: Some(field.into()), ..Problem::new(Code::InvalidRequest, detail) }
     }
 
+    /// An answer that cannot be written as JSON.
+    pub(crate) fn unwritable(error: serde_json::Error) -> Problem {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        Problem::new(Code::Internal, "the answer could not be written")
+    }
+
     /// The JSON of the response.
     pub(crate) fn body(&self) -> ProblemBody<'_> {
         let CodeMapping { status, name, .. } = self.code.mapping();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::call::{Call, pin};
 use super::deadline::Arrival;
 use super::wire::{BatchAnswer, BatchRequest, BatchResult, RecommendRequest, Recommendation};
-use super::{Code, Problem, body};
+use super::{Problem, body};
 use canet_serving::{Recommender, Times};
 
 /// `POST /recommend`.
@@ -73,10 +73,7 @@ const ANSWER_BYTES: usize = 1 << 10;
 /// Writes the answer in the request's task, so that the executor threads do not.
 fn respond(answer: &impl Serialize, times: Times) -> Result<Response, Problem> {
     let mut body = Vec::with_capacity(ANSWER_BYTES);
-    serde_json::to_writer(&mut body, answer).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written as JSON");
-        Problem::new(Code::Internal, "the answer could not be written")
-    })?;
+    serde_json::to_writer(&mut body, answer).map_err(Problem::unwritable)?;
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     response.extensions_mut().insert(times);
     Ok(response)

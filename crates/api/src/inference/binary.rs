@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 use super::json::{InputJson, OutputJson, ResponseJson, read_values};
 use super::tensor::{Input, Output, Values, input_problem};
-use crate::{Code, Problem};
+use crate::Problem;
 
 /// Carries the length of the JSON if binary data follows it.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -61,10 +61,8 @@ pub(super) fn write(
     let raw: Vec<Option<Vec<u8>>> =
         outputs.iter().map(|output| is_binary(output).then(|| output.contents.to_raw())).collect();
     let described = outputs.iter().zip(&raw).map(|(output, raw)| OutputJson::new(output, raw.as_ref().map(Vec::len)));
-    let mut body = serde_json::to_vec(&ResponseJson { outputs: described.collect(), ..head }).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written as JSON");
-        Problem::new(Code::Internal, "the answer could not be written")
-    })?;
+    let mut body =
+        serde_json::to_vec(&ResponseJson { outputs: described.collect(), ..head }).map_err(Problem::unwritable)?;
     let length = body.len();
     let any = raw.iter().any(Option::is_some);
     raw.iter().flatten().for_each(|raw| body.extend_from_slice(raw));
