@@ -7,11 +7,9 @@ use canet_cuda::CudaBackend;
 use canet_model::{Backend, Device, Forward, ForwardError, LoadError, ModelConfig, Precision, Weights};
 use canet_torch::{TorchBackend, TorchError};
 
-use crate::target::{BackendChoice, TargetError};
-
 pub(crate) use canet_torch::{count_gpus as count, set_threads};
 
-/// The native kernels for GPUs, and LibTorch for models and GPUs that they do not fit.
+/// Tries the native kernels for GPUs, then LibTorch.
 #[derive(Debug)]
 struct FirstThatFits {
     native: CudaBackend,
@@ -22,7 +20,7 @@ impl Backend for FirstThatFits {
     fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
         match self.native.load(config, weights) {
             Err(error @ (LoadError::Unfit(_) | LoadError::Device(_))) => {
-                tracing::warn!(%error, "the native kernels for GPUs cannot run this model here: LibTorch computes");
+                tracing::warn!(%error, "the native kernels for GPUs cannot run this model: LibTorch runs it");
                 self.libtorch.load(config, weights)
             }
             loaded => loaded,
@@ -42,20 +40,20 @@ impl Backend for FirstThatFits {
     }
 }
 
-/// LibTorch on any device, or the native kernels on a GPU.
-pub(crate) fn backend(
-    device: Device,
-    backend: BackendChoice,
-    precision: Precision,
-    threads: usize,
-) -> Result<Arc<dyn Backend>, TargetError> {
-    let native = CudaBackend { device, precision };
-    let libtorch = TorchBackend { device, precision, threads };
-    Ok(match backend {
-        BackendChoice::LibTorch => Arc::new(libtorch),
-        BackendChoice::Native => Arc::new(native),
-        BackendChoice::Auto => Arc::new(FirstThatFits { native, libtorch }),
-    })
+/// LibTorch on any device. A build without LibTorch returns `None` from this function and the next two.
+pub(crate) fn libtorch(device: Device, precision: Precision, threads: usize) -> Option<Arc<dyn Backend>> {
+    Some(Arc::new(TorchBackend { device, precision, threads }))
+}
+
+/// The native kernels on a GPU.
+pub(crate) fn native(device: Device, precision: Precision) -> Option<Arc<dyn Backend>> {
+    Some(Arc::new(CudaBackend { device, precision }))
+}
+
+/// The native kernels on a GPU, or LibTorch if they do not fit the model or the GPU.
+pub(crate) fn native_or_libtorch(device: Device, precision: Precision) -> Option<Arc<dyn Backend>> {
+    let libtorch = TorchBackend { device, precision, threads: 1 };
+    Some(Arc::new(FirstThatFits { native: CudaBackend { device, precision }, libtorch }))
 }
 
 /// Floating-point operations a second of LibTorch's products of matrices, divided by the threads of a CPU.

@@ -16,10 +16,10 @@ pub(crate) const MOST_EXECUTORS: u16 = 256;
 /// The device of a command.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
-    /// auto, cpu, cuda or cuda:N; auto takes the first GPU where there is one.
+    /// auto, cpu, cuda or cuda:N. auto takes the first GPU if there is one
     #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
     device: String,
-    /// CPU threads that compute [default: every core; serve leaves one to HTTP and divides the rest by --executors].
+    /// CPU threads that compute [default: every core; serve leaves one to HTTP and divides the rest by --executors]
     #[arg(long, env = "CANET_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 }
@@ -29,11 +29,11 @@ pub(crate) struct DeviceArgs {
 pub(crate) struct TargetArgs {
     #[command(flatten)]
     device: DeviceArgs,
-    /// What computes: native, kernels of our own; libtorch; auto takes native, on a GPU libtorch where native does not fit
+    /// The implementation of the model. auto takes native, or libtorch on a GPU that the native kernels do not fit
     #[arg(long, env = "CANET_BACKEND", value_enum, default_value = "auto")]
     backend: BackendChoice,
-    /// In which numbers the model's linear layers are stored and multiplied: bf16 takes half the memory and about half the
-    /// time, and moves scores a little; on a CPU it needs AVX512-BF16 and the native backend
+    /// Numbers of the model's linear layers. bf16 takes half the memory and about half the time, and changes scores a
+    /// little. On a CPU it needs AVX512-BF16 and the native backend
     #[arg(long, env = "CANET_PRECISION", value_enum, default_value = "fp32")]
     precision: Precision,
 }
@@ -41,12 +41,12 @@ pub(crate) struct TargetArgs {
 /// A value of `--backend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BackendChoice {
-    /// Native; on a GPU LibTorch where the native kernels do not fit the model or the device.
+    /// native, or libtorch on a GPU that the native kernels do not fit
     Auto,
-    /// LibTorch, on any device, where the build has it.
+    /// LibTorch, on any device; not in a build without it
     #[value(name = "libtorch")]
     LibTorch,
-    /// Kernels of our own.
+    /// canet's own kernels
     Native,
 }
 
@@ -54,7 +54,6 @@ pub(crate) enum BackendChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
     /// The build has no LibTorch.
-    #[cfg(not(feature = "libtorch"))]
     #[error("--backend libtorch: this build has no LibTorch; use --backend native, or a build with it (`make build`)")]
     NoLibTorch,
     /// LibTorch compiles a bfloat16 kernel on a CPU for every number of rows that it meets.
@@ -144,20 +143,29 @@ impl DeviceArgs {
     }
 }
 
-/// The backend for a device; one call of the native one takes up to `threads` threads.
+/// The backend for a device. One call of the native one on a CPU uses at most `threads` threads.
 fn choose(
     device: Device,
     backend: BackendChoice,
     precision: Precision,
     threads: usize,
 ) -> Result<Arc<dyn Backend>, TargetError> {
-    match (backend, device.is_cuda()) {
-        (BackendChoice::Auto | BackendChoice::Native, false) => Ok(Arc::new(CpuBackend::new(precision, threads)?)),
-        (BackendChoice::LibTorch, false) if precision == Precision::Bf16 && cfg!(feature = "libtorch") => {
-            Err(TargetError::LibTorchOnCpu)
-        }
-        (backend, _) => gpu::backend(device, backend, precision, threads),
+    let chosen = match (backend, device.is_cuda()) {
+        (BackendChoice::Auto | BackendChoice::Native, false) => Some(cpu(precision, threads)?),
+        (BackendChoice::LibTorch, _) => gpu::libtorch(device, precision, threads),
+        (BackendChoice::Native, true) => gpu::native(device, precision),
+        (BackendChoice::Auto, true) => gpu::native_or_libtorch(device, precision),
+    };
+    let chosen = chosen.ok_or(TargetError::NoLibTorch)?;
+    if backend == BackendChoice::LibTorch && precision == Precision::Bf16 && !device.is_cuda() {
+        return Err(TargetError::LibTorchOnCpu);
     }
+    Ok(chosen)
+}
+
+/// The native backend on this machine's CPU.
+fn cpu(precision: Precision, threads: usize) -> Result<Arc<dyn Backend>, canet_cpu::NoBf16> {
+    Ok(Arc::new(CpuBackend::new(precision, threads)?))
 }
 
 /// Cores that the process may use.

@@ -1,12 +1,10 @@
-//! What a build without LibTorch has in place of GPUs.
+//! Stands in for `gpu.rs` in a build without LibTorch.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use canet_cpu::Level;
 use canet_model::{Backend, Device, ForwardError, Precision};
-
-use crate::target::{BackendChoice, TargetError};
 
 /// No GPU can be used.
 pub(crate) fn count() -> Result<i64, String> {
@@ -21,7 +19,17 @@ pub(crate) fn gemm_peak(target: &dyn Backend, time: Duration) -> Result<f64, For
     Ok(canet_cpu::gemm_peak(Level::best(), target.precision(), time))
 }
 
-/// Every other backend needs LibTorch.
-pub(crate) fn backend(_: Device, _: BackendChoice, _: Precision, _: usize) -> Result<Arc<dyn Backend>, TargetError> {
-    Err(TargetError::NoLibTorch)
+/// Needs LibTorch.
+pub(crate) fn libtorch(_: Device, _: Precision, _: usize) -> Option<Arc<dyn Backend>> {
+    None
+}
+
+/// Needs CUDA's libraries, which come with LibTorch.
+pub(crate) fn native(_: Device, _: Precision) -> Option<Arc<dyn Backend>> {
+    None
+}
+
+/// Needs LibTorch.
+pub(crate) fn native_or_libtorch(_: Device, _: Precision) -> Option<Arc<dyn Backend>> {
+    None
 }
