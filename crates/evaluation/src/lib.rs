@@ -7,6 +7,19 @@
 //! catalogue outside the user's history. Sampled candidates are never used, because metrics over samples can order
 //! models differently (Krichene and Rendle, "On sampled metrics for item recommendation", KDD 2020).
 //!
+//! ```
+//! use canet_domain::Item;
+//! use canet_evaluation::{Estimate, Metric, target_rank};
+//!
+//! let [first, second, third] = [1, 2, 3].map(|id| Item::new(id).unwrap());
+//! // Column 0 is the padding. Item 1 has the best score, but the user has seen it.
+//! let rank = target_rank(&[0.0, 9.0, 2.0, 5.0], &[first], second);
+//! assert_eq!(rank, Some(2));
+//!
+//! let values = [Metric::Mrr.value(rank), Metric::Mrr.value(target_rank(&[0.0, 9.0, 2.0, 5.0], &[first], third))];
+//! assert_eq!(Estimate::of(&values).mean, 0.75);
+//! ```
+//!
 //! # Baselines
 //!
 //! A saving alone proves nothing: a router that ignores the user saves as much. So [`evaluate`] runs the router beside
