@@ -1,4 +1,4 @@
-//! `canet recommend` as a process: what it prints, and how it fails.
+//! `canet recommend` as a process: its output and its failures.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -16,7 +16,7 @@ pub struct RouteTable {
     pub(crate) cases_by_user: CasesByUser,
 }
 
-/// What a routing policy achieves and what it costs.
+/// The values and the cost of a routing policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyOutcome {
     /// The metric's value, by user.

@@ -5,8 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::{PolicyOutcome, RouteTable, UpperHull};
 use canet_domain::RouteSpace;
 
-/// Two random folds of the users for cross-fitting: what is chosen on one fold is tested on the other, so a user's
-/// noise never favours the choice that is tested on that user.
+/// Two random folds of the users for cross-fitting: a policy chosen on one fold is tested on the other. So no user's
+/// noise favours the policy that is tested on that user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TwoFolds {
     /// Whether each user is in the second fold.

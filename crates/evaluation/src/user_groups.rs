@@ -110,7 +110,7 @@ impl ItemHolders {
     }
 }
 
-/// The items with the largest p·ln(p / q), where p is the share of the group that has the item and q everybody's share.
+/// The items with the largest p·ln(p / q): p is the share of the group's users with the item, q the share of all users.
 ///
 /// This is the item's term of the Kullback-Leibler divergence: an item describes a group if it is more common there
 /// than elsewhere, and the more so the more common it is.
