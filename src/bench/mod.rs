@@ -14,10 +14,11 @@ use rand_chacha::ChaCha8Rng;
 use self::closed_loop::ClosedLoop;
 use self::report::{Measured, Report};
 use self::workload::Workload;
+use super::Failure;
 use super::exit::say;
+use super::model::ModelArgs;
 use super::numbers::{seconds, share};
 use super::target::TargetArgs;
-use super::{Failure, model};
 use canet_data::{Dataset, ReadOptions};
 use canet_domain::{BatchBy, History, Item};
 use canet_model::Model;
@@ -31,12 +32,8 @@ const PEAK: Duration = Duration::from_millis(300);
 /// Times the model without HTTP: router, lanes and slices under closed loops of requests.
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Directory of the model, which holds its versions
-    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
-    model: PathBuf,
-    /// Version to time instead of the highest
-    #[arg(long, env = "CANET_VERSION", value_name = "N")]
-    version: Option<u64>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Workloads, separated by commas: own (the router's choices), full, smallest, uniform (all routes equally often), zipf
     /// (the n-th route of a shuffled list 1/n as often as the first), the name of a route, or router, which runs no route
     #[arg(
@@ -80,7 +77,7 @@ pub(super) struct BenchArgs {
 /// Measures every workload and prints the report.
 pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     let target = args.target.open_for(args.executors)?;
-    let model = model::open(&args.model, args.version, &*target)?;
+    let model = args.model.open(&*target)?;
     let parse = |name: &String| Workload::parse(model.space(), name, args.seed).map_err(Failure::usage);
     let workloads: Vec<Workload> = args.workload.iter().map(parse).collect::<Result<_, _>>()?;
     let histories = histories(&args, &model)?;
