@@ -5,7 +5,6 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use canet_api;
 use canet_domain::BatchBy;
 use canet_serving::Limits;
 use canet_serving::metrics::{DeviceSeconds, Series};
