@@ -6,13 +6,13 @@
 //! history stays in the shared memory of one multiprocessor. So a batch of any routes is one launch, and a slice costs
 //! what it computes. With a network of library calls it would cost what the calls take to launch.
 //!
-//! A batch takes three launches ([`batch`]): histories to vectors, vectors to scores, scores to the best items. The
+//! A batch takes three launches (`batch`): histories to vectors, vectors to scores, scores to the best items. The
 //! router takes one. The most expensive rows start first, and the last block of the network runs for the newest
 //! position's tile alone.
 //!
 //! # Kernels
 //!
-//! - **Weights are read as they are stored** ([`layout`], `kernels/product.cuh`). A slice is a prefix of rows and
+//! - **Weights are read as they are stored** (`layout`, `kernels/product.cuh`). A slice is a prefix of rows and
 //!   columns, and a head of a slice is a prefix of a stored head. So all routes share one copy.
 //! - **Products run on tensor cores** (`kernels/arithmetic.cuh`). Float32 takes three products of halves of eleven
 //!   bits. With bfloat16 the backbone's linear layers take one product; attention, norms, router and scores stay
@@ -24,11 +24,11 @@
 //!   row if more scores are equal than there is room for, or if the request names its candidates.
 //!
 //! NVRTC compiles the kernels for a model's sizes when the model is loaded, and keeps them for the next generation.
-//! [`sizes`] decides which models the kernels support. `--backend auto` runs other models over LibTorch.
+//! `sizes` decides which models the kernels support. `--backend auto` runs other models over LibTorch.
 //!
 //! # Tests
 //!
-//! Kernels run behind the trait [`driver::Driver`]: a GPU's driver ([`gpu`]), or in tests an emulator. The emulator
+//! Kernels run behind the trait `driver::Driver`: a GPU's driver (`gpu`), or in tests an emulator. The emulator
 //! compiles the same source for the CPU, behind other primitives. A block's threads are contexts that take turns, and a
 //! warp's products follow the definition of PTX. The tests show what the kernels compute. Only a GPU can show that
 //! threads never meet too early.

@@ -3,12 +3,12 @@
 //!
 //! # A batch
 //!
-//! - Rows of one width share layers. [`packed`] lays their real tokens out one row after the other, the deepest rows
-//!   first. So the rows that leave after a block are the last ones, and the others keep their places ([`backbone`]).
+//! - Rows of one width share layers. `packed` lays their real tokens out one row after the other, the deepest rows
+//!   first. So the rows that leave after a block are the last ones, and the others keep their places (`backbone`).
 //! - A narrower embedding is a zero mask before the input layer, which is computed at the widest embedding of the
 //!   batch.
-//! - [`attention`] pads rows of similar length into one call, or on a CPU calls once for each length.
-//! - [`device_top_k`] copies only the best scores to the host.
+//! - `attention` pads rows of similar length into one call, or on a CPU calls once for each length.
+//! - `device_top_k` copies only the best scores to the host.
 //!
 //! # Linking
 //!
