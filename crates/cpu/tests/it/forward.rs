@@ -23,6 +23,7 @@ fn route(space: &RouteSpace, rng: &mut ChaCha8Rng) -> Route {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn every_level_gives_the_same_scores() {
     for (seed, config) in [odd_config(), full_size_config(300)].into_iter().chain(flagged_configs()).enumerate() {
         let mut rng = rng(1 + seed as u64);
@@ -52,6 +53,7 @@ fn the_portable_levels_are_always_available() {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn neither_the_batch_nor_the_number_of_threads_changes_a_bit_of_an_answer() {
     let sizes: Vec<ModelConfig> = [odd_config(), full_size_config(3000)].into_iter().chain(flagged_configs()).collect();
     for (config, precision) in sizes.iter().flat_map(|config| [(config, Precision::Fp32), (config, Precision::Bf16)]) {
@@ -150,6 +152,7 @@ fn scores_may_overflow() {
 /// A small catalogue's tables are multiplied with the input layer in advance. A large catalogue's tokens pass the
 /// layer.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn large_and_small_catalogues_embed_items_alike() {
     let plain =
         ModelConfig { hidden: vec![64, 128], layers: vec![1, 2], embedding: vec![8, 16], ..full_size_config(70_000) };
@@ -218,6 +221,7 @@ fn cut_to(few: &ModelConfig, weights: &Weights) -> Weights {
 
 /// The output layer of the large catalogue is streamed, that of its first items alone is not.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn streamed_and_cached_output_layers_score_bit_identically() {
     let config = ModelConfig { hidden: vec![64, 128], layers: vec![1], embedding: vec![8], ..full_size_config(70_000) };
     let weights = random_weights(&config, &mut rng(9));
@@ -242,6 +246,7 @@ fn streamed_and_cached_output_layers_score_bit_identically() {
 
 /// The byte scan only skips items that cannot be among the best. Where it gives up, every item is scored.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn the_byte_scan_ranks_as_all_scores_do() {
     let config = ModelConfig {
         hidden: vec![62, 128],

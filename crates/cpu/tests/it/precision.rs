@@ -15,6 +15,7 @@ use rand::Rng;
 use super::options;
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn bfloat16_scores_are_near_float32_and_router_logits_are_bit_identical() {
     for (seed, config) in [odd_config(), full_size_config(300)].into_iter().chain(flagged_configs()).enumerate() {
         let mut rng = rng(1 + seed as u64);
@@ -62,6 +63,7 @@ fn linear_layers_take_half_the_memory() {
 
 /// The shipped model, on histories whose items are drawn by popularity.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn the_top_ten_of_a_trained_model_hardly_change() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/ml-100k");
     let checkpoint = ModelDirectory::open(&directory).unwrap().load(None).unwrap();
