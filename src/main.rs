@@ -15,6 +15,7 @@ mod inspect;
 mod interactions;
 mod listen;
 mod model;
+#[cfg_attr(not(feature = "libtorch"), allow(dead_code, reason = "canet train alone uses some of the parsers"))]
 mod numbers;
 mod progress;
 mod rank;

@@ -10,7 +10,6 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Minutes, above 0 and at most ten years.
-#[cfg(feature = "libtorch")]
 pub(crate) fn minutes(text: &str) -> Result<Duration, String> {
     const YEARS: f64 = 10.0 * 365.0 * 24.0 * 60.0;
     time(text, Duration::from_secs(60), YEARS)
@@ -24,19 +23,16 @@ fn time(text: &str, unit: Duration, most: f64) -> Option<Duration> {
 }
 
 /// A number above 0.
-#[cfg(feature = "libtorch")]
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0, "it must be a number above 0")
 }
 
 /// A number of 0 or more.
-#[cfg(feature = "libtorch")]
 pub(crate) fn non_negative(text: &str) -> Result<f64, String> {
     number(text, |value| value >= 0.0, "it must be a number of 0 or more")
 }
 
 /// A share below 1, or 0.
-#[cfg(feature = "libtorch")]
 pub(crate) fn share_below_one(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..1.0).contains(&value), "it must be a number of at least 0 and below 1")
 }
@@ -47,7 +43,6 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 }
 
 /// A share, or 0.
-#[cfg(feature = "libtorch")]
 pub(crate) fn share_or_zero(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..=1.0).contains(&value), "it must be a number from 0 to 1")
 }
