@@ -28,7 +28,7 @@ const MIN_COMPRESSED: u16 = 1024;
 pub struct Access {
     /// Operators. `None` removes their endpoints.
     pub admin: Option<Admin>,
-    /// Keys for everything but probes and pages. An operator's token replaces a key.
+    /// Keys for everything but probes and pages. Operators' endpoints ask for the token instead, if there is one.
     pub keys: ApiKeys,
     /// Sites whose pages may call this server from a browser.
     pub origins: Origins,
@@ -174,11 +174,24 @@ mod tests {
         let table = table(&fixture);
         let documented = table.iter().filter_map(|endpoint| endpoint.documentation.as_ref());
         let description = Description::new(documented, REQUIRED, Arc::clone(&fixture.recommender));
-        let in_document: BTreeSet<&str> = description.paths().collect();
+        let document = json!(*description.document);
+        let paths = document["paths"].as_object().unwrap();
+        let in_document: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
         let in_table = table.iter().filter(|endpoint| endpoint.documentation.is_some());
         let in_table: BTreeSet<&str> = in_table.map(|endpoint| endpoint.path.as_str()).collect();
         assert_eq!(in_document, in_table);
         assert!(in_table.is_superset(&BTreeSet::from(["/recommend", "/admin/reload", "/openapi.json"])));
+        for (path, item) in paths {
+            let is_operation = |(_, value): &(&String, &Value)| value["responses"].is_object();
+            for (method, operation) in item.as_object().unwrap().iter().filter(is_operation) {
+                assert!(operation["responses"]["500"].is_object(), "{method} {path} lacks the endpoint's problems");
+            }
+        }
+        // A second schema of the same name would replace the first, so one of the two differs from the document's.
+        let schemas = table.iter().filter_map(|endpoint| endpoint.documentation.as_ref());
+        for (name, schema) in schemas.flat_map(|documentation| &documentation.schemas) {
+            assert_eq!(document["components"]["schemas"][name], json!(schema), "two schemas have the name `{name}`");
+        }
     }
 
     #[tokio::test]
@@ -201,9 +214,10 @@ mod tests {
             assert_eq!(response.status() == StatusCode::UNAUTHORIZED, is_guarded, "{path}");
             assert_eq!(response.headers().contains_key(observe::REQUEST_ID), kind.is_counted(), "{path}");
             assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{path}");
-            // No endpoint takes DELETE. The answer tells a path of the table from an unknown one.
+            // No endpoint takes this method. The answer tells a path of the table from an unknown one.
             let credential = if kind.credential(REQUIRED) == Some(Credential::Token) { TOKEN } else { KEY };
-            let response = send(&app, (Method::DELETE, &example(&path)), &[credential], &Value::Null).await;
+            let unknown = Method::from_bytes(b"UNKNOWN").unwrap();
+            let response = send(&app, (unknown, &example(&path)), &[credential], &Value::Null).await;
             let is_catch_all = path == "/v2/{*rest}";
             let expected = if is_catch_all { StatusCode::NOT_FOUND } else { StatusCode::METHOD_NOT_ALLOWED };
             assert_eq!(response.status(), expected, "{path}");

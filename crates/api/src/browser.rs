@@ -62,6 +62,7 @@ impl Origins {
         Some(
             CorsLayer::new()
                 .allow_origin(allowed)
+                // The methods of all endpoints.
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers(sent)
                 .expose_headers([observe::REQUEST_ID, observe::SERVER_TIMING, header::RETRY_AFTER])

@@ -24,6 +24,7 @@ use canet_serving::Recommender;
     tags((name = "Recommend"), (name = "Describe"), (name = "Operate")),
     info(
         title = "canet",
+        // The version of the API. It changes with requests and answers, not with the package.
         version = "1.0.0",
         description = "Next-item recommendations. For each history, a router picks the submodel that runs.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
@@ -35,7 +36,7 @@ struct Base;
 /// The document of one server, still without the bounds of a checkpoint.
 #[derive(Clone)]
 pub(crate) struct Description {
-    document: Arc<openapi::OpenApi>,
+    pub(crate) document: Arc<openapi::OpenApi>,
     recommender: Arc<Recommender>,
 }
 
@@ -47,11 +48,6 @@ impl Description {
         recommender: Arc<Recommender>,
     ) -> Description {
         Description { document: Arc::new(describe(endpoints, required)), recommender }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.document.paths.paths.keys().map(String::as_str)
     }
 }
 
@@ -71,9 +67,7 @@ fn describe<'a>(endpoints: impl Iterator<Item = &'a Documentation>, required: Re
         components.schemas.extend(endpoint.schemas.iter().cloned());
         for (path, item) in &endpoint.paths.paths {
             let mut item = item.clone();
-            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
-                operations::complete(operation, endpoint, required);
-            }
+            operations::of(&mut item).for_each(|operation| operations::complete(operation, endpoint, required));
             document.paths.paths.insert(path.clone(), item);
         }
     }
@@ -98,4 +92,38 @@ pub(crate) async fn document(State(description): State<Description>) -> Result<R
     let mut document = openapi::OpenApi::clone(&description.document);
     bounds::apply(&mut document, &generation);
     Ok(Json(document).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use utoipa_axum::routes;
+
+    use super::describe;
+    use crate::Code;
+    use crate::endpoint::{Endpoint, Kind, Required};
+
+    #[utoipa::path(
+        method(get, put, post, delete, options, head, patch, trace),
+        path = "/every",
+        request_body = String,
+        responses((status = 204, description = "Nothing"))
+    )]
+    async fn every_method() {}
+
+    #[test]
+    fn operations_of_every_method_are_completed() {
+        let endpoint = Endpoint::<()>::documented(Kind::Operator, routes!(every_method), &[Code::ReloadInProgress]);
+        let document = describe(endpoint.documentation.iter(), Required { key: true, token: true });
+        let item = &json!(document)["paths"]["/every"];
+        assert_eq!(item.as_object().map(serde_json::Map::len), Some(8));
+        for method in ["get", "put", "post", "delete", "options", "head", "patch", "trace"] {
+            let operation = &item[method];
+            assert_eq!(operation["security"], json!([{"operator": []}]), "{method}");
+            for status in ["204", "401", "409", "413", "500"] {
+                let headers = &operation["responses"][status]["headers"];
+                assert!(headers["x-request-id"].is_object(), "{method}, {status}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Header, Ref, RefOr, Response, ResponseBuilder};
@@ -23,6 +23,13 @@ const BODY: [Code; 6] = [
     Code::InvalidRequest,
     Code::Overloaded,
 ];
+
+/// The operations of every method.
+pub(super) fn of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, query, additional_operations, .. } = item;
+    let named = [get, put, post, delete, options, head, patch, trace, query];
+    named.into_iter().flatten().chain(additional_operations.values_mut())
+}
 
 /// Adds to an operation what its endpoint's entry in the table says: credentials, problems, and the headers of answers.
 pub(super) fn complete(operation: &mut Operation, endpoint: &Documentation, required: Required) {
