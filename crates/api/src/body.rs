@@ -22,6 +22,10 @@ const DISCARD_LIMIT: usize = 16 << 20;
 
 /// Reads the body of a JSON request.
 ///
+/// Handlers read bodies with the functions of this module, never with axum's `Json` extractor. Only these functions
+/// enforce the time limit (408), [`MAX_BODY`] (413), the content type (415) and the memory budget (429), and only they
+/// return errors as problems.
+///
 /// # Errors
 /// 415 if the content type is not JSON, 413 over [`MAX_BODY`], 408 if it takes too long, 429 if the budget for bodies
 /// is spent, 400 if it breaks off.
@@ -123,6 +127,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Parses a body that must be a JSON object.
+///
+/// Handlers use it, never axum's `Json` extractor: [`read_json`] gives the reasons.
 ///
 /// # Errors
 /// 400 if it is not JSON, 422 with the field if it is not a `T`.

@@ -13,7 +13,7 @@ pub(crate) struct Endpoint<S = ()> {
     pub(crate) path: String,
     pub(crate) handlers: MethodRouter<S>,
     pub(crate) kind: Kind,
-    /// Writes a problem that is found outside of the handlers.
+    /// Writes a problem that is found outside of the handlers, such as a missing key or a wrong method.
     pub(crate) refuse: fn(Problem) -> Response,
     /// `None` keeps the endpoint out of the OpenAPI document.
     pub(crate) documentation: Option<Documentation>,
@@ -51,7 +51,7 @@ impl Kind {
     pub(crate) fn credential(self, required: Required) -> Option<Credential> {
         match self {
             Kind::Public => None,
-            // An operator's token is worth more than a key.
+            // Operators with a token need no key.
             Kind::Operator if required.token => Some(Credential::Token),
             Kind::Api | Kind::Operator | Kind::Metrics => required.key.then_some(Credential::Key),
         }
@@ -75,7 +75,8 @@ pub(crate) struct Required {
 }
 
 impl<S: Clone + Send + Sync + 'static> Endpoint<S> {
-    /// An endpoint that describes itself: `routes!(handler)` brings path, handlers and documentation.
+    /// An endpoint that describes itself: `routes!(handler)` brings path, handlers and documentation. Handlers of other
+    /// methods on the same path go into the same `routes!`.
     pub(crate) fn documented(
         kind: Kind,
         (schemas, paths, handlers): UtoipaMethodRouter<S>,

@@ -1,9 +1,12 @@
-//! Serves a recommender over HTTP, gRPC and the Open Inference Protocol, with an OpenAPI document and a console.
+//! Serves a recommender over HTTP and gRPC, with an OpenAPI document and a console. The Open Inference Protocol runs
+//! over both transports.
 //!
-//! [`app`] lists the HTTP endpoints and their layers, [`grpc::app`] the gRPC services and theirs; [`serve`] accepts
-//! their connections. A handler reads a request into the types of `wire`, `validate` checks it against the model that
-//! will answer it, and `call` asks the recommender. Handlers decide nothing about batches or devices. Every error
-//! becomes a [`Problem`], and the table in [`Code`] maps it to a status on each transport.
+//! [`app`] lists the HTTP endpoints and their layers. [`grpc::app`] lists the gRPC services and theirs. [`serve`] accepts
+//! the connections. Every error becomes a [`Problem`], and the table in [`Code`] maps it to a status on each transport.
+//!
+//! An endpoint that ranks items takes three steps. Its handler reads the request into the types of `wire`, `validate`
+//! checks them against the model that will answer, and `call` asks the recommender. No other endpoint uses `validate` or
+//! `call`. Handlers decide nothing about batches or devices.
 
 mod access;
 mod app;

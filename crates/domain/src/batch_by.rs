@@ -5,7 +5,8 @@ use crate::{Route, RouteSpace};
 /// Which rows may share a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchBy {
-    /// Rows of one width. They share layers, and a batch pads narrower embeddings.
+    /// Rows of one width. LibTorch runs them through the same layers and pads narrower embeddings to the widest of the
+    /// batch. The other backends pad nothing.
     #[default]
     Width,
     /// Rows of one route.

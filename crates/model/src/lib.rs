@@ -1,7 +1,9 @@
-//! The network: configuration, weights, checkpoints, and the trait of everything that computes it.
+//! The network: configuration, weights, checkpoints, and the traits [`Backend`] and [`Forward`], which the computing
+//! crates `canet-cpu`, `canet-cuda` and `canet-torch` implement.
 //!
-//! [`Model::open`] turns a checkpoint into something that answers. It needs a [`Backend`], which turns [`Weights`] into a
-//! [`Forward`]. The crates `canet-cpu`, `canet-cuda` and `canet-torch` implement both traits.
+//! - [`Model::open`] opens a checkpoint for answers. It needs a [`Backend`], which turns [`Weights`] into a [`Forward`].
+//! - [`mod@import`] converts the authors' checkpoints into this project's.
+//! - [`TensorFile`] reads safetensors files, which hold the weights of checkpoints and the state of training.
 
 mod backend;
 pub mod checkpoint;

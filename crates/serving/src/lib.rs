@@ -1,8 +1,13 @@
 //! Serves requests: a scheduler, executor threads, and the generation of the model that they run.
 //!
-//! [`Recommender::rank`] takes a validated [`Request`] and gives it to the [`scheduler`]. An executor thread asks the
-//! scheduler for work: it routes the row, runs it in one batch with others of its lane, and sends the answer to the
-//! runtime. A [`Reloader`] replaces the [`Generation`] meanwhile. No transport is known here.
+//! [`Recommender::rank`] turns a validated [`Request`] into a **row** and queues it in the [`scheduler`]. A **lane** is the
+//! set of rows that may share a batch. An executor thread asks the scheduler what to do next. The scheduler answers with
+//! one of two kinds of work:
+//!
+//! - Ask the router for the routes of new rows. A row's route decides its lane.
+//! - Run a batch of rows of one lane. The executor then sends their answers to the tokio runtime.
+//!
+//! A [`Reloader`] replaces the [`Generation`] while the server runs. This crate knows no transport.
 
 mod batch_cost;
 mod executor;

@@ -1,8 +1,8 @@
 //! Decides what an executor does next: the queue, admission, predicted costs, lanes and degradation in one state machine.
 //!
 //! A [`Scheduler`] starts no thread, waits for nothing and reads no clock: every method takes the time as an argument.
-//! Its driver owns the device. The driver asks for the [`next`](Scheduler::next) work, does it, and reports how long it
-//! took:
+//! Its driver owns the device. An executor is one of the driver's threads. It asks for the [`next`](Scheduler::next) work,
+//! does it, and reports how long it took:
 //!
 //! ```text
 //! admit ──> rows without a route ── next: Route ──> the router ── routed ──┐
@@ -46,7 +46,11 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Rows that wait for executors, and the order in which these run them.
 ///
-/// `L` names a lane, the rows that may share a batch. `U` is a row without a route, `R` is a row with one.
+/// - `L: Copy + Eq + Hash` names a lane, the rows that may share a batch.
+/// - `U: UnroutedRow` is a row without a route.
+/// - `R: Row` is a row with a route.
+///
+/// Methods name an executor by its index, below [`Limits::executors`].
 ///
 /// - **Admission.** A row enters while the predicted time of all that waits, the row included, is within the limit. An
 ///   idle device refuses no row, so that a wrong prediction cannot shut the queue for good.
@@ -55,9 +59,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// - **Deadlines.** A row is dropped before it runs if its client left, if it is late, or if it cannot be in time.
 /// - **Degradation.** Under pressure the router may spend less.
 ///
-/// An `executor` is a number below [`Limits::executors`]. A row leaves the predicted backlog when a batch takes it or
-/// when it is dropped. A cancelled row is dropped at its turn; until then it counts as waiting, because a search for it
-/// would cost every other row time.
+/// A row's predicted time counts as waiting until a batch takes the row or the scheduler drops it. The scheduler drops a
+/// cancelled row at its turn, because an earlier search for it would delay every other row.
 pub struct Scheduler<L, U, R> {
     limits: Limits,
     /// In the order of arrival.
