@@ -3,9 +3,9 @@ use std::path::Path;
 use canet_domain::{Catalogue, Item};
 
 use super::collector::{Collected, Collector, ReadOptions, Untimed};
-use super::detect::{Detected, detect};
+use super::detect::detect;
 use super::lines::Lines;
-use super::{DataError, Skipped, headerless, locate, table};
+use super::{DataError, Form, Skipped, headerless, locate, table};
 
 /// Interactions of users with items, in the order of time.
 ///
@@ -51,7 +51,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads a file of any [`Form`](super::Form), or the only such file of a directory.
+    /// Reads a file of any [`Form`], or the only such file of a directory.
     ///
     /// It gives items dense ids. If every external id is a plain decimal number (no sign, no leading zero), they are in
     /// numeric order. Otherwise they are in the order of first appearance.
@@ -78,9 +78,10 @@ impl Dataset {
         let file = locate::interactions(path)?;
         let mut collector = Collector::new(&file, *options, catalogue);
         let mut lines = Lines::open(&file).map_err(|error| collector.unreadable(error))?;
-        match detect(&file, lines.sample())? {
-            Detected::Headerless(proof) => headerless::read(&mut lines, proof, &mut collector)?,
-            Detected::Table(form) => table::read_interactions(&mut lines, form, &mut collector)?,
+        let detected = detect(&file, lines.sample())?;
+        match detected.form {
+            Form::RecBole | Form::Csv => table::read_interactions(&mut lines, detected.form, &mut collector)?,
+            Form::Pairs | Form::Sequences => headerless::read(&mut lines, detected, &mut collector)?,
         }
         let sha256 = lines.digest().map_err(|error| collector.unreadable(error))?;
         let Collected { users, ids, sequences, unknown, untimed, mut bad_lines } = collector.finish();

@@ -5,19 +5,12 @@ use std::path::Path;
 use super::{DataError, Form, locate};
 
 /// The format that a file's name and first lines show.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Detected {
-    /// A table with a header.
-    Table(Form),
-    /// Lines without a header. `None` if the first lines fit both [`Form::Pairs`] and [`Form::Sequences`].
-    Headerless(Option<Proof>),
-}
-
-/// A format of headerless lines, and the first line that proves it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Proof {
+pub(crate) struct Detected {
     pub(crate) form: Form,
-    pub(crate) line: u64,
+    /// In a file without a header, the first line that proves [`Form::Pairs`] or [`Form::Sequences`]. `None` if the first
+    /// lines fit both: `form` is then [`Form::Pairs`] until a line proves one. Other formats need no proof.
+    pub(crate) proof: Option<u64>,
 }
 
 /// Detects the format of a file from its name and the start of its text.
@@ -27,23 +20,24 @@ pub(crate) fn detect(path: &Path, sample: &[u8]) -> Result<Detected, DataError> 
     let Some(first) = sample.lines().find(|line| !line.trim().is_empty()) else {
         return Err(DataError::Empty(path.to_owned()));
     };
-    match locate::extension(path).as_deref() {
-        Some("inter") => return Ok(Detected::Table(Form::RecBole)),
-        Some("csv") => return Ok(Detected::Table(Form::Csv)),
-        _ => {}
-    }
-    if first.split('\t').all(is_recbole_field) {
-        return Ok(Detected::Table(Form::RecBole));
-    }
-    let fields: Vec<&str> = first.split(',').map(|field| field.trim_matches([' ', '"'])).collect();
-    if fields.contains(&"user") && fields.contains(&"item") {
-        return Ok(Detected::Table(Form::Csv));
+    let by_name = locate::extension(path).and_then(|extension| Form::of_extension(&extension));
+    if let Some(form) = by_name.or_else(|| of_first_line(first)) {
+        return Ok(Detected { form, proof: None });
     }
     let name = first.split([' ', '\t', ',']).next().unwrap_or_default().to_ascii_lowercase();
     if ["user", "user_id", "userid"].contains(&&*name) {
         return Err(DataError::UnknownHeader(path.to_owned()));
     }
-    Ok(Detected::Headerless(vote(&sample)))
+    Ok(vote(&sample))
+}
+
+/// The format that the first line proves.
+fn of_first_line(first: &str) -> Option<Form> {
+    if first.split('\t').all(is_recbole_field) {
+        return Some(Form::RecBole);
+    }
+    let fields: Vec<&str> = first.split(',').map(|field| field.trim_matches([' ', '"'])).collect();
+    (fields.contains(&"user") && fields.contains(&"item")).then_some(Form::Csv)
 }
 
 /// Whether a header's field is RecBole's `name:type`.
@@ -55,7 +49,7 @@ fn is_recbole_field(field: &str) -> bool {
 }
 
 /// Compares the number of lines with several items with the number of lines that repeat a user.
-fn vote(sample: &str) -> Option<Proof> {
+fn vote(sample: &str) -> Detected {
     let (mut several, mut repeats, mut users) = (Vec::new(), Vec::new(), HashSet::new());
     for (line, text) in (1..).zip(sample.lines()) {
         let mut columns = text.split_whitespace();
@@ -70,38 +64,38 @@ fn vote(sample: &str) -> Option<Proof> {
     let (form, lines) = match several.len().cmp(&repeats.len()) {
         Ordering::Greater => (Form::Sequences, several),
         Ordering::Less => (Form::Pairs, repeats),
-        Ordering::Equal => return None,
+        Ordering::Equal => (Form::Pairs, Vec::new()),
     };
-    lines.first().map(|line| Proof { form, line: *line })
+    Detected { form, proof: lines.first().copied() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn detected(name: &str, sample: &str) -> Detected {
-        detect(Path::new(name), sample.as_bytes()).unwrap()
+    fn detected(name: &str, sample: &str) -> (Form, Option<u64>) {
+        let Detected { form, proof } = detect(Path::new(name), sample.as_bytes()).unwrap();
+        (form, proof)
     }
 
     #[test]
     fn the_extension_decides_before_the_header() {
-        assert_eq!(detected("a.inter.gz", "user,item\n"), Detected::Table(Form::RecBole));
-        assert_eq!(detected("a.CSV", "1 2\n"), Detected::Table(Form::Csv));
+        assert_eq!(detected("a.inter.gz", "user,item\n"), (Form::RecBole, None));
+        assert_eq!(detected("a.CSV", "1 2\n"), (Form::Csv, None));
     }
 
     #[test]
     fn the_header_decides_without_an_extension() {
-        assert_eq!(detected("a", "\nuser_id:token\tage:float\n"), Detected::Table(Form::RecBole));
-        assert_eq!(detected("a", "note, \"user\",item\n"), Detected::Table(Form::Csv));
+        assert_eq!(detected("a", "\nuser_id:token\tage:float\n"), (Form::RecBole, None));
+        assert_eq!(detected("a.txt", "note, \"user\",item\n"), (Form::Csv, None));
         assert!(matches!(detect(Path::new("a"), b"UserID item\n"), Err(DataError::UnknownHeader(_))));
     }
 
     #[test]
     fn the_more_frequent_proof_decides() {
-        let proof = |form, line| Detected::Headerless(Some(Proof { form, line }));
-        assert_eq!(detected("a", "1 5\n2 5\n"), Detected::Headerless(None));
-        assert_eq!(detected("a", "1 5\n1 6 7\n"), Detected::Headerless(None));
-        assert_eq!(detected("a", "1 5 6\n\n2 5\n2 6\n2 7\n"), proof(Form::Pairs, 4));
-        assert_eq!(detected("a", "1 5\n1 6\n2 5 6\n3 5 6\n"), proof(Form::Sequences, 3));
+        assert_eq!(detected("a", "1 5\n2 5\n"), (Form::Pairs, None));
+        assert_eq!(detected("a", "1 5\n1 6 7\n"), (Form::Pairs, None));
+        assert_eq!(detected("a", "1 5 6\n\n2 5\n2 6\n2 7\n"), (Form::Pairs, Some(4)));
+        assert_eq!(detected("a", "1 5\n1 6\n2 5 6\n3 5 6\n"), (Form::Sequences, Some(3)));
     }
 }

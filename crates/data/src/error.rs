@@ -20,7 +20,11 @@ pub enum DataError {
         source: io::Error,
     },
     /// The directory has no interaction file.
-    #[error("{}: the directory holds no .inter, .csv or .txt file; give the path of a file", .0.display())]
+    #[error(
+        "{}: the directory holds no interaction file ({}); give the path of a file",
+        .0.display(),
+        Form::EXTENSIONS.map(|(extension, _)| format!(".{extension}")).join(", ")
+    )]
     NoneInDirectory(PathBuf),
     /// The directory has several interaction files.
     #[error("{}: the directory holds several data files ({}); give the path of one", path.display(), found.join(", "))]

@@ -7,7 +7,7 @@ use std::fmt;
 ///
 /// # Detection
 ///
-/// The extension `.inter` or `.csv`, also before `.gz`, decides. Otherwise the first line that is not blank does: a
+/// An extension to which [`Form::EXTENSIONS`] gives a format decides. Otherwise the first line that is not blank does: a
 /// tab-separated header of `name:type` fields is RecBole's, a comma-separated header with `user` and `item` is CSV, and
 /// anything else is a file without a header, whose columns are separated by spaces or tabs.
 ///
@@ -27,6 +27,20 @@ pub enum Form {
     Pairs,
     /// One line `user item item ...` per user, items in the order of time, as S3-Rec's authors publish them.
     Sequences,
+}
+
+impl Form {
+    /// The extensions of interaction files in lower case, and the format that each proves. `.txt` proves none. A file
+    /// name may have `.gz` after the extension.
+    ///
+    /// A directory that is given as data is searched for files with these extensions.
+    pub const EXTENSIONS: [(&'static str, Option<Form>); 3] =
+        [("inter", Some(Form::RecBole)), ("csv", Some(Form::Csv)), ("txt", None)];
+
+    /// The format that an extension proves.
+    pub(crate) fn of_extension(extension: &str) -> Option<Form> {
+        Form::EXTENSIONS.into_iter().find(|(known, _)| *known == extension)?.1
+    }
 }
 
 impl fmt::Display for Form {

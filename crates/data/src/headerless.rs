@@ -1,13 +1,13 @@
 use std::collections::HashSet;
 
 use super::collector::{Collector, Timestamp};
-use super::detect::Proof;
+use super::detect::Detected;
 use super::lines::Lines;
 use super::{DataError, Form, LineFault};
 
 /// Reads `user item` lines or `user item item ...` lines. Both append a line's items to the user's sequence.
-pub(crate) fn read(lines: &mut Lines, proof: Option<Proof>, collector: &mut Collector<'_>) -> Result<(), DataError> {
-    let mut checker = Checker { proof, users: HashSet::new() };
+pub(crate) fn read(lines: &mut Lines, detected: Detected, collector: &mut Collector<'_>) -> Result<(), DataError> {
+    let mut checker = Checker { detected, users: HashSet::new() };
     while let Some((line, text)) = lines.next_line().map_err(|error| collector.unreadable(error))? {
         let parsed = text.and_then(|text| {
             let mut columns = text.split_whitespace();
@@ -28,7 +28,7 @@ pub(crate) fn read(lines: &mut Lines, proof: Option<Proof>, collector: &mut Coll
 
 /// Checks that all lines are of one format.
 struct Checker {
-    proof: Option<Proof>,
+    detected: Detected,
     /// The users of earlier lines, unless the file holds pairs.
     users: HashSet<Box<str>>,
 }
@@ -39,16 +39,18 @@ impl Checker {
             return Err(LineFault::OneColumn(user.chars().take(40).collect()));
         }
         let repeated = self.users.contains(user);
-        if self.proof.is_none() {
+        if self.detected.proof.is_none() {
             let form = if repeated { Some(Form::Pairs) } else { (items > 1).then_some(Form::Sequences) };
-            self.proof = form.map(|form| Proof { form, line });
+            if let Some(form) = form {
+                self.detected = Detected { form, proof: Some(line) };
+            }
         }
-        match self.proof {
-            Some(Proof { form: Form::Pairs, line: because }) if items > 1 => {
+        match self.detected {
+            Detected { form: Form::Pairs, proof: Some(because) } if items > 1 => {
                 Err(LineFault::SeveralItems { items, because })
             }
-            Some(Proof { form: Form::Pairs, .. }) => Ok(()),
-            Some(Proof { line: because, .. }) if repeated => {
+            Detected { form: Form::Pairs, proof: Some(_) } => Ok(()),
+            Detected { proof: Some(because), .. } if repeated => {
                 Err(LineFault::RepeatedUser { user: user.to_owned(), because })
             }
             _ => {
@@ -65,11 +67,12 @@ mod tests {
 
     #[test]
     fn the_first_proof_decides_for_the_lines_after_it() {
-        let mut checker = Checker { proof: None, users: HashSet::new() };
+        let unproved = Detected { form: Form::Pairs, proof: None };
+        let mut checker = Checker { detected: unproved, users: HashSet::new() };
         assert_eq!(checker.check(1, "a", 1), Ok(()));
         assert_eq!(checker.check(2, "b", 2), Ok(()));
         assert_eq!(checker.check(3, "a", 1), Err(LineFault::RepeatedUser { user: "a".to_owned(), because: 2 }));
-        let mut checker = Checker { proof: None, users: HashSet::new() };
+        let mut checker = Checker { detected: unproved, users: HashSet::new() };
         assert_eq!(checker.check(1, "a", 1), Ok(()));
         assert_eq!(checker.check(2, "a", 1), Ok(()));
         assert_eq!(checker.check(3, "b", 2), Err(LineFault::SeveralItems { items: 2, because: 2 }));

@@ -2,8 +2,7 @@
 //!
 //! [`Dataset::read`] reads every format. [`Form`] documents the formats and how a file's format is detected.
 //!
-//! To add a format, add a variant to [`Form`], recognise it in `detect.rs`, and read its lines in a module such as
-//! `table.rs`.
+//! CONTRIBUTING.md lists the steps that add a format.
 
 mod bad_line;
 mod collector;

@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::DataError;
+use super::{DataError, Form};
 
 /// The interaction file at a path: the file itself, or the only one of a directory.
 pub(crate) fn interactions(path: &Path) -> Result<PathBuf, DataError> {
@@ -29,7 +29,7 @@ pub(crate) fn interactions(path: &Path) -> Result<PathBuf, DataError> {
 
 /// RecBole's `.item` or `.item.gz` file of the same name beside an `.inter` file.
 pub(crate) fn items_beside(interactions: &Path) -> Option<PathBuf> {
-    if extension(interactions) != Some("inter".to_owned()) {
+    if extension(interactions).and_then(|extension| Form::of_extension(&extension)) != Some(Form::RecBole) {
         return None;
     }
     let stem = stem(interactions);
@@ -50,7 +50,7 @@ pub(crate) fn extension(path: &Path) -> Option<String> {
 }
 
 fn is_known(path: &Path) -> bool {
-    extension(path).is_some_and(|extension| ["inter", "csv", "txt"].contains(&&*extension))
+    extension(path).is_some_and(|extension| Form::EXTENSIONS.iter().any(|(known, _)| *known == extension))
 }
 
 fn unpacked_name(path: &Path) -> String {

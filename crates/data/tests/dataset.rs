@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use canet_data::{Case, DataError, Dataset, ReadOptions, Split};
+use canet_data::{Case, DataError, Dataset, Form, ReadOptions, Split};
 use canet_domain::{Catalogue, Item};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -276,7 +276,7 @@ fn unusable_files_are_named_with_the_reason() {
 fn a_directory_stands_for_its_one_data_file() {
     let folder = Folder::new();
     let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
-    assert!(message.contains("holds no .inter, .csv or .txt file"), "{message}");
+    assert!(message.contains("holds no interaction file (.inter, .csv, .txt)"), "{message}");
     folder.write("tiny.item", "item_id:token\n");
     folder.write("tiny.inter.gz", gzip(b"user_id:token\titem_id:token\nu\ta\n"));
     assert_eq!(Dataset::read(folder.path(), &STRICT).unwrap().name, "tiny");
@@ -319,13 +319,15 @@ fn held_out_positions_end_with_the_splits_own_and_each_has_its_own_history() {
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(
-        name in prop::sample::select(vec!["a.inter", "a.csv", "a.txt", "a"]),
+        // Names with each known extension, and without one.
+        name in prop::option::of(prop::sample::select(Form::EXTENSIONS.to_vec()))
+            .prop_map(|known| known.map_or("a".to_owned(), |(extension, _)| format!("a.{extension}"))),
         header in prop::sample::select(vec!["user,item\n", "user_id:token\titem_id:token\n", "", "\u{feff}"]),
         // Many separators, quotes and line ends.
         body in prop::collection::vec(prop_oneof![prop::sample::select(b" \t,\"\r\n1a:".to_vec()), any::<u8>()], 0..200),
     ) {
         let folder = Folder::new();
-        let path = folder.write(name, [header.as_bytes(), &body].concat());
+        let path = folder.write(&name, [header.as_bytes(), &body].concat());
         for options in [STRICT, LENIENT] {
             if let Ok(dataset) = Dataset::read(&path, &options) {
                 let known = Catalogue::new(dataset.ids.clone(), dataset.popularity());
