@@ -2,10 +2,10 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::str::FromStr;
 
 use canet_domain::{Catalogue, Item};
 
+use super::interaction::{Interaction, Timestamp};
 use super::{BadLine, DataError, LineFault, Skipped};
 
 /// How to read a file.
@@ -49,6 +49,7 @@ impl BadLines {
 pub(crate) struct Collector<'a> {
     pub(crate) path: &'a Path,
     pub(crate) bad_lines: BadLines,
+    /// The reader sets it if the format has timestamps and the file has none. The commands print it as a remark.
     pub(crate) untimed: Option<Untimed>,
     users: DenseIds,
     items: Items<'a>,
@@ -91,7 +92,17 @@ impl<'a> Collector<'a> {
         Collector { path, bad_lines, untimed: None, users: DenseIds::default(), items, events: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, user: &str, item: &str, time: Timestamp) -> Result<(), DataError> {
+    /// Adds the next interaction of the file. Interactions with items that the catalogue lacks are counted, not kept.
+    ///
+    /// A reader gives a time to every interaction of a file or to none, because a missing time counts as 0. It reports a line
+    /// that differs as a bad line. Without times, the order of the calls is the order of time. The reader then sets
+    /// [`untimed`](Self::untimed) if the format has timestamps.
+    ///
+    /// # Errors
+    /// [`DataError::TooMany`]. The reader returns it and stops, because no single line is at fault.
+    pub(crate) fn add(&mut self, interaction: Interaction<'_>) -> Result<(), DataError> {
+        let (user, item) = (interaction.user.as_str(), interaction.item.as_str());
+        let time = interaction.time.unwrap_or_default();
         let dense = |ids: &mut DenseIds, id: &str| ids.get(id).ok_or_else(|| DataError::TooMany(self.path.to_owned()));
         let item = match &mut self.items {
             Items::File(ids) => dense(ids, item)?,
@@ -132,28 +143,6 @@ fn in_time_order(mut events: Vec<Event>) -> Vec<Item> {
     events.into_iter().map(|event| event.item).collect()
 }
 
-/// A point in time, in any unit.
-///
-/// The order is that of the number. Whole numbers beyond 2^53, such as nanoseconds since 1970, may be equal as float64;
-/// then their integer parts decide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
-pub(crate) struct Timestamp {
-    number: f64,
-    integer: i64,
-}
-
-impl FromStr for Timestamp {
-    type Err = ();
-
-    /// # Errors
-    /// If the text is not a finite number.
-    fn from_str(text: &str) -> Result<Timestamp, ()> {
-        let number: f64 = text.parse().map_err(drop)?;
-        let integer = text.parse().unwrap_or(number as i64);
-        if number.is_finite() { Ok(Timestamp { number, integer }) } else { Err(()) }
-    }
-}
-
 /// Dense ids from 1, in the order of first appearance.
 #[derive(Default)]
 struct DenseIds(HashMap<Box<str>, Item>);
@@ -174,28 +163,5 @@ impl DenseIds {
         let mut ids: Vec<_> = self.0.into_iter().collect();
         ids.sort_unstable_by_key(|(_, item)| *item);
         ids.into_iter().map(|(id, _)| id).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Timestamp;
-
-    fn timestamp(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn timestamps_are_ordered_beyond_the_precision_of_float64() {
-        assert!(timestamp("1700000000000000001") < timestamp("1700000000000000002"));
-        assert!(timestamp("-1.5") < timestamp("-1.25") && timestamp("1e-300") > timestamp("0"));
-        assert_eq!(timestamp("-0.0"), timestamp("0"));
-    }
-
-    #[test]
-    fn only_finite_numbers_are_timestamps() {
-        for text in ["", "x1", "NaN", "inf", "1 2"] {
-            assert_eq!(text.parse::<Timestamp>(), Err(()), "{text}");
-        }
     }
 }

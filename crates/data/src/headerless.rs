@@ -1,7 +1,8 @@
 use std::collections::HashSet;
 
-use super::collector::{Collector, Timestamp};
+use super::collector::Collector;
 use super::detect::Detected;
+use super::interaction::{Id, Interaction};
 use super::lines::Lines;
 use super::{DataError, Form, LineFault};
 
@@ -10,14 +11,14 @@ pub(crate) fn read(lines: &mut Lines, detected: Detected, collector: &mut Collec
     let mut checker = Checker { detected, users: HashSet::new() };
     while let Some((line, text)) = lines.next_line().map_err(|error| collector.unreadable(error))? {
         let parsed = text.and_then(|text| {
-            let mut columns = text.split_whitespace();
-            let Some(user) = columns.next() else { return Ok(None) };
-            checker.check(line, user, columns.clone().count())?;
-            Ok(Some((user, columns)))
+            let mut ids = Id::split(text);
+            let Some(user) = ids.next() else { return Ok(None) };
+            checker.check(line, user.as_str(), ids.clone().count())?;
+            Ok(Some((user, ids)))
         });
         match parsed {
             Ok(Some((user, mut items))) => {
-                items.try_for_each(|item| collector.add(user, item, Timestamp::default()))?;
+                items.try_for_each(|item| collector.add(Interaction { user, item, time: None }))?;
             }
             Ok(None) => {}
             Err(fault) => collector.bad_lines.report(collector.path, line, fault)?,

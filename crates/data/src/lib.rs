@@ -11,6 +11,7 @@ mod detect;
 mod error;
 mod form;
 mod headerless;
+mod interaction;
 mod lines;
 mod locate;
 mod split;

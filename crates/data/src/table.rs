@@ -1,7 +1,8 @@
 use std::io;
 use std::path::Path;
 
-use super::collector::{BadLines, Collector, Timestamp};
+use super::collector::{BadLines, Collector};
+use super::interaction::{Id, Interaction};
 use super::lines::Lines;
 use super::{DataError, Form, LineFault, Untimed};
 
@@ -108,13 +109,8 @@ impl Row {
         std::str::from_utf8(self.bytes(column)).map(str::trim).map_err(|_| LineFault::NotUtf8)
     }
 
-    /// A field's text as an id. A line-based file must be able to hold it.
-    fn id(&self, column: usize, name: &'static str) -> Result<&str, LineFault> {
-        match self.text(column)? {
-            "" => Err(LineFault::EmptyId(name)),
-            id if id.contains(['\t', '\n', '\r']) => Err(LineFault::UnusableId(name)),
-            id => Ok(id),
-        }
+    fn id(&self, column: usize, name: &'static str) -> Result<Id<'_>, LineFault> {
+        Id::new(name, self.text(column)?)
     }
 
     fn bytes(&self, column: usize) -> &[u8] {
@@ -137,11 +133,11 @@ pub(crate) fn read_interactions(lines: &mut Lines, form: Form, collector: &mut C
     }
     while let Some((line, row)) = table.next_row().map_err(|error| collector.unreadable(error))? {
         let parsed = row.and_then(|row| {
-            let time = time.map_or(Ok(Timestamp::default()), |column| timestamp(row.text(column)?))?;
-            Ok((row.id(user, user_name)?, row.id(item, item_name)?, time))
+            let time = time.map(|column| row.text(column)?.parse()).transpose()?;
+            Ok(Interaction { user: row.id(user, user_name)?, item: row.id(item, item_name)?, time })
         });
         match parsed {
-            Ok((user, item, time)) => collector.add(user, item, time)?,
+            Ok(interaction) => collector.add(interaction)?,
             Err(fault) => collector.bad_lines.report(collector.path, line, fault)?,
         }
     }
@@ -172,14 +168,10 @@ pub(crate) fn read_titles(path: &Path, bad_lines: &mut BadLines) -> Result<Title
             Ok((_, "", _)) => {}
             Ok((item, title, year)) => {
                 let title = if year.parse::<u16>().is_ok() { format!("{title} ({year})") } else { title.to_owned() };
-                titles.push((item.into(), title.into()));
+                titles.push((item.as_str().into(), title.into()));
             }
             Err(fault) => bad_lines.report(path, line, fault)?,
         }
     }
     Ok(titles)
-}
-
-fn timestamp(text: &str) -> Result<Timestamp, LineFault> {
-    text.parse().map_err(|()| LineFault::Timestamp(text.chars().take(40).collect()))
 }
