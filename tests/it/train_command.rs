@@ -230,7 +230,7 @@ fn a_header_without_a_moment_is_remarked_on() {
     fs::write(&data, format!("user,item,time\n{}", pairs.replace('\n', ",1\n"))).unwrap();
     let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1"])).stderr;
     let log = String::from_utf8(log).unwrap();
-    let remark = "no column `timestamp` (the header has: user, item, time): the order of lines is taken as time";
+    let remark = "no `timestamp` (found: user, item, time): the order of lines is taken as time";
     assert!(log.contains(remark), "{log}");
 }
 

@@ -15,15 +15,16 @@ pub struct ReadOptions {
     pub skip_bad_lines: bool,
 }
 
-/// A header without a timestamp column. The order of the lines then counts as the order of time.
+/// A file without timestamps in a format that has them. The order of the lines then counts as the order of time.
 ///
-/// Files without a header are in the order of time by definition, so nothing is missing there.
+/// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
+/// definition, so they lack nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no column `{column}` (the header has: {found}): the order of lines is taken as time")]
+#[error("no `{missing}` (found: {found}): the order of lines is taken as time")]
 pub struct Untimed {
-    /// The missing column.
-    pub column: &'static str,
-    /// The header's columns.
+    /// The missing column or field.
+    pub missing: &'static str,
+    /// The columns or fields that the file has.
     pub found: String,
 }
 

@@ -46,7 +46,7 @@ pub struct Dataset {
     pub unknown: u64,
     /// Bad lines that were skipped.
     pub skipped: Skipped,
-    /// Set if the file has a header without timestamps.
+    /// Set if the file has no timestamps, although its format has a column or field for them.
     pub untimed: Option<Untimed>,
 }
 

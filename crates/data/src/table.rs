@@ -129,7 +129,7 @@ pub(crate) fn read_interactions(lines: &mut Lines, form: Form, collector: &mut C
     };
     let (user, item, time) = (column(user_name)?, column(item_name)?, table.column(TIME));
     if time.is_none() {
-        collector.untimed = Some(Untimed { column: TIME, found: table.header.join(", ") });
+        collector.untimed = Some(Untimed { missing: TIME, found: table.header.join(", ") });
     }
     while let Some((line, row)) = table.next_row().map_err(|error| collector.unreadable(error))? {
         let parsed = row.and_then(|row| {

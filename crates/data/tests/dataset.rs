@@ -83,7 +83,7 @@ fn whole_timestamps_are_told_apart_however_large() {
 #[test]
 fn recbole_without_timestamps_keeps_the_order_of_the_file() {
     let dataset = read("tiny.inter", "user_id:token\titem_id:token\nu\tb\nu\t\"a\nu\tc d\n").unwrap();
-    let remark = "no column `timestamp` (the header has: user_id, item_id): the order of lines is taken as time";
+    let remark = "no `timestamp` (found: user_id, item_id): the order of lines is taken as time";
     assert_eq!(dataset.untimed.as_ref().map(ToString::to_string), Some(remark.to_owned()));
     let text = "user_id:token\titem_id:token\ttimestamp:float\nu\tb\t1\n";
     assert_eq!(read("tiny.inter", text).unwrap().untimed, None);
