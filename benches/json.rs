@@ -1,6 +1,6 @@
-//! JSON through the door of HTTP, without connections and without a model: a request that is read and then refused for
-//! its `k`, and a cold start, whose answer is written. What a call takes without ids and with one item is the door's
-//! own part; the rest is reading and writing.
+//! The cost of JSON in the HTTP app, without connections and without a model: one request is read and refused for its `k`, and
+//! one is a cold start, whose answer is written. A call without ids and with one item measures the app itself; the
+//! difference to other calls is reading and writing.
 
 #![allow(clippy::unwrap_used, reason = "a bench says by a panic what is wrong")]
 
@@ -25,7 +25,7 @@ use tower::ServiceExt;
 const ITEMS: usize = 3416;
 
 /// One model's HTTP endpoints; its executor has nothing to do.
-fn door() -> (Runtime, Router) {
+fn app() -> (Runtime, Router) {
     let directory = tempfile::tempdir().unwrap();
     let draft = support::draft(support::full_size_config(ITEMS), 1);
     let checkpoint = draft.write(&directory.path().join("model")).unwrap();
@@ -52,7 +52,7 @@ async fn ask(router: Router, body: Bytes, expected: StatusCode) -> Bytes {
 }
 
 fn json(criterion: &mut Criterion) {
-    let (runtime, router) = door();
+    let (runtime, router) = app();
     let mut group = criterion.benchmark_group("read a history");
     for ids in [0, 50, 1000] {
         let history: Vec<String> = (1..=ids).map(|id| format!("\"x{}\"", 1000 + id)).collect();

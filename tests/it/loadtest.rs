@@ -1,4 +1,4 @@
-//! The load tests by their own door, `loadtest/run.sh`, with the real k6 against the binary.
+//! `loadtest/run.sh` with the real k6 against the binary.
 
 use std::fs;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::damaged::truncate;
 use super::raw::nobody_at;
 use super::server::{Process, numbered};
-use super::spoilt::truncate;
 use super::support::{draft, small_config};
 
 /// How k6 ends where an objective was broken.

@@ -1,7 +1,7 @@
-//! Everything that is tested through a public door, in one binary: LibTorch is linked once.
+//! Tests of the binary, or of several crates together. They are one test binary, so that LibTorch is linked once.
 //!
-//! In a build without LibTorch (`--no-default-features`) the native forward stands where LibTorch's is the
-//! reference, and what only LibTorch does is left out.
+//! In a build without LibTorch (`--no-default-features`) the native forward is the reference, and tests of what only LibTorch
+//! does are left out.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 #![allow(clippy::disallowed_methods, reason = "tests are set up by environment variables and start processes")]
@@ -13,6 +13,7 @@ mod batch_bound;
 mod bench_command;
 mod connections;
 mod console;
+mod damaged;
 mod dashboards;
 mod eval_command;
 mod flags;
@@ -55,7 +56,6 @@ mod serving;
 mod setup;
 mod shadow;
 mod small_catalogue;
-mod spoilt;
 mod support;
 mod tls;
 mod tls_clients;

@@ -9,8 +9,8 @@ use canet_model::checkpoint::{Checkpoint, CheckpointDraft};
 use canet_model::{Forward, ModelConfig, RouterConfig};
 use serde_json::{Value, json};
 
+use super::damaged::{answers_like_another, deepen, spoil_value, truncate};
 use super::server::{Client, Process, numbered};
-use super::spoilt::{answers_like_another, deepen, spoil_value, truncate};
 use super::support::{draft, item, reference, small_config};
 
 fn good(seed: u64) -> CheckpointDraft {

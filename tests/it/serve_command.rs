@@ -11,10 +11,10 @@ use prost::Message;
 use serde_json::{Value, json};
 use tonic_health::pb::HealthCheckRequest;
 
+use super::damaged::{answers_like_another, spoil_value};
 use super::grpc_client::frame;
 use super::raw::{connect, read_to_close};
 use super::server::{Process, canet, numbered, run};
-use super::spoilt::{answers_like_another, spoil_value};
 use super::support::{draft, full_size_config, small_config};
 
 fn model(directory: &Path) -> std::path::PathBuf {

@@ -1,4 +1,4 @@
-//! `scripts/libtorch.py` by its own door: a process, with pip and the machine's name faked, and no network.
+//! `scripts/libtorch.py` as a process, with a stand-in for pip and a made-up machine, and without a network.
 
 use std::fs;
 use std::path::{Path, PathBuf};

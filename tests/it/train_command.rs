@@ -136,7 +136,7 @@ fn time_that_runs_out_still_leaves_a_checkpoint() {
     assert!(ModelDirectory::open(&out).unwrap().load(None).is_ok());
     let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
     assert!(log.lines().last().unwrap().contains(r#""reason":"max_minutes""#), "{log}");
-    // Lessons are counted as they were given, not as they were planned.
+    // The log counts the distillation steps that ran, not those that were planned.
     for event in log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         if event["event"] == "taught" {
             assert!(event["steps"].as_u64().unwrap() <= event["of"].as_u64().unwrap(), "{event}");

@@ -52,8 +52,8 @@ fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
 }
 
 #[test]
-fn a_router_that_was_stopped_in_its_lessons_is_taught_from_the_start() {
-    // Lessons whatever the teachers found, of histories so long that there is time to stop them.
+fn a_router_stopped_during_distillation_starts_it_again() {
+    // The router is always distilled, and from histories so long that there is time to stop it.
     let flags = ["--epochs", "1", "--settle-epochs", "1", "--max-len", "20", "--router-fit", "uncalibrated"];
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());

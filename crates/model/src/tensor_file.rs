@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 const _: () = assert!(cfg!(target_endian = "little"), "values have the same bytes in memory and in a file");
 
-/// Limit on a header: names, types and shapes of some 16,000 tensors.
-pub(crate) const HEADER_LIMIT: u64 = 4 << 20;
+/// Limit on a header. The state of a training keeps the curve of its epochs there: some 300,000 of them fit.
+pub(crate) const HEADER_LIMIT: u64 = 64 << 20;
 
 /// Why a tensor file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
