@@ -1,5 +1,7 @@
 //! The `canet` binary: the command line, the environment, signals and exit codes.
 
+#![allow(rustdoc::bare_urls, reason = "doc comments of flags are help texts, printed as they are written")]
+
 mod access;
 mod bench;
 mod caveats;
