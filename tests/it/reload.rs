@@ -235,6 +235,13 @@ fn a_watch_tries_each_state_of_the_highest_version_once_and_never_goes_back() {
     std::fs::write(&file, mended).unwrap();
     assert_eq!(watch.news(&stamp()), Some(third));
     watch.tried(stamp());
+    // And replaces it by another of its size and modification time.
+    let (modified, other) = (std::fs::metadata(&file).unwrap().modified().unwrap(), setup.root.join("other"));
+    std::fs::write(&other, std::fs::read_to_string(&file).unwrap().replace("x1001", "x2001")).unwrap();
+    std::fs::File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+    std::fs::rename(&other, &file).unwrap();
+    assert_eq!(watch.news(&stamp()), Some(third));
+    watch.tried(stamp());
     // And takes it away: an older one is no news.
     std::fs::rename(setup.root.join("3"), setup.root.join("away")).unwrap();
     assert_eq!(watch.news(&stamp()), None);

@@ -1,8 +1,9 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{ReloadError, Reloader};
 use canet_model::checkpoint::{CheckpointError, ModelDirectory};
@@ -15,8 +16,22 @@ const POLL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     version: u64,
-    /// Name, size and time of change of every file, by name.
-    files: Vec<(OsString, u64, Option<SystemTime>)>,
+    /// Every file, by name.
+    files: Vec<FileStamp>,
+}
+
+/// Identifies a state of a file.
+///
+/// A copy can keep size and modification time of the file that it replaces, but not the time at which the file system
+/// last changed the file's entry. The inode is left out: some network file systems report another one at each listing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileStamp {
+    name: OsString,
+    bytes: u64,
+    /// Seconds and nanoseconds of the last modification.
+    modified: (i64, i64),
+    /// Seconds and nanoseconds of the last change of contents, name, owner or mode.
+    changed: (i64, i64),
 }
 
 /// Decides which state of a model's directory is new.
@@ -40,12 +55,17 @@ impl Stamp {
         Ok(Some(Stamp { version, files }))
     }
 
-    fn files(path: &std::path::Path) -> io::Result<Vec<(OsString, u64, Option<SystemTime>)>> {
+    fn files(path: &std::path::Path) -> io::Result<Vec<FileStamp>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let about = entry.metadata()?;
-            files.push((entry.file_name(), about.len(), about.modified().ok()));
+            files.push(FileStamp {
+                name: entry.file_name(),
+                bytes: about.len(),
+                modified: (about.mtime(), about.mtime_nsec()),
+                changed: (about.ctime(), about.ctime_nsec()),
+            });
         }
         files.sort_unstable();
         Ok(files)
