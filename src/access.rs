@@ -13,6 +13,9 @@ pub(crate) struct AccessArgs {
     /// API keys, separated by commas. Clients must send one as `x-api-key` or bearer token; probes and pages need none
     #[arg(long, env = "CANET_API_KEY", value_name = "KEYS", hide_env_values = true, value_delimiter = ',')]
     api_key: Vec<Secret>,
+    /// File with further API keys, one a line. Unlike flags and variables, a file does not show in the list of processes
+    #[arg(long, env = "CANET_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
     /// Allow pages of these sites to call the server: origins as https://shop.example, separated by commas, or `*`
     #[arg(long, env = "CANET_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
     cors_origin: Vec<String>,
@@ -37,9 +40,13 @@ pub(crate) struct AccessArgs {
 impl AccessArgs {
     /// Who may do what.
     pub(crate) fn access(&self, admin: Admin) -> Result<Access, Failure> {
+        let mut keys = self.api_key.clone();
+        if let Some(path) = &self.api_key_file {
+            keys.extend(Secret::read_all(path)?);
+        }
         Ok(Access {
             admin: Some(admin),
-            keys: ApiKeys::new(self.api_key.iter().map(Secret::reveal)),
+            keys: ApiKeys::new(keys.iter().map(Secret::reveal)),
             origins: Origins::parse(&self.cors_origin)
                 .map_err(|error| Failure::Usage(format!("--cors-origin: {error}")))?,
         })

@@ -1,8 +1,10 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::Failure;
 use super::secret::Secret;
 use super::signals::{Signal, Signals};
 use canet_model::checkpoint::ModelDirectory;
@@ -17,12 +19,18 @@ pub(crate) struct ReloadArgs {
     /// Token for POST /admin/reload. Without it, only clients on loopback may reload
     #[arg(long, env = "CANET_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     admin_token: Option<Secret>,
+    /// File with that token, in place of --admin-token
+    #[arg(long, env = "CANET_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
+    admin_token_file: Option<PathBuf>,
 }
 
 impl ReloadArgs {
     /// The operators' token.
-    pub(crate) fn token(&self) -> Option<&str> {
-        self.admin_token.as_ref().map(Secret::reveal)
+    pub(crate) fn token(&self) -> Result<Option<Secret>, Failure> {
+        match &self.admin_token_file {
+            Some(path) => Secret::read_one(path).map(Some),
+            None => Ok(self.admin_token.clone()),
+        }
     }
 
     /// With --watch, watches for versions that differ from the present ones.

@@ -10,6 +10,7 @@ use super::access::AccessArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
 use super::numbers::share;
 use super::reloads::{ReloadArgs, until_stopped};
+use super::secret::Secret;
 use super::signals::Signals;
 use super::target::{MOST_EXECUTORS, TargetArgs, cores};
 use super::telemetry::TelemetryArgs;
@@ -141,7 +142,9 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
     let loading = reloader.reload(args.version);
-    let access = args.access.access(Admin::new(Arc::clone(&reloader), args.reloads.token()))?;
+    let token = args.reloads.token()?;
+    let admin = Admin::new(Arc::clone(&reloader), token.as_ref().map(Secret::reveal));
+    let access = args.access.access(admin)?;
     listen(listeners, &mut servers, &recommender, access)?;
 
     let mut drain_timeout = args.drain_timeout;

@@ -9,7 +9,8 @@ use tonic::Code;
 
 use super::grpc_client::{Ended, Grpc};
 use super::raw::{RawReply, exchange};
-use super::server::Server;
+use super::server::{Process, Server, canet, run};
+use super::support::write_checkpoint;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -213,5 +214,38 @@ fn answers_tell_browsers_to_be_careful_and_nobody_the_servers_version() {
         );
         assert!(reply.header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
         assert!(reply.headers.get("server").is_none() && !reply.text.contains(env!("CARGO_PKG_VERSION")), "{path}");
+    }
+}
+
+#[test]
+fn keys_and_the_operators_token_may_come_from_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let (model, keys, token) =
+        (directory.path().join("small"), directory.path().join("keys"), directory.path().join("token"));
+    write_checkpoint(&model, 9);
+    std::fs::write(&keys, "old\nnew\n").unwrap();
+    std::fs::write(&token, "operator\n").unwrap();
+    let [keys, token] = [&keys, &token].map(|path| path.to_str().unwrap());
+    let server = Process::serve(&model, &["--api-key", "flag", "--api-key-file", keys, "--admin-token-file", token]);
+    for (key, status) in [("flag", 200), ("old", 200), ("new", 200), ("operator", 401)] {
+        assert_eq!(server.client.send("GET", "/model", &[("x-api-key", key)], b"").status, status, "{key}");
+    }
+    for (token, status) in [("operator", 200), ("new", 401)] {
+        let bearer = format!("Bearer {token}");
+        let reply = server.client.send("POST", "/admin/reload", &[("authorization", &bearer)], b"");
+        assert_eq!(reply.status, status, "{token}");
+    }
+    std::fs::write(keys, "old\nnew \n").unwrap();
+    for (flags, words) in [
+        (["--api-key-file", keys], "keys, line 2: it may hold printable ASCII"),
+        (["--admin-token-file", keys], "keys, line 2: it may hold printable ASCII"),
+        (["--admin-token-file", "none"], "none: No such file"),
+        (["--api-key", "key\n"], "no space or line break at its start or end"),
+    ] {
+        let (code, stderr) = run(canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--model"])
+            .arg(&model)
+            .args(flags));
+        assert_eq!(code, Some(64), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
     }
 }
