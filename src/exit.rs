@@ -2,6 +2,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write, stderr};
 use std::process::ExitCode;
 
+use crate::printable::printable_lines;
+
 /// Why a command failed. The message says what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -68,7 +70,7 @@ impl Failure {
 
 /// Prints a line on standard error. If standard error is closed, the command goes on.
 pub(crate) fn say(line: impl Display) {
-    drop(writeln!(stderr(), "canet: {line}"));
+    drop(writeln!(stderr(), "canet: {}", printable_lines(&line.to_string())));
 }
 
 /// Prints the failure on standard error and returns its exit code. A closed output is no error to print.

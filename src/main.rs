@@ -19,6 +19,7 @@ mod listen;
 mod model;
 #[cfg_attr(not(feature = "libtorch"), allow(dead_code, reason = "canet train alone uses some of the parsers"))]
 mod numbers;
+mod printable;
 mod progress;
 mod rank;
 mod recommend;

@@ -1,4 +1,5 @@
 use super::response::{Item, RecommendResponse};
+use crate::printable::printable;
 
 /// The response as text: one line per item, then the route and its cost.
 pub(super) fn of(response: &RecommendResponse<'_>) -> String {
@@ -55,9 +56,4 @@ fn route_and_cost(response: &RecommendResponse<'_>) -> String {
         mega(compute.full_flops),
         compute.saved * 100.0
     )
-}
-
-/// Replaces control characters. The ids and titles come from a file, and must not control the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }

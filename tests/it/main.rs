@@ -57,6 +57,7 @@ mod setup;
 mod shadow;
 mod small_catalogue;
 mod support;
+mod terminal;
 mod tls;
 mod tls_clients;
 mod tracing;
