@@ -10,6 +10,9 @@ use tokio::task::JoinSet;
 use super::Failure;
 use canet_api::{self, Connections};
 
+/// File descriptors for everything but connections: listeners, the runtime, the files of a model and of TLS, logs.
+const RESERVED_DESCRIPTORS: usize = 128;
+
 /// The addresses of a server.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct ListenArgs {
@@ -65,6 +68,37 @@ impl ListenArgs {
         let probes = self.probe_listen.map(|address| Listener::bind(address, "another --probe-listen"));
         Ok(Listeners { http, grpc, probes: probes.transpose()? })
     }
+}
+
+impl Listeners {
+    /// Raises the process's limit on open files as far as the system allows. If the connections of all listeners do not
+    /// fit, lowers their number: without a free descriptor the server could neither answer probes nor reload.
+    pub(crate) fn fit(&self, connections: Connections) -> Connections {
+        let listeners = 1 + usize::from(self.grpc.is_some()) + usize::from(self.probes.is_some());
+        let wanted = (connections.max_open.saturating_mul(listeners)).saturating_add(RESERVED_DESCRIPTORS);
+        let limit = match rlimit::increase_nofile_limit(wanted as u64) {
+            Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+            Err(error) => {
+                tracing::warn!(%error, "the limit on open files cannot be read: too many connections may exhaust it");
+                return connections;
+            }
+        };
+        let max_open = max_connections(limit, listeners);
+        if max_open >= connections.max_open {
+            return connections;
+        }
+        tracing::warn!(
+            limit,
+            max_connections = max_open,
+            "the limit on open files allows fewer connections than --max-connections: raise it (ulimit -n)"
+        );
+        Connections { max_open, ..connections }
+    }
+}
+
+/// Connections of each listener that a limit on open files leaves room for, at least one.
+fn max_connections(limit: usize, listeners: usize) -> usize {
+    (limit.saturating_sub(RESERVED_DESCRIPTORS) / listeners).max(1)
 }
 
 /// A bound address that does not accept connections yet.
@@ -127,5 +161,17 @@ impl Servers {
         drop(stop);
         let closed = async { while tasks.join_next().await.is_some() {} };
         tokio::time::timeout_at(deadline.into(), closed).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_everything_else() {
+        assert_eq!(max_connections(1024, 2), 448);
+        assert_eq!(max_connections(1024, 3), 298);
+        assert_eq!(max_connections(64, 2), 1);
     }
 }

@@ -132,7 +132,7 @@ struct Startup {
 
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
     let Startup { listeners, limits, loader } = startup;
-    let mut servers = Servers::new(args.access.connections()?);
+    let mut servers = Servers::new(listeners.fit(args.access.connections()?));
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
     if let Some(share) = args.shadow {

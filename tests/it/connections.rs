@@ -1,13 +1,15 @@
 //! How long a client may take, and how many there may be.
 
 use std::io::{ErrorKind, Read, Write};
+use std::process::Command;
 use std::time::Duration;
 
 use canet_api::{Access, BodyBudget, Connections, Timeouts};
 use serde_json::json;
 
 use super::raw::{RawReply, connect, exchange, post, read_to_close};
-use super::server::Server;
+use super::server::{Process, Server};
+use super::support::write_checkpoint;
 
 /// Short enough to be waited for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -156,4 +158,21 @@ fn a_head_that_is_too_large_is_refused() {
     }
     let fits = format!("x: {}\r\n", "y".repeat(30_000));
     assert_eq!(exchange(server.client.address, head(&fits).as_bytes()).unwrap().status, 200);
+}
+
+#[test]
+fn a_low_limit_on_open_files_leaves_descriptors_for_a_reload() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("small");
+    write_checkpoint(&model, 9);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_canet")]);
+    let server = Process::serve_by(limited, &model, &[]);
+    // More than there are descriptors. Those that find no place wait in the system's queue.
+    let idle: Vec<_> = (0..300).map(|_| connect(server.client.address)).collect();
+    write_checkpoint(&model, 10);
+    server.signal("HUP");
+    server.log_line("version=2");
+    drop(idle);
+    assert_eq!(server.client.get("/healthz").status, 200);
 }
