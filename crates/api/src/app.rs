@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -6,10 +7,11 @@ use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
+use http_body::Body;
 use tower::ServiceBuilder;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::Predicate;
 use utoipa_axum::routes;
 
 use super::access::{Admin, ApiKeys, Operators, guard};
@@ -20,8 +22,9 @@ use super::openapi::{self, Description};
 use super::{Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
 use canet_serving::Recommender;
 
-/// Smallest answer that is compressed, in bytes. Below, the headers outweigh it.
-const MIN_COMPRESSED: u16 = 1024;
+/// Sizes in bytes of the answers that are compressed. Below, the headers outweigh the gain. Above, compressing would keep
+/// other requests of the runtime's thread waiting.
+const COMPRESSED: RangeInclusive<u64> = 1024..=1 << 20;
 
 /// Who may do what.
 #[derive(Clone, Default)]
@@ -113,8 +116,18 @@ pub fn probes(recommender: &Arc<Recommender>) -> Router {
         .with_state(Arc::clone(recommender))
 }
 
-fn compression() -> CompressionLayer<SizeAbove> {
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(MIN_COMPRESSED))
+fn compression() -> CompressionLayer<HasFitSize> {
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(HasFitSize)
+}
+
+/// Whether an answer's size is in [`COMPRESSED`]. A stream of unknown size is compressed.
+#[derive(Clone, Copy)]
+struct HasFitSize;
+
+impl Predicate for HasFitSize {
+    fn should_compress<B: Body>(&self, response: &axum::http::Response<B>) -> bool {
+        response.body().size_hint().exact().is_none_or(|bytes| COMPRESSED.contains(&bytes))
+    }
 }
 
 #[cfg(test)]

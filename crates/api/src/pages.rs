@@ -12,6 +12,18 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// A [`File`] with the path in the URL, its media type, and its path in the sources. The build script compresses the file.
+macro_rules! file {
+    ($path:literal, $media_type:expr, $source:literal) => {
+        File {
+            path: $path,
+            media_type: $media_type,
+            content: include_bytes!($source),
+            gzip: include_bytes!(concat!(env!("OUT_DIR"), "/pages/", $source, ".gz")),
+        }
+    };
+}
+
 /// The console at `/`: plain files without a build step. It calls the same endpoints as every other client.
 ///
 /// `vendor/uplot` holds files of the npm package uPlot 1.6.32, unchanged, with its MIT licence.
@@ -19,41 +31,29 @@ const CONSOLE: Site = Site {
     // Every file comes from this server. No site may frame the page, because it has a button that replaces the model.
     policy: "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
     files: &[
-        File { path: "/", media_type: HTML, content: include_bytes!("console/index.html") },
-        File { path: "/console/icon.svg", media_type: SVG, content: include_bytes!("console/icon.svg") },
-        File { path: "/console/style.css", media_type: STYLE, content: include_bytes!("console/style.css") },
-        File { path: "/console/panels.css", media_type: STYLE, content: include_bytes!("console/panels.css") },
-        File { path: "/console/answer.js", media_type: SCRIPT, content: include_bytes!("console/answer.js") },
-        File { path: "/console/api.js", media_type: SCRIPT, content: include_bytes!("console/api.js") },
-        File { path: "/console/charts.js", media_type: SCRIPT, content: include_bytes!("console/charts.js") },
-        File { path: "/console/dom.js", media_type: SCRIPT, content: include_bytes!("console/dom.js") },
-        File { path: "/console/format.js", media_type: SCRIPT, content: include_bytes!("console/format.js") },
-        File { path: "/console/history.js", media_type: SCRIPT, content: include_bytes!("console/history.js") },
-        File { path: "/console/item.js", media_type: SCRIPT, content: include_bytes!("console/item.js") },
-        File { path: "/console/live.js", media_type: SCRIPT, content: include_bytes!("console/live.js") },
-        File { path: "/console/main.js", media_type: SCRIPT, content: include_bytes!("console/main.js") },
-        File { path: "/console/matrix.js", media_type: SCRIPT, content: include_bytes!("console/matrix.js") },
-        File { path: "/console/model.js", media_type: SCRIPT, content: include_bytes!("console/model.js") },
-        File { path: "/console/routes.js", media_type: SCRIPT, content: include_bytes!("console/routes.js") },
-        File { path: "/console/scrape.js", media_type: SCRIPT, content: include_bytes!("console/scrape.js") },
-        File { path: "/console/search.js", media_type: SCRIPT, content: include_bytes!("console/search.js") },
-        File { path: "/console/state.js", media_type: SCRIPT, content: include_bytes!("console/state.js") },
-        File { path: "/console/tried.js", media_type: SCRIPT, content: include_bytes!("console/tried.js") },
-        File {
-            path: "/console/uplot.js",
-            media_type: SCRIPT,
-            content: include_bytes!("console/vendor/uplot/uPlot.iife.min.js"),
-        },
-        File {
-            path: "/console/uplot.css",
-            media_type: STYLE,
-            content: include_bytes!("console/vendor/uplot/uPlot.min.css"),
-        },
-        File {
-            path: "/console/uplot.LICENSE",
-            media_type: TEXT,
-            content: include_bytes!("console/vendor/uplot/LICENSE"),
-        },
+        file!("/", HTML, "console/index.html"),
+        file!("/console/icon.svg", SVG, "console/icon.svg"),
+        file!("/console/style.css", STYLE, "console/style.css"),
+        file!("/console/panels.css", STYLE, "console/panels.css"),
+        file!("/console/answer.js", SCRIPT, "console/answer.js"),
+        file!("/console/api.js", SCRIPT, "console/api.js"),
+        file!("/console/charts.js", SCRIPT, "console/charts.js"),
+        file!("/console/dom.js", SCRIPT, "console/dom.js"),
+        file!("/console/format.js", SCRIPT, "console/format.js"),
+        file!("/console/history.js", SCRIPT, "console/history.js"),
+        file!("/console/item.js", SCRIPT, "console/item.js"),
+        file!("/console/live.js", SCRIPT, "console/live.js"),
+        file!("/console/main.js", SCRIPT, "console/main.js"),
+        file!("/console/matrix.js", SCRIPT, "console/matrix.js"),
+        file!("/console/model.js", SCRIPT, "console/model.js"),
+        file!("/console/routes.js", SCRIPT, "console/routes.js"),
+        file!("/console/scrape.js", SCRIPT, "console/scrape.js"),
+        file!("/console/search.js", SCRIPT, "console/search.js"),
+        file!("/console/state.js", SCRIPT, "console/state.js"),
+        file!("/console/tried.js", SCRIPT, "console/tried.js"),
+        file!("/console/uplot.js", SCRIPT, "console/vendor/uplot/uPlot.iife.min.js"),
+        file!("/console/uplot.css", STYLE, "console/vendor/uplot/uPlot.min.css"),
+        file!("/console/uplot.LICENSE", TEXT, "console/vendor/uplot/LICENSE"),
     ],
 };
 
@@ -66,19 +66,11 @@ const DOCS: Site = Site {
     policy: "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; \
              img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     files: &[
-        File { path: "/docs", media_type: HTML, content: include_bytes!("docs/index.html") },
-        File { path: "/docs/page.css", media_type: STYLE, content: include_bytes!("docs/page.css") },
-        File { path: "/docs/page.js", media_type: SCRIPT, content: include_bytes!("docs/page.js") },
-        File {
-            path: "/docs/openapi-explorer.js",
-            media_type: SCRIPT,
-            content: include_bytes!("docs/openapi-explorer.min.js"),
-        },
-        File {
-            path: "/docs/openapi-explorer.LICENSE",
-            media_type: TEXT,
-            content: include_bytes!("docs/openapi-explorer.LICENSE"),
-        },
+        file!("/docs", HTML, "docs/index.html"),
+        file!("/docs/page.css", STYLE, "docs/page.css"),
+        file!("/docs/page.js", SCRIPT, "docs/page.js"),
+        file!("/docs/openapi-explorer.js", SCRIPT, "docs/openapi-explorer.min.js"),
+        file!("/docs/openapi-explorer.LICENSE", TEXT, "docs/openapi-explorer.LICENSE"),
     ],
 };
 
@@ -94,6 +86,8 @@ struct File {
     path: &'static str,
     media_type: &'static str,
     content: &'static [u8],
+    /// `content` as gzip, so that no request pays for the compression.
+    gzip: &'static [u8],
 }
 
 /// The files of both pages.
@@ -123,10 +117,18 @@ impl File {
     fn answer(&self, policy: &'static str, tag: &str, headers: &HeaderMap) -> Response {
         let mut response = if has(headers, tag) {
             StatusCode::NOT_MODIFIED.into_response()
+        } else if accepts_gzip(headers) {
+            let encoding = HeaderValue::from_static("gzip");
+            let headers = [
+                (header::CONTENT_TYPE, HeaderValue::from_static(self.media_type)),
+                (header::CONTENT_ENCODING, encoding),
+            ];
+            (headers, self.gzip).into_response()
         } else {
             ([(header::CONTENT_TYPE, self.media_type)], self.content).into_response()
         };
         let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         // The browser must ask each time: after an update of the server it must not mix old files with new ones.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
@@ -146,11 +148,49 @@ fn has(headers: &HeaderMap, tag: &str) -> bool {
     given.flat_map(|list| list.split(',')).any(|given| given.trim() == "*" || opaque(given) == opaque(tag))
 }
 
+/// Whether the client takes gzip, by name or by `*`, with a weight above 0 (RFC 9110, 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let weight = |name: &str| {
+        let given = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        given.flat_map(|list| list.split(',')).find_map(|coding| {
+            let (given, parameter) = coding.split_once(';').unwrap_or((coding, ""));
+            let weight = parameter.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.parse::<f32>().ok());
+            given.trim().eq_ignore_ascii_case(name).then_some(weight.unwrap_or_default())
+        })
+    };
+    weight("gzip").or_else(|| weight("*")).is_some_and(|weight| weight > 0.0)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use axum::http::{HeaderMap, HeaderValue, header};
 
-    use super::has;
+    use super::{CONSOLE, DOCS, accepts_gzip, has};
+
+    #[test]
+    fn the_compressed_files_are_the_files() {
+        for file in CONSOLE.files.iter().chain(DOCS.files) {
+            let mut content = Vec::new();
+            flate2::read::GzDecoder::new(file.gzip).read_to_end(&mut content).unwrap();
+            assert_eq!(content, file.content, "{}", file.path);
+        }
+    }
+
+    #[test]
+    fn gzip_is_sent_to_clients_that_take_it() {
+        let accepts = |value: &'static str| {
+            accepts_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        for value in ["gzip", "br, GZIP;q=0.1", "*", "br;q=1.0, *;q=0.5"] {
+            assert!(accepts(value), "{value}");
+        }
+        for value in ["", "br", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=x"] {
+            assert!(!accepts(value), "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
 
     #[test]
     fn tags_are_compared_weakly_in_every_header() {
