@@ -50,6 +50,7 @@ COPY benches benches
 COPY --from=manifests /crates crates
 RUN set -eu; \
     for crate in crates/* .; do mkdir -p "$crate/src"; : > "$crate/src/lib.rs"; done; \
+    mkdir crates/api/src/console crates/api/src/docs; \
     echo 'fn main() {}' > src/main.rs; \
     cargo build --release --locked $(cat /features); \
     rm -r src crates
