@@ -94,7 +94,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::unavailable)?;
-    let export = args.telemetry.install(&runtime)?;
+    let telemetry = args.telemetry.install(&runtime)?;
     // Executors and runtime share the cores.
     let (backend, executors) = args.target.open_beside_runtime(args.executors)?;
     let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
@@ -115,9 +115,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         degrade: args.degrade,
     };
     let outcome = runtime.block_on(serve(&args, Startup { listeners, limits, loader }, &mut signals));
-    if let Some(export) = export {
-        export.finish(SPANS_TIMEOUT);
-    }
+    telemetry.finish(SPANS_TIMEOUT);
     // The remaining tasks are idle or out of time.
     runtime.shutdown_background();
     outcome

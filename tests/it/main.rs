@@ -11,6 +11,7 @@ mod amplification;
 mod bad_input;
 mod batch_bound;
 mod bench_command;
+mod blocked_log;
 mod connections;
 mod console;
 mod damaged;
