@@ -166,10 +166,10 @@ fn a_low_limit_on_open_files_leaves_descriptors_for_a_reload() {
     let model = directory.path().join("small");
     write_checkpoint(&model, 9);
     let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_canet")]);
+    limited.args(["-c", "ulimit -n 140; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_canet")]);
     let server = Process::serve_by(limited, &model, &[]);
-    // More than there are descriptors. Those that find no place wait in the system's queue.
-    let idle: Vec<_> = (0..300).map(|_| connect(server.client.address)).collect();
+    // More than the descriptors that the server has left. Those that find no place wait in the system's queue.
+    let idle: Vec<_> = (0..127).map(|_| connect(server.client.address)).collect();
     write_checkpoint(&model, 10);
     server.signal("HUP");
     server.log_line("version=2");
