@@ -127,9 +127,9 @@ struct LearningArgs {
     /// Samples in a step [default: 256 for sparse data, else 32; with --preset paper 64]
     #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Learning rate at the end of the warm-up.
-    #[arg(long, env = "CANET_LR", default_value_t = 1e-3, value_parser = positive)]
-    lr: f64,
+    /// Learning rate at the end of the warm-up [default: 0.003 for sparse data, else 0.001; with --preset paper 0.001]
+    #[arg(long, env = "CANET_LR", value_parser = positive)]
+    lr: Option<f64>,
     /// Steps of the warm-up, over which the learning rate rises.
     #[arg(long, env = "CANET_WARMUP_STEPS", default_value_t = 200)]
     warmup_steps: u64,
@@ -327,10 +327,10 @@ impl TrainArgs {
                 per_user: number(learning.samples_per_user, defaults.samples.per_user),
             },
             batch_size: learning.batch_size.map_or(defaults.batch_size, |size| size as usize),
-            learning_rate: learning.lr,
+            learning_rate: learning.lr.unwrap_or(defaults.learning_rate),
             warmup_steps: learning.warmup_steps,
             optimizer: AdamWOptions {
-                betas: [0.9, 0.98],
+                betas: [0.9, defaults.beta2],
                 eps: 1e-8,
                 weight_decay: learning.weight_decay.unwrap_or(defaults.weight_decay),
                 clip_norm: learning.clip_norm,

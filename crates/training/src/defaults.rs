@@ -13,8 +13,12 @@ pub struct Defaults {
     pub samples: SampleOptions,
     /// Samples a step.
     pub batch_size: usize,
+    /// Learning rate of the first stage at the end of the warm-up.
+    pub learning_rate: f64,
     /// Share of activations that is dropped.
     pub dropout: f64,
+    /// AdamW's decay rate of the second moment.
+    pub beta2: f64,
     /// AdamW's weight decay of linear weights.
     pub weight_decay: f64,
     /// Whether the output layer uses the embedding table as its weight, if both have the same width.
@@ -40,7 +44,9 @@ impl Defaults {
         epochs: 100,
         samples: SampleOptions { loss_positions: None, per_user: None },
         batch_size: 64,
+        learning_rate: 1e-3,
         dropout: 0.2,
+        beta2: 0.98,
         weight_decay: 0.1,
         tied: false,
         router_holdout: 0,
@@ -59,6 +65,9 @@ impl Defaults {
             epochs: if sparse { 18 } else { 40 },
             samples: if sparse { prefixes } else { windows },
             batch_size: if sparse { 256 } else { 32 },
+            learning_rate: if sparse { 3e-3 } else { 1e-3 },
+            // A rare item occurs every few hundred steps, and an average over fewer steps forgets its gradient.
+            beta2: 0.999,
             weight_decay: 0.0,
             dropout: if sparse { 0.5 } else { 0.2 },
             tied: sparse,
