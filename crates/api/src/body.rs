@@ -175,10 +175,8 @@ fn reject(path: String, error: &serde_json::Error, described: &str) -> Problem {
         Category::Data => {
             // The path of the whole document is `.`. Only the message names a missing or repeated field.
             let field = named_field(error).unwrap_or(path);
-            Problem {
-                field: (field != ".").then(|| field.into()),
-                ..Problem::new(Code::InvalidRequest, described.to_owned())
-            }
+            let problem = Problem::new(Code::InvalidRequest, described.to_owned());
+            if field == "." { problem } else { problem.at(field) }
         }
         Category::Syntax | Category::Eof | Category::Io => {
             Problem::new(Code::InvalidJson, format!("the body is not JSON: {described}"))

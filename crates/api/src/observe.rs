@@ -26,6 +26,9 @@ pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-tim
 /// Longest request id that is accepted, because ids go into logs.
 const MAX_ID: usize = 128;
 
+/// Longest path and method in logs and spans, in bytes.
+const MAX_LOGGED: usize = 128;
+
 /// What the layers that observe calls need.
 #[derive(Clone)]
 pub(crate) struct Observer {
@@ -147,9 +150,11 @@ fn new_request_id() -> HeaderValue {
 fn span_name(transport: Transport, request: &Request) -> impl Display {
     let endpoint = request.extensions().get::<MatchedPath>();
     fmt::from_fn(move |f| match transport {
-        Transport::Http => write!(f, "{} {}", request.method(), endpoint.map_or("*", MatchedPath::as_str)),
+        Transport::Http => {
+            write!(f, "{} {}", logged(request.method().as_str()), endpoint.map_or("*", MatchedPath::as_str))
+        }
         // One gRPC endpoint is a whole service, so the template lacks the method.
-        Transport::Grpc => f.write_str(endpoint.map_or("*", |_| request.uri().path().trim_start_matches('/'))),
+        Transport::Grpc => f.write_str(endpoint.map_or("*", |_| logged(request.uri().path().trim_start_matches('/')))),
     })
 }
 
@@ -160,8 +165,8 @@ fn span_name(transport: Transport, request: &Request) -> impl Display {
 fn span(request: &Request, id: &HeaderValue) -> Span {
     tracing::debug_span!(
         "request",
-        method = %request.method(),
-        path = request.uri().path(),
+        method = %logged(request.method().as_str()),
+        path = logged(request.uri().path()),
         request_id = ?id,
         trace_id = field::Empty,
         parent_id = field::Empty,
@@ -175,6 +180,11 @@ fn span(request: &Request, id: &HeaderValue) -> Span {
         otel.kind = field::Empty,
         otel.status_code = field::Empty,
     )
+}
+
+/// The start of a text that a client chose.
+fn logged(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_LOGGED)]
 }
 
 /// The duration of each stage in milliseconds. A stage that the call skipped took 0.

@@ -126,7 +126,16 @@ pub struct CodeMapping {
 /// The smallest value of `retry-after`. A model takes a few of these to load.
 pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// An error as the client sees it, after RFC 9457.
+/// Longest detail in bytes. Details echo what clients send, which may be a megabyte.
+const MAX_DETAIL: usize = 512;
+
+/// Bytes of a longer detail that stay at its start. The rest of [`MAX_DETAIL`] stays at its end, which says what to do.
+const DETAIL_START: usize = 128;
+
+/// Longest field in bytes.
+const MAX_FIELD: usize = 128;
+
+/// An error as the client sees it, after RFC 9457. Build it with its functions, because they bound what it echoes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Its kind.
@@ -143,12 +152,17 @@ impl Problem {
     /// A problem that concerns no single field.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
         let retry_after = (code == Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
-        Problem { code, detail: detail.into(), field: None, retry_after }
+        Problem { code, detail: shortened(detail.into(), DETAIL_START, MAX_DETAIL), field: None, retry_after }
     }
 
     /// A problem with one field.
     pub fn invalid(field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { field: Some(field.into()), ..Problem::new(Code::InvalidRequest, detail) }
+        Problem::new(Code::InvalidRequest, detail).at(field)
+    }
+
+    /// The same problem, with the field that it concerns.
+    pub(crate) fn at(self, field: impl Into<Cow<'static, str>>) -> Problem {
+        Problem { field: Some(shortened(field.into(), MAX_FIELD - ELLIPSIS.len(), MAX_FIELD)), ..self }
     }
 
     /// An answer that cannot be written as JSON.
@@ -168,6 +182,19 @@ impl Problem {
             field: self.field.as_deref(),
         }
     }
+}
+
+/// Stands for what [`shortened`] left out.
+const ELLIPSIS: &str = "…";
+
+/// Shortens `text` to at most `longest` bytes: keeps `start` bytes of its start, and of its end what fits.
+fn shortened(text: Cow<'static, str>, start: usize, longest: usize) -> Cow<'static, str> {
+    if text.len() <= longest {
+        return text;
+    }
+    let end = text.len() - (longest - start - ELLIPSIS.len());
+    let (start, end) = (text.floor_char_boundary(start), text.ceil_char_boundary(end));
+    format!("{}{ELLIPSIS}{}", &text[..start], &text[end..]).into()
 }
 
 /// An error, after RFC 9457. It has no `type`, which means `about:blank`, so `title` is the status's phrase.
@@ -233,4 +260,28 @@ pub(crate) async fn not_found(uri: Uri) -> Problem {
 /// Answers a method that the path does not take. axum adds the `allow` header.
 pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Code, MAX_DETAIL, MAX_FIELD, Problem};
+
+    #[test]
+    fn what_a_client_sent_is_echoed_in_part() {
+        for letter in ["x", "é", "\u{1f600}"] {
+            let sent = letter.repeat(500_000);
+            let problem = Problem::invalid(sent.clone(), format!("there is no route {sent:?}: use auto"));
+            assert!(problem.detail.len() <= MAX_DETAIL && problem.detail.contains(&letter.repeat(10)), "{problem:?}");
+            assert!(problem.detail.starts_with("there is no route") && problem.detail.ends_with(": use auto"));
+            let field = problem.field.unwrap();
+            assert!(field.len() <= MAX_FIELD && field.starts_with(letter) && field.ends_with('…'), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_fits_stays_as_it_is() {
+        let (detail, field) = ("d".repeat(MAX_DETAIL), "f".repeat(MAX_FIELD));
+        let problem = Problem::new(Code::NotFound, detail.clone()).at(field.clone());
+        assert_eq!((&*problem.detail, problem.field.as_deref()), (detail.as_str(), Some(field.as_str())));
+    }
 }

@@ -12,16 +12,14 @@ use crate::{Code, Problem};
 /// The domain in the details of errors.
 const DOMAIN: &str = "canet";
 
-/// Longest text of a status in bytes. It travels percent-encoded in headers, and clients accept 8 KiB of those.
-const LONGEST: usize = 512;
-
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Status {
         let mapping = problem.code.mapping();
-        let detail = shortened(&problem.detail);
+        // It travels percent-encoded in headers, of which clients accept 8 KiB. Problems are shorter.
+        let detail = problem.detail;
         let mut details = ErrorDetails::with_error_info(mapping.name.to_ascii_uppercase(), DOMAIN, []);
         if let Some(field) = &problem.field {
-            details.add_bad_request_violation(shortened(field), detail);
+            details.add_bad_request_violation(&**field, &*detail);
         }
         let mut metadata = MetadataMap::new();
         if let Some(seconds) = problem.retry_after {
@@ -30,10 +28,6 @@ impl From<Problem> for Status {
         }
         Status::with_error_details_and_metadata(mapping.grpc, detail, details, metadata)
     }
-}
-
-fn shortened(text: &str) -> &str {
-    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 impl Problem {

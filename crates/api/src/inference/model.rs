@@ -33,7 +33,7 @@ pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -
         } else {
             format!("version {version:?} of a model {name:?} does not serve")
         };
-        Problem { detail: detail.into(), ..problem }
+        Problem::new(problem.code, detail)
     })
 }
 
