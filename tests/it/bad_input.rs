@@ -115,6 +115,42 @@ fn every_bad_input_has_its_status_code_and_field() {
     assert_eq!(server.client.recommend(&json!({"history": [101]})).status, 200);
 }
 
+/// Nothing that a client sends comes back at length, whatever part of the request it is.
+#[test]
+fn echoes_are_short() {
+    let server = Server::start();
+    let long = "é".repeat(250_000);
+    let json = ("content-type", "application/json");
+    let inputs = |name: &str, list: &str| {
+        json!({"inputs": [{"name": name, "datatype": "BYTES", "shape": [1], "data": [list]}]}).to_string()
+    };
+    for (path, body) in [
+        ("/recommend", json!({"history": [], &long: 1}).to_string()),
+        ("/recommend", json!({"history": [], "route": long}).to_string()),
+        ("/recommend", json!({"history": [], "k": long}).to_string()),
+        ("/recommend/batch", json!({"requests": [], &long: 1}).to_string()),
+        ("/v2/models/small/infer", json!({"inputs": [], "parameters": {&long: 1}}).to_string()),
+        ("/v2/models/small/infer", inputs(&long, "[]")),
+        ("/v2/models/small/infer", inputs("history", &format!("{{{long:?}: 1}}"))),
+    ] {
+        let reply = server.client.send("POST", path, &[json], body.as_bytes());
+        assert!((400..500).contains(&reply.status) && reply.text.len() < 1000, "{path}: {} bytes", reply.text.len());
+    }
+    let batch = json!({"requests": [{"history": [], &long: 1}]}).to_string();
+    let reply = server.client.send("POST", "/recommend/batch", &[json], batch.as_bytes());
+    assert!(reply.status == 200 && reply.text.len() < 1000, "{} bytes", reply.text.len());
+    // What follows the echo stays: it says what to do.
+    let reply = server.client.recommend(&json!({"history": [], "route": long})).json();
+    let detail = reply["detail"].as_str().unwrap();
+    assert!(detail.starts_with("there is no route \"é") && detail.ends_with("as h4-l1-e6"), "{detail}");
+
+    let path = format!("/{}", "x".repeat(20_000));
+    for (method, path) in [("GET", path.as_str()), ("GET", &format!("/items?{}=1", &path[1..]))] {
+        let reply = server.client.send(method, path, &[], b"");
+        assert!(reply.text.len() < 1000 && (400..500).contains(&reply.status), "{} bytes", reply.text.len());
+    }
+}
+
 #[test]
 fn what_is_too_much_is_refused_whole() {
     let server = Server::start();
