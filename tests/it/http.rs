@@ -99,6 +99,30 @@ fn numbers_are_ids_as_their_decimal_string() {
 }
 
 #[test]
+fn null_means_not_given() {
+    let server = Server::start();
+    let nulls = json!({
+        "history": [103, 131], "k": null, "exclude_seen": null, "exclude": null, "candidates": null, "route": null,
+        "budget": null, "timeout_ms": null,
+    });
+    let answer = server.client.recommend(&json!({"history": [103, 131]})).json();
+    assert_eq!(answer["items"].as_array().map(Vec::len), Some(10));
+    assert_eq!(server.client.recommend(&nulls).json(), answer);
+    let batch = server.client.post("/recommend/batch", &json!({"requests": [nulls]})).json();
+    assert_eq!(batch["results"][0]["items"].as_array().map(Vec::len), Some(10), "{batch}");
+    // The document says so, and a required field stays required.
+    let document = server.client.get("/openapi.json").json();
+    let properties = document["components"]["schemas"]["RecommendRequest"]["properties"].as_object().unwrap();
+    for (name, schema) in properties {
+        let is_nullable = schema["type"].as_array().is_some_and(|types| types.contains(&json!("null")));
+        assert_eq!(is_nullable, name != "history", "{name}: {schema}");
+        let reply = server.client.recommend(&json!({"history": [101], name: null}));
+        assert_eq!(reply.status, if name == "history" { 422 } else { 200 }, "{name}");
+    }
+    assert_eq!(properties.len(), 8);
+}
+
+#[test]
 fn unknown_items_go_first_and_the_last_max_len_are_kept() {
     let server = Server::start();
     let long: Vec<u32> = (101..=130).collect();

@@ -186,6 +186,34 @@ fn faults_are_told_as_the_protocol_has_it() {
 }
 
 #[test]
+fn null_means_not_given() {
+    let server = Server::start();
+    let plain = json!({"inputs": [history(&["[101, 102]"])]});
+    let nulls = json!({
+        "id": null,
+        "parameters": {
+            "route": null, "exclude_seen": null, "budget": null, "timeout_ms": null, "binary_data_output": null,
+        },
+        "inputs": [{
+            "name": "history", "datatype": "BYTES", "shape": [1], "data": ["[101, 102]"],
+            "parameters": {"binary_data_size": null},
+        }],
+        "outputs": [
+            {"name": "items", "parameters": null}, {"name": "scores", "parameters": {"binary_data": null}},
+            {"name": "route"},
+        ],
+    });
+    let [mut all, mut parts] = [nulls.clone(), nulls.clone()];
+    (all["parameters"], all["outputs"], all["inputs"][0]["parameters"]) = (Value::Null, Value::Null, Value::Null);
+    parts["outputs"] = json!(null);
+    let answer = server.client.post(INFER, &plain).json();
+    assert!(answer["outputs"].is_array(), "{answer}");
+    for request in [nulls, all, parts] {
+        assert_eq!(server.client.post(INFER, &request).json(), answer, "{request}");
+    }
+}
+
+#[test]
 fn the_model_and_its_health_are_told() {
     let server = Server::start();
     let get = |path: &str| server.client.get(path).json();

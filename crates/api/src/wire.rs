@@ -16,7 +16,7 @@ const DEFAULT_K: usize = 10;
 /// Default `timeout_ms`.
 const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 
-/// A request for one ranking.
+/// A request for one ranking. `null` for an optional field means that it is not given.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RecommendRequest {
@@ -24,24 +24,23 @@ pub(crate) struct RecommendRequest {
     #[schema(max_items = 100_000)]
     pub(crate) history: Vec<ItemId>,
     /// How many items to recommend.
-    #[serde(default, deserialize_with = "some_integer")]
-    #[schema(value_type = u64)]
+    #[serde(default, deserialize_with = "optional_integer")]
     pub(crate) k: Option<u64>,
     /// Whether to leave out items of the history.
-    #[serde(default = "default_exclude_seen")]
-    #[schema(default = default_exclude_seen)]
+    #[serde(default = "default_exclude_seen", deserialize_with = "exclude_seen")]
+    #[schema(value_type = Option<bool>, default = default_exclude_seen)]
     pub(crate) exclude_seen: bool,
     /// Items to leave out.
-    #[serde(default)]
-    #[schema(max_items = 100_000)]
+    #[serde(default, deserialize_with = "or_default")]
+    #[schema(value_type = Option<Vec<ItemId>>, max_items = 100_000)]
     pub(crate) exclude: Vec<ItemId>,
     /// Items to choose from. `null` means every item.
     #[serde(default)]
     #[schema(max_items = 100_000)]
     pub(crate) candidates: Option<Vec<ItemId>>,
     /// The route to run. `auto` leaves the choice to the router.
-    #[serde(default = "default_route")]
-    #[schema(default = default_route)]
+    #[serde(default = "default_route", deserialize_with = "route")]
+    #[schema(value_type = Option<String>, default = default_route)]
     pub(crate) route: String,
     /// Share of the full model's FLOPs to spend. The default is the server's budget. The server interpolates between the
     /// budgets that `/model` lists; beyond them it takes the nearest one.
@@ -49,8 +48,8 @@ pub(crate) struct RecommendRequest {
     #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
     pub(crate) budget: Option<f64>,
     /// How long the client waits, in milliseconds.
-    #[serde(default = "default_timeout_ms", deserialize_with = "integer")]
-    #[schema(default = default_timeout_ms, minimum = 1, maximum = 60_000)]
+    #[serde(default = "default_timeout_ms", deserialize_with = "timeout_ms")]
+    #[schema(value_type = Option<u64>, default = default_timeout_ms, minimum = 1, maximum = 60_000)]
     pub(crate) timeout_ms: u64,
 }
 
@@ -92,14 +91,30 @@ fn default_timeout_ms() -> u64 {
     DEFAULT_TIMEOUT_MS
 }
 
-/// Reads a whole number. In JSON `10`, `10.0` and `1e1` are the same number.
-pub(crate) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_any(IntegerVisitor)
+/// Reads a value, or `null` as the type's default.
+pub(crate) fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads a whole number that may be missing, but not `null`.
-fn some_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    integer(deserializer).map(Some)
+fn exclude_seen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_exclude_seen))
+}
+
+fn route<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_route))
+}
+
+fn timeout_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(optional_integer(deserializer)?.unwrap_or_else(default_timeout_ms))
+}
+
+/// Reads a whole number. In JSON `10`, `10.0` and `1e1` are the same number.
+fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    deserializer.deserialize_any(IntegerVisitor)
 }
 
 /// Reads a whole number or `null`.
@@ -342,6 +357,17 @@ mod tests {
     }
 
     #[test]
+    fn null_means_not_given() {
+        let request = r#"{"history": [], "k": null, "exclude_seen": null, "exclude": null, "candidates": null,
+                          "route": null, "budget": null, "timeout_ms": null}"#;
+        let request: RecommendRequest = serde_json::from_str(request).unwrap();
+        assert_eq!(format!("{request:?}"), format!("{:?}", RecommendRequest::new(Vec::new())));
+        for required in ["{\"history\": null}", "{\"history\": [null]}"] {
+            assert!(serde_json::from_str::<RecommendRequest>(required).is_err(), "{required}");
+        }
+    }
+
+    #[test]
     fn whole_numbers_have_many_spellings() {
         let k = |k: &str| {
             let request = serde_json::from_str::<RecommendRequest>(&format!("{{\"history\": [], \"k\": {k}}}"));
@@ -351,7 +377,7 @@ mod tests {
             assert_eq!(k(spelling), Some(10), "{spelling}");
         }
         assert_eq!((k("18446744073709551615"), k("9007199254740992.0")), (Some(u64::MAX), Some(1 << 53)));
-        for other in ["null", "-1", "0.5", "18446744073709551616", "1e300", "\"1\"", "true", "[1]"] {
+        for other in ["-1", "0.5", "18446744073709551616", "1e300", "\"1\"", "true", "[1]"] {
             assert_eq!(k(other), None, "{other}");
         }
         let version = |text: &str| serde_json::from_str::<Version>(text).ok().map(|version| version.version);

@@ -8,17 +8,19 @@ use serde_json::value::RawValue;
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Output, Values, input_problem};
 use crate::Problem;
+use crate::wire::or_default;
 
-/// An inference request in JSON. Further fields belong to extensions and are ignored.
+/// An inference request in JSON. Further fields belong to extensions and are ignored. `null` for an optional field means
+/// that it is not given.
 #[derive(Debug, Deserialize)]
 pub(super) struct RequestJson<'a> {
     #[serde(default)]
     pub(super) id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) parameters: BTreeMap<String, ParameterJson>,
     #[serde(borrow)]
     pub(super) inputs: Vec<InputJson<'a>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) outputs: Vec<OutputRequestJson>,
 }
 
@@ -27,20 +29,34 @@ pub(super) struct InputJson<'a> {
     pub(super) name: String,
     pub(super) datatype: String,
     pub(super) shape: Vec<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) parameters: InputParametersJson,
     /// Unparsed, because a JSON tree would take many times the memory.
     #[serde(borrow, default)]
     pub(super) data: Option<&'a RawValue>,
 }
 
-/// A parameter's value. `None` if no parameter has its type.
+/// A parameter's value.
 #[derive(Debug)]
-pub(super) struct ParameterJson(Option<Parameter>);
+pub(super) enum ParameterJson {
+    /// Not given.
+    Null,
+    /// `None` if no parameter has its type.
+    Given(Option<Parameter>),
+}
 
 impl<'de> Deserialize<'de> for ParameterJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ParameterJson, D::Error> {
-        deserializer.deserialize_any(ParameterVisitor).map(ParameterJson)
+        let value = Option::<GivenParameter>::deserialize(deserializer)?;
+        Ok(value.map_or(ParameterJson::Null, |GivenParameter(value)| ParameterJson::Given(value)))
+    }
+}
+
+struct GivenParameter(Option<Parameter>);
+
+impl<'de> Deserialize<'de> for GivenParameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<GivenParameter, D::Error> {
+        deserializer.deserialize_any(ParameterVisitor).map(GivenParameter)
     }
 }
 
@@ -73,10 +89,6 @@ impl<'de> Visitor<'de> for ParameterVisitor {
         Ok(Some(Parameter::Number(value)))
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Option<Parameter>, E> {
-        Ok(None)
-    }
-
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Option<Parameter>, A::Error> {
         while sequence.next_element::<IgnoredAny>()?.is_some() {}
         Ok(None)
@@ -99,7 +111,7 @@ pub(super) struct InputParametersJson {
 #[derive(Debug, Deserialize)]
 pub(super) struct OutputRequestJson {
     pub(super) name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) parameters: OutputParametersJson,
 }
 
@@ -118,10 +130,11 @@ pub(super) struct OutputParametersJson {
 /// 422 for an unknown parameter.
 pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(Parameters, bool), Problem> {
     let (mut parameters, mut binary) = (Parameters::default(), false);
-    for (name, ParameterJson(value)) in sent {
+    for (name, value) in sent {
         match value {
-            Some(Parameter::Bool(asked)) if name == "binary_data_output" => binary = asked,
-            value => parameters.set(&name, value)?,
+            ParameterJson::Null => {}
+            ParameterJson::Given(Some(Parameter::Bool(asked))) if name == "binary_data_output" => binary = asked,
+            ParameterJson::Given(value) => parameters.set(&name, value)?,
         }
     }
     Ok((parameters, binary))

@@ -40,7 +40,8 @@ fn names(space: &RouteSpace) -> impl Iterator<Item = Value> {
 
 /// Every value of a request's `route`.
 fn choices(space: &RouteSpace) -> Vec<Value> {
-    ["auto", "full", "smallest"].into_iter().map(Value::from).chain(names(space)).collect()
+    // `null` means that the route is not given.
+    ["auto", "full", "smallest"].into_iter().map(Value::from).chain(names(space)).chain([Value::Null]).collect()
 }
 
 /// A request that this catalogue answers.
