@@ -20,7 +20,11 @@ POST   /recommend        application/json   422 invalid_request        history  
 POST   /recommend        application/json   422 invalid_request        history      {"history": "101"}
 POST   /recommend        application/json   422 invalid_request        history[1]   {"history": [101, true]}
 POST   /recommend        application/json   422 invalid_request        history[1]   {"history": [101, [1]]}
+POST   /recommend        application/json   422 invalid_request        history[0]   {"history": [2.5]}
+POST   /recommend        application/json   422 invalid_request        history[1]   {"history": [18446744073709551616, 1e3]}
+POST   /recommend        application/json   422 invalid_request        exclude[1]   {"history": [], "exclude": [101, 101.0]}
 POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 0}
+POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 18446744073709551616}
 POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 41}
 POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": -1}
 POST   /recommend        application/json   422 invalid_request        k            {"history": [101], "k": 2.5}

@@ -1,15 +1,17 @@
 //! What a client sees over HTTP: answers field by field, and every way to be refused.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use canet_domain::{History, Item, Route, RouteSpace};
+use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_model::Forward;
+use canet_model::checkpoint::CheckpointDraft;
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Just;
 use serde_json::{Value, json};
 
-use super::server::Server;
-use super::support::reference;
+use super::server::{ROOMY, Server};
+use super::support::{draft, reference, small_config};
 
 /// Ids in the tests' catalogue are dense ids + 100.
 fn items(ids: &[u32]) -> Vec<Item> {
@@ -91,11 +93,38 @@ fn an_override_runs_the_named_route_without_the_router() {
 }
 
 #[test]
-fn numbers_are_ids_as_their_decimal_string() {
+fn integers_are_ids_digit_for_digit() {
     let server = Server::start();
     let ask = |history: Value| server.client.recommend(&json!({"history": history, "route": "full"})).json();
     assert_eq!(ask(json!([103, 131])), ask(json!(["103", "131"])));
-    assert_eq!(ask(json!([103, -4, 2.5, 1e3]))["history"], json!({"used": 1, "unknown": ["-4", "2.5", "1000"]}));
+
+    // A catalogue of ids beyond 64 bits, which differ in their last digits.
+    let id = |item: u64| format!("184467440737095510{item}");
+    let draft = draft(small_config(), 11);
+    let ids = (101..=140).map(|item| id(item).into()).collect();
+    let catalogue = Catalogue::new(ids, (1..=40).collect()).unwrap();
+    let forward = Arc::new(reference(&draft.config, &draft.weights));
+    let server = Server::with(CheckpointDraft { catalogue, ..draft }, forward, ROOMY);
+    let post = |path: &str, body: &str| {
+        let reply = server.client.send("POST", path, &[("content-type", "application/json")], body.as_bytes());
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
+    };
+    let unknown = "18446744073709551616";
+    let (one, other) = (id(101), id(140));
+    let numbers = format!("{{\"history\": [{one}, {unknown}, -0, {other}], \"exclude\": [{}], \"k\": 40}}", id(102));
+    let strings = json!({"history": [one, unknown, "-0", other], "exclude": [id(102)], "k": 40}).to_string();
+    let answer = post("/recommend", &numbers);
+    assert_eq!(answer["history"], json!({"used": 2, "unknown": [unknown, "-0"]}));
+    assert_eq!((answer["items"].as_array().unwrap().len(), &answer), (37, &post("/recommend", &strings)));
+    let batch = post("/recommend/batch", &format!("{{\"requests\": [{strings}, {numbers}]}}"));
+    assert_eq!(batch["results"][1]["history"], answer["history"], "{batch}");
+
+    let infer = |list: &str| {
+        let history = json!({"name": "history", "datatype": "BYTES", "shape": [1], "data": [list]});
+        post("/v2/models/small/infer", &json!({"inputs": [history]}).to_string())["outputs"].clone()
+    };
+    assert_eq!(infer(&format!("[{one}, {other}]")), infer(&format!("[\"{one}\", \"{other}\"]")));
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
@@ -7,14 +8,14 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::body_budget::{BodyAllowance, BodyPermit};
 use super::limits::MAX_BODY;
 use super::problem::RETRY_AFTER_SECONDS;
-use super::{Code, Problem};
+use super::{Code, Problem, exact};
 
 /// A refused body is received up to this size before the answer. A client that is cut off while it sends often sees a
 /// broken connection instead of the answer.
@@ -128,7 +129,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// Parses a body that must be a JSON object.
 ///
-/// Handlers use it, never axum's `Json` extractor: [`read_json`] gives the reasons.
+/// Handlers use it or [`parse_with_ids`], never axum's `Json` extractor: [`read_json`] gives the reasons.
 ///
 /// # Errors
 /// 400 if it is not JSON, 422 with the field if it is not a `T`.
@@ -136,15 +137,36 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
     parse_with(bytes, serde_json::Error::to_string)
 }
 
-/// Parses a part of a body that was cut out before. It must be a JSON object.
+/// Parses a body with item ids, which may be integers of any length.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_with_ids<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    parse(bytes).or_else(|problem| parse_quoted(bytes, problem))
+}
+
+/// Parses a part of a body with item ids. The part was cut out before and must be a JSON object.
 ///
 /// # Errors
 /// As [`parse`], but without line and column, which would count from the part's beginning.
-pub(crate) fn parse_part<'a, T: Deserialize<'a>>(part: &'a RawValue) -> Result<T, Problem> {
-    parse_with(part.get().as_bytes(), |error| {
-        let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
-        text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
-    })
+pub(crate) fn parse_part<T: DeserializeOwned>(part: &RawValue) -> Result<T, Problem> {
+    let bytes = part.get().as_bytes();
+    parse_with(bytes, without_place).or_else(|problem| parse_quoted(bytes, problem))
+}
+
+/// Parses what failed with `problem` once more, with quotes around its long integers.
+fn parse_quoted<T: DeserializeOwned>(bytes: &[u8], problem: Problem) -> Result<T, Problem> {
+    match exact::with_quoted(bytes) {
+        Cow::Borrowed(_) => Err(problem),
+        // The quotes move what follows them.
+        Cow::Owned(quoted) => parse_with(&quoted, without_place),
+    }
+}
+
+/// The error's message without line and column.
+fn without_place(error: &serde_json::Error) -> String {
+    let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
 }
 
 fn parse_with<'a, T: Deserialize<'a>>(
@@ -197,9 +219,10 @@ mod tests {
     use axum::http::{HeaderMap, HeaderValue, header};
     use serde::Deserialize;
 
-    use super::{DISCARD_LIMIT, is_json, parse, read_all};
+    use super::{DISCARD_LIMIT, is_json, parse, parse_with_ids, read_all};
     use crate::body_budget::{BodyBudget, BodyPermit};
     use crate::limits::MAX_BODY;
+    use crate::wire::ItemId;
     use crate::{Code, Problem};
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -228,6 +251,26 @@ mod tests {
         ] {
             let problem = parse::<Wire>(body.as_bytes()).unwrap_err();
             assert_eq!(code_and_field(problem), (code, field.map(str::to_owned)), "{body}");
+        }
+    }
+
+    #[test]
+    fn ids_are_integers_of_any_length() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Ids {
+            ids: Vec<ItemId>,
+        }
+        let ids = |json: &str| parse_with_ids::<Ids>(json.as_bytes());
+        let long = "184467440737095510101";
+        let expected: Vec<ItemId> = [long, "5", "-0"].iter().map(|id| ItemId((*id).into())).collect();
+        assert_eq!(ids(&format!("{{\"ids\": [{long}, 5, -0]}}")), Ok(Ids { ids: expected }));
+        for (number, code, field) in [
+            ("1.0", Code::InvalidRequest, Some("ids[1]")),
+            ("1e3", Code::InvalidRequest, Some("ids[1]")),
+            ("01", Code::InvalidJson, None),
+        ] {
+            let problem = ids(&format!("{{\"ids\": [{long}, {number}]}}")).unwrap_err();
+            assert_eq!(code_and_field(problem), (code, field.map(str::to_owned)), "{number}");
         }
     }
 

@@ -19,6 +19,7 @@ mod codec;
 mod deadline;
 mod describe;
 mod endpoint;
+mod exact;
 pub mod grpc;
 mod inference;
 mod items;

@@ -28,7 +28,7 @@ use canet_serving::{Recommender, Times};
 pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
-    let request = body::parse(&bytes)?;
+    let request = body::parse_with_ids(&bytes)?;
     let generation = pin(&recommender, 1)?;
     let answered = Call::new(&recommender, &generation, arrival).answer_one(request).await?;
     respond(&answered.recommendation, answered.times)

@@ -200,7 +200,8 @@ impl<'de> Visitor<'de> for BatchRowsVisitor {
     }
 }
 
-/// An external item id: a string, or a number that stands for its decimal string.
+/// An external item id: a string, or an integer that stands for its digits. [`exact`](super::exact) reads integers of any
+/// length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ItemId(pub(crate) Box<str>);
 
@@ -209,8 +210,8 @@ impl ToSchema for ItemId {}
 impl PartialSchema for ItemId {
     fn schema() -> RefOr<Schema> {
         let id = ObjectBuilder::new()
-            .schema_type(SchemaType::from_iter([Type::String, Type::Number]))
-            .description(Some("An external item id. A number stands for its decimal string."));
+            .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
+            .description(Some("An external item id. An integer stands for its digits as sent."));
         id.into()
     }
 }
@@ -227,7 +228,7 @@ impl Visitor<'_> for ItemIdVisitor {
     type Value = ItemId;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an item id (a string or a number)")
+        formatter.write_str("an item id (a string or an integer)")
     }
 
     fn visit_str<E: Error>(self, id: &str) -> Result<ItemId, E> {
@@ -239,10 +240,6 @@ impl Visitor<'_> for ItemIdVisitor {
     }
 
     fn visit_i64<E: Error>(self, id: i64) -> Result<ItemId, E> {
-        Ok(ItemId(id.to_string().into()))
-    }
-
-    fn visit_f64<E: Error>(self, id: f64) -> Result<ItemId, E> {
         Ok(ItemId(id.to_string().into()))
     }
 }
@@ -386,11 +383,13 @@ mod tests {
     }
 
     #[test]
-    fn item_ids_are_strings_or_numbers() {
-        let ids: Vec<ItemId> = serde_json::from_str("[\"a\", 5, -5, 0.5, 18446744073709551615]").unwrap();
+    fn item_ids_are_strings_or_integers() {
+        let ids: Vec<ItemId> = serde_json::from_str("[\"a\", 5, -5, 18446744073709551615]").unwrap();
         let ids: Vec<&str> = ids.iter().map(|id| &*id.0).collect();
-        assert_eq!(ids, ["a", "5", "-5", "0.5", "18446744073709551615"]);
-        assert!(serde_json::from_str::<ItemId>("null").is_err() && serde_json::from_str::<ItemId>("[1]").is_err());
+        assert_eq!(ids, ["a", "5", "-5", "18446744073709551615"]);
+        for other in ["null", "[1]", "0.5", "1.0", "1e3"] {
+            assert!(serde_json::from_str::<ItemId>(other).is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::model::{INPUTS, OutputName, check_name};
 use super::parameters::Parameters;
 use super::tensor::{Input, Output, Values, input_problem};
-use crate::Problem;
 use crate::call::{Call, pin, slowest};
 use crate::deadline::Arrival;
 use crate::limits::check_ids;
 use crate::validate::accept;
 use crate::wire::{ItemId, RecommendRequest, Recommendation};
+use crate::{Problem, exact};
 use canet_serving::{Generation, Recommender, Times};
 
 /// Most items in the answer to one call, padding included.
@@ -133,7 +133,7 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
     match (&input.values, input.shape.as_slice()) {
         (Values::Bytes(lists), [_]) => {
             let list = |(row, json): (usize, &Vec<u8>)| {
-                serde_json::from_slice(json).map_err(|error| {
+                exact::from_slice(json).map_err(|error| {
                     Problem::invalid(
                         format!("history[{row}]"),
                         format!("history[{row}] is not a JSON list of ids: {error}"),
