@@ -51,6 +51,7 @@ mod recommend_command;
 mod reload;
 mod reload_http;
 mod report_command;
+mod request_bodies;
 mod serve_command;
 mod server;
 mod serving;

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::body_budget::{BodyAllowance, BodyPermit};
 use super::limits::MAX_BODY;
 use super::problem::RETRY_AFTER_SECONDS;
-use super::{Code, Problem, exact};
+use super::{Code, Problem, exact, pace};
 
 /// A refused body is received up to this size before the answer. A client that is cut off while it sends often sees a
 /// broken connection instead of the answer.
@@ -24,8 +24,8 @@ const DISCARD_LIMIT: usize = 16 << 20;
 /// Reads the body of a JSON request.
 ///
 /// Handlers read bodies with the functions of this module, never with axum's `Json` extractor. Only these functions
-/// enforce the time limit (408), [`MAX_BODY`] (413), the content type (415) and the memory budget (429), and only they
-/// return errors as problems.
+/// enforce the time limits (408), [`MAX_BODY`] (413), the content type (415) and the memory budget (429), and
+/// only they return errors as problems.
 ///
 /// # Errors
 /// 415 if the content type is not JSON, 413 over [`MAX_BODY`], 408 if it takes too long, 429 if the budget for bodies
@@ -64,13 +64,18 @@ async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     if head.headers.contains_key(header::EXPECT) && body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
     }
-    let Some(BodyAllowance { timeout, permit }) = head.extensions.get() else { return read_all(body, None).await };
-    tokio::time::timeout(*timeout, read_all(body, Some(permit))).await.map_err(|_| too_slow(*timeout))?
-}
-
-/// Refuses a body that did not arrive within `timeout`.
-pub(crate) fn too_slow(timeout: Duration) -> Problem {
-    Problem::new(Code::RequestTimeout, format!("the body did not arrive within {} s", timeout.as_secs_f64()))
+    let received = AtomicUsize::new(0);
+    let allowance = head.extensions.get::<BodyAllowance>();
+    let permit = allowance.map(|allowance| &*allowance.permit);
+    let arrives = read_all(body, permit, &received);
+    match allowance {
+        None => arrives.await,
+        Some(allowance) => tokio::select! {
+            biased;
+            arrived = arrives => arrived,
+            problem = pace::too_slow(allowance.timeout, || received.load(Ordering::Relaxed)) => Err(problem),
+        },
+    }
 }
 
 /// Refuses a body over [`MAX_BODY`].
@@ -84,13 +89,14 @@ pub(crate) fn over_budget() -> Problem {
     Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
 }
 
-/// Takes from the budget as bytes arrive: `content-length` alone reserves nothing.
-async fn read_all(mut body: Body, permit: Option<&BodyPermit>) -> Result<Vec<u8>, Problem> {
+/// Takes from the budget as bytes arrive: `content-length` alone reserves nothing. Counts them in `counter`.
+async fn read_all(mut body: Body, permit: Option<&BodyPermit>, counter: &AtomicUsize) -> Result<Vec<u8>, Problem> {
     let (mut bytes, mut received, mut is_refused) = (Vec::new(), 0_usize, false);
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|error| Problem::new(Code::InvalidJson, format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         received = received.saturating_add(data.len());
+        counter.store(received, Ordering::Relaxed);
         is_refused = is_refused || received > MAX_BODY || permit.is_some_and(|permit| !permit.take(data.len()));
         if received > DISCARD_LIMIT {
             break;
@@ -215,6 +221,8 @@ fn named_field(error: &serde_json::Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use axum::body::Body;
     use axum::http::{HeaderMap, HeaderValue, header};
     use serde::Deserialize;
@@ -287,17 +295,18 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_are_bounded_alone_and_together() {
-        let budget = BodyBudget::new(MAX_BODY + 10);
+        let budget = BodyBudget::new(2 * MAX_BODY);
+        let peer = budget.peer([192, 0, 2, 1].into());
         let read = async |size: usize| {
-            let permit = BodyPermit::empty(&budget);
-            let outcome = read_all(Body::from(vec![b' '; size]), Some(&permit)).await;
+            let permit = BodyPermit::empty(&peer);
+            let outcome = read_all(Body::from(vec![b' '; size]), Some(&permit), &AtomicUsize::new(0)).await;
             outcome.map(|bytes| bytes.len()).map_err(|problem| problem.code)
         };
         assert_eq!(read(MAX_BODY).await, Ok(MAX_BODY));
         assert_eq!(read(MAX_BODY + 1).await, Err(Code::TooLarge));
         assert_eq!(read(DISCARD_LIMIT + 1).await, Err(Code::TooLarge));
-        let other = BodyPermit::empty(&budget);
+        let other = BodyPermit::empty(&peer);
         assert!(other.take(MAX_BODY));
-        assert_eq!((read(11).await, read(10).await), (Err(Code::Overloaded), Ok(10)));
+        assert_eq!((read(MAX_BODY).await, read(10).await), (Err(Code::Overloaded), Ok(10)));
     }
 }

@@ -27,6 +27,7 @@ mod limits;
 mod observe;
 mod openapi;
 mod ops;
+mod pace;
 mod pages;
 mod problem;
 pub mod proto;

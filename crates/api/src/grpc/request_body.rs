@@ -10,7 +10,7 @@ use tonic::Status;
 use crate::attached::{Attached, Attachment, PolledFrame};
 use crate::body_budget::{BodyAllowance, BodyPermit};
 use crate::limits::MAX_BODY;
-use crate::{Problem, body};
+use crate::{Problem, body, pace};
 use canet_serving::Recommender;
 
 /// How long a message may still take to arrive while the server drains. A call may begin just before.
@@ -37,10 +37,8 @@ impl Messages {
                 let Some(BodyAllowance { timeout, permit }) = request.extensions().get().cloned() else {
                     return request;
                 };
-                let end = async move {
-                    tokio::time::sleep(timeout).await;
-                    Some(body::too_slow(timeout))
-                };
+                let received = Arc::clone(&permit);
+                let end = async move { Some(pace::too_slow(timeout, move || received.held()).await) };
                 BodyBound::new(end, Some(permit))
             }
             Messages::Endless(recommender) => {

@@ -190,13 +190,14 @@ impl Connection {
         let Connection { peer, app, settings } = self;
         let timeouts = settings.timeouts;
         let age = Age::new(settings.max_age);
+        let bodies = settings.body_budget.peer(peer.ip());
         let app = TowerToHyperService::new(app);
         let (service_age, service_activity) = (age.clone(), activity.clone());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             service_age.received(request.version());
             let open_request = service_activity.request();
             request.extensions_mut().insert(ConnectInfo(peer));
-            let permit = Arc::new(BodyPermit::empty(&settings.body_budget));
+            let permit = Arc::new(BodyPermit::empty(&bodies));
             let allowance = BodyAllowance { timeout: timeouts.body, permit: Arc::clone(&permit) };
             request.extensions_mut().insert(allowance);
             let (answer, age) = (app.call(request), service_age.clone());
