@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::body_budget::{BodyAllowance, BodyPermit};
 use super::limits::MAX_BODY;
 use super::problem::RETRY_AFTER_SECONDS;
+use super::unpack::Coding;
 use super::{Code, Problem, exact, pace};
 
 /// A refused body is received up to this size before the answer. A client that is cut off while it sends often sees a
@@ -24,12 +25,12 @@ const DISCARD_LIMIT: usize = 16 << 20;
 /// Reads the body of a JSON request.
 ///
 /// Handlers read bodies with the functions of this module, never with axum's `Json` extractor. Only these functions
-/// enforce the time limits (408), [`MAX_BODY`] (413), the content type (415) and the memory budget (429), and
-/// only they return errors as problems.
+/// enforce the time limits (408), [`MAX_BODY`] (413), the content type and encoding (415) and the memory budget (429), and
+/// only they unpack compressed bodies and return errors as problems.
 ///
 /// # Errors
-/// 415 if the content type is not JSON, 413 over [`MAX_BODY`], 408 if it takes too long, 429 if the budget for bodies
-/// is spent, 400 if it breaks off.
+/// 415 if the content type is not JSON or the content encoding is unknown, 413 over [`MAX_BODY`], unpacked or as it is
+/// sent, 408 if it takes too long, 429 if the budget for bodies is spent, 400 if it breaks off or cannot be unpacked.
 pub(crate) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
     if !is_json(request.headers()) {
         return Err(not_json());
@@ -51,15 +52,16 @@ pub(crate) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Prob
 /// Reads headers and body of a request with any content type.
 ///
 /// # Errors
-/// As [`read_json`], except 415.
+/// As [`read_json`], except for the content type.
 pub(crate) async fn read_bytes(request: Request) -> Result<(HeaderMap, Vec<u8>), Problem> {
     let (head, body) = request.into_parts();
     let bytes = read(&head, body).await?;
     Ok((head.headers, bytes))
 }
 
-/// Reads within the allowance that the listener grants.
+/// Reads within the allowance that the listener grants, and unpacks.
 async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
+    let coding = Coding::of(&head.headers)?;
     // A client with `expect: 100-continue` has sent nothing yet, so it gets the answer at once.
     if head.headers.contains_key(header::EXPECT) && body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_large());
@@ -68,17 +70,22 @@ async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     let allowance = head.extensions.get::<BodyAllowance>();
     let permit = allowance.map(|allowance| &*allowance.permit);
     let arrives = read_all(body, permit, &received);
-    match allowance {
-        None => arrives.await,
+    let bytes = match allowance {
+        None => arrives.await?,
         Some(allowance) => tokio::select! {
             biased;
-            arrived = arrives => arrived,
-            problem = pace::too_slow(allowance.timeout, || received.load(Ordering::Relaxed)) => Err(problem),
+            arrived = arrives => arrived?,
+            problem = pace::too_slow(allowance.timeout, || received.load(Ordering::Relaxed)) => return Err(problem),
         },
+    };
+    match coding {
+        // A request without a body may name a coding too.
+        Some(coding) if !bytes.is_empty() => coding.unpack(&bytes, permit),
+        _ => Ok(bytes),
     }
 }
 
-/// Refuses a body over [`MAX_BODY`].
+/// Refuses a body over [`MAX_BODY`], which counts unpacked bytes.
 pub(crate) fn too_large() -> Problem {
     Problem::new(Code::TooLarge, format!("the body is larger than {MAX_BODY} bytes"))
 }
@@ -221,14 +228,20 @@ fn named_field(error: &serde_json::Error) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use axum::body::Body;
+    use axum::extract::Request;
     use axum::http::{HeaderMap, HeaderValue, header};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use serde::Deserialize;
 
-    use super::{DISCARD_LIMIT, is_json, parse, parse_with_ids, read_all};
-    use crate::body_budget::{BodyBudget, BodyPermit};
+    use super::{DISCARD_LIMIT, is_json, parse, parse_with_ids, read_all, read_bytes};
+    use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
     use crate::limits::MAX_BODY;
     use crate::wire::ItemId;
     use crate::{Code, Problem};
@@ -308,5 +321,23 @@ mod tests {
         let other = BodyPermit::empty(&peer);
         assert!(other.take(MAX_BODY));
         assert_eq!((read(MAX_BODY).await, read(10).await), (Err(Code::Overloaded), Ok(10)));
+    }
+
+    #[tokio::test]
+    async fn unpacked_bytes_count_against_the_budget() {
+        let budget = BodyBudget::new(256 << 10);
+        let peer = budget.peer([192, 0, 2, 1].into());
+        let read = async |unpacked: usize| {
+            let allowance =
+                BodyAllowance { timeout: Duration::from_secs(30), permit: Arc::new(BodyPermit::empty(&peer)) };
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&vec![b' '; unpacked]).unwrap();
+            let request = Request::post("/").header(header::CONTENT_ENCODING, "gzip").extension(allowance);
+            let request = request.body(Body::from(encoder.finish().unwrap())).unwrap();
+            read_bytes(request).await.map(|(_, bytes)| bytes.len()).map_err(|problem| problem.code)
+        };
+        assert_eq!(read(200 << 10).await, Ok(200 << 10));
+        assert_eq!(read(250 << 10).await, Err(Code::Overloaded));
+        assert_eq!(read(MAX_BODY + 1).await, Err(Code::Overloaded), "the budget is smaller than the limit");
     }
 }

@@ -39,6 +39,7 @@ mod spans;
 mod testing;
 mod traceparent;
 mod transport;
+mod unpack;
 mod validate;
 mod wire;
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::unpack;
 use canet_serving::{Refusal, Unready};
 
 /// Every error that a client can get. This is the one table of stable codes and of their statuses over HTTP and gRPC.
@@ -27,7 +28,7 @@ pub enum Code {
     ReloadInProgress,
     /// The body is larger than the limit.
     TooLarge,
-    /// The content type is not JSON.
+    /// The content type is not JSON, or the content encoding is unknown.
     UnsupportedMediaType,
     /// A field is missing, unknown, of the wrong type or out of bounds.
     InvalidRequest,
@@ -241,6 +242,10 @@ impl IntoResponse for Problem {
         if self.code == Code::RequestTimeout {
             // On this connection the rest of the body would look like the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.field.as_deref() == Some(header::CONTENT_ENCODING.as_str()) {
+            // It tells this 415 from one for the content type (RFC 9110, 15.5.16).
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(unpack::ACCEPTED));
         }
         if self.code == Code::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -26,7 +26,8 @@ use canet_serving::Recommender;
         title = "canet",
         // The version of the API. It changes with requests and answers, not with the package.
         version = "1.0.0",
-        description = "Next-item recommendations. For each history, a router picks the submodel that runs.",
+        description = "Next-item recommendations. For each history, a router picks the submodel that runs. A request's body may \
+                       be compressed with gzip, deflate, br or zstd; its limit of 1 MiB counts unpacked bytes.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     components(schemas(ProblemBody))

@@ -81,6 +81,10 @@ fn response(status: StatusCode, codes: &[Code]) -> Response {
         let description = "Seconds after which the same request may succeed. Missing if waiting does not help.";
         response = response.header("retry-after", header(Type::Integer, description));
     }
+    if codes.contains(&Code::UnsupportedMediaType) {
+        let description = "The content encodings that the server unpacks. Missing if the content type is at fault.";
+        response = response.header("accept-encoding", header(Type::String, description));
+    }
     if codes.contains(&Code::Unauthorized) {
         response = response.header("www-authenticate", header(Type::String, "The scheme that the server asks for."));
     }
