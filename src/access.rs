@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::Failure;
 use super::secret::Secret;
-use canet_api::{Access, Admin, ApiKeys, Connections, Origins, Tls, TlsFiles};
+use canet_api::{Access, Admin, ApiKeys, Connections, Hosts, Origins, Tls, TlsFiles};
 
 /// Who may connect, and how.
 #[derive(Debug, Args)]
@@ -19,6 +19,10 @@ pub(crate) struct AccessArgs {
     /// Allow pages of these sites to call the server: origins as https://shop.example, separated by commas, or `*`
     #[arg(long, env = "CANET_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',')]
     cors_origin: Vec<String>,
+    /// Further host names under which clients on this machine ask, separated by commas, or `*`. Without keys and TLS a server
+    /// on a loopback address refuses names other than localhost and loopback addresses, because web pages could use them
+    #[arg(long, env = "CANET_ALLOW_HOST", value_name = "NAMES", value_delimiter = ',')]
+    allow_host: Vec<String>,
     /// PEM file with the server's certificate and its chain. Turns TLS on for HTTP and gRPC
     #[arg(long, env = "CANET_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -38,15 +42,19 @@ pub(crate) struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// Who may do what.
+    /// Who may do what. The hosts are those of a listener on a loopback address.
     pub(crate) fn access(&self, admin: Admin) -> Result<Access, Failure> {
         let mut keys = self.api_key.clone();
         if let Some(path) = &self.api_key_file {
             keys.extend(Secret::read_all(path)?);
         }
+        let hosts = Hosts::local(&self.allow_host).map_err(|error| Failure::Usage(format!("--allow-host: {error}")))?;
+        // A page has no key. A browser checks the name against the certificate.
+        let is_open = keys.is_empty() && self.tls_cert.is_none();
         Ok(Access {
             admin: Some(admin),
             keys: ApiKeys::new(keys.iter().map(Secret::reveal)),
+            hosts: if is_open { hosts } else { Hosts::Any },
             origins: Origins::parse(&self.cors_origin)
                 .map_err(|error| Failure::Usage(format!("--cors-origin: {error}")))?,
         })

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Failure;
-use canet_api::{self, Connections};
+use canet_api::{self, Connections, Hosts};
 
 /// File descriptors for everything but connections: listeners, the runtime, the files of a model and of TLS, logs.
 const RESERVED_DESCRIPTORS: usize = 128;
@@ -113,6 +113,12 @@ impl Listener {
         });
         bound
             .map_err(|error| Failure::Unavailable(format!("cannot listen on {address}: {error}; choose {alternative}")))
+    }
+
+    /// The names under which clients ask here: `hosts`, or any if other machines reach the address.
+    pub(crate) fn hosts(&self, hosts: &Hosts) -> Hosts {
+        let is_loopback = self.0.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        if is_loopback { hosts.clone() } else { Hosts::Any }
     }
 }
 

@@ -196,10 +196,12 @@ fn listen(
     let secured = if servers.follow_certificates() { "s" } else { "" };
     // gRPC first: a script that waits for the HTTP line then finds both.
     if let Some(grpc) = grpc {
-        let app = canet_api::grpc::app(recommender, &access.keys).map_err(Failure::unavailable)?;
+        let hosts = grpc.hosts(&access.hosts);
+        let app = canet_api::grpc::app(recommender, &access.keys, &hosts).map_err(Failure::unavailable)?;
         let address = servers.serve(grpc, app)?;
         tracing::info!("listening on grpc{secured}://{address}");
     }
+    let access = Access { hosts: http.hosts(&access.hosts), ..access };
     let address = servers.serve(http, canet_api::app(recommender, access))?;
     tracing::info!("listening on http{secured}://{address}");
     if let Some(probes) = probes {

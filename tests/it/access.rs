@@ -1,6 +1,7 @@
 //! Access: API keys, other sites' pages, and what answers tell browsers and compress.
 
 use std::io::Read;
+use std::net::SocketAddr;
 
 use canet_api::proto::inference as proto;
 use canet_api::{Access, ApiKeys, Connections, Origins};
@@ -101,10 +102,55 @@ fn the_inference_protocols_probes_need_no_key_and_name_no_model() {
     }
 }
 
+/// A page of a site that points its own name at this machine: the browser takes the server for a part of the site.
+#[test]
+fn an_open_server_on_loopback_answers_under_local_names_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = directory.path().join("small");
+    write_checkpoint(&model, 9);
+    let get = |address: SocketAddr, path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        exchange(address, request.as_bytes()).unwrap()
+    };
+    // A page can send this too: its content type is no JSON, but the request stays on the page's own site.
+    let call = |address: SocketAddr, host: &str| {
+        let request = format!(
+            "POST /canet.v1.Recommender/GetModel HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
+             content-type: application/grpc\r\nte: trailers\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0"
+        );
+        exchange(address, request.as_bytes()).unwrap().header("grpc-status").map(str::to_owned)
+    };
+    let permission_denied = Some("7".to_owned());
+    let open = Process::serve(&model, &[]);
+    let (http, grpc) = (open.client.address, open.grpc);
+    for path in ["/model", "/metrics", "/", "/docs", "/healthz", "/openapi.json", "/v2/models/small", "/nowhere"] {
+        let refused = get(http, path, "shop.example");
+        let text = String::from_utf8_lossy(&refused.body).into_owned();
+        assert!(refused.status == 403 && text.contains("shop.example") && text.contains("--allow-host"), "{refused:?}");
+        for host in ["localhost", "127.0.0.1:8080", "[::1]:8080"] {
+            assert_ne!(get(http, path, host).status, 403, "{path} {host}");
+        }
+    }
+    assert_eq!([call(grpc, "shop.example"), call(grpc, "localhost")], [permission_denied.clone(), None]);
+    assert!(open.client.get("/openapi.json").json()["paths"]["/model"]["get"]["responses"]["403"].is_object());
+
+    let named = Process::serve(&model, &["--allow-host", "canet.internal,other.internal"]);
+    for (host, status) in [("canet.internal", 200), ("OTHER.internal:80", 200), ("shop.example", 403)] {
+        assert_eq!(get(named.client.address, "/model", host).status, status, "{host}");
+    }
+    assert_eq!([call(named.grpc, "canet.internal"), call(named.grpc, "shop.example")], [None, permission_denied]);
+    for flags in [["--api-key", "key"], ["--allow-host", "*"]] {
+        let server = Process::serve(&model, &flags);
+        assert_ne!(get(server.client.address, "/model", "shop.example").status, 403, "{flags:?}");
+    }
+    let (code, stderr) = run(canet(&["serve", "--allow-host", "https://canet.internal", "--model"]).arg(&model));
+    assert!(code == Some(64) && stderr.contains("write it as canet.internal"), "{code:?} {stderr}");
+}
+
 /// What a browser asks before its page may send JSON with a key.
 fn preflight(server: &Server, origin: &str) -> RawReply {
     let request = format!(
-        "OPTIONS /recommend HTTP/1.1\r\nhost: canet\r\nconnection: close\r\norigin: {origin}\r\n\
+        "OPTIONS /recommend HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\norigin: {origin}\r\n\
          access-control-request-method: POST\r\naccess-control-request-headers: content-type,x-api-key\r\n\r\n"
     );
     exchange(server.client.address, request.as_bytes()).unwrap()
@@ -170,8 +216,9 @@ fn an_origin_that_no_browser_sends_is_refused_with_the_one_to_write() {
 fn long_answers_are_compressed_for_those_who_ask() {
     let server = Server::start();
     let get = |path: &str, encodings: &str| {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: canet\r\nconnection: close\r\naccept-encoding: {encodings}\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept-encoding: {encodings}\r\n\r\n"
+        );
         exchange(server.client.address, request.as_bytes()).unwrap()
     };
     let plain = get("/openapi.json", "identity");
@@ -189,7 +236,7 @@ fn long_answers_are_compressed_for_those_who_ask() {
     let requests = vec![r#"{"history": [], "k": 40}"#; 1000].join(",");
     let body = format!(r#"{{"requests": [{requests}]}}"#);
     let request = format!(
-        "POST /recommend/batch HTTP/1.1\r\nhost: canet\r\nconnection: close\r\naccept-encoding: gzip\r\n\
+        "POST /recommend/batch HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept-encoding: gzip\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );

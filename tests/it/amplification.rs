@@ -24,7 +24,7 @@ fn filled(start: &str, part: &str, end: &str) -> String {
 fn grpc(address: SocketAddr, method: &str, message: &[u8]) -> RawReply {
     let body = frame(message);
     let head = format!(
-        "POST /{method} HTTP/1.1\r\nhost: canet\r\nconnection: close\r\ncontent-type: application/grpc\r\n\
+        "POST /{method} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/grpc\r\n\
          te: trailers\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );

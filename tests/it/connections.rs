@@ -73,7 +73,7 @@ fn a_connection_that_asks_for_nothing_is_closed() {
         assert!(read_to_close(&mut stream).is_empty(), "{sent:?}");
     }
     // Nor is a second request waited for after the first.
-    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
+    let health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     // Where something holds the test up its connection is closed before it has asked: it asks on another one.
     let answered = (0..20).find_map(|_| exchange(server.client.address, health)).unwrap();
     assert_eq!(answered.status, 200);
@@ -85,7 +85,7 @@ fn a_client_that_reads_no_answer_loses_its_connection() {
     let server = Server::behind(Access::default(), Connections { max_open: 1, timeouts, ..Connections::default() });
     let row = json!({"history": [101], "k": 40, "exclude_seen": false, "route": "smallest", "timeout_ms": 60_000});
     let body = json!({"requests": vec![row; 1024]}).to_string();
-    let head = "POST /recommend/batch HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length:";
+    let head = "POST /recommend/batch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:";
     let request = format!("{head} {}\r\n\r\n{body}", body.len());
     let mut stuck = connect(server.client.address);
     stuck.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -93,7 +93,7 @@ fn a_client_that_reads_no_answer_loses_its_connection() {
     let sent = (0..20).map_while(|_| stuck.write_all(request.as_bytes()).ok()).count();
     assert!(sent > 0);
     // Its place is free.
-    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\nconnection: close\r\n\r\n";
+    let health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     assert_eq!(exchange(server.client.address, health).unwrap().status, 200);
 }
 
@@ -101,7 +101,7 @@ fn a_client_that_reads_no_answer_loses_its_connection() {
 fn an_old_connection_ends_with_what_it_was_asked() {
     let server = Server::behind(Access::default(), Connections { max_age: Some(OLD), ..Connections::default() });
     // Over HTTP/1.1 the answer says so: a connection that was just closed could swallow the next request.
-    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
+    let health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut stream = connect(server.client.address);
     stream.write_all(health).unwrap();
     let mut first = Vec::new();
@@ -132,7 +132,7 @@ fn an_old_connection_ends_with_what_it_was_asked() {
 #[test]
 fn connections_beyond_the_most_wait_for_a_place() {
     let server = Server::behind(Access::default(), Connections { max_open: 1, ..Connections::default() });
-    let health = b"GET /healthz HTTP/1.1\r\nhost: canet\r\n\r\n";
+    let health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut first = connect(server.client.address);
     first.write_all(health).unwrap();
     assert!(first.read(&mut [0; 512]).unwrap() > 0);
@@ -149,7 +149,7 @@ fn connections_beyond_the_most_wait_for_a_place() {
 #[test]
 fn a_head_that_is_too_large_is_refused() {
     let server = Server::start();
-    let head = |filler: &str| format!("GET /healthz HTTP/1.1\r\nhost: canet\r\nconnection: close\r\n{filler}\r\n");
+    let head = |filler: &str| format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{filler}\r\n");
     let long = format!("x: {}\r\n", "y".repeat(70_000));
     let many = "x: y\r\n".repeat(200);
     for filler in [long, many] {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::HttpBody;
 use canet_api::proto::canet::v1 as proto;
-use canet_api::{self, ApiKeys};
+use canet_api::{self, ApiKeys, Hosts};
 use canet_model::Model;
 use canet_serving::{Generation, Limits, Recommender};
 use prost::Message;
@@ -266,7 +266,8 @@ fn the_health_service_says_what_readyz_says() {
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
-        let mut health = HealthClient::new(canet_api::grpc::app(&recommender, &ApiKeys::default()).unwrap());
+        let mut health =
+            HealthClient::new(canet_api::grpc::app(&recommender, &ApiKeys::default(), &Hosts::Any).unwrap());
         let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
         let mut watched = health.watch(of("canet.v1.Recommender")).await.unwrap().into_inner();
         let mut next = async || watched.next().await.map(|answer| answer.unwrap().status());

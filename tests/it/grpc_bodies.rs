@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use canet_api::proto::canet::v1 as proto;
-use canet_api::{self, ApiKeys, BodyBudget, Connections, Timeouts};
+use canet_api::{self, ApiKeys, BodyBudget, Connections, Hosts, Timeouts};
 use prost::Message;
 
 use super::grpc_client::frame;
@@ -16,7 +16,7 @@ use super::server::Server;
 /// The services of `server` behind a listener.
 fn listen(server: &Server, connections: Connections) -> (tokio::runtime::Runtime, SocketAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let router = canet_api::grpc::app(&server.recommender, &ApiKeys::default()).unwrap();
+    let router = canet_api::grpc::app(&server.recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     runtime.spawn(canet_api::serve(listener, router, connections, std::future::pending()));
@@ -27,7 +27,7 @@ fn listen(server: &Server, connections: Connections) -> (tokio::runtime::Runtime
 fn begin(address: SocketAddr, method: &str, first: &[u8]) -> TcpStream {
     let mut stream = connect(address);
     let head = format!(
-        "POST /{method} HTTP/1.1\r\nhost: canet\r\ncontent-type: application/grpc\r\nte: trailers\r\n\
+        "POST /{method} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\nte: trailers\r\n\
          transfer-encoding: chunked\r\n\r\n"
     );
     // A chunk of nothing would be the last one.

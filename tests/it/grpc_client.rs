@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, Request};
-use canet_api::{self, ApiKeys};
+use canet_api::{self, ApiKeys, Hosts};
 use canet_serving::Recommender;
 use prost::Message;
 use tokio::runtime::Runtime;
@@ -32,7 +32,7 @@ impl Grpc {
     }
 
     pub(crate) fn keyed(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Grpc {
-        let router = canet_api::grpc::app(recommender, keys).unwrap();
+        let router = canet_api::grpc::app(recommender, keys, &Hosts::Any).unwrap();
         Grpc { router, runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap() }
     }
 

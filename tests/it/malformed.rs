@@ -116,7 +116,7 @@ fn malformed(rng: &mut ChaCha8Rng) -> Malformed {
                 ("/recommend", "/../admin/reload"),
                 ("application/json", "text/html"),
                 ("application/json", "application/json\u{1}"),
-                ("host: canet", "host: canet\r\nx-request-id: \u{7f}\r\ntraceparent: 00-zz"),
+                ("host: localhost", "host: localhost\r\nx-request-id: \u{7f}\r\ntraceparent: 00-zz"),
             ]
             .choose(rng)
             .unwrap();
@@ -141,11 +141,11 @@ fn malformed(rng: &mut ChaCha8Rng) -> Malformed {
                 broken(bytes)
             }
             1 => broken(
-                b"POST /recommend HTTP/1.1\r\nhost: canet\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{"
+                b"POST /recommend HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{"
                     .to_vec(),
             ),
             _ => broken(
-                b"POST /recommend HTTP/1.1\r\nhost: canet\r\ncontent-length: 18446744073709551616\r\n\r\n{}".to_vec(),
+                b"POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-length: 18446744073709551616\r\n\r\n{}".to_vec(),
             ),
         },
     }

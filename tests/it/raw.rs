@@ -78,7 +78,7 @@ pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Option<RawReply> 
 /// A POST of JSON that closes its connection.
 pub(crate) fn post(path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: canet\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n",
         body.len()
     );

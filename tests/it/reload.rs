@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use canet_api::proto::canet::v1 as proto;
-use canet_api::{self, Access, Admin, ApiKeys};
+use canet_api::{self, Access, Admin, ApiKeys, Hosts};
 use canet_cpu::CpuBackend;
 use canet_model::ModelConfig;
 use canet_model::checkpoint::ModelDirectory;
@@ -101,7 +101,7 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
 #[test]
 fn a_stream_that_nobody_reads_holds_up_no_reload() {
     let setup = setup();
-    let router = canet_api::grpc::app(&setup.recommender, &ApiKeys::default()).unwrap();
+    let router = canet_api::grpc::app(&setup.recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
     let row = proto::RecommendRequest { history: vec!["101".to_owned()], ..proto::RecommendRequest::default() };
     let rows = proto::RecommendStreamRequest { requests: vec![row; 64] };
     let call = request("canet.v1.Recommender/RecommendStream", &[], &frame(&rows.encode_to_vec()));

@@ -216,7 +216,7 @@ fn what_was_sent_before_the_stop_is_answered() {
     // Half a request is in when the signal comes; the other half follows.
     let mut connection = TcpStream::connect(server.client.address).unwrap();
     let head =
-        "POST /recommend HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n";
+        "POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n";
     connection.write_all(head.as_bytes()).unwrap();
     connection.write_all(br#"{"history""#).unwrap();
     while server.client.metric("requests_in_flight") < 1.0 {}
@@ -258,7 +258,7 @@ fn a_stop_ends_the_watch_before_the_load(root: &Path) -> bool {
     let mut watch = connect(server.grpc);
     let message = frame(&HealthCheckRequest::default().encode_to_vec());
     let head = format!(
-        "POST /grpc.health.v1.Health/Watch HTTP/1.1\r\nhost: canet\r\ncontent-type: application/grpc\r\n\
+        "POST /grpc.health.v1.Health/Watch HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc\r\n\
          te: trailers\r\ncontent-length: {}\r\n\r\n",
         message.len()
     );

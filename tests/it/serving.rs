@@ -294,7 +294,7 @@ fn a_row_whose_client_left_does_not_run() {
         use std::io::Write;
         let body = request().to_string();
         let mut connection = std::net::TcpStream::connect(server.client.address).unwrap();
-        let head = "POST /recommend HTTP/1.1\r\nhost: canet\r\ncontent-type: application/json\r\ncontent-length:";
+        let head = "POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:";
         write!(connection, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
         wait_until_queued(&server, 1);
     }

@@ -1,14 +1,14 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request};
-use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
+use super::hosts::{self, Hosts};
 use super::{Code, Problem};
 use canet_serving::Reloader;
 
@@ -28,7 +28,7 @@ impl Admin {
     /// With a token, its bearers are the operators. Without one, operators are the clients on loopback, except pages
     /// of other sites in a browser there.
     pub fn new(reloader: Arc<Reloader>, token: Option<&str>) -> Admin {
-        Admin { reloader, operators: Operators { token: token.map(Secret::new) } }
+        Admin { reloader, operators: Operators { token: token.map(Secret::new), hosts: Hosts::default() } }
     }
 }
 
@@ -81,9 +81,15 @@ impl ApiKeys {
 #[derive(Clone)]
 pub(crate) struct Operators {
     token: Option<Secret>,
+    hosts: Hosts,
 }
 
 impl Operators {
+    /// The same operators, who without a token may ask under the names of `hosts` too.
+    pub(crate) fn at(self, hosts: Hosts) -> Operators {
+        Operators { hosts, ..self }
+    }
+
     /// Whether operators send a token of their own.
     pub(crate) fn has_token(&self) -> bool {
         self.token.is_some()
@@ -92,7 +98,7 @@ impl Operators {
     /// # Errors
     /// 401 or 403 if the request does not come from an operator.
     pub(crate) fn check(&self, request: &Request) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return check_local(request) };
+        let Some(token) = &self.token else { return check_local(request, &self.hosts) };
         let Some(given) = bearer(request.headers()) else {
             return Err(Problem::new(Code::Unauthorized, "send `authorization: Bearer TOKEN` with the server's token"));
         };
@@ -106,11 +112,11 @@ impl Operators {
 
 /// # Errors
 /// 403 if the request comes from another machine, or from a page of another site.
-fn check_local(request: &Request) -> Result<(), Problem> {
+fn check_local(request: &Request, hosts: &Hosts) -> Result<(), Problem> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let detail = if !peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback()) {
         "without --admin-token this is for clients on the server's own machine, over loopback"
-    } else if is_cross_site(request) {
+    } else if is_cross_site(request, hosts) {
         "without --admin-token this is not for pages of other sites: ask at localhost or 127.0.0.1"
     } else {
         return Ok(());
@@ -120,30 +126,19 @@ fn check_local(request: &Request) -> Result<(), Problem> {
 
 /// Whether a page of another site may have made a browser on this machine send `request`.
 ///
-/// A browser names the page's site in `sec-fetch-site` and `origin`, and no page can forge them. A site can point its
-/// own host name at this machine; the browser then reports the request as same-origin. So `host` must be a name that
-/// only this machine has. Clients other than browsers send neither header, and may send no `host`.
-fn is_cross_site(request: &Request) -> bool {
+/// A browser names the page's site in `sec-fetch-site` and `origin`, and no page can forge them. Both agree with `host` if
+/// the site pointed its own name at this machine, so `host` must be one of `hosts`. Clients other than browsers send
+/// neither header, and may send no `host`.
+fn is_cross_site(request: &Request, hosts: &Hosts) -> bool {
     let headers = request.headers();
     let foreign_site = headers.get(FETCH_SITE).is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
-    // HTTP/2 puts the host into the URI.
-    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
-    let host = host.or_else(|| request.uri().authority().map(|host| host.as_str().as_bytes()));
-    let foreign_host = host.is_some_and(|host| !is_loopback(host));
+    let host = hosts::host(request);
+    let foreign_host = host.is_some_and(|host| !hosts.is_local(host));
     let foreign_origin = headers.get(header::ORIGIN).is_some_and(|origin| {
         let [plain, secure] = [b"http://".as_slice(), b"https://"].map(|scheme| origin.as_bytes().strip_prefix(scheme));
         !plain.or(secure).zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
     });
     foreign_site || foreign_host || foreign_origin
-}
-
-/// Whether a host, with or without a port, always names this machine.
-fn is_loopback(host: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(host) else { return false };
-    let name = authority.host();
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost")
-        || address.parse().is_ok_and(|address: IpAddr| address.to_canonical().is_loopback())
 }
 
 /// A key or token. Only its digest is kept.
@@ -174,8 +169,8 @@ mod tests {
     use axum::body::Body;
     use axum::extract::{ConnectInfo, Request};
 
-    use super::{ApiKeys, Operators, Secret, is_cross_site, is_loopback};
-    use crate::Code;
+    use super::{ApiKeys, Operators, Secret, is_cross_site};
+    use crate::{Code, Hosts};
 
     fn request(headers: &[(&str, &str)]) -> Request {
         let request = Request::builder().uri("/admin/reload");
@@ -200,7 +195,7 @@ mod tests {
 
     #[test]
     fn with_a_token_only_its_bearers_are_operators() {
-        let operators = Operators { token: Some(Secret::new("token")) };
+        let operators = Operators { token: Some(Secret::new("token")), hosts: Hosts::Any };
         assert_eq!(operators.check(&request(&[("authorization", "Bearer token")])), Ok(()));
         for headers in [&[][..], &[("authorization", "Bearer tokens")], &[("x-api-key", "token")]] {
             assert_eq!(operators.check(&request(headers)).unwrap_err().code, Code::Unauthorized);
@@ -209,7 +204,7 @@ mod tests {
 
     #[test]
     fn without_a_token_operators_are_on_loopback() {
-        let operators = Operators { token: None };
+        let operators = Operators { token: None, hosts: Hosts::Any };
         let from = |peer: Option<&str>| {
             let mut request = request(&[("host", "localhost:8080")]);
             let peer = peer.map(|peer| ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
@@ -222,11 +217,16 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_told_by_site_host_and_origin() {
-        let is_foreign = |headers: &[(&str, &str)]| is_cross_site(&request(headers));
+        let hosts = Hosts::local(&["canet.internal".to_owned()]).unwrap();
+        let is_foreign = |headers: &[(&str, &str)]| is_cross_site(&request(headers), &hosts);
         let host = ("host", "localhost:8080");
-        for headers in
-            [&[][..], &[host], &[host, ("sec-fetch-site", "none")], &[host, ("origin", "http://LOCALHOST:8080")]]
-        {
+        for headers in [
+            &[][..],
+            &[host],
+            &[host, ("sec-fetch-site", "none")],
+            &[host, ("origin", "http://LOCALHOST:8080")],
+            &[("host", "canet.internal"), ("origin", "https://canet.internal")],
+        ] {
             assert!(!is_foreign(headers), "{headers:?}");
         }
         for headers in [
@@ -237,16 +237,6 @@ mod tests {
             &[("origin", "http://localhost:8080")],
         ] {
             assert!(is_foreign(headers), "{headers:?}");
-        }
-    }
-
-    #[test]
-    fn loopback_names_are_those_that_no_resolver_decides() {
-        for host in ["localhost", "LocalHost:80", "127.0.0.1", "127.9.9.9:8080", "[::1]:80", "[::ffff:127.0.0.1]"] {
-            assert!(is_loopback(host.as_bytes()), "{host}");
-        }
-        for host in ["localhost.example", "10.0.0.1", "[::2]:80", "", "a b"] {
-            assert!(!is_loopback(host.as_bytes()), "{host}");
         }
     }
 }

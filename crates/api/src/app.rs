@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use super::access::{Admin, ApiKeys, Operators, guard};
 use super::browser::{self, Origins};
 use super::endpoint::{Credential, Endpoint, Kind, Required};
+use super::hosts::Hosts;
 use super::observe::Observer;
 use super::openapi::{self, Description};
 use super::{Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
@@ -35,13 +36,20 @@ pub struct Access {
     pub keys: ApiKeys,
     /// Sites whose pages may call this server from a browser.
     pub origins: Origins,
+    /// Names under which it may be asked.
+    pub hosts: Hosts,
 }
 
 /// Every HTTP endpoint over one recommender. [`serve`](super::serve) tells it each client's address.
 pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
-    let Access { admin, keys, origins } = access;
-    let operators = admin.as_ref().map(|admin| admin.operators.clone());
-    let required = Required { key: !keys.is_empty(), token: operators.as_ref().is_some_and(Operators::has_token) };
+    let Access { admin, keys, origins, hosts } = access;
+    let operators = admin.as_ref().map(|admin| admin.operators.clone().at(hosts.clone()));
+    let checks_host = !matches!(hosts, Hosts::Any);
+    let required = Required {
+        key: !keys.is_empty(),
+        token: operators.as_ref().is_some_and(Operators::has_token),
+        host: checks_host,
+    };
     let cors = origins.layer();
     // The layers of one endpoint, outermost first. They are composed into one service: axum allocates for every layer
     // that it is given apart. A layer that would check nothing is left out.
@@ -50,6 +58,7 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
         let check_key = move |request: &Request| keys.check(request.headers());
         let needs_key = kind.credential(required) == Some(Credential::Key);
         let operators = operators.clone().filter(|_| kind == Kind::Operator);
+        let hosts = hosts.clone();
         let observer = Observer { recommender: Arc::clone(recommender), refuse };
         ServiceBuilder::new()
             // Before the key: a browser asks without one whether it may send one.
@@ -58,6 +67,7 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
             .map_response(browser::secure)
             // Before the guards: refused calls are counted too.
             .option_layer(kind.is_counted().then(|| middleware::from_fn_with_state(observer, observe::http)))
+            .option_layer(checks_host.then(|| guard(move |request| hosts.check(request), refuse)))
             .option_layer(needs_key.then(|| guard(check_key, refuse)))
             .option_layer(operators.map(|operators| guard(move |request| operators.check(request), refuse)))
     };
@@ -142,11 +152,13 @@ mod tests {
     use serde_json::{Value, json};
     use tower::ServiceExt;
 
-    use super::{Access, Admin, ApiKeys, Credential, Description, Endpoint, Kind, Required, Router, app, endpoints};
+    use super::{
+        Access, Admin, ApiKeys, Credential, Description, Endpoint, Hosts, Kind, Required, Router, app, endpoints,
+    };
     use crate::testing::Fixture;
     use crate::{Origins, observe};
 
-    const REQUIRED: Required = Required { key: true, token: true };
+    const REQUIRED: Required = Required { key: true, token: true, host: false };
     const KEY: (&str, &str) = ("x-api-key", "key");
     const TOKEN: (&str, &str) = ("authorization", "Bearer token");
     const JSON: (&str, &str) = ("content-type", "application/json");
@@ -160,7 +172,12 @@ mod tests {
     }
 
     fn guarded_app(fixture: &Fixture) -> Router {
-        let access = Access { admin: Some(admin(fixture)), keys: ApiKeys::new(["key"]), origins: Origins::Any };
+        let access = Access {
+            admin: Some(admin(fixture)),
+            keys: ApiKeys::new(["key"]),
+            origins: Origins::Any,
+            hosts: Hosts::Any,
+        };
         app(&fixture.recommender, access)
     }
 
@@ -258,6 +275,22 @@ mod tests {
         let request = &document["components"]["schemas"]["RecommendRequest"]["properties"];
         assert_eq!(request["route"]["enum"][0], "auto");
         assert_eq!(request["k"]["minimum"], 1);
+    }
+
+    #[tokio::test]
+    async fn every_endpoint_asks_for_the_host_if_the_server_does() {
+        let fixture = Fixture::new();
+        let access = Access { hosts: Hosts::local(&[]).unwrap(), ..Access::default() };
+        let app = app(&fixture.recommender, access);
+        let table = endpoints(&fixture.recommender, None, Required { key: false, token: false, host: true });
+        for path in table.iter().map(|endpoint| example(&endpoint.path)).chain(["/nowhere".to_owned()]) {
+            let rebound = send(&app, (Method::GET, &path), &[("host", "shop.example")], &Value::Null).await;
+            assert_eq!(rebound.status(), StatusCode::FORBIDDEN, "{path}");
+            let local = send(&app, (Method::GET, &path), &[("host", "localhost:8080")], &Value::Null).await;
+            assert_ne!(local.status(), StatusCode::FORBIDDEN, "{path}");
+        }
+        let refused = send(&app, (Method::GET, "/v2"), &[("host", "shop.example")], &Value::Null).await;
+        assert!(read(refused).await["error"].as_str().is_some_and(|error| error.contains("--allow-host")));
     }
 
     #[tokio::test]

@@ -67,11 +67,15 @@ pub(crate) enum Credential {
     Token,
 }
 
-/// Which credentials this server asks for.
+/// What this server asks of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Required {
+    /// An API key.
     pub(crate) key: bool,
+    /// The operators' token, for their endpoints.
     pub(crate) token: bool,
+    /// A host name of its own machine.
+    pub(crate) host: bool,
 }
 
 impl<S: Clone + Send + Sync + 'static> Endpoint<S> {

@@ -22,7 +22,7 @@ use crate::inference::grpc as inference;
 use crate::limits::MAX_BODY;
 use crate::observe::Observer;
 use crate::proto;
-use crate::{ApiKeys, Problem};
+use crate::{ApiKeys, Hosts, Problem};
 use canet_serving::Recommender;
 use health::Probe;
 use proto::canet::v1::recommender_server::RecommenderServer;
@@ -56,16 +56,17 @@ enum Kind {
 }
 
 /// Every gRPC service over one recommender. All but probes need one of `keys`, in the metadata with the name of the
-/// HTTP header.
+/// HTTP header. All are asked under one of the names of `hosts`.
 ///
 /// # Errors
 /// [`DescriptorError`] if the compiled descriptors cannot be read.
-pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, DescriptorError> {
+pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys, hosts: &Hosts) -> Result<Router, DescriptorError> {
     let observer = Observer { recommender: Arc::clone(recommender), refuse: Problem::into_grpc };
     // The layers of a group of services, outermost first, composed into one service.
     let layers = |kind: Kind| {
         let is_open = kind == Kind::Health || keys.is_empty();
-        let keys = keys.clone();
+        let (keys, hosts) = (keys.clone(), hosts.clone());
+        let checks_host = !matches!(hosts, Hosts::Any);
         let check_key = move |request: &Request| {
             if PROBES.contains(&request.uri().path()) { Ok(()) } else { keys.check(request.headers()) }
         };
@@ -77,6 +78,8 @@ pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys) -> Result<Router, Des
         ServiceBuilder::new()
             // Outermost: it counts the final answer, and turns panics into errors.
             .option_layer(count)
+            // A page can speak gRPC over HTTP/1.
+            .option_layer(checks_host.then(|| guard(move |request| hosts.check(request), Problem::into_grpc)))
             .option_layer((!is_open).then(|| guard(check_key, Problem::into_grpc)))
             .map_request(move |request| messages.bound(request))
     };
@@ -114,7 +117,7 @@ mod tests {
 
     use super::app;
     use crate::testing::Fixture;
-    use crate::{ApiKeys, observe};
+    use crate::{ApiKeys, Hosts, observe};
 
     /// Sends one empty message. Returns the status, and whether the call was counted.
     async fn call(app: &Router, path: &str, headers: &[(&str, &str)]) -> (Code, bool) {
@@ -131,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn every_service_stands_behind_its_layers() {
         let fixture = Fixture::new();
-        let app = app(&fixture.recommender, &ApiKeys::new(["key"])).unwrap();
+        let app = app(&fixture.recommender, &ApiKeys::new(["key"]), &Hosts::Any).unwrap();
         for (path, code, is_counted) in [
             ("/canet.v1.Recommender/GetModel", Code::Unavailable, true),
             ("/inference.GRPCInferenceService/ServerMetadata", Code::Ok, true),
@@ -148,6 +151,22 @@ mod tests {
             ("/grpc.health.v1.Health/Check", false),
         ] {
             assert_eq!(call(&app, path, &[]).await, (Code::Ok, is_counted), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_service_asks_for_the_host_if_the_server_does() {
+        let fixture = Fixture::new();
+        let app = app(&fixture.recommender, &ApiKeys::default(), &Hosts::local(&[]).unwrap()).unwrap();
+        for path in [
+            "/canet.v1.Recommender/GetModel",
+            "/inference.GRPCInferenceService/ServerLive",
+            "/grpc.health.v1.Health/Check",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/nowhere.Nothing/None",
+        ] {
+            assert_eq!(call(&app, path, &[("host", "shop.example")]).await.0, Code::PermissionDenied, "{path}");
+            assert_ne!(call(&app, path, &[("host", "localhost:8081")]).await.0, Code::PermissionDenied, "{path}");
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// Describes `endpoints` on a server that asks for the `required` credentials.
+    /// Describes `endpoints` on a server that asks for what is `required`.
     pub(crate) fn new<'a>(
         endpoints: impl Iterator<Item = &'a Documentation>,
         required: Required,
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn operations_of_every_method_are_completed() {
         let endpoint = Endpoint::<()>::documented(Kind::Operator, routes!(every_method), &[Code::ReloadInProgress]);
-        let document = describe(endpoint.documentation.iter(), Required { key: true, token: true });
+        let document = describe(endpoint.documentation.iter(), Required { key: true, token: true, host: false });
         let item = &json!(document)["paths"]["/every"];
         assert_eq!(item.as_object().map(serde_json::Map::len), Some(8));
         for method in ["get", "put", "post", "delete", "options", "head", "patch", "trace"] {

@@ -48,6 +48,7 @@ pub(super) fn complete(operation: &mut Operation, endpoint: &Documentation, requ
         problems.extend(BODY);
     }
     problems.extend(credential.map(|_| Code::Unauthorized));
+    problems.extend(required.host.then_some(Code::Forbidden));
     for (status, codes) in by_status(&problems) {
         operation.responses.responses.insert(status.as_str().to_owned(), response(status, &codes).into());
     }
