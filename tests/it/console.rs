@@ -1,6 +1,9 @@
 //! The console at `/`: that it comes whole from the binary, and works in a browser.
 
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::thread;
 
 use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
 
@@ -84,4 +87,58 @@ fn a_person_can_use_it_in_a_browser() {
     calibrated(12).write(&root).unwrap();
     let server = Process::serve(&root, &["--version", "1", "--admin-token", "open sesame"]);
     run_script("console.py", &[&format!("http://{}", server.client.address), "open sesame"]);
+}
+
+/// Serves `server` under a path as nginx does with `location /canet/ { proxy_pass http://SERVER/; }`: strips the path
+/// and names the server as the host. Everything else is 404. It accepts until the test process ends.
+fn proxy_under_path(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            // A browser may leave at any time.
+            thread::spawn(move || drop(forward(client, server)));
+        }
+    });
+    address
+}
+
+/// Forwards the one request of a connection.
+fn forward(mut client: TcpStream, server: SocketAddr) -> io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let Some((method, path)) = first.split_once(" /canet/") else {
+        return client.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    };
+    let (mut head, mut length) = (format!("{method} /{path}host: {server}\r\nconnection: close\r\n"), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        if name == "content-length" {
+            length = line[name.len() + 1..].trim().parse().unwrap_or(0);
+        }
+        if !["host", "connection"].contains(&name.as_str()) {
+            head.push_str(&line);
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut upstream = TcpStream::connect(server)?;
+    upstream.write_all(head.as_bytes())?;
+    io::copy(&mut reader.take(length), &mut upstream)?;
+    io::copy(&mut upstream, &mut client)?;
+    client.shutdown(Shutdown::Both)
+}
+
+#[test]
+fn the_pages_work_behind_a_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    calibrated(11).write(&root).unwrap();
+    let server = Process::serve(&root, &["--admin-token", "open sesame"]);
+    let proxy = proxy_under_path(server.client.address);
+    run_script("prefix.py", &[&format!("http://{proxy}/canet"), "open sesame"]);
 }

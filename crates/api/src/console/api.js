@@ -1,4 +1,5 @@
-// The server's HTTP API. The key exists only here, in memory.
+// The server's HTTP API. The key exists only here, in memory. Paths are relative to the page, so that it works behind a
+// proxy that serves it under a path.
 
 let key = null;
 
@@ -34,15 +35,15 @@ async function send(path, { method = "GET", body, token, signal } = {}) {
 
 const json = async (response) => (await response).json();
 
-export const model = () => json(send("/model"));
-export const routes = () => json(send("/routes"));
-export const find = (q, signal) => json(send(`/items?q=${encodeURIComponent(q)}`, { signal }));
-export const metrics = async () => (await send("/metrics")).text();
-export const reload = (version, token) => json(send("/admin/reload", { method: "POST", body: { version }, token }));
+export const model = () => json(send("model"));
+export const routes = () => json(send("routes"));
+export const find = (q, signal) => json(send(`items?q=${encodeURIComponent(q)}`, { signal }));
+export const metrics = async () => (await send("metrics")).text();
+export const reload = (version, token) => json(send("admin/reload", { method: "POST", body: { version }, token }));
 
 // The answer, and the server's time for it in milliseconds.
 export async function recommend(body, signal) {
-  const response = await send("/recommend", { method: "POST", body, signal });
+  const response = await send("recommend", { method: "POST", body, signal });
   const total = /total;dur=([\d.]+)/.exec(response.headers.get("server-timing") ?? "");
   return { answer: await response.json(), took: total ? Number(total[1]) : null };
 }

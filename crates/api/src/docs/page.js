@@ -4,7 +4,7 @@ const [explorer, keyForm, key, problem] = ["openapi-explorer", "#key-form", "#ke
 
 async function read() {
   const headers = key.value ? { "x-api-key": key.value } : {};
-  const answer = await fetch("/openapi.json", { headers });
+  const answer = await fetch("openapi.json", { headers });
   const body = await answer.json();
   keyForm.hidden = answer.status !== 401;
   problem.hidden = answer.ok || (answer.status === 401 && !key.value);
@@ -12,7 +12,8 @@ async function read() {
     problem.textContent = body.detail;
     return;
   }
-  body.servers = [{ url: location.origin }];
+  // The page may stand behind a path. The explorer appends paths, which begin with a slash.
+  body.servers = [{ url: new URL(".", location.href).href.replace(/\/$/, "") }];
   await explorer.loadSpec(body);
 }
 

@@ -22,6 +22,8 @@ use canet_serving::Recommender;
 #[derive(OpenApi)]
 #[openapi(
     tags((name = "Recommend"), (name = "Describe"), (name = "Operate")),
+    // Relative to the document, so that it holds behind a proxy that serves it under a path.
+    servers((url = ".")),
     info(
         title = "canet",
         // The version of the API. It changes with requests and answers, not with the package.
