@@ -57,8 +57,14 @@ impl Origins {
             Origins::Any => AllowOrigin::from(Any),
             Origins::Listed(origins) => AllowOrigin::list(origins),
         };
-        let sent =
-            [header::CONTENT_TYPE, header::AUTHORIZATION, access::API_KEY, observe::REQUEST_ID, traceparent::HEADER];
+        let sent = [
+            header::CONTENT_TYPE,
+            header::CONTENT_ENCODING,
+            header::AUTHORIZATION,
+            access::API_KEY,
+            observe::REQUEST_ID,
+            traceparent::HEADER,
+        ];
         Some(
             CorsLayer::new()
                 .allow_origin(allowed)

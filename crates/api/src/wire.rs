@@ -209,9 +209,9 @@ impl ToSchema for ItemId {}
 
 impl PartialSchema for ItemId {
     fn schema() -> RefOr<Schema> {
-        let id = ObjectBuilder::new()
-            .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
-            .description(Some("An external item id. An integer stands for its digits as sent."));
+        let id = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])).description(
+            Some("An external item id. An integer stands for its digits as sent, without fraction and exponent."),
+        );
         id.into()
     }
 }
