@@ -10,6 +10,7 @@ use canet_domain::{Flops, Route};
 use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 
 use super::Failure;
+use super::exit::say;
 use super::printable::printable_lines;
 
 /// Shows a checkpoint's routes, FLOPs, parameters and metrics. Reading it checks it.
@@ -30,6 +31,9 @@ pub(crate) struct InspectArgs {
 pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let checkpoint = directory.load(args.version).map_err(Failure::data)?;
+    if let Some(fault) = &checkpoint.titles_fault {
+        say(fault);
+    }
     let text = if args.json { format!("{:#}\n", document(&checkpoint)) } else { printable_lines(&table(&checkpoint)) };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }

@@ -5,6 +5,7 @@ use canet_model::{Backend, Model};
 use clap::Args;
 
 use super::Failure;
+use super::exit::say;
 
 /// The model of a command.
 #[derive(Debug, Args)]
@@ -27,5 +28,9 @@ impl ModelArgs {
 /// Opens a version (`None`: the highest) of the model in a directory.
 pub(crate) fn open(directory: &Path, version: Option<u64>, backend: &dyn Backend) -> Result<Model, Failure> {
     let directory = ModelDirectory::open(directory).map_err(Failure::data)?;
-    Model::open(&directory, version, backend).map_err(Failure::data)
+    let model = Model::open(&directory, version, backend).map_err(Failure::data)?;
+    if let Some(fault) = model.titles_fault() {
+        say(fault);
+    }
+    Ok(model)
 }

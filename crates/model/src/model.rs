@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use canet_domain::{Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RouteSpace, choose_route};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ReplayError};
+use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ReplayError, TitlesFault};
 use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query};
 
 /// A checkpoint that answers: its description in host memory and its weights on a device.
@@ -37,6 +37,7 @@ pub struct Model {
     manifest: Manifest,
     space: RouteSpace,
     catalogue: Catalogue,
+    titles_fault: Option<TitlesFault>,
     forward: Arc<dyn Forward>,
     precision: Precision,
 }
@@ -72,6 +73,11 @@ impl OpenError {
         )
     }
 
+    /// Whether files of the version are missing or end early, as while somebody copies them.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self, OpenError::Checkpoint(error) if error.is_incomplete())
+    }
+
     /// Whether the checkpoint is at fault, rather than the device.
     pub fn checkpoint_at_fault(&self) -> bool {
         matches!(self, OpenError::Checkpoint(_) | OpenError::Probes { .. })
@@ -86,20 +92,22 @@ impl Model {
     /// # Errors
     /// [`OpenError`] if the checkpoint is invalid, the backend cannot load it, or a probe's answer differs.
     pub fn open(directory: &ModelDirectory, version: Option<u64>, backend: &dyn Backend) -> Result<Model, OpenError> {
-        let Checkpoint { name, version, digest, manifest, config, space, weights, catalogue, probes } =
+        let Checkpoint { name, version, digest, manifest, config, space, weights, catalogue, titles_fault, probes } =
             directory.load(version)?;
         let forward = backend.load(&config, &weights)?;
         drop(weights);
         if let Err(source) = probes.replay(&*forward, &space, backend.tolerance()) {
             return Err(OpenError::Probes { name, version, source });
         }
-        Ok(Model { name, version, digest, manifest, space, catalogue, forward, precision: backend.precision() })
+        let precision = backend.precision();
+        Ok(Model { name, version, digest, manifest, space, catalogue, titles_fault, forward, precision })
     }
 
     /// A model of a checkpoint whose weights `forward` already holds in float32. Its probes are not replayed.
     pub fn with_forward(checkpoint: Checkpoint, forward: Arc<dyn Forward>) -> Model {
-        let Checkpoint { name, version, digest, manifest, space, catalogue, .. } = checkpoint;
-        Model { name, version, digest, manifest, space, catalogue, forward, precision: Precision::Fp32 }
+        let Checkpoint { name, version, digest, manifest, space, catalogue, titles_fault, .. } = checkpoint;
+        let precision = Precision::Fp32;
+        Model { name, version, digest, manifest, space, catalogue, titles_fault, forward, precision }
     }
 
     /// The router's choice for each history under a budget, which is a share of the full model's FLOPs.
@@ -182,6 +190,11 @@ impl Model {
 }
 
 impl fmt::Debug for Model {
+    /// Why titles are missing from the catalogue, if some are.
+    pub fn titles_fault(&self) -> Option<&TitlesFault> {
+        self.titles_fault.as_ref()
+    }
+
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
     }

@@ -187,6 +187,27 @@ impl TensorFile {
     }
 }
 
+/// Whether a file that stands at its start is the beginning of a longer safetensors file.
+///
+/// # Errors
+/// [`io::Error`] if the system refuses to read.
+pub(crate) fn ends_early(file: &mut File) -> io::Result<bool> {
+    let size = file.metadata()?.len();
+    if size < 8 {
+        return Ok(true);
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let (length, available) = (u64::from_le_bytes(length), size - 8);
+    if length > HEADER_LIMIT.min(available) {
+        return Ok(length <= HEADER_LIMIT);
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header)?;
+    let metadata = serde_json::from_slice::<Metadata>(&header);
+    Ok(metadata.is_ok_and(|metadata| metadata.data_len() as u64 > available - length))
+}
+
 fn check_type(name: &str, found: Dtype, expected: Dtype) -> Result<(), TensorFileError> {
     if found == expected {
         return Ok(());

@@ -13,6 +13,16 @@ pub struct ModelDirectory {
     name: String,
 }
 
+/// The directories of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The versions, ascending.
+    pub versions: Vec<u64>,
+    /// Directories that are no versions although their names have digits, such as `0002` and `v4`, in the order of the
+    /// names. Hidden directories are not among them.
+    pub ignored: Vec<String>,
+}
+
 impl ModelDirectory {
     /// Opens a model that has at least one version.
     ///
@@ -74,9 +84,36 @@ impl ModelDirectory {
     /// # Errors
     /// [`CheckpointError::Io`] if the directory cannot be read.
     pub fn versions(&self) -> Result<Vec<u64>, CheckpointError> {
-        let mut versions = numbered(&self.path)?;
-        versions.retain(|version| self.version_path(*version).is_dir());
-        Ok(versions)
+        Ok(self.list()?.versions)
+    }
+
+    /// The directories that exist now.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] if the directory cannot be read.
+    pub fn list(&self) -> Result<Listing, CheckpointError> {
+        let mut listing = Listing::default();
+        let entries = fs::read_dir(&self.path).map_err(CheckpointError::io(&self.path, "list"))?;
+        for entry in entries {
+            let entry = entry.map_err(CheckpointError::io(&self.path, "list"))?;
+            let name = entry.file_name();
+            let version = version_number(&name);
+            // A link to a directory is a directory too, and only it needs a look at its target.
+            let is_directory = || match entry.file_type() {
+                Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
+                kind => kind.is_ok_and(|kind| kind.is_dir()),
+            };
+            match version {
+                Some(version) if is_directory() => listing.versions.push(version),
+                None if resembles_version(&name) && is_directory() => {
+                    listing.ignored.push(name.to_string_lossy().into_owned());
+                }
+                _ => {}
+            }
+        }
+        listing.versions.sort_unstable();
+        listing.ignored.sort_unstable();
+        Ok(listing)
     }
 
     /// The highest version that exists now.
@@ -84,7 +121,8 @@ impl ModelDirectory {
     /// # Errors
     /// [`CheckpointError::NoVersions`] or [`CheckpointError::HoldsModels`] if there is none.
     pub fn latest(&self) -> Result<u64, CheckpointError> {
-        if let Some(version) = self.versions()?.pop() {
+        let Listing { mut versions, ignored } = self.list()?;
+        if let Some(version) = versions.pop() {
             return Ok(version);
         }
         let path = self.path.clone();
@@ -92,7 +130,7 @@ impl ModelDirectory {
         let models = entries.flatten().map(|entry| entry.path()).filter(|model| holds_a_version(model));
         Err(match models.min() {
             Some(example) => CheckpointError::HoldsModels { path, example },
-            None => CheckpointError::NoVersions { path },
+            None => CheckpointError::NoVersions { path, ignored },
         })
     }
 
@@ -138,6 +176,13 @@ fn numbered(path: &Path) -> Result<Vec<u64>, CheckpointError> {
 
 fn holds_a_version(path: &Path) -> bool {
     path.is_dir() && numbered(path).is_ok_and(|versions| !versions.is_empty())
+}
+
+/// Whether a name may be meant as a version's. The directories that file systems and people add, as `lost+found`, have no
+/// digits.
+fn resembles_version(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    !name.starts_with(b".") && name.iter().any(u8::is_ascii_digit)
 }
 
 /// The positive number that a name spells canonically: `7`, not `07` or `+7`.

@@ -48,10 +48,12 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// The model directory has no version.
-    #[error("{path}: holds no version; expected numbered directories such as {path}/1")]
+    #[error("{path}: holds no version; expected numbered directories such as {path}/1{}", not_versions(ignored))]
     NoVersions {
         /// The model's directory.
         path: PathBuf,
+        /// Directories whose names are similar to versions.
+        ignored: Vec<String>,
     },
     /// The directory holds models instead of versions.
     #[error("{path}: holds models, not versions; name one of them, as {example}")]
@@ -80,6 +82,12 @@ pub enum CheckpointError {
     /// A file of the checkpoint is missing.
     #[error("{path}: the file is missing; the checkpoint is incomplete, copy it again")]
     MissingFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the checkpoint is shorter than it says itself.
+    #[error("{path}: the file ends early; the checkpoint is incomplete, copy it again")]
+    Truncated {
         /// The file.
         path: PathBuf,
     },
@@ -214,6 +222,24 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether files of the checkpoint are missing or end early, as while somebody copies them.
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            CheckpointError::MissingFile { .. } | CheckpointError::Truncated { .. } => true,
+            CheckpointError::Manifest { source, .. } => source.inner().is_eof(),
+            _ => false,
+        }
+    }
+
+    /// Whether the file system refused an operation, for example because the disk is full.
+    pub fn is_io(&self) -> bool {
+        matches!(
+            self,
+            CheckpointError::Io { .. }
+                | CheckpointError::Tensors { source: TensorFileError::Read(_) | TensorFileError::Write(_), .. }
+        )
+    }
+
     /// For `map_err`: the system refused to `action` the path.
     pub(super) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
         let path = path.into();
@@ -240,3 +266,17 @@ fn advice(root: &Option<PathBuf>, version: &Option<u64>) -> String {
 fn remedy(error: &TensorFileError) -> &'static str {
     if matches!(error, TensorFileError::Header(_)) { "; copy it again" } else { "" }
 }
+
+/// Says that some directories are no versions, and which names are.
+pub(super) fn not_versions(ignored: &[String]) -> String {
+    const SHOWN: usize = 5;
+    if ignored.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = ignored.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    let more = if ignored.len() > SHOWN { " and others" } else { "" };
+    format!(" (ignored: {}{more}; {VERSION_NAMES})", names.join(", "))
+}
+
+/// Which names are versions, for messages.
+pub const VERSION_NAMES: &str = "a version's name is a whole number from 1, without leading zeros or other characters";

@@ -5,6 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
+use crate::tensor_file::ends_early;
 
 pub(super) const MANIFEST: &str = "canet.json";
 pub(super) const WEIGHTS: &str = "weights.safetensors";
@@ -26,18 +27,32 @@ pub(super) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Checkpoin
     Ok(bytes)
 }
 
-/// Reads a whole regular file and checks its digest.
-pub(super) fn read_verified(path: &Path, sha256: &str, limit: u64) -> Result<Vec<u8>, CheckpointError> {
+/// Reads a whole regular file and checks its digest. `ends_early` tells from the bytes of a file with another digest whether
+/// its end is missing.
+pub(super) fn read_verified(
+    path: &Path,
+    sha256: &str,
+    limit: u64,
+    ends_early: impl FnOnce(&[u8]) -> bool,
+) -> Result<Vec<u8>, CheckpointError> {
     let bytes = read_bounded(path, limit)?;
-    compare(path, sha256_hex(&bytes), sha256)?;
-    Ok(bytes)
+    match compare(path, sha256_hex(&bytes), sha256) {
+        Err(_) if ends_early(&bytes) => Err(CheckpointError::Truncated { path: path.to_owned() }),
+        compared => compared.map(|()| bytes),
+    }
 }
 
-/// Opens a regular file of at most `limit` bytes, checks its digest, and rewinds it.
+/// Opens a regular safetensors file of at most `limit` bytes, checks its digest, and rewinds it.
 pub(super) fn open_verified(path: &Path, sha256: &str, limit: u64) -> Result<File, CheckpointError> {
     let mut file = open_bounded(path, limit)?;
-    compare(path, sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))?, sha256)?;
+    let digest = sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))?;
     file.rewind().map_err(CheckpointError::io(path, "read"))?;
+    if let Err(error) = compare(path, digest, sha256) {
+        return Err(match ends_early(&mut file).map_err(CheckpointError::io(path, "read"))? {
+            true => CheckpointError::Truncated { path: path.to_owned() },
+            false => error,
+        });
+    }
     Ok(file)
 }
 

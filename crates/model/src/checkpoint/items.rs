@@ -1,11 +1,11 @@
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 use canet_domain::Catalogue;
 
 /// An external id and its title.
-type Title = (Box<str>, Box<str>);
+pub(super) type Title = (Box<str>, Box<str>);
 
 /// Limit on the mean length of a line of `items.tsv`, the line break included.
 const BYTES_PER_ITEM: u64 = 1025;
@@ -50,21 +50,54 @@ pub(super) fn format_titles(catalogue: &Catalogue) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Ids and titles of `titles.tsv`.
-pub(super) fn parse_titles(path: &Path, bytes: Vec<u8>) -> Result<Vec<Title>, CheckpointError> {
-    utf8(path, bytes)?
-        .lines()
-        .enumerate()
-        .map(|(index, line)| match line.split_once('\t') {
-            Some((id, title)) => Ok((id.into(), title.into())),
-            None => Err(CheckpointError::Line {
-                path: path.to_owned(),
-                line: index + 1,
-                reason: "no tab; each line is an item id, a tab and a title",
-            }),
-        })
-        .collect()
+/// Whether the bytes are the beginning of an `items.tsv` with more ids.
+pub(super) fn ends_early(bytes: &[u8], items: usize) -> bool {
+    !bytes.ends_with(b"\n") || bytes.iter().filter(|byte| **byte == b'\n').count() < items
 }
+
+/// What is wrong with `titles.tsv`. A model needs no titles, so it opens without those at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TitlesFault {
+    /// Some lines are invalid.
+    #[error("{path}: skipped {skipped} of the lines, the first is line {line}: {reason}")]
+    Lines {
+        /// The file.
+        path: PathBuf,
+        /// Number of invalid lines.
+        skipped: usize,
+        /// The first one's number, from 1.
+        line: usize,
+        /// Why it is invalid.
+        reason: &'static str,
+    },
+    /// The file could not be read. The message names it.
+    #[error("{0}; the model has no titles")]
+    File(String),
+}
+
+/// Ids and titles of `titles.tsv`, without its invalid lines. Blank lines and a byte order mark are no fault.
+pub(super) fn parse_titles(path: &Path, bytes: &[u8]) -> (Vec<Title>, Option<TitlesFault>) {
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let (mut titles, mut faults) = (Vec::new(), Vec::new());
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match str::from_utf8(line).map(|line| line.split_once('\t')) {
+            Ok(Some((id, title))) => titles.push((id.into(), title.into())),
+            Ok(None) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Ok(None) => faults.push((index + 1, "no tab; each line is an item id, a tab and a title")),
+            Err(_) => faults.push((index + 1, "not UTF-8 text")),
+        }
+    }
+    let fault = faults.first().map(|(line, reason)| TitlesFault::Lines {
+        path: path.to_owned(),
+        skipped: faults.len(),
+        line: *line,
+        reason,
+    });
+    (titles, fault)
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, CheckpointError> {
     String::from_utf8(bytes).map_err(|error| {

@@ -6,10 +6,11 @@
 //! | `weights.safetensors` | float32 tensors named as in [`ModelConfig::parameters`], and int64 `popularity` [N+1] |
 //! | `items.tsv` | the external id of item i on line i |
 //! | `probes.safetensors` | the [`Probes`], which [`Model::open`] replays |
-//! | `titles.tsv` | optional and without a digest: `id<TAB>title` lines |
+//! | `titles.tsv` | optional and without a digest: `id<TAB>title` lines; bad lines are skipped ([`TitlesFault`]) |
 //!
 //! The directory's name alone tells the version, so a version can be copied to another number. A writer renames the
-//! complete directory into place, so a reader sees a whole version or none. Every file is JSON, text or safetensors, so
+//! complete directory into place, so a reader sees a whole version or none. A version that other programs copy file by
+//! file may be seen half: reading it then fails with an error that [is incomplete](CheckpointError::is_incomplete). Every file is JSON, text or safetensors, so
 //! reading a checkpoint never runs code.
 //!
 //! [`Model::open`]: crate::Model::open
@@ -27,9 +28,10 @@ mod read;
 mod staging;
 
 pub use calibration::{BudgetPoint, Calibration, CalibrationError};
-pub use directory::ModelDirectory;
+pub use directory::{Listing, ModelDirectory};
 pub use draft::CheckpointDraft;
-pub use error::CheckpointError;
+pub use error::{CheckpointError, VERSION_NAMES};
+pub use items::TitlesFault;
 pub use manifest::{
     DataRecord, FileRecord, FileRecords, FlopsRecord, Manifest, MetricsRecord, TrainingRecord, rfc3339,
 };

@@ -6,7 +6,8 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::files::{ITEMS, MANIFEST, PROBES, TITLES, WEIGHTS};
-use super::{CheckpointError, Manifest, Probes, files, items};
+use super::items::Title;
+use super::{CheckpointError, Manifest, Probes, TitlesFault, files, items};
 use crate::tensor_file::{TensorFile, TensorSpec, size_limit};
 use crate::{HostTensor, ModelConfig, Weights, json};
 
@@ -30,6 +31,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Ids, titles and popularity of the N items.
     pub catalogue: Catalogue,
+    /// Why titles are missing from the catalogue, if some are.
+    pub titles_fault: Option<TitlesFault>,
     /// Recorded answers.
     pub probes: Probes,
 }
@@ -48,12 +51,12 @@ pub(super) fn read(name: &str, version: u64, directory: &Path) -> Result<Checkpo
         calibration.check(space.len()).map_err(|source| CheckpointError::Calibration { path: path.clone(), source })?;
     }
     let (weights, popularity) = read_weights(&directory.join(WEIGHTS), &manifest.files.weights.sha256, &config)?;
-    let catalogue = read_catalogue(directory, &manifest.files.items.sha256, &config, popularity)?;
+    let (catalogue, titles_fault) = read_catalogue(directory, &manifest.files.items.sha256, &config, popularity)?;
     let path = directory.join(PROBES);
     let mut file = open_tensors(&path, &manifest.files.probes.sha256, Probes::file_limit(&config))?;
     let probes = Probes::read(&mut file, &config, &space).map_err(|source| CheckpointError::Probes { path, source })?;
     let (name, digest) = (name.to_owned(), files::sha256_hex(&bytes));
-    Ok(Checkpoint { name, version, digest, manifest, config, space, weights, catalogue, probes })
+    Ok(Checkpoint { name, version, digest, manifest, config, space, weights, catalogue, titles_fault, probes })
 }
 
 /// Checks the format first: another format has other fields, and its number explains more than they do.
@@ -113,21 +116,28 @@ fn read_catalogue(
     sha256: &str,
     config: &ModelConfig,
     popularity: Vec<u64>,
-) -> Result<Catalogue, CheckpointError> {
+) -> Result<(Catalogue, Option<TitlesFault>), CheckpointError> {
     let path = directory.join(ITEMS);
-    let bytes = files::read_verified(&path, sha256, items::ids_limit(config.items))?;
+    let ends_early = |bytes: &[u8]| items::ends_early(bytes, config.items);
+    let bytes = files::read_verified(&path, sha256, items::ids_limit(config.items), ends_early)?;
     let ids = items::parse_ids(&path, bytes)?;
     if ids.len() != config.items {
         return Err(CheckpointError::ItemCount { path, found: ids.len(), expected: config.items });
     }
     let catalogue = Catalogue::new(ids, popularity).map_err(|source| CheckpointError::Catalogue { path, source })?;
-    let path = directory.join(TITLES);
-    match path.symlink_metadata() {
-        Ok(_) => {
-            let bytes = files::read_bounded(&path, items::titles_limit(config.items))?;
-            Ok(catalogue.with_titles(items::parse_titles(&path, bytes)?))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(catalogue),
+    let (titles, fault) = read_titles(&directory.join(TITLES), config.items);
+    Ok((catalogue.with_titles(titles), fault))
+}
+
+/// Titles are for people and have no digest. So whatever is wrong with their file, the model opens.
+fn read_titles(path: &Path, items: usize) -> (Vec<Title>, Option<TitlesFault>) {
+    let bytes = match path.symlink_metadata() {
+        Ok(_) => files::read_bounded(path, items::titles_limit(items)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
         Err(error) => Err(CheckpointError::io(path, "read")(error)),
+    };
+    match bytes {
+        Ok(bytes) => items::parse_titles(path, &bytes),
+        Err(error) => (Vec::new(), Some(TitlesFault::File(error.to_string()))),
     }
 }

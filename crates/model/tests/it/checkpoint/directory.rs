@@ -37,7 +37,18 @@ fn only_plain_numbers_are_versions() {
     fs::write(root.path().join("7"), "a file").unwrap();
     let directory = ModelDirectory::open(root.path()).unwrap();
     assert_eq!(directory.versions().unwrap(), [1]);
+    assert_eq!(directory.list().unwrap().ignored, ["+3", "-5", "0", "02", "4.bak", "99999999999999999999"]);
     assert_eq!(write_checkpoint(root.path(), 2).version, 8, "the number of the file is taken");
+}
+
+#[test]
+fn an_error_says_which_names_are_no_versions() {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["0001", "v4", ".hidden1", "lost+found"] {
+        fs::create_dir(root.path().join(name)).unwrap();
+    }
+    let error = ModelDirectory::open(root.path()).unwrap_err().to_string();
+    assert!(error.contains("(ignored: \"0001\", \"v4\"; a version's name is a whole number from 1"), "{error}");
 }
 
 #[test]
