@@ -7,10 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use super::{CheckpointError, ModelDirectory, files};
 
-/// Prefix of unfinished versions. The name is not a number, so no reader takes it for a version.
+/// Prefix of unfinished versions. The name is not a number, so no reader takes it for a version. The first part of the boot's
+/// id, the process id and a count follow.
 const PREFIX: &str = ".writing-";
 
-/// Age at which an unlocked staging directory is removed. A younger one may belong to a writer that has not locked it yet.
+/// Age at which an unlocked staging directory is removed although this machine did not write it.
+///
+/// Locks show that the writer is gone, and they end with its process. But some shared file systems lock for each machine
+/// alone, and there the lock of a writer elsewhere is not seen. Such a writer changes its directory more often than this.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
 /// A version that is being written: a hidden directory that its writer locks. One rename publishes it. If it is dropped
@@ -29,7 +33,8 @@ impl<'a> Staging<'a> {
         remove_stale(model.path());
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = model.path().join(format!("{PREFIX}{}-{count}", process::id()));
+            let boot = boot().unwrap_or_else(|| "unknown".to_owned());
+            let path = model.path().join(format!("{PREFIX}{boot}-{}-{count}", process::id()));
             match fs::create_dir(&path) {
                 Ok(()) => {
                     let lock = lock(&path);
@@ -82,27 +87,59 @@ fn taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
 }
 
-/// Removes staging directories that killed writers left: old ones that nobody locks. It removes nothing on a file system
+/// Removes staging directories that killed writers left: those that nobody locks. It removes nothing on a file system
 /// without locks.
+///
+/// A directory of this boot goes at once, because this machine sees the locks of all its processes, those in other
+/// containers included. An empty one may belong to a writer that has not locked it yet. It takes no space, so it stays
+/// until it is old, as a directory of another machine does.
 fn remove_stale(root: &Path) {
     let Ok(entries) = fs::read_dir(root) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)) {
-        let path = entry.path();
+    let own = boot().map(|boot| format!("{PREFIX}{boot}-"));
+    for entry in entries.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
         let age = entry
             .metadata()
             .and_then(|metadata| metadata.modified())
             .ok()
             .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        if age.is_some_and(|age| age > STALE_AFTER) && lock(&path).is_some() {
+        let old = age.is_some_and(|age| age > STALE_AFTER);
+        let Some(_lock) = try_lock(&path) else { continue };
+        // The lock comes first: a writer writes its first file only when it has the lock.
+        let abandoned = own.as_ref().is_some_and(|own| name.starts_with(own)) && !is_empty(&path);
+        if old || abandoned {
             // A failure wastes disk space only.
             let _ = fs::remove_dir_all(&path);
         }
     }
 }
 
-/// Locks a directory exclusively. The lock ends with the process at the latest.
-fn lock(path: &Path) -> Option<File> {
+/// The beginning of a number that is another one after each start of this machine. `None` if the system does not tell it.
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let start = id.split('-').next()?;
+    (start.len() >= 8).then(|| start.to_owned())
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Locks a directory exclusively, if no process holds its lock. The lock ends with the process at the latest.
+fn try_lock(path: &Path) -> Option<File> {
     let directory = File::open(path).ok()?;
     directory.try_lock().ok()?;
+    Some(directory)
+}
+
+/// Locks a new directory exclusively, if the file system can. It waits for a writer that looks whether the directory is
+/// stale.
+fn lock(path: &Path) -> Option<File> {
+    let directory = File::open(path).ok()?;
+    directory.lock().ok()?;
     Some(directory)
 }

@@ -91,8 +91,8 @@ fn writers_at_the_same_time_get_different_versions_and_readers_see_whole_ones() 
     });
 }
 
-/// A killed writer leaves a hidden directory, which is never a version. The next writer removes it if it is old and no
-/// process locks it.
+/// A killed writer leaves a hidden directory, which is never a version. The next writer removes it if no process locks it
+/// and this machine wrote it, or it is old.
 #[test]
 fn what_killed_writers_left_is_ignored_and_swept_when_old() {
     let root = tempfile::tempdir().unwrap();
@@ -110,9 +110,18 @@ fn what_killed_writers_left_is_ignored_and_swept_when_old() {
     let (old, _) = leave(".writing-2-0", 7200);
     let (old_but_alive, lock) = leave(".writing-3-0", 7200);
     lock.lock().unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let own = |number: u32| format!(".writing-{}-{number}-0", boot.split('-').next().unwrap());
+    let (abandoned, _) = leave(&own(4), 0);
+    let (alive, own_lock) = leave(&own(5), 0);
+    own_lock.lock().unwrap();
+    // Its writer may not have locked it yet.
+    let new = root.path().join(own(6));
+    fs::create_dir(&new).unwrap();
     assert_eq!(ModelDirectory::open(root.path()).unwrap().versions().unwrap(), [1]);
     assert_eq!(write_checkpoint(root.path(), 2).version, 2);
     assert_eq!((fresh.exists(), old.exists(), old_but_alive.exists()), (true, false, true));
+    assert_eq!((abandoned.exists(), alive.exists(), new.exists()), (false, true, true));
 }
 
 #[test]
