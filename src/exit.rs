@@ -2,6 +2,9 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write, stderr};
 use std::process::ExitCode;
 
+use canet_model::ForwardError;
+use canet_model::checkpoint::CheckpointError;
+
 use crate::printable::printable_lines;
 
 /// Why a command failed. The message says what is wrong and what to do.
@@ -16,6 +19,9 @@ pub(crate) enum Failure {
     /// A port, a device or a server is unavailable.
     #[error("{0}")]
     Unavailable(String),
+    /// A file cannot be written, for example because the disk is full. The same command succeeds once there is room.
+    #[error("{0}")]
+    Io(String),
     /// The user stopped the command.
     #[cfg_attr(not(feature = "libtorch"), expect(dead_code, reason = "only `train` saves its state and stops"))]
     #[error("{0}")]
@@ -42,7 +48,20 @@ impl Failure {
         let error = error.into();
         match error.kind() {
             ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::Unavailable(format!("standard output: {error}")),
+            _ => Failure::Io(format!("standard output: {error}")),
+        }
+    }
+
+    /// A checkpoint that cannot be written: invalid content is bad data, anything else the file system's fault.
+    pub(crate) fn writing(error: &CheckpointError) -> Failure {
+        if error.is_io() { Failure::Io(error.to_string()) } else { Failure::data(error) }
+    }
+
+    /// A forward pass failed: the checkpoint is at fault if it computes NaN, else the device is.
+    pub(crate) fn forward(error: ForwardError) -> Failure {
+        match error {
+            ForwardError::NotFinite(_) => Failure::data(error),
+            ForwardError::Device(_) | ForwardError::Shape { .. } => Failure::unavailable(error),
         }
     }
 
@@ -56,12 +75,13 @@ impl Failure {
         Failure::Unavailable(error.to_string())
     }
 
-    /// The exit code, as in BSD's sysexits.h: 64 usage, 65 data, 69 unavailable.
+    /// The exit code, as in BSD's sysexits.h: 64 usage, 65 data, 69 unavailable, 74 input or output.
     fn code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 64,
             Failure::Data(_) => 65,
             Failure::Unavailable(_) => 69,
+            Failure::Io(_) => 74,
             Failure::Interrupted(_) => Failure::INTERRUPTED as u8,
             Failure::OutputClosed => Failure::OUTPUT_CLOSED,
         }

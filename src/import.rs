@@ -39,8 +39,11 @@ pub(crate) fn run(args: ImportArgs) -> Result<(), Failure> {
         attention_scale: args.attention_scale,
         ffn_inner: args.ffn_inner,
     };
-    let checkpoint =
-        import.read(&CpuBackend::single_threaded()).map_err(Failure::data)?.write(&args.out).map_err(Failure::data)?;
+    let checkpoint = import
+        .read(&CpuBackend::single_threaded())
+        .map_err(Failure::data)?
+        .write(&args.out)
+        .map_err(|error| Failure::writing(&error))?;
     let path = args.out.join(checkpoint.version.to_string());
     let (routes, items) = (checkpoint.space.len(), checkpoint.catalogue.len());
     writeln!(io::stdout(), "{}: {routes} routes over {items} items", path.display()).map_err(Failure::output)

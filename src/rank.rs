@@ -13,7 +13,7 @@ use super::numbers::share;
 use super::target::TargetArgs;
 use super::{Failure, progress};
 use canet_domain::{Candidates, Flops, History, Item, Ranked, RequestFlops, Route, Selection};
-use canet_model::{Model, Query};
+use canet_model::{ForwardError, Model, Query};
 
 /// Recommends items to every user of a file, without a server. Prints one line of JSON per user
 ///
@@ -99,7 +99,7 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
             sequences.iter().map(|sequence| History::new(sequence, model.config().max_len)).collect();
         let histories = histories.map_err(Failure::data)?;
         let routes = ranker.routes(&histories)?;
-        let ranked = ranker.rank(&routes, &histories, sequences)?;
+        let ranked = ranker.rank(&routes, &UserBatch { users, histories: &histories, sequences })?;
         for (((user, route), history), ranked) in users.iter().zip(routes).zip(&histories).zip(&ranked) {
             total.add(model.cost(route, history.len()), fixed_route.is_none());
             let item = |Ranked { item, score }: &Ranked| RecommendedItem {
@@ -123,6 +123,15 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Users that are ranked together.
+struct UserBatch<'a> {
+    users: &'a [Box<str>],
+    /// What the model reads.
+    histories: &'a [History],
+    /// All items of each user.
+    sequences: &'a [Vec<Item>],
+}
+
 /// Ranks batches of users with one set of options.
 struct BatchRanker<'a> {
     model: &'a Model,
@@ -140,29 +149,34 @@ impl BatchRanker<'_> {
             return Ok(vec![route; histories.len()]);
         }
         let histories: Vec<&History> = histories.iter().collect();
-        let choices = self.model.route(&histories, self.budget).map_err(Failure::unavailable)?;
+        let choices = self.model.route(&histories, self.budget).map_err(Failure::forward)?;
         Ok(choices.into_iter().map(|choice| choice.route).collect())
     }
 
-    fn rank(
-        &self,
-        routes: &[Route],
-        histories: &[History],
-        sequences: &[Vec<Item>],
-    ) -> Result<Vec<Vec<Ranked>>, Failure> {
+    fn rank(&self, routes: &[Route], batch: &UserBatch<'_>) -> Result<Vec<Vec<Ranked>>, Failure> {
+        let UserBatch { users, histories, sequences } = batch;
         // The whole sequence counts as seen, including items before the history that the model reads.
         let excluded = |sequence: &Vec<Item>| match self.include_seen {
             true => HashSet::new(),
             false => sequence.iter().copied().collect::<HashSet<Item>>(),
         };
         let excluded: Vec<HashSet<Item>> = sequences.iter().map(excluded).collect();
-        let rows: Vec<(Route, Query<'_>)> = (routes.iter().zip(histories).zip(&excluded))
+        let rows: Vec<(Route, Query<'_>)> = (routes.iter().zip(*histories).zip(&excluded))
             .map(|((route, history), excluded)| {
                 let selection = Selection { k: self.k, excluded, candidates: Candidates::All };
                 (*route, Query { history, selection })
             })
             .collect();
-        self.model.rank(&rows).map_err(Failure::unavailable)
+        let ranked = self.model.rank(&rows).map_err(Failure::forward)?;
+        let complete =
+            |((_, query), ranked): (&(Route, Query<'_>), &Vec<Ranked>)| self.model.is_complete(query, ranked);
+        match rows.iter().zip(&ranked).position(|row| !complete(row)) {
+            Some(place) => {
+                let error = ForwardError::NotFinite("the scores");
+                Err(Failure::Data(format!("user {:?}: {error}", users[place])))
+            }
+            None => Ok(ranked),
+        }
     }
 }
 

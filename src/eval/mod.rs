@@ -111,7 +111,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         .on_progress(|ranked| bar.inc(ranked as u64));
     let bias = model.bias(args.flops_budget);
     let inputs = BaselineInputs { dataset: &dataset, bias: &bias, seed: args.seed };
-    let runs = evaluate(&mut ranker, &inputs, &baselines).map_err(Failure::unavailable)?;
+    let runs = evaluate(&mut ranker, &inputs, &baselines).map_err(Failure::forward)?;
     bar.finish_and_clear();
 
     let pairs = pairs(&args, &runs)?;

@@ -43,15 +43,15 @@ impl MeasuredModel {
         let space = model.space();
         let ranker = |cases| Ranker::new(model, cases, BATCH).map_err(Failure::data);
         let validation = ranker(&splits.validation)?.on_progress(progress).table(METRIC);
-        let validation = validation.map_err(Failure::unavailable)?;
+        let validation = validation.map_err(Failure::forward)?;
         let mut ranker = ranker(&splits.test)?.on_progress(progress);
-        let test = ranker.table(METRIC).map_err(Failure::unavailable)?;
+        let test = ranker.table(METRIC).map_err(Failure::forward)?;
         let budgets = if model.manifest().calibration.is_some() { budgets } else { &[1.0] };
         let choices = budgets.iter().map(|budget| ranker.choices(&model.bias(*budget))).collect::<Result<_, _>>();
         Ok(MeasuredModel {
             hull: validation.upper_hull(space),
             costs: test.costs(space),
-            choices: choices.map_err(Failure::unavailable)?,
+            choices: choices.map_err(Failure::forward)?,
             validation,
             test,
         })

@@ -108,7 +108,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
 
     let histories = histories(&splits.test, first.config().max_len).map_err(Failure::data)?;
-    let times = RequestTimes::measure(&first, &histories).map_err(Failure::unavailable)?;
+    let times = RequestTimes::measure(&first, &histories).map_err(Failure::forward)?;
     let analysis = Analysis {
         space,
         models: &measured,
@@ -244,10 +244,10 @@ impl Inputs<'_> {
         check_not_learnt(model, self.dataset)?;
         let (space, test) = (model.space(), &self.splits.test);
         let mut ranker = Ranker::new(model, test, measured::BATCH).map_err(Failure::data)?;
-        let run = ranker.fixed(space.full()).map_err(Failure::unavailable)?;
+        let run = ranker.fixed(space.full()).map_err(Failure::forward)?;
         let values = run.values(METRIC);
         let histories = histories(test, model.config().max_len).map_err(Failure::data)?;
-        let times = RequestTimes::of_route(model, space.full(), &histories).map_err(Failure::unavailable)?;
+        let times = RequestTimes::of_route(model, space.full(), &histories).map_err(Failure::forward)?;
         let flops = histories.iter().map(|history| model.cost(space.full(), history.len()).full);
         let affordable = points.iter().rposition(|point| point.cost.flops <= run.full_flops());
         let point = affordable.unwrap_or_default();

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::findings::Findings;
@@ -45,8 +46,12 @@ impl Output {
     }
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Usage(format!("--out: cannot write {}: {error}", path.display()))
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    let message = format!("--out: cannot write {}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Failure::Io(message),
+        _ => Failure::Usage(message),
+    }
 }
 
 fn figures(found: &Findings) -> Vec<Figure> {

@@ -15,8 +15,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::raw::{RawReply, exchange, post};
-use super::server::{Client, Server};
-use super::support::rng;
+use super::server::{Client, ROOMY, Server, numbered};
+use super::support::{BrokenPart, draft, forwards, item, overflowing, rng, small_config};
 
 /// The codes that a wrong request may be answered with.
 const CODES: [&str; 7] = [
@@ -228,4 +228,27 @@ fn malformed_requests_get_problems_while_good_ones_are_answered() {
     assert_eq!(server.client.recommend(&json!({"history": [101]})).status, 200);
     // No handler panicked: each panic would be a 500.
     assert_eq!(server.client.metric("requests_total{code=\"500\",transport=\"http\"}"), 0.0);
+}
+
+/// An item of the checkpoint makes NaN. No call is answered as if nothing were wrong, on any backend.
+#[test]
+fn a_history_whose_scores_are_not_finite_is_a_counted_error() {
+    for part in [BrokenPart::Backbone, BrokenPart::Router] {
+        let broken = numbered(overflowing(draft(small_config(), 11), item(40), part));
+        for (name, forward) in forwards(&broken.config, &broken.weights) {
+            let server = Server::with(broken.clone(), forward.into(), ROOMY);
+            let client = &server.client;
+            let bad = json!({"history": [101, 140, 102]});
+            let reply = client.recommend(&bad);
+            let body = reply.json();
+            assert_eq!((reply.status, &body["code"]), (500, &json!("internal")), "{name}, {part:?}: {body}");
+            assert!(body["detail"].as_str().unwrap().contains("not finite"), "{body}");
+            let batch = client.post("/recommend/batch", &json!({"requests": [bad, {"history": [101, 102]}]})).json();
+            assert_eq!(batch["results"][0]["code"], json!("internal"), "{name}, {part:?}: {batch}");
+            assert_eq!(batch["results"][1]["items"].as_array().unwrap().len(), 10, "{name}, {part:?}: {batch}");
+            assert_eq!(client.metric("rejected_total{reason=\"not_finite\"}"), 2.0, "{name}, {part:?}");
+            let named = client.recommend(&json!({"history": [101, 140], "route": "smallest"}));
+            assert_eq!(named.status, if part == BrokenPart::Router { 200 } else { 500 }, "{name}: {named:?}");
+        }
+    }
 }

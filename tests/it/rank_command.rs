@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::server::{Process, canet, numbered};
-use super::support::{draft, small_config};
+use super::support::{BrokenPart, draft, item, overflowing, small_config};
 
 /// A model, and the path for the users' file.
 struct Setting {
@@ -114,4 +114,34 @@ fn a_closed_output_ends_the_command_silently() {
         !said.contains("recommended to") && !said.contains("other data") && !said.to_lowercase().contains("pipe"),
         "{said}"
     );
+}
+
+#[test]
+fn a_user_whose_scores_are_not_finite_ends_the_command() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("users.txt");
+    std::fs::write(&data, "ann 101 102\nbob 103 140\n").unwrap();
+    for (part, words) in
+        [(BrokenPart::Backbone, "user \"bob\": the scores"), (BrokenPart::Router, "the router's logits")]
+    {
+        let model = scratch.path().join(format!("{part:?}"));
+        numbered(overflowing(draft(small_config(), 3), item(40), part)).write(&model).unwrap();
+        let output = rank(&model, &data, &[]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(65), "{message}");
+        assert!(message.contains(&format!("{words} are not finite")), "{message}");
+    }
+}
+
+#[test]
+fn a_full_disk_has_its_own_exit_code() {
+    let Setting { model, data, .. } = &Setting::new(small_config());
+    users(data);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = canet(&["rank", "--device", "cpu", "--model"]);
+    let output = command.arg(model).arg("--data").arg(data).stdout(full).stderr(std::process::Stdio::piped());
+    let output = output.spawn().unwrap().wait_with_output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{message}");
+    assert!(message.contains("standard output: No space left on device"), "{message}");
 }

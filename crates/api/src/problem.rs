@@ -222,7 +222,7 @@ impl From<Refusal> for Problem {
             }
             Refusal::DeadlineExceeded => Code::DeadlineExceeded,
             Refusal::Unavailable(_) => Code::Unavailable,
-            Refusal::Internal => Code::Internal,
+            Refusal::Internal | Refusal::NotFinite => Code::Internal,
         };
         Problem::new(code, refusal.to_string())
     }

@@ -32,10 +32,46 @@ pub struct Selection<'a> {
     pub candidates: Candidates<'a>,
 }
 
+impl Selection<'_> {
+    /// Whether a ranking of a catalogue of `items` items is complete and its scores are finite.
+    ///
+    /// [`TopK`] drops NaN, because a comparison with it has no meaning, and every backend ranks through [`TopK`]. A model
+    /// whose layer norms divide by NaN gives NaN to every item, so its ranking is empty. This check finds such a ranking
+    /// without a look at all scores. It counts the allowed items only if the ranking is shorter than `k`.
+    ///
+    /// ```
+    /// use std::collections::HashSet;
+    ///
+    /// use canet_domain::{Candidates, Selection, top_k};
+    ///
+    /// let nothing = HashSet::new();
+    /// let selection = Selection { k: 3, excluded: &nothing, candidates: Candidates::All };
+    /// let complete = |scores: &[f32]| selection.is_complete(&top_k(scores, &selection), scores.len() - 1);
+    /// assert!(complete(&[0.0, 0.5, 0.25]));
+    /// assert!(!complete(&[0.0, 0.5, f32::NAN]));
+    /// ```
+    pub fn is_complete(&self, ranking: &[Ranked], items: usize) -> bool {
+        ranking.iter().all(|ranked| ranked.score.is_finite())
+            && (ranking.len() >= self.k || ranking.len() >= self.allowed(items))
+    }
+
+    /// Number of items out of `items` that may be ranked.
+    fn allowed(&self, items: usize) -> usize {
+        let exists = |item: &&Item| item.column() <= items;
+        match self.candidates {
+            Candidates::All => items - self.excluded.iter().filter(exists).count(),
+            Candidates::Only(candidates) => {
+                let distinct: HashSet<&Item> = candidates.iter().filter(exists).collect();
+                distinct.into_iter().filter(|item| !self.excluded.contains(item)).count()
+            }
+        }
+    }
+}
+
 /// The `k` best allowed items of a row of scores, best first. The lower item wins a tie.
 ///
 /// `scores` has N + 1 columns. Column 0 is padding and never ranked, and neither is NaN. If fewer than `k` items are allowed,
-/// the result is shorter.
+/// the result is shorter. [`Selection::is_complete`] tells this from a result that lacks items because of NaN.
 ///
 /// ```
 /// use std::collections::HashSet;
@@ -162,6 +198,30 @@ mod tests {
         assert_eq!(best(0, Candidates::All), [] as [u32; 0]);
         // Item 6 has no column, and item 4 is named twice.
         assert_eq!(best(9, Candidates::Only(&[item(4), item(6), item(1), item(4)])), [1, 4]);
+    }
+
+    #[test]
+    fn a_ranking_that_lacks_allowed_items_or_has_an_infinite_score_is_not_complete() {
+        let (nothing, excluded) = (HashSet::new(), HashSet::from([item(2), item(9)]));
+        let candidates = [item(1), item(1), item(2), item(7)];
+        let complete = |scores: &[f32], selection: Selection<'_>| {
+            selection.is_complete(&top_k(scores, &selection), scores.len() - 1)
+        };
+        let all = |k| Selection { k, excluded: &nothing, candidates: Candidates::All };
+        let fine = [0.0, 0.1, 0.2, 0.3];
+        assert!(complete(&fine, all(2)) && complete(&fine, all(3)) && complete(&fine, all(0)));
+        // Items 7 and 9 do not exist, and item 1 is named twice.
+        assert!(complete(&fine, Selection { excluded: &excluded, ..all(3) }));
+        assert!(complete(&fine, Selection { candidates: Candidates::Only(&candidates), ..all(3) }));
+        assert!(complete(&fine, Selection { excluded: &excluded, candidates: Candidates::Only(&candidates), k: 3 }));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(!complete(&[0.0, bad, 0.2, 0.3], all(3)), "{bad}");
+            assert!(!complete(&[0.0, bad, bad, bad], all(1)), "{bad}");
+            let only = Selection { candidates: Candidates::Only(&candidates), ..all(3) };
+            assert!(!complete(&[0.0, bad, 0.2, 0.3], only), "{bad}");
+        }
+        // An excluded item may have any score.
+        assert!(complete(&[0.0, 0.1, f32::NAN, 0.3], Selection { excluded: &excluded, ..all(3) }));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::{Route, RouteSpace};
 pub struct Choice {
     /// The route with the highest logit + bias. The lower, cheaper route wins a tie.
     pub route: Route,
-    /// Its probability, by softmax over logit + bias.
+    /// Its probability, by softmax over logit + bias. It is NaN if a logit is NaN or plus infinity. Such a choice means
+    /// nothing.
     pub confidence: f32,
 }
 
@@ -84,6 +85,18 @@ mod tests {
     #[test]
     fn a_missing_logit_is_never_chosen() {
         assert_eq!(choose_route(&space(), &[-5.0], &[0.0; 3]), Choice { route: space().smallest(), confidence: 1.0 });
+    }
+
+    #[test]
+    fn the_confidence_tells_logits_that_are_not_numbers() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            for logits in [[bad, 1.0, 2.0], [1.0, bad, 2.0], [bad; 3]] {
+                assert!(choose_route(&space(), &logits, &[0.0; 3]).confidence.is_nan(), "{logits:?}");
+                let cheap = |route: Route| route.index() < 1;
+                assert!(choose_route_among(&space(), &logits, &[0.0; 3], cheap).confidence.is_nan(), "{logits:?}");
+            }
+        }
+        assert!(choose_route(&space(), &[f32::NEG_INFINITY; 3], &[0.0; 3]).confidence.is_nan());
     }
 
     #[test]

@@ -112,6 +112,9 @@ impl<'a> Ranker<'a> {
             for batch in self.by_length.chunks(self.batch) {
                 let histories: Vec<&History> = batch.iter().map(|case| &self.histories[*case]).collect();
                 let rows = self.model.forward.router_logits(&histories)?;
+                if !rows.is_finite() {
+                    return Err(ForwardError::NotFinite("the router's logits"));
+                }
                 for (place, case) in batch.iter().enumerate() {
                     logits[*case] = row(&rows, place)?.to_vec();
                 }
@@ -239,6 +242,10 @@ impl<'a> Ranker<'a> {
         for batch in missing.chunks(self.batch) {
             let histories: Vec<&History> = batch.iter().map(|case| &self.histories[*case]).collect();
             let scores = self.model.forward.scores(route, &histories)?;
+            // A NaN would silently count as a miss.
+            if !scores.is_finite() {
+                return Err(ForwardError::NotFinite("the scores"));
+            }
             for (place, case) in batch.iter().enumerate() {
                 let Case { history, target, .. } = self.cases[*case];
                 ranks[*case] = Some(target_rank(row(&scores, place)?, history, target));

@@ -132,6 +132,11 @@ impl Rows {
         self.data.is_empty()
     }
 
+    /// Whether no value is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        self.data.iter().all(|value| value.is_finite())
+    }
+
     /// One row; `None` past the end.
     pub fn row(&self, index: usize) -> Option<&[f32]> {
         self.data.chunks_exact(self.columns).nth(index)
@@ -144,6 +149,9 @@ pub enum ForwardError {
     /// The device or its library failed, for example because it is out of memory.
     #[error(transparent)]
     Device(Box<dyn Error + Send + Sync>),
+    /// The model computed NaN or infinity.
+    #[error("{0} are not finite: the model's weights are at fault; train it again with a lower learning rate")]
+    NotFinite(&'static str),
     /// The values do not fill whole rows.
     #[error("{values} values do not fill rows of {columns}")]
     Shape {

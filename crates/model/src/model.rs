@@ -113,19 +113,31 @@ impl Model {
     /// The router's choice for each history under a budget, which is a share of the full model's FLOPs.
     ///
     /// # Errors
-    /// [`ForwardError`] if the device fails.
+    /// [`ForwardError`] if the device fails or a logit is not finite.
     pub fn route(&self, histories: &[&History], budget: f64) -> Result<Vec<Choice>, ForwardError> {
         let logits = self.forward.router_logits(histories)?;
+        if !logits.is_finite() {
+            return Err(ForwardError::NotFinite("the router's logits"));
+        }
         let bias = self.bias(budget);
         Ok(logits.iter().map(|logits| choose_route(&self.space, logits, &bias)).collect())
     }
 
     /// The best items of each row, best first, in the order of the rows.
     ///
+    /// A row lacks items if their scores are NaN: ask [`is_complete`](Model::is_complete) before using it. One bad row thus
+    /// fails no other row of its batch.
+    ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
     pub fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         self.forward.rank_mixed(rows)
+    }
+
+    /// Whether a query's ranking has every item that it must have, with finite scores. This costs a comparison an item of
+    /// the ranking.
+    pub fn is_complete(&self, query: &Query<'_>, ranking: &[Ranked]) -> bool {
+        query.selection.is_complete(ranking, self.catalogue.len())
     }
 
     /// The cost of a request on a route, for a history of `length` items.
@@ -178,6 +190,11 @@ impl Model {
         &self.catalogue
     }
 
+    /// Why titles are missing from the catalogue, if some are.
+    pub fn titles_fault(&self) -> Option<&TitlesFault> {
+        self.titles_fault.as_ref()
+    }
+
     /// The weights on their device.
     pub fn forward(&self) -> &Arc<dyn Forward> {
         &self.forward
@@ -190,11 +207,6 @@ impl Model {
 }
 
 impl fmt::Debug for Model {
-    /// Why titles are missing from the catalogue, if some are.
-    pub fn titles_fault(&self) -> Option<&TitlesFault> {
-        self.titles_fault.as_ref()
-    }
-
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
     }

@@ -36,6 +36,20 @@ pub enum WeightsError {
         /// The configuration's shape.
         expected: Vec<usize>,
     },
+    /// A value is so large that its square is not finite.
+    #[error(
+        "weight `{name}` holds {value} at place {place}: at most {max:e} is possible, because larger values make scores \
+         that are not finite",
+        max = Weights::LARGEST
+    )]
+    TooLarge {
+        /// The weight.
+        name: String,
+        /// Index in row-major order.
+        place: usize,
+        /// The value.
+        value: f32,
+    },
     /// A value is NaN or infinite.
     #[error("weight `{name}` holds {value} at place {place}: every value must be finite")]
     NotFinite {
@@ -49,6 +63,14 @@ pub enum WeightsError {
 }
 
 impl Weights {
+    /// Limit on the size of a value: the root of the largest float32. Layer norms and attention multiply values with one
+    /// another, so a larger one makes every score of a row NaN.
+    pub const LARGEST: f32 = 1.844_674_3e19;
+
+    /// Weights without [this limit](Weights::LARGEST). They are added to scores and multiplied with nothing. A large
+    /// negative value there keeps an item or a route from being chosen.
+    const UNLIMITED: [&str; 2] = ["backbone.output.bias", "router.head.bias"];
+
     /// Adds or replaces a weight.
     pub fn insert(&mut self, name: impl Into<String>, tensor: HostTensor) {
         self.tensors.insert(name.into(), tensor);
@@ -72,7 +94,8 @@ impl Weights {
         self.tensors.values().map(|tensor| tensor.data.len()).sum()
     }
 
-    /// Checks that the weights are exactly those of `config`, and that every value is finite.
+    /// Checks that the weights are exactly those of `config`, that every value is finite, and that none exceeds
+    /// [`Weights::LARGEST`].
     ///
     /// # Errors
     /// [`WeightsError`] that names the weight.
@@ -89,6 +112,11 @@ impl Weights {
             }
             if let Some(place) = tensor.data.iter().position(|value| !value.is_finite()) {
                 return Err(WeightsError::NotFinite { name, place, value: tensor.data[place] });
+            }
+            let limited = !Weights::UNLIMITED.contains(&name.as_str());
+            let too_large = || tensor.data.iter().position(|value| value.abs() > Weights::LARGEST);
+            if let Some(place) = limited.then(too_large).flatten() {
+                return Err(WeightsError::TooLarge { name, place, value: tensor.data[place] });
             }
         }
         Ok(())

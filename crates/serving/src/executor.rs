@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -5,13 +6,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::batch_cost::{BatchCost, RowCost};
 use super::health::Health;
-use super::row::{Answer, LaneKey, Reply, RoutedRow, Row, Times};
+use super::row::{Answer, LaneKey, Reply, Request, RoutedRow, Routing, Row, Times};
 use super::scheduler::{Batch, RouterBatch, Started, Work};
 use super::shared_scheduler::SharedScheduler;
 use super::{Generation, Refusal};
 use crate::metrics::Metrics;
-use canet_domain::{History, Route};
-use canet_model::{ForwardError, Query};
+use canet_domain::{History, Ranked, Route};
+use canet_model::{ForwardError, Model, Query};
 
 /// The queue of a server's rows.
 pub(crate) type RowScheduler = SharedScheduler<LaneKey, Row, RoutedRow>;
@@ -135,10 +136,19 @@ impl Executor {
             series.spent(cost.seconds(share, forward, full));
         }
         generation.series.padded(cost.padding_ratio());
-        let answers = waiting.into_iter().zip(ranked);
-        self.send(answers.map(|((reply, routing, times), ranked)| {
+        let bad_rows = Cell::new(0);
+        let answers = waiting.into_iter().zip(&requests).zip(ranked);
+        self.send(answers.map(|(((reply, routing, times), request), ranked)| {
+            if !is_finite(&generation.model, request, &routing, &ranked) {
+                bad_rows.set(bad_rows.get() + 1);
+                return (reply, Err(Refusal::NotFinite));
+            }
             (reply, Ok(Answer { ranked, routing, times: Times { forward, ..times } }))
         }));
+        let (rows, version) = (bad_rows.get(), generation.model.version());
+        if rows > 0 {
+            tracing::error!(rows, version, "the model computed NaN or infinity: serve another version");
+        }
     }
 
     fn refuse_late(&self, rows: impl Iterator<Item = Row>) {
@@ -170,4 +180,13 @@ impl Executor {
             let _ = self.outcomes.send(outcomes);
         }
     }
+}
+
+/// Whether a row's route and scores are based on finite numbers.
+///
+/// A row whose router logits are NaN runs the smallest route, because [`choose_route`](canet_domain::choose_route) ends
+/// there, and is refused here. Another route would be a guess: the full model may exceed the budget of every row, and a
+/// cheap route hides a broken checkpoint behind worse answers. A client that wants an answer all the same can name a route.
+fn is_finite(model: &Model, request: &Request, routing: &Routing, ranked: &[Ranked]) -> bool {
+    routing.confidence.is_none_or(f32::is_finite) && model.is_complete(&request.query(), ranked)
 }

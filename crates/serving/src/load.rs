@@ -29,8 +29,8 @@ pub enum LoadError {
     /// The version could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The device failed during the warm-up.
-    #[error("the device failed while the model was warmed up: {0}")]
+    /// The device failed during the warm-up, or the model computed NaN or infinity in it.
+    #[error("the model was warmed up without success: {0}")]
     WarmUp(#[from] ForwardError),
 }
 
@@ -42,7 +42,10 @@ impl LoadError {
 
     /// Whether the checkpoint is at fault, rather than the device.
     pub fn checkpoint_at_fault(&self) -> bool {
-        matches!(self, LoadError::Open(error) if error.checkpoint_at_fault())
+        match self {
+            LoadError::Open(error) => error.checkpoint_at_fault(),
+            LoadError::WarmUp(error) => matches!(error, ForwardError::NotFinite(_)),
+        }
     }
 }
 
@@ -83,7 +86,9 @@ impl Loader {
         // This cannot fail: a catalogue is never empty and `max_len` is at least 1.
         let Ok(longest) = History::new(&items, max_len) else { return Ok(Timings::default()) };
         for route in space.routes() {
-            forward.scores(route, &[&longest])?;
+            if !forward.scores(route, &[&longest])?.is_finite() {
+                return Err(ForwardError::NotFinite("the scores"));
+            }
         }
         if forward.chooses_by_shape() {
             let width = |route| space.slice(route).hidden;
@@ -111,3 +116,6 @@ fn batch_sizes(max_batch: usize) -> impl Iterator<Item = usize> {
     let powers = iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
     powers.take_while(move |rows| *rows < max_batch).chain([max_batch])
 }
+        if !forward.router_logits(&[&longest])?.is_finite() {
+            return Err(ForwardError::NotFinite("the router's logits"));
+        }

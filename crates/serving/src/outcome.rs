@@ -57,6 +57,7 @@ pub(crate) fn count(metrics: &Metrics, refusal: &Refusal, rows: usize) {
         Refusal::DeadlineExceeded => Rejected::Deadline,
         Refusal::Unavailable(_) => Rejected::Unavailable,
         Refusal::Internal => Rejected::Failed,
+        Refusal::NotFinite => Rejected::NotFinite,
     };
     metrics.rejected(reason, rows);
 }

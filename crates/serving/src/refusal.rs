@@ -1,6 +1,6 @@
 use super::scheduler::{QueueFull, RejectReason};
 
-/// Why a row has no answer. All but [`Refusal::Internal`] are expected outcomes.
+/// Why a row has no answer. All but [`Refusal::Internal`] and [`Refusal::NotFinite`] are expected outcomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The queue is full.
@@ -15,6 +15,9 @@ pub enum Refusal {
     /// The device failed on the batch; the log has the error.
     #[error("the model could not be run on this request")]
     Internal,
+    /// The model computed NaN or infinity for this row. Other rows of its batch have their answers.
+    #[error("the model's scores for this history are not finite numbers: the checkpoint is at fault")]
+    NotFinite,
 }
 
 /// Why no request can be served.

@@ -9,11 +9,12 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use canet_cpu::CpuBackend;
-use canet_domain::{BatchBy, Candidates, Ranked, Reason, Route, Selection};
+use canet_domain::{BatchBy, Candidates, History, Ranked, Reason, Route, Selection};
+use canet_model::checkpoint::CheckpointDraft;
 use canet_model::{Backend, Model, Query};
 use canet_serving::metrics::Metrics;
 use canet_serving::{Due, Generation, Limits, Policy, Recommender, Refusal, Request};
-use canet_testing::{draft, random_history, rng, small_config};
+use canet_testing::{BrokenPart, draft, item, overflowing, random_history, rng, small_config};
 use rand::Rng;
 
 const LIMITS: Limits = Limits { executors: 2, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
@@ -23,8 +24,12 @@ fn metrics() -> Arc<Metrics> {
 }
 
 fn generation(metrics: &Metrics) -> Generation {
+    generation_of(draft(small_config(), 3), metrics)
+}
+
+fn generation_of(draft: CheckpointDraft, metrics: &Metrics) -> Generation {
     let directory = tempfile::tempdir().unwrap();
-    let checkpoint = draft(small_config(), 3).write(directory.path()).unwrap();
+    let checkpoint = draft.write(directory.path()).unwrap();
     let forward = CpuBackend::single_threaded().load(&checkpoint.config, &checkpoint.weights).unwrap();
     let policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
     Generation::new(Model::with_forward(checkpoint, forward), policy, metrics)
@@ -130,4 +135,49 @@ async fn under_pressure_rows_take_cheaper_routes() {
     };
     assert!(cost(degraded) < cost(own));
     assert_eq!(metric(&metrics, "degraded_total"), 1.0);
+}
+
+/// One item makes NaN. Only the rows that contain it are refused, whatever else is in their batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_finite_scores_or_logits_is_refused_alone() {
+    let broken = item(40);
+    for part in [BrokenPart::Backbone, BrokenPart::Router] {
+        let metrics = metrics();
+        let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+        recommender.serve(generation_of(overflowing(draft(small_config(), 3), broken, part), &metrics));
+        let generation = recommender.generation().unwrap();
+        let smallest = generation.model.space().smallest();
+        let rows: Vec<_> = (1..=100)
+            .map(|row: u32| {
+                let bad = row.is_multiple_of(4);
+                let items = [item(1 + row % 39), if bad { broken } else { item(7) }, item(9)];
+                let named = row.is_multiple_of(3).then_some(smallest);
+                let request = Request {
+                    history: History::new(&items, 12).unwrap(),
+                    // All items, or some.
+                    k: if row.is_multiple_of(2) { 40 } else { 5 },
+                    ..request(named, Duration::from_secs(60), &mut rng(4))
+                };
+                // The router does not run if the request names a route.
+                let refused = bad && (part == BrokenPart::Backbone || named.is_none());
+                let (recommender, generation) = (Arc::clone(&recommender), Arc::clone(&generation));
+                tokio::spawn(async move { (refused, recommender.rank(generation, request).await) })
+            })
+            .collect();
+        let mut refusals = 0;
+        for row in rows {
+            let (refused, outcome) = row.await.unwrap();
+            refusals += usize::from(refused);
+            match outcome {
+                Ok(answer) => {
+                    assert!(!refused && answer.ranked.iter().all(|ranked| ranked.score.is_finite()));
+                    assert!(answer.routing.confidence.is_none_or(f32::is_finite));
+                }
+                outcome => assert_eq!((refused, outcome), (true, Err(Refusal::NotFinite)), "{part:?}"),
+            }
+        }
+        assert_eq!(metric(&metrics, "rejected_total{reason=\"not_finite\"}"), refusals as f64);
+        assert_eq!(metric(&metrics, "rejected_total{reason=\"failed\"}"), 0.0);
+        assert!(refusals > 10 && recommender.is_alive());
+    }
 }

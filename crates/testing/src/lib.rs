@@ -169,6 +169,55 @@ pub fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
     }
 }
 
+/// The part of a model that [`overflowing`] breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BrokenPart {
+    /// The scores of every route.
+    Backbone,
+    /// The router's logits.
+    Router,
+}
+
+/// Weights that make one part of a model compute NaN for every history with one item. For other histories the model is sound.
+/// No weight exceeds the limit of checkpoints. The configuration must have a table of positions and no norm of the embedding.
+pub fn overflowing_weights(weights: &Weights, broken: Item, part: BrokenPart) -> Weights {
+    // The item alone has these features, and a product of two such numbers overflows.
+    const FEATURES: usize = 2;
+    let (name, readers): (&str, &[&str]) = match part {
+        BrokenPart::Backbone => ("backbone", &["input"]),
+        BrokenPart::Router => ("router", &["block.attention.query", "block.attention.key", "block.attention.value"]),
+    };
+    let mut weights = weights.clone();
+    let mut fill = |name: String, value: &dyn Fn(usize) -> f32| {
+        let mut tensor = weights.get(&name).unwrap().clone();
+        let columns = tensor.shape[1];
+        for (row, values) in tensor.data.chunks_mut(columns).enumerate() {
+            values[..FEATURES].fill(value(row));
+        }
+        weights.insert(name, tensor);
+    };
+    let of_item = |row: usize| if row == broken.column() { Weights::LARGEST } else { 0.0 };
+    fill(format!("{name}.item_embedding"), &of_item);
+    fill(format!("{name}.position_embedding"), &|_| 0.0);
+    for reader in readers {
+        fill(format!("{name}.{reader}.weight"), &|_| Weights::LARGEST);
+    }
+    weights
+}
+
+/// A model with [`overflowing_weights`], ready to be written. Its probes do not contain the item.
+pub fn overflowing(draft: CheckpointDraft, broken: Item, part: BrokenPart) -> CheckpointDraft {
+    let weights = overflowing_weights(&draft.weights, broken, part);
+    let forward = CpuForward::load(&draft.config, &weights, CpuOptions::fastest(Precision::Fp32, 1)).unwrap();
+    let space = draft.config.check().unwrap();
+    let histories = draft.probes.histories().map(|history| {
+        let items = history.items().iter().map(|item| if *item == broken { Item::new(1).unwrap() } else { *item });
+        History::new(&items.collect::<Vec<_>>(), draft.config.max_len).unwrap()
+    });
+    let probes = Probes::record(&forward, &space, &histories.collect::<Vec<_>>()).unwrap();
+    CheckpointDraft { weights, probes, ..draft }
+}
+
 /// Writes the next version of a random model at `root`.
 pub fn write_checkpoint(root: &Path, seed: u64) -> Checkpoint {
     draft(small_config(), seed).write(root).unwrap()

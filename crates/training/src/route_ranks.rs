@@ -65,6 +65,9 @@ impl RouteRanks {
             let read: Vec<&History> = batch.iter().map(|case| &histories[*case]).collect();
             for route in model.space.routes() {
                 let scores = model.forward.scores(route, &read)?;
+                if !scores.is_finite() {
+                    return Err(ForwardError::NotFinite("the scores").into());
+                }
                 for (place, case) in batch.iter().enumerate() {
                     let row =
                         scores.row(place).ok_or(ForwardError::Shape { columns: place + 1, values: scores.len() })?;

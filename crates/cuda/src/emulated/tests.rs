@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use canet_cpu::{CpuForward, CpuOptions, Level};
 use canet_domain::{Candidates, History, Item, Route, RouteSpace, Selection, top_k};
 use canet_model::{Forward, ModelConfig, Positions, Precision, Query, RouterConfig, Rows, Weights, WidthRule};
-use canet_testing::{item, random_history, random_weights, relative_distance, rng};
+use canet_testing::{BrokenPart, item, overflowing_weights, random_history, random_weights, relative_distance, rng};
 
 use super::{Emulated, THREADS};
 use crate::forward::CudaForward;
@@ -168,6 +168,30 @@ fn ties_go_to_the_lower_item() {
     let selection = Selection { k: 3, excluded: &excluded, candidates: Candidates::All };
     let ranked = forward.rank(space.full(), &[Query { history: &histories[0], selection }]).unwrap();
     assert_eq!(ranked[0].iter().map(|ranked| ranked.item.id()).collect::<Vec<_>>(), [1, 3, 4]);
+}
+
+/// The row of the item that makes NaN has no ranking, and the other row has its own.
+#[test]
+fn a_row_of_nan_is_incomplete_and_changes_no_other_row() {
+    let (config, weights, space, _) = model();
+    let broken = item(9);
+    let weights = overflowing_weights(&weights, broken, BrokenPart::Backbone);
+    let (found, expected) = (emulated(&config, Precision::Fp32, &weights), cpu(&config, Precision::Fp32, &weights));
+    let nothing = HashSet::new();
+    let histories = [[item(3), broken, item(4)], [item(3), item(5), item(4)]];
+    let histories = histories.map(|items| History::new(&items, config.max_len).unwrap());
+    for k in [10, 150] {
+        let selection = Selection { k, excluded: &nothing, candidates: Candidates::All };
+        for route in space.routes() {
+            let rows = histories.each_ref().map(|history| (route, Query { history, selection }));
+            let complete = |forward: &dyn Forward| {
+                let ranked = forward.rank_mixed(&rows).unwrap();
+                ranked.iter().map(|row| selection.is_complete(row, config.items)).collect::<Vec<_>>()
+            };
+            assert_eq!(complete(&found), [false, true], "{}", space.name(route));
+            assert_eq!(complete(&expected), [false, true], "{}", space.name(route));
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use canet_domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selecti
 use safetensors::Dtype;
 
 use crate::tensor_file::{TensorFile, TensorSpec, size_limit};
-use crate::{Forward, ForwardError, ModelConfig, Query, TensorFileError, TensorToWrite, write_tensors};
+use crate::{Forward, ForwardError, ModelConfig, Rows, TensorFileError, TensorToWrite, write_tensors};
 
 /// Histories with the answers that the model gave when it was written, in float32 on the CPU.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,14 +70,15 @@ impl Probes {
     /// Records a model's answers to histories. The model should run in float32 on the CPU.
     ///
     /// # Errors
-    /// [`ForwardError`] if the device fails.
+    /// [`ForwardError`] if the device fails or an answer is not finite.
     pub fn record(forward: &dyn Forward, space: &RouteSpace, histories: &[History]) -> Result<Probes, ForwardError> {
         let nothing = HashSet::new();
         let selection = Selection { k: Probes::TOP, excluded: &nothing, candidates: Candidates::All };
         let mut list = Vec::with_capacity(histories.len());
         for history in histories {
             let route = unbiased_route(forward, space, history)?.0;
-            let top = forward.rank(route, &[Query { history, selection }])?.pop().unwrap_or_default();
+            let scores = finite_scores(forward, route, history)?;
+            let top = top_k(scores.row(0).unwrap_or_default(), &selection);
             list.push(Probe { history: history.clone(), route, top });
         }
         Ok(Probes { list })
@@ -143,8 +144,18 @@ fn unbiased_route(
     space: &RouteSpace,
     history: &History,
 ) -> Result<(Route, Vec<f32>), ForwardError> {
-    let logits = forward.router_logits(&[history])?.row(0).map(<[f32]>::to_vec).unwrap_or_default();
+    let logits = forward.router_logits(&[history])?;
+    if !logits.is_finite() {
+        return Err(ForwardError::NotFinite("the router's logits"));
+    }
+    let logits = logits.row(0).map(<[f32]>::to_vec).unwrap_or_default();
     Ok((choose_route(space, &logits, &vec![0.0; space.len()]).route, logits))
+}
+
+/// The scores of one history.
+fn finite_scores(forward: &dyn Forward, route: Route, history: &History) -> Result<Rows, ForwardError> {
+    let scores = forward.scores(route, &[history])?;
+    if scores.is_finite() { Ok(scores) } else { Err(ForwardError::NotFinite("the scores")) }
 }
 
 const HISTORIES: &str = "histories";
@@ -259,7 +270,7 @@ impl Tolerance {
 /// How a replayed answer differs from the recorded one.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// The device failed.
+    /// The device failed, or an answer is not finite.
     #[error("probe {probe}: {source}")]
     Forward {
         /// Index of the probe.
@@ -316,7 +327,7 @@ impl Probe {
             let [found, recorded] = [route, self.route].map(|route| space.name(route).to_owned());
             return Err(ReplayError::Route { probe, found, recorded });
         }
-        let scores = forward.scores(self.route, &[&self.history]).map_err(failed)?;
+        let scores = finite_scores(forward, self.route, &self.history).map_err(failed)?;
         let row = scores.row(0).unwrap_or_default();
         let score = |column: usize| row.get(column).copied().unwrap_or(f32::NAN);
         for recorded in &self.top {

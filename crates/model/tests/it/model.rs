@@ -5,9 +5,9 @@ use std::fs;
 
 use canet_cpu::CpuBackend;
 use canet_domain::{Candidates, History, Selection, choose_route};
-use canet_model::checkpoint::{BudgetPoint, Calibration, ModelDirectory, Probes, ReplayError};
-use canet_model::{Forward, Model, OpenError, Query};
-use canet_testing::{draft, item, random_history, rng, small_config};
+use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Probes, ReplayError};
+use canet_model::{Forward, ForwardError, Model, OpenError, Query};
+use canet_testing::{BrokenPart, draft, item, overflowing, overflowing_weights, random_history, rng, small_config};
 
 use crate::native;
 
@@ -71,4 +71,39 @@ fn a_version_that_is_not_there_is_told_from_one_at_fault() {
     let error = open(1);
     assert!(!error.is_missing() && error.checkpoint_at_fault());
     assert!(error.to_string().contains("items.tsv: the file is missing"), "{error}");
+}
+
+/// Probes with the item that makes NaN refuse the model, whichever part it breaks.
+#[test]
+fn a_model_whose_probes_are_not_finite_is_neither_written_nor_opened() {
+    let broken = item(7);
+    let whole = draft(small_config(), 5);
+    let space = whole.config.check().unwrap();
+    let history = History::new(&[item(3), broken, item(4)], 12).unwrap();
+    for (part, words) in [(BrokenPart::Backbone, "the scores"), (BrokenPart::Router, "the router's logits")] {
+        let weights = overflowing_weights(&whole.weights, broken, part);
+        let forward = native(&whole.config, &weights);
+        let error = Probes::record(&forward, &space, std::slice::from_ref(&history)).unwrap_err();
+        assert!(matches!(error, ForwardError::NotFinite(_)) && error.to_string().starts_with(words), "{error}");
+
+        let recorded = Probes::record(&native(&whole.config, &whole.weights), &space, &[history.clone()]).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        CheckpointDraft { weights, probes: recorded, ..whole.clone() }.write(root.path()).unwrap();
+        let directory = ModelDirectory::open(root.path()).unwrap();
+        let error = Model::open(&directory, None, &CpuBackend::single_threaded()).unwrap_err();
+        assert!(error.checkpoint_at_fault(), "{error}");
+        assert!(error.to_string().contains(&format!("probe 0: {words} are not finite")), "{error}");
+    }
+}
+
+#[test]
+fn a_history_without_finite_logits_gets_no_route() {
+    let root = tempfile::tempdir().unwrap();
+    let broken = item(7);
+    overflowing(draft(small_config(), 5), broken, BrokenPart::Router).write(root.path()).unwrap();
+    let model = Model::open(&ModelDirectory::open(root.path()).unwrap(), None, &CpuBackend::single_threaded()).unwrap();
+    let history = |items: &[_]| History::new(items, 12).unwrap();
+    let (good, bad) = (history(&[item(3), item(4)]), history(&[broken, item(4)]));
+    assert!(model.route(&[&good], 0.3).is_ok());
+    assert!(matches!(model.route(&[&good, &bad], 0.3), Err(ForwardError::NotFinite(_))));
 }

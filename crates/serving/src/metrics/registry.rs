@@ -67,8 +67,8 @@ families! {
         /// Seconds that a row waited for the device, by lane.
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
         /// Rows without an answer: the queue was full (overloaded), the deadline passed (deadline), the client left or
-        /// another row failed the whole inference call (cancelled), no model was ready (unavailable), or the device failed
-        /// (failed).
+        /// another row failed the whole inference call (cancelled), no model was ready (unavailable), the device failed
+        /// (failed), or the model computed NaN or infinity for the row (not_finite).
         rejected_total: IntCounterVec, labels ["reason"];
         /// Rows answered under pressure by a cheaper route than the router chose.
         degraded_total: IntCounter;
@@ -125,10 +125,18 @@ pub enum Rejected {
     /// The device failed on the row's batch.
     Failed,
 }
+    /// The router's logits or the scores of the row were NaN or infinite.
+    NotFinite,
 
 impl Rejected {
-    const ALL: [Rejected; 5] =
-        [Rejected::Overloaded, Rejected::Deadline, Rejected::Cancelled, Rejected::Unavailable, Rejected::Failed];
+    const ALL: [Rejected; 6] = [
+        Rejected::Overloaded,
+        Rejected::Deadline,
+        Rejected::Cancelled,
+        Rejected::Unavailable,
+        Rejected::Failed,
+        Rejected::NotFinite,
+    ];
 
     fn label(self) -> &'static str {
         match self {
@@ -138,6 +146,7 @@ impl Rejected {
             Rejected::Unavailable => "unavailable",
             Rejected::Failed => "failed",
         }
+            Rejected::NotFinite => "not_finite",
     }
 }
 

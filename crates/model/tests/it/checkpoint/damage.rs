@@ -140,6 +140,16 @@ fn weights_that_are_not_the_configurations() {
     assert_refused(&[
         ("NaN", |d| set(d, WEIGHTS, NAME, 2, &f32::NAN.to_le_bytes()), &[WEIGHTS, NAME, "NaN at place 2"]),
         ("infinity", |d| set(d, WEIGHTS, NAME, 0, &f32::INFINITY.to_le_bytes()), &[WEIGHTS, NAME, "inf at place 0"]),
+        (
+            "finite, but its square is not",
+            |d| set(d, WEIGHTS, "backbone.item_embedding", 13, &3e38_f32.to_le_bytes()),
+            &[
+                WEIGHTS,
+                "backbone.item_embedding",
+                "300000000000000000000000000000000000000 at place 13",
+                "at most 1.8446743e19",
+            ],
+        ),
         ("missing", |d| edit_tensors(d, WEIGHTS, |t| drop(t.remove(NAME))), &[WEIGHTS, NAME, "is missing"]),
         (
             "extra",
@@ -358,16 +368,6 @@ fn probes_that_make_no_sense() {
     ]);
 }
 
-/// The titles have no digest, so they may be added or removed later.
-#[test]
-fn titles_may_come_and_go() {
-    let root = tempfile::tempdir().unwrap();
-    let digest = write_checkpoint(root.path(), 22).digest;
-    let titles = root.path().join("1/titles.tsv");
-    let load = || ModelDirectory::open(root.path()).unwrap().load(None).unwrap();
-    let first = canet_testing::item(1);
-    assert_eq!(load().catalogue.title(first), Some("Title 1"));
-    fs::remove_file(&titles).unwrap();
 /// Every file is cut at many lengths, as a copy leaves it that is not done.
 #[test]
 fn a_version_whose_files_end_early_is_incomplete_and_a_damaged_one_is_not() {
@@ -431,6 +431,16 @@ fn a_bad_titles_file_costs_titles_alone() {
     assert!(load().titles_fault.unwrap().to_string().contains("not a regular file"));
 }
 
+/// The titles have no digest, so they may be added or removed later.
+#[test]
+fn titles_may_come_and_go() {
+    let root = tempfile::tempdir().unwrap();
+    let digest = write_checkpoint(root.path(), 22).digest;
+    let titles = root.path().join("1/titles.tsv");
+    let load = || ModelDirectory::open(root.path()).unwrap().load(None).unwrap();
+    let first = canet_testing::item(1);
+    assert_eq!(load().catalogue.title(first), Some("Title 1"));
+    fs::remove_file(&titles).unwrap();
     assert_eq!(load().catalogue.title(first), None);
     fs::write(&titles, "unknown\tNobody\nx1001\tAnother, with a\ttab\n").unwrap();
     assert_eq!(load().catalogue.title(first), Some("Another, with a\ttab"));
