@@ -1,5 +1,7 @@
 //! Reloads of the running binary: by an operator's call, a signal and a watched directory, while requests go on.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -10,7 +12,7 @@ use canet_model::{Forward, ModelConfig, RouterConfig};
 use serde_json::{Value, json};
 
 use super::damaged::{answers_like_another, deepen, spoil_value, truncate};
-use super::server::{Client, Process, numbered};
+use super::server::{Client, Process, canet, numbered, run};
 use super::support::{draft, item, reference, small_config};
 
 fn good(seed: u64) -> CheckpointDraft {
@@ -104,7 +106,9 @@ fn no_request_fails_and_no_answer_mixes_generations_while_models_come_and_go() {
     assert!(answered.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{answered:?}");
     let total = |outcome: &str| server.client.metric(&format!("reload_total{{outcome=\"{outcome}\"}}"));
     // The first load is one.
-    assert_eq!(["served", "rejected", "missing", "busy", "failed"].map(total), [11.0, 40.0, 10.0, 0.0, 0.0]);
+    // The truncated version counts as incomplete.
+    assert_eq!(["served", "rejected", "incomplete"].map(total), [11.0, 30.0, 10.0]);
+    assert_eq!(["missing", "busy", "failed"].map(total), [10.0, 0.0, 0.0]);
     assert_eq!(server.client.metric("reload_duration_seconds_count"), 11.0);
 }
 
@@ -152,7 +156,7 @@ fn a_hangup_loads_the_highest_version() {
     server.signal("HUP");
     server.log_line("version=2 digest=");
     assert_eq!(version(&server.client), json!(2));
-    truncate(&root.join("2"));
+    spoil_value(&root.join("2"), "router.head.weight");
     server.signal("HUP");
     server.log_line("no model was loaded");
     assert_eq!(version(&server.client), json!(2));
@@ -180,6 +184,91 @@ fn a_watched_directory_serves_each_new_highest_version_that_is_good() {
     assert_eq!(server.client.metric("reload_total{outcome=\"rejected\"}"), 1.0);
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A copy of a version, file by file, in the order of the names. Whatever state the watch tries, it counts nothing as rejected.
+#[test]
+fn a_version_that_is_copied_in_is_served_when_it_is_complete() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, made) = (directory.path().join("small"), directory.path().join("made"));
+    good(3).write(&root).unwrap();
+    good(4).write(&made).unwrap();
+    let (from, to) = (made.join("1"), root.join("2"));
+    fs::create_dir(&to).unwrap();
+    let mut names: Vec<_> = fs::read_dir(&from).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let copy = |name: &std::ffi::OsString| fs::copy(from.join(name), to.join(name)).map(drop).unwrap();
+    let weights = names.pop().unwrap();
+    assert_eq!(weights, "weights.safetensors");
+    names.iter().for_each(copy);
+    let whole = fs::read(from.join(&weights)).unwrap();
+    fs::write(to.join(&weights), &whole[..whole.len() / 2]).unwrap();
+
+    // A server that starts during the copy serves the version before.
+    let mut server = Process::serve(&root, &["--watch", "--drain-delay", "0"]);
+    assert_eq!(version(&server.client), json!(1));
+    let total =
+        |server: &Process, outcome: &str| server.client.metric(&format!("reload_total{{outcome=\"{outcome}\"}}"));
+    assert_eq!(total(&server, "incomplete"), 1.0);
+    // Another half, which the watch may try before the last bytes come.
+    fs::write(to.join(&weights), &whole[..whole.len() - 1]).unwrap();
+    server.log_line("the version is incomplete: the server keeps the model that it has");
+    let refused = server.client.post("/admin/reload", &json!({}));
+    assert_eq!((refused.status, &refused.json()["code"]), (422, &json!("checkpoint_rejected")), "{refused:?}");
+    assert!(refused.text.contains("the file ends early"), "{refused:?}");
+    fs::write(to.join(&weights), whole).unwrap();
+    server.log_line("version=2 digest=");
+    assert_eq!(version(&server.client), json!(2));
+    assert_eq!((total(&server, "rejected"), total(&server, "served")), (0.0, 2.0));
+
+    // A version without an earlier complete one stops the start.
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    fs::remove_dir_all(root.join("1")).unwrap();
+    fs::remove_file(to.join("probes.safetensors")).unwrap();
+    let (code, log) = run(canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off", "--model"]).arg(&root));
+    assert!(code == Some(65) && log.contains("probes.safetensors: the file is missing"), "{code:?}: {log}");
+}
+
+#[test]
+fn a_watch_follows_links_and_names_directories_that_are_no_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, made) = (directory.path().join("small"), directory.path().join("made"));
+    let digests = [3, 4].map(|seed| good(seed).write(&made).unwrap().digest);
+    let current = directory.path().join("current");
+    symlink(made.join("1"), &current).unwrap();
+    fs::create_dir_all(root.join("1")).unwrap();
+    for entry in fs::read_dir(made.join("1")).unwrap() {
+        let name = entry.unwrap().file_name();
+        symlink(current.join(&name), root.join("1").join(&name)).unwrap();
+    }
+    fs::create_dir(root.join("0002")).unwrap();
+    let mut server = Process::serve(&root, &["--watch", "--drain-delay", "0"]);
+    assert_eq!(server.client.get("/model").json()["digest"], json!(digests[0]));
+    let next = directory.path().join("next");
+    symlink(made.join("2"), &next).unwrap();
+    fs::rename(&next, &current).unwrap();
+    server.log_line(&format!("digest=\"{}\"", digests[1]));
+    assert_eq!(server.client.get("/model").json()["digest"], json!(digests[1]));
+    fs::create_dir(root.join("v4")).unwrap();
+    let line = server.log_line("the directory is ignored");
+    assert!(line.contains("v4") && line.contains("a whole number from 1, without leading zeros"), "{line}");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_bad_titles_file_stops_no_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    good(3).write(&root).unwrap();
+    fs::write(root.join("1/titles.tsv"), "\u{feff}101\tAlpha\n\n102 Beta\n").unwrap();
+    let server = Process::launch(&root, &[]);
+    let line = server.log_line("titles are missing");
+    assert!(line.contains("titles.tsv: skipped 1 of the lines, the first is line 3: no tab"), "{line}");
+    server.log_line("ready");
+    let titled = server.client.get("/items?q=Alpha").text;
+    assert!(titled.contains("\"101\"") && titled.contains("Alpha"), "{titled}");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Generation, Pace, Policy, Timings};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reloaded};
 use canet_domain::{History, Item, Route};
 use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Backend, ForwardError, Model, OpenError};
@@ -40,6 +40,11 @@ impl LoadError {
         matches!(self, LoadError::Open(error) if error.is_missing())
     }
 
+    /// Whether files of the version are missing or end early, as while somebody copies them.
+    pub fn is_incomplete(&self) -> bool {
+        matches!(self, LoadError::Open(error) if error.is_incomplete())
+    }
+
     /// Whether the checkpoint is at fault, rather than the device.
     pub fn checkpoint_at_fault(&self) -> bool {
         match self {
@@ -60,6 +65,9 @@ impl Loader {
         let started = Instant::now();
         pace.keep();
         let model = Model::open(&self.directory, version, &*self.backend)?;
+        if let Some(fault) = model.titles_fault() {
+            tracing::warn!(version = model.version(), %fault, "titles are missing");
+        }
         let timings = self.warm_up(&model, pace)?;
         tracing::info!(
             model = model.name(),
@@ -75,7 +83,29 @@ impl Loader {
         Ok(Generation { timings, ..Generation::new(model, self.policy, &self.metrics) })
     }
 
-    /// Runs every route once, so that no request pays for the first run. If the forward chooses kernels by shape, each
+    /// Like [`load`](Loader::load) of the highest version. While that is incomplete, it loads the highest complete version
+    /// instead, so that a server can start while somebody copies a version. Every version that it passes over is logged and
+    /// counted.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first version that is complete, or of the lowest if none is.
+    pub fn load_newest_complete(&self, pace: Pace) -> Result<Generation, LoadError> {
+        let mut versions = self.directory.versions().map_err(OpenError::from)?;
+        let mut version = versions.pop();
+        loop {
+            let started = Instant::now();
+            match self.load(version, pace) {
+                Err(error) if error.is_incomplete() && !versions.is_empty() => {
+                    tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
+                    self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
+                    version = versions.pop();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Runs every route once, so that no request pays for the first run, and checks that all scores are finite. If the forward chooses kernels by shape, each
     /// width's largest route also runs in batches of every size up to the largest.
     ///
     /// Then it times the routes, unless live batches run beside it: they would distort the times.
@@ -85,6 +115,9 @@ impl Loader {
         let items: Vec<Item> = popular.cycle().take(max_len).collect();
         // This cannot fail: a catalogue is never empty and `max_len` is at least 1.
         let Ok(longest) = History::new(&items, max_len) else { return Ok(Timings::default()) };
+        if !forward.router_logits(&[&longest])?.is_finite() {
+            return Err(ForwardError::NotFinite("the router's logits"));
+        }
         for route in space.routes() {
             if !forward.scores(route, &[&longest])?.is_finite() {
                 return Err(ForwardError::NotFinite("the scores"));
@@ -116,6 +149,3 @@ fn batch_sizes(max_batch: usize) -> impl Iterator<Item = usize> {
     let powers = iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
     powers.take_while(move |rows| *rows < max_batch).chain([max_batch])
 }
-        if !forward.router_logits(&[&longest])?.is_finite() {
-            return Err(ForwardError::NotFinite("the router's logits"));
-        }

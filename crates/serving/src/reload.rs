@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,10 +10,13 @@ use tokio::sync::oneshot;
 use super::pace::{Pace, return_freed_memory};
 use super::{Generation, LoadError, Loader, Recommender, Unready};
 use crate::metrics::Reloaded;
-use canet_model::checkpoint::ModelDirectory;
+use canet_model::checkpoint::{Listing, ModelDirectory, VERSION_NAMES};
 
 /// How often the thread of a reload checks whether the last row of the old generation is answered.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// The most names of ignored directories that are logged.
+const MOST_LOGGED: usize = 100;
 
 /// Replaces the generation that serves, one reload at a time.
 ///
@@ -28,6 +32,8 @@ pub struct Reloader {
     /// Held from the start of a reload until the generation that it replaced is freed.
     draining: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Names that were logged by [`log_ignored`](Reloader::log_ignored).
+    logged: Mutex<HashSet<String>>,
 }
 
 /// The checkpoint that serves after a reload.
@@ -70,6 +76,7 @@ impl Reloader {
             building: Arc::default(),
             draining: Mutex::default(),
             thread: Mutex::default(),
+            logged: Mutex::default(),
         })
     }
 
@@ -78,7 +85,17 @@ impl Reloader {
         &self.loader.directory
     }
 
-    /// Starts to load a version (`None`: the highest). The future is ready once the version serves. Dropping the future
+    /// Logs the directories that are no versions although their names have digits, each once.
+    pub(crate) fn log_ignored(&self, listing: &Listing) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &listing.ignored {
+            if logged.len() < MOST_LOGGED && logged.insert(name.clone()) {
+                tracing::warn!(name, "the directory is ignored: {VERSION_NAMES}");
+            }
+        }
+    }
+
+    /// Starts to load a version (`None`: the highest; for the first load the highest complete one). The future is ready once the version serves. Dropping the future
     /// does not stop the reload.
     ///
     /// # Errors
@@ -106,6 +123,9 @@ impl Reloader {
     fn run(&self, version: Option<u64>, building: Building, done: oneshot::Sender<Outcome>) {
         // Memory has no room for a third generation.
         let _draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(listing) = self.directory().list() {
+            self.log_ignored(&listing);
+        }
         let started = Instant::now();
         let outcome = self.replace(version);
         let (outcome, old) = match outcome {
@@ -127,7 +147,10 @@ impl Reloader {
     /// Loads a version and swaps it in. Returns the generation that served before.
     fn replace(&self, version: Option<u64>) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
         let first = self.open_recommender()?.current().is_none();
-        let generation = self.loader.load(version, if first { Pace::Alone } else { Pace::BesideLive })?;
+        let generation = match version {
+            None if first => self.loader.load_newest_complete(Pace::Alone)?,
+            _ => self.loader.load(version, if first { Pace::Alone } else { Pace::BesideLive })?,
+        };
         let recommender = self.open_recommender()?;
         let model = &generation.model;
         let reload =
@@ -167,6 +190,9 @@ impl Reloader {
             Ok(Reload { name, version, digest }) => {
                 tracing::info!(name, version, digest, reload_ms, "the model serves");
             }
+            Err(error) if error.counted() == Reloaded::Incomplete => {
+                tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");
+            }
             Err(error) => {
                 tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has");
             }
@@ -181,6 +207,7 @@ impl ReloadError {
         match self {
             ReloadError::InProgress => Reloaded::Busy,
             ReloadError::Load(error) if error.is_missing() => Reloaded::Missing,
+            ReloadError::Load(error) if error.is_incomplete() => Reloaded::Incomplete,
             ReloadError::Load(error) if error.checkpoint_at_fault() => Reloaded::Rejected,
             ReloadError::Load(_) | ReloadError::Unready(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => {
                 Reloaded::Failed

@@ -78,8 +78,9 @@ families! {
         shadow_overlap: HistogramVec, labels ["route"], buckets TENTHS;
         /// Sampled requests that were not compared, because too many waited for an idle device.
         shadow_dropped_total: IntCounter;
-        /// Reloads by outcome: served, rejected (the checkpoint is at fault), missing, busy (another reload was running),
-        /// or failed (the device or the server). The first load counts too.
+        /// Reloads by outcome: served, rejected (the checkpoint is at fault), incomplete (files are missing or end early, as
+        /// while they are copied), missing, busy (another reload was running), or failed (the device or the server). The first
+        /// load counts too.
         reload_total: IntCounterVec, labels ["outcome"];
         /// Seconds from the start of a successful reload to the swap.
         reload_duration_seconds: Histogram, buckets RELOAD_SECONDS;
@@ -124,9 +125,9 @@ pub enum Rejected {
     Unavailable,
     /// The device failed on the row's batch.
     Failed,
-}
     /// The router's logits or the scores of the row were NaN or infinite.
     NotFinite,
+}
 
 impl Rejected {
     const ALL: [Rejected; 6] = [
@@ -145,8 +146,8 @@ impl Rejected {
             Rejected::Cancelled => "cancelled",
             Rejected::Unavailable => "unavailable",
             Rejected::Failed => "failed",
-        }
             Rejected::NotFinite => "not_finite",
+        }
     }
 }
 
@@ -157,6 +158,8 @@ pub enum Reloaded {
     Served,
     /// The checkpoint is at fault.
     Rejected,
+    /// Files of the checkpoint are missing or end early, as while it is copied.
+    Incomplete,
     /// There is no such checkpoint.
     Missing,
     /// Another reload was running.
@@ -166,13 +169,20 @@ pub enum Reloaded {
 }
 
 impl Reloaded {
-    const ALL: [Reloaded; 5] =
-        [Reloaded::Served, Reloaded::Rejected, Reloaded::Missing, Reloaded::Busy, Reloaded::Failed];
+    const ALL: [Reloaded; 6] = [
+        Reloaded::Served,
+        Reloaded::Rejected,
+        Reloaded::Incomplete,
+        Reloaded::Missing,
+        Reloaded::Busy,
+        Reloaded::Failed,
+    ];
 
     fn label(self) -> &'static str {
         match self {
             Reloaded::Served => "served",
             Reloaded::Rejected => "rejected",
+            Reloaded::Incomplete => "incomplete",
             Reloaded::Missing => "missing",
             Reloaded::Busy => "busy",
             Reloaded::Failed => "failed",
