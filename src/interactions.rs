@@ -10,6 +10,7 @@ use canet_model::Model;
 
 use crate::Failure;
 use crate::exit::say;
+use crate::memory;
 
 /// The data of a command that uses a trained model.
 #[derive(Debug, Args)]
@@ -25,7 +26,7 @@ pub(crate) struct DataArgs {
 impl DataArgs {
     /// Reads the data with a model's items.
     pub(crate) fn read(&self, model: &Model) -> Result<Dataset, Failure> {
-        let options = ReadOptions { skip_bad_lines: self.skip_bad_lines };
+        let options = ReadOptions { skip_bad_lines: self.skip_bad_lines, max_bytes: memory::for_interactions() };
         let dataset = Dataset::read_known(&self.data, model.catalogue(), &options).map_err(Failure::data)?;
         remarks(&self.data, &dataset);
         if dataset.unknown > 0 {

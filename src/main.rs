@@ -16,6 +16,7 @@ mod import;
 mod inspect;
 mod interactions;
 mod listen;
+mod memory;
 mod model;
 #[cfg_attr(not(feature = "libtorch"), allow(dead_code, reason = "canet train alone uses some of the parsers"))]
 mod numbers;

@@ -19,6 +19,7 @@ use crate::exit::say;
 use crate::interactions;
 use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
 use crate::target::DeviceArgs;
+use crate::memory::{self, gigabytes};
 
 /// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
@@ -251,8 +252,8 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--newest-epochs needs --preset utility: the preset `paper` has a single stage"));
     }
     let backend = args.device.open_alone()?;
-    let dataset =
-        Dataset::read(&args.data, &ReadOptions { skip_bad_lines: args.skip_bad_lines }).map_err(Failure::data)?;
+    let reading = ReadOptions { skip_bad_lines: args.skip_bad_lines, max_bytes: memory::for_interactions() };
+    let dataset = Dataset::read(&args.data, &reading).map_err(Failure::data)?;
     interactions::remarks(&args.data, &dataset);
     let (users, items) = (dataset.users.len(), dataset.ids.len());
     say(format_args!("read {users} users, {items} items, {} interactions", dataset.interactions));

@@ -13,7 +13,16 @@ use super::{BadLine, DataError, LineFault, Skipped};
 pub struct ReadOptions {
     /// Skip and count bad lines instead of stopping at the first.
     pub skip_bad_lines: bool,
+    /// Bytes of memory that the interactions may take; `None` for no limit. A small compressed file can hold very many.
+    pub max_bytes: Option<u64>,
 }
+
+/// The most bytes that an interaction takes: in its user's list, which grows by doubling, and in the sequence that is made of
+/// it.
+const INTERACTION_BYTES: u64 = 2 * size_of::<Event>() as u64 + size_of::<Item>() as u64;
+
+/// Bytes that an id takes beside its characters: in the table of ids and in the list of a user's interactions.
+const ID_BYTES: u64 = 256;
 
 /// A file without timestamps in a format that has them. The order of the lines then counts as the order of time.
 ///
@@ -56,6 +65,10 @@ pub(crate) struct Collector<'a> {
     items: Items<'a>,
     /// By user.
     events: Vec<Vec<Event>>,
+    interactions: u64,
+    /// Bytes that the interactions and ids take, at most.
+    bytes: u64,
+    max_bytes: u64,
 }
 
 /// The source of the items' dense ids.
@@ -90,7 +103,17 @@ impl<'a> Collector<'a> {
             Some(catalogue) => Items::Catalogue { catalogue, unknown: 0 },
         };
         let bad_lines = BadLines { options, skipped: Skipped::default() };
-        Collector { path, bad_lines, untimed: None, users: DenseIds::default(), items, events: Vec::new() }
+        Collector {
+            path,
+            bad_lines,
+            untimed: None,
+            users: DenseIds::default(),
+            items,
+            events: Vec::new(),
+            interactions: 0,
+            bytes: 0,
+            max_bytes: options.max_bytes.unwrap_or(u64::MAX),
+        }
     }
 
     /// Adds the next interaction of the file. Interactions with items that the catalogue lacks are counted, not kept.
@@ -100,13 +123,20 @@ impl<'a> Collector<'a> {
     /// [`untimed`](Self::untimed) if the format has timestamps.
     ///
     /// # Errors
-    /// [`DataError::TooMany`]. The reader returns it and stops, because no single line is at fault.
+    /// [`DataError::TooMany`] or [`DataError::TooLarge`]. The reader returns it and stops, because no single line is at fault.
     pub(crate) fn add(&mut self, interaction: Interaction<'_>) -> Result<(), DataError> {
         let (user, item) = (interaction.user.as_str(), interaction.item.as_str());
         let time = interaction.time.unwrap_or_default();
         let dense = |ids: &mut DenseIds, id: &str| ids.get(id).ok_or_else(|| DataError::TooMany(self.path.to_owned()));
         let item = match &mut self.items {
-            Items::File(ids) => dense(ids, item)?,
+            Items::File(ids) => {
+                let known = ids.0.len();
+                let dense = dense(ids, item)?;
+                if ids.0.len() > known {
+                    self.bytes += ID_BYTES + item.len() as u64;
+                }
+                dense
+            }
             Items::Catalogue { catalogue, unknown } => match catalogue.item(item) {
                 Some(item) => item,
                 None => {
@@ -115,11 +145,19 @@ impl<'a> Collector<'a> {
                 }
             },
         };
+        let id_bytes = ID_BYTES + user.len() as u64;
         let user = dense(&mut self.users, user)?.column() - 1;
         if user == self.events.len() {
             self.events.push(Vec::new());
+            self.bytes += id_bytes;
         }
         self.events[user].push(Event { time, item });
+        self.interactions += 1;
+        self.bytes += INTERACTION_BYTES;
+        if self.bytes > self.max_bytes {
+            let (path, limit) = (self.path.to_owned(), self.max_bytes);
+            return Err(DataError::TooLarge { path, interactions: self.interactions, limit });
+        }
         Ok(())
     }
 

@@ -75,7 +75,26 @@ pub enum DataError {
         /// Number of interactions in the file.
         interactions: u64,
     },
+    /// The interactions take more memory than they may.
+    #[error(
+        "{}: it is too large for the memory: the first {interactions} interactions already take {}, which is the limit; \
+         split the file by users, or run the command with more memory",
+        path.display(),
+        megabytes(*limit)
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Number of interactions that fit.
+        interactions: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// There are more items or users than dense ids.
     #[error("{}: more than {max} items or users", .0.display(), max = Catalogue::MAX_ITEMS)]
     TooMany(PathBuf),
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }

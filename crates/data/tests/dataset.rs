@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const STRICT: ReadOptions = ReadOptions { skip_bad_lines: false };
-const LENIENT: ReadOptions = ReadOptions { skip_bad_lines: true };
+const STRICT: ReadOptions = ReadOptions { skip_bad_lines: false, max_bytes: None };
+const LENIENT: ReadOptions = ReadOptions { skip_bad_lines: true, max_bytes: None };
 
 struct Folder(TempDir);
 
@@ -351,4 +351,29 @@ proptest! {
             prop_assert_eq!(sequence, expected);
         }
     }
+}
+
+/// The bound counts what is kept, not the bytes of a file, which may be compressed a thousandfold.
+#[test]
+fn a_file_that_takes_too_much_memory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bomb.txt.gz");
+    let mut packed = flate2::write::GzEncoder::new(fs::File::create(&path).unwrap(), flate2::Compression::best());
+    for _ in 0..200_000 {
+        packed.write_all(b"ann 7\n").unwrap();
+    }
+    packed.finish().unwrap();
+    assert!(fs::metadata(&path).unwrap().len() < 10_000);
+    let read = |max_bytes| Dataset::read(&path, &ReadOptions { max_bytes, ..STRICT });
+    let error = read(Some(1_000_000)).unwrap_err().to_string();
+    assert!(error.contains("bomb.txt.gz: it is too large for the memory") && error.contains("1.0 MB"), "{error}");
+    assert!(error.contains("split the file by users"), "{error}");
+    for enough in [None, Some(20_000_000)] {
+        assert_eq!(read(enough).unwrap().interactions, 200_000);
+    }
+    // Many users take memory too.
+    let users: String = (0..5000).map(|user| format!("u{user} i{user}\n")).collect();
+    let path = directory.path().join("users.txt");
+    fs::write(&path, users).unwrap();
+    assert!(Dataset::read(&path, &ReadOptions { max_bytes: Some(1_000_000), ..STRICT }).is_err());
 }
