@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use canet_domain::{CatalogueError, HistoryError};
 use canet_model::checkpoint::CheckpointError;
-use canet_model::{ConfigError, ForwardError, LoadError};
+use canet_model::{ConfigError, ForwardError, LoadError, WeightsError};
 
 /// Why a training failed.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,11 @@ pub enum TrainError {
         /// The fault.
         reason: String,
     },
-    /// The gradients of several steps in a row were not finite.
-    #[error("training diverged in epoch {epoch}: try a lower --lr or a longer --warmup-steps")]
+    /// The gradients of several steps in a row, or the weights or scores after an epoch, were not finite.
+    #[error(
+        "training diverged in epoch {epoch}, its weights are no finite numbers any more: try a lower --lr or a longer \
+         --warmup-steps, with --restart"
+    )]
     Diverged {
         /// Number of the epoch, from 1.
         epoch: u64,
@@ -79,6 +82,20 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// The same error, or [`TrainError::Diverged`] if weights or scores that are not finite caused it.
+    pub(crate) fn or_diverged(self, epoch: u64) -> TrainError {
+        use WeightsError::{NotFinite, TooLarge};
+        let diverged = match &self {
+            TrainError::Forward(error) => matches!(error, ForwardError::NotFinite(_)),
+            TrainError::Load(LoadError::Weights(error))
+            | TrainError::Checkpoint(CheckpointError::Weights { source: error, .. }) => {
+                matches!(error, NotFinite { .. } | TooLarge { .. })
+            }
+            _ => false,
+        };
+        if diverged { TrainError::Diverged { epoch } } else { self }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> TrainError {
         TrainError::Io { path: path.to_owned(), source }
     }

@@ -54,11 +54,13 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
         StateFile::new(&work).remove()?;
     }
     let mut context = StageContext::open(job, &space, &work)?;
-    match run_stages(&mut context)? {
+    let end = run_stages(&mut context).map_err(|error| error.or_diverged(context.state.progress.latest_epoch()))?;
+    match end {
         PipelineEnd::Stopped => Ok(TrainOutcome::Stopped),
         PipelineEnd::Paused => Ok(TrainOutcome::Paused),
         PipelineEnd::Finished { reason } => {
-            let checkpoint = write_checkpoint(job, &space, &context.state)?;
+            let diverged = |error: TrainError| error.or_diverged(context.state.progress.latest_epoch());
+            let checkpoint = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
             let elapsed_seconds = context.elapsed().as_secs_f64();
             context.log.write(&Event::Finish { reason, elapsed_seconds })?;
             let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));

@@ -78,6 +78,11 @@ impl Progress {
         derive_seed(self.stage_seed(), [self.epoch, self.step])
     }
 
+    /// Number, from 1, of the epoch that ran last in its stage.
+    pub(crate) fn latest_epoch(&self) -> u64 {
+        if self.step > 0 { self.epoch + 1 } else { self.curve.last().map_or(1, |record| record.epoch) }
+    }
+
     /// Number and score of a stage's epoch with the highest validation NDCG@10. The earlier of two equal ones wins.
     pub(crate) fn best(&self, stage: Stage) -> Option<(u64, f64)> {
         let records = self.curve.iter().filter(|record| record.stage == stage);
