@@ -1,14 +1,16 @@
-use std::io::{Write, stdout};
+use std::fmt::Write as _;
+use std::io::{self, Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use canet_data::{Dataset, ReadOptions};
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
-    AdamWOptions, Defaults, JointOptions, LossForm, LossWeights, NewestOptions, Preset, RouterFit, RouterOptions,
-    SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, TrainOutcome, train,
+    AdamWOptions, Defaults, JointOptions, LossForm, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterFit,
+    RouterOptions, SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions,
+    TrainOutcome, train,
 };
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -17,9 +19,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::Failure;
 use crate::exit::say;
 use crate::interactions;
+use crate::memory::{self, gigabytes};
 use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
 use crate::target::DeviceArgs;
-use crate::memory::{self, gigabytes};
 
 /// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
@@ -52,6 +54,9 @@ pub(crate) struct TrainArgs {
     /// Discard an unfinished training and start again.
     #[arg(long, env = "CANET_RESTART", value_parser = BoolishValueParser::new())]
     restart: bool,
+    /// Start even if the training needs more memory than is available.
+    #[arg(long, env = "CANET_SKIP_MEMORY_CHECK", value_parser = BoolishValueParser::new())]
+    skip_memory_check: bool,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
@@ -241,13 +246,7 @@ fn count_or_all(text: &str) -> Result<Count, String> {
 
 /// Runs `canet train`.
 pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The first signal asks the training to save and stop. The second one ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, Failure::INTERRUPTED, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(Failure::unavailable)?;
-    }
+    let signals = StopSignals::install().map_err(Failure::unavailable)?;
     if args.preset == Preset::Paper && args.utility.newest_epochs > 0 {
         return Err(Failure::usage("--newest-epochs needs --preset utility: the preset `paper` has a single stage"));
     }
@@ -255,8 +254,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     let reading = ReadOptions { skip_bad_lines: args.skip_bad_lines, max_bytes: memory::for_interactions() };
     let dataset = Dataset::read(&args.data, &reading).map_err(Failure::data)?;
     interactions::remarks(&args.data, &dataset);
-    let (users, items) = (dataset.users.len(), dataset.ids.len());
-    say(format_args!("read {users} users, {items} items, {} interactions", dataset.interactions));
+    let items = dataset.ids.len();
     let config = args.sizes.config(args.preset, items);
     let job = TrainJob {
         options: args.options(&dataset, &config),
@@ -268,8 +266,10 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         max_time: args.max_minutes,
         stop_after: args.stop_after,
         restart: args.restart,
-        stop: &stop,
+        stop: &signals.stop,
     };
+    check_memory(&job, args.skip_memory_check)?;
+    signals.save_before_stopping();
     match train(&job).map_err(failure)? {
         TrainOutcome::Stopped => {
             Err(Failure::Interrupted("stopped and saved; the same command continues this training".to_owned()))
@@ -282,6 +282,63 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
             let version = args.out.join(checkpoint.version.to_string());
             writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
         }
+    }
+}
+
+/// What SIGINT and SIGTERM do.
+struct StopSignals {
+    /// Set by a signal: the training saves and stops.
+    stop: Arc<AtomicBool>,
+    /// Whether a signal ends the process at once.
+    at_once: Arc<AtomicBool>,
+}
+
+impl StopSignals {
+    /// From now on a signal ends the process at once, because there is nothing to save.
+    fn install() -> io::Result<StopSignals> {
+        let signals = StopSignals { stop: Arc::default(), at_once: Arc::new(AtomicBool::new(true)) };
+        for signal in [SIGINT, SIGTERM] {
+            // The order matters: a signal ends the process only if the flag is set before it comes.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                Failure::INTERRUPTED,
+                Arc::clone(&signals.at_once),
+            )?;
+            signal_hook::flag::register(signal, Arc::clone(&signals.at_once))?;
+            signal_hook::flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        Ok(signals)
+    }
+
+    /// From now on the first signal asks the training to save and stop. The second one ends the process at once.
+    fn save_before_stopping(&self) {
+        self.at_once.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Prints the size of the data and the memory that the training needs. Refuses a training that needs more than there is.
+fn check_memory(job: &TrainJob<'_>, skip: bool) -> Result<(), Failure> {
+    let MemoryEstimate { host, gpu } = MemoryEstimate::of(job).map_err(failure)?;
+    let (dataset, available) = (job.dataset, memory::available());
+    let needed = gigabytes(host.saturating_add(memory::taken().unwrap_or_default()));
+    let mut line = format!(
+        "read {} users, {} items, {} interactions; training needs about {needed} of memory",
+        dataset.users.len(),
+        dataset.ids.len(),
+        dataset.interactions
+    );
+    if gpu > 0 {
+        let _ = write!(line, " and {} of the GPU's", gigabytes(gpu));
+    }
+    say(line);
+    match available {
+        Some(available) if host > available && !skip => Err(Failure::Unavailable(format!(
+            "the training needs about {} more memory, and {} are available: use a smaller --embedding, --hidden or \
+             --batch-size, or a machine or container with more memory; --skip-memory-check starts all the same",
+            gigabytes(host),
+            gigabytes(available)
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -374,12 +431,12 @@ fn failure(error: TrainError) -> Failure {
         TrainError::Busy { .. } | TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => {
             Failure::unavailable(error)
         }
+        TrainError::Io { .. } => Failure::Io(error.to_string()),
+        TrainError::Checkpoint(error) => Failure::writing(&error),
         TrainError::NothingToLearn
         | TrainError::NothingToValidate
         | TrainError::State { .. }
-        | TrainError::Io { .. }
         | TrainError::Catalogue(_)
-        | TrainError::History(_)
-        | TrainError::Checkpoint(_) => Failure::data(error),
+        | TrainError::History(_) => Failure::data(error),
     }
 }

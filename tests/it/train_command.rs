@@ -265,3 +265,38 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         assert!(message.contains(words), "{flags:?}: {message}");
     }
 }
+
+#[test]
+fn a_training_that_diverges_at_its_end_says_what_to_change() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    for flags in [&["--settle-epochs", "0"][..], &["--preset", "paper"]] {
+        let out = scratch.path().join(flags[1]);
+        let flags = [&["--epochs", "1", "--warmup-steps", "0", "--lr", "1e9"], flags].concat();
+        let output = train(&data, &out, &flags).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{message}");
+        for words in ["training diverged in epoch 1", "a lower --lr", "--warmup-steps", "--restart"] {
+            assert!(message.contains(words), "{words}: {message}");
+        }
+        assert!(!out.join("1").exists());
+    }
+}
+
+#[test]
+fn a_training_that_needs_more_memory_than_there_is_does_not_start() {
+    let scratch = TempDir::new().unwrap();
+    let (data, out) = (ring(scratch.path()), scratch.path().join("out"));
+    // 7 TB of weights and moments.
+    let huge = ["--hidden", "8192", "--embedding", "8192", "--layers", "256"];
+    let output = train(&data, &out, &huge).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{message}");
+    for words in ["training needs about", "are available", "--batch-size", "--skip-memory-check"] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    assert!(!out.exists());
+    let output = finish(train(&data, &out, &["--epochs", "1"]));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("60 users, 30 items, 1200 interactions; training needs about"), "{message}");
+}

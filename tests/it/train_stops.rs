@@ -1,9 +1,9 @@
 //! `canet train` stopped and killed on its way, then resumed: what comes of it is what an unbroken run makes.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use canet_model::checkpoint::ModelDirectory;
 use tempfile::TempDir;
@@ -118,4 +118,41 @@ fn stopped_and_killed(flags: &[&str], [stopped, killed]: [&str; 2], epochs: usiz
     let weights = |out: &Path| ModelDirectory::open(out).unwrap().load(None).unwrap().weights;
     assert_eq!(weights(&broken), weights(&straight));
     assert!(!broken.join(".training").exists());
+}
+
+/// The data come from a pipe that stays open, so the process is still reading when the signal comes.
+#[test]
+fn a_signal_ends_a_run_that_reads_data() {
+    let scratch = TempDir::new().unwrap();
+    let (data, out) = (scratch.path().join("data.txt"), scratch.path().join("out"));
+    for name in ["TERM", "INT"] {
+        let _ = fs::remove_file(&data);
+        assert!(Command::new("mkfifo").arg(&data).status().unwrap().success());
+        let mut child = train(&data, &out, &[]).spawn().unwrap();
+        // Opening it waits for the reader.
+        let mut pipe = fs::File::options().write(true).open(&data).unwrap();
+        pipe.write_all(b"u1 i1\nu1 i2\n").unwrap();
+        signal(&child, name);
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{name}");
+        assert!(!out.exists(), "{name}");
+    }
+}
+
+/// The limit on a file's size stands for a full disk: a write fails, and the process goes on.
+#[test]
+fn a_state_that_cannot_be_written_has_its_own_exit_code() {
+    let scratch = TempDir::new().unwrap();
+    let (data, out) = (ring(scratch.path()), scratch.path().join("out"));
+    let plain = train(&data, &out, &[]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]).arg(plain.get_program());
+    limited.args(plain.get_args()).envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = limited.stdin(Stdio::null()).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{message}");
+    assert!(message.contains("state.safetensors") && message.contains("File too large"), "{message}");
+    assert!(!out.join("1").exists());
+    // With room again the same command goes on.
+    finish(plain);
+    assert!(out.join("1").is_dir());
 }

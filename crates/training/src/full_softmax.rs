@@ -15,7 +15,7 @@ use crate::step_loss::{Exits, LossPart, StepLoss};
 use crate::tensors::gather;
 
 /// Approximate number of scores in memory at a time: 16 MiB.
-const SCORES: usize = 4 << 20;
+pub(crate) const SCORES: usize = 4 << 20;
 
 /// The loss of a step's exits, with targets `[S]`. It is a mean over the S positions.
 ///

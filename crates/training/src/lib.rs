@@ -12,7 +12,7 @@
 //! | `supernet`, `block`, `layers`, `dropout`, `subnet_mask` | the forward pass of training |
 //! | `batch`, `samples`, `holdout` | the training data |
 //! | `parameters`, `optimizer`, `tensors` | weights, AdamW, operations on tensors |
-//! | `job`, `options`, `defaults`, `stage`, `error` | what to train and how |
+//! | `job`, `options`, `defaults`, `memory`, `stage`, `error` | what to train and how |
 
 mod batch;
 mod block;
@@ -31,6 +31,7 @@ mod joint;
 mod layers;
 mod log;
 mod losses;
+mod memory;
 mod optimizer;
 mod options;
 mod parameters;
@@ -56,6 +57,7 @@ pub use dropout::DropoutShares;
 pub use error::TrainError;
 pub use job::{TrainJob, TrainOutcome};
 pub use losses::{LossForm, LossWeights};
+pub use memory::MemoryEstimate;
 pub use optimizer::AdamWOptions;
 pub use options::{
     JointOptions, NewestOptions, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions,
