@@ -12,6 +12,8 @@ mod status;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::IntoResponse;
 use axum::{Router, middleware};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -22,7 +24,7 @@ use crate::inference::grpc as inference;
 use crate::limits::MAX_BODY;
 use crate::observe::Observer;
 use crate::proto;
-use crate::{ApiKeys, Hosts, Problem};
+use crate::{ApiKeys, Code, Hosts, Problem};
 use canet_serving::Recommender;
 use health::Probe;
 use proto::canet::v1::recommender_server::RecommenderServer;
@@ -76,7 +78,9 @@ pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys, hosts: &Hosts) -> Res
         };
         let count = (kind == Kind::Api).then(|| middleware::from_fn_with_state(observer.clone(), observe::grpc));
         ServiceBuilder::new()
-            // Outermost: it counts the final answer, and turns panics into errors.
+            // Outermost: what is no gRPC call gets an answer of plain HTTP, and is not counted as a call.
+            .layer(guard(check_is_grpc, Problem::into_response))
+            // It counts the final answer, and turns panics into errors.
             .option_layer(count)
             // A page can speak gRPC over HTTP/1.
             .option_layer(checks_host.then(|| guard(move |request| hosts.check(request), Problem::into_grpc)))
@@ -105,12 +109,27 @@ pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys, hosts: &Hosts) -> Res
     Ok(groups.into_iter().fold(Router::new(), Router::merge))
 }
 
+/// # Errors
+/// 415 if the content type is not gRPC's, as gRPC's HTTP/2 protocol asks for. A probe or a browser that comes to this port by
+/// mistake would take an answer of gRPC for a success.
+fn check_is_grpc(request: &Request) -> Result<(), Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    match content_type.strip_prefix(b"application/grpc") {
+        Some([] | [b'+' | b';' | b' ', ..]) => Ok(()),
+        _ => {
+            let detail =
+                "this port speaks gRPC, with the content type application/grpc: send other requests to the HTTP port";
+            Err(Problem::new(Code::UnsupportedMediaType, detail))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::extract::Request;
-    use axum::http::HeaderMap;
+    use axum::http::{HeaderMap, StatusCode};
     use http_body_util::BodyExt;
     use tonic::Code;
     use tower::ServiceExt;
@@ -129,6 +148,27 @@ mod tests {
         let in_headers = status(response.headers());
         let trailers = response.into_body().collect().await.unwrap();
         (in_headers.or_else(|| status(trailers.trailers()?)).unwrap(), is_counted)
+    }
+
+    #[tokio::test]
+    async fn what_is_no_grpc_call_gets_415() {
+        let app = app(&Fixture::new().recommender, &ApiKeys::default()).unwrap();
+        for path in ["/readyz", "/canet.v1.Recommender/GetModel", "/grpc.health.v1.Health/Check"] {
+            for (content_type, is_grpc) in [
+                ("", false),
+                ("application/json", false),
+                ("application/grpc-web", false),
+                ("application/grpc", true),
+                ("application/grpc+proto", true),
+                ("application/grpc;charset=utf-8", true),
+            ] {
+                let request = Request::post(path).header("content-type", content_type).header("te", "trailers");
+                let response = app.clone().oneshot(request.body(Body::from(vec![0; 5])).unwrap()).await.unwrap();
+                let status = if is_grpc { StatusCode::OK } else { StatusCode::UNSUPPORTED_MEDIA_TYPE };
+                assert_eq!(response.status(), status, "{path} {content_type:?}");
+                assert!(is_grpc || !response.headers().contains_key("grpc-status"));
+            }
+        }
     }
 
     #[tokio::test]
