@@ -6,8 +6,10 @@ mod operations;
 
 use std::sync::Arc;
 
-use axum::Json;
+use arc_swap::ArcSwapOption;
+use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 use utoipa::openapi;
@@ -15,8 +17,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 
 use crate::access::API_KEY;
 use crate::endpoint::{Documentation, Required};
-use crate::problem::{Problem, ProblemBody};
-use canet_serving::Recommender;
+use crate::problem::{Code, Problem, ProblemBody};
+use canet_serving::{Generation, GenerationId, Recommender};
 
 /// The part that is the same for every server.
 #[derive(OpenApi)]
@@ -41,6 +43,15 @@ struct Base;
 pub(crate) struct Description {
     pub(crate) document: Arc<openapi::OpenApi>,
     recommender: Arc<Recommender>,
+    /// The document as it was last answered.
+    rendered: Arc<ArcSwapOption<Rendered>>,
+}
+
+/// A document as JSON. All answers share its bytes, so that a client that asks often, or takes no answer, costs little.
+struct Rendered {
+    /// The generation whose bounds it has.
+    generation: GenerationId,
+    json: Bytes,
 }
 
 impl Description {
@@ -50,7 +61,26 @@ impl Description {
         required: Required,
         recommender: Arc<Recommender>,
     ) -> Description {
-        Description { document: Arc::new(describe(endpoints, required)), recommender }
+        Description { document: Arc::new(describe(endpoints, required)), recommender, rendered: Arc::default() }
+    }
+
+    /// The document with the bounds of `generation`, as JSON.
+    fn render(&self, generation: &Generation) -> Result<Bytes, Problem> {
+        let known = self.rendered.load();
+        let known = known.as_ref().filter(|known| known.generation == generation.id);
+        if let Some(known) = known {
+            return Ok(known.json.clone());
+        }
+        let mut document = openapi::OpenApi::clone(&self.document);
+        bounds::apply(&mut document, generation);
+        let json = serde_json::to_vec(&document).map_err(|error| {
+            tracing::error!(%error, "the OpenAPI document could not be written");
+            Problem::new(Code::Internal, "the OpenAPI document could not be written")
+        })?;
+        let json = Bytes::from(json);
+        let rendered = Rendered { generation: generation.id, json: json.clone() };
+        self.rendered.store(Some(Arc::new(rendered)));
+        Ok(json)
     }
 }
 
@@ -91,10 +121,8 @@ fn describe<'a>(endpoints: impl Iterator<Item = &'a Documentation>, required: Re
     responses((status = 200, description = "The document", body = Object))
 )]
 pub(crate) async fn document(State(description): State<Description>) -> Result<Response, Problem> {
-    let generation = description.recommender.generation()?;
-    let mut document = openapi::OpenApi::clone(&description.document);
-    bounds::apply(&mut document, &generation);
-    Ok(Json(document).into_response())
+    let json = description.render(&*description.recommender.generation()?)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 #[cfg(test)]
