@@ -1,3 +1,4 @@
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,9 +33,14 @@ pub(crate) struct AccessArgs {
     /// PEM file with authorities. Clients must then have a certificate from one of them
     #[arg(long, env = "CANET_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
-    /// Most open connections of each listener. More wait until one closes
+    /// Most open connections of each listener. When all are taken, the one that has been idle longest makes room for a new
+    /// one. If none is idle, new ones wait
     #[arg(long, env = "CANET_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// Most open connections of one client, which is an IPv4 address or a /64 network of IPv6; 0: no limit. Behind a
+    /// proxy all clients share the proxy's address [default: half of --max-connections]
+    #[arg(long, env = "CANET_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    max_connections_per_client: Option<u32>,
     /// Close each connection after about this many seconds, once its requests are answered, so that clients reconnect and
     /// find new servers [default: never]
     #[arg(long, env = "CANET_MAX_CONNECTION_AGE", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
@@ -70,8 +76,10 @@ impl AccessArgs {
             })),
             _ => None,
         };
+        let per_client = self.max_connections_per_client.unwrap_or(self.max_connections.div_ceil(2));
         Ok(Connections {
             max_open: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
+            max_per_client: NonZeroUsize::new(usize::try_from(per_client).unwrap_or(usize::MAX)),
             max_age: self.max_connection_age.map(|seconds| Duration::from_secs(seconds.into())),
             tls: tls.transpose().map_err(Failure::usage)?,
             ..Connections::default()

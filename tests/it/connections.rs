@@ -1,12 +1,16 @@
 //! How long a client may take, and how many there may be.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::num::NonZeroUsize;
 use std::process::Command;
 use std::time::Duration;
 
 use canet_api::{Access, BodyBudget, Connections, Timeouts};
 use serde_json::json;
 
+use super::http2::{self, Frame};
+use super::idle::runtime;
 use super::raw::{RawReply, connect, exchange, post, read_to_close};
 use super::server::{Process, Server};
 use super::support::write_checkpoint;
@@ -65,16 +69,27 @@ fn bodies_beyond_the_room_for_them_are_refused_and_others_are_not() {
 
 #[test]
 fn a_connection_that_asks_for_nothing_is_closed() {
-    let server = impatient(Timeouts { head: SHORT, ..Timeouts::default() });
+    let server = impatient(Timeouts { first: SHORT, ..Timeouts::default() });
+    // It says at once that it speaks HTTP/2, and then owes no request in time.
+    let mut http2 = connect(server.client.address);
+    http2::open(&mut http2, &[http2::settings(100)]);
     // Nothing, what may become HTTP/2, half a head.
     for sent in ["", "PRI * HT", "POST /recommend HTTP/1.1\r\nhost: can"] {
         let mut stream = connect(server.client.address);
         stream.write_all(sent.as_bytes()).unwrap();
         assert!(read_to_close(&mut stream).is_empty(), "{sent:?}");
     }
-    // Nor is a second request waited for after the first.
+    http2.write_all(&http2::get(1, "/healthz")).unwrap();
+    let answer = std::iter::from_fn(|| Frame::read(&mut http2).unwrap()).find(|frame| frame.stream == 1);
+    assert_eq!(answer.unwrap().payload[0], http2::OK);
+    assert_eq!(server.metric("disconnects_total{reason=\"no_request\"}"), 3.0);
+}
+
+#[test]
+fn a_connection_that_asks_for_nothing_more_is_closed() {
+    let server = impatient(Timeouts { head: SHORT, ..Timeouts::default() });
     let health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    // Where something holds the test up its connection is closed before it has asked: it asks on another one.
+    // If something holds the test up, its connection is closed before it has asked. Then it asks on another one.
     let answered = (0..20).find_map(|_| exchange(server.client.address, health)).unwrap();
     assert_eq!(answered.status, 200);
 }
@@ -117,33 +132,88 @@ fn an_old_connection_ends_with_what_it_was_asked() {
 
     // Over HTTP/2 a frame does, here to a client that sent nothing but its settings.
     let mut stream = connect(server.client.address);
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-    loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).expect("GOAWAY comes before the end");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        stream.read_exact(&mut vec![0; length as usize]).unwrap();
-        if head[3] == 7 {
-            break;
-        }
-    }
+    http2::open(&mut stream, &[http2::settings(100)]);
+    let mut frames = std::iter::from_fn(|| Frame::read(&mut stream).unwrap());
+    assert!(frames.any(|frame| frame.kind == http2::GOAWAY));
+}
+
+/// A connection with an open request: the last byte of its body is missing.
+fn busy(server: &Server) -> (TcpStream, u8) {
+    let request = post("/recommend", br#"{"history":[101]}"#);
+    let before = server.metric("requests_in_flight");
+    let mut stream = connect(server.client.address);
+    stream.write_all(&request[..request.len() - 1]).unwrap();
+    while server.metric("requests_in_flight") <= before {}
+    (stream, request[request.len() - 1])
+}
+
+fn finish((mut stream, last): (TcpStream, u8)) {
+    stream.write_all(&[last]).unwrap();
+    assert_eq!(RawReply::parse(&read_to_close(&mut stream)).unwrap().status, 200);
+}
+
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+#[test]
+fn idle_connections_make_room_and_busy_ones_stay() {
+    let server = Server::behind(Access::default(), Connections { max_open: 4, ..Connections::default() });
+    let busy = busy(&server);
+    // More than there are places for.
+    let mut silent: Vec<TcpStream> = (0..20).map(|_| connect(server.client.address)).collect();
+    assert!(read_to_close(&mut silent[0]).is_empty());
+    assert_eq!(exchange(server.client.address, HEALTH).unwrap().status, 200);
+    // All but the three that are left, and one of those for the last request.
+    assert_eq!(server.metric("disconnects_total{reason=\"room\"}"), 18.0);
+    while server.metric("connections") != 3.0 {}
+    finish(busy);
 }
 
 #[test]
-fn connections_beyond_the_most_wait_for_a_place() {
-    let server = Server::behind(Access::default(), Connections { max_open: 1, ..Connections::default() });
-    let health = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let mut first = connect(server.client.address);
-    first.write_all(health).unwrap();
-    assert!(first.read(&mut [0; 512]).unwrap() > 0);
+fn new_connections_wait_while_all_others_are_busy() {
+    let server = Server::behind(Access::default(), Connections { max_open: 2, ..Connections::default() });
+    let (one, two) = (busy(&server), busy(&server));
+    let mut waiting = connect(server.client.address);
+    waiting.write_all(HEALTH).unwrap();
+    waiting.set_read_timeout(Some(SHORT)).unwrap();
+    assert_eq!(waiting.read(&mut [0; 512]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    waiting.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    finish(one);
+    assert_eq!(RawReply::parse(&read_to_close(&mut waiting)).unwrap().status, 200);
+    finish(two);
+}
 
-    let mut second = connect(server.client.address);
-    second.write_all(health).unwrap();
-    second.set_read_timeout(Some(SHORT)).unwrap();
-    assert_eq!(second.read(&mut [0; 512]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    second.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    drop(first);
-    assert!(second.read(&mut [0; 512]).unwrap() > 0);
+#[test]
+fn one_client_cannot_take_every_place() {
+    let connections = Connections { max_per_client: NonZeroUsize::new(2), ..Connections::default() };
+    let server = Server::behind(Access::default(), connections);
+    let (one, two) = (busy(&server), busy(&server));
+    // Both of its connections are busy, so a third one is closed.
+    assert!(exchange(server.client.address, HEALTH).is_none());
+    assert_eq!(server.metric("disconnects_total{reason=\"client_limit\"}"), 1.0);
+    finish(one);
+    while exchange(server.client.address, HEALTH).is_none_or(|reply| reply.status != 200) {}
+    finish(two);
+}
+
+#[test]
+fn at_the_stop_connections_of_the_systems_queue_are_answered() {
+    let server = Server::start();
+    let runtime = runtime();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = connect(address);
+            stream.write_all(HEALTH).unwrap();
+            stream
+        })
+        .collect();
+    // It stops before it has accepted anything.
+    let router = canet_api::app(&server.recommender, Access::default());
+    runtime.block_on(canet_api::serve(listener, router, Connections::default(), std::future::ready(())));
+    for stream in &mut waiting {
+        assert_eq!(RawReply::parse(&read_to_close(stream)).unwrap().status, 200);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use canet_api::{self, Access, Connections, Timeouts, Tls, TlsFiles};
 use canet_model::ModelConfig;
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::http2::{self, DATA, Frame, GOAWAY, HEADERS, OK, SETTINGS, frame, get, open};
 use super::raw::{RawReply, connect, post, read_to_close};
 use super::server::{ROOMY, Server, numbered};
 use super::support::{draft, reference, small_config};
@@ -20,52 +22,27 @@ use super::tls::{authority, identity};
 /// Long enough for a first request on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Types of HTTP/2's frames.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
 /// A client of HTTP/2 that has sent its settings and these frames, and acknowledges nothing.
 fn http2(address: SocketAddr, frames: &[u8]) -> TcpStream {
     let mut stream = connect(address);
-    let settings = frame(SETTINGS, 0, 0, &[]);
-    stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", settings.as_slice(), frames].concat()).unwrap();
+    open(&mut stream, &[frame(SETTINGS, 0, 0, &[]), frames.to_vec()]);
     stream
 }
 
-/// A whole request for `/healthz`: GET, http, its path, and the end of the stream.
-fn healthz() -> Vec<u8> {
-    frame(HEADERS, 0x5, 1, b"\x82\x86\x41\x05canet\x44\x08/healthz")
-}
-
-/// The head of a request to `/recommend` with JSON: POST, http, its path and content type; then what of its body
-/// is not the last.
+/// A request to `/recommend` whose body begins so.
 fn recommend(body: &[u8]) -> Vec<u8> {
-    let head = frame(HEADERS, 0x4, 1, b"\x83\x86\x41\x05canet\x44\x0a/recommend\x0f\x10\x10application/json");
-    [head, frame(DATA, 0, 1, body)].concat()
+    [http2::post(1, "/recommend", "application/json"), frame(DATA, 0, 1, body)].concat()
 }
 
 /// Reads up to a head or a farewell: its frame's type and payload.
 fn next(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).expect("GOAWAY comes before the end");
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        stream.read_exact(&mut payload).unwrap();
-        if matches!(head[3], HEADERS | GOAWAY) {
-            return (head[3], payload);
+        let next = Frame::read(stream).unwrap().expect("GOAWAY comes before the end");
+        if matches!(next.kind, HEADERS | GOAWAY) {
+            return (next.kind, next.payload);
         }
     }
 }
-
-/// `:status: 200`, as HPACK has it.
-const OK: u8 = 0x88;
 
 #[test]
 fn over_http2_a_connection_without_an_open_request_ends_and_one_with_goes_on() {
@@ -73,7 +50,7 @@ fn over_http2_a_connection_without_an_open_request_ends_and_one_with_goes_on() {
     let server = Server::behind(Access::default(), Connections { timeouts, ..Connections::default() });
     let body = br#"{"history":[101]}"#;
     let mut busy = http2(server.client.address, &recommend(&body[..4]));
-    let mut idle = http2(server.client.address, &healthz());
+    let mut idle = http2(server.client.address, &get(1, "/healthz"));
     let (kind, head) = next(&mut idle);
     assert_eq!((kind, head[0]), (HEADERS, OK));
     assert_eq!(next(&mut idle).0, GOAWAY);
@@ -86,23 +63,22 @@ fn over_http2_a_connection_without_an_open_request_ends_and_one_with_goes_on() {
 }
 
 /// In which nothing but the end closes a connection.
-const LONG: Duration = Duration::from_secs(600);
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// A listener of `server` that ends when it is told, and what ends with it.
-fn listen(
+/// A listener of `app` that ends when it is told, and what ends with it.
+pub(crate) fn listen(
     runtime: &Runtime,
-    server: &Server,
+    app: Router,
     connections: Connections,
     mut stopped: watch::Receiver<()>,
 ) -> (SocketAddr, JoinHandle<()>) {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let router = canet_api::app(&server.recommender, Access::default());
     let stopped = async move { drop(stopped.changed().await) };
-    (address, runtime.spawn(canet_api::serve(listener, router, connections, stopped)))
+    (address, runtime.spawn(canet_api::serve(listener, app, connections, stopped)))
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
@@ -118,10 +94,10 @@ fn at_the_end_connections_that_are_owed_nothing_close_and_others_are_answered() 
 
     let runtime = runtime();
     let (stop, stopped) = watch::channel(());
-    let timeouts = Timeouts { handshake: LONG, head: LONG, body: LONG };
+    let timeouts = Timeouts { handshake: LONG, first: LONG, head: LONG, body: LONG };
     let [(plain, plain_ended), (secured, secured_ended)] = [None, Some(tls)].map(|tls| {
         let connections = Connections { timeouts, tls, ..Connections::default() };
-        listen(&runtime, &server, connections, stopped.clone())
+        listen(&runtime, canet_api::app(&server.recommender, Access::default()), connections, stopped.clone())
     });
 
     let request = post("/recommend", br#"{"history":[101]}"#);
@@ -135,7 +111,7 @@ fn at_the_end_connections_that_are_owed_nothing_close_and_others_are_answered() 
         })
         .into();
     // One that was answered, and does not say that it heard of the end.
-    let mut answered = http2(plain, &healthz());
+    let mut answered = http2(plain, &get(1, "/healthz"));
     assert_eq!(next(&mut answered).0, HEADERS);
     waiting.extend([answered, http2(plain, &[]), connect(secured)]);
     while server.client.metric("requests_in_flight") < 1.0 {}
@@ -158,8 +134,9 @@ fn an_answer_on_its_way_is_not_cut_off_at_the_end() {
     let server = Server::with(draft, Arc::new(forward), ROOMY);
     let runtime = runtime();
     let (stop, stopped) = watch::channel(());
-    let timeouts = Timeouts { handshake: LONG, head: LONG, body: LONG };
-    let (address, ended) = listen(&runtime, &server, Connections { timeouts, ..Connections::default() }, stopped);
+    let timeouts = Timeouts { handshake: LONG, first: LONG, head: LONG, body: LONG };
+    let app = canet_api::app(&server.recommender, Access::default());
+    let (address, ended) = listen(&runtime, app, Connections { timeouts, ..Connections::default() }, stopped);
 
     // By popularity, which is quick; more than the system keeps for a connection.
     let body = json!({"requests": vec![json!({"history": [], "k": 5_000}); 52]}).to_string();

@@ -205,7 +205,7 @@ fn quantile(sorted: &[Duration], quantile: f64) -> Duration {
 #[test]
 fn malformed_requests_get_problems_while_good_ones_are_answered() {
     let count = std::env::var("CANET_TEST_MALFORMED").map_or(2000, |count| count.parse().unwrap());
-    let timeouts = Timeouts { head: PATIENCE, body: PATIENCE, ..Timeouts::default() };
+    let timeouts = Timeouts { first: PATIENCE, head: PATIENCE, body: PATIENCE, ..Timeouts::default() };
     let server = Server::behind(Access::default(), Connections { timeouts, ..Connections::default() });
     let address = server.client.address;
     let before = load(&server.client, |sent| sent as u64 >= count / 4);

@@ -165,6 +165,9 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     for reason in ["overloaded", "deadline", "cancelled", "unavailable", "failed", "not_finite"] {
         assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
     }
+    for reason in ["room", "client_limit", "no_request", "stalled"] {
+        assert_eq!(metric(&scrape, &format!("disconnects_total{{reason=\"{reason}\"}}")), 0.0);
+    }
     assert!(scrape.lines().any(|line| line.starts_with("process_resident_memory_bytes ")));
     let helps = scrape.lines().filter(|line| line.starts_with("# HELP canet_")).count();
     let types = scrape.lines().filter(|line| line.starts_with("# TYPE canet_")).count();

@@ -158,6 +158,7 @@ impl Server {
         let checkpoint = draft.write(&directory.path().join("small")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let metrics = Arc::new(canet_api::metrics().unwrap());
+        let connections = Connections { metrics: Some(Arc::clone(&metrics)), ..connections };
         let (recommender, address) = runtime.block_on(async {
             let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -168,6 +169,11 @@ impl Server {
         });
         recommender.serve(Generation::new(Model::with_forward(checkpoint.clone(), forward), policy, &metrics));
         Server { client: Client::new(address), recommender, checkpoint, _runtime: runtime, _directory: directory }
+    }
+
+    /// The value of a series, without a connection that would be counted.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        metric(&self.recommender.metrics().render().unwrap(), series)
     }
 }
 

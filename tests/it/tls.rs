@@ -78,9 +78,9 @@ impl Files {
     }
 }
 
-type Connection = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Connection = StreamOwned<ClientConnection, TcpStream>;
 
-fn config(trusted: &Authority, own: Option<&Identity>) -> ClientConfig {
+pub(crate) fn config(trusted: &Authority, own: Option<&Identity>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -101,7 +101,7 @@ fn connect(server: &Process, config: ClientConfig) -> Connection {
     connect_to(server.client.address, config)
 }
 
-fn connect_to(address: SocketAddr, config: ClientConfig) -> Connection {
+pub(crate) fn connect_to(address: SocketAddr, config: ClientConfig) -> Connection {
     let stream = TcpStream::connect(address).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)

@@ -22,19 +22,21 @@ impl Age {
         Age { ends, version: Arc::default() }
     }
 
-    /// Records the version of a request.
+    /// Records the version of the connection's first bytes or of a request.
     pub(super) fn received(&self, version: Version) {
         self.version.get_or_init(|| version);
-    }
-
-    /// Whether a request has arrived.
-    pub(super) fn has_received(&self) -> bool {
-        self.version.get().is_some()
     }
 
     /// Whether the connection speaks HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
         self.version.get().is_some_and(|version| *version >= Version::HTTP_2)
+    }
+
+    /// Returns at once over HTTP/2, and never over HTTP/1.
+    pub(super) async fn http2(&self) {
+        if !self.is_http2() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until the server should close the connection. Over HTTP/1 that is never, because the client's next request

@@ -2,32 +2,42 @@
 
 mod activity;
 mod age;
+mod answer;
+mod places;
+mod preface;
+mod stalled_stream;
 mod tls;
 mod write_timeout;
 
 pub use tls::{Tls, TlsError, TlsFiles};
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::Version;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::attached::Attached;
 use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
-use activity::{Activity, QUIET};
+use activity::{Activity, Patience};
 use age::Age;
+use answer::AnswerBody;
+use canet_serving::metrics::{Disconnect, Metrics};
+use places::{Full, Place, PlaceLimits, Places};
+use preface::Preface;
+use stalled_stream::StreamExecutor;
 use write_timeout::WriteTimeout;
 
 /// Largest head of an HTTP/1 request in bytes. hyper reads as much of a body ahead.
@@ -36,22 +46,39 @@ const HEAD_BYTES: usize = 64 << 10;
 /// Largest head of an HTTP/2 request in bytes.
 const HTTP2_HEAD_BYTES: u32 = 64 << 10;
 
-/// Most open requests on one HTTP/2 connection.
-const HTTP2_STREAMS: u32 = 256;
+/// Most open requests on one HTTP/2 connection. Clients keep further ones until an earlier one is answered.
+const HTTP2_STREAMS: u32 = 64;
+
+/// Most bytes of one answer that wait in the buffer of an HTTP/2 stream.
+const HTTP2_BUFFER: usize = 64 << 10;
 
 /// Interval of pings to an HTTP/2 client, and the time that it has to answer one.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
+/// Once the server stops, a connection without an open request ends after this time.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Once the server stops, a client must take more of its answer within this time.
+const STOPPING_STALL: Duration = Duration::from_secs(5);
+
+/// Most connections that are accepted after the stop. So many can wait in the system's queue.
+const BACKLOG: usize = 4096;
+
 /// How a listener treats its connections.
 #[derive(Clone)]
 pub struct Connections {
-    /// Most open connections. More wait in the system's queue until one closes.
+    /// Most open connections. When all are taken, the connection that has been idle longest makes room for a new one. If
+    /// none is idle, new ones wait in the system's queue.
     pub max_open: usize,
+    /// Most open connections of one client: of one IPv4 address, or of one /64 network of IPv6. `None`: no limit.
+    pub max_per_client: Option<NonZeroUsize>,
     /// How long a client may take.
     pub timeouts: Timeouts,
     /// Age at which a connection ends, give or take a tenth, once its open requests are answered. `None`: never. A
     /// client that never reconnects would not find servers that started later.
     pub max_age: Option<Duration>,
+    /// Counts connections and those that the server closes. `None`: nothing is counted.
+    pub metrics: Option<Arc<Metrics>>,
     /// Limits the bytes of all request bodies together. A body that exceeds it is refused.
     pub body_budget: BodyBudget,
     /// Encrypts the connections.
@@ -63,16 +90,23 @@ pub struct Connections {
 pub struct Timeouts {
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the head of a request. It counts from the connection's start or the last answer; over HTTP/2, from the end
-    /// of the last open request. It should be longer than a proxy keeps an idle connection, so that the proxy closes it.
+    /// For the first request's head, from the connection's start; over HTTP/2, for the connection's first bytes.
+    pub first: Duration,
+    /// For the head of each further request. It counts from the last answer; over HTTP/2, from the end of the last open
+    /// request. It should be longer than a proxy keeps an idle connection, so that the proxy closes it.
     pub head: Duration,
-    /// For the body of a request to arrive, and for the client to read anything more.
+    /// For the body of a request to arrive, and for the client to take more of an answer.
     pub body: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Timeouts {
-        Timeouts { handshake: Duration::from_secs(10), head: Duration::from_secs(75), body: Duration::from_secs(30) }
+        Timeouts {
+            handshake: Duration::from_secs(10),
+            first: Duration::from_secs(10),
+            head: Duration::from_secs(75),
+            body: Duration::from_secs(30),
+        }
     }
 }
 
@@ -80,8 +114,10 @@ impl Default for Connections {
     fn default() -> Connections {
         Connections {
             max_open: 4096,
+            max_per_client: NonZeroUsize::new(2048),
             timeouts: Timeouts::default(),
             max_age: None,
+            metrics: None,
             body_budget: BodyBudget::default(),
             tls: None,
         }
@@ -93,43 +129,61 @@ impl Default for Connections {
 pub async fn serve(listener: TcpListener, app: Router, connections: Connections, stop: impl Future<Output = ()>) {
     // Every connection holds a receiver: it learns of the stop there, and `closed` waits until all receivers are gone.
     let open = watch::Sender::new(false);
-    let slots = Arc::new(Semaphore::new(connections.max_open));
-    let connections = Arc::new(connections);
-    let mut stop = pin!(stop);
-    loop {
-        let next = accept(&listener, &slots);
-        let (stream, peer, slot) = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            accepted = next => accepted,
-        };
+    let of_client = connections.max_per_client.map_or(usize::MAX, NonZeroUsize::get);
+    let places = Places::new(PlaceLimits { all: connections.max_open, of_client });
+    let settings = Arc::new(connections);
+    let spawn = |Accepted { stream, peer, activity, place }: Accepted| {
+        // An answer is written as a whole, so waiting for more bytes would only delay it.
+        let _ = stream.set_nodelay(true);
         // The handshake runs in the connection's own task, so that a slow one delays nobody else.
-        let connection = Connection { peer, app: app.clone(), settings: Arc::clone(&connections) };
-        let stop = open.subscribe();
+        let connection = Connection { peer, app: app.clone(), settings: Arc::clone(&settings), activity };
+        let (stop, counted) = (open.subscribe(), settings.metrics.as_ref().map(Metrics::connection));
         tokio::spawn(async move {
             connection.run(stream, stop).await;
-            drop(slot);
+            drop((place, counted));
         });
+    };
+    let mut stop = pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let activity = Activity::new(settings.metrics.clone());
+        // The place depends on the client, so the connection is accepted first.
+        let place = tokio::select! {
+            biased;
+            place = places.take(peer.ip(), &activity) => place,
+            () = &mut stop => {
+                refuse(peer, Full::All, &activity);
+                break;
+            }
+        };
+        match place {
+            Ok(place) => spawn(Accepted { stream, peer, activity, place }),
+            Err(full) => refuse(peer, full, &activity),
+        }
     }
-    drop(listener);
+    // Clients of the connections in the system's queue think they are connected, and may have sent a request.
+    accept_waiting(listener, &places, settings.metrics.as_ref()).into_iter().for_each(spawn);
     open.send_replace(true);
     open.closed().await;
 }
 
-/// Accepts the next connection once a slot is free.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    // Nothing closes the semaphore.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
+/// A connection that has a place.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    activity: Activity,
+    place: Place,
+}
+
+/// Accepts the next connection.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // An answer is written as a whole, so waiting for more bytes would only delay it.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer, slot);
-            }
+            Ok(accepted) => return accepted,
             Err(error) if is_disconnect(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -138,6 +192,41 @@ async fn accept(
             }
         }
     }
+}
+
+/// Closes the listener, and returns the connections that waited in the system's queue.
+fn accept_waiting(listener: TcpListener, places: &Places, metrics: Option<&Arc<Metrics>>) -> Vec<Accepted> {
+    let mut waiting = Vec::new();
+    // The runtime may not know yet that there are any, so this asks the system.
+    let Ok(listener) = listener.into_std() else { return waiting };
+    for _ in 0..BACKLOG {
+        let (stream, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if is_disconnect(&error) => continue,
+            // There are no more, or no file descriptors are left.
+            Err(_) => break,
+        };
+        let activity = Activity::new(metrics.cloned());
+        let place = match places.try_take(peer.ip(), &activity) {
+            Ok(place) => place,
+            Err(full) => {
+                refuse(peer, full, &activity);
+                continue;
+            }
+        };
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        waiting.extend(stream.ok().map(|stream| Accepted { stream, peer, activity, place }));
+    }
+    waiting
+}
+
+fn refuse(peer: SocketAddr, full: Full, activity: &Activity) {
+    let (limit, reason) = match full {
+        Full::All => ("--max-connections", Disconnect::Room),
+        Full::OfClient => ("--max-connections-per-client", Disconnect::ClientLimit),
+    };
+    activity.disconnects(reason);
+    tracing::debug!(%peer, limit, "a connection was closed because all places are taken");
 }
 
 /// Whether the client left before its connection was accepted.
@@ -158,15 +247,29 @@ struct Connection {
     peer: SocketAddr,
     app: Router,
     settings: Arc<Connections>,
+    activity: Activity,
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, mut stop: Stop) {
+    async fn run(self, stream: TcpStream, stop: Stop) {
+        let (peer, activity) = (self.peer, self.activity.clone());
+        tokio::select! {
+            // The connection first: it may hold a request that nobody has read yet.
+            biased;
+            () = self.secure(stream, stop) => {}
+            () = activity.asked_to_leave() => {
+                activity.disconnects(Disconnect::Room);
+                tracing::debug!(%peer, "an idle connection made room for another one");
+            }
+        }
+    }
+
+    /// Performs the TLS handshake if there is TLS, and answers the requests.
+    async fn secure(self, stream: TcpStream, mut stop: Stop) {
         let (peer, timeouts) = (self.peer, self.settings.timeouts);
         // Below TLS, because TLS buffers would hide that the client does not read.
-        let activity = Activity::new();
-        let stream = WriteTimeout::new(stream, timeouts.body, activity.clone());
-        let Some(tls) = self.settings.tls.clone() else { return self.talk(stream, activity, stop).await };
+        let stream = WriteTimeout::new(stream, timeouts.body, self.activity.clone());
+        let Some(tls) = self.settings.tls.clone() else { return self.talk(stream, stop).await };
         let stopping = async {
             stopped(&mut stop).await;
             sleep(QUIET).await;
@@ -176,24 +279,25 @@ impl Connection {
             () = stopping => return tracing::debug!(%peer, "the server stopped before the TLS handshake was done"),
         };
         match accepted {
-            Ok(Ok(stream)) => self.talk(stream, activity, stop).await,
+            Ok(Ok(stream)) => self.talk(stream, stop).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "the TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
         }
     }
 
     /// Answers the requests of the connection.
-    async fn talk<I>(self, stream: I, activity: Activity, mut stop: Stop)
+    async fn talk<I>(self, stream: I, mut stop: Stop)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Connection { peer, app, settings } = self;
+        let Connection { peer, app, settings, activity } = self;
         let timeouts = settings.timeouts;
         let age = Age::new(settings.max_age);
         let bodies = settings.body_budget.peer(peer.ip());
         let app = TowerToHyperService::new(app);
         let (service_age, service_activity) = (age.clone(), activity.clone());
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            let is_http2 = request.version() >= Version::HTTP_2;
             service_age.received(request.version());
             let open_request = service_activity.request();
             request.extensions_mut().insert(ConnectInfo(peer));
@@ -207,34 +311,45 @@ impl Connection {
                 if let Ok(response) = &mut answer {
                     age.close(response);
                 }
-                answer.map(|response| response.map(|body| Attached { body, attachment: open_request }))
+                answer.map(|response| response.map(|body| AnswerBody::new(body, open_request, is_http2)))
             }
         });
-        let builder = builder(timeouts);
+        let builder = builder(timeouts, activity.clone());
+        let stream = Preface::new(stream, age.clone());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        // The first bytes tell the HTTP version, and the builder itself would wait for them for ever.
+        // hyper's own limit for heads is the one between requests, and begins after the first bytes.
         let no_request = async {
-            sleep(timeouts.head).await;
-            if age.has_received() {
+            sleep(timeouts.first).await;
+            if activity.has_requested() || age.is_http2() {
                 std::future::pending::<()>().await;
             }
         };
         let ended = tokio::select! {
+            // The connection first: a request that has arrived is answered.
+            biased;
             ended = connection.as_mut() => ended,
-            () = no_request => return tracing::debug!(%peer, "the connection sent no request"),
-            () = last_request(&mut stop, &age, &activity, timeouts.head) => {
+            () = no_request => {
+                activity.disconnects(Disconnect::NoRequest);
+                return tracing::debug!(%peer, "the connection sent no request");
+            }
+            patience = last_request(&mut stop, &age, &activity, timeouts) => {
                 connection.as_mut().graceful_shutdown();
-                // The client may hold an incomplete head or ignore the shutdown. It gets as long as one that does not
-                // read, and only a short time once the server stops.
+                // The client may hold an incomplete head, ignore the shutdown, or leave an answer untaken.
                 let quiet = async {
                     tokio::select! {
-                        () = activity.quiet(timeouts.body) => {}
-                        () = async { stopped(&mut stop).await; activity.quiet(QUIET).await } => {}
+                        () = activity.quiet(patience) => {}
+                        () = async { stopped(&mut stop).await; activity.quiet(stopping(timeouts)).await } => {}
                     }
                 };
                 tokio::select! {
+                    biased;
                     ended = connection => ended,
-                    () = quiet => return tracing::debug!(%peer, "the client left the connection open after its shutdown"),
+                    () = quiet => {
+                        if activity.owes() {
+                            activity.disconnects(Disconnect::Stalled);
+                        }
+                        return tracing::debug!(%peer, "the client left the connection open after its shutdown");
+                    }
                 }
             }
         };
@@ -244,24 +359,31 @@ impl Connection {
     }
 }
 
-/// Waits until a connection should take no more requests: the server stops, the connection reaches its age, or over
-/// HTTP/2 no request was open for `idle`. Over HTTP/1 hyper itself limits the wait for the next head.
-async fn last_request(stop: &mut Stop, age: &Age, activity: &Activity, idle: Duration) {
-    let unused = async {
-        activity.idle(idle).await;
-        if !age.is_http2() {
-            std::future::pending::<()>().await;
-        }
-    };
+/// Waits until a connection should take no more requests: the server stops, the connection reaches its age, its client
+/// leaves an answer untaken, or over HTTP/2 no request was open for some time. Over HTTP/1 hyper itself limits the wait for
+/// the next head, and [`WriteTimeout`] the wait for the client to read.
+///
+/// Returns how long the connection may then go on without a change.
+async fn last_request(stop: &mut Stop, age: &Age, activity: &Activity, timeouts: Timeouts) -> Patience {
+    let patience = Patience { idle: timeouts.body, stalled: timeouts.body };
     tokio::select! {
-        () = stopped(stop) => {}
-        () = age.ended() => {}
-        () = unused => {}
+        () = async { stopped(stop).await; activity.first_request(QUIET).await } => stopping(timeouts),
+        () = age.ended() => patience,
+        () = async { activity.idle(timeouts.head).await; age.http2().await } => patience,
+        // hyper has forgotten the answer, so the connection goes as soon as all others are taken.
+        () = async { activity.stuck(timeouts.body).await; age.http2().await } => {
+            Patience { stalled: stopping(timeouts).stalled, ..patience }
+        }
     }
 }
 
-fn builder(timeouts: Timeouts) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// How long a connection may go on without a change once the server stops.
+fn stopping(timeouts: Timeouts) -> Patience {
+    Patience { idle: QUIET, stalled: timeouts.body.min(STOPPING_STALL) }
+}
+
+fn builder(timeouts: Timeouts, activity: Activity) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor { timeout: timeouts.body, activity });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -272,6 +394,7 @@ fn builder(timeouts: Timeouts) -> Builder<TokioExecutor> {
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PING)
         .max_concurrent_streams(HTTP2_STREAMS)
+        .max_send_buf_size(HTTP2_BUFFER)
         .max_header_list_size(HTTP2_HEAD_BYTES);
     builder
 }

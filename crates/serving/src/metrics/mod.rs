@@ -5,7 +5,7 @@ mod registry;
 mod series;
 mod traffic;
 
-pub use registry::{InFlight, Metrics, Rejected, Reloaded, Stage};
+pub use registry::{Disconnect, InFlight, Metrics, OpenConnection, Rejected, Reloaded, Stage};
 pub(crate) use series::InLane;
 pub use series::{DeviceSeconds, LaneSeries, RouteSeries, Series};
 pub use traffic::{Latency, Traffic};

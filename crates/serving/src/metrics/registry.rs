@@ -34,6 +34,12 @@ families! {
         request_duration_seconds: HistogramVec, labels ["transport"], buckets SECONDS;
         /// Calls that the server is answering now.
         requests_in_flight: IntGauge;
+        /// Open connections of all listeners.
+        connections: IntGauge;
+        /// Connections that the server closed because of their client, and HTTP/2 streams that it reset: an idle one made
+        /// room while all places were taken (room), a client had too many (client_limit), no request came in time
+        /// (no_request), or the client did not take its answer (stalled).
+        disconnects_total: IntCounterVec, labels ["reason"];
         /// Rows answered, by route and by the reason for the route. A single request is one row, a batch has many.
         route_requests_total: IntCounterVec, labels ["route", "reason"];
         /// Seconds from a row's arrival to its answer, by route.
@@ -151,6 +157,33 @@ impl Rejected {
     }
 }
 
+/// Why the server closed a connection or reset a stream, as `disconnects_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The connection was idle and made room for another one.
+    Room,
+    /// The client has too many connections.
+    ClientLimit,
+    /// No request came in time.
+    NoRequest,
+    /// The client did not take its answer.
+    Stalled,
+}
+
+impl Disconnect {
+    const ALL: [Disconnect; 4] =
+        [Disconnect::Room, Disconnect::ClientLimit, Disconnect::NoRequest, Disconnect::Stalled];
+
+    fn label(self) -> &'static str {
+        match self {
+            Disconnect::Room => "room",
+            Disconnect::ClientLimit => "client_limit",
+            Disconnect::NoRequest => "no_request",
+            Disconnect::Stalled => "stalled",
+        }
+    }
+}
+
 /// How a reload ended, as `reload_total` labels it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reloaded {
@@ -212,6 +245,7 @@ impl Metrics {
         }
         Stage::ALL.iter().for_each(|stage| drop(metrics.stage_duration_seconds.with_label_values(&[stage.label()])));
         Rejected::ALL.iter().for_each(|reason| drop(metrics.rejected_total.with_label_values(&[reason.label()])));
+        Disconnect::ALL.iter().for_each(|reason| drop(metrics.disconnects_total.with_label_values(&[reason.label()])));
         Reloaded::ALL.iter().for_each(|outcome| drop(metrics.reload_total.with_label_values(&[outcome.label()])));
         for full in [true, false] {
             metrics.batch_release_total.with_label_values(&[release(full)]);
@@ -237,6 +271,17 @@ impl Metrics {
     pub fn in_flight(self: &Arc<Self>) -> InFlight {
         self.requests_in_flight.inc();
         InFlight(Arc::clone(self))
+    }
+
+    /// Counts a connection as open until the guard drops.
+    pub fn connection(self: &Arc<Self>) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(Arc::clone(self))
+    }
+
+    /// Counts a connection that the server closed, or a stream that it reset.
+    pub fn disconnect(&self, reason: Disconnect) {
+        self.disconnects_total.with_label_values(&[reason.label()]).inc();
     }
 
     /// Counts a row's time in a stage.
@@ -291,6 +336,16 @@ impl Metrics {
 
 fn release(full: bool) -> &'static str {
     if full { "full" } else { "drained" }
+}
+
+/// Holds a place in `connections`.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Metrics>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.dec();
+    }
 }
 
 /// Holds a place in `requests_in_flight`.
