@@ -3,6 +3,7 @@
 #![allow(rustdoc::bare_urls, reason = "doc comments of flags are help texts, printed as they are written")]
 
 mod access;
+mod address;
 mod bench;
 mod caveats;
 mod eval;

@@ -14,7 +14,7 @@ use super::secret::Secret;
 use super::signals::Signals;
 use super::target::{MOST_EXECUTORS, TargetArgs, cores};
 use super::telemetry::TelemetryArgs;
-use canet_api::{Access, Admin};
+use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
 use canet_serving::{Limits, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
@@ -130,7 +130,8 @@ struct Startup {
 
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
     let Startup { listeners, limits, loader } = startup;
-    let mut servers = Servers::new(listeners.fit(args.access.connections()?));
+    let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
+    let mut servers = Servers::new(listeners.fit(connections));
     let (recommender, executors) =
         Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
     if let Some(share) = args.shadow {
@@ -205,7 +206,7 @@ fn listen(
     let address = servers.serve(http, canet_api::app(recommender, access))?;
     tracing::info!("listening on http{secured}://{address}");
     if let Some(probes) = probes {
-        let address = servers.serve_plain(probes, canet_api::probes(recommender))?;
+        let address = servers.serve_apart(probes, canet_api::probes(recommender, Heartbeat::start()))?;
         tracing::info!("answering probes on http://{address}");
     }
     Ok(())

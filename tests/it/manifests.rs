@@ -56,7 +56,7 @@ fn behind_tls_probes_alone_are_answered_without_it() {
     files.install(&identity(&authority));
     // Not even who has a certificate is asked for it.
     let ca = files.write("ca.pem", &authority.pem());
-    let server = files.launch(&["--tls-client-ca", ca.to_str().unwrap(), "--probe-listen", "127.0.0.1:0"]);
+    let server = files.launch(&["--tls-client-ca", ca.to_str().unwrap(), "--probe-listen", "localhost:0"]);
     let line = server.log_line("answering probes on http://");
     let probes: SocketAddr = line.split("://").nth(1).unwrap().trim().parse().unwrap();
     server.log_line("ready");

@@ -110,13 +110,14 @@ def check_chart(documents, flags, scratch):
     threads = next(entry for entry in container["env"] if entry["name"] == "CANET_THREADS")
     assert container["resources"]["requests"]["cpu"]
     assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
-    # kubelet has no certificate to show, so it asks where none is wanted.
     secured = "CANET_TLS_CERT" in environment
-    assert ports == {"http", "grpc"} | ({"probes"} if secured else set())
+    assert ports == {"http", "grpc", "probes"}
+    # kubelet has no certificate to show, and must get its answer while the other ports are busy.
     probes = [container[name]["httpGet"]["port"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
-    assert probes == ["probes" if secured else "http"] * 3
-    if secured:
-        assert environment["CANET_PROBE_LISTEN"].endswith(f':{port_number(container, "probes")}')
+    assert probes == ["probes"] * 3
+    assert environment["CANET_PROBE_LISTEN"].endswith(f':{port_number(container, "probes")}')
+    policy = by_kind.get("NetworkPolicy", {"spec": {"ingress": [{"ports": [{"port": port} for port in ports]}]}})
+    assert {port["port"] for port in policy["spec"]["ingress"][0]["ports"]} == ports
     drain = sum(float(environment[name]) for name in ("CANET_DRAIN_DELAY", "CANET_DRAIN_TIMEOUT"))
     sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["spec"]["terminationGracePeriodSeconds"] > drain + sleep

@@ -20,7 +20,7 @@ use super::endpoint::{Credential, Endpoint, Kind, Required};
 use super::hosts::Hosts;
 use super::observe::Observer;
 use super::openapi::{self, Description};
-use super::{Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
+use super::{Heartbeat, Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
 use canet_serving::Recommender;
 
 /// Sizes in bytes of the answers that are compressed. Below, the headers outweigh the gain. Above, compressing would keep
@@ -115,11 +115,17 @@ fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Re
     endpoints
 }
 
-/// The probes alone, for a listener of their own.
-pub fn probes(recommender: &Arc<Recommender>) -> Router {
+/// The probes alone, for a listener with a runtime of its own.
+///
+/// They report on the server, not on their own runtime. `/healthz` asks for a restart if nothing else helps: the executors
+/// are dead, or the runtime of `heartbeat` is stuck. A server that is only busy is alive. `/readyz` fails in those
+/// cases too.
+pub fn probes(recommender: &Arc<Recommender>, heartbeat: Heartbeat) -> Router {
+    let check_heartbeat = move |_: &Request| heartbeat.check();
     Router::new()
         .route("/healthz", get(ops::healthz))
         .route("/readyz", get(ops::readyz))
+        .layer(guard(check_heartbeat, Problem::into_response))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::not_found)
         .layer(ServiceBuilder::new().map_response(browser::secure))
