@@ -10,7 +10,7 @@ use canet_api::{Access, BodyBudget, Connections, Timeouts};
 use serde_json::json;
 
 use super::http2::{self, Frame};
-use super::idle::runtime;
+use super::idle::{LONG, runtime};
 use super::raw::{RawReply, connect, exchange, post, read_to_close};
 use super::server::{Process, Server};
 use super::support::write_checkpoint;
@@ -70,19 +70,22 @@ fn bodies_beyond_the_room_for_them_are_refused_and_others_are_not() {
 #[test]
 fn a_connection_that_asks_for_nothing_is_closed() {
     let server = impatient(Timeouts { first: SHORT, ..Timeouts::default() });
-    // It says at once that it speaks HTTP/2, and then owes no request in time.
-    let mut http2 = connect(server.client.address);
-    http2::open(&mut http2, &[http2::settings(100)]);
-    // Nothing, what may become HTTP/2, half a head.
-    for sent in ["", "PRI * HT", "POST /recommend HTTP/1.1\r\nhost: can"] {
-        let mut stream = connect(server.client.address);
-        stream.write_all(sent.as_bytes()).unwrap();
-        assert!(read_to_close(&mut stream).is_empty(), "{sent:?}");
-    }
-    http2.write_all(&http2::get(1, "/healthz")).unwrap();
-    let answer = std::iter::from_fn(|| Frame::read(&mut http2).unwrap()).find(|frame| frame.stream == 1);
+    let answer = (0..20).find_map(|_| {
+        // It says at once that it speaks HTTP/2, and then owes no request in time.
+        let mut http2 = connect(server.client.address);
+        http2::open(&mut http2, &[http2::settings(100)]);
+        // Nothing, what may become HTTP/2, half a head.
+        for sent in ["", "PRI * HT", "POST /recommend HTTP/1.1\r\nhost: can"] {
+            let mut stream = connect(server.client.address);
+            stream.write_all(sent.as_bytes()).unwrap();
+            assert!(read_to_close(&mut stream).is_empty(), "{sent:?}");
+        }
+        // If something holds the test up, the connection is closed before its preface comes. Then it tries again.
+        http2.write_all(&http2::get(1, "/healthz")).ok()?;
+        std::iter::from_fn(|| Frame::read(&mut http2).ok()?).find(|frame| frame.stream == 1)
+    });
     assert_eq!(answer.unwrap().payload[0], http2::OK);
-    assert_eq!(server.metric("disconnects_total{reason=\"no_request\"}"), 3.0);
+    assert!(server.metric("disconnects_total{reason=\"no_request\"}") >= 3.0);
 }
 
 #[test]
@@ -156,7 +159,8 @@ const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: 
 
 #[test]
 fn idle_connections_make_room_and_busy_ones_stay() {
-    let server = Server::behind(Access::default(), Connections { max_open: 4, ..Connections::default() });
+    let timeouts = Timeouts { first: LONG, ..Timeouts::default() };
+    let server = Server::behind(Access::default(), Connections { max_open: 4, timeouts, ..Connections::default() });
     let busy = busy(&server);
     // More than there are places for.
     let mut silent: Vec<TcpStream> = (0..20).map(|_| connect(server.client.address)).collect();

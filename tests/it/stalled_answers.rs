@@ -53,7 +53,7 @@ fn a_stream_without_a_window_is_reset() {
     for path in [LARGE, "/healthz", "/metrics"] {
         loses_its_stream_alone(&mut connect(server.client.address), &get(1, path));
     }
-    assert_eq!(server.metric("disconnects_total{reason=\"stalled\"}"), 3.0);
+    assert!(server.metric("disconnects_total{reason=\"stalled\"}") >= 3.0);
 }
 
 #[test]
@@ -103,9 +103,9 @@ fn a_large_answer_that_stops_on_its_way_is_reset() {
 
 #[test]
 fn a_slow_client_gets_its_answer() {
-    // A tenth of the patience for each piece, and several times as long for all of them.
-    let timeouts = Timeouts { body: 10 * PAUSE, ..Timeouts::default() };
+    // A twentieth of the patience for each part, and more than all of it for the whole.
     const PAUSE: Duration = Duration::from_millis(200);
+    let timeouts = Timeouts { body: 20 * PAUSE, ..Timeouts::default() };
     let server = Server::behind(Access::default(), Connections { timeouts, ..Connections::default() });
     let whole = server.client.get(LARGE).text.len();
     let mut stream = connect(server.client.address);

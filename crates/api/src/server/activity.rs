@@ -131,7 +131,7 @@ impl Activity {
     pub(super) async fn quiet(&self, patience: Patience) {
         loop {
             if self.0.computing.load(Ordering::Acquire) > 0 {
-                sleep(patience.idle).await;
+                sleep(patience.idle.min(patience.stalled)).await;
                 continue;
             }
             let period = if self.owes() { patience.stalled } else { patience.idle };
@@ -281,7 +281,8 @@ mod tests {
         let activity = Activity::new(None);
         activity.quiet(Patience { idle: NONE, stalled: LONG }).await;
         let mut request = activity.request();
-        let patience = Patience { idle: Duration::from_millis(1), stalled: NONE };
+        let short = Duration::from_millis(1);
+        let patience = Patience { idle: short, stalled: short };
         assert!(timeout(Duration::from_millis(20), activity.quiet(patience)).await.is_err(), "it still computes");
         request.computes(false);
         activity.quiet(patience).await;
