@@ -17,7 +17,7 @@ use super::telemetry::TelemetryArgs;
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Limits, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
+use canet_serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
 
 /// Longest time that the process waits at its end to send the last spans.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,6 +59,10 @@ pub(crate) struct ServeArgs {
     /// budgets; beyond them it takes the nearest one
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
+    /// Run this route for every request that names none: full, smallest or a route's name. The router does not run. A
+    /// version without this route is not loaded
+    #[arg(long, env = "CANET_ROUTE", value_name = "NAME", value_parser = pinned_route, conflicts_with_all = ["flops_budget", "degrade"])]
+    route: Option<String>,
     /// After a signal to stop, seconds to go on serving while /readyz answers 503
     #[arg(long, env = "CANET_DRAIN_DELAY", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     drain_delay: Duration,
@@ -79,6 +83,16 @@ pub(crate) struct ServeArgs {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.filter(|seconds| seconds.as_secs() <= 3600).ok_or_else(|| "from 0 to 3600 seconds".to_owned())
+}
+
+/// The name of a route to pin. Only a loaded model knows its routes.
+fn pinned_route(text: &str) -> Result<String, String> {
+    match text {
+        "" | "auto" => Err("name one route: full, smallest or a name that `canet inspect` lists. Without --route the \
+                            router chooses"
+            .to_owned()),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// Serves until a signal to stop, then drains. If the executors die, the process ends with 69, so that its supervisor
@@ -105,6 +119,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         directory,
         backend,
         policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
+        fixed_route: args.route.clone(),
         max_batch,
         metrics: Arc::new(metrics),
     };
@@ -212,9 +227,10 @@ fn listen(
     Ok(())
 }
 
-/// A wrong checkpoint is bad data. A device that fails on a good one is unavailable.
+/// A route that the checkpoint lacks is a wrong flag. A wrong checkpoint is bad data. A device that fails on a good one is unavailable.
 fn refused(error: ReloadError) -> Failure {
     match &error {
+        ReloadError::Load(LoadError::NoRoute { .. }) => Failure::usage(error),
         ReloadError::Load(load) if load.checkpoint_at_fault() => Failure::data(error),
         _ => Failure::unavailable(error),
     }

@@ -47,6 +47,7 @@ fn setup() -> Setup {
         directory: ModelDirectory::open(&root).unwrap(),
         backend: Arc::new(CpuBackend::single_threaded()),
         policy: POLICY,
+        fixed_route: None,
         max_batch: 8,
         metrics,
     };

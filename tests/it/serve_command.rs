@@ -289,3 +289,50 @@ fn a_draining_server_is_not_ready_and_answers_and_a_second_signal_stops_it_at_on
     server.signal("TERM");
     assert_eq!(server.wait().signal(), Some(15));
 }
+
+#[test]
+fn a_pinned_route_runs_for_every_request_that_names_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = model(directory.path());
+    let server = Process::serve(&root, &["--route", "h8-l2-e6", "--admin-token", "t"]);
+    let route = |body: Value| server.client.recommend(&body).json()["route"].clone();
+    let fixed = json!({"name": "h8-l2-e6", "reason": "fixed", "confidence": null});
+    assert_eq!(route(json!({"history": [101, 102]})), fixed);
+    assert_eq!(route(json!({"history": [101], "route": "auto", "budget": 0.9})), fixed);
+    // A request's own route wins.
+    let named = route(json!({"history": [101], "route": "full"}));
+    assert_eq!((&named["name"], &named["reason"]), (&json!("h12-l4-e10"), &json!("override")));
+    assert_eq!(server.client.get("/model").json()["fixed_route"], "h8-l2-e6");
+    // The answer is that of the route, and no router ran.
+    let answer = server.client.recommend(&json!({"history": [101, 102]})).items();
+    assert_eq!(answer, server.client.recommend(&json!({"history": [101, 102], "route": "h8-l2-e6"})).items());
+    assert_eq!(server.client.metric("router_flops_total"), 0.0);
+    assert_eq!(server.client.metric("route_requests_total{reason=\"fixed\",route=\"h8-l2-e6\"}"), 3.0);
+
+    // A version without the route is refused, and the one that serves goes on.
+    let other = canet_model::ModelConfig { hidden: vec![4, 12], ..small_config() };
+    numbered(draft(other, 9)).write(&root).unwrap();
+    let reload = server.client.send("POST", "/admin/reload", &[("authorization", "Bearer t")], b"");
+    assert_eq!((reload.status, reload.json()["code"].as_str()), (422, Some("checkpoint_rejected")), "{reload:?}");
+    assert!(reload.text.contains("small, version 2 has no route") && reload.text.contains("h12-l2-e6"), "{reload:?}");
+    assert_eq!(route(json!({"history": [101, 102]})), fixed);
+    assert_eq!(server.client.metric("reload_total{outcome=\"rejected\"}"), 1.0);
+}
+
+#[test]
+fn a_route_that_cannot_be_pinned_is_a_wrong_flag() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = model(directory.path());
+    assert_refused(
+        serve(&root).args(["--route", "h9-l9-e9"]),
+        64,
+        &["h9-l9-e9", "full, smallest, h4-l1-e6", "h12-l4-e10"],
+    );
+    for flags in
+        [&["--route", "full", "--flops-budget", "0.5"][..], &["--route", "full", "--degrade"], &["--route", "auto"]]
+    {
+        let (code, stderr) = run(serve(&root).args(flags));
+        assert!(code == Some(64) && stderr.contains("--route"), "{flags:?}: {stderr}");
+    }
+    assert_eq!(Process::serve(&root, &["--route", "full"]).client.get("/model").json()["fixed_route"], "h12-l4-e10");
+}

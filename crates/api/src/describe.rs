@@ -28,6 +28,9 @@ pub(crate) struct Model<'a> {
     flops: FlopsRecord,
     /// The number format of its layers: fp32 or bf16.
     precision: &'static str,
+    /// The route of every request that names none. `null` if the router chooses.
+    #[schema(required)]
+    fixed_route: Option<&'a str>,
     /// `null` if the checkpoint has no calibration. A request's `budget` then changes nothing.
     budget: Option<Budget>,
 }
@@ -128,6 +131,7 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
         metrics: &manifest.metrics,
         flops: manifest.flops,
         precision: generation.model.precision().name(),
+        fixed_route: generation.fixed_route.map(|route| generation.model.space().name(route)),
         budget,
     };
     Ok(Json(answer).into_response())

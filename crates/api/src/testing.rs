@@ -27,6 +27,7 @@ impl Fixture {
             directory: ModelDirectory::open(&root).unwrap(),
             backend: Arc::new(CpuBackend::single_threaded()),
             policy: Policy { budget: 1.0, batch_by: BatchBy::Width },
+            fixed_route: None,
             max_batch: limits.max_batch,
             metrics,
         };

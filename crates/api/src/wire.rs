@@ -38,7 +38,8 @@ pub(crate) struct RecommendRequest {
     #[serde(default)]
     #[schema(max_items = 100_000)]
     pub(crate) candidates: Option<Vec<ItemId>>,
-    /// The route to run. `auto` leaves the choice to the router.
+    /// The route to run. `auto` leaves the choice to the server: to its router, or to the route that it runs for all
+    /// requests.
     #[serde(default = "default_route", deserialize_with = "route")]
     #[schema(value_type = Option<String>, default = default_route)]
     pub(crate) route: String,
@@ -283,7 +284,8 @@ pub(crate) struct RouteTaken<'a> {
     /// `null` if none ran.
     #[schema(required)]
     pub(crate) name: Option<&'a str>,
-    /// Why this route: the router, the server's load or the request chose it, or a cold start needed none.
+    /// Why this route: the router, the server's load, the server's configuration or the request chose it, or a cold start
+    /// needed none.
     pub(crate) reason: &'static str,
     /// The router's probability of the route. `null` if the router did not run.
     #[schema(required)]

@@ -47,6 +47,8 @@ pub enum Reason {
     Router,
     /// The router's choice was too expensive under the current load. This is its choice among the cheaper routes.
     Degraded,
+    /// The server runs it for every request.
+    Fixed,
     /// The request named it.
     Override,
     /// The request had no known item. Items were ranked by popularity, and no route ran.
@@ -55,13 +57,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 4] = [Reason::Router, Reason::Degraded, Reason::Override, Reason::ColdStart];
+    pub const ALL: [Reason; 5] = [Reason::Router, Reason::Degraded, Reason::Fixed, Reason::Override, Reason::ColdStart];
 
     /// The name in answers and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Router => "router",
             Reason::Degraded => "degraded",
+            Reason::Fixed => "fixed",
             Reason::Override => "override",
             Reason::ColdStart => "cold_start",
         }

@@ -23,6 +23,8 @@ pub struct Generation {
     pub budget: f64,
     /// The bias of `budget`, one value a route.
     pub bias: Vec<f32>,
+    /// The route of every request that names none. The router then does not run.
+    pub fixed_route: Option<Route>,
     /// Which rows share a batch.
     pub batch_by: BatchBy,
     /// The metrics of its routes and lanes.
@@ -45,7 +47,7 @@ pub struct Policy {
 pub struct GenerationId(u64);
 
 impl Generation {
-    /// A generation without timings.
+    /// A generation without timings and without a fixed route.
     pub fn new(model: Model, policy: Policy, metrics: &Metrics) -> Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Generation {
@@ -53,6 +55,7 @@ impl Generation {
             series: Series::new(metrics, model.space(), policy.batch_by),
             budget: policy.budget,
             bias: model.bias(policy.budget),
+            fixed_route: None,
             batch_by: policy.batch_by,
             timings: Timings::default(),
             model,

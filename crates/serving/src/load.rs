@@ -17,6 +17,8 @@ pub struct Loader {
     pub backend: Arc<dyn Backend>,
     /// How the generations serve.
     pub policy: Policy,
+    /// Name of the route that every generation runs for requests that name none: `full`, `smallest` or a route's name.
+    pub fixed_route: Option<String>,
     /// Rows of the largest batch that will run.
     pub max_batch: usize,
     /// Registers the generations' series.
@@ -29,6 +31,19 @@ pub enum LoadError {
     /// The version could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The version has no route of the name that the server runs for every request.
+    #[error(
+        "{model} has no route {name:?}, which --route runs for every request: its routes are full, smallest, {}",
+        routes.join(", ")
+    )]
+    NoRoute {
+        /// Name and version of the model.
+        model: String,
+        /// The route's name.
+        name: String,
+        /// The names of the model's routes.
+        routes: Vec<String>,
+    },
     /// The device failed during the warm-up, or the model computed NaN or infinity in it.
     #[error("the model was warmed up without success: {0}")]
     WarmUp(#[from] ForwardError),
@@ -49,6 +64,7 @@ impl LoadError {
     pub fn checkpoint_at_fault(&self) -> bool {
         match self {
             LoadError::Open(error) => error.checkpoint_at_fault(),
+            LoadError::NoRoute { .. } => true,
             LoadError::WarmUp(error) => matches!(error, ForwardError::NotFinite(_)),
         }
     }
@@ -68,6 +84,7 @@ impl Loader {
         if let Some(fault) = model.titles_fault() {
             tracing::warn!(version = model.version(), %fault, "titles are missing");
         }
+        let fixed_route = self.fixed_route_of(&model)?;
         let timings = self.warm_up(&model, pace)?;
         tracing::info!(
             model = model.name(),
@@ -77,10 +94,22 @@ impl Loader {
             weight_bytes = model.forward().weight_bytes(),
             backend = model.forward().backend(),
             precision = model.precision().name(),
+            route = self.fixed_route.as_deref().unwrap_or("auto"),
             load_ms = started.elapsed().as_millis(),
             "the model is loaded, its probes agree"
         );
-        Ok(Generation { timings, ..Generation::new(model, self.policy, &self.metrics) })
+        Ok(Generation { timings, fixed_route, ..Generation::new(model, self.policy, &self.metrics) })
+    }
+
+    /// The route of the loader's name in a model.
+    fn fixed_route_of(&self, model: &Model) -> Result<Option<Route>, LoadError> {
+        let Some(name) = &self.fixed_route else { return Ok(None) };
+        let space = model.space();
+        space.named(name).map(Some).ok_or_else(|| LoadError::NoRoute {
+            model: model.to_string(),
+            name: name.clone(),
+            routes: space.routes().map(|route| space.name(route).to_owned()).collect(),
+        })
     }
 
     /// Like [`load`](Loader::load) of the highest version. While that is incomplete, it loads the highest complete version

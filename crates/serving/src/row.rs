@@ -21,7 +21,7 @@ pub struct Request {
     pub excluded: HashSet<Item>,
     /// The items to choose from; `None` is the whole catalogue.
     pub candidates: Option<Box<[Item]>>,
-    /// A route to run instead of the router's choice.
+    /// A route to run instead of the server's choice.
     pub route: Option<Route>,
     /// The share of the full model's FLOPs to spend, above 0 and at most 1; `None` is the server's.
     pub budget: Option<f64>,
@@ -135,8 +135,9 @@ pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
 impl Row {
     /// The row as the scheduler takes it in.
     pub(crate) fn arrive(self) -> Arrival<LaneKey, Row, RoutedRow> {
-        if let Some(route) = self.request.route {
-            let routing = self.routing(route, Reason::Override, None);
+        let named = self.request.route.map(|route| (route, Reason::Override));
+        if let Some((route, reason)) = named.or(self.generation.fixed_route.map(|route| (route, Reason::Fixed))) {
+            let routing = self.routing(route, reason, None);
             return Arrival::Routed(self.routed(routing, Duration::ZERO, Duration::ZERO));
         }
         let RequestFlops { router, full, .. } = self.cost(self.generation.model.space().full());

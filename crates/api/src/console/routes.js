@@ -12,6 +12,8 @@ let cells = new Map();
 let columns = 1;
 // {default, points} of the model that serves, or null without a calibration.
 let calibrated = null;
+// The route that the server runs for every request that names none, or null.
+let fixed = null;
 let items = 1;
 
 export const itemCount = () => items;
@@ -35,6 +37,7 @@ export function start() {
 export function take(model, { routes, full_flops: full }) {
   items = model.config.items;
   calibrated = model.budget;
+  fixed = model.fixed_route;
   columns = new Set(routes.map((route) => route.embedding)).size;
   cells = new Map();
   tables(grid, routes, (route) => {
@@ -69,7 +72,7 @@ export function light(name, confidence) {
 function show() {
   for (const [name, cell] of cells) cell.setAttribute("aria-pressed", String(name === state.route));
   deciders.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.route === state.route)));
-  const decides = state.route === "auto";
+  const decides = state.route === "auto" && fixed === null;
   const value = state.budget ?? calibrated?.default ?? null;
   budget.disabled = !calibrated || !decides;
   if (value !== null) budget.value = String(Math.round(value * 100));
@@ -79,6 +82,7 @@ function show() {
 }
 
 function hint(decides) {
+  if (state.route === "auto" && fixed !== null) return `The server runs ${fixed} for all requests: no router, no budget.`;
   if (!decides) return `${cells.has(state.route) ? `${state.route} is pinned` : "You named the route"}: no router, no budget.`;
   if (!calibrated) return "This model was not calibrated for budgets: the router's first choice runs.";
   return state.budget === null

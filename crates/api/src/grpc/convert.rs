@@ -111,6 +111,7 @@ impl From<&Generation> for proto::GetModelResponse {
             full_flops: shape.full_flops(space, length),
             validation: manifest.metrics.validation.clone().unwrap_or_default().into_iter().collect(),
             test: manifest.metrics.test.clone().unwrap_or_default().into_iter().collect(),
+            fixed_route: generation.fixed_route.map(|route| space.name(route).to_owned()),
         }
     }
 }

@@ -24,7 +24,7 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the fields' documentation is the help text.
     ///
-    /// A route has 62 series, a lane has 33, and everything else together has fewer than 200. The paper's space of 36
+    /// A route has 63 series, a lane has 33, and everything else together has fewer than 200. The paper's space of 36
     /// routes makes about 2,500 series with a lane for each width and 3,600 with a lane for each route.
     #[derive(Debug)]
     pub struct Metrics {

@@ -22,6 +22,7 @@ pub struct Series {
 pub struct RouteSeries {
     routed: IntCounter,
     degraded: IntCounter,
+    fixed: IntCounter,
     overridden: IntCounter,
     latency: Histogram,
     forward: Histogram,
@@ -100,6 +101,7 @@ impl RouteSeries {
         RouteSeries {
             routed: reason(Reason::Router),
             degraded: reason(Reason::Degraded),
+            fixed: reason(Reason::Fixed),
             overridden: reason(Reason::Override),
             latency: metrics.route_latency_seconds.with_label_values(&[route]),
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
@@ -118,6 +120,7 @@ impl RouteSeries {
         match reason {
             Reason::Router => self.routed.inc(),
             Reason::Degraded => self.degraded.inc(),
+            Reason::Fixed => self.fixed.inc(),
             Reason::Override => self.overridden.inc(),
             // A cold start runs no route.
             Reason::ColdStart => return,
