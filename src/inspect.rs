@@ -73,7 +73,7 @@ fn document(checkpoint: &Checkpoint) -> Value {
         "data": manifest.data,
         "metrics": manifest.metrics,
         "flops": manifest.flops,
-        "calibration": manifest.calibration,
+        "calibration": manifest.calibration.as_ref().map(|calibration| json!({ "points": calibration.reachable() })),
         "training": manifest.training,
         "routes": routes,
     })
@@ -122,8 +122,11 @@ fn table(checkpoint: &Checkpoint) -> String {
     match &manifest.calibration {
         None => line("budgets", "not calibrated: the router's own choice".to_owned()),
         Some(calibration) => {
-            for point in &calibration.points {
+            for point in calibration.reachable() {
                 line("budget", format!("{:.3} of full, spent {:.3} on validation", point.budget, point.spent));
+            }
+            if calibration.reachable().len() < calibration.points.len() {
+                line("", "greater budgets spend no more".to_owned());
             }
         }
     }

@@ -336,3 +336,26 @@ fn a_route_that_cannot_be_pinned_is_a_wrong_flag() {
     }
     assert_eq!(Process::serve(&root, &["--route", "full"]).client.get("/model").json()["fixed_route"], "h12-l4-e10");
 }
+
+#[test]
+fn budgets_end_where_the_router_spends_no_more() {
+    use canet_model::checkpoint::{BudgetPoint, Calibration};
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    let point = |(budget, spent)| BudgetPoint { budget, bias: vec![0.0; 24], spent };
+    let points = [(0.1, 0.1), (0.3, 0.28), (0.6, 0.28), (0.9, 0.28)].map(point);
+    let calibration = Some(Calibration { points: points.into() });
+    CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
+    let reachable = json!([{"budget": 0.1, "spent": 0.1}, {"budget": 0.3, "spent": 0.28}]);
+    let served = Process::serve(&root, &[]).client.get("/model").json();
+    assert_eq!(served["budget"]["points"], reachable);
+    let inspect = |more: &[&str]| {
+        let output = canet(&["inspect", "--model"]).arg(&root).args(more).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = inspect(&[]);
+    assert!(table.contains("0.300 of full, spent 0.280") && table.contains("greater budgets spend no more"), "{table}");
+    assert!(!table.contains("0.600 of full"), "{table}");
+    let document: Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+    assert_eq!(document["calibration"]["points"].as_array().unwrap().len(), 2);
+}

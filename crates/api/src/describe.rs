@@ -40,7 +40,8 @@ pub(crate) struct Model<'a> {
 struct Budget {
     /// The budget of requests that name none.
     default: f64,
-    /// The calibrated budgets, ascending. Between two of them the router's bias is interpolated.
+    /// The calibrated budgets, ascending. Between two of them the router's bias is interpolated. Above the last one the
+    /// router spends no more.
     points: Vec<BudgetPoint>,
 }
 
@@ -116,7 +117,7 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
     let budget = manifest.calibration.as_ref().map(|calibration| Budget {
         default: generation.budget,
         points: calibration
-            .points
+            .reachable()
             .iter()
             .map(|point| BudgetPoint { budget: point.budget, spent: point.spent })
             .collect(),

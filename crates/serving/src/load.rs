@@ -85,6 +85,7 @@ impl Loader {
             tracing::warn!(version = model.version(), %fault, "titles are missing");
         }
         let fixed_route = self.fixed_route_of(&model)?;
+        self.warn_of_unreachable_budget(&model);
         let timings = self.warm_up(&model, pace)?;
         tracing::info!(
             model = model.name(),
@@ -99,6 +100,20 @@ impl Loader {
             "the model is loaded, its probes agree"
         );
         Ok(Generation { timings, fixed_route, ..Generation::new(model, self.policy, &self.metrics) })
+    }
+
+    /// Says in the log that the server's budget is more than the router can spend.
+    fn warn_of_unreachable_budget(&self, model: &Model) {
+        let last = model.manifest().calibration.as_ref().and_then(|calibration| calibration.reachable().last());
+        let Some(last) = last.filter(|last| self.fixed_route.is_none() && self.policy.budget > last.budget) else {
+            return;
+        };
+        tracing::warn!(
+            flops_budget = self.policy.budget,
+            reachable = last.budget,
+            spent = last.spent,
+            "the router spends no more than at the largest reachable budget"
+        );
     }
 
     /// The route of the loader's name in a model.

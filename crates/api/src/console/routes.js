@@ -38,6 +38,8 @@ export function take(model, { routes, full_flops: full }) {
   items = model.config.items;
   calibrated = model.budget;
   fixed = model.fixed_route;
+  // Above the last calibrated budget the router spends no more.
+  budget.max = String(Math.ceil(100 * (calibrated?.points.at(-1)?.budget ?? 1)));
   columns = new Set(routes.map((route) => route.embedding)).size;
   cells = new Map();
   tables(grid, routes, (route) => {

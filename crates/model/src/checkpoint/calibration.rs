@@ -88,6 +88,15 @@ impl Calibration {
         descent.map_or(Ok(()), |place| Err(CalibrationError::NotAscending { point: place + 1 }))
     }
 
+    /// The points up to the first one that spends as much as any. Above its budget the router spends no more.
+    pub fn reachable(&self) -> &[BudgetPoint] {
+        // Two shares closer than this differ by rounding.
+        const ROUNDING: f64 = 1e-9;
+        let most = self.points.iter().map(|point| point.spent).fold(0.0, f64::max);
+        let last = self.points.iter().position(|point| point.spent >= most - ROUNDING);
+        &self.points[..last.map_or(self.points.len(), |last| last + 1)]
+    }
+
     /// The bias of a budget, one value a route. It is interpolated linearly between points; outside them the nearest point
     /// applies.
     pub fn bias(&self, budget: f64) -> Vec<f32> {
@@ -105,6 +114,22 @@ impl Calibration {
 #[cfg(test)]
 mod tests {
     use super::{BudgetPoint, Calibration};
+
+    #[test]
+    fn budgets_end_where_the_router_spends_no_more() {
+        let reachable = |spent: &[f64]| {
+            let points = spent.iter().zip(1..).map(|(spent, tenths)| BudgetPoint {
+                budget: f64::from(tenths) / 10.0,
+                bias: Vec::new(),
+                spent: *spent,
+            });
+            Calibration { points: points.collect() }.reachable().len()
+        };
+        assert_eq!(reachable(&[0.1, 0.19, 0.28, 0.28, 0.28 - 1e-12]), 3);
+        assert_eq!(reachable(&[0.1, 0.2, 0.3]), 3);
+        assert_eq!(reachable(&[0.1, 0.1]), 1);
+        assert_eq!(reachable(&[]), 0);
+    }
 
     #[test]
     fn a_bias_is_linear_between_budgets_and_constant_outside() {
