@@ -160,13 +160,18 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
     for entry in fs::read_dir(broken.join(".training")).unwrap().map(Result::unwrap) {
         fs::copy(entry.path(), work.join(entry.file_name())).unwrap();
     }
-    finish(train(&data, &broken, &[]));
+    let resumed = String::from_utf8(finish(train(&data, &broken, &[])).stderr).unwrap();
+    assert!(resumed.contains("resuming in the stage router\n"), "{resumed}");
     assert_eq!(curve(&broken), curve(&straight));
 
     // What the supernet was trained with stands; what comes after it does not.
     let refused = train(&data, &copy, &["--distillation", "0.1"]).output().unwrap();
     let message = String::from_utf8_lossy(&refused.stderr);
-    assert!(refused.status.code() == Some(64) && message.contains("training options"), "{message}");
+    let differs = "--distillation 0.5 (now 0.1): give its values to continue it";
+    assert!(refused.status.code() == Some(64) && message.contains(differs), "{message}");
+    let sizes = train(&data, &copy, &["--seed", "2", "--hidden", "8"]).output().unwrap();
+    let message = String::from_utf8_lossy(&sizes.stderr);
+    assert!(message.contains("--hidden 4,8 (now 8)") && message.contains("--seed 1 (now 2)"), "{message}");
     finish(train(&data, &copy, &["--router-fit", "uncalibrated", "--settle-epochs", "1", "--flops-budget", "0.35"]));
     let [settled, supernet] = [curve(&copy), curve(&straight)];
     assert_eq!(settled.len(), 6 + 1);

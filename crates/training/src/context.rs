@@ -7,6 +7,7 @@ use canet_torch::tch_device;
 
 use crate::display::Display;
 use crate::error::TrainError;
+use crate::forecast::{Forecast, Work};
 use crate::holdout::Holdout;
 use crate::job::TrainJob;
 use crate::log::{Event, RunLog};
@@ -31,6 +32,7 @@ pub(crate) struct StageContext<'a> {
     pub state: TrainState,
     pub log: RunLog,
     pub display: Display,
+    pub forecast: Forecast,
     file: StateFile,
     time: TimeBudget,
     saved: Instant,
@@ -69,8 +71,8 @@ impl<'a> StageContext<'a> {
             Some(state) => (state, true),
             None => (TrainState::fresh(job)?, false),
         };
-        if let Some(what) = state.progress.differs_from(job) {
-            return Err(TrainError::OtherTraining { path: work.to_owned(), what });
+        if let Some(differences) = state.progress.differs_from(job) {
+            return Err(TrainError::OtherTraining { path: work.to_owned(), differences });
         }
         state.progress.options = job.options.clone();
         let mut log = RunLog::open(&work.join(LOG_NAME), state.progress.log_bytes)?;
@@ -88,14 +90,20 @@ impl<'a> StageContext<'a> {
             data_sha256: &job.dataset.sha256,
         })?;
         let trains_router = stages.contains(&Stage::Router) && space.len() > 1;
+        let holdout = Holdout::new(job.dataset, if trains_router { job.options.router.holdout } else { 0 });
+        let display = Display::new();
+        if resumed {
+            display.line(&resumed_at(job, &state.progress));
+        }
         let now = Instant::now();
         Ok(StageContext {
             job,
             space,
-            holdout: Holdout::new(job.dataset, if trains_router { job.options.router.holdout } else { 0 }),
+            forecast: Forecast::new(job, space.len(), &holdout),
+            holdout,
             state,
             log,
-            display: Display::new(),
+            display,
             file,
             time: TimeBudget {
                 process_began: now,
@@ -140,6 +148,17 @@ impl<'a> StageContext<'a> {
         self.time.elapsed()
     }
 
+    /// The time for the rest of the training, if it can be predicted: at most what `--max-minutes` leaves. `done` is the work
+    /// of the current stage that its epochs do not count.
+    pub(crate) fn time_left(&self, done: Work) -> Option<Duration> {
+        let within = self.time.limit.map(|limit| limit.saturating_sub(self.elapsed()));
+        let predicted = self.forecast.left(&self.state.progress, done);
+        match (predicted, within) {
+            (Some(predicted), Some(within)) => Some(predicted.min(within)),
+            (predicted, within) => predicted.or(within),
+        }
+    }
+
     /// Moves to the next stage, with the best weights of this one and a fresh optimizer, and saves the state.
     ///
     /// # Errors
@@ -151,14 +170,25 @@ impl<'a> StageContext<'a> {
         // next stage does not train.
         self.state.parameters = Parameters::from_weights(&weights, self.job.parameters())?;
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
-        let elapsed = self.elapsed().as_secs_f64();
         let progress = &mut self.state.progress;
         if progress.epoch == 0 && progress.step == 0 {
             // The stage has not trained on the splits that measured the weights, so they can be measured again.
             progress.measured = None;
         }
-        (progress.stage, progress.stage_began) = (progress.stage + 1, elapsed);
+        progress.stage += 1;
         (progress.epoch, progress.step, progress.sums) = (0, 0, LossValues::default());
         self.save()
+    }
+}
+
+/// Where a resumed training goes on.
+fn resumed_at(job: &TrainJob<'_>, progress: &Progress) -> String {
+    match job.options.preset.stages().get(progress.stage) {
+        Some(Stage::Router) => "resuming in the stage router".to_owned(),
+        Some(stage) if progress.epoch < job.options.stage_epochs(*stage) => {
+            let (epoch, epochs) = (progress.epoch + 1, job.options.stage_epochs(*stage));
+            format!("resuming at epoch {epoch} of {epochs} in the stage {}", stage.name())
+        }
+        _ => "resuming after the last epoch".to_owned(),
     }
 }

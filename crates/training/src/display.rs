@@ -3,64 +3,49 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::records::{EpochRecord, ValidationScore};
 use crate::stage::Stage;
 
 /// Progress on standard error: a bar for each stage if it is a terminal, and a line for each epoch.
 pub(crate) struct Display {
     is_terminal: bool,
     bar: Option<ProgressBar>,
-    stage: &'static str,
 }
 
 impl Display {
     /// A display that shows nothing yet.
     pub(crate) fn new() -> Display {
-        Display { is_terminal: stderr().is_terminal(), bar: None, stage: "" }
+        Display { is_terminal: stderr().is_terminal(), bar: None }
     }
 
     /// Starts the bar of a stage of `steps` steps, `done` of which are done.
     pub(crate) fn begin(&mut self, stage: Stage, steps: u64, done: u64) {
         self.clear();
-        self.stage = stage.name();
         self.bar = self.is_terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
-            let template = format!("{} {{bar:20}} {{pos}}/{{len}}, {{eta}} left, {{wide_msg}}", self.stage);
+            let template = format!("{} {{bar:20}} {{pos}}/{{len}} {{wide_msg}}", stage.name());
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style);
             }
             bar.set_position(done);
-            bar.reset_eta();
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
     }
 
-    /// Counts steps that have no loss.
-    pub(crate) fn advance(&self, steps: u64) {
+    /// Counts work that has no steps. If there is a bar, shows the time that is left beside it.
+    pub(crate) fn advance(&self, units: u64, left: Option<Duration>) {
         if let Some(bar) = &self.bar {
-            bar.inc(steps);
+            bar.inc(units);
+            bar.set_message(time_left(left));
         }
     }
 
-    /// Counts a step and shows its loss beside the last epoch's validation score.
-    pub(crate) fn step(&self, loss: f64, last: Option<&EpochRecord>) {
-        let Some(bar) = &self.bar else { return };
-        bar.inc(1);
-        let validation = last.map(validation).unwrap_or_default();
-        bar.set_message(format!("loss {loss:.3}{validation}"));
-    }
-
-    /// Prints the result of one of `epochs` epochs. The rest of the stage takes at most `left`.
-    pub(crate) fn epoch(&self, record: &EpochRecord, epochs: u64, left: Duration) {
-        self.line(&format!(
-            "{}, epoch {}/{epochs}: loss {:.3}{}, at most {} left",
-            self.stage,
-            record.epoch,
-            record.train.total(),
-            validation(record),
-            HumanDuration(left),
-        ));
+    /// Counts a step. If there is a bar, shows a message beside it.
+    pub(crate) fn step(&self, message: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+            bar.set_message(message());
+        }
     }
 
     /// Prints a line.
@@ -85,11 +70,18 @@ impl Drop for Display {
     }
 }
 
-fn validation(record: &EpochRecord) -> String {
-    let Some(ValidationScore { ndcg, saved, routes_in_use }) = record.validation else { return String::new() };
-    let routed = match (saved, routes_in_use) {
-        (Some(saved), Some(routes)) => format!(", {:.0} % of FLOPs saved, {routes} routes in use", 100.0 * saved),
-        _ => String::new(),
-    };
-    format!(", validation NDCG@10 {ndcg:.4}{routed}")
+/// The time for the rest of the run, to follow a phrase; empty if it is unknown.
+pub(crate) fn time_left(left: Option<Duration>) -> String {
+    left.map(|left| format!(", about {} of the run left", HumanDuration(left))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_that_of_the_run() {
+        assert_eq!(time_left(Some(Duration::from_secs(720))), ", about 12 minutes of the run left");
+        assert_eq!(time_left(None), "");
+    }
 }

@@ -4,7 +4,9 @@ use canet_torch::tch_device;
 
 use crate::batch::Batch;
 use crate::context::StageContext;
+use crate::display::time_left;
 use crate::error::TrainError;
+use crate::forecast::{Work, samples};
 use crate::joint::Joint;
 use crate::log::Event;
 use crate::optimizer::Schedule;
@@ -22,9 +24,6 @@ const LOG_EVERY: u64 = 20;
 /// The training fails after this many steps in a row whose gradient is not finite.
 const MOST_FAILED_STEPS: u32 = 10;
 
-/// The longest remaining time that is shown: a century.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
 /// A stage that trains the weights in epochs.
 pub(crate) struct Epochs<'a> {
     stage: Stage,
@@ -36,6 +35,8 @@ pub(crate) struct Epochs<'a> {
     tables: Option<MaskTables>,
     schedule: Schedule,
     validation: Validation<'a>,
+    /// Items in the softmax of a step beside the true one; `None` for the whole catalogue.
+    negatives: Option<usize>,
     /// Steps in a row whose gradient was not finite.
     failed_steps: u32,
     throughput: Throughput,
@@ -56,17 +57,12 @@ impl<'a> Epochs<'a> {
     pub(crate) fn new(context: &StageContext<'a>, stage: Stage) -> Result<Epochs<'a>, TrainError> {
         let job = context.job;
         let options = &job.options;
-        let (epochs, peak, warmup) = match stage {
-            Stage::Settle => (options.settle.epochs, options.settle.learning_rate, 0),
-            Stage::Newest => (options.newest.epochs, options.settle.learning_rate, 0),
-            _ => (options.epochs, options.learning_rate, options.warmup_steps),
+        let epochs = options.stage_epochs(stage);
+        let (peak, warmup) = match stage {
+            Stage::Settle | Stage::Newest => (options.settle.learning_rate, 0),
+            _ => (options.learning_rate, options.warmup_steps),
         };
-        let sequences = match stage {
-            Stage::Supernet => context.holdout.training.clone(),
-            Stage::Newest => job.dataset.whole_sequences(),
-            _ => job.dataset.training_sequences(),
-        };
-        let samples = Samples::new(sequences, options.samples, job.config.max_len, options.batch_size);
+        let samples = samples(job, stage, &context.holdout);
         let steps = samples.steps();
         let tables = match stage {
             Stage::Joint => Some(MaskTables::new(&job.config, context.space, tch_device(job.device))?),
@@ -80,6 +76,7 @@ impl<'a> Epochs<'a> {
             tables,
             schedule: Schedule { peak, warmup, total: steps.saturating_mul(epochs) },
             validation: Validation::new(job, context.space),
+            negatives: options.sandwich.negatives,
             failed_steps: 0,
             throughput: Throughput::default(),
         })
@@ -117,7 +114,9 @@ impl<'a> Epochs<'a> {
             }
             let began = Instant::now();
             self.step(context, &Batch::new(samples, job.config.max_len, tch_device(job.device))?)?;
-            self.throughput.add(samples.iter().map(|sample| sample.inputs.len()).sum(), began.elapsed());
+            let took = began.elapsed();
+            context.forecast.stepped(took);
+            self.throughput.add(samples.iter().map(|sample| sample.inputs.len()).sum(), took);
             context.save_if_due()?;
         }
         self.end_epoch(context)?;
@@ -147,7 +146,11 @@ impl<'a> Epochs<'a> {
             let (stage, loss) = (self.stage, &values);
             context.log.write(&Event::Step { stage, epoch, step, learning_rate, gradient_norm, loss })?;
         }
-        context.display.step(values.total(), context.state.progress.curve.last());
+        context.display.step(|| {
+            let validation =
+                context.state.progress.curve.last().map(|last| self.validation.words(last)).unwrap_or_default();
+            format!("{}{validation}{}", self.loss_words(&values), time_left(context.time_left(Work::default())))
+        });
         Ok(())
     }
 
@@ -161,14 +164,27 @@ impl<'a> Epochs<'a> {
         })
     }
 
+    /// The stage's loss in words: one that is comparable from epoch to epoch.
+    fn loss_words(&self, values: &LossValues) -> String {
+        if self.stage == Stage::Joint {
+            return format!("cross-entropy of the routed slices {:.3} nats", values.part("routed"));
+        }
+        let sampled = self.negatives.map(|count| format!(" over {count} sampled items")).unwrap_or_default();
+        format!("cross-entropy of the full slice {:.3} nats{sampled}", values.part("full"))
+    }
+
     /// Validates the weights, keeps them if they are the best of the stage, and saves the state.
     fn end_epoch(&mut self, context: &mut StageContext<'a>) -> Result<(), TrainError> {
         let weights = context.state.parameters.to_weights()?;
+        let began = Instant::now();
         let validation = match self.stage {
             Stage::Newest => None,
             Stage::Supernet => Some(self.validation.score_slices(&weights)?),
             _ => Some(self.validation.score_routed(&weights, context.state.progress.base_bias.as_ref())?),
         };
+        if let Some(score) = &validation {
+            context.forecast.ranked(self.validation.rankings(score), began.elapsed());
+        }
         let elapsed = context.elapsed();
         let progress = &mut context.state.progress;
         let train = progress.sums.mean(progress.step);
@@ -181,13 +197,18 @@ impl<'a> Epochs<'a> {
         progress.epoch += 1;
         progress.step = 0;
         progress.sums = LossValues::default();
-        let epochs_left = self.epochs.saturating_sub(progress.epoch) as f64;
-        let seconds_an_epoch = (elapsed.as_secs_f64() - progress.stage_began) / progress.epoch as f64;
         let tokens_per_second = std::mem::take(&mut self.throughput).tokens_per_second();
         let elapsed_seconds = elapsed.as_secs_f64();
         context.log.write(&Event::Epoch { record: &record, tokens_per_second, elapsed_seconds })?;
-        let left = Duration::try_from_secs_f64((seconds_an_epoch * epochs_left).max(0.0)).unwrap_or(LONGEST);
-        context.display.epoch(&record, self.epochs, left.min(LONGEST));
+        context.display.line(&format!(
+            "{}, epoch {}/{}: {}{}{}",
+            self.stage.name(),
+            record.epoch,
+            self.epochs,
+            self.loss_words(&record.train),
+            self.validation.words(&record),
+            time_left(context.time_left(Work::default())),
+        ));
         context.save()
     }
 }

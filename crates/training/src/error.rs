@@ -21,14 +21,14 @@ pub enum TrainError {
     NothingToValidate,
     /// The directory has an unfinished training that differs from the job.
     #[error(
-        "{path} has an unfinished training with other {what}: repeat its flags to continue it (flags of stages that \
-         have not begun may differ), or give --restart to discard it"
+        "{path} has an unfinished training with {differences}: give its values to continue it, or --restart to discard it \
+         (flags of stages that have not begun may differ)"
     )]
     OtherTraining {
         /// The directory.
         path: PathBuf,
-        /// The part that differs.
-        what: &'static str,
+        /// The flags that differ, with the unfinished training's values and the given ones.
+        differences: String,
     },
     /// Another process trains in the directory.
     #[error("another process trains in {path}: wait for it, or give another --out")]

@@ -6,7 +6,8 @@
 //! | Modules | Content |
 //! |---|---|
 //! | `pipeline`, `context`, `epochs`, `router` | the order of the stages, what a stage may use, and the stages |
-//! | `state`, `state_file`, `records`, `log`, `display` | what a training saves, logs and shows |
+//! | `state`, `state_file`, `conflict`, `records`, `log` | what a training saves and logs, and which job may continue it |
+//! | `display`, `forecast` | what a training shows, and how long it still takes |
 //! | `validation`, `calibration`, `checkpoint` | accuracy, route biases of budgets, and the result |
 //! | `sandwich`, `full_softmax`, `sampled_softmax`, `joint`, `losses`, `step_loss` | the objectives |
 //! | `supernet`, `block`, `layers`, `dropout`, `subnet_mask` | the forward pass of training |
@@ -18,12 +19,14 @@ mod batch;
 mod block;
 mod calibration;
 mod checkpoint;
+mod conflict;
 mod context;
 mod defaults;
 mod display;
 mod dropout;
 mod epochs;
 mod error;
+mod forecast;
 mod full_softmax;
 mod holdout;
 mod job;

@@ -74,20 +74,30 @@ impl TrainOptions {
         TrainingRecord { program: env!("CARGO_PKG_VERSION").to_owned(), options, everything: false }
     }
 
-    /// Whether a training that started with the options `before` may continue with these. Options of stages outside
-    /// `begun` may differ.
-    pub(crate) fn continues(&self, before: &TrainOptions, begun: &[Stage]) -> bool {
-        let mut before = before.clone();
-        if self.preset == Preset::Utility && !begun.contains(&Stage::Router) {
-            before.router.fit = self.router.fit;
+    /// These options with those of stages outside `begun` replaced by `new`. A training with these options may continue
+    /// with `new` if both are then equal.
+    pub(crate) fn continued_by(&self, new: &TrainOptions, begun: &[Stage]) -> TrainOptions {
+        let mut before = self.clone();
+        if new.preset == Preset::Utility && !begun.contains(&Stage::Router) {
+            before.router.fit = new.router.fit;
         }
-        if self.preset == Preset::Utility && !begun.contains(&Stage::Settle) {
-            (before.settle, before.flops_budget) = (self.settle, self.flops_budget);
+        if new.preset == Preset::Utility && !begun.contains(&Stage::Settle) {
+            (before.settle, before.flops_budget) = (new.settle, new.flops_budget);
         }
-        if self.preset == Preset::Utility && !begun.contains(&Stage::Newest) {
-            before.newest = self.newest;
+        if new.preset == Preset::Utility && !begun.contains(&Stage::Newest) {
+            before.newest = new.newest;
         }
-        *self == before
+        before
+    }
+
+    /// The epochs of a stage at most; 0 for the stage `router`, which has none.
+    pub(crate) fn stage_epochs(&self, stage: Stage) -> u64 {
+        match stage {
+            Stage::Joint | Stage::Supernet => self.epochs,
+            Stage::Router => 0,
+            Stage::Settle => self.settle.epochs,
+            Stage::Newest => self.newest.epochs,
+        }
     }
 }
 

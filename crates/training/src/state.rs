@@ -22,8 +22,6 @@ pub(crate) struct Progress {
     pub data_sha256: String,
     /// Place of the current stage in the preset's list.
     pub stage: usize,
-    /// Seconds of training before the current stage.
-    pub stage_began: f64,
     /// The current epoch of the stage, from 0.
     pub epoch: u64,
     /// Steps done in the current epoch.
@@ -47,21 +45,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The part in which this training differs from a job, which then cannot continue it.
-    pub(crate) fn differs_from(&self, job: &TrainJob<'_>) -> Option<&'static str> {
-        if self.config != job.config {
-            Some("model sizes")
-        } else if !job.options.continues(&self.options, self.begun()) {
-            Some("training options")
-        } else if self.data_sha256 != job.dataset.sha256 {
-            Some("data")
-        } else {
-            None
-        }
-    }
-
     /// The stages that have begun.
-    fn begun(&self) -> &'static [Stage] {
+    pub(crate) fn begun(&self) -> &'static [Stage] {
         let stages = self.options.preset.stages();
         let fitted = self.base_bias.is_some() && stages.get(self.stage) == Some(&Stage::Router);
         let under_way = self.epoch > 0 || self.step > 0 || fitted;
@@ -91,6 +76,36 @@ impl Progress {
     }
 }
 
+#[cfg(test)]
+impl Progress {
+    /// The start of a training with the defaults of the preset `paper`.
+    pub(crate) fn for_tests() -> Progress {
+        let options = serde_json::json!({
+            "preset": "paper", "epochs": 1, "samples": {"loss_positions": null, "per_user": null}, "batch_size": 1,
+            "learning_rate": 0.1, "warmup_steps": 1, "dropout": 0.0, "tied": false, "patience": 1, "seed": 1,
+            "optimizer": {"betas": [0.9, 0.98], "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0}, "flops_budget": 0.3,
+            "joint": {"temperature": 1.0, "losses": "paper", "weights": {"guide": 0.0, "balance": 0.0, "flops": 0.0}},
+            "sandwich": {"negatives": null, "distillation": 0.5}, "router": {"holdout": 0, "fit": "distilled"},
+            "settle": {"epochs": 1, "learning_rate": 0.1}, "newest": {"epochs": 0},
+        });
+        Progress {
+            config: canet_testing::small_config(),
+            options: serde_json::from_value(options).unwrap(),
+            data_sha256: String::new(),
+            stage: 0,
+            epoch: 0,
+            step: 0,
+            sums: LossValues::default(),
+            optimizer_steps: 0,
+            elapsed_seconds: 0.0,
+            curve: Vec::new(),
+            base_bias: None,
+            measured: None,
+            log_bytes: 0,
+        }
+    }
+}
+
 /// Everything that changes during training.
 pub(crate) struct TrainState {
     pub progress: Progress,
@@ -116,7 +131,6 @@ impl TrainState {
             options: job.options.clone(),
             data_sha256: job.dataset.sha256.clone(),
             stage: 0,
-            stage_began: 0.0,
             epoch: 0,
             step: 0,
             sums: LossValues::default(),

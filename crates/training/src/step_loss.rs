@@ -114,7 +114,12 @@ impl LossValues {
 
     /// The whole loss.
     pub(crate) fn total(&self) -> f64 {
-        self.0.get(TOTAL).copied().unwrap_or_default()
+        self.part(TOTAL)
+    }
+
+    /// A part of the loss, 0 if there is none of this name.
+    pub(crate) fn part(&self, name: &str) -> f64 {
+        self.0.get(name).copied().unwrap_or_default()
     }
 
     /// Adds the values of another step.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use canet_data::{Case, Split};
-use canet_domain::RouteSpace;
+use canet_domain::{Route, RouteSpace};
 use canet_evaluation::{Baseline, BaselineInputs, EvaluatedModel, Metric, Ranker, evaluate};
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use canet_model::{Device, Forward, ForwardError, LoadError, Weights};
@@ -10,7 +10,7 @@ use canet_model::{Device, Forward, ForwardError, LoadError, Weights};
 use crate::calibration::RoutedUsers;
 use crate::error::TrainError;
 use crate::job::TrainJob;
-use crate::records::{BaseBias, Measurement, ValidationScore};
+use crate::records::{BaseBias, EpochRecord, Measurement, ValidationScore};
 
 /// The users of the validation split, which compare epochs and calibrate budgets.
 pub(crate) struct Validation<'a> {
@@ -26,6 +26,19 @@ pub(crate) fn ranking_batch(device: Device) -> usize {
 
 /// Epochs without a router are compared on at most this many users, approximately.
 const MOST_USERS: usize = 5000;
+
+/// Slices on which epochs without a router are compared, at most.
+pub(crate) const SCORED_SLICES: usize = 3;
+
+/// How many of `validated` users compare epochs without a router.
+pub(crate) fn scored_users(validated: usize) -> usize {
+    validated.div_ceil(every(validated))
+}
+
+/// Every how many-th of `validated` users compares epochs without a router.
+fn every(validated: usize) -> usize {
+    validated.div_ceil(MOST_USERS).max(1)
+}
 
 impl<'a> Validation<'a> {
     /// The validation users of a job.
@@ -59,18 +72,52 @@ impl<'a> Validation<'a> {
     /// # Errors
     /// [`TrainError`], if the device fails.
     pub(crate) fn score_slices(&self, weights: &Weights) -> Result<ValidationScore, TrainError> {
-        let every = self.cases.len().div_ceil(MOST_USERS).max(1);
-        let cases: Vec<Case<'_>> = self.cases.iter().copied().step_by(every).collect();
+        let cases: Vec<Case<'_>> = self.cases.iter().copied().step_by(every(self.cases.len())).collect();
         let forward = self.load(weights)?;
         let mut ranker = self.ranker(&*forward, &cases)?;
-        let last = self.space.len() - 1;
-        let mut routes = vec![0, last / 2, last];
-        routes.dedup();
+        let routes = self.scored_routes();
         let mut sum = 0.0;
-        for route in routes.iter().filter_map(|route| self.space.route(*route)) {
-            sum += ranker.fixed(route)?.estimate(Metric::Ndcg(10)).mean;
+        for route in &routes {
+            sum += ranker.fixed(*route)?.estimate(Metric::Ndcg(10)).mean;
         }
         Ok(ValidationScore { ndcg: sum / routes.len() as f64, saved: None, routes_in_use: None })
+    }
+
+    /// The smallest, the middle and the full slice.
+    fn scored_routes(&self) -> Vec<Route> {
+        let last = self.space.len() - 1;
+        let places: [usize; SCORED_SLICES] = [0, last / 2, last];
+        let mut routes: Vec<Route> = places.iter().filter_map(|route| self.space.route(*route)).collect();
+        routes.dedup();
+        routes
+    }
+
+    /// Number of rankings behind a score.
+    pub(crate) fn rankings(&self, score: &ValidationScore) -> usize {
+        match score.saved {
+            Some(_) => self.cases.len(),
+            None => self.scored_routes().len() * scored_users(self.cases.len()),
+        }
+    }
+
+    /// An epoch's score and what it is the score of, to follow a phrase; empty if there is none.
+    pub(crate) fn words(&self, record: &EpochRecord) -> String {
+        let Some(ValidationScore { ndcg, saved, routes_in_use }) = record.validation else { return String::new() };
+        let of = match (saved, routes_in_use) {
+            (Some(saved), Some(routes)) => format!(
+                "routed at a budget of {:.0} %, {:.0} % of FLOPs saved, {routes} routes in use",
+                100.0 * self.job.options.flops_budget,
+                100.0 * saved
+            ),
+            _ => {
+                let names: Vec<&str> = self.scored_routes().iter().map(|route| self.space.name(*route)).collect();
+                match names.as_slice() {
+                    [name] => (*name).to_owned(),
+                    names => format!("mean of {}", names.join(", ")),
+                }
+            }
+        };
+        format!(", validation NDCG@10 {ndcg:.4} ({of})")
     }
 
     /// Calibrates the standard budgets and the job's own.

@@ -1,4 +1,5 @@
 use std::cmp::Reverse;
+use std::time::Instant;
 
 use canet_domain::Item;
 use canet_torch::tch_device;
@@ -10,8 +11,10 @@ use tch::{Kind, TchError, Tensor};
 use super::utility_fit::{MeasuredCases, UtilityFit};
 use crate::batch::{Batch, Sample};
 use crate::context::StageContext;
+use crate::display::time_left;
 use crate::dropout::DropoutShares;
 use crate::error::TrainError;
+use crate::forecast::Work;
 use crate::log::Event;
 use crate::optimizer::{AdamW, AdamWOptions, Schedule};
 use crate::options::RouterFit;
@@ -127,13 +130,14 @@ impl<'a> RouterTargets<'a> {
 fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> Result<StageEnd, TrainError> {
     let sequences = context.job.dataset.training_sequences();
     let sequences: Vec<&[Item]> = sequences.into_iter().filter(|sequence| !sequence.is_empty()).collect();
-    let planned = (sequences.len() * PASSES / BATCH).clamp(FEWEST_STEPS, MOST_STEPS) as u64;
+    let planned = distillation_steps(sequences.len());
     let direct = context.job.options.router.fit == RouterFit::Direct;
     let seed = context.state.progress.stage_seed();
 
     init_embedding(&context.state.parameters)?;
     let mut optimizer = AdamW::new(OPTIMIZER, &context.state.parameters)?;
     let schedule = Schedule { peak: LEARNING_RATE, warmup: WARMUP.min(planned / 4), total: planned };
+    let cases = context.holdout.cases.len();
     context.display.begin(Stage::Router, planned, 0);
     let (mut end, mut steps) = (StageEnd::Done, 0);
     while steps < planned {
@@ -145,6 +149,7 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
             }
             None => {}
         }
+        let began = Instant::now();
         let seed = derive_seed(seed, [1, steps]);
         let DistillationBatch { histories, logits } = match direct {
             true => targets.utilities(seed)?,
@@ -155,13 +160,24 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
         let loss = logit_distance(&found, &logits.f_to_device(device)?, &targets.allowed.f_to_device(device)?)?;
         loss.f_backward()?;
         optimizer.step(&context.state.parameters, schedule.rate(steps))?;
-        context.display.step(loss.f_double_value(&[])?, None);
+        let distance = loss.f_double_value(&[])?;
         steps += 1;
+        context.forecast.distilled(began.elapsed());
+        context.display.step(|| {
+            let rankings = (cases * context.space.len()) as f64;
+            let done = Work { rankings, distillations: steps as f64, ..Work::default() };
+            format!("mean squared error {distance:.3} of the learnt logits{}", time_left(context.time_left(done)))
+        });
     }
     let learnt = reproduced_share(context, targets)?;
     context.log.write(&Event::Taught { steps, of: planned, learnt })?;
-    context.display.line(&format!("router: it reproduces {:.0} % of the variance of its targets", 100.0 * learnt));
+    context.display.line(&format!("router: the network has learnt {:.0} % of what was explained", 100.0 * learnt));
     Ok(end)
+}
+
+/// The steps in which the router learns, for `sequences` users.
+pub(crate) fn distillation_steps(sequences: usize) -> u64 {
+    (sequences * PASSES / BATCH).clamp(FEWEST_STEPS, MOST_STEPS) as u64
 }
 
 /// Random prefixes of random sequences, in descending length.

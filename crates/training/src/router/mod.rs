@@ -11,12 +11,16 @@ mod policy;
 mod predictor;
 mod utility_fit;
 
+use std::time::Instant;
+
 use canet_data::Case;
 
+pub(crate) use self::distillation::distillation_steps;
 use self::distillation::{distill, shuffled};
 use self::utility_fit::MeasuredCases;
 use crate::context::StageContext;
 use crate::error::TrainError;
+use crate::forecast::Work;
 use crate::log::Event;
 use crate::parameters::Parameters;
 use crate::route_ranks::MeasuredModel;
@@ -51,13 +55,12 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
         gain_se: fit.gain.se,
     })?;
     context.display.line(&format!(
-        "router: {} held-out positions, {:.2} % of {} predicted, {:+.4} (+-{:.4}) NDCG@10 above static mixtures of \
-         equal cost on unseen users",
+        "router: it explains {:.1} % of which slice suits whom, on users it has not seen ({} positions). Routed by it, they \
+         gain {:+.4} NDCG@10{} over static mixtures of the same cost",
+        100.0 * fit.cross_fit.explained.max(0.0),
         cases.cases.len(),
-        100.0 * fit.cross_fit.explained,
-        fit.rule.utility.name(),
         fit.gain.mean,
-        fit.gain.se.unwrap_or_default(),
+        fit.gain.se.map(|se| format!(" (standard error {se:.4})")).unwrap_or_default(),
     ));
     let untrained = context.state.parameters.to_weights()?;
     let distilled = distill(context, &cases, &fit)?;
@@ -92,8 +95,11 @@ fn measure_cases(context: &mut StageContext<'_>, cases: &[Case<'_>]) -> Result<S
             }
             _ => {}
         }
+        let began = Instant::now();
         context.state.ranks.measure(&model, chunk)?;
-        context.display.advance(chunk.len() as u64);
+        context.forecast.ranked(chunk.len() * context.space.len(), began.elapsed());
+        let done = Work { rankings: (context.state.ranks.cases() * context.space.len()) as f64, ..Work::default() };
+        context.display.advance(chunk.len() as u64, context.time_left(done));
         context.save_if_due()?;
     }
     context.save()?;

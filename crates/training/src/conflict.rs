@@ -1,0 +1,144 @@
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::job::TrainJob;
+use crate::options::TrainOptions;
+use crate::state::Progress;
+
+/// The flag of each value in the options and in the configuration, by its path in their JSON.
+const FLAGS: [(&str, &str); 37] = [
+    ("preset", "--preset"),
+    ("epochs", "--epochs"),
+    ("samples.loss_positions", "--loss-positions"),
+    ("samples.per_user", "--samples-per-user"),
+    ("batch_size", "--batch-size"),
+    ("learning_rate", "--lr"),
+    ("warmup_steps", "--warmup-steps"),
+    ("optimizer.weight_decay", "--weight-decay"),
+    ("optimizer.clip_norm", "--clip-norm"),
+    ("dropout", "--dropout"),
+    ("tied", "--tie-embeddings"),
+    ("patience", "--patience"),
+    ("seed", "--seed"),
+    ("flops_budget", "--flops-budget"),
+    ("joint.temperature", "--temperature"),
+    ("joint.losses", "--losses"),
+    ("joint.weights.guide", "--guide-weight"),
+    ("joint.weights.balance", "--balance-weight"),
+    ("joint.weights.flops", "--flops-weight"),
+    ("sandwich.negatives", "--negatives"),
+    ("sandwich.distillation", "--distillation"),
+    ("router.holdout", "--router-holdout"),
+    ("router.fit", "--router-fit"),
+    ("settle.epochs", "--settle-epochs"),
+    ("settle.learning_rate", "--settle-lr"),
+    ("newest.epochs", "--newest-epochs"),
+    ("config.max_len", "--max-len"),
+    ("config.hidden", "--hidden"),
+    ("config.layers", "--layers"),
+    ("config.embedding", "--embedding"),
+    ("config.heads", "--heads"),
+    ("config.attention_scale", "--attention-scale"),
+    ("config.ffn_inner", "--ffn-inner"),
+    ("config.positions", "--positions"),
+    ("config.embedding_norm", "--embedding-norm"),
+    ("config.norm_eps", "--norm-eps"),
+    ("config.items", "the number of items in --data"),
+];
+
+impl Progress {
+    /// What keeps a job from continuing this training, as `--lr 0.01 (now 0.001)`; `None` if nothing does. Options of stages
+    /// that have not begun may differ.
+    pub(crate) fn differs_from(&self, job: &TrainJob<'_>) -> Option<String> {
+        if self.data_sha256 != job.dataset.sha256 {
+            // Sizes and defaults follow from the data, so nothing else is worth comparing.
+            let digest = |sha256: &str| sha256.chars().take(12).collect::<String>();
+            let (before, now) = (digest(&self.data_sha256), digest(&job.dataset.sha256));
+            return Some(format!("--data of SHA-256 {before} (now {now})"));
+        }
+        let before = self.options.continued_by(&job.options, self.begun());
+        if before == job.options && self.config == job.config {
+            return None;
+        }
+        let [before, now] = [leaves(&before, &self.config), leaves(&job.options, &job.config)];
+        let paths: Vec<&String> = before.keys().chain(now.keys().filter(|path| !before.contains_key(*path))).collect();
+        let differing = paths.into_iter().filter(|path| before.get(*path) != now.get(*path));
+        let differing = differing.map(|path| {
+            let flag = FLAGS.iter().find(|(known, _)| known == path).map_or(path.as_str(), |(_, flag)| flag);
+            let shown = |values: &BTreeMap<String, Value>| shown(path, values.get(path));
+            format!("{flag} {} (now {})", shown(&before), shown(&now))
+        });
+        Some(differing.collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// The single values of options and configuration, by path.
+fn leaves(options: &TrainOptions, config: &impl Serialize) -> BTreeMap<String, Value> {
+    let mut leaves = BTreeMap::new();
+    collect(serde_json::to_value(options).unwrap_or_default(), "", &mut leaves);
+    collect(serde_json::to_value(config).unwrap_or_default(), "config", &mut leaves);
+    leaves
+}
+
+fn collect(value: Value, path: &str, leaves: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                collect(field, &path, leaves);
+            }
+        }
+        leaf => drop(leaves.insert(path.to_owned(), leaf)),
+    }
+}
+
+/// A value as its flag takes it. The configuration leaves out values at their default.
+fn shown(path: &str, value: Option<&Value>) -> String {
+    match value {
+        None => "at its default".to_owned(),
+        Some(Value::Null) if path == "sandwich.negatives" => "the whole catalogue".to_owned(),
+        Some(Value::Null) => "all".to_owned(),
+        Some(Value::String(text)) => text.replace('_', "-"),
+        Some(Value::Array(values)) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that no flag sets.
+    const FIXED: [&str; 6] =
+        ["optimizer.betas", "optimizer.eps", "config.router.dim", "config.router.heads", "config.router.ffn", "config"];
+
+    #[test]
+    fn every_option_has_its_flag() {
+        let progress = Progress::for_tests();
+        let config = canet_model::ModelConfig {
+            positions: canet_model::Positions::Relative,
+            embedding_norm: true,
+            norm_eps: 1e-3,
+            ..progress.config.clone()
+        };
+        let leaves = leaves(&progress.options, &config);
+        for path in leaves.keys() {
+            let known = FLAGS.iter().any(|(known, _)| known == path) || FIXED.contains(&path.as_str());
+            assert!(known, "{path} has no flag");
+        }
+        for (path, _) in FLAGS {
+            assert!(leaves.contains_key(path), "{path} is no option");
+        }
+    }
+
+    #[test]
+    fn values_are_shown_as_flags_take_them() {
+        assert_eq!(shown("config.hidden", Some(&serde_json::json!([4, 8]))), "4,8");
+        assert_eq!(shown("samples.per_user", Some(&Value::Null)), "all");
+        assert_eq!(shown("sandwich.negatives", Some(&Value::Null)), "the whole catalogue");
+        assert_eq!(shown("learning_rate", Some(&0.001.into())), "0.001");
+        assert_eq!(shown("config.positions", None), "at its default");
+    }
+}
