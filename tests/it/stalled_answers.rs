@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use canet_api::{self, Access, ApiKeys, Connections, Timeouts, Tls, TlsFiles};
+use canet_api::{self, Access, ApiKeys, Connections, Hosts, Timeouts, Tls, TlsFiles};
 use tokio::sync::watch;
 
 use super::grpc_client;
@@ -75,7 +75,7 @@ fn a_grpc_call_without_a_window_is_reset() {
     let runtime = runtime();
     let (_stop, stopped) = watch::channel(());
     let timeouts = Timeouts { body: STALL, ..Timeouts::default() };
-    let app = canet_api::grpc::app(&server.recommender, &ApiKeys::default()).unwrap();
+    let app = canet_api::grpc::app(&server.recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
     let (address, _) = listen(&runtime, app, Connections { timeouts, ..Connections::default() }, stopped);
     let mut stream = connect(address);
     let call = post(1, "/canet.v1.Recommender/GetModel", "application/grpc");

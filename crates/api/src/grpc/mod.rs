@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_grpc_call_gets_415() {
-        let app = app(&Fixture::new().recommender, &ApiKeys::default()).unwrap();
+        let app = app(&Fixture::new().recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
         for path in ["/readyz", "/canet.v1.Recommender/GetModel", "/grpc.health.v1.Health/Check"] {
             for (content_type, is_grpc) in [
                 ("", false),
