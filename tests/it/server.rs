@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -189,7 +189,7 @@ pub(crate) fn numbered(draft: CheckpointDraft) -> CheckpointDraft {
 /// The binary, serving; killed when dropped.
 pub(crate) struct Process {
     child: Child,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     pub(crate) client: Client,
     /// Where it speaks gRPC.
     pub(crate) grpc: SocketAddr,
@@ -237,17 +237,21 @@ impl Process {
             line.split("://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap()
         };
         let (grpc, http) = (address("grpc"), address("http"));
-        Process { child, lines, client: Client::new(http), grpc }
+        Process { child, lines: Mutex::new(lines), client: Client::new(http), grpc }
     }
 
     /// Waits for a log line that has `text` in it.
     pub(crate) fn log_line(&self, text: &str) -> String {
-        wait_for(&self.lines, text)
+        wait_for(&self.lines.lock().unwrap(), text)
     }
 
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Bytes of memory that it had at most since it began or since [`forget_peak`](Process::forget_peak).

@@ -1,0 +1,129 @@
+//! Clients that take places and ask for nothing.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use super::{GRPC, Port, Security, Stage, Target, connect_from, small};
+use crate::http2::HEADERS;
+use crate::http2_client::{Http2, is_last};
+use crate::raw::{RawReply, read_to_close};
+
+/// More connections than a server has places by default, or than the limit on open files leaves it.
+fn more_than_fit() -> usize {
+    let (_, limit) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
+    4400.min(usize::try_from(limit).unwrap_or(usize::MAX) / 2)
+}
+
+#[test]
+fn connections_on_which_nothing_is_asked() {
+    for security in [Security::Plain, Security::Tls] {
+        let target = Target::start(security);
+        for port in [Port::Http, Port::Grpc] {
+            for clients in [1, 40] {
+                let name = format!("{security:?}, idle, {port:?}, from {clients}");
+                target.withstand(&name, 1, |stage| idle(&target, port, clients, stage));
+            }
+        }
+    }
+}
+
+/// Opens more connections than fit, from so many addresses. Opens those anew that the server closes.
+fn idle(target: &Target, port: Port, clients: u8, stage: &Stage) {
+    // Nothing, or half a head.
+    let open = |n: usize| {
+        let client = 2 + u8::try_from(n % usize::from(clients)).unwrap();
+        let mut stream = connect_from(client, target.address(port)).ok()?;
+        if n % 2 == 1 {
+            stream.write_all(b"POST /recommend HTTP/1.1\r\nhost: local").ok()?;
+        }
+        stream.set_nonblocking(true).ok()?;
+        Some(stream)
+    };
+    let mut streams: Vec<Option<TcpStream>> = (0..more_than_fit()).map(open).collect();
+    stage.stand();
+    while !stage.waits(Duration::from_millis(50)) {
+        for (n, stream) in streams.iter_mut().enumerate() {
+            if stream.as_mut().is_none_or(is_closed) {
+                *stream = open(n);
+            }
+        }
+    }
+}
+
+fn is_closed(stream: &mut TcpStream) -> bool {
+    !matches!(stream.read(&mut [0; 512]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Most health watches that a server may keep for clients without a key.
+const WATCHES: usize = 1024;
+
+#[test]
+fn health_watches_without_end() {
+    for security in [Security::Plain, Security::Tls] {
+        let target = Target::start(security);
+        let clients = 2..12;
+        let watches = std::sync::atomic::AtomicUsize::new(0);
+        target.withstand(&format!("{security:?}, watches"), clients.len(), |stage| {
+            thread::scope(|scope| {
+                for client in clients.clone() {
+                    let (target, watches) = (&target, &watches);
+                    scope.spawn(move || {
+                        let opened = (0..10).filter_map(|_| target.http2(Port::Grpc, client, u32::from(u16::MAX)).ok());
+                        let mut held: Vec<_> = opened.collect();
+                        let open: usize = held.iter_mut().map(watch).sum();
+                        watches.fetch_add(open, std::sync::atomic::Ordering::Relaxed);
+                        stage.hold();
+                    });
+                }
+            });
+        });
+        let open = watches.into_inner();
+        println!("{open} watches");
+        assert!((1..=WATCHES).contains(&open), "{open} watches are open");
+    }
+}
+
+/// Begins as many watches as the connection allows, up to 256. Returns how many the server keeps.
+fn watch<S: Read + Write>(connection: &mut Http2<S>) -> usize {
+    let calls = connection.allowed.min(256);
+    let sent = (0..calls).map_while(|_| connection.post("/grpc.health.v1.Health/Watch", GRPC, &[0; 5]).ok()).count();
+    let (mut waiting, mut open) = (sent, 0);
+    while waiting > 0 {
+        let Ok(frame) = connection.frame() else { break };
+        // A refusal is a head that ends its stream, or a reset.
+        let is_refused = is_last(&frame);
+        if frame.stream > 0 && (is_refused || frame.kind == HEADERS) {
+            waiting -= 1;
+            open += usize::from(!is_refused);
+        }
+    }
+    open
+}
+
+#[test]
+fn connections_of_the_systems_queue_are_answered_at_the_end() {
+    let mut target = Target::with(Security::Plain, &["--drain-delay", "0"]);
+    // While the server stands still, the system accepts connections for it. It learns of them and of the end together.
+    target.process.signal("STOP");
+    let mut waiting: Vec<TcpStream> = (2..26)
+        .map(|client| {
+            let mut stream = connect_from(client, target.address(Port::Http)).unwrap();
+            stream.write_all(&small()).unwrap();
+            stream
+        })
+        .collect();
+    target.process.signal("TERM");
+    target.process.signal("CONT");
+    for stream in &mut waiting {
+        assert_answered(stream);
+    }
+    assert_eq!(target.process.wait().code(), Some(0));
+}
+
+fn assert_answered(stream: &mut TcpStream) {
+    let bytes = read_to_close(stream);
+    let reply = RawReply::parse(&bytes);
+    assert!(reply.as_ref().is_some_and(|reply| [200, 503].contains(&reply.status)), "{reply:?}");
+}
