@@ -47,6 +47,7 @@ mod oracle;
 mod overload_http;
 mod padding;
 mod precision;
+mod proxy;
 mod rank_command;
 mod raw;
 mod readme;
