@@ -178,29 +178,36 @@ pub enum BrokenPart {
     Router,
 }
 
-/// Weights that make one part of a model compute NaN for every history with one item. For other histories the model is sound.
-/// No weight exceeds the limit of checkpoints. The configuration must have a table of positions and no norm of the embedding.
+/// Weights that make one part of a model compute NaN for every history of up to three items that has a given one. For histories
+/// without it the model is sound. No weight exceeds the limit of checkpoints. The configuration must have a table of positions and no norm of the embedding.
 pub fn overflowing_weights(weights: &Weights, broken: Item, part: BrokenPart) -> Weights {
-    // The item alone has these features, and a product of two such numbers overflows.
-    const FEATURES: usize = 2;
-    let (name, readers): (&str, &[&str]) = match part {
-        BrokenPart::Backbone => ("backbone", &["input"]),
-        BrokenPart::Router => ("router", &["block.attention.query", "block.attention.key", "block.attention.value"]),
+    let name = match part {
+        BrokenPart::Backbone => "backbone",
+        BrokenPart::Router => "router",
     };
     let mut weights = weights.clone();
-    let mut fill = |name: String, value: &dyn Fn(usize) -> f32| {
-        let mut tensor = weights.get(&name).unwrap().clone();
-        let columns = tensor.shape[1];
-        for (row, values) in tensor.data.chunks_mut(columns).enumerate() {
-            values[..FEATURES].fill(value(row));
+    // The item alone has these features. A product of two numbers of this size, or the sum of a few, overflows.
+    let features = weights.get(&format!("{name}.item_embedding")).unwrap().shape[1] - 2;
+    let features = if part == BrokenPart::Backbone { 2 } else { features };
+    let mut fill = |tensor: String, features: usize, value: &dyn Fn(usize) -> f32| {
+        let mut filled = weights.get(&tensor).unwrap().clone();
+        let columns = filled.shape[1];
+        for (row, values) in filled.data.chunks_mut(columns).enumerate() {
+            values[..features.min(columns)].fill(value(row));
         }
-        weights.insert(name, tensor);
+        weights.insert(tensor, filled);
     };
     let of_item = |row: usize| if row == broken.column() { Weights::LARGEST } else { 0.0 };
-    fill(format!("{name}.item_embedding"), &of_item);
-    fill(format!("{name}.position_embedding"), &|_| 0.0);
-    for reader in readers {
-        fill(format!("{name}.{reader}.weight"), &|_| Weights::LARGEST);
+    fill(format!("{name}.item_embedding"), features, &of_item);
+    fill(format!("{name}.position_embedding"), features, &|_| 0.0);
+    match part {
+        BrokenPart::Backbone => fill("backbone.input.weight".to_owned(), features, &|_| Weights::LARGEST),
+        BrokenPart::Router => {
+            // Attention weighs all items alike, so that the item always counts.
+            fill("router.block.attention.key.weight".to_owned(), usize::MAX, &|_| 0.0);
+            fill("router.block.attention.query.weight".to_owned(), features, &|_| 0.0);
+            fill("router.block.attention.value.weight".to_owned(), features, &|_| Weights::LARGEST);
+        }
     }
     weights
 }
