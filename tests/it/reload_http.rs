@@ -263,10 +263,10 @@ fn a_bad_titles_file_stops_no_server() {
     let root = directory.path().join("small");
     good(3).write(&root).unwrap();
     fs::write(root.join("1/titles.tsv"), "\u{feff}101\tAlpha\n\n102 Beta\n").unwrap();
-    let server = Process::launch(&root, &[]);
+    let server = Process::serve(&root, &[]);
+    assert_eq!(reload(&server.client, 1).status, 200);
     let line = server.log_line("titles are missing");
     assert!(line.contains("titles.tsv: skipped 1 of the lines, the first is line 3: no tab"), "{line}");
-    server.log_line("ready");
     let titled = server.client.get("/items?q=Alpha").text;
     assert!(titled.contains("\"101\"") && titled.contains("Alpha"), "{titled}");
 }

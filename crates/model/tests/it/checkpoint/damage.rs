@@ -377,7 +377,8 @@ fn a_version_whose_files_end_early_is_incomplete_and_a_damaged_one_is_not() {
     for name in ["canet.json", WEIGHTS, ITEMS, PROBES] {
         let path = root.path().join("1").join(name);
         let whole = fs::read(&path).unwrap();
-        for length in (0..whole.len()).step_by(1 + whole.len() / 40).chain([7, 8, whole.len() - 1]) {
+        // The line break at the end of the manifest may be missing.
+        for length in (0..whole.len() - 1).step_by(1 + whole.len() / 40).chain([7, 8, whole.len() - 2]) {
             fs::write(&path, &whole[..length]).unwrap();
             let error = load();
             assert!(error.is_incomplete() && error.to_string().contains(name), "{length} bytes: {error}");
