@@ -104,6 +104,11 @@ impl Catalogue {
         self.titles.get(&item).map(|title| &**title)
     }
 
+    /// The items whose titles are known, in no order.
+    pub fn titles(&self) -> impl Iterator<Item = (Item, &str)> {
+        self.titles.iter().map(|(item, title)| (*item, &**title))
+    }
+
     /// Interactions of each item in the training data, in dense order.
     pub fn popularity(&self) -> &[u64] {
         &self.popularity

@@ -10,6 +10,7 @@ mod history;
 mod ranking;
 mod route;
 mod routing;
+mod text_sizes;
 
 pub use batch_by::{BatchBy, BatchByError};
 pub use catalogue::{Catalogue, CatalogueError};
@@ -18,3 +19,4 @@ pub use history::{History, HistoryError, Item};
 pub use ranking::{Candidates, Ranked, Selection, TopK, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
 pub use routing::{Choice, Reason, choose_route, choose_route_among};
+pub use text_sizes::{TextSizes, json_length};
