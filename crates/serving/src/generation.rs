@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 
 use super::Timings;
 use crate::metrics::{Metrics, Series};
-use canet_domain::{BatchBy, Route};
+use canet_domain::{BatchBy, Route, TextSizes};
 use canet_model::Model;
 use canet_model::checkpoint::Calibration;
 
@@ -29,6 +29,8 @@ pub struct Generation {
     pub batch_by: BatchBy,
     /// The metrics of its routes and lanes.
     pub series: Series,
+    /// Bounds of the bytes that its ids and titles take in an answer.
+    pub text_sizes: TextSizes,
     /// Batches that were timed before it serves. If there are none, costs are learnt from live batches alone.
     pub timings: Timings,
 }
@@ -57,6 +59,7 @@ impl Generation {
             bias: model.bias(policy.budget),
             fixed_route: None,
             batch_by: policy.batch_by,
+            text_sizes: TextSizes::of(model.catalogue()),
             timings: Timings::default(),
             model,
         }

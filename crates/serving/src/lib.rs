@@ -30,7 +30,7 @@ mod watch;
 pub use generation::{Generation, GenerationId, Policy};
 pub use load::{LoadError, Loader};
 pub use pace::Pace;
-pub use recommender::Recommender;
+pub use recommender::{AnswerTicket, Recommender};
 pub use refusal::{Refusal, Unready};
 pub use reload::{Reload, ReloadError, Reloader};
 pub use row::{Answer, Request, Routing, Times};

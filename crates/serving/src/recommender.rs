@@ -2,6 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -203,6 +204,23 @@ impl Recommender {
         }
     }
 
+    /// Takes the building of a call's large answer into the queue. `rows` is how many rows the call has, and `bytes` the
+    /// size that its answer may reach.
+    ///
+    /// # Errors
+    /// [`Refusal::Overloaded`] if too much work waits. The rows are counted as refused.
+    pub fn admit_answer(&self, rows: usize, bytes: usize) -> Result<AnswerTicket, Refusal> {
+        let admitted = self.scheduler.lock().admit_answer(bytes);
+        match admitted {
+            Ok(predicted) => Ok(AnswerTicket { scheduler: Arc::clone(&self.scheduler), bytes, predicted, took: None }),
+            Err(full) => {
+                let refusal = Refusal::Overloaded(full);
+                outcome::count(&self.metrics, &refusal, rows);
+                Err(refusal)
+            }
+        }
+    }
+
     /// Whether the server is about to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
@@ -229,6 +247,27 @@ impl Recommender {
 impl Drop for Recommender {
     fn drop(&mut self) {
         self.scheduler.close();
+    }
+}
+
+/// A large answer's place in the queue, which it holds until this drops.
+pub struct AnswerTicket {
+    scheduler: Arc<RowScheduler>,
+    bytes: usize,
+    predicted: Duration,
+    took: Option<Duration>,
+}
+
+impl AnswerTicket {
+    /// The answer is built. `took` leaves out the time in which other tasks had the thread.
+    pub fn built(mut self, took: Duration) {
+        self.took = Some(took);
+    }
+}
+
+impl Drop for AnswerTicket {
+    fn drop(&mut self) {
+        self.scheduler.lock().built(self.predicted, self.took.map(|took| (self.bytes, took)));
     }
 }
 

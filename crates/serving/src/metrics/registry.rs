@@ -74,7 +74,8 @@ families! {
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
         /// Rows without an answer: the queue was full (overloaded), the deadline passed (deadline), the client left or
         /// another row failed the whole inference call (cancelled), no model was ready (unavailable), the device failed
-        /// (failed), or the model computed NaN or infinity for the row (not_finite).
+        /// (failed), the model computed NaN or infinity for the row (not_finite), or answers that clients have not read
+        /// yet left no room for this one (unread).
         rejected_total: IntCounterVec, labels ["reason"];
         /// Rows answered under pressure by a cheaper route than the router chose.
         degraded_total: IntCounter;
@@ -133,16 +134,19 @@ pub enum Rejected {
     Failed,
     /// The router's logits or the scores of the row were NaN or infinite.
     NotFinite,
+    /// Answers that clients have not read yet left no room for the row's answer.
+    Unread,
 }
 
 impl Rejected {
-    const ALL: [Rejected; 6] = [
+    const ALL: [Rejected; 7] = [
         Rejected::Overloaded,
         Rejected::Deadline,
         Rejected::Cancelled,
         Rejected::Unavailable,
         Rejected::Failed,
         Rejected::NotFinite,
+        Rejected::Unread,
     ];
 
     fn label(self) -> &'static str {
@@ -153,6 +157,7 @@ impl Rejected {
             Rejected::Unavailable => "unavailable",
             Rejected::Failed => "failed",
             Rejected::NotFinite => "not_finite",
+            Rejected::Unread => "unread",
         }
     }
 }
@@ -290,7 +295,7 @@ impl Metrics {
     }
 
     /// Counts rows that were not answered.
-    pub(crate) fn rejected(&self, reason: Rejected, rows: usize) {
+    pub fn rejected(&self, reason: Rejected, rows: usize) {
         self.rejected_total.with_label_values(&[reason.label()]).inc_by(rows as u64);
     }
 

@@ -13,6 +13,7 @@
 //! The server's executors drive it with real time, `canet bench` drives it without a server, and the overload
 //! simulation drives it with a made-up clock.
 
+mod answers;
 mod backlog;
 mod cost;
 mod degrade;
@@ -34,6 +35,7 @@ use std::hash::Hash;
 use std::mem;
 use std::time::{Duration, Instant};
 
+use self::answers::AnswerQueue;
 use self::backlog::{Backlog, Demand, duration};
 use self::cost::CostModel;
 use self::degrade::Degrade;
@@ -58,6 +60,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 ///   deadline. It never waits for a batch to fill: batches form while the device is busy.
 /// - **Deadlines.** A row is dropped before it runs if its client left, if it is late, or if it cannot be in time.
 /// - **Degradation.** Under pressure the router may spend less.
+/// - **Large answers.** Building one takes the runtime longer than most rows take the device. Large answers together may
+///   take half of the limit, and none enters behind rows that fill the limit. Rows do not wait for answers, so their own
+///   admission does not count them.
 ///
 /// A row's predicted time counts as waiting until a batch takes the row or the scheduler drops it. The scheduler drops a
 /// cancelled row at its turn, because an earlier search for it would delay every other row.
@@ -67,6 +72,7 @@ pub struct Scheduler<L, U, R> {
     unrouted: VecDeque<Unrouted<U>>,
     lanes: Lanes<L, Waiting<R>>,
     backlog: Backlog<L>,
+    answers: AnswerQueue,
     costs: CostModel<L>,
     wait_quantile: WaitQuantile,
     degrade: Option<Degrade>,
@@ -123,6 +129,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
             unrouted: VecDeque::new(),
             lanes: Lanes::new(PATIENCE),
             backlog: Backlog::default(),
+            answers: AnswerQueue::default(),
             costs: CostModel::default(),
             wait_quantile: WaitQuantile::default(),
             degrade: limits.degrade.then(|| Degrade::new(now)),
@@ -163,6 +170,36 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
             }
         }
         Ok(())
+    }
+
+    /// Takes the building of a large answer into the queue and returns its predicted time. The driver gives that time back
+    /// with [`built`](Scheduler::built), whatever becomes of the answer.
+    ///
+    /// # Errors
+    /// [`QueueFull`] if other large answers wait and all together are predicted to take more than half of the limit, or if
+    /// the rows and the large answers that wait are predicted to take more than the limit. An idle server refuses none, so
+    /// that a wrong prediction cannot shut large answers out for good.
+    pub fn admit_answer(&mut self, bytes: usize) -> Result<Duration, QueueFull> {
+        let (limit, waiting) = (self.limits.queue_limit, self.answers.predicted());
+        let time = self.answers.time(bytes);
+        let backlog = duration(self.backlog_seconds() * self.wait_quantile.factor()).saturating_add(waiting);
+        if !self.answers.is_empty() && waiting + time > limit / 2 {
+            return Err(QueueFull { backlog: waiting, limit: limit / 2 });
+        }
+        if self.backlog.rows() > 1 && backlog > limit {
+            return Err(QueueFull { backlog, limit });
+        }
+        self.answers.add(time);
+        Ok(time)
+    }
+
+    /// An answer that was predicted to take `time` waits no longer. `took` is its size in bytes and the time that building
+    /// it took, if it was built.
+    pub fn built(&mut self, time: Duration, took: Option<(usize, Duration)>) {
+        self.answers.remove(time);
+        if let Some((bytes, took)) = took {
+            self.answers.observe(bytes, took);
+        }
     }
 
     /// What the executor does next; `None` if no row waits.

@@ -333,3 +333,47 @@ fn pressure_degrades_the_router_only_if_the_limits_say_so() {
         assert_eq!(level != DegradeLevel::NONE, degrade);
     }
 }
+
+/// Bytes of an answer that is predicted to take this long before any was timed.
+fn bytes(milliseconds: usize) -> usize {
+    milliseconds * 250_000
+}
+
+#[test]
+fn large_answers_take_at_most_half_of_the_limit() {
+    let mut clock = Clock::limited(40);
+    // Alone even one that takes longer than the limit is built.
+    let long = clock.scheduler.admit_answer(bytes(500)).unwrap();
+    assert_eq!(long, ms(500));
+    let full = clock.scheduler.admit_answer(bytes(1)).unwrap_err();
+    assert_eq!(full, QueueFull { backlog: ms(500), limit: ms(20) });
+    clock.scheduler.built(long, None);
+    let admitted: Vec<Duration> = (0..4).map(|_| clock.scheduler.admit_answer(bytes(5)).unwrap()).collect();
+    assert!(clock.scheduler.admit_answer(bytes(5)).is_err());
+    // Rows are not refused because of them.
+    assert_eq!(clock.fill(|| unrouted("row")).0, Clock::limited(40).fill(|| unrouted("row")).0);
+    admitted.into_iter().for_each(|time| clock.scheduler.built(time, None));
+    assert!(clock.scheduler.admit_answer(bytes(1)).is_ok(), "the rows are within the limit");
+}
+
+#[test]
+fn large_answers_are_refused_behind_rows_that_fill_the_limit() {
+    let mut clock = Clock::limited(40);
+    assert!(clock.fill(|| unrouted("row")).0 > 1);
+    let first = clock.scheduler.admit_answer(bytes(19)).unwrap();
+    let full = clock.scheduler.admit_answer(bytes(1)).unwrap_err();
+    assert!(full.backlog > ms(40) && full.limit == ms(40), "{full:?}");
+    clock.scheduler.built(first, None);
+    assert!(clock.scheduler.admit_answer(bytes(1)).is_ok());
+}
+
+#[test]
+fn the_time_of_an_answer_is_learnt_from_those_that_were_built() {
+    let mut clock = Clock::limited(40);
+    for _ in 0..200 {
+        let time = clock.scheduler.admit_answer(bytes(10)).unwrap();
+        clock.scheduler.built(time, Some((bytes(10), ms(2))));
+    }
+    let learnt = clock.scheduler.admit_answer(bytes(10)).unwrap().as_secs_f64();
+    assert!((learnt / ms(2).as_secs_f64() - 1.0).abs() < 0.01, "{learnt}");
+}
