@@ -291,6 +291,32 @@ fn the_health_service_says_what_readyz_says() {
 }
 
 #[test]
+fn health_watches_of_a_connection_are_bounded_and_leave_their_places() {
+    use axum::extract::ConnectInfo;
+    use tonic_health::pb::health_client::HealthClient;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let metrics = Arc::new(canet_api::metrics().unwrap());
+        let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
+        let app = canet_api::grpc::app(&recommender, &ApiKeys::default()).unwrap();
+        let [mut greedy, mut other] = [1, 2].map(|port| {
+            let client = ConnectInfo(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
+            HealthClient::new(app.clone().layer(axum::Extension(client)))
+        });
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            open.push(greedy.watch(HealthCheckRequest::default()).await.unwrap());
+        }
+        let refused = greedy.watch(HealthCheckRequest::default()).await.unwrap_err();
+        assert_eq!((refused.code(), refused.metadata().get("retry-after").is_some()), (Code::ResourceExhausted, true));
+        assert!(greedy.check(HealthCheckRequest::default()).await.is_ok());
+        assert!(other.watch(HealthCheckRequest::default()).await.is_ok());
+        open.pop();
+        assert!(greedy.watch(HealthCheckRequest::default()).await.is_ok());
+    });
+}
+
+#[test]
 fn an_overloaded_server_says_when_to_come_back() {
     use proto::recommend_result::Outcome;
     // Less than anything takes: one row may wait behind the one that runs.

@@ -1,12 +1,15 @@
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::extract::ConnectInfo;
 use futures_util::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::watchers::{Watcher, Watchers};
 use crate::proto::canet::v1::recommender_server;
 use crate::proto::inference::grpc_inference_service_server;
 use crate::{Code, Problem};
@@ -15,6 +18,7 @@ use canet_serving::Recommender;
 /// `grpc.health.v1.Health`: reports every service as serving while the recommender is ready.
 pub(super) struct Probe {
     recommender: Arc<Recommender>,
+    watchers: Watchers,
 }
 
 impl Probe {
@@ -22,7 +26,7 @@ impl Probe {
     const KNOWN: [&str; 3] = ["", recommender_server::SERVICE_NAME, grpc_inference_service_server::SERVICE_NAME];
 
     pub(super) fn new(recommender: Arc<Recommender>) -> Probe {
-        Probe { recommender }
+        Probe { recommender, watchers: Watchers::default() }
     }
 }
 
@@ -47,9 +51,11 @@ impl Health for Probe {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send + 'static>>;
 
     /// Ends the stream after it reported that the server drains, so that the connection can close. The protocol keeps the
-    /// stream of an unknown service open.
+    /// stream of an unknown service open. A watch lasts as long as its client wants and needs no key, so watches are bounded.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let client = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let watching = Watching {
+            _watcher: self.watchers.enter(client.map(|client| client.0))?,
             is_known: Probe::KNOWN.contains(&request.into_inner().service.as_str()),
             changes: self.recommender.changes(),
             recommender: Arc::clone(&self.recommender),
@@ -60,6 +66,7 @@ impl Health for Probe {
 }
 
 struct Watching {
+    _watcher: Watcher,
     is_known: bool,
     recommender: Arc<Recommender>,
     changes: tokio::sync::watch::Receiver<()>,

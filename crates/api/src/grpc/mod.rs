@@ -8,6 +8,7 @@ mod observe;
 mod recommender;
 mod request_body;
 mod status;
+mod watchers;
 
 use std::sync::Arc;
 
