@@ -72,3 +72,4 @@ mod tracing;
 mod train_command;
 #[cfg(feature = "libtorch")]
 mod train_stops;
+mod unread_answers;

@@ -163,7 +163,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     for code in [200, 400, 404, 405, 413, 415, 422, 429, 500, 503, 504] {
         assert_eq!(metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}")), 0.0);
     }
-    for reason in ["overloaded", "deadline", "cancelled", "unavailable", "failed", "not_finite"] {
+    for reason in ["overloaded", "deadline", "cancelled", "unavailable", "failed", "not_finite", "unread"] {
         assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
     }
     for reason in ["room", "client_limit", "no_request", "stalled"] {

@@ -85,18 +85,21 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
 /// The table of endpoints. Routing, guards, counting and the OpenAPI document all follow from it.
 fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Required) -> Vec<Endpoint> {
     use super::Code::{
-        CheckpointRejected, DeadlineExceeded, Forbidden, InvalidRequest, NotFound, ReloadInProgress, Unavailable,
+        CheckpointRejected, DeadlineExceeded, Forbidden, InvalidRequest, NotFound, Overloaded, ReloadInProgress,
+        Unavailable,
     };
     use Kind::{Api, Metrics, Operator, Public};
     let model = || Arc::clone(recommender);
     let search = items::Search::new(recommender);
+    let scrapes = ops::Scrapes::new(recommender);
     let mut endpoints = vec![
         Endpoint::documented(Api, routes!(recommend::one), &[Unavailable, DeadlineExceeded]).with_state(model()),
         Endpoint::documented(Api, routes!(recommend::many), &[Unavailable]).with_state(model()),
         Endpoint::documented(Api, routes!(describe::model), &[Unavailable]).with_state(model()),
         Endpoint::documented(Api, routes!(describe::routes), &[Unavailable]).with_state(model()),
-        Endpoint::documented(Api, routes!(items::search), &[InvalidRequest, Unavailable]).with_state(search),
-        Endpoint::documented(Metrics, routes!(ops::metrics), &[]).with_state(model()),
+        Endpoint::documented(Api, routes!(items::search), &[InvalidRequest, Unavailable])
+            .with_state(search),
+        Endpoint::documented(Metrics, routes!(ops::metrics), &[Overloaded]).with_state(scrapes),
         Endpoint::documented(Public, routes!(ops::healthz), &[Unavailable]).with_state(model()),
         Endpoint::documented(Public, routes!(ops::readyz), &[Unavailable]).with_state(model()),
     ];

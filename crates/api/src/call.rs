@@ -5,21 +5,25 @@ use futures_util::future::join_all;
 use tracing::Span;
 
 use super::Problem;
+use super::answer_budget::AnswerShare;
+use super::answer_size::AnswerForm;
 use super::deadline::Arrival;
 use super::limits::check_rows;
+use super::reservation::Reservation;
 use super::validate::{Accepted, ColdStart, Work, accept, check_sum};
-use super::wire::{Compute, HistoryUsed, ModelName, RankedItem, RecommendRequest, Recommendation, RouteTaken, Score};
+use super::wire::{Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken};
 use canet_domain::{Item, Reason};
 use canet_serving::{Answer, Generation, Recommender, Times};
 
 /// One call on any transport. The generation that it pinned answers all its requests.
 ///
 /// Each transport reads its own messages into [`RecommendRequest`]s and writes [`Recommendation`]s and [`Problem`]s. The
-/// steps between are the same for all and stand here.
+/// steps between are the same for all and stand here: check the requests, reserve the room for the answer, rank.
+#[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
-    recommender: &'a Recommender,
-    generation: &'a Arc<Generation>,
-    arrival: Arrival,
+    pub(crate) recommender: &'a Recommender,
+    pub(crate) generation: &'a Arc<Generation>,
+    pub(crate) arrival: Arrival,
 }
 
 /// An answer, and the time that each stage took.
@@ -28,35 +32,70 @@ pub(crate) struct Answered<'a> {
     pub(crate) times: Times,
 }
 
+/// The requests of a call after the checks, in their order.
+pub(crate) type Checked = Vec<Result<Accepted, Problem>>;
+
 /// The outcomes of a batch, in the order of its requests.
 pub(crate) struct Outcomes<'a>(pub(crate) Vec<Result<Answered<'a>, Problem>>);
 
 impl<'a> Call<'a> {
-    /// A call that arrived at `arrival`.
-    pub(crate) fn new(recommender: &'a Recommender, generation: &'a Arc<Generation>, arrival: Arrival) -> Call<'a> {
-        Call { recommender, generation, arrival }
-    }
-
-    /// Answers the only request of a call and records the route in the call's span.
+    /// Answers the only request of a call and records the route in the call's span. `answers` and `form` say where and how
+    /// the answer will be written.
     ///
     /// # Errors
-    /// 422 with the wrong field, or the recommender's refusal.
-    pub(crate) async fn answer_one(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
-        let answered = self.answer(request).await?;
+    /// 422 with the wrong field, 429 if there is no room for the answer, or the recommender's refusal.
+    pub(crate) async fn answer_one(
+        &self,
+        request: RecommendRequest,
+        answers: &AnswerShare,
+        form: AnswerForm,
+    ) -> Result<(Answered<'a>, Reservation), Problem> {
+        let accepted = self.accept(request)?;
+        let bytes = form.row(self.generation, &accepted);
+        let reservation = Reservation::new(self.recommender, answers, 1, bytes)?;
+        let answered = self.answer(accepted).await?;
         Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
-        Ok(answered)
+        Ok((answered, reservation))
+    }
+
+    /// Checks one request.
+    ///
+    /// # Errors
+    /// 422 with the wrong field.
+    pub(crate) fn accept(&self, request: RecommendRequest) -> Result<Accepted, Problem> {
+        accept(request, self.generation, self.arrival)
+    }
+
+    /// Checks the requests of a batch, each alone, so that a wrong one does not affect the others.
+    pub(crate) fn accept_all(&self, requests: impl Iterator<Item = Result<RecommendRequest, Problem>>) -> Checked {
+        let (items, mut ranked) = (self.generation.model.catalogue().len(), 0);
+        let mut check = |request| check_sum(request, items, &mut ranked);
+        requests.map(|request| request.and_then(&mut check).and_then(|request| self.accept(request))).collect()
+    }
+
+    /// Reserves the room for the answer to a batch.
+    ///
+    /// # Errors
+    /// 429 if there is none. That concerns the whole call, because its rows share one answer.
+    pub(crate) fn reserve(
+        &self,
+        rows: &Checked,
+        answers: &AnswerShare,
+        form: AnswerForm,
+    ) -> Result<Reservation, Problem> {
+        let accepted = rows.iter().flatten().count();
+        Reservation::new(self.recommender, answers, accepted, form.answer(self.generation, rows))
     }
 
     /// Answers one request.
     ///
     /// # Errors
-    /// As [`answer_one`](Call::answer_one).
-    pub(crate) async fn answer(&self, request: RecommendRequest) -> Result<Answered<'a>, Problem> {
-        let Accepted { work, history } = accept(request, self.generation, self.arrival)?;
+    /// The recommender's refusal.
+    pub(crate) async fn answer(&self, Accepted { work, history }: Accepted) -> Result<Answered<'a>, Problem> {
         match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(self.generation), request).await?;
-                Ok(Answered { times: answer.times, recommendation: ranked(self.generation, &answer, history) })
+                Ok(Answered { times: answer.times, recommendation: ranked(self.generation, answer, history) })
             }
             Work::ColdStart(cold) => {
                 self.recommender.metrics().cold_start();
@@ -66,26 +105,17 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Answers a request that may have failed an earlier check.
+    /// Answers a request that may have failed a check.
     ///
     /// # Errors
-    /// That failure, or as [`answer_one`](Call::answer_one).
-    pub(crate) async fn answer_checked(
-        &self,
-        request: Result<RecommendRequest, Problem>,
-    ) -> Result<Answered<'a>, Problem> {
+    /// That failure, or as [`answer`](Call::answer).
+    pub(crate) async fn answer_checked(&self, request: Result<Accepted, Problem>) -> Result<Answered<'a>, Problem> {
         self.answer(request?).await
     }
 
-    /// Answers a batch. Each request is admitted alone, so that a wrong one does not affect the others.
-    pub(crate) async fn answer_all(
-        &self,
-        requests: impl IntoIterator<Item = Result<RecommendRequest, Problem>>,
-    ) -> Outcomes<'a> {
-        let (items, mut ranked) = (self.generation.model.catalogue().len(), 0);
-        let mut check = |request| check_sum(request, items, &mut ranked);
-        let bounded = requests.into_iter().map(|request| request.and_then(&mut check));
-        Outcomes(join_all(bounded.map(|request| self.answer_checked(request))).await)
+    /// Answers a batch. Each request is admitted alone.
+    pub(crate) async fn answer_all(&self, rows: Checked) -> Outcomes<'a> {
+        Outcomes(join_all(rows.into_iter().map(|row| self.answer_checked(row))).await)
     }
 }
 
@@ -119,11 +149,10 @@ pub(crate) fn slowest(times: impl Iterator<Item = Times>) -> Times {
     })
 }
 
-fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed) -> Recommendation<'a> {
-    let routing = &answer.routing;
-    let items = answer.ranked.iter().map(|ranked| item(generation, ranked.item, Score::Logit(ranked.score)));
+fn ranked<'a>(generation: &'a Generation, answer: Answer, history: HistoryUsed) -> Recommendation<'a> {
+    let Answer { ranked, routing, times: _ } = answer;
     Recommendation {
-        items: items.collect(),
+        items: RankedItems::new(generation.model.catalogue(), Best::ByScore(ranked)),
         route: RouteTaken {
             name: Some(generation.model.space().name(routing.route)),
             reason: routing.reason.name(),
@@ -138,11 +167,11 @@ fn ranked<'a>(generation: &'a Generation, answer: &Answer, history: HistoryUsed)
 fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUsed) -> Recommendation<'a> {
     let catalogue = generation.model.catalogue();
     let allowed = |item: &Item| !cold.excluded.contains(item);
-    let count = |item: Item| catalogue.popularity()[item.column() - 1];
     let best: Vec<Item> = match &cold.candidates {
         None => catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k).collect(),
         // Candidates are few compared with the catalogue. A scan by popularity could go through all of it.
         Some(candidates) => {
+            let count = |item: Item| catalogue.popularity()[item.column() - 1];
             let mut best: Vec<Item> = candidates.iter().copied().filter(allowed).collect();
             best.sort_unstable_by_key(|item| (Reverse(count(*item)), *item));
             best.truncate(cold.k);
@@ -150,17 +179,12 @@ fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUse
         }
     };
     Recommendation {
-        items: best.into_iter().map(|best| item(generation, best, Score::Popularity(count(best)))).collect(),
+        items: RankedItems::new(catalogue, Best::ByPopularity(best)),
         route: RouteTaken { name: None, reason: Reason::ColdStart.name(), confidence: None },
         compute: Compute::default(),
         model: model(generation),
         history,
     }
-}
-
-fn item(generation: &Generation, item: Item, score: Score) -> RankedItem<'_> {
-    let catalogue = generation.model.catalogue();
-    RankedItem { item: catalogue.id(item), score, title: catalogue.title(item) }
 }
 
 fn model(generation: &Generation) -> ModelName<'_> {

@@ -9,6 +9,9 @@
 //! `call`. Handlers decide nothing about batches or devices.
 
 mod access;
+mod answer_budget;
+mod answer_json;
+mod answer_size;
 mod app;
 mod attached;
 mod body;
@@ -35,6 +38,7 @@ mod problem;
 pub mod proto;
 mod recommend;
 mod reload;
+mod reservation;
 mod server;
 mod spans;
 #[cfg(test)]
@@ -42,10 +46,12 @@ mod testing;
 mod traceparent;
 mod transport;
 mod unpack;
+mod turns;
 mod validate;
 mod wire;
 
 pub use access::{Admin, ApiKeys};
+pub use answer_budget::AnswerBudget;
 pub use app::{Access, app, probes};
 pub use body_budget::BodyBudget;
 pub use browser::Origins;

@@ -34,7 +34,7 @@ pub enum Code {
     InvalidRequest,
     /// The checkpoint failed a check and must not serve.
     CheckpointRejected,
-    /// The queue or the budget for bodies is full.
+    /// The queue, or the budget for bodies or answers, is full.
     Overloaded,
     /// The server failed.
     Internal,

@@ -1,10 +1,13 @@
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
+use super::answer_budget::AnswerShare;
+use super::answer_json::JsonAnswer;
+use super::answer_size::AnswerForm;
 use super::call::{Call, pin};
 use super::deadline::Arrival;
 use super::wire::{BatchAnswer, BatchRequest, BatchResult, RecommendRequest, Recommendation};
@@ -26,18 +29,22 @@ use canet_serving::{Recommender, Times};
     responses((status = 200, description = "The ranking", body = Recommendation))
 )]
 pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
+    let answers = AnswerShare::of(request.extensions());
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let request = body::parse_with_ids(&bytes)?;
     let generation = pin(&recommender, 1)?;
-    let answered = Call::new(&recommender, &generation, arrival).answer_one(request).await?;
-    respond(&answered.recommendation, answered.times)
+    let call = Call { recommender: &recommender, generation: &generation, arrival };
+    let (answered, reservation) = call.answer_one(request, &answers, AnswerForm::Json).await?;
+    let mut json = JsonAnswer::new(reservation);
+    json.recommendation(&answered.recommendation).await?;
+    Ok(respond(json.finish()?, answered.times))
 }
 
 /// `POST /recommend/batch`: answers each request alone, in the order of the call.
 ///
 /// # Errors
-/// Problems of the body, or 503 if no model is ready.
+/// Problems of the body, 429 if there is no room for the answer, or 503 if no model is ready.
 #[utoipa::path(
     post,
     path = "/recommend/batch",
@@ -49,32 +56,30 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     responses((status = 200, description = "A ranking or a problem for each request", body = BatchAnswer))
 )]
 pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
+    let answers = AnswerShare::of(request.extensions());
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let BatchRequest { requests } = body::parse(&bytes)?;
     let generation = pin(&recommender, requests.count)?;
-    let call = Call::new(&recommender, &generation, arrival);
-    let outcomes = call.answer_all(requests.kept.into_iter().map(body::parse_part)).await;
+    let call = Call { recommender: &recommender, generation: &generation, arrival };
+    let rows = call.accept_all(requests.kept.into_iter().map(body::parse_part));
+    let mut json = JsonAnswer::new(call.reserve(&rows, &answers, AnswerForm::Json)?);
+    let outcomes = call.answer_all(rows).await;
 
     let results = outcomes.0.iter().map(|outcome| match outcome {
         Ok(answered) => BatchResult::Recommendation(&answered.recommendation),
         Err(problem) => BatchResult::Problem(problem.body()),
     });
-    let mut response = respond(&BatchAnswer { results: results.collect() }, outcomes.times())?;
+    json.batch(&BatchAnswer { results: results.collect() }).await?;
+    let mut response = respond(json.finish()?, outcomes.times());
     if let Some(seconds) = outcomes.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     Ok(response)
 }
 
-/// Initial capacity of an answer: enough for ten items with titles.
-const ANSWER_BYTES: usize = 1 << 10;
-
-/// Writes the answer in the request's task, so that the executor threads do not.
-fn respond(answer: &impl Serialize, times: Times) -> Result<Response, Problem> {
-    let mut body = Vec::with_capacity(ANSWER_BYTES);
-    serde_json::to_writer(&mut body, answer).map_err(Problem::unwritable)?;
+fn respond(body: Bytes, times: Times) -> Response {
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     response.extensions_mut().insert(times);
-    Ok(response)
+    response
 }

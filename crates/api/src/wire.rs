@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::de::{Error, IgnoredAny, SeqAccess, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -9,6 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::limits::MAX_ROWS;
 use super::problem::ProblemBody;
+use canet_domain::{Catalogue, Item, Ranked};
 
 /// Default `k`, if the catalogue has as many items.
 const DEFAULT_K: usize = 10;
@@ -249,11 +250,94 @@ impl Visitor<'_> for ItemIdVisitor {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Recommendation<'a> {
     /// The best first. There are fewer than `k` if the request excludes the rest.
-    pub(crate) items: Vec<RankedItem<'a>>,
+    #[schema(value_type = Vec<RankedItem>)]
+    pub(crate) items: RankedItems<'a>,
     pub(crate) route: RouteTaken<'a>,
     pub(crate) compute: Compute,
     pub(crate) model: ModelName<'a>,
     pub(crate) history: HistoryUsed,
+}
+
+/// The fields of a [`Recommendation`] behind its items, in their order.
+#[derive(Serialize)]
+pub(crate) struct AfterItems<'a> {
+    route: &'a RouteTaken<'a>,
+    compute: &'a Compute,
+    model: &'a ModelName<'a>,
+    history: &'a HistoryUsed,
+}
+
+impl Recommendation<'_> {
+    /// What is written after the items.
+    pub(crate) fn after_items(&self) -> AfterItems<'_> {
+        let Recommendation { items: _, route, compute, model, history } = self;
+        AfterItems { route, compute, model, history }
+    }
+}
+
+/// A ranking, the best item first. Items stay dense until they are written: a large answer then takes a sixth of the memory.
+#[derive(Debug)]
+pub(crate) struct RankedItems<'a> {
+    catalogue: &'a Catalogue,
+    best: Best,
+}
+
+/// The items of a ranking, and what ranked them.
+#[derive(Debug)]
+pub(crate) enum Best {
+    ByScore(Vec<Ranked>),
+    ByPopularity(Vec<Item>),
+}
+
+impl<'a> RankedItems<'a> {
+    /// A ranking of items of `catalogue`.
+    pub(crate) fn new(catalogue: &'a Catalogue, best: Best) -> RankedItems<'a> {
+        RankedItems { catalogue, best }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match &self.best {
+            Best::ByScore(best) => best.len(),
+            Best::ByPopularity(best) => best.len(),
+        }
+    }
+
+    /// The items as clients see them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = RankedItem<'a>> {
+        let catalogue = self.catalogue;
+        self.dense().map(move |(item, score)| RankedItem {
+            item: catalogue.id(item),
+            score,
+            title: catalogue.title(item),
+        })
+    }
+
+    /// The external ids.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &'a str> {
+        let catalogue = self.catalogue;
+        self.dense().map(move |(item, _)| catalogue.id(item))
+    }
+
+    /// The numbers that the items are ranked by.
+    pub(crate) fn scores(&self) -> impl Iterator<Item = Score> {
+        self.dense().map(|(_, score)| score)
+    }
+
+    fn dense(&self) -> impl Iterator<Item = (Item, Score)> {
+        (0..self.len()).map(|place| match &self.best {
+            Best::ByScore(best) => (best[place].item, Score::Logit(best[place].score)),
+            Best::ByPopularity(best) => {
+                let item = best[place];
+                (item, Score::Popularity(self.catalogue.popularity()[item.column() - 1]))
+            }
+        })
+    }
+}
+
+impl Serialize for RankedItems<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
 }
 
 /// One recommended item.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::Problem;
 use crate::proto::canet::v1 as proto;
-use crate::wire::{HistoryUsed, ItemId, RecommendRequest, Recommendation, Score};
+use crate::wire::{ItemId, RecommendRequest};
 use canet_serving::Generation;
 
 impl From<proto::RecommendRequest> for RecommendRequest {
@@ -25,49 +25,6 @@ impl From<proto::RecommendRequest> for RecommendRequest {
 
 fn ids(ids: Vec<String>) -> Vec<ItemId> {
     ids.into_iter().map(|id| ItemId(id.into())).collect()
-}
-
-impl From<Recommendation<'_>> for proto::RecommendResponse {
-    fn from(answer: Recommendation<'_>) -> proto::RecommendResponse {
-        let items = answer.items.into_iter().map(|ranked| proto::RankedItem {
-            item: ranked.item.to_owned(),
-            score: match ranked.score {
-                Score::Logit(score) => score.into(),
-                Score::Popularity(count) => count as f64,
-            },
-            title: ranked.title.map(str::to_owned),
-        });
-        let HistoryUsed { used, unknown } = answer.history;
-        proto::RecommendResponse {
-            items: items.collect(),
-            route: Some(proto::RouteTaken {
-                name: answer.route.name.map(str::to_owned),
-                reason: answer.route.reason.to_owned(),
-                confidence: answer.route.confidence,
-            }),
-            compute: Some(proto::Compute {
-                flops: answer.compute.flops,
-                full_flops: answer.compute.full_flops,
-                saved: answer.compute.saved,
-            }),
-            model: Some(proto::ModelVersion { name: answer.model.name.to_owned(), version: answer.model.version }),
-            history: Some(proto::HistoryUsed {
-                used: used as u64,
-                unknown: unknown.into_iter().map(String::from).collect(),
-            }),
-        }
-    }
-}
-
-impl From<Result<Recommendation<'_>, Problem>> for proto::RecommendResult {
-    fn from(outcome: Result<Recommendation<'_>, Problem>) -> proto::RecommendResult {
-        use proto::recommend_result::Outcome;
-        let outcome = match outcome {
-            Ok(recommendation) => Outcome::Recommendation(recommendation.into()),
-            Err(problem) => Outcome::Problem(problem.into()),
-        };
-        proto::RecommendResult { outcome: Some(outcome) }
-    }
 }
 
 impl From<Problem> for proto::Problem {

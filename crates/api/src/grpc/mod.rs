@@ -4,6 +4,7 @@ mod answers;
 mod bounds;
 mod convert;
 mod health;
+mod message_answer;
 mod observe;
 mod recommender;
 mod request_body;
@@ -28,6 +29,8 @@ use crate::proto;
 use crate::{ApiKeys, Code, Hosts, Problem};
 use canet_serving::Recommender;
 use health::Probe;
+#[cfg(test)]
+pub(crate) use message_answer::MessageAnswer;
 use proto::canet::v1::recommender_server::RecommenderServer;
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use recommender::Service;

@@ -10,6 +10,7 @@ use tonic::Code as GrpcCode;
 
 use super::status::refused_by_tonic;
 use crate::Code;
+use crate::answer_budget::MessageCharge;
 use crate::attached::{Attached, Attachment, PolledFrame};
 use crate::deadline::Arrival;
 use crate::observe::{Ending, Observed, Observer};
@@ -19,8 +20,9 @@ use crate::transport::{Transport, grpc_name};
 /// tonic's own refusals become errors of the table.
 pub(super) async fn grpc(State(observer): State<Observer>, request: Request, next: Next) -> Response {
     let observed = Observed::begin(&observer, Transport::Grpc, &request);
-    let response = observed.run(answer(request, next, observed.started())).await;
-    let mut call = CountedCall(Some(observed));
+    let mut response = observed.run(answer(request, next, observed.started())).await;
+    let charge = response.extensions_mut().remove::<MessageCharge>();
+    let mut call = CountedCall { observed: Some(observed), charge };
     // An answer without a message has its status in the headers.
     if let Some(code) = status(response.headers()) {
         call.end(code);
@@ -45,12 +47,16 @@ fn status(headers: &HeaderMap) -> Option<GrpcCode> {
     headers.get("grpc-status").map(|code| GrpcCode::from_bytes(code.as_bytes()))
 }
 
-/// Counts a call once: with the status in its trailers, or as cancelled if the client leaves before.
-struct CountedCall(Option<Observed>);
+/// Counts a call once: with the status in its trailers, or as cancelled if the client leaves before. The bytes of its answer
+/// are charged until they are sent.
+struct CountedCall {
+    observed: Option<Observed>,
+    charge: Option<MessageCharge>,
+}
 
 impl CountedCall {
     fn end(&mut self, code: GrpcCode) {
-        let Some(observed) = self.0.take() else { return };
+        let Some(observed) = self.observed.take() else { return };
         let mut mappings = Code::ALL.iter().map(|known| known.mapping());
         let is_fault = mappings.any(|mapping| mapping.grpc == code && mapping.status.is_server_error());
         observed.end(Ending { code: grpc_name(code), number: i32::from(code).into(), is_fault });
@@ -64,7 +70,8 @@ impl Attachment for CountedCall {
         {
             self.end(code);
         }
-        polled
+        let Some(charge) = &self.charge else { return polled };
+        polled.map_ok(|frame| frame.map_data(|part| charge.hold(part)))
     }
 }
 

@@ -4,12 +4,15 @@ use axum::http::header;
 use tonic::{Request, Response, Status};
 
 use super::answers::Answers;
+use super::message_answer::MessageAnswer;
 use crate::Problem;
+use crate::answer_budget::{AnswerShare, MessageCharge};
+use crate::answer_size::AnswerForm;
 use crate::call::{Call, pin};
 use crate::deadline::Arrival;
 use crate::proto::canet::v1 as proto;
 use crate::proto::canet::v1::recommender_server::Recommender as Methods;
-use crate::validate::check_sum;
+use crate::turns::Turns;
 use canet_serving::Recommender;
 
 /// `canet.v1.Recommender`.
@@ -30,11 +33,15 @@ impl Methods for Service {
         request: Request<proto::RecommendRequest>,
     ) -> Result<Response<proto::RecommendResponse>, Status> {
         let arrival = Arrival::of_message(&request);
+        let answers = AnswerShare::of(request.extensions());
         let generation = pin(&self.recommender, 1)?;
-        let call = Call::new(&self.recommender, &generation, arrival);
-        let answered = call.answer_one(request.into_inner().into()).await?;
-        let mut response = Response::new(answered.recommendation.into());
+        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let (answered, reservation) =
+            call.answer_one(request.into_inner().into(), &answers, AnswerForm::Message).await?;
+        let (message, mut turns) = (MessageAnswer::new(&reservation), Turns::default());
+        let mut response = Response::new(message.response(answered.recommendation, &mut turns).await?);
         response.extensions_mut().insert(answered.times);
+        response.extensions_mut().insert(MessageCharge::one(reservation.built(turns.worked())));
         Ok(response)
     }
 
@@ -43,15 +50,23 @@ impl Methods for Service {
         request: Request<proto::RecommendBatchRequest>,
     ) -> Result<Response<proto::RecommendBatchResponse>, Status> {
         let arrival = Arrival::of_message(&request);
+        let answers = AnswerShare::of(request.extensions());
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
-        let call = Call::new(&self.recommender, &generation, arrival);
-        let outcomes = call.answer_all(requests.into_iter().map(|request| Ok(request.into()))).await;
+        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let rows = call.accept_all(requests.into_iter().map(|request| Ok(request.into())));
+        let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
+        let message = MessageAnswer::new(&reservation);
+        let outcomes = call.answer_all(rows).await;
 
         let (times, retry_after) = (outcomes.times(), outcomes.retry_after());
-        let results = outcomes.0.into_iter().map(|outcome| outcome.map(|answered| answered.recommendation).into());
-        let mut response = Response::new(proto::RecommendBatchResponse { results: results.collect() });
+        let (mut results, mut turns) = (Vec::with_capacity(outcomes.0.len()), Turns::default());
+        for outcome in outcomes.0 {
+            results.push(message.result(outcome.map(|answered| answered.recommendation), &mut turns).await);
+        }
+        let mut response = Response::new(proto::RecommendBatchResponse { results });
         response.extensions_mut().insert(times);
+        response.extensions_mut().insert(MessageCharge::one(reservation.built(turns.worked())));
         if let Some(seconds) = retry_after {
             response.metadata_mut().insert(header::RETRY_AFTER.as_str(), seconds.into());
         }
@@ -65,23 +80,33 @@ impl Methods for Service {
         request: Request<proto::RecommendStreamRequest>,
     ) -> Result<Response<Self::RecommendStreamStream>, Status> {
         let arrival = Arrival::of_message(&request);
+        let answers = AnswerShare::of(request.extensions());
         let requests = request.into_inner().requests;
         let generation = pin(&self.recommender, requests.len())?;
+        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
         // Answers may wait together for the client to read, so they are bounded like a batch.
-        let (items, mut ranked) = (generation.model.catalogue().len(), 0);
-        let bounded = requests.into_iter().map(|request| check_sum(request.into(), items, &mut ranked));
+        let rows = call.accept_all(requests.into_iter().map(|request| Ok(request.into())));
+        let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
+        let message = MessageAnswer::new(&reservation);
+        let (charge, ticket) = reservation.split();
+        // The last row to be written leaves the queue.
+        let shared = Arc::new((message, ticket));
         let rows = (0..)
-            .zip(bounded)
-            .map(|(index, request)| {
+            .zip(rows)
+            .map(|(index, row)| {
                 let (recommender, generation) = (Arc::clone(&self.recommender), Arc::clone(&generation));
+                let shared = Arc::clone(&shared);
                 async move {
-                    let call = Call::new(&recommender, &generation, arrival);
-                    let outcome = call.answer_checked(request).await.map(|answered| answered.recommendation);
-                    proto::RecommendStreamResponse { index, result: Some(outcome.into()) }
+                    let call = Call { recommender: &recommender, generation: &generation, arrival };
+                    let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
+                    let result = shared.0.result(outcome, &mut Turns::default()).await;
+                    proto::RecommendStreamResponse { index, result: Some(result) }
                 }
             })
             .collect();
-        Ok(Response::new(Answers::of(rows)))
+        let mut response = Response::new(Answers::of(rows));
+        response.extensions_mut().insert(MessageCharge::stream(charge));
+        Ok(response)
     }
 
     async fn get_model(

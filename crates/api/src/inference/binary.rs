@@ -3,8 +3,9 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::json::{InputJson, OutputJson, ResponseJson, read_values};
-use super::tensor::{Input, Output, Values, input_problem};
+use super::tensor::{Contents, Input, Output, Values, input_problem};
 use crate::Problem;
+use crate::answer_json::JsonAnswer;
 
 /// Carries the length of the JSON if binary data follows it.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -52,19 +53,37 @@ pub(super) fn read_inputs(sent: Vec<InputJson<'_>>, mut binary: &[u8]) -> Result
 /// Writes the body of an answer. Returns the length of its JSON if binary data follows it.
 ///
 /// # Errors
-/// 500 if the JSON cannot be written.
-pub(super) fn write(
+/// 422 if the answer becomes larger than its room, 500 if the JSON cannot be written.
+pub(super) async fn write(
+    answer: &mut JsonAnswer,
     head: ResponseJson<'_>,
-    outputs: &[Output],
-    is_binary: impl Fn(&Output) -> bool,
-) -> Result<(Vec<u8>, Option<usize>), Problem> {
-    let raw: Vec<Option<Vec<u8>>> =
-        outputs.iter().map(|output| is_binary(output).then(|| output.contents.to_raw())).collect();
-    let described = outputs.iter().zip(&raw).map(|(output, raw)| OutputJson::new(output, raw.as_ref().map(Vec::len)));
-    let mut body =
-        serde_json::to_vec(&ResponseJson { outputs: described.collect(), ..head }).map_err(Problem::unwritable)?;
-    let length = body.len();
-    let any = raw.iter().any(Option::is_some);
-    raw.iter().flatten().for_each(|raw| body.extend_from_slice(raw));
-    Ok((body, any.then_some(length)))
+    outputs: &[Output<'_>],
+    is_binary: impl Fn(&Output<'_>) -> bool,
+) -> Result<Option<usize>, Problem> {
+    answer.open_object(&head)?;
+    answer.raw(b",\"outputs\":[");
+    for (index, output) in outputs.iter().enumerate() {
+        if index > 0 {
+            answer.raw(b",");
+        }
+        let is_binary = is_binary(output);
+        answer.open_object(&OutputJson::new(output, is_binary.then(|| output.contents.raw_size())))?;
+        if !is_binary {
+            answer.raw(b",\"data\":");
+            match &output.contents {
+                Contents::Bytes(values) => answer.list(values.iter()).await?,
+                Contents::Fp32(values) => answer.list(values.iter()).await?,
+            }
+        }
+        answer.raw(b"}");
+    }
+    answer.raw(b"]}");
+    let length = answer.len();
+    let mut has_binary = false;
+    for output in outputs.iter().filter(|output| is_binary(output)) {
+        answer.append(|bytes| output.contents.write_raw(bytes));
+        answer.step().await?;
+        has_binary = true;
+    }
+    Ok(has_binary.then_some(length))
 }

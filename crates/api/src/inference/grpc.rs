@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::infer::{InferRequest, Inferred, infer};
+use super::infer::{InferRequest, Inferred, infer, pin_named};
 use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name};
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Input, Values, input_problem};
 use crate::Problem;
+use crate::answer_budget::{AnswerShare, MessageCharge};
+use crate::answer_size::AnswerForm;
+use crate::call::Call;
 use crate::deadline::Arrival;
 use crate::proto::inference as proto;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::turns::Turns;
 use canet_serving::{Generation, Recommender};
 
 /// `inference.GRPCInferenceService`.
@@ -92,12 +96,17 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
         let arrival = Arrival::of_message(&request);
+        let answers = AnswerShare::of(request.extensions());
         let message = request.into_inner();
-        let (id, raw) = (message.id.clone(), !message.raw_input_contents.is_empty());
-        let inferred = infer(&self.recommender, read(message)?, arrival).await?;
-        let times = inferred.times;
-        let mut response = Response::new(write(inferred, id, raw));
-        response.extensions_mut().insert(times);
+        let raw = !message.raw_input_contents.is_empty();
+        let request = read(message)?;
+        let generation = pin_named(&self.recommender, &request)?;
+        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let (inferred, reservation) = infer(call, request, &answers, AnswerForm::TensorsMessage).await?;
+        let mut turns = Turns::default();
+        let mut response = Response::new(write(&inferred, raw, &mut turns).await);
+        response.extensions_mut().insert(inferred.times);
+        response.extensions_mut().insert(MessageCharge::one(reservation.built(turns.worked())));
         Ok(response)
     }
 }
@@ -118,6 +127,7 @@ fn read(message: proto::ModelInferRequest) -> Result<InferRequest, Problem> {
     Ok(InferRequest {
         model: message.model_name,
         version: message.model_version,
+        id: Some(message.id),
         inputs: read_inputs(message.inputs, &message.raw_input_contents)?,
         parameters,
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
@@ -151,10 +161,10 @@ fn read_inputs(
     sent.into_iter().map(read).collect()
 }
 
-/// Answers with raw contents if the request had them.
-fn write(inferred: Inferred, id: String, raw: bool) -> proto::ModelInferResponse {
+/// Answers with raw contents if the request had them. Writes in turns with other tasks.
+async fn write(inferred: &Inferred<'_>, raw: bool, turns: &mut Turns) -> proto::ModelInferResponse {
     let (mut outputs, mut raw_output_contents) = (Vec::new(), Vec::new());
-    for output in inferred.outputs {
+    for output in inferred.outputs() {
         let datatype = output.contents.data_type().name().to_owned();
         let contents = if raw {
             raw_output_contents.push(output.contents.to_raw());
@@ -163,7 +173,11 @@ fn write(inferred: Inferred, id: String, raw: bool) -> proto::ModelInferResponse
             let mut contents = proto::InferTensorContents::default();
             match output.contents {
                 Contents::Bytes(values) => {
-                    contents.bytes_contents = values.into_iter().map(String::into_bytes).collect();
+                    contents.bytes_contents.reserve_exact(values.len());
+                    for value in values {
+                        contents.bytes_contents.push(value.as_bytes().to_vec());
+                        turns.step().await;
+                    }
                 }
                 Contents::Fp32(values) => contents.fp32_contents = values,
             }
@@ -178,9 +192,9 @@ fn write(inferred: Inferred, id: String, raw: bool) -> proto::ModelInferResponse
         });
     }
     proto::ModelInferResponse {
-        model_name: inferred.model,
+        model_name: inferred.model.to_owned(),
         model_version: inferred.version.to_string(),
-        id,
+        id: inferred.id.clone().unwrap_or_default(),
         parameters: Default::default(),
         outputs,
         raw_output_contents,

@@ -12,9 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::binary;
-use super::infer::{InferRequest, infer};
+use super::infer::{InferRequest, infer, pin_named};
 use super::json::{RequestJson, ResponseJson, read_parameters};
 use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name, check_probed};
+use super::tensor::Output;
+use crate::answer_budget::AnswerShare;
+use crate::answer_json::JsonAnswer;
+use crate::answer_size::AnswerForm;
+use crate::call::Call;
 use crate::deadline::Arrival;
 use crate::endpoint::{Endpoint, Kind};
 use crate::{Problem, body, problem};
@@ -177,6 +182,7 @@ async fn post_infer(
     request: Request,
 ) -> Result<Response, ProtocolError> {
     let ModelPath { name, version } = model_path(path, request.uri()).await?;
+    let answers = AnswerShare::of(request.extensions());
     let (headers, bytes) = body::read_bytes(request).await?;
     let arrival = Arrival::now();
     let (json, binary) = binary::split(&headers, &bytes)?;
@@ -185,24 +191,28 @@ async fn post_infer(
     let request = InferRequest {
         model: name,
         version,
+        id,
         inputs: binary::read_inputs(inputs, binary)?,
         parameters,
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };
-    let inferred = infer(&recommender, request, arrival).await?;
+    let generation = pin_named(&recommender, &request)?;
+    let call = Call { recommender: &recommender, generation: &generation, arrival };
+    let (inferred, reservation) = infer(call, request, &answers, AnswerForm::Tensors).await?;
 
     let asked: HashMap<&str, Option<bool>> =
         outputs.iter().map(|output| (output.name.as_str(), output.parameters.binary_data)).collect();
+    let is_binary = |output: &Output<'_>| asked.get(output.name).copied().flatten().unwrap_or(binary_output);
+    let outputs = inferred.outputs();
     let head = ResponseJson {
-        model_name: &inferred.model,
+        model_name: inferred.model,
         model_version: inferred.version.to_string(),
-        id: id.as_deref(),
-        outputs: Vec::new(),
+        id: inferred.id.as_deref(),
     };
-    let is_binary = |name: &str| asked.get(name).copied().flatten().unwrap_or(binary_output);
-    let (bytes, json_length) = binary::write(head, &inferred.outputs, |output| is_binary(output.name))?;
+    let mut answer = JsonAnswer::new(reservation);
+    let json_length = binary::write(&mut answer, head, &outputs, is_binary).await?;
     let content_type = if json_length.is_some() { "application/octet-stream" } else { "application/json" };
-    let mut response = ([(header::CONTENT_TYPE, content_type)], bytes).into_response();
+    let mut response = ([(header::CONTENT_TYPE, content_type)], answer.finish()?).into_response();
     if let Some(length) = json_length {
         response.headers_mut().insert(binary::HEADER, HeaderValue::from(length));
     }

@@ -1,18 +1,21 @@
+use std::sync::Arc;
+
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::model::{INPUTS, OutputName, check_name};
 use super::parameters::Parameters;
 use super::tensor::{Input, Output, Values, input_problem};
+use crate::answer_budget::AnswerShare;
+use crate::answer_size::AnswerForm;
 use crate::call::{Call, pin, slowest};
-use crate::deadline::Arrival;
-use crate::limits::check_ids;
-use crate::validate::accept;
+use crate::limits::{MAX_RANKED, check_ids};
+use crate::reservation::{Reservation, check_size};
 use crate::wire::{ItemId, RecommendRequest, Recommendation};
 use crate::{Problem, exact};
 use canet_serving::{Generation, Recommender, Times};
 
 /// Most items in the answer to one call, padding included.
-const MAX_ITEMS: usize = 1 << 20;
+const MAX_ITEMS: usize = MAX_RANKED as usize;
 
 /// An inference request over either transport.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(super) struct InferRequest {
     pub(super) model: String,
     /// Empty means any version.
     pub(super) version: String,
+    /// The answer repeats it.
+    pub(super) id: Option<String>,
     pub(super) inputs: Vec<Input>,
     pub(super) parameters: Parameters,
     /// Names of the requested outputs. Empty means all.
@@ -27,29 +32,54 @@ pub(super) struct InferRequest {
 }
 
 /// The answer to an inference request.
-#[derive(Debug)]
-pub(super) struct Inferred {
-    pub(super) model: String,
+pub(super) struct Inferred<'a> {
+    pub(super) model: &'a str,
     pub(super) version: u64,
-    /// In the requested order.
-    pub(super) outputs: Vec<Output>,
+    pub(super) id: Option<String>,
+    /// The outputs in the requested order.
+    outputs: Vec<OutputName>,
+    rows: Vec<Recommendation<'a>>,
+    /// Items of each row, padding included.
+    k: usize,
     pub(super) times: Times,
 }
 
-/// Recommends for every row. If any row fails, the whole call fails.
+impl Inferred<'_> {
+    /// The output tensors.
+    pub(super) fn outputs(&self) -> Vec<Output<'_>> {
+        self.outputs.iter().map(|output| output.tensor(&self.rows, self.k)).collect()
+    }
+}
+
+/// Pins the generation that will answer a request.
 ///
 /// # Errors
-/// 404 for another model, 422 with the wrong input, output or parameter, or the problem of the row that failed.
-pub(super) async fn infer(
-    recommender: &Recommender,
-    request: InferRequest,
-    arrival: Arrival,
-) -> Result<Inferred, Problem> {
-    let history = input(&request, "history")?.ok_or_else(|| {
-        Problem::invalid("inputs", "input \"history\" is missing: BYTES [B], each a JSON list of ids, or INT64 [B, L]")
-    })?;
-    let generation = pin(recommender, history.shape.first().copied().unwrap_or(1))?;
+/// 404 for another model, 422 without a history or with too many rows, 503 if no model is ready.
+pub(super) fn pin_named(recommender: &Recommender, request: &InferRequest) -> Result<Arc<Generation>, Problem> {
+    let generation = pin(recommender, history(request)?.shape.first().copied().unwrap_or(1))?;
     check_name(&generation, &request.model, &request.version)?;
+    Ok(generation)
+}
+
+fn history(request: &InferRequest) -> Result<&Input, Problem> {
+    input(request, "history")?.ok_or_else(|| {
+        Problem::invalid("inputs", "input \"history\" is missing: BYTES [B], each a JSON list of ids, or INT64 [B, L]")
+    })
+}
+
+/// Recommends for every row. If any row fails, the whole call fails. `answers` and `form` say where and how the answer will be
+/// written.
+///
+/// # Errors
+/// 422 with the wrong input, output or parameter, 429 if there is no room for the answer, or the problem of the row that
+/// failed.
+pub(super) async fn infer<'a>(
+    call: Call<'a>,
+    request: InferRequest,
+    answers: &AnswerShare,
+    form: AnswerForm,
+) -> Result<(Inferred<'a>, Reservation), Problem> {
+    let Call { recommender, generation, .. } = call;
     let outputs = outputs(&request)?;
     let k = match input(&request, "k")? {
         Some(Input { shape, values: Values::Int64(values), .. }) if shape.as_slice() == [1] => Some(count(values[0])?),
@@ -63,27 +93,26 @@ pub(super) async fn infer(
         row
     };
     // Checks the part that all rows share, even if there are no rows.
-    accept(row(Vec::new()), &generation, arrival)?;
+    call.accept(row(Vec::new()))?;
     let k = usize::try_from(row(Vec::new()).k(generation.model.catalogue().len())).unwrap_or(usize::MAX);
-    let rows: Vec<RecommendRequest> = histories(history, &generation)?.into_iter().map(row).collect();
+    let rows: Vec<RecommendRequest> = histories(history(&request)?, generation)?.into_iter().map(row).collect();
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
     }
+    let bytes = form.tensors(generation, rows.len(), k, request.id.as_deref().unwrap_or_default());
+    let reservation = Reservation::new(recommender, answers, rows.len(), bytes)?;
 
-    let call = Call::new(recommender, &generation, arrival);
     // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
     // fails withdraws the others, which are counted as cancelled.
-    let answers = stream::iter(rows.into_iter().map(|row| call.answer(row)));
-    let answered: Vec<_> = answers.buffered(recommender.rows_at_once(&generation)).try_collect().await?;
+    let answered = stream::iter(rows.into_iter().map(|row| async move { call.answer(call.accept(row)?).await }));
+    let answered: Vec<_> = answered.buffered(recommender.rows_at_once(generation)).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();
-    Ok(Inferred {
-        model: generation.model.name().to_owned(),
-        version: generation.model.version(),
-        outputs: outputs.into_iter().map(|output| output.tensor(&rows, k)).collect(),
-        times,
-    })
+    let texts = rows.iter().flat_map(|row| row.items.ids()).map(|id| form.written_item(id.len()));
+    check_size(texts.sum(), reservation.bytes())?;
+    let (model, version) = (generation.model.name(), generation.model.version());
+    Ok((Inferred { model, version, id: request.id, outputs, rows, k, times }, reservation))
 }
 
 fn count(k: i64) -> Result<u64, Problem> {

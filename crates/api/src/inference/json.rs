@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::parameters::{Parameter, Parameters};
-use super::tensor::{Contents, DataType, Output, Values, input_problem};
+use super::tensor::{DataType, Output, Values, input_problem};
 use crate::Problem;
 use crate::wire::or_default;
 
@@ -198,16 +198,16 @@ impl<'de> Visitor<'de> for Flat<'_> {
     }
 }
 
-/// An answer in JSON.
+/// The fields of an answer before its outputs.
 #[derive(Debug, Serialize)]
 pub(super) struct ResponseJson<'a> {
     pub(super) model_name: &'a str,
     pub(super) model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<&'a str>,
-    pub(super) outputs: Vec<OutputJson<'a>>,
 }
 
+/// The fields of an output before its data.
 #[derive(Debug, Serialize)]
 pub(super) struct OutputJson<'a> {
     name: &'static str,
@@ -215,8 +215,6 @@ pub(super) struct OutputJson<'a> {
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<BinarySize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<DataJson<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -224,26 +222,14 @@ struct BinarySize {
     binary_data_size: usize,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum DataJson<'a> {
-    Text(&'a [String]),
-    Numbers(&'a [f32]),
-}
-
 impl<'a> OutputJson<'a> {
-    /// With its values, or with their size if they follow as binary data.
-    pub(super) fn new(output: &'a Output, binary_data_size: Option<usize>) -> OutputJson<'a> {
-        let data = || match &output.contents {
-            Contents::Bytes(values) => DataJson::Text(values),
-            Contents::Fp32(values) => DataJson::Numbers(values),
-        };
+    /// With the size of its values, if they follow as binary data.
+    pub(super) fn new(output: &'a Output<'_>, binary_data_size: Option<usize>) -> OutputJson<'a> {
         OutputJson {
             name: output.name,
             datatype: output.contents.data_type().name(),
             shape: &output.shape,
             parameters: binary_data_size.map(|binary_data_size| BinarySize { binary_data_size }),
-            data: binary_data_size.is_none().then(data),
         }
     }
 }

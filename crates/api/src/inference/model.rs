@@ -84,23 +84,19 @@ impl OutputName {
     }
 
     /// The tensor for these rows. A row with fewer than `k` items is padded with empty ids, which no item has.
-    pub(super) fn tensor(self, rows: &[Recommendation<'_>], k: usize) -> Output {
+    pub(super) fn tensor<'a>(self, rows: &'a [Recommendation<'a>], k: usize) -> Output<'a> {
         let (shape, contents) = match self {
             OutputName::Items => {
-                let ids = |row: &Recommendation<'_>| -> Vec<String> {
-                    row.items.iter().map(|item| item.item.to_owned()).collect()
-                };
-                (vec![rows.len(), k], Contents::Bytes(padded(rows, k, ids, String::new())))
+                let ids = |row: &'a Recommendation<'a>| row.items.ids();
+                (vec![rows.len(), k], Contents::Bytes(padded(rows, k, ids, "")))
             }
             OutputName::Scores => {
-                let scores = |row: &Recommendation<'_>| -> Vec<f32> {
-                    row.items.iter().map(|item| as_number(item.score)).collect()
-                };
+                let scores = |row: &'a Recommendation<'a>| row.items.scores().map(as_number);
                 (vec![rows.len(), k], Contents::Fp32(padded(rows, k, scores, NO_ITEM)))
             }
             OutputName::Route => {
-                let route = |row: &Recommendation<'_>| row.route.name.unwrap_or(COLD_START).to_owned();
-                (vec![rows.len()], Contents::Bytes(rows.iter().map(route).collect()))
+                let routes = rows.iter().map(|row| row.route.name.unwrap_or(COLD_START));
+                (vec![rows.len()], Contents::Bytes(routes.collect()))
             }
         };
         Output { name: self.signature().name, shape, contents }
@@ -115,11 +111,17 @@ fn as_number(score: Score) -> f32 {
 }
 
 /// Concatenates the rows, each padded to `k` values.
-fn padded<'a, T: Clone>(
+fn padded<'a, T: Copy, V: Iterator<Item = T>>(
     rows: &'a [Recommendation<'a>],
     k: usize,
-    values: impl Fn(&'a Recommendation<'a>) -> Vec<T>,
+    values: impl Fn(&'a Recommendation<'a>) -> V,
     padding: T,
 ) -> Vec<T> {
-    rows.iter().flat_map(|row| values(row).into_iter().chain(std::iter::repeat(padding.clone())).take(k)).collect()
+    let mut all = Vec::with_capacity(rows.len() * k);
+    for row in rows {
+        let end = all.len() + k;
+        all.extend(values(row).take(k));
+        all.resize(end, padding);
+    }
+    all
 }

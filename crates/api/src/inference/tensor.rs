@@ -101,20 +101,20 @@ fn numbers(raw: &[u8]) -> Option<Vec<i64>> {
 
 /// An output tensor.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Output {
+pub(super) struct Output<'a> {
     pub(super) name: &'static str,
     pub(super) shape: Vec<usize>,
-    pub(super) contents: Contents,
+    pub(super) contents: Contents<'a>,
 }
 
 /// The values of an output, flat, row by row.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Contents {
-    Bytes(Vec<String>),
+pub(super) enum Contents<'a> {
+    Bytes(Vec<&'a str>),
     Fp32(Vec<f32>),
 }
 
-impl Contents {
+impl Contents<'_> {
     pub(super) fn data_type(&self) -> DataType {
         match self {
             Contents::Bytes(_) => DataType::Bytes,
@@ -122,20 +122,33 @@ impl Contents {
         }
     }
 
-    /// Writes the binary form that [`Values::from_raw`] reads.
-    pub(super) fn to_raw(&self) -> Vec<u8> {
+    /// Size of the binary form.
+    pub(super) fn raw_size(&self) -> usize {
+        match self {
+            Contents::Bytes(values) => values.iter().map(|value| size_of::<u32>() + value.len()).sum(),
+            Contents::Fp32(values) => size_of_val(values.as_slice()),
+        }
+    }
+
+    /// Appends the binary form, which [`Values::from_raw`] reads.
+    pub(super) fn write_raw(&self, raw: &mut Vec<u8>) {
         match self {
             Contents::Bytes(values) => {
-                let mut raw = Vec::new();
                 for value in values {
                     // An id is part of a line of a file, so its length fits 32 bits.
                     raw.extend_from_slice(&(value.len() as u32).to_le_bytes());
                     raw.extend_from_slice(value.as_bytes());
                 }
-                raw
             }
-            Contents::Fp32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Contents::Fp32(values) => values.iter().for_each(|value| raw.extend_from_slice(&value.to_le_bytes())),
         }
+    }
+
+    /// The binary form alone.
+    pub(super) fn to_raw(&self) -> Vec<u8> {
+        let mut raw = Vec::with_capacity(self.raw_size());
+        self.write_raw(&mut raw);
+        raw
     }
 }
 
@@ -145,9 +158,11 @@ mod tests {
 
     #[test]
     fn binary_data_is_read_as_it_is_written() {
-        let ids = ["a", "", "été"].map(str::to_owned).to_vec();
-        let raw = Contents::Bytes(ids.clone()).to_raw();
-        let values = Values::Bytes(ids.into_iter().map(String::into_bytes).collect());
+        let ids = ["a", "", "été"];
+        let contents = Contents::Bytes(ids.to_vec());
+        let raw = contents.to_raw();
+        assert_eq!(raw.len(), contents.raw_size());
+        let values = Values::Bytes(ids.map(|id| id.as_bytes().to_vec()).to_vec());
         assert_eq!(Values::from_raw("history", "BYTES", &raw), Ok(values));
         let raw: Vec<u8> = [1_i64, -2, i64::MAX].iter().flat_map(|value| value.to_le_bytes()).collect();
         assert_eq!(Values::from_raw("k", "INT64", &raw), Ok(Values::Int64(vec![1, -2, i64::MAX])));

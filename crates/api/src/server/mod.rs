@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::answer_budget::{AnswerBudget, AnswerShare};
 use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
 use activity::{Activity, Patience};
 use age::Age;
@@ -81,6 +82,8 @@ pub struct Connections {
     pub metrics: Option<Arc<Metrics>>,
     /// Limits the bytes of all request bodies together. A body that exceeds it is refused.
     pub body_budget: BodyBudget,
+    /// Limits the bytes of all answers together. A request whose answer would exceed it is refused.
+    pub answer_budget: AnswerBudget,
     /// Encrypts the connections.
     pub tls: Option<Tls>,
 }
@@ -119,6 +122,7 @@ impl Default for Connections {
             max_age: None,
             metrics: None,
             body_budget: BodyBudget::default(),
+            answer_budget: AnswerBudget::default(),
             tls: None,
         }
     }
@@ -296,6 +300,7 @@ impl Connection {
         let bodies = settings.body_budget.peer(peer.ip());
         let app = TowerToHyperService::new(app);
         let (service_age, service_activity) = (age.clone(), activity.clone());
+        let answers = AnswerShare::new(&settings.answer_budget);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let is_http2 = request.version() >= Version::HTTP_2;
             service_age.received(request.version());
@@ -304,6 +309,7 @@ impl Connection {
             let permit = Arc::new(BodyPermit::empty(&bodies));
             let allowance = BodyAllowance { timeout: timeouts.body, permit: Arc::clone(&permit) };
             request.extensions_mut().insert(allowance);
+            request.extensions_mut().insert(answers.clone());
             let (answer, age) = (app.call(request), service_age.clone());
             async move {
                 let mut answer = answer.await;
