@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{HeaderValue, Request};
 use canet_api::{self, Access};
 use canet_model::Model;
 use canet_serving::{Generation, Recommender};
@@ -36,9 +36,12 @@ fn searches_that_wait_hold_no_generation_and_end_with_their_clients() {
         let busy = tokio::task::spawn_blocking(move || busy.recv());
         let generation = recommender.generation().unwrap();
         let before = Arc::strong_count(&generation);
-        let mut searches: Vec<_> = (0..20).map(|_| search()).collect();
+        // Two run and 32 wait. Further ones are refused at once.
+        let mut searches: Vec<_> = (0..34).map(|_| search()).collect();
         assert!(searches.iter_mut().all(|search| search.now_or_never().is_none()));
         assert_eq!(Arc::strong_count(&generation) - before, 2);
+        let refused = search().await.unwrap();
+        assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (429, &HeaderValue::from(1)));
         // Clients leave: two searches are on their way, the others never begin.
         drop(searches);
         assert_eq!(Arc::strong_count(&generation) - before, 2);

@@ -97,7 +97,7 @@ fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Re
         Endpoint::documented(Api, routes!(recommend::many), &[Unavailable]).with_state(model()),
         Endpoint::documented(Api, routes!(describe::model), &[Unavailable]).with_state(model()),
         Endpoint::documented(Api, routes!(describe::routes), &[Unavailable]).with_state(model()),
-        Endpoint::documented(Api, routes!(items::search), &[InvalidRequest, Unavailable])
+        Endpoint::documented(Api, routes!(items::search), &[InvalidRequest, Overloaded, Unavailable])
             .with_state(search),
         Endpoint::documented(Metrics, routes!(ops::metrics), &[Overloaded]).with_state(scrapes),
         Endpoint::documented(Public, routes!(ops::healthz), &[Unavailable]).with_state(model()),

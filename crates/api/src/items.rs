@@ -1,17 +1,20 @@
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
+use super::answer_budget::AnswerShare;
+use super::problem::RETRY_AFTER_SECONDS;
+use super::title_index::TitleIndex;
 use super::{Code, Problem};
 use canet_domain::{Catalogue, Item};
-use canet_serving::Recommender;
+use canet_serving::{Generation, GenerationId, Recommender};
 
 /// Most items in an answer.
 const LIMIT: usize = 20;
@@ -22,17 +25,49 @@ const MAX_QUERY: usize = 256;
 /// Most searches that run at one time. The others wait, and stop waiting if their client leaves.
 const MAX_RUNNING: usize = 2;
 
+/// Most searches that wait. Further ones are refused.
+const MAX_WAITING: usize = 32;
+
 /// The state of the search endpoint.
 #[derive(Clone)]
 pub(crate) struct Search {
     recommender: Arc<Recommender>,
+    /// A permit for each search that runs or waits.
+    admitted: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    titles: Arc<Titles>,
 }
 
 impl Search {
     /// Searches the catalogue that `recommender` serves.
     pub(crate) fn new(recommender: &Arc<Recommender>) -> Search {
-        Search { recommender: Arc::clone(recommender), running: Arc::new(Semaphore::new(MAX_RUNNING)) }
+        Search {
+            recommender: Arc::clone(recommender),
+            admitted: Arc::new(Semaphore::new(MAX_RUNNING + MAX_WAITING)),
+            running: Arc::new(Semaphore::new(MAX_RUNNING)),
+            titles: Arc::default(),
+        }
+    }
+}
+
+/// The index of the titles of one generation. The first search on a generation builds it, so that a server without searches
+/// has none.
+#[derive(Default)]
+struct Titles(Mutex<Option<(GenerationId, Arc<TitleIndex>)>>);
+
+impl Titles {
+    fn of(&self, generation: &Generation) -> Arc<TitleIndex> {
+        let mut titles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*titles {
+            Some((id, index)) if *id == generation.id => Arc::clone(index),
+            _ => {
+                // The old one goes first: two would double the memory.
+                *titles = None;
+                let index = Arc::new(TitleIndex::new(generation.model.catalogue()));
+                *titles = Some((generation.id, Arc::clone(&index)));
+                index
+            }
+        }
     }
 }
 
@@ -51,7 +86,8 @@ struct FoundItem<'a> {
 /// `GET /items?q=` finds items by id or title.
 ///
 /// # Errors
-/// 422 if `q` is missing or too long, or if there is another parameter. 503 if no model is ready.
+/// 422 if `q` is missing or too long, or if there is another parameter. 429 if too many searches wait, or if there is no room
+/// for the answer. 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/items",
@@ -63,8 +99,9 @@ struct FoundItem<'a> {
     responses((status = 200, description = "The items", body = Found))
 )]
 pub(crate) async fn search(
-    State(Search { recommender, running }): State<Search>,
+    State(Search { recommender, admitted, running, titles }): State<Search>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let Query(parameters) =
         parameters.map_err(|rejection| Problem::new(Code::InvalidRequest, rejection.body_text()))?;
@@ -84,6 +121,7 @@ pub(crate) async fn search(
         tracing::error!(%error, "a search failed");
         Problem::new(Code::Internal, "the search failed")
     };
+    let Ok(_admitted) = admitted.try_acquire() else { return Err(too_many()) };
     // A waiting search must not hold a generation, because a reload frees the old one only when nothing does.
     let permit = running.acquire_owned().await.map_err(|closed| failed(&closed))?;
     let generation = recommender.generation()?;
@@ -91,30 +129,63 @@ pub(crate) async fn search(
     let searched = tokio::task::spawn_blocking(move || {
         // The scan goes on if its client leaves, so it keeps the permit until it ends.
         let _permit = permit;
-        let catalogue = generation.model.catalogue();
+        let (catalogue, index) = (generation.model.catalogue(), titles.of(&generation));
         let entry = |item| FoundItem { item: catalogue.id(item), title: catalogue.title(item) };
-        Json(Found { items: find(catalogue, &q).into_iter().map(entry).collect() }).into_response()
+        serde_json::to_vec(&Found { items: find(catalogue, &index, &q).into_iter().map(entry).collect() })
     });
-    searched.await.map_err(|panicked| failed(&panicked))
+    let json = searched.await.map_err(|panicked| failed(&panicked))?.map_err(Problem::unwritable)?;
+    let body = AnswerShare::of(request.extensions()).hold(json)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Refuses a search while as many as may wait do.
+fn too_many() -> Problem {
+    let detail = format!("{MAX_WAITING} searches wait, which is the limit: try again later");
+    Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
 }
 
 /// The item with this id, then ids that begin with `q`, then titles that contain it in any case. Each group has the most
 /// popular items first.
-fn find(catalogue: &Catalogue, q: &str) -> Vec<Item> {
+fn find(catalogue: &Catalogue, index: &TitleIndex, q: &str) -> Vec<Item> {
     let exact = catalogue.item(q);
-    let (mut by_id, mut by_title) = (Vec::new(), Vec::new());
-    let lower = q.to_lowercase();
-    for item in catalogue.by_popularity().iter().copied().filter(|item| Some(*item) != exact) {
-        if catalogue.id(item).starts_with(q) {
-            by_id.push(item);
-        } else if by_title.len() < LIMIT
-            && catalogue.title(item).is_some_and(|title| title.to_lowercase().contains(&lower))
-        {
-            by_title.push(item);
-        }
-        if by_id.len() == LIMIT {
-            break;
+    let begins = |item: &Item| Some(*item) != exact && catalogue.id(*item).starts_with(q);
+    let by_id = catalogue.by_popularity().iter().copied().filter(begins);
+    let mut found: Vec<Item> = exact.into_iter().chain(by_id).take(LIMIT).collect();
+    let others = index.find(catalogue, q).filter(|item| Some(*item) != exact && !begins(item));
+    found.extend(others.take(LIMIT - found.len()));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use canet_domain::Catalogue;
+
+    use super::{LIMIT, find};
+    use crate::title_index::TitleIndex;
+
+    #[test]
+    fn the_id_itself_comes_first_then_longer_ids_then_titles() {
+        let ids = ["7", "70", "8", "71", "9"];
+        let titles = [("8", "Seven 7"), ("71", "7"), ("9", "Se7en")].map(|(id, title)| (id.into(), title.into()));
+        let catalogue = Catalogue::new(ids.map(Into::into).to_vec(), vec![1, 2, 3, 4, 5]).unwrap().with_titles(titles);
+        let index = TitleIndex::new(&catalogue);
+        let found =
+            |q: &str| find(&catalogue, &index, q).into_iter().map(|item| catalogue.id(item)).collect::<Vec<_>>();
+        assert_eq!(found("7"), ["7", "71", "70", "9", "8"]);
+        assert_eq!(found("SEVEN"), ["8"]);
+        assert_eq!(found(""), ["9", "71", "8", "70", "7"]);
+        assert_eq!(found("none"), [""; 0]);
+    }
+
+    #[test]
+    fn no_more_are_found_than_fit_an_answer() {
+        let ids: Vec<Box<str>> = (0..100).map(|id| format!("film {id}").into()).collect();
+        let titles: Vec<(Box<str>, Box<str>)> = ids.iter().map(|id| (id.clone(), "A film".into())).collect();
+        let catalogue = Catalogue::new(ids, vec![0; 100]).unwrap().with_titles(titles);
+        let index = TitleIndex::new(&catalogue);
+        for q in ["", "film", "film 1", "a film", "m"] {
+            let found = find(&catalogue, &index, q);
+            assert_eq!(found.len(), if q == "film 1" { 11 } else { LIMIT }, "{q}");
         }
     }
-    exact.into_iter().chain(by_id).chain(by_title).take(LIMIT).collect()
 }

@@ -43,6 +43,7 @@ mod server;
 mod spans;
 #[cfg(test)]
 mod testing;
+mod title_index;
 mod traceparent;
 mod transport;
 mod unpack;
