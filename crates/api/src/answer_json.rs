@@ -1,5 +1,6 @@
 use axum::body::Bytes;
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Problem;
 use super::reservation::{Reservation, check_size};
@@ -70,6 +71,11 @@ impl JsonAnswer {
         Ok(())
     }
 
+    /// Waits until the answer may be written, as [`Reservation::turn`].
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.reservation.turn().await
+    }
+
     /// Appends the answer to one request.
     ///
     /// # Errors
@@ -136,6 +142,7 @@ mod tests {
 
     use super::JsonAnswer;
     use crate::answer_budget::{AnswerBudget, AnswerShare};
+    use crate::answer_size::AnswerSize;
     use crate::call::Call;
     use crate::deadline::Arrival;
     use crate::reservation::Reservation;
@@ -155,7 +162,10 @@ mod tests {
         let generation = fixture.recommender.generation().unwrap();
         let call = Call { recommender: &fixture.recommender, generation: &generation, arrival: Arrival::now() };
         let share = AnswerShare::new(&AnswerBudget::new(1 << 20));
-        let room = |bytes| JsonAnswer::new(Reservation::new(&fixture.recommender, &share, 1, bytes).unwrap());
+        let room = |bytes| {
+            let size = AnswerSize { rows: 1, bytes, work: 0 };
+            JsonAnswer::new(Reservation::new(&fixture.recommender, &share, size).unwrap())
+        };
         let known = ItemId(generation.model.catalogue().ids()[0].clone());
         let mut answers = Vec::new();
         for history in [vec![], vec![known], vec![ItemId("\"unknown\"".into())]] {

@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::ops::AddAssign;
 
 use canet_domain::{TextSizes, json_length};
 use canet_serving::Generation;
@@ -14,6 +15,29 @@ const ROW: usize = 400;
 
 /// Bytes of a dense item and its score, from the ranking until the item is written.
 const RANKED: usize = 8;
+
+/// The bytes of a routed row whose writing takes little beside its work on the device.
+const ROUTED: usize = 4 << 10;
+
+/// How large an answer may become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AnswerSize {
+    /// Requests that are answered.
+    pub(crate) rows: usize,
+    /// An upper bound of the bytes.
+    pub(crate) bytes: usize,
+    /// The bytes that admission must count: those of cold starts, and those that long rankings have more than usual ones. For
+    /// the rest the device's queue is limit enough.
+    pub(crate) work: usize,
+}
+
+impl AddAssign for AnswerSize {
+    fn add_assign(&mut self, other: AnswerSize) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.work += other.work;
+    }
+}
 
 /// How an answer is written. It decides how much memory the answer takes until it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,31 +87,35 @@ impl AnswerForm {
         self.item() + texts
     }
 
-    /// An upper bound of the bytes of the answer to a call with these rows.
-    pub(crate) fn answer(self, generation: &Generation, rows: &[Result<Accepted, Problem>]) -> usize {
-        let frame = frame(generation);
-        let bytes = rows.iter().map(|row| match row {
-            Ok(accepted) => self.row(generation, accepted),
-            Err(problem) => frame + problem_bytes(problem),
-        });
-        CALL + bytes.sum::<usize>()
+    /// The size of the answer to a call with these rows.
+    pub(crate) fn answer(self, generation: &Generation, rows: &[Result<Accepted, Problem>]) -> AnswerSize {
+        let mut size = AnswerSize { bytes: CALL, ..AnswerSize::default() };
+        for row in rows {
+            match row {
+                Ok(accepted) => size += self.row(generation, accepted),
+                Err(problem) => size.bytes += frame(generation) + problem_bytes(problem),
+            }
+        }
+        size
     }
 
-    /// An upper bound of the bytes of one row.
-    pub(crate) fn row(self, generation: &Generation, accepted: &Accepted) -> usize {
-        let (k, candidates) = match &accepted.work {
-            Work::Rank(request) => (request.k, request.candidates.as_ref().map(|items| items.len())),
-            Work::ColdStart(cold) => (cold.k, cold.candidates.as_ref().map(HashSet::len)),
+    /// The size of the answer to one request.
+    pub(crate) fn row(self, generation: &Generation, accepted: &Accepted) -> AnswerSize {
+        let (k, candidates, is_cold) = match &accepted.work {
+            Work::Rank(request) => (request.k, request.candidates.as_ref().map(|items| items.len()), false),
+            Work::ColdStart(cold) => (cold.k, cold.candidates.as_ref().map(HashSet::len), true),
         };
         let k = candidates.map_or(k, |candidates| candidates.min(k));
         let unknown = accepted.history.unknown.iter().map(|id| echoed(id));
-        frame(generation) + self.items(&generation.text_sizes, k) + unknown.sum::<usize>()
+        let bytes = frame(generation) + self.items(&generation.text_sizes, k) + unknown.sum::<usize>();
+        AnswerSize { rows: 1, bytes, work: if is_cold { bytes } else { bytes.saturating_sub(ROUTED) } }
     }
 
-    /// An upper bound of the bytes of an inference call with `rows` of `k` items that echoes `id`.
-    pub(crate) fn tensors(self, generation: &Generation, rows: usize, k: usize, id: &str) -> usize {
+    /// The size of the answer to an inference call with `rows` of `k` items that echoes `id`.
+    pub(crate) fn tensors(self, generation: &Generation, rows: usize, k: usize, id: &str) -> AnswerSize {
         let row = ROW + self.items(&generation.text_sizes, k);
-        CALL + frame(generation) + echoed(id) + rows.saturating_mul(row)
+        let bytes = CALL + frame(generation) + echoed(id) + rows.saturating_mul(row);
+        AnswerSize { rows, bytes, work: rows.saturating_mul(row.saturating_sub(ROUTED)) }
     }
 }
 
@@ -203,13 +231,31 @@ mod tests {
             let [json, message] = [AnswerForm::Json, AnswerForm::Message].map(|form| form.row(&generation, &accepted));
             let answered = call.answer(accepted).await.unwrap().recommendation;
             let written = serde_json::to_vec(&answered).unwrap().len();
-            assert!(written <= json, "{written} > {json}: {answered:?}");
-            let reservation = Reservation::new(&fixture.recommender, &share, 1, message).unwrap();
+            assert!(written <= json.bytes, "{written} > {json:?}: {answered:?}");
+            let reservation = Reservation::new(&fixture.recommender, &share, message).unwrap();
             let answer = MessageAnswer::new(&reservation);
             let response = answer.response(answered, &mut Turns::default()).await.unwrap();
             let heap: usize = response.items.iter().map(|item| item.item.len() + size_of::<proto::RankedItem>()).sum();
             let written = response.encoded_len() + heap;
-            assert!(written <= message, "{written} > {message}: {response:?}");
+            assert!(written <= message.bytes, "{written} > {message:?}: {response:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn cold_starts_and_long_rankings_are_work_and_usual_rankings_are_not() {
+        let fixture = Fixture::new();
+        fixture.reloader.reload(None).await.unwrap();
+        let generation = fixture.recommender.generation().unwrap();
+        let call = Call { recommender: &fixture.recommender, generation: &generation, arrival: Arrival::now() };
+        let known = ItemId(generation.model.catalogue().ids()[0].clone());
+        let size = |history: Vec<ItemId>| {
+            AnswerForm::Json.answer(&generation, &call.accept_all([Ok(RecommendRequest::new(history))].into_iter()))
+        };
+        let (cold, routed) = (size(Vec::new()), size(vec![known.clone()]));
+        assert_eq!((cold.rows, routed.rows, routed.work), (1, 1, 0));
+        assert!(cold.work > 0 && cold.work < cold.bytes);
+        let long = size([vec![known], vec![ItemId("unknown".repeat(1000).into()); 10]].concat());
+        assert!(long.work > 0 && long.work < long.bytes, "{long:?}");
+        assert_eq!(AnswerForm::Tensors.tensors(&generation, 100, 10, "").work, 0);
     }
 }

@@ -51,8 +51,8 @@ impl<'a> Call<'a> {
         form: AnswerForm,
     ) -> Result<(Answered<'a>, Reservation), Problem> {
         let accepted = self.accept(request)?;
-        let bytes = form.row(self.generation, &accepted);
-        let reservation = Reservation::new(self.recommender, answers, 1, bytes)?;
+        let size = form.row(self.generation, &accepted);
+        let reservation = Reservation::new(self.recommender, answers, size)?;
         let answered = self.answer(accepted).await?;
         Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
         Ok((answered, reservation))
@@ -83,8 +83,7 @@ impl<'a> Call<'a> {
         answers: &AnswerShare,
         form: AnswerForm,
     ) -> Result<Reservation, Problem> {
-        let accepted = rows.iter().flatten().count();
-        Reservation::new(self.recommender, answers, accepted, form.answer(self.generation, rows))
+        Reservation::new(self.recommender, answers, form.answer(self.generation, rows))
     }
 
     /// Answers one request.

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::Problem;
 use super::answer_budget::{AnswerCharge, AnswerShare, SMALL};
+use super::answer_size::AnswerSize;
 use canet_serving::metrics::Rejected;
 use canet_serving::{AnswerTicket, Recommender};
 
@@ -12,19 +15,18 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves `bytes`, an upper bound of the answer to a call of `rows`. An answer that may become larger than one answer
-    /// is allowed gets that much. Its writer calls [`check_size`], which stops it where it does.
+    /// Reserves the room for an answer. One that may become larger than one answer is allowed gets that much. Its writer calls
+    /// [`check_size`], which stops it where it does.
     ///
     /// # Errors
     /// 429 if too much work waits, or if other answers use up the room. The rows are counted as refused.
     pub(crate) fn new(
         recommender: &Recommender,
         share: &AnswerShare,
-        rows: usize,
-        bytes: usize,
+        AnswerSize { rows, bytes, work }: AnswerSize,
     ) -> Result<Reservation, Problem> {
         let bytes = bytes.min(share.most());
-        let ticket = if bytes > SMALL { Some(recommender.admit_answer(rows, bytes)?) } else { None };
+        let ticket = if work > SMALL { Some(recommender.admit_answer(rows, bytes)?) } else { None };
         let charge = share.charge(bytes).inspect_err(|_| recommender.metrics().rejected(Rejected::Unread, rows))?;
         Ok(Reservation { charge, ticket })
     }
@@ -32,6 +34,14 @@ impl Reservation {
     /// The bytes that the answer may take.
     pub(crate) fn bytes(&self) -> usize {
         self.charge.bytes()
+    }
+
+    /// Waits until the answer may be built, which lasts as long as the permit. A small answer waits for none.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        match &self.ticket {
+            Some(ticket) => ticket.turn().await,
+            None => None,
+        }
     }
 
     /// The answer is built: leaves the queue. `worked` is the time that it took, if it was long enough to be timed.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::executor::{Executor, RowScheduler, deliver};
 use super::generation::Current;
@@ -29,6 +29,8 @@ pub struct Recommender {
     draining: AtomicBool,
     health: Arc<Health>,
     shadow: OnceLock<Shadow>,
+    /// A permit for each large answer that may be built at a time.
+    builders: Arc<Semaphore>,
 }
 
 impl Recommender {
@@ -49,6 +51,7 @@ impl Recommender {
             draining: AtomicBool::new(false),
             health: Arc::clone(&health),
             shadow: OnceLock::new(),
+            builders: Arc::new(Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers())),
         };
         let mut threads = Vec::new();
         for index in 0..executors {
@@ -212,7 +215,10 @@ impl Recommender {
     pub fn admit_answer(&self, rows: usize, bytes: usize) -> Result<AnswerTicket, Refusal> {
         let admitted = self.scheduler.lock().admit_answer(bytes);
         match admitted {
-            Ok(predicted) => Ok(AnswerTicket { scheduler: Arc::clone(&self.scheduler), bytes, predicted, took: None }),
+            Ok(predicted) => {
+                let (scheduler, builders) = (Arc::clone(&self.scheduler), Arc::clone(&self.builders));
+                Ok(AnswerTicket { scheduler, builders, bytes, predicted, took: None })
+            }
             Err(full) => {
                 let refusal = Refusal::Overloaded(full);
                 outcome::count(&self.metrics, &refusal, rows);
@@ -253,12 +259,20 @@ impl Drop for Recommender {
 /// A large answer's place in the queue, which it holds until this drops.
 pub struct AnswerTicket {
     scheduler: Arc<RowScheduler>,
+    builders: Arc<Semaphore>,
     bytes: usize,
     predicted: Duration,
     took: Option<Duration>,
 }
 
 impl AnswerTicket {
+    /// Waits until this answer may be built, which lasts as long as the returned permit. As many large answers are built at a
+    /// time as the runtime has threads: more would only make small answers wait longer between them.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Nothing closes the semaphore.
+        Arc::clone(&self.builders).acquire_owned().await.ok()
+    }
+
     /// The answer is built. `took` leaves out the time in which other tasks had the thread.
     pub fn built(mut self, took: Duration) {
         self.took = Some(took);

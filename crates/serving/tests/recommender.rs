@@ -181,3 +181,29 @@ async fn a_row_without_finite_scores_or_logits_is_refused_alone() {
         assert!(refusals > 10 && recommender.is_alive());
     }
 }
+
+/// The runtime has one thread.
+#[tokio::test]
+async fn large_answers_are_built_one_at_a_time_and_refused_rows_are_counted() {
+    let metrics = metrics();
+    let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+    let (first, second) =
+        (recommender.admit_answer(1, 1 << 20).unwrap(), recommender.admit_answer(1, 1 << 20).unwrap());
+    let turn = first.turn().await;
+    assert!(turn.is_some());
+    {
+        let mut waiting = pin!(second.turn());
+        let mut poll = || waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        drop(turn);
+        assert!(poll().is_ready());
+    }
+    // Far beyond the limit, behind the other two.
+    let refused = recommender.admit_answer(3, usize::MAX);
+    assert!(matches!(refused, Err(Refusal::Overloaded(_))));
+    assert_eq!(metric(&metrics, "rejected_total{reason=\"overloaded\"}"), 3.0);
+    first.built(Duration::from_millis(1));
+    drop(second);
+    // No other answer waits now.
+    assert!(recommender.admit_answer(1, usize::MAX).is_ok());
+}

@@ -38,6 +38,7 @@ impl Methods for Service {
         let call = Call { recommender: &self.recommender, generation: &generation, arrival };
         let (answered, reservation) =
             call.answer_one(request.into_inner().into(), &answers, AnswerForm::Message).await?;
+        let _turn = reservation.turn().await;
         let (message, mut turns) = (MessageAnswer::new(&reservation), Turns::default());
         let mut response = Response::new(message.response(answered.recommendation, &mut turns).await?);
         response.extensions_mut().insert(answered.times);
@@ -60,6 +61,7 @@ impl Methods for Service {
         let outcomes = call.answer_all(rows).await;
 
         let (times, retry_after) = (outcomes.times(), outcomes.retry_after());
+        let _turn = reservation.turn().await;
         let (mut results, mut turns) = (Vec::with_capacity(outcomes.0.len()), Turns::default());
         for outcome in outcomes.0 {
             results.push(message.result(outcome.map(|answered| answered.recommendation), &mut turns).await);
@@ -99,7 +101,12 @@ impl Methods for Service {
                 async move {
                     let call = Call { recommender: &recommender, generation: &generation, arrival };
                     let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
-                    let result = shared.0.result(outcome, &mut Turns::default()).await;
+                    let (message, ticket) = &*shared;
+                    let _turn = match ticket {
+                        Some(ticket) => ticket.turn().await,
+                        None => None,
+                    };
+                    let result = message.result(outcome, &mut Turns::default()).await;
                     proto::RecommendStreamResponse { index, result: Some(result) }
                 }
             })

@@ -103,6 +103,7 @@ impl GrpcInferenceService for Service {
         let generation = pin_named(&self.recommender, &request)?;
         let call = Call { recommender: &self.recommender, generation: &generation, arrival };
         let (inferred, reservation) = infer(call, request, &answers, AnswerForm::TensorsMessage).await?;
+        let _turn = reservation.turn().await;
         let mut turns = Turns::default();
         let mut response = Response::new(write(&inferred, raw, &mut turns).await);
         response.extensions_mut().insert(inferred.times);

@@ -100,8 +100,8 @@ pub(super) async fn infer<'a>(
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
     }
-    let bytes = form.tensors(generation, rows.len(), k, request.id.as_deref().unwrap_or_default());
-    let reservation = Reservation::new(recommender, answers, rows.len(), bytes)?;
+    let size = form.tensors(generation, rows.len(), k, request.id.as_deref().unwrap_or_default());
+    let reservation = Reservation::new(recommender, answers, size)?;
 
     // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
     // fails withdraws the others, which are counted as cancelled.
