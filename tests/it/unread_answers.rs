@@ -132,7 +132,7 @@ fn without_window(address: SocketAddr, path: &str, content_type: &str, body: &[u
     // POST, http
     let head = [
         vec![0x83, 0x86],
-        header(":authority", "canet"),
+        header(":authority", "localhost"),
         header(":path", path),
         header("content-type", content_type),
         header("te", "trailers"),

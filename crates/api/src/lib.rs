@@ -46,8 +46,8 @@ mod testing;
 mod title_index;
 mod traceparent;
 mod transport;
-mod unpack;
 mod turns;
+mod unpack;
 mod validate;
 mod wire;
 
