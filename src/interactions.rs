@@ -1,34 +1,109 @@
 //! Interaction data as several commands read it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use canet_data::{Dataset, ReadOptions};
+use canet_data::{BadLinePolicy, Condition, Dataset, ReadOptions, TimeColumn};
 use canet_model::Model;
 
 use crate::Failure;
 use crate::exit::say;
 use crate::memory;
+use crate::numbers::share_or_zero;
 
-/// The data of a command that uses a trained model.
+/// The data of a command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
 pub(crate) struct DataArgs {
-    /// Interactions, in any format that `train` reads. Items that the model does not know are dropped
-    #[arg(long, env = "CANET_DATA", value_name = "PATH")]
-    data: PathBuf,
+    /// Interactions: CSV, RecBole's .inter, JSON lines, Parquet (a file or a directory), MovieLens' files, or lines of ids,
+    /// each perhaps packed by gzip or zstd. `-` is standard input. Several files are read as one. A command with --model drops
+    /// items that the model does not know
+    #[arg(long, env = "CANET_DATA", value_name = "PATH", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// How to read the data.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub(crate) struct FormatArgs {
+    /// Column of users [default: the column with a common name, such as user_id, customer or session_id]
+    #[arg(long, env = "CANET_USER_COLUMN", value_name = "NAME")]
+    user_column: Option<String>,
+    /// Column of items [default: the column with a common name, such as item_id, movieId, product_id, sku or asin]
+    #[arg(long, env = "CANET_ITEM_COLUMN", value_name = "NAME")]
+    item_column: Option<String>,
+    /// Column of times, or `none` if the order of the lines is the order of time [default: the column with a common name,
+    /// such as timestamp, ts, date or created_at]
+    ///
+    /// Times are ISO 8601 dates or date-times (in UTC, if they name no zone), or seconds, milliseconds, microseconds or
+    /// nanoseconds since 1970. Other numbers are sorted as numbers.
+    #[arg(long, env = "CANET_TIME_COLUMN", value_name = "NAME")]
+    time_column: Option<String>,
+    /// Names of all columns of a table without a header, for example user,item,timestamp
+    #[arg(long, env = "CANET_COLUMNS", value_name = "NAMES", value_delimiter = ',')]
+    columns: Option<Vec<String>>,
+    /// Use only rows that meet a condition, such as `event=purchase`, `event!=view` or `rating>=4`. May be given several times
+    ///
+    /// Conditions with `=` on one column are alternatives. All others must be met.
+    #[arg(long = "where", env = "CANET_WHERE", value_name = "CONDITION")]
+    conditions: Vec<Condition>,
+    /// Drop users and items with fewer interactions, until all have as many (the N-core). 0 keeps all
+    #[arg(long, env = "CANET_MIN_INTERACTIONS", value_name = "N", default_value_t = 0)]
+    min_interactions: u32,
     /// Skip lines that cannot be read, and report their number
     #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
     skip_bad_lines: bool,
+    /// Largest share of a file's lines that --skip-bad-lines may skip
+    #[arg(
+        long,
+        env = "CANET_MAX_BAD_SHARE",
+        value_name = "SHARE",
+        requires = "skip_bad_lines",
+        default_value_t = BadLinePolicy::MAX_SHARE,
+        value_parser = share_or_zero
+    )]
+    max_bad_share: f64,
+}
+
+impl FormatArgs {
+    pub(crate) fn options(&self) -> ReadOptions {
+        ReadOptions {
+            bad_lines: match self.skip_bad_lines {
+                true => BadLinePolicy::Skip { max_share: self.max_bad_share },
+                false => BadLinePolicy::Stop,
+            },
+            columns: self.columns.clone(),
+            user_column: self.user_column.clone(),
+            item_column: self.item_column.clone(),
+            time_column: match self.time_column.as_deref() {
+                None => TimeColumn::Detect,
+                Some("none") => TimeColumn::FileOrder,
+                Some(name) => TimeColumn::Named(name.to_owned()),
+            },
+            conditions: self.conditions.clone(),
+            min_interactions: self.min_interactions,
+            max_bytes: memory::for_interactions(),
+        }
+    }
 }
 
 impl DataArgs {
+    /// Reads the data.
+    pub(crate) fn read(&self) -> Result<Dataset, Failure> {
+        let dataset = Dataset::read_all(&self.data, &self.format.options()).map_err(Failure::data)?;
+        remarks(&dataset);
+        Ok(dataset)
+    }
+
     /// Reads the data with a model's items.
-    pub(crate) fn read(&self, model: &Model) -> Result<Dataset, Failure> {
-        let options = ReadOptions { skip_bad_lines: self.skip_bad_lines, max_bytes: memory::for_interactions() };
-        let dataset = Dataset::read_known(&self.data, model.catalogue(), &options).map_err(Failure::data)?;
-        remarks(&self.data, &dataset);
+    pub(crate) fn read_known(&self, model: &Model) -> Result<Dataset, Failure> {
+        let options = self.format.options();
+        let dataset = Dataset::read_all_known(&self.data, model.catalogue(), &options).map_err(Failure::data)?;
+        remarks(&dataset);
         if dataset.unknown > 0 {
             say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
         }
@@ -37,22 +112,27 @@ impl DataArgs {
 
     /// Reads data to evaluate a model on, and remarks on their relation to the training data.
     pub(crate) fn read_to_measure(&self, model: &Model) -> Result<Dataset, Failure> {
-        let dataset = self.read(model)?;
+        let dataset = self.read_known(model)?;
         remark_on_origin(model, &dataset);
         Ok(dataset)
     }
 
     /// The data have no user to evaluate.
     pub(crate) fn no_user(&self) -> Failure {
-        Failure::Data(format!("{}: no user has the three interactions that an evaluation needs", self.data.display()))
+        let paths: Vec<String> = self.data.iter().map(|path| path.display().to_string()).collect();
+        Failure::Data(format!("{}: no user has the three interactions that an evaluation needs", paths.join(", ")))
     }
 }
 
 /// Prints a remark if the model was trained on other data than these.
 pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
     let name = &model.manifest().data.name;
-    match (dataset.sha256 == model.manifest().data.sha256, learnt_everything(model)) {
+    match (is_origin(model, dataset), learnt_everything(model)) {
         (true, _) => {}
+        (false, _) if dataset.sha256 == model.manifest().data.sha256 => say(format_args!(
+            "the model was made from this file ({name}), but other flags (such as --where or --min-interactions) selected its \
+             interactions"
+        )),
         (false, false) => say(format_args!("the model was made from other data ({name})")),
         (false, true) => say(format_args!(
             "the model was made from another file ({name}) and has learnt every interaction of it (--newest-epochs): \
@@ -63,7 +143,16 @@ pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
 
 /// Whether the model has learnt every interaction of the dataset, including those that would test it.
 pub(crate) fn all_learnt(model: &Model, dataset: &Dataset) -> bool {
-    learnt_everything(model) && dataset.sha256 == model.manifest().data.sha256
+    learnt_everything(model) && (is_origin(model, dataset) || dataset.sha256 == model.manifest().data.sha256)
+}
+
+/// Whether the model was trained on these interactions, in whatever form. Of older models only the file is known.
+pub(crate) fn is_origin(model: &Model, dataset: &Dataset) -> bool {
+    let origin = &model.manifest().data;
+    match &origin.parsed_sha256 {
+        Some(parsed) => *parsed == dataset.parsed_sha256,
+        None => origin.sha256 == dataset.sha256,
+    }
 }
 
 /// Whether the model's training ended on the validation and test items too (`train --newest-epochs`).
@@ -71,12 +160,12 @@ fn learnt_everything(model: &Model) -> bool {
     model.manifest().training.as_ref().is_some_and(|training| training.everything)
 }
 
-/// Prints what was skipped or assumed while reading a file.
-pub(crate) fn remarks(path: &Path, dataset: &Dataset) {
+/// Prints what was skipped or assumed while reading.
+fn remarks(dataset: &Dataset) {
     if dataset.skipped.count > 0 {
         say(format_args!("{}", dataset.skipped));
     }
     if let Some(untimed) = &dataset.untimed {
-        say(format_args!("{}: {untimed}", path.display()));
+        say(format_args!("{}: {untimed}", untimed.path.display()));
     }
 }

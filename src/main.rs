@@ -6,6 +6,7 @@ mod access;
 mod address;
 mod bench;
 mod caveats;
+mod data;
 mod eval;
 mod exit;
 #[cfg(feature = "libtorch")]
@@ -60,6 +61,7 @@ struct Cli {
 #[allow(clippy::large_enum_variant, reason = "a process has one value of it")]
 enum Command {
     Bench(bench::BenchArgs),
+    Data(data::CheckDataArgs),
     Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
     };
     let result: Result<(), Failure> = match cli.command {
         Command::Bench(args) => bench::run(args),
+        Command::Data(args) => data::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -83,7 +83,7 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     if model.manifest().calibration.is_none() && fixed_route.is_none() {
         say("the checkpoint has no calibration, so --flops-budget changes nothing");
     }
-    let dataset = args.data.read(&model)?;
+    let dataset = args.data.read_known(&model)?;
     let ranker =
         BatchRanker { model: &model, fixed_route, budget: args.flops_budget, k, include_seen: args.include_seen };
     // On a terminal the printed lines show the progress.

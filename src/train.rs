@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use canet_data::{Dataset, ReadOptions};
+use canet_data::Dataset;
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
     AdamWOptions, Defaults, JointOptions, LossForm, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterFit,
@@ -17,8 +17,9 @@ use clap::builder::BoolishValueParser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::Failure;
+use crate::data;
 use crate::exit::say;
-use crate::interactions;
+use crate::interactions::DataArgs;
 use crate::memory::{self, gigabytes};
 use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
 use crate::target::DeviceArgs;
@@ -26,16 +27,11 @@ use crate::target::DeviceArgs;
 /// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// Interactions: RecBole .inter, `user item` lines, `user item item ...` lines, or CSV with the header
-    /// user,item,timestamp. Each may be gzipped.
-    #[arg(long, env = "CANET_DATA", value_name = "PATH")]
-    data: PathBuf,
+    #[command(flatten)]
+    data: DataArgs,
     /// Directory of the model, for example models/NAME.
     #[arg(long, env = "CANET_OUT", value_name = "DIR")]
     out: PathBuf,
-    /// Skip lines that cannot be read, and print their number.
-    #[arg(long, env = "CANET_SKIP_BAD_LINES", value_parser = BoolishValueParser::new())]
-    skip_bad_lines: bool,
     /// Training method.
     #[arg(long, env = "CANET_PRESET", value_enum, default_value = "utility")]
     preset: Preset,
@@ -251,11 +247,10 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--newest-epochs needs --preset utility: the preset `paper` has a single stage"));
     }
     let backend = args.device.open_alone()?;
-    let reading = ReadOptions { skip_bad_lines: args.skip_bad_lines, max_bytes: memory::for_interactions() };
-    let dataset = Dataset::read(&args.data, &reading).map_err(Failure::data)?;
-    interactions::remarks(&args.data, &dataset);
-    let items = dataset.ids.len();
-    let config = args.sizes.config(args.preset, items);
+    let dataset = args.data.read()?;
+    data::lines(&dataset).for_each(say);
+    dataset.check_size().map_err(Failure::data)?;
+    let config = args.sizes.config(args.preset, dataset.ids.len());
     let job = TrainJob {
         options: args.options(&dataset, &config),
         config,

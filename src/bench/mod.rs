@@ -16,10 +16,11 @@ use self::report::{Measured, Report};
 use self::workload::Workload;
 use super::Failure;
 use super::exit::say;
+use super::interactions::FormatArgs;
 use super::model::ModelArgs;
 use super::numbers::{seconds, share};
 use super::target::TargetArgs;
-use canet_data::{Dataset, ReadOptions};
+use canet_data::Dataset;
 use canet_domain::{BatchBy, History, Item};
 use canet_model::Model;
 
@@ -63,6 +64,8 @@ pub(super) struct BenchArgs {
     /// many as the model reads]
     #[arg(long, env = "CANET_HISTORIES", value_name = "FILE")]
     histories: Option<PathBuf>,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Seconds to time each workload at each number of requests in flight
     #[arg(long, env = "CANET_SECONDS", value_name = "S", default_value = "3", value_parser = seconds)]
     seconds: Duration,
@@ -129,7 +132,7 @@ fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
     let max_len = model.config().max_len;
     let sequences: Vec<Vec<Item>> = match &args.histories {
         Some(file) => {
-            let dataset = Dataset::read_known(file, model.catalogue(), &ReadOptions::default());
+            let dataset = Dataset::read_known(file, model.catalogue(), &args.format.options());
             dataset.map_err(Failure::data)?.sequences
         }
         None => {

@@ -131,7 +131,7 @@ fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> 
         name: model.name().to_owned(),
         version: model.version(),
         created: model.manifest().created.clone(),
-        same_data: model.manifest().data.sha256 == dataset.sha256,
+        same_data: interactions::is_origin(model, dataset),
         calibrated: model.manifest().calibration.is_some(),
         hull: measured.hull.vertices().iter().map(|route| name(*route)).collect(),
         strongest: measured.strongest().map(name).unwrap_or_default(),

@@ -193,7 +193,7 @@ fn a_header_without_a_timestamp_gets_a_remark() {
         .output()
         .unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && log.contains("no `timestamp` (found: user, item)"), "{log}");
+    assert!(output.status.success() && log.contains("untimed.csv: no time column (found: user, item)"), "{log}");
 }
 
 #[test]

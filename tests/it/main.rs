@@ -16,6 +16,7 @@ mod connections;
 mod console;
 mod damaged;
 mod dashboards;
+mod data_command;
 mod eval_command;
 mod flags;
 mod foreign_clients;

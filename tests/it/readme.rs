@@ -12,11 +12,12 @@ use super::support::python;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
     "deploy/README.md",
+    "docs/data.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/sizing.md",

@@ -201,6 +201,7 @@ fn how_a_model_was_trained_is_recorded() {
 
     let manifest = ModelDirectory::open(&out).unwrap().load(None).unwrap().manifest;
     assert_eq!(start["data_sha256"], manifest.data.sha256);
+    assert_eq!(start["parsed_sha256"], manifest.data.parsed_sha256.unwrap());
     let recorded = manifest.training.unwrap();
     assert_eq!(recorded.program, env!("CARGO_PKG_VERSION"));
     assert_eq!(serde_json::to_value(&recorded.options).unwrap(), *options);
@@ -223,7 +224,15 @@ fn what_was_read_and_what_was_passed_over_is_said() {
     fs::write(&data, broken).unwrap();
     let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1", "--skip-bad-lines"])).stderr;
     let log = String::from_utf8(log).unwrap();
-    assert!(log.contains("canet: read 60 users, 30 items, 1200 interactions"), "{log}");
+    for line in [
+        "form         `user item` lines",
+        "lines        1202, 2 bad ones skipped",
+        "users        60",
+        "items        30",
+    ] {
+        assert!(log.contains(&format!("canet: {line}\n")), "{line} is not in {log}");
+    }
+    assert!(log.contains("canet: interactions 1200, none repeats an item"), "{log}");
     assert!(log.contains("canet: 2 bad lines skipped: "), "{log}");
 }
 
@@ -232,10 +241,10 @@ fn a_header_without_a_moment_is_remarked_on() {
     let scratch = TempDir::new().unwrap();
     let data = scratch.path().join("untimed.csv");
     let pairs = fs::read_to_string(ring(scratch.path())).unwrap().replace(' ', ",");
-    fs::write(&data, format!("user,item,time\n{}", pairs.replace('\n', ",1\n"))).unwrap();
+    fs::write(&data, format!("user,item,price\n{}", pairs.replace('\n', ",1\n"))).unwrap();
     let log = finish(train(&data, &scratch.path().join("out"), &["--epochs", "1"])).stderr;
     let log = String::from_utf8(log).unwrap();
-    let remark = "no `timestamp` (found: user, item, time): the order of lines is taken as time";
+    let remark = "no time column (found: user, item, price): the order of lines is taken as time";
     assert!(log.contains(remark), "{log}");
 }
 
@@ -244,11 +253,13 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
     let single = scratch.path().join("single.txt");
-    fs::write(&single, "a x\nb y\nc z\n").unwrap();
+    fs::write(&single, (0..10).map(|user| format!("u{user} i{user}\n")).collect::<String>()).unwrap();
+    let few = scratch.path().join("few.txt");
+    fs::write(&few, "a x y z\nb x y z\n").unwrap();
     let pairs = scratch.path().join("pairs.txt");
-    fs::write(&pairs, "a x\na y\nb y\nb z\n").unwrap();
+    fs::write(&pairs, (0..10).map(|user| format!("u{user} i{user}\nu{user} j{user}\n")).collect::<String>()).unwrap();
     let missing = scratch.path().join("missing.txt");
-    let table: [(&Path, &[&str], i32, &str); 13] = [
+    let table: [(&Path, &[&str], i32, &str); 15] = [
         (&data, &["--hidden", "8,4"], 64, "hidden"),
         (&data, &["--hidden", "4,9"], 64, "heads"),
         (&data, &["--max-len", "0"], 64, "max_len"),
@@ -259,6 +270,8 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         (&data, &["--stop-after", "lunch"], 64, "--stop-after"),
         (&data, &["--max-minutes", "1e30"], 64, "--max-minutes"),
         (&data, &["--max-minutes", "0"], 64, "--max-minutes"),
+        (&data, &["--where", "event=buy"], 65, "`user item` lines have no named columns, which --where needs"),
+        (&few, &[], 65, "few.txt: too few to train on (users: 2, items: 3)"),
         (&single, &[], 65, "nothing to learn"),
         (&pairs, &[], 65, "nobody to validate on"),
         (&missing, &[], 65, "missing.txt"),

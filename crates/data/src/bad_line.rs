@@ -1,29 +1,53 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use canet_domain::Catalogue;
+
+use super::{BadLinePolicy, DataError, TooManyBadLines};
 
 /// A line that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{}: line {line}: {fault}", path.display())]
+#[error("{}: {unit} {line}: {fault}", path.display())]
 pub struct BadLine {
     /// The file.
     pub path: PathBuf,
-    /// The line's number, from 1, counting the header.
+    /// What the number counts.
+    pub unit: LineUnit,
+    /// The line's number, from 1, counting the header. For Parquet the row's number, from 1.
     pub line: u64,
     /// The fault.
     pub fault: LineFault,
+}
+
+/// What the number of a [`BadLine`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineUnit {
+    /// Lines of a text.
+    Line,
+    /// Rows of a Parquet file.
+    Row,
+}
+
+impl fmt::Display for LineUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LineUnit::Line => "line",
+            LineUnit::Row => "row",
+        })
+    }
 }
 
 /// Why a line cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LineFault {
     /// The bytes are not text.
-    #[error("not UTF-8 text")]
+    #[error("not UTF-8 text (Latin-1 files: iconv -f LATIN1 -t UTF-8 OLD > NEW)")]
     NotUtf8,
     /// The line is longer than the limit.
     #[error("longer than {0} bytes")]
     TooLong(usize),
     /// The number of columns differs from the header's.
-    #[error("{found} columns, the header has {expected}")]
+    #[error("{found} columns instead of {expected}")]
     Columns {
         /// Columns of the line.
         found: usize,
@@ -31,17 +55,50 @@ pub enum LineFault {
         expected: usize,
     },
     /// A quoted field has no end.
-    #[error("a quoted field opens here and is not closed until the end of the file")]
-    OpenQuote,
+    #[error("a quoted field opens here and is not closed within {0} lines")]
+    OpenQuote(usize),
+    /// A quoted field ends within a later row, or text follows its closing quote.
+    #[error("a quoted field opens here and does not end before a separator")]
+    StrayQuote,
+    /// The line is not a JSON object.
+    #[error("not a JSON object: {0}")]
+    Json(String),
+    /// A field of a JSON object is an object or a list.
+    #[error("`{0}` is an object or a list, not a text or a number")]
+    Nested(String),
     /// An id is empty.
     #[error("`{0}` is empty")]
-    EmptyId(&'static str),
+    EmptyId(String),
     /// A line-based file cannot hold the id.
     #[error("`{0}` holds a tab or a line break")]
-    UnusableId(&'static str),
-    /// The timestamp is not a finite number.
-    #[error("timestamp {0:?} is not a number")]
-    Timestamp(String),
+    UnusableId(String),
+    /// An id is longer than a checkpoint allows.
+    #[error("`{column}` has {bytes} bytes; a checkpoint holds ids of at most {max} bytes", max = Catalogue::MAX_ID_BYTES)]
+    LongId {
+        /// The column.
+        column: String,
+        /// The id's length in bytes.
+        bytes: usize,
+    },
+    /// A title is longer than a checkpoint allows.
+    #[error("the title has {0} bytes; a checkpoint holds titles of at most {max} bytes", max = Catalogue::MAX_TITLE_BYTES)]
+    LongTitle(usize),
+    /// The time is neither a number nor a date.
+    #[error("`{column}` is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z")]
+    Time {
+        /// The column.
+        column: String,
+        /// The text.
+        text: String,
+    },
+    /// The time is of another kind than those of earlier lines.
+    #[error("the time is {found}, but those of earlier lines are {earlier}")]
+    MixedTimes {
+        /// What the line has.
+        found: &'static str,
+        /// What earlier lines have.
+        earlier: &'static str,
+    },
     /// The line has a user and no item.
     #[error("one column {0:?}, where a user and at least one item are needed, separated by spaces or tabs")]
     OneColumn(String),
@@ -79,7 +136,14 @@ impl Skipped {
     /// Number of bad lines that are kept for the message.
     pub const SHOWN: usize = 5;
 
-    pub(crate) fn add(&mut self, bad: BadLine) {
+    /// Adds the bad lines of a later file.
+    pub(crate) fn append(&mut self, later: Skipped) {
+        self.count += later.count;
+        let room = Skipped::SHOWN - self.first.len();
+        self.first.extend(later.first.into_iter().take(room));
+    }
+
+    fn add(&mut self, bad: BadLine) {
         self.count += 1;
         if self.first.len() < Skipped::SHOWN {
             self.first.push(bad);
@@ -93,6 +157,47 @@ impl fmt::Display for Skipped {
         for (index, bad) in self.first.iter().enumerate() {
             write!(f, "{} {bad}", if index == 0 { ":" } else { ";" })?;
         }
-        if self.count > self.first.len() as u64 { write!(f, "; ...") } else { Ok(()) }
+        if self.count > self.first.len() as u64 { write!(f, "; and more") } else { Ok(()) }
+    }
+}
+
+/// Counts the lines of a file and its bad ones.
+pub(crate) struct BadLines {
+    policy: BadLinePolicy,
+    path: PathBuf,
+    unit: LineUnit,
+    /// Lines so far that are not blank, without the header.
+    pub(crate) lines: u64,
+    pub(crate) skipped: Skipped,
+}
+
+/// A file with more bad lines than this, which are more than half of its lines, is read no further.
+const HOPELESS: u64 = 1000;
+
+impl BadLines {
+    pub(crate) fn new(policy: BadLinePolicy, path: &Path, unit: LineUnit) -> BadLines {
+        BadLines { policy, path: path.to_owned(), unit, lines: 0, skipped: Skipped::default() }
+    }
+
+    /// Counts a bad line.
+    ///
+    /// # Errors
+    /// [`DataError::BadLines`] if most of the lines so far are bad.
+    pub(crate) fn report(&mut self, line: u64, fault: LineFault) -> Result<(), DataError> {
+        self.skipped.add(BadLine { path: self.path.clone(), unit: self.unit, line, fault });
+        if self.skipped.count > HOPELESS && self.skipped.count * 2 > self.lines { self.judge() } else { Ok(()) }
+    }
+
+    /// Compares the bad lines with those that are allowed.
+    ///
+    /// # Errors
+    /// [`DataError::BadLines`] if there are more.
+    pub(crate) fn judge(&self) -> Result<(), DataError> {
+        let Some(first) = self.skipped.first.first() else { return Ok(()) };
+        let (bad, lines) = (self.skipped.count, self.lines.max(1));
+        match self.policy {
+            BadLinePolicy::Skip { max_share } if bad as f64 <= max_share * lines as f64 => Ok(()),
+            policy => Err(DataError::BadLines(Box::new(TooManyBadLines { first: first.clone(), bad, lines, policy }))),
+        }
     }
 }

@@ -1,206 +1,249 @@
-use std::cmp::Ordering;
-use std::collections::HashMap;
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use canet_domain::{Catalogue, Item};
+use canet_domain::Item;
 
-use super::interaction::{Interaction, Timestamp};
-use super::{BadLine, DataError, LineFault, Skipped};
+use super::dense_ids::DenseIds;
+use super::interaction::Interaction;
+use super::times::{Keys, Times};
+use super::{DataError, LineFault, TimeUnit};
 
-/// How to read a file.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ReadOptions {
-    /// Skip and count bad lines instead of stopping at the first.
-    pub skip_bad_lines: bool,
-    /// Bytes of memory that the interactions may take; `None` for no limit. A small compressed file can hold very many.
-    pub max_bytes: Option<u64>,
-}
-
-/// The most bytes that an interaction takes: in its user's list, which grows by doubling, and in the sequence that is made of
-/// it.
-const INTERACTION_BYTES: u64 = 2 * size_of::<Event>() as u64 + size_of::<Item>() as u64;
-
-/// Bytes that an id takes beside its characters: in the table of ids and in the list of a user's interactions.
-const ID_BYTES: u64 = 256;
-
-/// A file without timestamps in a format that has them. The order of the lines then counts as the order of time.
-///
-/// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
-/// definition, so they lack nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no `{missing}` (found: {found}): the order of lines is taken as time")]
-pub struct Untimed {
-    /// The missing column or field.
-    pub missing: &'static str,
-    /// The columns or fields that the file has.
-    pub found: String,
-}
-
-/// Skips or reports bad lines.
-pub(crate) struct BadLines {
-    options: ReadOptions,
-    pub(crate) skipped: Skipped,
-}
-
-impl BadLines {
-    /// Counts a bad line, or returns it as the error.
-    pub(crate) fn report(&mut self, path: &Path, line: u64, fault: LineFault) -> Result<(), DataError> {
-        let bad = BadLine { path: path.to_owned(), line, fault };
-        if !self.options.skip_bad_lines {
-            return Err(DataError::BadLine(bad));
-        }
-        self.skipped.add(bad);
-        Ok(())
-    }
-}
-
-/// Collects interactions in the order of the file.
-pub(crate) struct Collector<'a> {
-    pub(crate) path: &'a Path,
-    pub(crate) bad_lines: BadLines,
-    /// The reader sets it if the format has timestamps and the file has none. The commands print it as a remark.
-    pub(crate) untimed: Option<Untimed>,
+/// Collects the interactions of all files in their order.
+#[derive(Default)]
+pub(crate) struct Collector {
     users: DenseIds,
-    items: Items<'a>,
-    /// By user.
-    events: Vec<Vec<Event>>,
-    interactions: u64,
+    items: DenseIds,
+    rows: Vec<Row>,
+    /// Times of the current file.
+    times: Times,
+    /// Times of the files before it.
+    keys: Option<Keys>,
+    /// The first file, and whether it has times.
+    first: Option<(PathBuf, bool)>,
+    /// Whether ids or rows outgrew their type.
+    overflown: bool,
     /// Bytes that the interactions and ids take, at most.
     bytes: u64,
-    max_bytes: u64,
+    max_bytes: Option<u64>,
 }
 
-/// The source of the items' dense ids.
-enum Items<'a> {
-    /// The file: in the order of first appearance.
-    File(DenseIds),
-    /// A checkpoint. Interactions with other items are counted.
-    Catalogue { catalogue: &'a Catalogue, unknown: u64 },
-}
+/// The most bytes that an interaction takes: its row and its time in lists that grow by doubling, its place in the order of the
+/// users, and its place in a sequence.
+const INTERACTION_BYTES: u64 = 2 * (size_of::<Row>() + size_of::<i128>()) as u64 + 2 * size_of::<Item>() as u64;
 
+/// Bytes that an id takes beside its characters, in the table of ids and in lists of users or items.
+const ID_BYTES: u64 = 256;
+
+/// Dense ids, from 0.
 #[derive(Clone, Copy)]
-struct Event {
-    time: Timestamp,
-    item: Item,
+struct Row {
+    user: u32,
+    item: u32,
 }
 
 /// The collected interactions, each user's in the order of time.
 pub(crate) struct Collected {
+    /// External ids in the order of first appearance.
     pub(crate) users: Vec<Box<str>>,
-    /// External ids in the order of first appearance; empty if a catalogue gave the items.
+    /// External ids in the order of first appearance.
     pub(crate) ids: Vec<Box<str>>,
     pub(crate) sequences: Vec<Vec<Item>>,
-    pub(crate) unknown: u64,
-    pub(crate) untimed: Option<Untimed>,
-    pub(crate) bad_lines: BadLines,
+    /// The earliest and the latest time, in nanoseconds since 1970.
+    pub(crate) span: Option<(i128, i128)>,
+    /// Interactions that the filter on their number dropped.
+    pub(crate) rare: u64,
 }
 
-impl<'a> Collector<'a> {
-    pub(crate) fn new(path: &'a Path, options: ReadOptions, catalogue: Option<&'a Catalogue>) -> Collector<'a> {
-        let items = match catalogue {
-            None => Items::File(DenseIds::default()),
-            Some(catalogue) => Items::Catalogue { catalogue, unknown: 0 },
-        };
-        let bad_lines = BadLines { options, skipped: Skipped::default() };
-        Collector {
-            path,
-            bad_lines,
-            untimed: None,
-            users: DenseIds::default(),
-            items,
-            events: Vec::new(),
-            interactions: 0,
-            bytes: 0,
-            max_bytes: options.max_bytes.unwrap_or(u64::MAX),
-        }
+impl Collector {
+    /// A collector that takes at most this many bytes.
+    pub(crate) fn new(max_bytes: Option<u64>) -> Collector {
+        Collector { max_bytes, ..Collector::default() }
     }
 
-    /// Adds the next interaction of the file. Interactions with items that the catalogue lacks are counted, not kept.
+    /// Adds the next interaction of the current file.
     ///
-    /// A reader gives a time to every interaction of a file or to none, because a missing time counts as 0. It reports a line
-    /// that differs as a bad line. Without times, the order of the calls is the order of time. The reader then sets
-    /// [`untimed`](Self::untimed) if the format has timestamps.
+    /// A reader gives a time to every interaction of a file or to none. Without times, the order of the calls is the order
+    /// of time.
     ///
     /// # Errors
-    /// [`DataError::TooMany`] or [`DataError::TooLarge`]. The reader returns it and stops, because no single line is at fault.
-    pub(crate) fn add(&mut self, interaction: Interaction<'_>) -> Result<(), DataError> {
-        let (user, item) = (interaction.user.as_str(), interaction.item.as_str());
-        let time = interaction.time.unwrap_or_default();
-        let dense = |ids: &mut DenseIds, id: &str| ids.get(id).ok_or_else(|| DataError::TooMany(self.path.to_owned()));
-        let item = match &mut self.items {
-            Items::File(ids) => {
-                let known = ids.0.len();
-                let dense = dense(ids, item)?;
-                if ids.0.len() > known {
-                    self.bytes += ID_BYTES + item.len() as u64;
-                }
-                dense
-            }
-            Items::Catalogue { catalogue, unknown } => match catalogue.item(item) {
-                Some(item) => item,
-                None => {
-                    *unknown += 1;
-                    return Ok(());
-                }
-            },
-        };
-        let id_bytes = ID_BYTES + user.len() as u64;
-        let user = dense(&mut self.users, user)?.column() - 1;
-        if user == self.events.len() {
-            self.events.push(Vec::new());
-            self.bytes += id_bytes;
+    /// [`LineFault::MixedTimes`].
+    pub(crate) fn add(&mut self, interaction: Interaction<'_>) -> Result<(), LineFault> {
+        if let Some(time) = interaction.time {
+            self.times.push(time)?;
         }
-        self.events[user].push(Event { time, item });
-        self.interactions += 1;
+        let (users, items) = (self.users.len(), self.items.len());
+        let (user, item) = (interaction.user.as_str(), interaction.item.as_str());
+        match (self.users.get(user), self.items.get(item)) {
+            (Some(user), Some(item)) if self.rows.len() < u32::MAX as usize => self.rows.push(Row { user, item }),
+            _ => self.overflown = true,
+        }
         self.bytes += INTERACTION_BYTES;
-        if self.bytes > self.max_bytes {
-            let (path, limit) = (self.path.to_owned(), self.max_bytes);
-            return Err(DataError::TooLarge { path, interactions: self.interactions, limit });
+        if self.users.len() > users {
+            self.bytes += ID_BYTES + user.len() as u64;
+        }
+        if self.items.len() > items {
+            self.bytes += ID_BYTES + item.len() as u64;
         }
         Ok(())
     }
 
-    pub(crate) fn unreadable(&self, source: io::Error) -> DataError {
-        DataError::Read { path: self.path.to_owned(), source }
-    }
-
-    pub(crate) fn finish(self) -> Collected {
-        let sequences = self.events.into_iter().map(in_time_order).collect();
-        let (ids, unknown) = match self.items {
-            Items::File(ids) => (ids.into_ids(), 0),
-            Items::Catalogue { unknown, .. } => (Vec::new(), unknown),
-        };
-        let users = self.users.into_ids();
-        Collected { users, ids, sequences, unknown, untimed: self.untimed, bad_lines: self.bad_lines }
-    }
-}
-
-/// Sorts stably, so events of equal time keep the order of the file.
-fn in_time_order(mut events: Vec<Event>) -> Vec<Item> {
-    events.sort_by(|a, b| a.time.partial_cmp(&b.time).unwrap_or(Ordering::Equal));
-    events.into_iter().map(|event| event.item).collect()
-}
-
-/// Dense ids from 1, in the order of first appearance.
-#[derive(Default)]
-struct DenseIds(HashMap<Box<str>, Item>);
-
-impl DenseIds {
-    /// The dense id of an external id; `None` if there are too many.
-    fn get(&mut self, id: &str) -> Option<Item> {
-        if let Some(item) = self.0.get(id) {
-            return Some(*item);
+    /// Checks that what was added fits. The readers call it after each line.
+    ///
+    /// # Errors
+    /// [`DataError::TooMany`] or [`DataError::TooLarge`].
+    pub(crate) fn check_size(&self, path: &Path) -> Result<(), DataError> {
+        match self.max_bytes {
+            _ if self.overflown => Err(DataError::TooMany),
+            Some(limit) if self.bytes > limit => {
+                Err(DataError::TooLarge { path: path.to_owned(), interactions: self.rows.len() as u64, limit })
+            }
+            _ => Ok(()),
         }
-        let next = Some(self.0.len() + 1).filter(|next| *next <= Catalogue::MAX_ITEMS)?;
-        let item = Item::new(u32::try_from(next).ok()?)?;
-        self.0.insert(id.into(), item);
-        Some(item)
     }
 
-    fn into_ids(self) -> Vec<Box<str>> {
-        let mut ids: Vec<_> = self.0.into_iter().collect();
-        ids.sort_unstable_by_key(|(_, item)| *item);
-        ids.into_iter().map(|(id, _)| id).collect()
+    /// Number of interactions so far.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Ends a file, and returns what its times are.
+    ///
+    /// # Errors
+    /// [`DataError::SomeTimed`] if another file differs in whether it has times.
+    pub(crate) fn finish_file(&mut self, path: &Path, timed: bool) -> Result<Option<TimeUnit>, DataError> {
+        match &self.first {
+            None => self.first = Some((path.to_owned(), timed)),
+            Some((_, first)) if *first == timed => {}
+            Some((earlier, _)) => {
+                return Err(DataError::SomeTimed { path: path.to_owned(), timed, earlier: earlier.clone() });
+            }
+        }
+        Ok(std::mem::take(&mut self.times).finish().map(|(later, unit)| {
+            match &mut self.keys {
+                None => self.keys = Some(later),
+                Some(keys) => keys.append(later),
+            }
+            unit
+        }))
+    }
+
+    /// Drops users and items with fewer interactions than `least`, and sorts.
+    pub(crate) fn finish(mut self, least: u32) -> Collected {
+        let (mut users, mut ids) = (self.users.into_ids(), self.items.into_ids());
+        let before = self.rows.len();
+        if least > 1 {
+            retain_frequent(&mut self.rows, &mut self.keys, [users.len(), ids.len()], least);
+            users = renumber(users, self.rows.iter_mut().map(|row| &mut row.user));
+            ids = renumber(ids, self.rows.iter_mut().map(|row| &mut row.item));
+        }
+        let rare = (before - self.rows.len()) as u64;
+        let span = self.keys.as_ref().and_then(Keys::span);
+        let sequences = match &self.keys {
+            None => sequences(&self.rows, users.len(), &vec![(); self.rows.len()]),
+            Some(Keys::Nanoseconds(keys)) => sequences(&self.rows, users.len(), keys),
+            Some(Keys::Fine(keys)) => sequences(&self.rows, users.len(), keys),
+        };
+        Collected { users, ids, sequences, span, rare }
+    }
+}
+
+/// Drops rows until every user and every item that is left has at least `least` of them.
+fn retain_frequent(rows: &mut Vec<Row>, keys: &mut Option<Keys>, [users, items]: [usize; 2], least: u32) {
+    loop {
+        let (mut of_user, mut of_item) = (vec![0u32; users], vec![0u32; items]);
+        for row in &*rows {
+            of_user[row.user as usize] += 1;
+            of_item[row.item as usize] += 1;
+        }
+        let frequent = |row: &Row| of_user[row.user as usize] >= least && of_item[row.item as usize] >= least;
+        let kept: Vec<bool> = rows.iter().map(frequent).collect();
+        let before = rows.len();
+        rows.retain(frequent);
+        if rows.len() == before {
+            return;
+        }
+        if let Some(keys) = keys {
+            keys.retain(&kept);
+        }
+    }
+}
+
+/// Gives new dense ids in the order of first appearance to those that are left, and returns their external ids.
+fn renumber<'a>(mut ids: Vec<Box<str>>, dense: impl Iterator<Item = &'a mut u32>) -> Vec<Box<str>> {
+    let mut renumbered = vec![None; ids.len()];
+    let mut left = Vec::new();
+    for id in dense {
+        let old = *id as usize;
+        *id = *renumbered[old].get_or_insert_with(|| {
+            left.push(std::mem::take(&mut ids[old]));
+            left.len() as u32 - 1
+        });
+    }
+    left
+}
+
+/// Each user's items in the order of time. Rows of equal time keep the order of the files.
+fn sequences<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> Vec<Vec<Item>> {
+    // Rows of the users one after another.
+    let mut ends = vec![0u32; users];
+    for row in rows {
+        ends[row.user as usize] += 1;
+    }
+    let mut total = 0;
+    for end in &mut ends {
+        (*end, total) = (total, total + *end);
+    }
+    let mut order = vec![0u32; rows.len()];
+    for (place, row) in (0..).zip(rows) {
+        let end = &mut ends[row.user as usize];
+        order[*end as usize] = place;
+        *end += 1;
+    }
+    let mut start = 0;
+    let mut timed: Vec<(K, u32)> = Vec::new();
+    ends.iter()
+        .map(|end| {
+            let places = &order[start..*end as usize];
+            start = *end as usize;
+            timed.clear();
+            timed.extend(places.iter().map(|place| (keys[*place as usize], rows[*place as usize].item)));
+            timed.sort_by_key(|(key, _)| *key);
+            timed.iter().filter_map(|(_, item)| Item::new(item + 1)).collect()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interaction::Id;
+    use crate::time::Time;
+
+    fn collected(rows: &[(&str, &str, i64)], least: u32) -> Collected {
+        let mut collector = Collector::default();
+        for (user, item, time) in rows {
+            let [user, item] = [user, item].map(|id| Id::new("id", id).unwrap());
+            collector.add(Interaction { user, item, time: Some(Time::Whole(*time)) }).unwrap();
+        }
+        collector.finish_file(Path::new("a"), true).unwrap();
+        collector.finish(least)
+    }
+
+    #[test]
+    fn dropping_a_rare_item_can_make_its_user_rare() {
+        // b has two interactions, one of them with the rare z. Without b, y has one interaction left.
+        let rows =
+            [("b", "z", 1), ("b", "y", 2), ("a", "x", 9), ("a", "y", 8), ("a", "x", 7), ("c", "x", 1), ("c", "x", 0)];
+        let collected = collected(&rows, 2);
+        assert_eq!((collected.users.join(" "), collected.ids.join(" ")), ("a c".to_owned(), "x".to_owned()));
+        assert_eq!((collected.sequences.iter().map(Vec::len).collect::<Vec<_>>(), collected.rare), (vec![2, 2], 3));
+        assert_eq!(collected.span, Some((0, 9_000_000_000)));
+    }
+
+    #[test]
+    fn equal_times_keep_the_order_of_the_file() {
+        let collected = collected(&[("u", "b", 2), ("v", "c", 1), ("u", "a", 2), ("u", "c", 1)], 0);
+        let items: Vec<Vec<u32>> =
+            collected.sequences.iter().map(|items| items.iter().map(|item| item.id()).collect()).collect();
+        assert_eq!((collected.ids.join(" "), items), ("b c a".to_owned(), vec![vec![2, 1, 3], vec![2]]));
     }
 }

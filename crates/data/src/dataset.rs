@@ -1,11 +1,11 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use canet_domain::{Catalogue, Item};
+use sha2::{Digest, Sha256};
 
-use super::collector::{Collected, Collector, ReadOptions, Untimed};
-use super::detect::detect;
-use super::lines::Lines;
-use super::{DataError, Form, Skipped, headerless, locate, table};
+use super::collector::Collected;
+use super::reader::{FilesRead, read_files};
+use super::{DataError, FileSummary, ReadOptions, Skipped, TimeSpan};
 
 /// Interactions of users with items, in the order of time.
 ///
@@ -28,30 +28,61 @@ use super::{DataError, Form, Skipped, headerless, locate, table};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    /// The file's name without its extensions.
+    /// The name of the first file without its extensions. With several, their number follows.
     pub name: String,
-    /// SHA-256 of the file's bytes on disk, in hexadecimal.
+    /// SHA-256 of the file's bytes on disk, in hexadecimal. With several files, that of their digests in a row.
     pub sha256: String,
+    /// SHA-256 of what was understood, in hexadecimal. It does not depend on the form of the files.
+    ///
+    /// It is that of this text: a line with the external ids of all items in dense order, then a line for each user with the
+    /// user and their items, oldest first. Tabs separate the ids. Items that a checkpoint does not know are included.
+    pub parsed_sha256: String,
     /// External id of item `i` at `i - 1`.
     pub ids: Vec<Box<str>>,
     /// External ids and titles, from RecBole's `.item` file of the same name beside an `.inter` file.
     pub titles: Vec<(Box<str>, Box<str>)>,
     /// External ids of the users, in the order of first appearance.
     pub users: Vec<Box<str>>,
-    /// Each user's items, oldest first, at least one. Interactions of equal time keep the order of the file.
+    /// Each user's items, oldest first, at least one. Interactions of equal time keep the order of the files.
     pub sequences: Vec<Vec<Item>>,
     /// Number of interactions in `sequences`.
     pub interactions: u64,
     /// Number of interactions that [`Dataset::read_known`] dropped because the catalogue lacks the item.
     pub unknown: u64,
+    /// Number of interactions that [`ReadOptions::min_interactions`] dropped.
+    pub rare: u64,
     /// Bad lines that were skipped.
     pub skipped: Skipped,
-    /// Set if the file has no timestamps, although its format has a column or field for them.
+    /// Set if a file has no times, although its format has a column or field for them.
     pub untimed: Option<Untimed>,
+    /// What was understood of each file.
+    pub files: Vec<FileSummary>,
+    /// The earliest and the latest time, if there are times.
+    pub span: Option<TimeSpan>,
+}
+
+/// A file without times in a format that has them. The order of the lines then counts as the order of time.
+///
+/// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
+/// definition, so they lack nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no time column (found: {found}): the order of lines is taken as time")]
+pub struct Untimed {
+    /// The first such file.
+    pub path: PathBuf,
+    /// The columns or fields that the file has.
+    pub found: String,
 }
 
 impl Dataset {
-    /// Reads a file of any [`Form`], or the only such file of a directory.
+    /// Fewer users are too few to train on.
+    pub const MIN_USERS: usize = 2;
+
+    /// Fewer items are too few to train on.
+    pub const MIN_ITEMS: usize = 10;
+
+    /// Reads a file of any [`Form`](super::Form), the only such file of a directory, all Parquet files of a directory, or
+    /// standard input if the path is `-`.
     ///
     /// It gives items dense ids. If every external id is a plain decimal number (no sign, no leading zero), they are in
     /// numeric order. Otherwise they are in the order of first appearance.
@@ -59,66 +90,155 @@ impl Dataset {
     /// # Errors
     /// [`DataError`] that names the file and the line.
     pub fn read(path: &Path, options: &ReadOptions) -> Result<Dataset, DataError> {
-        let mut dataset = Dataset::collect(path, options, None)?;
-        dataset.number_items();
-        Ok(dataset)
+        Dataset::read_all(&[path.to_owned()], options)
     }
 
-    /// Reads a file with the dense ids of a catalogue. It drops and counts interactions with other items.
+    /// Reads several paths as one data set.
+    ///
+    /// # Errors
+    /// [`DataError`] as for [`Dataset::read`].
+    pub fn read_all(paths: &[PathBuf], options: &ReadOptions) -> Result<Dataset, DataError> {
+        let FilesRead { collected, files, name, sha256, titles, skipped, untimed } = read_files(paths, options)?;
+        let Collected { users, mut ids, mut sequences, span, rare } = collected;
+        number_items(&mut ids, &mut sequences);
+        let interactions = sequences.iter().map(|sequence| sequence.len() as u64).sum();
+        let parsed_sha256 = parsed_sha256(&ids, &users, &sequences);
+        Ok(Dataset {
+            name,
+            sha256,
+            parsed_sha256,
+            ids,
+            titles,
+            users,
+            sequences,
+            interactions,
+            unknown: 0,
+            rare,
+            skipped,
+            untimed,
+            span: span.map(|(first, last)| TimeSpan { first, last, dates: files.iter().all(FileSummary::has_dates) }),
+            files,
+        })
+    }
+
+    /// Reads a path with the dense ids of a catalogue. It drops and counts interactions with other items.
     ///
     /// # Errors
     /// [`DataError`] as for [`Dataset::read`], or if the catalogue knows none of the items.
     pub fn read_known(path: &Path, catalogue: &Catalogue, options: &ReadOptions) -> Result<Dataset, DataError> {
-        let mut dataset = Dataset::collect(path, options, Some(catalogue))?;
+        Dataset::read_all_known(&[path.to_owned()], catalogue, options)
+    }
+
+    /// Reads several paths as one data set with the dense ids of a catalogue.
+    ///
+    /// # Errors
+    /// [`DataError`] as for [`Dataset::read_known`].
+    pub fn read_all_known(
+        paths: &[PathBuf],
+        catalogue: &Catalogue,
+        options: &ReadOptions,
+    ) -> Result<Dataset, DataError> {
+        let mut dataset = Dataset::read_all(paths, options)?;
+        let known: Vec<Option<Item>> = dataset.ids.iter().map(|id| catalogue.item(id)).collect();
+        for sequence in &mut dataset.sequences {
+            *sequence = sequence.iter().filter_map(|item| known[item.column() - 1]).collect();
+        }
+        let all = dataset.interactions;
+        let left = dataset.sequences.iter().map(|sequence| sequence.len() as u64).sum();
+        if left == 0 {
+            let path = dataset.files.swap_remove(0).path;
+            return Err(DataError::NoKnownItem { path, interactions: all });
+        }
+        let mut sequences = dataset.sequences.iter();
+        dataset.users.retain(|_| sequences.next().is_some_and(|sequence| !sequence.is_empty()));
+        dataset.sequences.retain(|sequence| !sequence.is_empty());
         dataset.ids = catalogue.ids().to_vec();
+        (dataset.interactions, dataset.unknown) = (left, all - left);
         Ok(dataset)
     }
 
-    fn collect(path: &Path, options: &ReadOptions, catalogue: Option<&Catalogue>) -> Result<Dataset, DataError> {
-        let file = locate::interactions(path)?;
-        let mut collector = Collector::new(&file, *options, catalogue);
-        let mut lines = Lines::open(&file).map_err(|error| collector.unreadable(error))?;
-        let detected = detect(&file, lines.sample())?;
-        match detected.form {
-            Form::RecBole | Form::Csv => table::read_interactions(&mut lines, detected.form, &mut collector)?,
-            Form::Pairs | Form::Sequences => headerless::read(&mut lines, detected, &mut collector)?,
+    /// Checks that there are enough users and items to train on.
+    ///
+    /// # Errors
+    /// [`DataError::TooFew`].
+    pub fn check_size(&self) -> Result<(), DataError> {
+        let (users, items) = (self.users.len(), self.ids.len());
+        if users >= Dataset::MIN_USERS && items >= Dataset::MIN_ITEMS {
+            return Ok(());
         }
-        let sha256 = lines.digest().map_err(|error| collector.unreadable(error))?;
-        let Collected { users, ids, sequences, unknown, untimed, mut bad_lines } = collector.finish();
-        let titles = match locate::items_beside(&file) {
-            Some(items) => table::read_titles(&items, &mut bad_lines)?,
-            None => Vec::new(),
+        let Some(file) = self.files.first() else { return Ok(()) };
+        let columns = match (&file.user, &file.item) {
+            (Some(user), Some(item)) => format!("read as {}: user `{user}`, item `{item}`", file.form),
+            _ => format!("read as {}", file.form),
         };
-        let interactions: u64 = sequences.iter().map(|sequence| sequence.len() as u64).sum();
-        if interactions == 0 {
-            return Err(match unknown {
-                0 => DataError::NoInteractions { path: file, skipped: bad_lines.skipped },
-                interactions => DataError::NoKnownItem { path: file, interactions },
-            });
-        }
-        let (name, skipped) = (locate::stem(&file), bad_lines.skipped);
-        Ok(Dataset { name, sha256, ids, titles, users, sequences, interactions, unknown, skipped, untimed })
+        Err(DataError::TooFew { path: file.path.clone(), users, items, columns })
     }
 
-    /// Sorts the dense ids by external id, if all external ids are plain numbers.
-    fn number_items(&mut self) {
-        let numbers: Option<Vec<u64>> = self.ids.iter().map(|id| plain_number(id)).collect();
-        let Some(numbers) = numbers else { return };
-        let first_items: Vec<Item> = (1..).map_while(Item::new).take(self.ids.len()).collect();
-        let mut order = first_items.clone();
-        order.sort_unstable_by_key(|item| numbers[item.column() - 1]);
-        let mut renumbered = first_items.clone();
-        for (new, old) in first_items.iter().zip(&order) {
-            renumbered[old.column() - 1] = *new;
+    /// Number of interactions with an item that the user had before.
+    pub fn repeats(&self) -> u64 {
+        // The last user of each item, counted from 1.
+        let mut last = vec![0; self.ids.len()];
+        let mut repeats = 0;
+        for (user, sequence) in (1usize..).zip(&self.sequences) {
+            for item in sequence {
+                let last = &mut last[item.column() - 1];
+                repeats += u64::from(*last == user);
+                *last = user;
+            }
         }
-        self.ids = order.iter().map(|old| std::mem::take(&mut self.ids[old.column() - 1])).collect();
-        for item in self.sequences.iter_mut().flatten() {
-            *item = renumbered[item.column() - 1];
+        repeats
+    }
+}
+
+impl FileSummary {
+    /// Whether the times are dates, or there are none.
+    fn has_dates(&self) -> bool {
+        self.time_unit != Some(super::TimeUnit::Numbers)
+    }
+}
+
+fn parsed_sha256(ids: &[Box<str>], users: &[Box<str>], sequences: &[Vec<Item>]) -> String {
+    let mut hash = Sha256::new();
+    let mut line = String::new();
+    for (place, id) in ids.iter().enumerate() {
+        line.clear();
+        line.push_str(if place == 0 { "" } else { "\t" });
+        line.push_str(id);
+        hash.update(&line);
+    }
+    hash.update("\n");
+    for (user, sequence) in users.iter().zip(sequences) {
+        line.clear();
+        line.push_str(user);
+        for item in sequence {
+            line.push('\t');
+            line.push_str(&ids[item.column() - 1]);
         }
+        line.push('\n');
+        hash.update(&line);
+    }
+    format!("{:x}", hash.finalize())
+}
+
+/// Sorts the dense ids by external id, if all external ids are plain numbers.
+fn number_items(ids: &mut Vec<Box<str>>, sequences: &mut [Vec<Item>]) {
+    let numbers: Option<Vec<u64>> = ids.iter().map(|id| plain_number(id)).collect();
+    let Some(numbers) = numbers else { return };
+    let first_items: Vec<Item> = (1..).map_while(Item::new).take(ids.len()).collect();
+    let mut order = first_items.clone();
+    order.sort_unstable_by_key(|item| numbers[item.column() - 1]);
+    let mut renumbered = first_items.clone();
+    for (new, old) in first_items.iter().zip(&order) {
+        renumbered[old.column() - 1] = *new;
+    }
+    *ids = order.iter().map(|old| std::mem::take(&mut ids[old.column() - 1])).collect();
+    for item in sequences.iter_mut().flatten() {
+        *item = renumbered[item.column() - 1];
     }
 }
 
 /// The number that an id spells canonically. Equal numbers are then equal ids.
 fn plain_number(id: &str) -> Option<u64> {
-    id.parse().ok().filter(|number: &u64| number.to_string() == id)
+    let canonical = id == "0" || !id.starts_with(['0', '+']);
+    if canonical { id.parse().ok() } else { None }
 }

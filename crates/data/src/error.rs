@@ -1,9 +1,10 @@
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use canet_domain::Catalogue;
 
-use super::{BadLine, Form, Skipped};
+use super::{BadLine, BadLinePolicy, Foreign, Form};
 
 /// Why a data set cannot be read. Every message names the file.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum DataError {
     /// The path does not exist.
     #[error("{}: no such file; check the path, or run `make data` for MovieLens-100K", .0.display())]
     Missing(PathBuf),
-    /// The file or directory cannot be read, or its gzip stream is damaged.
+    /// The file or directory cannot be read, or its packed stream is damaged.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
         /// The file.
@@ -23,11 +24,14 @@ pub enum DataError {
     #[error(
         "{}: the directory holds no interaction file ({}); give the path of a file",
         .0.display(),
-        Form::EXTENSIONS.map(|(extension, _)| format!(".{extension}")).join(", ")
+        Form::EXTENSIONS.map(|extension| format!(".{extension}")).join(", ")
     )]
     NoneInDirectory(PathBuf),
     /// The directory has several interaction files.
-    #[error("{}: the directory holds several data files ({}); give the path of one", path.display(), found.join(", "))]
+    #[error(
+        "{}: the directory holds several data files ({}); give the paths of those to read",
+        path.display(), found.join(", ")
+    )]
     SeveralInDirectory {
         /// The directory.
         path: PathBuf,
@@ -37,36 +41,68 @@ pub enum DataError {
     /// The file is empty or blank.
     #[error("{}: the file is empty", .0.display())]
     Empty(PathBuf),
-    /// The header lacks a column.
-    #[error("{}: the header has no column `{column}`, which {form} needs (it has: {found})", path.display())]
-    NoColumn {
+    /// The file's format is known and not read.
+    #[error("{}: {foreign}", path.display())]
+    Foreign {
         /// The file.
         path: PathBuf,
-        /// The file's format.
-        form: Form,
-        /// The column.
-        column: &'static str,
-        /// The header's columns.
+        /// Its format.
+        foreign: Foreign,
+    },
+    /// The first line is wrong.
+    #[error("{}: line 1: {fault}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        fault: HeaderFault,
+    },
+    /// The columns are not those that are needed.
+    #[error("{}: {fault}", path.display())]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        fault: ColumnFault,
+    },
+    /// More lines are bad than are allowed.
+    #[error("{0}")]
+    BadLines(Box<TooManyBadLines>),
+    /// The Parquet file is damaged, or uses what is not supported.
+    #[error("{}: the Parquet file cannot be read: {reason}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// The conditions select no row.
+    #[error("{}: no row meets {condition}; the column holds {found}", path.display())]
+    NothingSelected {
+        /// The file.
+        path: PathBuf,
+        /// The conditions.
+        condition: String,
+        /// Values of the column.
         found: String,
     },
-    /// The file has a header of an unknown format.
-    #[error(
-        "{}: the first line looks like a header, but of no known form: use RecBole's `user_id:token` header with tabs, \
-         a CSV header `user,item,timestamp`, or lines `user item ...` without a header",
-        .0.display()
-    )]
-    UnknownHeader(PathBuf),
-    /// A line cannot be used.
-    #[error("{0}; correct it, or pass --skip-bad-lines")]
-    BadLine(BadLine),
-    /// The file has no usable interaction.
-    #[error("{}: no interactions ({skipped})", path.display())]
-    NoInteractions {
+    /// Some files have times and others have none.
+    #[error("{}: this file has {}, but {} has {}: give both, or neither (--time-column none)",
+        path.display(), times(*timed), earlier.display(), times(!*timed))]
+    SomeTimed {
         /// The file.
         path: PathBuf,
-        /// The lines that were skipped.
-        skipped: Skipped,
+        /// Whether this file has times.
+        timed: bool,
+        /// An earlier file.
+        earlier: PathBuf,
     },
+    /// The file has no usable interaction.
+    #[error("{}: no interactions", .0.display())]
+    NoInteractions(PathBuf),
+    /// The filter on interactions leaves nothing.
+    #[error("no user and no item keeps {0} interactions: lower --min-interactions")]
+    NothingLeft(u32),
     /// The checkpoint knows none of the items.
     #[error("{}: not one of its {interactions} interactions is with an item that the checkpoint knows", path.display())]
     NoKnownItem {
@@ -90,11 +126,179 @@ pub enum DataError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// There are more items or users than dense ids.
-    #[error("{}: more than {max} items or users", .0.display(), max = Catalogue::MAX_ITEMS)]
-    TooMany(PathBuf),
+    /// There are too few users or items to train on.
+    #[error(
+        "{}: too few to train on (users: {users}, items: {items}): at least {min_users} users and {min_items} items are \
+         needed. Check that the columns are the right ones ({columns})",
+        path.display(),
+        min_users = super::Dataset::MIN_USERS,
+        min_items = super::Dataset::MIN_ITEMS
+    )]
+    TooFew {
+        /// The first file.
+        path: PathBuf,
+        /// Number of users.
+        users: usize,
+        /// Number of items.
+        items: usize,
+        /// The columns that were read.
+        columns: String,
+    },
+    /// There are more items or users than dense ids, or more interactions than 32 bits count.
+    #[error("more than {max} users or items, or more than 4294967295 interactions", max = Catalogue::MAX_ITEMS)]
+    TooMany,
 }
 
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn times(timed: bool) -> &'static str {
+    if timed { "times" } else { "none" }
+}
+
+/// What is wrong with the first line of a text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    /// A quoted field has no end.
+    #[error("a quoted field opens here and is not closed. Correct the header")]
+    OpenQuote,
+    /// The line is longer than the limit.
+    #[error("longer than {0} bytes. Is this a text file of interactions?")]
+    TooLong(usize),
+    /// The line has data.
+    #[error("this is data, not a header ({first}). Name the columns, for example --columns {example}")]
+    Missing {
+        /// The line's fields.
+        first: String,
+        /// A value of the flag.
+        example: String,
+    },
+    /// The header's columns are separated by blanks.
+    #[error("the header's columns are separated by blanks ({0}). Use commas, semicolons, tabs or bars")]
+    Blanks(String),
+    /// The line has no separator.
+    #[error("one column {0:?}, without a comma, semicolon, tab or bar. A table needs a user and an item column")]
+    OneColumn(String),
+    /// `--columns` does not fit.
+    #[error("--columns names {expected} columns, but no separator splits this line into as many: {first:?}")]
+    Names {
+        /// Number of names.
+        expected: usize,
+        /// The line.
+        first: String,
+    },
+    /// The first line begins like a JSON object and is none.
+    #[error("not a JSON object: {0}. JSON lines have one object a line, with names and texts in double quotes")]
+    NotJson(String),
+    /// The file is one JSON document.
+    #[error("this is one JSON document. JSON lines are read, with one object a line: jq -c '{0}' OLD > NEW.jsonl")]
+    JsonDocument(&'static str),
+}
+
+/// What is wrong with the columns of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnFault {
+    /// No column has a common name for a role.
+    #[error("no column is named like {role} (columns: {found}). Name it with {flag}")]
+    None {
+        /// `a user` or `an item`.
+        role: &'static str,
+        /// The flag.
+        flag: &'static str,
+        /// The columns.
+        found: String,
+    },
+    /// A flag names a column that does not exist.
+    #[error("{flag} {name}: there is no such column (columns: {found})")]
+    Unknown {
+        /// The flag.
+        flag: &'static str,
+        /// The name.
+        name: String,
+        /// The columns.
+        found: String,
+    },
+    /// Several columns have names of equal rank.
+    #[error("the columns {found} have the same name but for its spelling. Name one with {flag}")]
+    Ambiguous {
+        /// The flag.
+        flag: &'static str,
+        /// The columns.
+        found: String,
+    },
+    /// One column has two roles.
+    #[error("the column `{0}` cannot be two of user, item and time: check the flags")]
+    Twice(String),
+    /// A column looks like a time and is not used.
+    #[error(
+        "the column `{name}` looks like a time ({value}) and is not used. Pass --time-column {name}, or --time-column none \
+         if the order of the lines is the order of time"
+    )]
+    UnusedTime {
+        /// The column.
+        name: String,
+        /// One of its values.
+        value: String,
+    },
+    /// The format has no columns.
+    #[error("{form} have no named columns, which {flag} needs")]
+    Unnamed {
+        /// The format.
+        form: Form,
+        /// The flag.
+        flag: &'static str,
+    },
+    /// `--columns` is given for a format with names of its own.
+    #[error("{0} names its columns itself: leave out --columns")]
+    Named(Form),
+    /// A Parquet column is nested or of a type that has no use.
+    #[error("the column `{name}` is {kind}, which cannot be used as {role}")]
+    Type {
+        /// The column.
+        name: String,
+        /// Its type.
+        kind: String,
+        /// The role.
+        role: &'static str,
+    },
+}
+
+/// More bad lines than the policy allows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TooManyBadLines {
+    /// The first of them.
+    pub first: BadLine,
+    /// Number of bad lines.
+    pub bad: u64,
+    /// Number of lines that were read.
+    pub lines: u64,
+    /// What is allowed.
+    pub policy: BadLinePolicy,
+}
+
+impl fmt::Display for TooManyBadLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TooManyBadLines { first, bad, lines, policy } = self;
+        let (unit, share) = (first.unit, *bad as f64 / *lines as f64);
+        let verb = if *bad == 1 { "is" } else { "are" };
+        write!(f, "{first}. {bad} of {lines} {unit}s ({}) {verb} bad", percent(share))?;
+        match policy {
+            BadLinePolicy::Skip { max_share } => write!(
+                f,
+                ", more than the {} that --max-bad-share allows: check that the file and its columns are the right ones",
+                percent(*max_share)
+            ),
+            BadLinePolicy::Stop if share <= BadLinePolicy::MAX_SHARE => {
+                write!(f, ": correct {}, or pass --skip-bad-lines", if *bad == 1 { "it" } else { "them" })
+            }
+            BadLinePolicy::Stop => write!(f, ": check that the file and its columns are the right ones"),
+        }
+    }
+}
+
+/// A share in percent with two digits.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent >= 10.0 || percent == percent.round() { format!("{percent:.0} %") } else { format!("{percent:.2} %") }
 }

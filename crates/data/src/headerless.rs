@@ -1,5 +1,7 @@
 use std::collections::HashSet;
+use std::path::Path;
 
+use super::bad_line::BadLines;
 use super::collector::Collector;
 use super::detect::Detected;
 use super::interaction::{Id, Interaction};
@@ -7,24 +9,35 @@ use super::lines::Lines;
 use super::{DataError, Form, LineFault};
 
 /// Reads `user item` lines or `user item item ...` lines. Both append a line's items to the user's sequence.
-pub(crate) fn read(lines: &mut Lines, detected: Detected, collector: &mut Collector<'_>) -> Result<(), DataError> {
+pub(crate) fn read(
+    lines: &mut Lines,
+    detected: Detected,
+    collector: &mut Collector,
+    bad_lines: &mut BadLines,
+    path: &Path,
+) -> Result<Form, DataError> {
     let mut checker = Checker { detected, users: HashSet::new() };
-    while let Some((line, text)) = lines.next_line().map_err(|error| collector.unreadable(error))? {
-        let parsed = text.and_then(|text| {
-            let mut ids = Id::split(text);
-            let Some(user) = ids.next() else { return Ok(None) };
-            checker.check(line, user.as_str(), ids.clone().count())?;
-            Ok(Some((user, ids)))
-        });
-        match parsed {
-            Ok(Some((user, mut items))) => {
-                items.try_for_each(|item| collector.add(Interaction { user, item, time: None }))?;
-            }
-            Ok(None) => {}
-            Err(fault) => collector.bad_lines.report(collector.path, line, fault)?,
+    while let Some((line, text)) =
+        lines.next_line().map_err(|source| DataError::Read { path: path.to_owned(), source })?
+    {
+        let text = text.and_then(|text| std::str::from_utf8(text).map_err(|_| LineFault::NotUtf8));
+        if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+            continue;
         }
+        bad_lines.lines += 1;
+        let added = text.and_then(|text| {
+            let mut ids = text.split_whitespace();
+            let user = Id::new("user", ids.next().unwrap_or_default())?;
+            let items = ids.map(|id| Id::new("item", id)).collect::<Result<Vec<Id<'_>>, LineFault>>()?;
+            checker.check(line, user.as_str(), items.len())?;
+            items.into_iter().try_for_each(|item| collector.add(Interaction { user, item, time: None }))
+        });
+        if let Err(fault) = added {
+            bad_lines.report(line, fault)?;
+        }
+        collector.check_size(path)?;
     }
-    Ok(())
+    Ok(checker.detected.form)
 }
 
 /// Checks that all lines are of one format.

@@ -1,152 +1,159 @@
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+//! The lines of a text.
 
-use flate2::bufread::MultiGzDecoder;
-use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+use std::ops::Range;
+
+use memchr::memchr;
 
 use super::LineFault;
+use super::source::Source;
 
-/// The lines of a file without their line ends, numbered from 1.
+/// The lines of a text without their line ends, numbered from 1.
+///
+/// A line ends with LF or CR LF. If the start of the text has CR alone, then CR ends every line. A byte order mark is dropped.
 pub(crate) struct Lines {
     source: Source,
+    /// The unread text lies between `start` and `end`.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Whether the source has no more bytes.
+    at_end: bool,
     number: u64,
-    /// The current line.
-    bytes: Vec<u8>,
+    line_end: u8,
 }
+
+/// Bytes of the text from which the format is detected.
+const SAMPLE: usize = 64 * 1024;
+
+/// Size of the buffer, unless a line is longer.
+const BUFFER: usize = 256 * 1024;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Lines {
     /// Limit on a line's length in bytes. It suffices for a user with a million items of ten characters.
     pub(crate) const LONGEST: usize = 16 << 20;
 
-    pub(crate) fn open(path: &Path) -> io::Result<Lines> {
-        Ok(Lines { source: Source::open(path)?, number: 0, bytes: Vec::new() })
+    pub(crate) fn new(source: Source) -> io::Result<Lines> {
+        let mut lines =
+            Lines { source, buffer: vec![0; BUFFER], start: 0, end: 0, at_end: false, number: 0, line_end: b'\n' };
+        while lines.end < SAMPLE && !lines.at_end {
+            lines.fill()?;
+        }
+        let text = &lines.buffer[..lines.end];
+        if text.starts_with(BYTE_ORDER_MARK) {
+            lines.start = BYTE_ORDER_MARK.len();
+        }
+        if memchr(b'\r', text).is_some() && memchr(b'\n', text).is_none() {
+            lines.line_end = b'\r';
+        }
+        Ok(lines)
     }
 
-    /// The start of the text, before any line is read: the whole lines of the first 64 KiB, or part of the first line.
+    /// The start of the text, before any line is read: whole lines only, unless the first is longer.
     pub(crate) fn sample(&self) -> &[u8] {
-        self.source.sample()
+        let text = &self.buffer[self.start..self.end.min(self.start + SAMPLE)];
+        match text.iter().rposition(|byte| *byte == self.line_end) {
+            Some(last) if !self.at_end || self.end > self.start + SAMPLE => &text[..=last],
+            _ => text,
+        }
+    }
+
+    pub(crate) fn line_end(&self) -> u8 {
+        self.line_end
     }
 
     /// The next line and its number; `None` at the end.
-    pub(crate) fn next_line(&mut self) -> io::Result<Option<(u64, Result<&str, LineFault>)>> {
-        self.bytes.clear();
-        if self.source.by_ref().take(Lines::LONGEST as u64).read_until(b'\n', &mut self.bytes)? == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        let text = if self.bytes.len() == Lines::LONGEST && !self.bytes.ends_with(b"\n") {
-            self.source.skip_until(b'\n')?;
-            Err(LineFault::TooLong(Lines::LONGEST))
-        } else {
-            let text = std::str::from_utf8(&self.bytes).map_err(|_| LineFault::NotUtf8);
-            text.map(|text| text.strip_suffix('\n').unwrap_or(text)).map(|text| text.strip_suffix('\r').unwrap_or(text))
+    pub(crate) fn next_line(&mut self) -> io::Result<Option<(u64, Result<&[u8], LineFault>)>> {
+        let next = self.next_range()?;
+        Ok(next.map(|(number, range)| (number, range.map(|range| self.text(range)))))
+    }
+
+    /// The place of the next line, for [`text`](Self::text), and its number; `None` at the end.
+    pub(crate) fn next_range(&mut self) -> io::Result<Option<(u64, Result<Range<usize>, LineFault>)>> {
+        let mut searched = 0;
+        let (line, next) = loop {
+            if let Some(found) = memchr(self.line_end, &self.buffer[self.start + searched..self.end]) {
+                let end = self.start + searched + found;
+                break (self.start..end, end + 1);
+            }
+            searched = self.end - self.start;
+            if self.at_end {
+                if searched == 0 {
+                    return Ok(None);
+                }
+                break (self.start..self.end, self.end);
+            }
+            if searched >= Lines::LONGEST {
+                return self.skip_long_line().map(Some);
+            }
+            self.fill()?;
         };
-        Ok(Some((self.number, text)))
+        self.start = next;
+        self.number += 1;
+        Ok(Some((self.number, Ok(line))))
+    }
+
+    /// The text of the line that was read last.
+    pub(crate) fn text(&self, line: Range<usize>) -> &[u8] {
+        let line = &self.buffer[line];
+        line.strip_suffix(b"\r").unwrap_or(line)
+    }
+
+    /// Gives lines back, so that they are read again. `text` has their line ends.
+    pub(crate) fn unread(&mut self, text: &[u8], lines: u64) {
+        let unread = self.end - self.start;
+        let mut buffer = vec![0; BUFFER.max(text.len() + unread)];
+        buffer[..text.len()].copy_from_slice(text);
+        buffer[text.len()..text.len() + unread].copy_from_slice(&self.buffer[self.start..self.end]);
+        (self.buffer, self.start, self.end) = (buffer, 0, text.len() + unread);
+        self.number -= lines;
     }
 
     /// Reads the rest and returns the SHA-256 of the file's bytes on disk, in hexadecimal.
     pub(crate) fn digest(self) -> io::Result<String> {
         self.source.digest()
     }
-}
 
-/// Bytes of the text that are buffered for the detection of the format.
-const SAMPLE: u64 = 64 * 1024;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// A file's text as a stream: decompressed if it is gzip, without a byte order mark. It hashes the file meanwhile.
-struct Source {
-    sample: Vec<u8>,
-    /// Bytes of the sample that were consumed.
-    consumed: usize,
-    body: Body,
-}
-
-enum Body {
-    Plain(BufReader<Hashing>),
-    Gzip(BufReader<MultiGzDecoder<BufReader<Hashing>>>),
-}
-
-impl Source {
-    fn open(path: &Path) -> io::Result<Source> {
-        let mut file = BufReader::new(Hashing { file: File::open(path)?, hash: Sha256::new() });
-        let mut body = if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
-            Body::Gzip(BufReader::new(MultiGzDecoder::new(file)))
-        } else {
-            Body::Plain(file)
-        };
-        let mut sample = Vec::new();
-        body.reader().take(SAMPLE).read_to_end(&mut sample)?;
-        let consumed = if sample.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
-        Ok(Source { sample, consumed, body })
-    }
-
-    fn sample(&self) -> &[u8] {
-        let whole = match self.sample.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) if self.sample.len() as u64 == SAMPLE => end + 1,
-            _ => self.sample.len(),
-        };
-        &self.sample[self.consumed.min(whole)..whole]
-    }
-
-    fn digest(mut self) -> io::Result<String> {
-        io::copy(self.body.reader(), &mut io::sink())?;
-        let mut hashing = match self.body {
-            Body::Plain(file) => file.into_inner(),
-            Body::Gzip(decoder) => decoder.into_inner().into_inner().into_inner(),
-        };
-        io::copy(&mut hashing, &mut io::sink())?;
-        Ok(format!("{:x}", hashing.hash.finalize()))
-    }
-}
-
-impl Body {
-    fn reader(&mut self) -> &mut dyn BufRead {
-        match self {
-            Body::Plain(file) => file,
-            Body::Gzip(decoder) => decoder,
+    fn skip_long_line(&mut self) -> io::Result<(u64, Result<Range<usize>, LineFault>)> {
+        self.number += 1;
+        loop {
+            match memchr(self.line_end, &self.buffer[self.start..self.end]) {
+                Some(found) => {
+                    self.start += found + 1;
+                    break;
+                }
+                None if self.at_end => {
+                    self.start = self.end;
+                    break;
+                }
+                None => {
+                    self.start = self.end;
+                    self.fill()?;
+                }
+            }
         }
+        Ok((self.number, Err(LineFault::TooLong(Lines::LONGEST))))
     }
-}
 
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
-    }
-}
-
-impl BufRead for Source {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.consumed < self.sample.len() {
-            Ok(&self.sample[self.consumed..])
-        } else {
-            self.body.reader().fill_buf()
+    /// Reads more text behind the unread one.
+    fn fill(&mut self) -> io::Result<()> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
         }
-    }
-
-    fn consume(&mut self, amount: usize) {
-        if self.consumed < self.sample.len() {
-            self.consumed += amount;
-        } else {
-            self.body.reader().consume(amount);
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.buffer.len() * 2, 0);
         }
-    }
-}
-
-/// A file that hashes the bytes read from it. Nothing seeks, so it hashes every byte once.
-struct Hashing {
-    file: File,
-    hash: Sha256,
-}
-
-impl Read for Hashing {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
-        self.hash.update(&buffer[..read]);
-        Ok(read)
+        match self.source.read(&mut self.buffer[self.end..]) {
+            Ok(read) => {
+                self.end += read;
+                self.at_end = read == 0;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -1,147 +1,192 @@
+//! Tables: CSV with any separator, RecBole's files and MovieLens' ratings.
+
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
-use super::collector::{BadLines, Collector};
-use super::interaction::{Id, Interaction};
+use canet_domain::Catalogue;
+use memchr::memchr;
+
+use super::bad_line::BadLines;
+use super::collector::Collector;
+use super::interaction::Id;
 use super::lines::Lines;
-use super::{DataError, Form, LineFault, Untimed};
+use super::records::{Record, Records};
+use super::source::Opened;
+use super::syntax::{Quoted, Separator, Syntax};
+use super::time::Time;
+use super::{BadLinePolicy, DataError, Foreign, Form, HeaderFault, LineFault, LineUnit};
 
-/// The column of timestamps.
-const TIME: &str = "timestamp";
-
-/// Reads a table with a header row by row.
-///
-/// It counts the lines itself, because the parser's count leaves out blank lines and miscounts CRLF.
-struct Table<'a> {
+/// Reads a table row by row.
+pub(crate) struct Table<'a> {
     lines: &'a mut Lines,
-    parser: csv_core::Reader,
-    delimiter: u8,
-    header: Vec<String>,
+    syntax: Syntax,
+    columns: usize,
+    /// The column of times, whose text tells a row from text within quotes.
+    time: Option<usize>,
     row: Row,
 }
 
 /// The fields of one row, without their quotes.
 #[derive(Default)]
 struct Row {
+    fields: Vec<Range<usize>>,
+    /// The row's lines if it has quotes, with a line break between two.
     text: Vec<u8>,
-    ends: Vec<usize>,
-    fields: usize,
+    unquoted: Vec<u8>,
 }
 
-impl<'a> Table<'a> {
-    /// Reads the header. The type of RecBole's `name:type` is dropped.
-    fn open(lines: &'a mut Lines, form: Form) -> io::Result<Table<'a>> {
-        let recbole = form == Form::RecBole;
-        let delimiter = if recbole { b'\t' } else { b',' };
-        let parser = csv_core::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .quoting(!recbole)
-            .terminator(csv_core::Terminator::Any(b'\n'))
-            .build();
-        let mut table = Table { lines, parser, delimiter, header: Vec::new(), row: Row::default() };
-        table.read_row()?;
-        table.header = (0..table.row.fields)
-            .map(|column| String::from_utf8_lossy(table.row.bytes(column)).trim().to_owned())
-            .map(|field| if recbole { field.split(':').next().map(str::to_owned).unwrap_or(field) } else { field })
-            .collect();
-        Ok(table)
-    }
+/// The fields of one row.
+pub(crate) struct Fields<'a> {
+    text: &'a [u8],
+    fields: &'a [Range<usize>],
+}
 
-    /// Index of a column.
-    fn column(&self, name: &str) -> Option<usize> {
-        self.header.iter().position(|column| column == name)
+impl Record for Fields<'_> {
+    fn text(&self, column: usize) -> Result<&str, LineFault> {
+        let field = &self.text[self.fields[column].clone()];
+        std::str::from_utf8(field).map(str::trim).map_err(|_| LineFault::NotUtf8)
+    }
+}
+
+/// Lines that one quoted field may cover. A field that covers more is taken for a stray quote.
+const LINES_OF_FIELD: usize = 100;
+
+impl<'a> Table<'a> {
+    pub(crate) fn new(lines: &'a mut Lines, syntax: Syntax, columns: usize) -> Table<'a> {
+        Table { lines, syntax, columns, time: None, row: Row::default() }
     }
 
     /// The next row and the number of its first line; `None` at the end.
-    fn next_row(&mut self) -> io::Result<Option<(u64, Result<&Row, LineFault>)>> {
-        let Some((line, fault)) = self.read_row()? else { return Ok(None) };
-        let (found, expected) = (self.row.fields, self.header.len());
-        let row = match fault {
-            Some(fault) => Err(fault),
-            None if found != expected => Err(LineFault::Columns { found, expected }),
-            None => Ok(&self.row),
-        };
-        Ok(Some((line, row)))
-    }
-
-    /// Parses one row. A line break within quotes continues the row on the next line.
-    fn read_row(&mut self) -> io::Result<Option<(u64, Option<LineFault>)>> {
-        self.parser.reset();
-        let mut first = None;
-        let (mut text_len, mut ends_len) = (0, 0);
-        let row = &mut self.row;
-        while let Some((number, line)) = self.lines.next_line()? {
+    ///
+    /// If a quoted field is not closed properly, its first line alone is bad. The rows after it are read as rows.
+    fn next_row(&mut self) -> io::Result<Option<(u64, Result<Fields<'_>, LineFault>)>> {
+        loop {
+            let Some((number, line)) = self.lines.next_range()? else { return Ok(None) };
             let line = match line {
-                Ok(line) if first.is_none() && line.trim().is_empty() => continue,
                 Ok(line) => line,
-                Err(fault) => return Ok(Some((first.unwrap_or(number), Some(fault)))),
+                Err(fault) => return Ok(Some((number, Err(fault)))),
             };
-            first.get_or_insert(number);
-            if text_len + line.len() > Lines::LONGEST {
-                return Ok(first.map(|line| (line, Some(LineFault::TooLong(Lines::LONGEST)))));
+            let text = self.lines.text(line.clone());
+            if text.trim_ascii().is_empty() {
+                continue;
             }
-            // The parser writes at most as many bytes as it reads, and one end a delimiter and row.
-            let ends = line.bytes().filter(|byte| *byte == self.delimiter).count() + 2;
-            row.text.resize(row.text.len().max(text_len + line.len() + 2), 0);
-            row.ends.resize(row.ends.len().max(ends_len + ends), 0);
-            let mut whole = false;
-            // The parser takes empty input for the end of the file.
-            for piece in [line.as_bytes(), b"\n"].into_iter().filter(|piece| !piece.is_empty()) {
-                let (result, _, written, ended) =
-                    self.parser.read_record(piece, &mut row.text[text_len..], &mut row.ends[ends_len..]);
-                text_len += written;
-                ends_len += ended;
-                whole = matches!(result, csv_core::ReadRecordResult::Record);
+            if !self.syntax.has_quotes(text) {
+                self.syntax.split(text, &mut self.row.fields);
+                let found = self.row.fields.len();
+                if found != self.columns {
+                    return Ok(Some((number, Err(LineFault::Columns { found, expected: self.columns }))));
+                }
+                return Ok(Some((number, Ok(Fields { text: self.lines.text(line), fields: &self.row.fields }))));
             }
-            if whole {
-                row.fields = ends_len;
-                return Ok(first.map(|line| (line, None)));
-            }
+            self.row.text.clear();
+            self.row.text.extend_from_slice(text);
+            let row = match self.join_lines()? {
+                Ok(()) => Ok(Fields { text: &self.row.unquoted, fields: &self.row.fields }),
+                Err(fault) => Err(fault),
+            };
+            return Ok(Some((number, row)));
         }
-        // The file ends within quotes.
-        Ok(first.map(|line| (line, Some(LineFault::OpenQuote))))
-    }
-}
-
-impl Row {
-    /// A field's text without surrounding blanks.
-    fn text(&self, column: usize) -> Result<&str, LineFault> {
-        std::str::from_utf8(self.bytes(column)).map(str::trim).map_err(|_| LineFault::NotUtf8)
     }
 
-    fn id(&self, column: usize, name: &'static str) -> Result<Id<'_>, LineFault> {
-        Id::new(name, self.text(column)?)
+    /// Completes a row whose first line is in `row.text` with the lines on which its quoted fields go on.
+    fn join_lines(&mut self) -> io::Result<Result<(), LineFault>> {
+        let first = self.row.text.len();
+        let mut lines = 1;
+        let fault = loop {
+            let row = &mut self.row;
+            match self.syntax.unquote(&row.text, &mut row.unquoted, &mut row.fields) {
+                Quoted::Stray => break LineFault::StrayQuote,
+                Quoted::Whole if lines > 1 && self.has_row_within(first) => break LineFault::StrayQuote,
+                Quoted::Whole if self.row.fields.len() != self.columns => {
+                    break match lines {
+                        1 => LineFault::Columns { found: self.row.fields.len(), expected: self.columns },
+                        _ => LineFault::StrayQuote,
+                    };
+                }
+                Quoted::Whole => return Ok(Ok(())),
+                Quoted::Open => {}
+            }
+            // A line without quotes closes nothing.
+            let closes = loop {
+                if lines == LINES_OF_FIELD || self.row.text.len() > Lines::LONGEST {
+                    break false;
+                }
+                let Some((_, Ok(line))) = self.lines.next_range()? else { break false };
+                let line = self.lines.text(line);
+                self.row.text.push(b'\n');
+                self.row.text.extend_from_slice(line);
+                lines += 1;
+                if self.syntax.has_quotes(line) {
+                    break true;
+                }
+            };
+            if !closes {
+                break LineFault::OpenQuote(lines);
+            }
+        };
+        if lines > 1 {
+            let end = self.lines.line_end();
+            let text = &mut self.row.text;
+            text.push(b'\n');
+            if end != b'\n' {
+                text[first + 1..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = end);
+            }
+            self.lines.unread(&text[first + 1..], lines as u64 - 1);
+        }
+        Ok(Err(fault))
     }
 
-    fn bytes(&self, column: usize) -> &[u8] {
-        let start = if column == 0 { 0 } else { self.ends[column - 1] };
-        &self.text[start..self.ends[column]]
-    }
-}
-
-/// Reads the interactions of RecBole's `.inter` or of CSV. It finds columns by name and ignores others.
-pub(crate) fn read_interactions(lines: &mut Lines, form: Form, collector: &mut Collector<'_>) -> Result<(), DataError> {
-    let mut table = Table::open(lines, form).map_err(|error| collector.unreadable(error))?;
-    let [user_name, item_name] = if form == Form::RecBole { ["user_id", "item_id"] } else { ["user", "item"] };
-    let column = |column| {
-        let (path, found) = (collector.path.to_owned(), table.header.join(", "));
-        table.column(column).ok_or(DataError::NoColumn { path, form, column, found })
-    };
-    let (user, item, time) = (column(user_name)?, column(item_name)?, table.column(TIME));
-    if time.is_none() {
-        collector.untimed = Some(Untimed { missing: TIME, found: table.header.join(", ") });
-    }
-    while let Some((line, row)) = table.next_row().map_err(|error| collector.unreadable(error))? {
-        let parsed = row.and_then(|row| {
-            let time = time.map(|column| row.text(column)?.parse()).transpose()?;
-            Ok(Interaction { user: row.id(user, user_name)?, item: row.id(item, item_name)?, time })
+    /// Whether lines after the first one are rows by themselves. A quoted field then swallows rows.
+    ///
+    /// A time proves a row. Without times two such lines are needed, because text may have as many separators as a row.
+    fn has_row_within(&self, first: usize) -> bool {
+        let mut fields = Vec::new();
+        let lines = self.row.text[first..].split(|byte| *byte == b'\n').skip(1);
+        let rows = lines.filter(|line| {
+            // The text behind a quote is no longer in the field.
+            let text = &line[..memchr(b'"', line).unwrap_or(line.len())];
+            self.syntax.split(text, &mut fields);
+            let field = |column: usize| std::str::from_utf8(&text[fields[column].clone()]).map(str::trim);
+            let timed = |column: usize| field(column).is_ok_and(|text| Time::parse(text, "").is_ok());
+            fields.len() == self.columns && self.time.is_none_or(timed)
         });
-        match parsed {
-            Ok(interaction) => collector.add(interaction)?,
-            Err(fault) => collector.bad_lines.report(collector.path, line, fault)?,
+        rows.count() >= if self.time.is_some() { 1 } else { 2 }
+    }
+}
+
+/// Reads the rows of a table whose header was read.
+pub(crate) fn read(
+    mut table: Table<'_>,
+    records: &mut Records,
+    collector: &mut Collector,
+    bad_lines: &mut BadLines,
+    path: &Path,
+) -> Result<(), DataError> {
+    table.time = records.roles().time;
+    let unreadable = |source| DataError::Read { path: path.to_owned(), source };
+    while let Some((line, row)) = table.next_row().map_err(unreadable)? {
+        bad_lines.lines += 1;
+        if let Err(fault) = row.and_then(|row| records.add(&row, collector)) {
+            bad_lines.report(line, fault)?;
         }
+        collector.check_size(path)?;
     }
     Ok(())
+}
+
+/// Skips the header, which the detection has read.
+pub(crate) fn skip_header(lines: &mut Lines, path: &Path) -> Result<(), DataError> {
+    let unreadable = |source| DataError::Read { path: path.to_owned(), source };
+    loop {
+        match lines.next_line().map_err(unreadable)? {
+            Some((_, Ok(line))) if line.trim_ascii().is_empty() => {}
+            Some((_, Err(LineFault::TooLong(limit)))) => {
+                return Err(DataError::Header { path: path.to_owned(), fault: HeaderFault::TooLong(limit) });
+            }
+            _ => return Ok(()),
+        }
+    }
 }
 
 /// Titles by external id.
@@ -151,27 +196,64 @@ pub(crate) type Titles = Vec<(Box<str>, Box<str>)>;
 /// a column there are no titles.
 ///
 /// A `release_year` is appended in brackets if it is a number. MovieLens has other words there too.
-pub(crate) fn read_titles(path: &Path, bad_lines: &mut BadLines) -> Result<Titles, DataError> {
+pub(crate) fn read_titles(path: &Path, policy: BadLinePolicy) -> Result<(Titles, BadLines), DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
-    let mut lines = Lines::open(path).map_err(unreadable)?;
-    let mut table = Table::open(&mut lines, Form::RecBole).map_err(unreadable)?;
-    let title = ["movie_title", "title", "name"].iter().find_map(|name| table.column(name));
-    let (Some(item), Some(title)) = (table.column("item_id"), title) else { return Ok(Titles::new()) };
-    let year = table.column("release_year");
+    let opened = Opened::open(path).map_err(unreadable)?;
+    let mut lines = opened.unpack().and_then(Lines::new).map_err(unreadable)?;
+    if let Some(foreign) = Foreign::of(path, lines.sample()) {
+        return Err(DataError::Foreign { path: path.to_owned(), foreign });
+    }
+    let mut bad_lines = BadLines::new(policy, path, LineUnit::Line);
+    let sample = String::from_utf8_lossy(lines.sample());
+    let header = sample.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let separator = if header.contains('\t') { b'\t' } else { b',' };
+    let names = recbole_names(header, separator);
+    let syntax = Syntax { separator: Separator::Byte(separator), quoting: false };
+    skip_header(&mut lines, path)?;
+    let column = |name: &str| names.iter().position(|found| found == name);
+    let title = ["movie_title", "title", "name"].into_iter().find_map(column);
+    let (Some(item), Some(title)) = (column("item_id"), title) else { return Ok((Titles::new(), bad_lines)) };
+    let year = column("release_year");
+    let mut table = Table::new(&mut lines, syntax, names.len());
     let mut titles = Titles::new();
     while let Some((line, row)) = table.next_row().map_err(unreadable)? {
+        bad_lines.lines += 1;
         let parsed = row.and_then(|row| {
             let year = year.map_or(Ok(""), |column| row.text(column))?;
-            Ok((row.id(item, "item_id")?, row.text(title)?, year))
-        });
-        match parsed {
-            Ok((_, "", _)) => {}
-            Ok((item, title, year)) => {
-                let title = if year.parse::<u16>().is_ok() { format!("{title} ({year})") } else { title.to_owned() };
-                titles.push((item.as_str().into(), title.into()));
+            let (item, title) = (Id::new("item_id", row.text(item)?)?, row.text(title)?);
+            if title.is_empty() {
+                return Ok(());
             }
-            Err(fault) => bad_lines.report(path, line, fault)?,
+            let title = if year.parse::<u16>().is_ok() { format!("{title} ({year})") } else { title.to_owned() };
+            if title.len() > Catalogue::MAX_TITLE_BYTES {
+                return Err(LineFault::LongTitle(title.len()));
+            }
+            titles.push((item.as_str().into(), title.into()));
+            Ok(())
+        });
+        if let Err(fault) = parsed {
+            bad_lines.report(line, fault)?;
         }
     }
-    Ok(titles)
+    bad_lines.judge()?;
+    Ok((titles, bad_lines))
+}
+
+/// The names of a RecBole header, without the type of `name:type`.
+pub(crate) fn recbole_names(header: &str, separator: u8) -> Vec<String> {
+    header
+        .split(char::from(separator))
+        .map(|field| field.split(':').next().unwrap_or(field).trim().to_owned())
+        .collect()
+}
+
+/// The names of MovieLens' columns.
+pub(crate) fn ratings_names() -> Vec<String> {
+    ["user", "item", "rating", "timestamp"].map(str::to_owned).to_vec()
+}
+
+/// What a table is, for the summary.
+pub(crate) fn describe(form: Form, syntax: Syntax, has_header: bool) -> String {
+    let header = if has_header { "" } else { ", without a header" };
+    format!("{form}, separated by {}{header}", syntax.separator)
 }

@@ -6,14 +6,19 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use canet_data::{Case, DataError, Dataset, Form, ReadOptions, Split};
+use canet_data::{BadLinePolicy, Case, DataError, Dataset, Form, ReadOptions, Split, TimeColumn};
 use canet_domain::{Catalogue, Item};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const STRICT: ReadOptions = ReadOptions { skip_bad_lines: false, max_bytes: None };
-const LENIENT: ReadOptions = ReadOptions { skip_bad_lines: true, max_bytes: None };
+fn strict() -> ReadOptions {
+    ReadOptions::default()
+}
+
+fn lenient() -> ReadOptions {
+    ReadOptions { bad_lines: BadLinePolicy::Skip { max_share: 1.0 }, ..ReadOptions::default() }
+}
 
 struct Folder(TempDir);
 
@@ -34,7 +39,7 @@ impl Folder {
 }
 
 fn read(name: &str, bytes: impl AsRef<[u8]>) -> Result<Dataset, DataError> {
-    Dataset::read(&Folder::new().write(name, bytes), &STRICT)
+    Dataset::read(&Folder::new().write(name, bytes), &strict())
 }
 
 /// Each user's sequence in external ids.
@@ -76,14 +81,14 @@ fn whole_timestamps_are_told_apart_however_large() {
                        u,a,1600000000000000000\nv,b,-9223372036854775807\nv,a,-9223372036854775808\n";
     let expected_order: &[(&str, &[&str])] = &[("u", &["a", "b", "c", "d"]), ("v", &["a", "b"])];
     assert_eq!(readable(&read("n.csv", nanoseconds).unwrap()), expected(expected_order));
-    let zeros = "user,item,timestamp\nu,a,0\nu,b,-0\nu,c,0.0\nu,d,-0.0\nu,e,1e-300\n";
+    let zeros = "user,item,timestamp\nu,a,0\nu,b,-0\nu,c,0.0\nu,d,-0.0\nu,e,1e-18\n";
     assert_eq!(readable(&read("z.csv", zeros).unwrap()), expected(&[("u", &["a", "b", "c", "d", "e"])]));
 }
 
 #[test]
 fn recbole_without_timestamps_keeps_the_order_of_the_file() {
     let dataset = read("tiny.inter", "user_id:token\titem_id:token\nu\tb\nu\t\"a\nu\tc d\n").unwrap();
-    let remark = "no `timestamp` (found: user_id, item_id): the order of lines is taken as time";
+    let remark = "no time column (found: user_id, item_id): the order of lines is taken as time";
     assert_eq!(dataset.untimed.as_ref().map(ToString::to_string), Some(remark.to_owned()));
     let text = "user_id:token\titem_id:token\ttimestamp:float\nu\tb\t1\n";
     assert_eq!(read("tiny.inter", text).unwrap().untimed, None);
@@ -97,13 +102,13 @@ fn titles_come_from_the_item_file_beside() {
     let header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n";
     folder
         .write("tiny.item", format!("{header}1\tToy Story\t1995\tComedy\n2\tUntimed\t\t\n3\t\t1990\t\n4\tOdd\tV\t\n"));
-    let dataset = Dataset::read(folder.path(), &STRICT).unwrap();
+    let dataset = Dataset::read(folder.path(), &strict()).unwrap();
     let titles = [("1", "Toy Story (1995)"), ("2", "Untimed"), ("4", "Odd")];
     assert_eq!(dataset.titles, titles.map(|(id, title)| (id.into(), title.into())));
     folder.write("tiny.item", format!("{header}1\tToy Story\n"));
-    let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
-    assert!(message.contains("tiny.item: line 2: 2 columns, the header has 4"), "{message}");
-    assert_eq!(Dataset::read(folder.path(), &LENIENT).unwrap().skipped.count, 1);
+    let message = Dataset::read(folder.path(), &strict()).unwrap_err().to_string();
+    assert!(message.contains("tiny.item: line 2: 2 columns instead of 4"), "{message}");
+    assert_eq!(Dataset::read(folder.path(), &lenient()).unwrap().skipped.count, 1);
 }
 
 #[test]
@@ -148,10 +153,10 @@ fn the_kind_of_lines_may_show_after_the_sampled_start_of_the_file() {
 fn one_broken_line_does_not_change_the_kind_of_a_file() {
     let folder = Folder::new();
     let pairs = folder.write("pairs.txt", "1 7 8\n1 7\n1 8\n2 7\n2 9\n");
-    let dataset = Dataset::read(&pairs, &LENIENT).unwrap();
+    let dataset = Dataset::read(&pairs, &lenient()).unwrap();
     assert_eq!(readable(&dataset), expected(&[("1", &["7", "8"]), ("2", &["7", "9"])]));
     let sequences = folder.write("sequences.txt", "1 7\n1 8\n2 7 9\n3 7 9\n4 8 7\n");
-    let dataset = Dataset::read(&sequences, &LENIENT).unwrap();
+    let dataset = Dataset::read(&sequences, &lenient()).unwrap();
     assert_eq!(dataset.skipped.count, 1);
     assert_eq!(dataset.skipped.first[0].line, 2);
 }
@@ -201,22 +206,23 @@ fn the_items_of_a_checkpoint_are_used_and_others_dropped() {
     let folder = Folder::new();
     let path = folder.write("tiny.txt", "1 c x a\n2 x\n3 b b\n");
     let catalogue = Catalogue::new(["a", "b", "c"].map(Into::into).to_vec(), vec![0; 3]).unwrap();
-    let dataset = Dataset::read_known(&path, &catalogue, &STRICT).unwrap();
+    let dataset = Dataset::read_known(&path, &catalogue, &strict()).unwrap();
     assert_eq!(readable(&dataset), expected(&[("1", &["c", "a"]), ("3", &["b", "b"])]));
     assert_eq!(dataset.sequences[0], items(&[3, 1]));
     assert_eq!((dataset.interactions, dataset.unknown), (4, 2));
     let strangers = folder.write("strangers.txt", "1 x y\n");
-    let error = Dataset::read_known(&strangers, &catalogue, &STRICT).unwrap_err();
+    let error = Dataset::read_known(&strangers, &catalogue, &strict()).unwrap_err();
     assert!(error.to_string().contains("not one of its 2 interactions"), "{error}");
 }
 
 #[test]
 fn a_bad_line_is_reported_with_its_number_and_stops_the_run() {
     let table = "user_id:token\titem_id:token\ttimestamp:float\n";
-    let cases: [(&str, Vec<u8>, &str); 12] = [
-        ("a.inter", format!("{table}u\ta\t1\nu\tb\n").into(), "line 3: 2 columns, the header has 3"),
-        ("a.inter", format!("{table}\nu\ta\tx1\n").into(), "line 3: timestamp \"x1\" is not a number"),
-        ("a.inter", format!("{table}u\ta\tNaN\n").into(), "line 2: timestamp \"NaN\" is not a number"),
+    let time = "neither a number nor an ISO 8601 date";
+    let cases: [(&str, Vec<u8>, &str); 13] = [
+        ("a.inter", format!("{table}u\ta\t1\nu\tb\n").into(), "line 3: 2 columns instead of 3"),
+        ("a.inter", format!("{table}\nu\ta\tx1\n").into(), &format!("line 3: `timestamp` is \"x1\", which is {time}")),
+        ("a.inter", format!("{table}u\ta\tNaN\n").into(), &format!("line 2: `timestamp` is \"NaN\", which is {time}")),
         ("a.inter", format!("{table}u\t\t1\n").into(), "line 2: `item_id` is empty"),
         ("a.inter", [table.as_bytes(), b"u\ta\t1\r\n\xff\ta\t1\r\n"].concat(), "line 3: not UTF-8 text"),
         ("a.csv", b"user,item\nu,a\n,b\n".to_vec(), "line 3: `user` is empty"),
@@ -224,16 +230,49 @@ fn a_bad_line_is_reported_with_its_number_and_stops_the_run() {
         ("a.csv", b"user,item,x\nu,a,\"1\r\n2\"\r\nv,,b\r\n".to_vec(), "line 4: `item` is empty"),
         ("a.csv", b"user,item\nu,a\rb\nu,c\n".to_vec(), "line 2: `item` holds a tab or a line break"),
         ("a.csv", b"user,item\nu,a\nu,\"b\nu,c\n".to_vec(), "line 3: a quoted field opens here"),
+        ("a.csv", b"user,item,date\nu,a,2023-11-14\nu,b,5\n".to_vec(), "line 3: the time is a number, but those"),
         ("a.txt", b"1 2\n\n3\n".to_vec(), "line 3: one column \"3\", where a user and at least one item"),
         ("a.txt", b"1 2\n1 \xff\n".to_vec(), "line 2: not UTF-8 text"),
     ];
     for (name, bytes, expected) in cases {
         let folder = Folder::new();
         let path = folder.write(name, &bytes);
-        let message = Dataset::read(&path, &STRICT).unwrap_err().to_string();
+        let message = Dataset::read(&path, &strict()).unwrap_err().to_string();
         assert!(message.contains(expected) && message.contains(name), "{message:?} lacks {expected:?}");
-        assert!(message.contains("--skip-bad-lines"), "{message}");
+        // With so many bad lines, the file is likely to be the wrong one.
+        assert!(message.contains("check that the file") && !message.contains("--skip-bad-lines"), "{message}");
     }
+}
+
+/// One user and `good` items, and `bad` lines.
+fn partly_bad(good: usize, bad: usize) -> String {
+    (0..good).map(|item| format!("u,{item}\n")).chain((0..bad).map(|_| "u\n".to_owned())).collect()
+}
+
+#[test]
+fn more_than_one_percent_of_bad_lines_stops_the_run_unless_more_is_allowed() {
+    let folder = Folder::new();
+    let skip = |max_share| ReadOptions { bad_lines: BadLinePolicy::Skip { max_share }, ..ReadOptions::default() };
+    let usual = skip(BadLinePolicy::MAX_SHARE);
+    let few = folder.write("few.csv", format!("user,item\n{}", partly_bad(198, 2)));
+    let many = folder.write("many.csv", format!("user,item\n{}", partly_bad(197, 3)));
+    assert_eq!(Dataset::read(&few, &usual).unwrap().skipped.count, 2);
+    assert_eq!(Dataset::read(&many, &skip(0.015)).unwrap().skipped.count, 3);
+    let message = |path: &Path, options: &ReadOptions| Dataset::read(path, options).unwrap_err().to_string();
+    let told = message(&few, &strict());
+    let expected = "few.csv: line 200: 1 columns instead of 2. 2 of 200 lines (1 %) are bad: correct them, or pass --skip-bad-lines";
+    assert!(told.ends_with(expected), "{told}");
+    let told = message(&many, &usual);
+    assert!(told.contains("3 of 200 lines (1.50 %) are bad, more than the 1 % that --max-bad-share allows"), "{told}");
+    assert!(!message(&many, &strict()).contains("--skip-bad-lines"));
+}
+
+#[test]
+fn a_hopeless_file_is_not_read_to_its_end() {
+    let path = Folder::new();
+    let path = path.write("garbage.csv", format!("user,item\n{}", "x\n".repeat(5000)));
+    let message = Dataset::read(&path, &strict()).unwrap_err().to_string();
+    assert!(message.contains("1001 of 1001 lines (100 %)"), "{message}");
 }
 
 #[test]
@@ -241,7 +280,7 @@ fn bad_lines_are_skipped_and_counted_when_told() {
     let bad: String = (0..7).map(|_| "u\n").collect();
     let path = Folder::new();
     let path = path.write("tiny.txt", format!("u a\n{bad}u b\n"));
-    let dataset = Dataset::read(&path, &LENIENT).unwrap();
+    let dataset = Dataset::read(&path, &lenient()).unwrap();
     assert_eq!(readable(&dataset), expected(&[("u", &["a", "b"])]));
     assert_eq!(dataset.skipped.count, 7);
     assert_eq!(dataset.skipped.first.iter().map(|bad| bad.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
@@ -254,34 +293,40 @@ fn unusable_files_are_named_with_the_reason() {
     let refusals = [
         ("empty.txt", "", "the file is empty"),
         ("blank.inter", "\n\r\n", "the file is empty"),
-        ("header.inter", "user_id:token\titem_id:token\n", "no interactions (0 bad lines skipped)"),
-        ("column.inter", "user_id:token\tmovie:token\nu\ta\n", "no column `item_id`"),
-        ("column.csv", "user,movie\nu,a\n", "has no column `item`, which CSV needs (it has: user, movie)"),
-        ("headless.csv", "1,2,3\n", "has no column `user`"),
-        ("table.tsv", "user_id\titem_id\n1\t2\n", "looks like a header"),
-        ("ratings.dat", "1::1193::5::978300760\n", "line 1: one column"),
+        ("header.inter", "user_id:token\titem_id:token\n", "no interactions"),
+        (
+            "column.inter",
+            "user_id:token\twhat:token\nu\ta\n",
+            "no column is named like an item (columns: user_id, what)",
+        ),
+        (
+            "column.csv",
+            "who,item\nu,a\n",
+            "no column is named like a user (columns: who, item). Name it with --user-column",
+        ),
+        ("headless.csv", "1,2,3\n", "line 1: this is data, not a header (1, 2, 3). Name the columns"),
     ];
     for (name, text, expected) in refusals {
-        let message = Dataset::read(&folder.write(name, text), &STRICT).unwrap_err().to_string();
+        let message = Dataset::read(&folder.write(name, text), &strict()).unwrap_err().to_string();
         assert!(message.contains(expected) && message.contains(name), "{message:?} lacks {expected:?}");
     }
-    let missing = Dataset::read(&folder.path().join("absent.txt"), &STRICT).unwrap_err().to_string();
+    let missing = Dataset::read(&folder.path().join("absent.txt"), &strict()).unwrap_err().to_string();
     assert!(missing.contains("absent.txt: no such file"), "{missing}");
     let whole = gzip(b"1 2\n1 3\n");
-    let cut = Dataset::read(&folder.write("cut.txt.gz", &whole[..whole.len() - 9]), &STRICT).unwrap_err().to_string();
+    let cut = Dataset::read(&folder.write("cut.txt.gz", &whole[..whole.len() - 9]), &strict()).unwrap_err().to_string();
     assert!(cut.contains("cut.txt.gz: cannot be read"), "{cut}");
 }
 
 #[test]
 fn a_directory_stands_for_its_one_data_file() {
     let folder = Folder::new();
-    let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
-    assert!(message.contains("holds no interaction file (.inter, .csv, .txt)"), "{message}");
+    let message = Dataset::read(folder.path(), &strict()).unwrap_err().to_string();
+    assert!(message.contains("holds no interaction file (.inter, .csv, "), "{message}");
     folder.write("tiny.item", "item_id:token\n");
     folder.write("tiny.inter.gz", gzip(b"user_id:token\titem_id:token\nu\ta\n"));
-    assert_eq!(Dataset::read(folder.path(), &STRICT).unwrap().name, "tiny");
+    assert_eq!(Dataset::read(folder.path(), &strict()).unwrap().name, "tiny");
     folder.write("other.csv", "user,item\nu,a\n");
-    let message = Dataset::read(folder.path(), &STRICT).unwrap_err().to_string();
+    let message = Dataset::read(folder.path(), &strict()).unwrap_err().to_string();
     assert!(message.contains("several data files (other.csv, tiny.inter.gz)"), "{message}");
 }
 
@@ -316,19 +361,46 @@ fn held_out_positions_end_with_the_splits_own_and_each_has_its_own_history() {
     }
 }
 
+/// Bytes of the footer, of page headers and of pages of every version and compression.
+#[test]
+fn no_damage_to_parquet_makes_the_reader_panic() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/data");
+    let folder = Folder::new();
+    let options = ReadOptions { time_column: TimeColumn::FileOrder, ..lenient() };
+    for name in ["none", "snappy", "gzip", "lz4", "zstd", "int96", "polars", "pandas"] {
+        let whole = fs::read(fixtures.join(format!("{name}.parquet"))).unwrap();
+        let stride = if std::env::var_os("EVERY_BYTE").is_some() { 1 } else { 23 };
+        for place in (4..whole.len()).step_by(stride) {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[place] ^= flip;
+                let path = folder.write("damaged.parquet", &damaged);
+                let read =
+                    std::panic::catch_unwind(|| Dataset::read(&path, &options).map(|dataset| dataset.interactions));
+                assert!(read.is_ok(), "{name}, byte {place} ^ {flip:#x}");
+            }
+        }
+        let cut = folder.write("cut.parquet", &whole[..whole.len() / 2]);
+        assert!(Dataset::read(&cut, &options).is_err(), "{name}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(
         // Names with each known extension, and without one.
         name in prop::option::of(prop::sample::select(Form::EXTENSIONS.to_vec()))
-            .prop_map(|known| known.map_or("a".to_owned(), |(extension, _)| format!("a.{extension}"))),
-        header in prop::sample::select(vec!["user,item\n", "user_id:token\titem_id:token\n", "", "\u{feff}"]),
+            .prop_map(|known| known.map_or("a".to_owned(), |extension| format!("a.{extension}"))),
+        header in prop::sample::select(vec![
+            "user,item\n", "user;item;date\n", "user_id:token\titem_id:token\n", "1::2::3::978300760\n", "", "\u{feff}",
+            "{\"user\":1,\"item\":2,\"ts\":3}\n", "PAR1",
+        ]),
         // Many separators, quotes and line ends.
-        body in prop::collection::vec(prop_oneof![prop::sample::select(b" \t,\"\r\n1a:".to_vec()), any::<u8>()], 0..200),
+        body in prop::collection::vec(prop_oneof![prop::sample::select(b" \t,;\"\r\n1a:{}-".to_vec()), any::<u8>()], 0..200),
     ) {
         let folder = Folder::new();
         let path = folder.write(&name, [header.as_bytes(), &body].concat());
-        for options in [STRICT, LENIENT] {
+        for options in [strict(), lenient()] {
             if let Ok(dataset) = Dataset::read(&path, &options) {
                 let known = Catalogue::new(dataset.ids.clone(), dataset.popularity());
                 prop_assert!(known.is_ok());
@@ -364,7 +436,7 @@ fn a_file_that_takes_too_much_memory_is_refused() {
     }
     packed.finish().unwrap();
     assert!(fs::metadata(&path).unwrap().len() < 10_000);
-    let read = |max_bytes| Dataset::read(&path, &ReadOptions { max_bytes, ..STRICT });
+    let read = |max_bytes| Dataset::read(&path, &ReadOptions { max_bytes, ..strict() });
     let error = read(Some(1_000_000)).unwrap_err().to_string();
     assert!(error.contains("bomb.txt.gz: it is too large for the memory") && error.contains("1.0 MB"), "{error}");
     assert!(error.contains("split the file by users"), "{error}");
@@ -375,5 +447,5 @@ fn a_file_that_takes_too_much_memory_is_refused() {
     let users: String = (0..5000).map(|user| format!("u{user} i{user}\n")).collect();
     let path = directory.path().join("users.txt");
     fs::write(&path, users).unwrap();
-    assert!(Dataset::read(&path, &ReadOptions { max_bytes: Some(1_000_000), ..STRICT }).is_err());
+    assert!(Dataset::read(&path, &ReadOptions { max_bytes: Some(1_000_000), ..strict() }).is_err());
 }

@@ -43,6 +43,12 @@ impl Catalogue {
     /// Limit on the number of items. With it, dense ids, the padding and the authors' unused row fit into 31 bits.
     pub const MAX_ITEMS: usize = (1 << 31) - 3;
 
+    /// Limit on the length of an external id, in bytes.
+    pub const MAX_ID_BYTES: usize = 1024;
+
+    /// Limit on the length of a title, in bytes.
+    pub const MAX_TITLE_BYTES: usize = 8192;
+
     /// A catalogue from external ids in dense order and their popularity counts.
     ///
     /// # Errors

@@ -157,6 +157,7 @@ pub fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
         data: DataRecord {
             name: "random".to_owned(),
             sha256: "0".repeat(64),
+            parsed_sha256: None,
             users: Some(5),
             items: config.items as u64,
             interactions: Some(820),

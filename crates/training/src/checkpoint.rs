@@ -43,6 +43,7 @@ pub(crate) fn write_checkpoint(
         data: DataRecord {
             name: dataset.name.clone(),
             sha256: dataset.sha256.clone(),
+            parsed_sha256: Some(dataset.parsed_sha256.clone()),
             users: Some(dataset.users.len() as u64),
             items: dataset.ids.len() as u64,
             interactions: Some(dataset.interactions),

@@ -52,10 +52,10 @@ impl Progress {
     /// What keeps a job from continuing this training, as `--lr 0.01 (now 0.001)`; `None` if nothing does. Options of stages
     /// that have not begun may differ.
     pub(crate) fn differs_from(&self, job: &TrainJob<'_>) -> Option<String> {
-        if self.data_sha256 != job.dataset.sha256 {
+        if self.parsed_sha256 != job.dataset.parsed_sha256 {
             // Sizes and defaults follow from the data, so nothing else is worth comparing.
             let digest = |sha256: &str| sha256.chars().take(12).collect::<String>();
-            let (before, now) = (digest(&self.data_sha256), digest(&job.dataset.sha256));
+            let (before, now) = (digest(&self.parsed_sha256), digest(&job.dataset.parsed_sha256));
             return Some(format!("--data of SHA-256 {before} (now {now})"));
         }
         let before = self.options.continued_by(&job.options, self.begun());

@@ -88,6 +88,7 @@ impl<'a> StageContext<'a> {
             training: &job.options.record(),
             max_minutes: job.max_time.map(|limit| limit.as_secs_f64() / 60.0),
             data_sha256: &job.dataset.sha256,
+            parsed_sha256: &job.dataset.parsed_sha256,
         })?;
         let trains_router = stages.contains(&Stage::Router) && space.len() > 1;
         let holdout = Holdout::new(job.dataset, if trains_router { job.options.router.holdout } else { 0 });

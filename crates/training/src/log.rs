@@ -33,6 +33,8 @@ pub(crate) enum Event<'a> {
         max_minutes: Option<f64>,
         /// SHA-256 of the data file.
         data_sha256: &'a str,
+        /// Of what was understood of the data.
+        parsed_sha256: &'a str,
     },
     /// A step. Only some steps are logged.
     Step {

@@ -18,8 +18,9 @@ use crate::step_loss::LossValues;
 pub(crate) struct Progress {
     pub config: ModelConfig,
     pub options: TrainOptions,
-    /// SHA-256 of the data file.
-    pub data_sha256: String,
+    /// SHA-256 of what was understood of the data. States of older versions have none.
+    #[serde(default)]
+    pub parsed_sha256: String,
     /// Place of the current stage in the preset's list.
     pub stage: usize,
     /// The current epoch of the stage, from 0.
@@ -91,7 +92,7 @@ impl Progress {
         Progress {
             config: canet_testing::small_config(),
             options: serde_json::from_value(options).unwrap(),
-            data_sha256: String::new(),
+            parsed_sha256: String::new(),
             stage: 0,
             epoch: 0,
             step: 0,
@@ -129,7 +130,7 @@ impl TrainState {
         let progress = Progress {
             config: job.config.clone(),
             options: job.options.clone(),
-            data_sha256: job.dataset.sha256.clone(),
+            parsed_sha256: job.dataset.parsed_sha256.clone(),
             stage: 0,
             epoch: 0,
             step: 0,

@@ -8,10 +8,10 @@ use canet_domain::Catalogue;
 pub(super) type Title = (Box<str>, Box<str>);
 
 /// Limit on the mean length of a line of `items.tsv`, the line break included.
-const BYTES_PER_ITEM: u64 = 1025;
+const BYTES_PER_ITEM: u64 = Catalogue::MAX_ID_BYTES as u64 + 1;
 
-/// Limit on the mean length of a line of `titles.tsv`.
-const BYTES_PER_TITLE: u64 = 8192;
+/// Limit on the mean length of a line of `titles.tsv`, the tab and the line break included.
+const BYTES_PER_TITLE: u64 = (Catalogue::MAX_ID_BYTES + Catalogue::MAX_TITLE_BYTES) as u64 + 2;
 
 /// Limit on the size of `items.tsv`.
 pub(super) fn ids_limit(items: usize) -> u64 {

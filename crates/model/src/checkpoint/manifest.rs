@@ -52,6 +52,10 @@ pub struct DataRecord {
     pub name: String,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
+    /// SHA-256 of what was understood of the data, in hexadecimal. It does not depend on the form of the files. Unknown for
+    /// imported models and for older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parsed_sha256: Option<String>,
     /// Number of users, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub users: Option<u64>,

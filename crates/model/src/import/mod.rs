@@ -73,6 +73,7 @@ impl Import<'_> {
             data: DataRecord {
                 name: self.state_dict.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 sha256,
+                parsed_sha256: None,
                 users: arguments.num_user,
                 items: config.items as u64,
                 interactions: None,

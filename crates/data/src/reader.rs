@@ -1,0 +1,204 @@
+//! From paths to the interactions of all files.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::bad_line::BadLines;
+use super::collector::{Collected, Collector};
+use super::dataset::Untimed;
+use super::detect::{Layout, Sample, detect, time_among};
+use super::error::ColumnFault;
+use super::lines::Lines;
+use super::parquet_file::{self, ParquetFile};
+use super::records::Records;
+use super::roles::Roles;
+use super::source::{Opened, Packing};
+use super::table::{self, Table, Titles};
+use super::{
+    DataError, FileSummary, Foreign, Form, LineUnit, ReadOptions, Skipped, TimeColumn, headerless, json_lines, locate,
+};
+
+/// What the files hold.
+pub(crate) struct FilesRead {
+    pub(crate) collected: Collected,
+    pub(crate) files: Vec<FileSummary>,
+    pub(crate) name: String,
+    pub(crate) sha256: String,
+    pub(crate) titles: Titles,
+    pub(crate) skipped: Skipped,
+    pub(crate) untimed: Option<Untimed>,
+}
+
+/// Reads all files of all paths.
+pub(crate) fn read_files(paths: &[PathBuf], options: &ReadOptions) -> Result<FilesRead, DataError> {
+    let mut reader = FileReader {
+        options,
+        collector: Collector::new(options.max_bytes),
+        skipped: Skipped::default(),
+        untimed: None,
+    };
+    let (mut files, mut digests, mut titles) = (Vec::new(), Vec::new(), Titles::new());
+    for path in paths {
+        for file in locate::interactions(path)? {
+            let (summary, sha256) = reader.read(&file)?;
+            if let Some(items) = locate::items_beside(&file) {
+                let (of_file, bad_lines) = table::read_titles(&items, options.bad_lines)?;
+                titles.extend(of_file);
+                reader.skipped.append(bad_lines.skipped);
+            }
+            files.push(summary);
+            digests.push(sha256);
+        }
+    }
+    if reader.collector.len() == 0 {
+        let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
+        return Err(DataError::NoInteractions(path));
+    }
+    let collected = reader.collector.finish(options.min_interactions);
+    if collected.users.is_empty() {
+        return Err(DataError::NothingLeft(options.min_interactions));
+    }
+    let named = if let [file] = files.as_slice() { Some(&file.path) } else { paths.first() };
+    let name = named.map(|path| locate::stem(path)).unwrap_or_default();
+    let (name, sha256) = match digests.as_mut_slice() {
+        [digest] => (name, std::mem::take(digest)),
+        several => (
+            if paths.len() > 1 { format!("{name} and {} more", paths.len() - 1) } else { name },
+            format!("{:x}", Sha256::digest(several.concat())),
+        ),
+    };
+    Ok(FilesRead { collected, files, name, sha256, titles, skipped: reader.skipped, untimed: reader.untimed })
+}
+
+/// Reads one file after the other.
+struct FileReader<'a> {
+    options: &'a ReadOptions,
+    collector: Collector,
+    skipped: Skipped,
+    untimed: Option<Untimed>,
+}
+
+impl FileReader<'_> {
+    /// Reads a file. Returns what was understood and the SHA-256 of the file.
+    fn read(&mut self, path: &Path) -> Result<(FileSummary, String), DataError> {
+        let unreadable = |source| DataError::Read { path: path.to_owned(), source };
+        let foreign = |foreign| DataError::Foreign { path: path.to_owned(), foreign };
+        let opened = Opened::open(path).map_err(unreadable)?;
+        if opened.start().starts_with(parquet_file::MAGIC) {
+            return self.read_parquet(path, opened);
+        }
+        let source = opened.unpack().map_err(unreadable)?;
+        let packing = source.packing();
+        let mut lines = Lines::new(source).map_err(unreadable)?;
+        if lines.sample().starts_with(parquet_file::MAGIC) {
+            let remedy = "Unpack it: gunzip or zstd -d. Parquet is compressed within";
+            return Err(foreign(Foreign::new(path, "a packed Parquet file", remedy)));
+        }
+        if let Some(format) = Foreign::of(path, lines.sample()) {
+            return Err(foreign(format));
+        }
+        let sample = Sample::new(lines.sample(), lines.line_end());
+        let mut bad_lines = BadLines::new(self.options.bad_lines, path, LineUnit::Line);
+        let columns = |fault| DataError::Columns { path: path.to_owned(), fault };
+        let (form, records) = match detect(path, &sample, self.options)? {
+            Layout::Table(layout) => {
+                let roles = Roles::find(&layout.names, self.options, |column| sample.time_value(&layout, column));
+                let mut records = Records::new(layout.names.clone(), roles.map_err(columns)?);
+                if layout.has_header {
+                    table::skip_header(&mut lines, path)?;
+                }
+                let rows = Table::new(&mut lines, layout.syntax, layout.names.len());
+                table::read(rows, &mut records, &mut self.collector, &mut bad_lines, path)?;
+                (table::describe(layout.form, layout.syntax, layout.has_header), Some(records))
+            }
+            Layout::JsonLines => {
+                self.check_named(Form::JsonLines).map_err(columns)?;
+                let (names, values): (Vec<String>, Vec<Vec<String>>) = sample.json_columns().into_iter().unzip();
+                let time_value = |column: usize| time_among(values[column].iter().cloned());
+                let roles = Roles::find(&names, self.options, time_value).map_err(columns)?;
+                let mut records = Records::new(names, roles);
+                json_lines::read(&mut lines, &mut records, &mut self.collector, &mut bad_lines, path)?;
+                (Form::JsonLines.to_string(), Some(records))
+            }
+            Layout::Ids(detected) => {
+                self.check_unnamed(detected.form).map_err(columns)?;
+                let form = headerless::read(&mut lines, detected, &mut self.collector, &mut bad_lines, path)?;
+                (form.to_string(), None)
+            }
+        };
+        drop(sample);
+        let sha256 = lines.digest().map_err(unreadable)?;
+        let packed = match packing {
+            Packing::Plain => "",
+            Packing::Gzip => ", gzip",
+            Packing::Zstd => ", zstd",
+        };
+        Ok((self.finish(path, form + packed, records, bad_lines)?, sha256))
+    }
+
+    fn read_parquet(&mut self, path: &Path, opened: Opened) -> Result<(FileSummary, String), DataError> {
+        let columns = |fault| DataError::Columns { path: path.to_owned(), fault };
+        self.check_named(Form::Parquet).map_err(columns)?;
+        let mut bad_lines = BadLines::new(self.options.bad_lines, path, LineUnit::Row);
+        let file = ParquetFile::open(path, opened)?;
+        let mut records = Records::new(file.names.clone(), file.roles(path, self.options)?);
+        file.read(path, &mut records, &mut self.collector, &mut bad_lines)?;
+        let summary = self.finish(path, Form::Parquet.to_string(), Some(records), bad_lines)?;
+        Ok((summary, file.sha256))
+    }
+
+    /// Judges the bad lines of a file and sums it up.
+    fn finish(
+        &mut self,
+        path: &Path,
+        form: String,
+        records: Option<Records>,
+        bad_lines: BadLines,
+    ) -> Result<FileSummary, DataError> {
+        bad_lines.judge()?;
+        if let Some(records) = &records {
+            records.check_selection(path)?;
+        }
+        let roles = records.as_ref().map(|records| (records, records.roles()));
+        let time = roles.and_then(|(_, roles)| roles.time);
+        let time_unit = self.collector.finish_file(path, time.is_some())?;
+        if let Some((records, _)) = roles.filter(|_| time.is_none() && self.options.time_column == TimeColumn::Detect) {
+            self.untimed.get_or_insert(Untimed { path: path.to_owned(), found: records.names().join(", ") });
+        }
+        let (lines, skipped) = (bad_lines.lines, bad_lines.skipped.count);
+        self.skipped.append(bad_lines.skipped);
+        let name = |column: usize| records.as_ref().map(|records| records.name(column).to_owned());
+        Ok(FileSummary {
+            path: path.to_owned(),
+            form,
+            user: roles.and_then(|(_, roles)| name(roles.user)),
+            item: roles.and_then(|(_, roles)| name(roles.item)),
+            time: time.and_then(name),
+            time_unit,
+            lines,
+            skipped,
+            unselected: records.as_ref().map_or(0, |records| records.unselected),
+        })
+    }
+
+    /// Refuses `--columns` for a format that names its columns itself.
+    fn check_named(&self, form: Form) -> Result<(), ColumnFault> {
+        if self.options.columns.is_some() { Err(ColumnFault::Named(form)) } else { Ok(()) }
+    }
+
+    /// Refuses flags that name columns for a format without names.
+    fn check_unnamed(&self, form: Form) -> Result<(), ColumnFault> {
+        let ReadOptions { user_column, item_column, time_column, conditions, .. } = self.options;
+        let flags = [
+            ("--user-column", user_column.is_some()),
+            ("--item-column", item_column.is_some()),
+            ("--time-column", matches!(time_column, TimeColumn::Named(_))),
+            ("--where", !conditions.is_empty()),
+        ];
+        match flags.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(ColumnFault::Unnamed { form, flag }),
+            None => Ok(()),
+        }
+    }
+}

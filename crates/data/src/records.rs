@@ -1,0 +1,85 @@
+//! From records with named columns to interactions.
+
+use std::path::Path;
+
+use super::collector::Collector;
+use super::interaction::{Id, Interaction};
+use super::roles::Roles;
+use super::time::Time;
+use super::{DataError, LineFault};
+
+/// One row of a table, one JSON object or one Parquet row.
+pub(crate) trait Record {
+    /// The text of a column without surrounding blanks. It is empty if there is none.
+    fn text(&self, column: usize) -> Result<&str, LineFault>;
+
+    /// The time of a column, whose name an error has.
+    fn time(&self, column: usize, name: &str) -> Result<Time, LineFault> {
+        Time::parse(self.text(column)?, name)
+    }
+}
+
+/// Selects records and turns them into interactions.
+pub(crate) struct Records {
+    names: Vec<String>,
+    roles: Roles,
+    /// Records that met the conditions.
+    selected: u64,
+    /// Records that did not.
+    pub(crate) unselected: u64,
+}
+
+impl Records {
+    pub(crate) fn new(names: Vec<String>, roles: Roles) -> Records {
+        Records { names, roles, selected: 0, unselected: 0 }
+    }
+
+    pub(crate) fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    pub(crate) fn name(&self, column: usize) -> &str {
+        &self.names[column]
+    }
+
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Adds the record's interaction, if it meets the conditions.
+    pub(crate) fn add(&mut self, record: &impl Record, collector: &mut Collector) -> Result<(), LineFault> {
+        let Roles { user, item, time, .. } = self.roles;
+        for test in &mut self.roles.tests {
+            let value = record.text(test.column)?;
+            if !test.selects(value) {
+                if self.selected == 0 {
+                    test.remember(value);
+                }
+                self.unselected += 1;
+                return Ok(());
+            }
+        }
+        let user = Id::new(&self.names[user], record.text(user)?)?;
+        let item = Id::new(&self.names[item], record.text(item)?)?;
+        let time = match time {
+            Some(column) => Some(record.time(column, &self.names[column])?),
+            None => None,
+        };
+        self.selected += 1;
+        collector.add(Interaction { user, item, time })
+    }
+
+    /// Checks that the conditions selected a record, if there was one.
+    ///
+    /// # Errors
+    /// [`DataError::NothingSelected`].
+    pub(crate) fn check_selection(&self, path: &Path) -> Result<(), DataError> {
+        if self.selected > 0 || self.unselected == 0 {
+            return Ok(());
+        }
+        // A record is refused by the first condition that it does not meet.
+        let mut explained = self.roles.tests.iter().map(|test| test.explain());
+        let (condition, found) = explained.find(|(_, found)| !found.is_empty()).unwrap_or_default();
+        Err(DataError::NothingSelected { path: path.to_owned(), condition, found })
+    }
+}

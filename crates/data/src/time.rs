@@ -1,0 +1,303 @@
+//! Points in time as files write them.
+
+use super::LineFault;
+
+/// A point in time, as one field gives it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Time {
+    /// A whole number of a unit that the whole column decides.
+    Whole(i64),
+    /// A number of that unit, times 10^18.
+    Fine(i128),
+    /// Nanoseconds since 1970 in UTC.
+    Date(i64),
+}
+
+/// The factor of [`Time::Fine`].
+pub(crate) const FINE: i128 = 1_000_000_000_000_000_000;
+
+/// Nanoseconds in a second.
+pub(crate) const SECOND: i64 = 1_000_000_000;
+
+impl Time {
+    /// Parses a number or an ISO 8601 date or date-time.
+    ///
+    /// A date-time without a zone is in UTC. A date is its first moment. Fractions below 10^-18 of a unit are dropped, and
+    /// dates outside the years 1677 to 2262 become the nearest moment of those years.
+    ///
+    /// # Errors
+    /// [`LineFault::Time`], which names the column.
+    pub(crate) fn parse(text: &str, column: &str) -> Result<Time, LineFault> {
+        whole(text.as_bytes())
+            .or_else(|| date(text.as_bytes()))
+            .or_else(|| number(text))
+            .ok_or_else(|| LineFault::Time { column: column.to_owned(), text: text.chars().take(40).collect() })
+    }
+
+    /// The time of a finite float.
+    pub(crate) fn of_float(number: f64) -> Option<Time> {
+        // Beyond this, 10^18 times the number would not fit.
+        const LARGEST: f64 = 1.6e20;
+        if !number.is_finite() || number.abs() > LARGEST {
+            return None;
+        }
+        let integer = number.trunc();
+        let fine = integer as i128 * FINE + ((number - integer) * FINE as f64) as i128;
+        Some(Time::of_fine(fine))
+    }
+
+    fn of_fine(fine: i128) -> Time {
+        match i64::try_from(fine / FINE) {
+            Ok(whole) if fine % FINE == 0 => Time::Whole(whole),
+            _ => Time::Fine(fine),
+        }
+    }
+}
+
+/// A whole number of at most 18 digits, the most frequent case.
+fn whole(text: &[u8]) -> Option<Time> {
+    let (negative, digits) = match text.strip_prefix(b"-") {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    if digits.is_empty() || digits.len() > 18 {
+        return None;
+    }
+    let mut value = 0i64;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(Time::Whole(if negative { -value } else { value }))
+}
+
+fn number(text: &str) -> Option<Time> {
+    if let Ok(whole) = text.parse::<i64>() {
+        return Some(Time::Whole(whole));
+    }
+    decimal(text).or_else(|| Time::of_float(text.parse().ok()?))
+}
+
+/// A number like `-1700000000.25`, without the rounding of floats.
+fn decimal(text: &str) -> Option<Time> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (integer, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let numeric = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if (integer.is_empty() && fraction.is_empty()) || !numeric(integer) || !numeric(fraction) {
+        return None;
+    }
+    let fraction = &fraction[..fraction.len().min(18)];
+    let integer: i128 = if integer.is_empty() { 0 } else { integer.parse().ok()? };
+    let exponent = 18 - u32::try_from(fraction.len()).ok()?;
+    let parts: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let fine = integer.checked_mul(FINE)?.checked_add(parts * 10i128.pow(exponent))?;
+    Some(Time::of_fine(if negative { -fine } else { fine }))
+}
+
+/// A date or date-time of ISO 8601, in the extended or the basic format. Slashes may separate the date, and a blank may stand
+/// for `T` and before the zone.
+fn date(text: &[u8]) -> Option<Time> {
+    let mut rest = Rest(text);
+    let year = rest.digits(4)?;
+    let separator = rest.any_of(b"-/");
+    let month = rest.digits(2)?;
+    if let Some(separator) = separator {
+        rest.any_of(&[separator])?;
+    }
+    let day = rest.digits(2)?;
+    let days = days_since_1970(year, month, day)?;
+    let mut seconds = days * 86_400;
+    let mut nanoseconds = 0;
+    if rest.0.is_empty() {
+        // Eight digits alone are a number, which sorts as the date does.
+        separator?;
+    } else {
+        rest.any_of(b"Tt ")?;
+        let hour = rest.digits(2)?;
+        let colon = rest.any_of(b":");
+        let minute = rest.digits(2)?;
+        let has_seconds = match colon {
+            Some(_) => rest.any_of(b":").is_some(),
+            None => rest.0.first().is_some_and(u8::is_ascii_digit),
+        };
+        let second = if has_seconds { rest.digits(2)? } else { 0 };
+        // 60 is a leap second.
+        if hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        seconds += hour * 3600 + minute * 60 + second;
+        if has_seconds && rest.any_of(b".,").is_some() {
+            nanoseconds = rest.fraction()?;
+        }
+        seconds -= rest.zone()?;
+    }
+    let limited = i128::from(seconds) * i128::from(SECOND) + i128::from(nanoseconds);
+    Some(Time::Date(limited.clamp(i64::MIN.into(), i64::MAX.into()) as i64))
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar.
+fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let longest = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + i64::from(leap),
+        _ => return None,
+    };
+    if !(1..=longest).contains(&day) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last one.
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some(era * 146_097 + day_of_era - 719_468)
+}
+
+/// The unread rest of a date.
+struct Rest<'a>(&'a [u8]);
+
+impl Rest<'_> {
+    fn digits(&mut self, count: usize) -> Option<i64> {
+        let (digits, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        digits.iter().try_fold(0, |value, byte| byte.is_ascii_digit().then(|| value * 10 + i64::from(byte - b'0')))
+    }
+
+    fn any_of(&mut self, bytes: &[u8]) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        if !bytes.contains(first) {
+            return None;
+        }
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// The digits behind a decimal point, in nanoseconds.
+    fn fraction(&mut self) -> Option<i64> {
+        let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = self.0.split_at(count);
+        self.0 = rest;
+        let digit = |place: usize| digits.get(place).map_or(0, |byte| i64::from(byte - b'0'));
+        (count > 0).then(|| (0..9).fold(0, |value, place| value * 10 + digit(place)))
+    }
+
+    /// Seconds by which the zone is ahead of UTC. It reads to the end.
+    fn zone(&mut self) -> Option<i64> {
+        while self.any_of(b" ").is_some() {}
+        if self.0.is_empty() || [&b"z"[..], b"utc", b"gmt"].iter().any(|zone| self.0.eq_ignore_ascii_case(zone)) {
+            return Some(0);
+        }
+        let sign = if self.any_of(b"+-")? == b'-' { -1 } else { 1 };
+        let hours = self.digits(2)?;
+        let minutes = match self.any_of(b":") {
+            None if self.0.is_empty() => 0,
+            _ => self.digits(2)?,
+        };
+        (self.0.is_empty() && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn time(text: &str) -> Time {
+        Time::parse(text, "t").unwrap()
+    }
+
+    /// The same moment by another library.
+    fn nanoseconds(rfc3339: &str) -> i64 {
+        let time = humantime::parse_rfc3339(rfc3339).unwrap();
+        i64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+    }
+
+    #[test]
+    fn dates_of_every_spelling_are_one_moment() {
+        let expected = Time::Date(nanoseconds("2023-11-14T22:50:40Z"));
+        for text in [
+            "2023-11-14T22:50:40Z",
+            "2023-11-14t22:50:40z",
+            "2023-11-14T22:50:40",
+            "2023-11-14 22:50:40",
+            "2023-11-14 22:50:40 UTC",
+            "2023-11-14 22:50:40+00:00",
+            "2023-11-14 22:50:40.000 +0000",
+            "2023-11-14T23:50:40+01",
+            "2023-11-15T04:20:40+05:30",
+            "2023-11-14T14:50:40-0800",
+            "2023/11/14 22:50:40",
+            "20231114T225040Z",
+            "2023-11-14T22:50:40,0",
+        ] {
+            assert_eq!(time(text), expected, "{text}");
+        }
+        let minute = Time::Date(nanoseconds("2023-11-14T22:50:00Z"));
+        assert_eq!([time("2023-11-14 22:50"), time("20231114T2250Z")], [minute; 2]);
+        assert_eq!(time("2024-02-29"), Time::Date(nanoseconds("2024-02-29T00:00:00Z")));
+        let fine = time("2023-11-14T22:50:40.123456789123Z");
+        assert_eq!(fine, Time::Date(nanoseconds("2023-11-14T22:50:40.123456789Z")));
+        assert_eq!(
+            [time("1969-12-31T23:59:59.5Z"), time("9999-12-31")],
+            [Time::Date(-500_000_000), Time::Date(i64::MAX)]
+        );
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        assert_eq!(time("-17"), Time::Whole(-17));
+        assert_eq!(time("9223372036854775807"), Time::Whole(i64::MAX));
+        assert_eq!([time("1700000000.0"), time("1.7e9"), time("+1700000000.")], [Time::Whole(1_700_000_000); 3]);
+        assert_eq!(time("20.5"), Time::Fine(20_500_000_000_000_000_000));
+        assert_eq!(time("-.000000000000000001"), Time::Fine(-1));
+        assert_eq!(time("18446744073709551616"), Time::Fine(FINE * (1 << 64)));
+    }
+
+    #[test]
+    fn other_texts_are_no_time() {
+        for text in [
+            "",
+            "x1",
+            "NaN",
+            "inf",
+            "1 2",
+            ".",
+            "-",
+            "1e30",
+            "11/14/2023",
+            "2023-13-01",
+            "2023-02-29",
+            "2023-1-1",
+            "22:50:40",
+            "2023-11-14T",
+            "2023-11-14T25:00",
+            "2023-11-14T22:50:40Q",
+            "2023-11-14T22:50:40+",
+            "2023-11-14T22:50:40.Z",
+            "2023-11/14",
+            "2023-11-14T22:50:40+01:00x",
+        ] {
+            assert!(Time::parse(text, "t").is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_second_is_what_another_library_says(seconds in 0u64..9_223_372_036) {
+            let text = humantime::format_rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+            prop_assert_eq!(time(&text), Time::Date(seconds as i64 * SECOND));
+        }
+    }
+}
