@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http experiment report
+	bench-gpu bench-served bench-routes bench-http bench-reading experiment report
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -52,6 +52,9 @@ bench-routes: build data ## Times every route of $(MODEL) beside its FLOPs (ARGS
 
 bench-http: build ## Measures the CPU of an HTTP call outside the model (needs wrk)
 	python3 loadtest/http.py --model $(MODEL) --canet $(CANET) $(ARGS)
+
+bench-reading: build ## Times how canet, pandas and polars read a log of a million interactions (needs their packages)
+	python3 loadtest/reading.py --canet $(CANET) $(ARGS)
 
 bench: setup ## Times one core's batches, and lanes by width against lanes by route
 	cargo bench --locked $(ARGS)
