@@ -95,6 +95,9 @@ fn table(checkpoint: &Checkpoint) -> String {
     line("model", format!("{}, version {}, of {}", checkpoint.name, checkpoint.version, manifest.created));
     line("digest", checkpoint.digest.clone());
     line("data", format!("{}, sha256 {}", manifest.data.name, manifest.data.sha256));
+    if let Some(parsed) = &manifest.data.parsed_sha256 {
+        line("", format!("parsed sha256 {parsed}"));
+    }
     let (users, interactions) = (known(manifest.data.users), known(manifest.data.interactions));
     line("", format!("users {users}, items {}, interactions {interactions}", manifest.data.items));
     let options = |options: &BTreeMap<String, Value>| {

@@ -80,7 +80,10 @@ impl Foreign {
     ///
     /// A tar archive is known by bytes 257 to 261, and UTF-16 without a mark by its zeros.
     pub(crate) fn of(path: &Path, start: &[u8]) -> Option<Foreign> {
-        if let Some((_, name, remedy)) = MAGIC.iter().find(|(magic, _, _)| start.starts_with(magic)) {
+        // A table's header may begin with the letters of a format, as `ORCID` does.
+        let binary = std::str::from_utf8(start).is_err_and(|error| error.error_len().is_some()) || start.contains(&0);
+        let known = MAGIC.iter().find(|(magic, _, _)| binary && start.starts_with(magic));
+        if let Some((_, name, remedy)) = known {
             let remedy = match *remedy {
                 "read_ipc" | "read_avro" => POLARS.replace("METHOD", remedy),
                 remedy => remedy.to_owned(),

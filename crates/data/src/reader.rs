@@ -1,5 +1,6 @@
 //! From paths to the interactions of all files.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -86,7 +87,10 @@ impl FileReader<'_> {
         let foreign = |foreign| DataError::Foreign { path: path.to_owned(), foreign };
         let opened = Opened::open(path).map_err(unreadable)?;
         if opened.start().starts_with(parquet_file::MAGIC) {
-            return self.read_parquet(path, opened);
+            // The decoder panics on some damaged files. What was collected until then is dropped with the error.
+            let read = panic::catch_unwind(AssertUnwindSafe(|| self.read_parquet(path, opened)));
+            let damaged = |_| Err(DataError::Parquet { path: path.to_owned(), reason: "it is damaged".to_owned() });
+            return read.unwrap_or_else(damaged);
         }
         let source = opened.unpack().map_err(unreadable)?;
         let packing = source.packing();

@@ -99,7 +99,7 @@ fn compare(cases: Vec<Case>) {
         };
         let found = outcome(&path, &options(flags));
         if found != expected {
-            writeln!(wrong, "@@{name}|{flags:?}@@{expected}@@{found}").unwrap();
+            writeln!(wrong, "{name} {flags:?}\n  expected {expected}\n  found    {found}").unwrap();
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
@@ -108,6 +108,12 @@ fn compare(cases: Vec<Case>) {
 #[test]
 fn forms_that_are_read() {
     compare(vec![
+        (
+            "letters.csv",
+            Some(separated("ORCID,item,ts\n", ",")),
+            &[("user", "orcid")],
+            "CSV, separated by commas: ORCID item ts in seconds since 1970: 40 users, 27 items, 400 interactions",
+        ),
         (
             "plain.csv",
             Some(separated("user,item,timestamp\n", ",")),
