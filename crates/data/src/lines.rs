@@ -23,6 +23,9 @@ pub(crate) struct Lines {
     line_end: u8,
 }
 
+/// What was read, or why not, with the number of its first line.
+pub(crate) type Numbered<T> = (u64, Result<T, LineFault>);
+
 /// Bytes of the text from which the format is detected.
 const SAMPLE: usize = 64 * 1024;
 
@@ -65,13 +68,13 @@ impl Lines {
     }
 
     /// The next line and its number; `None` at the end.
-    pub(crate) fn next_line(&mut self) -> io::Result<Option<(u64, Result<&[u8], LineFault>)>> {
+    pub(crate) fn next_line(&mut self) -> io::Result<Option<Numbered<&[u8]>>> {
         let next = self.next_range()?;
         Ok(next.map(|(number, range)| (number, range.map(|range| self.text(range)))))
     }
 
     /// The place of the next line, for [`text`](Self::text), and its number; `None` at the end.
-    pub(crate) fn next_range(&mut self) -> io::Result<Option<(u64, Result<Range<usize>, LineFault>)>> {
+    pub(crate) fn next_range(&mut self) -> io::Result<Option<Numbered<Range<usize>>>> {
         let mut searched = 0;
         let (line, next) = loop {
             if let Some(found) = memchr(self.line_end, &self.buffer[self.start + searched..self.end]) {
@@ -116,7 +119,7 @@ impl Lines {
         self.source.digest()
     }
 
-    fn skip_long_line(&mut self) -> io::Result<(u64, Result<Range<usize>, LineFault>)> {
+    fn skip_long_line(&mut self) -> io::Result<Numbered<Range<usize>>> {
         self.number += 1;
         loop {
             match memchr(self.line_end, &self.buffer[self.start..self.end]) {

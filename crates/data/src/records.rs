@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::collector::Collector;
+use super::condition::ColumnTest;
 use super::interaction::{Id, Interaction};
 use super::roles::Roles;
 use super::time::Time;
@@ -78,7 +79,7 @@ impl Records {
             return Ok(());
         }
         // A record is refused by the first condition that it does not meet.
-        let mut explained = self.roles.tests.iter().map(|test| test.explain());
+        let mut explained = self.roles.tests.iter().map(ColumnTest::explain);
         let (condition, found) = explained.find(|(_, found)| !found.is_empty()).unwrap_or_default();
         Err(DataError::NothingSelected { path: path.to_owned(), condition, found })
     }
