@@ -69,7 +69,7 @@ fn one_log_has_one_parsed_digest_in_every_form() {
         let mut ids: Vec<&str> = Vec::new();
         rows.iter().map(|row| row[column]).for_each(|id| {
             if !ids.contains(&id) {
-                ids.push(id)
+                ids.push(id);
             }
         });
         ids

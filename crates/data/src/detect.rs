@@ -129,7 +129,10 @@ pub(crate) fn detect(path: &Path, sample: &Sample, options: &ReadOptions) -> Res
 /// JSON by its first character. A document that covers several lines is an error.
 fn json(first: &str) -> Option<Result<Layout, HeaderFault>> {
     match first.chars().next()? {
-        '[' => Some(Err(HeaderFault::JsonDocument(".[]"))),
+        // A column may be named `[user]`.
+        '[' if first[1..].trim_start().is_empty() || first[1..].trim_start().starts_with(['{', '[', '"']) => {
+            Some(Err(HeaderFault::JsonDocument(".[]")))
+        }
         '{' => Some(match serde_json::from_str::<serde::de::IgnoredAny>(first) {
             Ok(_) => Ok(Layout::JsonLines),
             Err(error) if error.is_eof() => Err(HeaderFault::JsonDocument(".")),
@@ -168,7 +171,7 @@ fn with_header(first: &str, options: &ReadOptions) -> Option<TableLayout> {
             });
         }
     }
-    Syntax::TABLES.into_iter().find_map(|separator| {
+    Syntax::TABLES.into_iter().chain([Separator::Colons]).find_map(|separator| {
         let syntax = Syntax::quoted(separator);
         let names = syntax.fields(first)?;
         let known = names.len() > 1 && Roles::are_known(&names, options);
@@ -348,6 +351,8 @@ mod tests {
         assert_eq!(table("a.txt", "note, \"user\",item\n"), (Form::Csv, byte(b','), true));
         assert_eq!(table("a.csv", "userId;movieId\n"), (Form::Csv, byte(b';'), true));
         assert_eq!(table("a.csv", "user|item|a,b\n"), (Form::Csv, byte(b'|'), true));
+        assert_eq!(table("a", "UserID::MovieID::Rating\n1::2::5\n"), (Form::Csv, Separator::Colons, true));
+        assert_eq!(table("a.csv", "[user],[item]\n"), (Form::Csv, byte(b','), true));
         assert_eq!(table("a", "1::2::5::978300760\n"), (Form::Ratings, Separator::Colons, false));
         assert_eq!(table("a", "1\t2\t3.5\t978300760\n1\t9\t1\t978300769\n"), (Form::Ratings, byte(b'\t'), false));
         assert_eq!(layout("a.csv", "{\"user\":1}\n"), Layout::JsonLines);
