@@ -6,8 +6,9 @@
     reading.py --forms DIR
 
 Each reads the file, gives users and items dense ids, and sorts by user and time. canet does it as `canet data`, which also
-computes digests of the file and of the sequences. Each run is a process of its own. Seconds are those of the whole process,
-and of the peers also without their imports. Memory is the peak of what was resident.
+computes digests of the file and of the sequences. Each run is a process of its own. Seconds are seconds of CPU, which other
+programs on the machine do not change: of the whole process, and of the peers also without their imports. Memory is the peak
+of what was resident.
 
 `--forms` measures nothing: it writes one log of 3,000 users as CSV, CSV with other names and dates, Parquet, JSON lines and
 RecBole's .inter. `canet data` must print one parsed digest for all of them, and `canet train --threads 1` the same weights.
@@ -45,50 +46,56 @@ def log(rows, users, items):
 def with_pandas(path):
     import pandas
 
-    began = time.perf_counter()
+    began = time.process_time()
     frame = pandas.read_csv(path) if path.suffix == ".csv" else pandas.read_parquet(path)
     frame["user"], users = pandas.factorize(frame["user_id"])
     frame["item"], items = pandas.factorize(frame["item_id"])
     frame = frame[["user", "item", "timestamp"]].sort_values(["user", "timestamp"], kind="stable")
-    return time.perf_counter() - began, len(users), len(items), len(frame)
+    return time.process_time() - began, len(users), len(items), len(frame)
 
 
 def with_polars(path):
     import polars
 
-    began = time.perf_counter()
+    began = time.process_time()
     frame = polars.read_csv(path) if path.suffix == ".csv" else polars.read_parquet(path)
     for name, column in [("user", "user_id"), ("item", "item_id")]:
         ids = frame.select(polars.col(column).unique(maintain_order=True)).with_row_index(name)
         frame = frame.join(ids, on=column, how="left", maintain_order="left")
     frame = frame.select("user", "item", "timestamp").sort(["user", "timestamp"], maintain_order=True)
-    return time.perf_counter() - began, frame["user"].n_unique(), frame["item"].n_unique(), len(frame)
+    return time.process_time() - began, frame["user"].n_unique(), frame["item"].n_unique(), len(frame)
 
 
 PEERS = {"pandas": with_pandas, "polars": with_polars}
 
 
 def run(command):
-    """Runs a process on one thread: its output, its seconds and its peak of memory in MB."""
+    """Runs a process on one thread: its output, its seconds of CPU and its peak of memory in MB."""
     one = {name: "1" for name in ["POLARS_MAX_THREADS", "OMP_NUM_THREADS", "ARROW_NUM_THREADS", "RAYON_NUM_THREADS"]}
-    began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **one})
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
+    seconds = usage.ru_utime + usage.ru_stime
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"{command} ended with {process.returncode}")
     return json.loads(output), seconds, usage.ru_maxrss / 1024
 
 
-def measure(options, folder):
+def write_log(options):
+    """Writes the log and prints its counts."""
     frame = log(options.rows, options.users, options.items)
+    frame.to_csv(options.write / "log.csv", index=False)
+    frame.to_parquet(options.write / "log.parquet", index=False)
+    print(json.dumps([frame["user_id"].nunique(), frame["item_id"].nunique(), len(frame)]))
+
+
+def measure(options, folder):
+    # A process of its own writes the log: the peak of a child counts what its parent held when it was started.
+    sizes = [f"--{name}={getattr(options, name)}" for name in ["rows", "users", "items"]]
+    counted = subprocess.run([sys.executable, __file__, "--write", folder, *sizes], check=True, stdout=subprocess.PIPE)
+    expected = tuple(json.loads(counted.stdout))
     files = {"csv": folder / "log.csv", "parquet": folder / "log.parquet"}
-    frame.to_csv(files["csv"], index=False)
-    frame.to_parquet(files["parquet"], index=False)
-    expected = (frame["user_id"].nunique(), frame["item_id"].nunique(), len(frame))
-    del frame
     core = sorted(os.sched_getaffinity(0))[:1]
     results = []
     for form, path in files.items():
@@ -137,12 +144,15 @@ def main():
     options.add_argument("--rounds", default=5, type=int)
     options.add_argument("--json", type=Path)
     options.add_argument("--forms", type=Path, metavar="DIR", help="only write one log in five forms")
+    options.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     options.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     options = options.parse_args()
     if options.peer:
         seconds, users, items, interactions = PEERS[options.peer](options.file)
         print(json.dumps({"seconds": seconds, "users": users, "items": items, "interactions": interactions}))
+    elif options.write:
+        write_log(options)
     elif options.forms:
         write_forms(options.forms)
     else:

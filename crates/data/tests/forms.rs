@@ -396,6 +396,20 @@ fn forms_that_are_read() {
 }
 
 #[test]
+fn the_parsed_digest_is_that_of_the_log_in_every_form() {
+    let digest = |name: &str| Dataset::read(&fixture(name), &ReadOptions::default()).unwrap().parsed_sha256;
+    for name in
+        ["iso.csv", "semicolon.csv", "log.csv.zst", "log.inter", "log.jsonl", "pandas.parquet", "polars.parquet"]
+    {
+        assert_eq!(digest(name), digest("log.csv"), "{name}");
+    }
+    let numbers = |name: &str| Dataset::read(&fixture(name), &options(&[("time", "when_us")])).unwrap().parsed_sha256;
+    for name in ["snappy.parquet", "gzip.parquet", "lz4.parquet", "zstd.parquet", "int96.parquet"] {
+        assert_eq!(numbers(name), numbers("none.parquet"), "{name}");
+    }
+}
+
+#[test]
 fn forms_that_are_refused() {
     let zip = |magic: &[u8]| Some([magic, &[0; 600]].concat());
     let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
