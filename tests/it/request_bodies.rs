@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-use canet_api::{Access, BodyBudget, Connections};
+use canet_api::{Access, BodyBudget, Connections, Timeouts};
 use flate2::Compression;
 use flate2::bufread::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
@@ -129,22 +130,28 @@ fn connect_from(runtime: &tokio::runtime::Runtime, peer: &str, server: SocketAdd
 #[test]
 fn half_sent_bodies_of_one_peer_leave_room_for_all_others() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let connections = Connections { body_budget: BodyBudget::new(8 << 20), ..Connections::default() };
+    // No half-sent body is refused for its pace.
+    let timeouts = Timeouts { body: Duration::from_secs(3600), ..Timeouts::default() };
+    let connections = Connections { body_budget: BodyBudget::new(8 << 20), timeouts, ..Connections::default() };
     let server = Server::behind(Access::default(), connections);
     let address = server.client.address;
     let large = post("/recommend", format!("{{\"history\":[101]{}}}", " ".repeat((1 << 20) - 20)).as_bytes());
     // More than the whole room. Those that find no room are read to their end and answered.
-    let mut half_sent: Vec<TcpStream> = (0..12).map(|_| connect_from(&runtime, "127.0.0.2", address)).collect();
-    for stream in &mut half_sent {
+    let begin = || {
+        let mut stream = connect_from(&runtime, "127.0.0.2", address);
         stream.write_all(&large[..large.len() - 1]).unwrap();
-    }
+        stream
+    };
+    let mut half_sent: Vec<TcpStream> = (0..12).map(|_| begin()).collect();
     let whole = |peer: &str, request: &[u8]| {
         let mut stream = connect_from(&runtime, peer, address);
         stream.write_all(request).unwrap();
         RawReply::parse(&read_to_close(&mut stream)).unwrap().status
     };
     // The peer has its part once another of its bodies is refused.
-    while whole("127.0.0.2", &large) == 200 {}
+    while whole("127.0.0.2", &large) == 200 {
+        half_sent.push(begin());
+    }
     for _ in 0..20 {
         assert_eq!(whole("127.0.0.3", &large), 200);
         assert_eq!(whole("127.0.0.2", &post("/recommend", b"{\"history\":[101]}")), 200);

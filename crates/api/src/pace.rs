@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::{Code, Problem};
 
-/// A body must bring [`LEAST`] bytes in each window of this length. Two packets that are lost in a row, or a change of the
-/// mobile cell, stop a client for some 6 s.
+/// A body must keep up [`SLOWEST`] in each window: a third of its timeout, and at least this long. Two packets that are
+/// lost in a row, or a change of the mobile cell, stop a client for some 6 s.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// 512 bytes/s: half of the slowest mobile network (GPRS on one slot). A body that ends within the first window may be
-/// slower.
-const LEAST: usize = 5 << 10;
+/// Bytes in a second: half of the slowest mobile network (GPRS on one slot). A body that ends within the first window may
+/// be slower.
+const SLOWEST: usize = 512;
 
 /// Waits until the body of a request is too slow, and returns the refusal. The body begins when this is first polled,
 /// and may take `timeout`. `received` tells how many bytes have arrived.
@@ -31,6 +31,7 @@ struct Pace {
     timeout: Duration,
     /// When the body must be complete.
     end: Instant,
+    window: Duration,
     window_end: Instant,
     /// Bytes before the window.
     counted: usize,
@@ -38,7 +39,13 @@ struct Pace {
 
 impl Pace {
     fn begin(now: Instant, timeout: Duration) -> Pace {
-        Pace { timeout, end: now + timeout, window_end: now + WINDOW, counted: 0 }
+        let window = (timeout / 3).max(WINDOW);
+        Pace { timeout, end: now + timeout, window, window_end: now + window, counted: 0 }
+    }
+
+    /// Bytes that each window must bring.
+    fn least(&self) -> usize {
+        SLOWEST * self.window.as_secs() as usize
     }
 
     /// When it must be checked next.
@@ -56,12 +63,12 @@ impl Pace {
             return Err(Problem::new(Code::RequestTimeout, detail));
         }
         if now >= self.window_end {
-            if received.saturating_sub(self.counted) < LEAST {
-                let seconds = WINDOW.as_secs();
-                let detail = format!("the body stopped: at least {LEAST} bytes of it must arrive in each {seconds} s");
+            if received.saturating_sub(self.counted) < self.least() {
+                let (least, seconds) = (self.least(), self.window.as_secs());
+                let detail = format!("the body stopped: at least {least} bytes of it must arrive in each {seconds} s");
                 return Err(Problem::new(Code::RequestTimeout, detail));
             }
-            (self.counted, self.window_end) = (received, now + WINDOW);
+            (self.counted, self.window_end) = (received, now + self.window);
         }
         Ok(())
     }
@@ -71,10 +78,13 @@ impl Pace {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{LEAST, Pace, WINDOW};
+    use super::{Pace, WINDOW};
     use crate::Code;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Of a window of 10 s.
+    const LEAST: usize = 5120;
 
     #[test]
     fn a_body_that_stops_is_refused_in_the_window_after_its_last_bytes() {
