@@ -1,8 +1,11 @@
 //! Sentences that tell a reader how to read measured numbers, shared by `eval` and `report`.
 
+use canet_evaluation::SeenItems;
+
 /// Warns that `repeated` of `all` targets cannot be hit, because they are in their user's own history.
-pub(crate) fn repeated_targets(repeated: usize, all: usize) -> Option<String> {
-    (repeated > 0).then(|| format!("{repeated} of {all} targets are in the user's own history and count as misses."))
+pub(crate) fn repeated_targets(repeated: usize, all: usize, seen: SeenItems) -> Option<String> {
+    (repeated > 0 && seen == SeenItems::Excluded)
+        .then(|| format!("{repeated} of {all} targets are in the user's own history and count as misses."))
 }
 
 /// Warns of multiple comparisons. `comparisons` is the plural noun for `count` intervals over the same users.

@@ -74,6 +74,7 @@ fn document(checkpoint: &Checkpoint) -> Value {
         "metrics": manifest.metrics,
         "flops": manifest.flops,
         "calibration": manifest.calibration.as_ref().map(|calibration| json!({ "points": calibration.reachable() })),
+        "exclude_seen": manifest.exclude_seen,
         "training": manifest.training,
         "routes": routes,
     })
@@ -121,6 +122,9 @@ fn table(checkpoint: &Checkpoint) -> String {
         let listed = metrics.iter().flatten().map(|(metric, value)| format!("{metric} {value:.4}"));
         let listed: Vec<String> = listed.collect();
         line(split, if listed.is_empty() { "not measured".to_owned() } else { listed.join(", ") });
+    }
+    if !manifest.exclude_seen {
+        line("seen items", "recommended unless a request excludes them, and counted in the metrics".to_owned());
     }
     match &manifest.calibration {
         None => line("budgets", "not calibrated: the router's own choice".to_owned()),

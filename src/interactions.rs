@@ -12,6 +12,7 @@ use crate::Failure;
 use crate::exit::say;
 use crate::memory;
 use crate::numbers::share_or_zero;
+use crate::verdict::quoted;
 
 /// The data of a command.
 #[derive(Debug, Args)]
@@ -89,6 +90,33 @@ impl FormatArgs {
             max_bytes: memory::for_interactions(),
         }
     }
+
+    /// The flags that differ from the defaults, each after a space, as a shell takes them.
+    fn flags(&self) -> String {
+        let columns = self.columns.as_ref().map(|columns| columns.join(","));
+        let named = [
+            ("user-column", &self.user_column),
+            ("item-column", &self.item_column),
+            ("time-column", &self.time_column),
+            ("columns", &columns),
+        ];
+        let named = named.into_iter().filter_map(|(flag, value)| Some((flag, value.clone()?)));
+        let conditions = self.conditions.iter().map(|condition| ("where", condition.to_string()));
+        let mut flags = String::new();
+        for (flag, value) in named.chain(conditions) {
+            flags += &format!(" --{flag} {}", quoted(value));
+        }
+        if self.min_interactions > 0 {
+            flags += &format!(" --min-interactions {}", self.min_interactions);
+        }
+        if self.skip_bad_lines {
+            flags += " --skip-bad-lines";
+            if self.max_bad_share != BadLinePolicy::MAX_SHARE {
+                flags += &format!(" --max-bad-share {}", self.max_bad_share);
+            }
+        }
+        flags
+    }
 }
 
 impl DataArgs {
@@ -97,6 +125,16 @@ impl DataArgs {
         let dataset = Dataset::read_all(&self.data, &self.format.options()).map_err(Failure::data)?;
         remarks(&dataset);
         Ok(dataset)
+    }
+
+    /// The flags that name these data and their format, as a shell takes them.
+    pub(crate) fn flags(&self) -> String {
+        let mut flags = "--data".to_owned();
+        for path in &self.data {
+            flags.push(' ');
+            flags.push_str(&quoted(path));
+        }
+        flags + &self.format.flags()
     }
 
     /// Reads the data with a model's items.

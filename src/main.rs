@@ -6,6 +6,7 @@ mod access;
 mod address;
 mod bench;
 mod caveats;
+mod columns;
 mod data;
 mod eval;
 mod exit;
@@ -29,6 +30,7 @@ mod recommend;
 mod reloads;
 mod report;
 mod secret;
+mod seen;
 mod serve;
 mod signals;
 mod target;
@@ -38,6 +40,7 @@ mod train;
 #[cfg(not(feature = "libtorch"))]
 #[path = "without_training.rs"]
 mod train;
+mod verdict;
 
 use exit::Failure;
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Failure;
 use super::exit::say;
+use super::verdict::quoted;
 
 /// The model of a command.
 #[derive(Debug, Args)]
@@ -19,6 +20,17 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The flags that name this model, as a shell takes them.
+    pub(crate) fn flags(&self) -> String {
+        let version = self.version.map(|version| format!(" --version {version}")).unwrap_or_default();
+        format!("--model {}{version}", self.directory())
+    }
+
+    /// The model's directory, as a shell takes it.
+    pub(crate) fn directory(&self) -> String {
+        quoted(&self.model)
+    }
+
     /// Opens the model on a backend.
     pub(crate) fn open(&self, backend: &dyn Backend) -> Result<Model, Failure> {
         open(&self.model, self.version, backend)

@@ -2,7 +2,6 @@ use std::collections::HashSet;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -10,9 +9,11 @@ use super::exit::say;
 use super::interactions::DataArgs;
 use super::model::ModelArgs;
 use super::numbers::share;
+use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::{Failure, progress};
 use canet_domain::{Candidates, Flops, History, Item, Ranked, RequestFlops, Route, Selection};
+use canet_evaluation::SeenItems;
 use canet_model::{ForwardError, Model, Query};
 
 /// Recommends items to every user of a file, without a server. Prints one line of JSON per user
@@ -34,9 +35,8 @@ pub(crate) struct RankArgs {
     /// Share of the full model's FLOPs that the router may spend, if the checkpoint is calibrated for budgets
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
-    /// Also recommend items of the history
-    #[arg(long, env = "CANET_INCLUDE_SEEN", value_parser = BoolishValueParser::new())]
-    include_seen: bool,
+    #[command(flatten)]
+    seen: SeenArgs,
     #[command(flatten)]
     target: TargetArgs,
     /// Number of users in a batch
@@ -84,8 +84,8 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
         say("the checkpoint has no calibration, so --flops-budget changes nothing");
     }
     let dataset = args.data.read_known(&model)?;
-    let ranker =
-        BatchRanker { model: &model, fixed_route, budget: args.flops_budget, k, include_seen: args.include_seen };
+    let seen = args.seen.rule(model.manifest());
+    let ranker = BatchRanker { model: &model, fixed_route, budget: args.flops_budget, k, seen };
     // On a terminal the printed lines show the progress.
     let bar = match io::stdout().is_terminal() {
         true => ProgressBar::hidden(),
@@ -140,7 +140,7 @@ struct BatchRanker<'a> {
     /// Share of the full model's FLOPs that the router may spend.
     budget: f64,
     k: usize,
-    include_seen: bool,
+    seen: SeenItems,
 }
 
 impl BatchRanker<'_> {
@@ -156,10 +156,7 @@ impl BatchRanker<'_> {
     fn rank(&self, routes: &[Route], batch: &UserBatch<'_>) -> Result<Vec<Vec<Ranked>>, Failure> {
         let UserBatch { users, histories, sequences } = batch;
         // The whole sequence counts as seen, including items before the history that the model reads.
-        let excluded = |sequence: &Vec<Item>| match self.include_seen {
-            true => HashSet::new(),
-            false => sequence.iter().copied().collect::<HashSet<Item>>(),
-        };
+        let excluded = |sequence: &Vec<Item>| self.seen.masked(sequence).iter().copied().collect::<HashSet<Item>>();
         let excluded: Vec<HashSet<Item>> = sequences.iter().map(excluded).collect();
         let rows: Vec<(Route, Query<'_>)> = (routes.iter().zip(*histories).zip(&excluded))
             .map(|((route, history), excluded)| {

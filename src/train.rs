@@ -1,5 +1,5 @@
 use std::fmt::Write as _;
-use std::io::{self, Write, stdout};
+use std::io::{self, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use canet_data::Dataset;
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
-    AdamWOptions, Defaults, JointOptions, LossForm, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterFit,
-    RouterOptions, SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions,
+    AdamWOptions, Defaults, Finished, JointOptions, LossForm, LossWeights, MemoryEstimate, NewestOptions, Preset,
+    RouterFit, RouterOptions, SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions,
     TrainOutcome, train,
 };
 use clap::Args;
@@ -22,7 +22,9 @@ use crate::exit::say;
 use crate::interactions::DataArgs;
 use crate::memory::{self, gigabytes};
 use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
+use crate::printable::printable_lines;
 use crate::target::DeviceArgs;
+use crate::verdict::{Commands, Words, quoted};
 
 /// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
@@ -38,6 +40,12 @@ pub(crate) struct TrainArgs {
     /// Share of the full model's FLOPs to spend.
     #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = 0.3, value_parser = share)]
     flops_budget: f64,
+    /// Rank items of the user's own history too: in validation, in what the router learns, in the verdict, and by default when
+    /// the model is evaluated or serves.
+    ///
+    /// Use it where people buy again. Without it, repeat purchases count as misses.
+    #[arg(long, env = "CANET_INCLUDE_SEEN", value_parser = BoolishValueParser::new())]
+    include_seen: bool,
     /// Time limit of the whole training. When it is over, the best epoch so far becomes the checkpoint.
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
@@ -273,7 +281,13 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
             say("the stage is done and saved; the same command without --stop-after continues this training");
             Ok(())
         }
-        TrainOutcome::Finished(checkpoint) => {
+        TrainOutcome::Finished(finished) => {
+            let Finished { checkpoint, verdict } = *finished;
+            if let Some(verdict) = verdict {
+                let text = Words::of(verdict, &args.commands()).text();
+                // Standard output has the version's path alone, for scripts. The training is done if standard error is closed.
+                drop(write!(stderr(), "\n{}\n", printable_lines(&text)));
+            }
             let version = args.out.join(checkpoint.version.to_string());
             writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
         }
@@ -364,6 +378,13 @@ impl SizeArgs {
 }
 
 impl TrainArgs {
+    /// The commands that a verdict may recommend.
+    fn commands(&self) -> Commands {
+        let (data, out) = (self.data.flags(), quoted(&self.out));
+        let model = format!("--model {out}");
+        Commands { retrain: Some(format!("{data} --out {out}")), evaluate: Some(format!("{model} {data}")), model }
+    }
+
     /// The options, with defaults that depend on the preset and the data.
     fn options(&self, dataset: &Dataset, config: &ModelConfig) -> TrainOptions {
         let TrainArgs { learning, utility, paper, .. } = self;
@@ -393,6 +414,7 @@ impl TrainArgs {
             patience: learning.patience,
             seed: learning.seed,
             flops_budget: self.flops_budget,
+            exclude_seen: !self.include_seen,
             joint: JointOptions {
                 temperature: paper.temperature,
                 losses: paper.losses,

@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use super::report::Report;
 use canet_domain::RouteSpace;
-use canet_evaluation::{Comparison, Estimate, EvalRun, Metric};
+use canet_evaluation::{Comparison, Estimate, EvalRun, Metric, SeenItems};
+
+use crate::verdict::Words;
 
 /// The report as one JSON document.
 ///
@@ -20,6 +22,8 @@ pub(super) fn document(report: &Report<'_>) -> Result<String, serde_json::Error>
         positions: report.runs.first().map_or(0, EvalRun::cases),
         warning: report.warning,
         repeated_targets: report.repeated,
+        seen_items: report.seen,
+        verdict: report.verdict.as_ref(),
         runs: report.runs.iter().map(|run| RunRecord::new(run, report.space)).collect(),
         comparisons: report.comparisons.iter().map(ComparisonRecord::new).collect(),
     };
@@ -36,8 +40,12 @@ struct Document<'a> {
     positions: usize,
     /// What is unfair about the targets.
     warning: Option<&'static str>,
-    /// Number of targets in their user's own history, which count as misses.
+    /// Number of targets in their user's own history. They count as misses if `seen_items` is `excluded`.
     repeated_targets: usize,
+    /// Whether items of the user's own history are ranked.
+    seen_items: SeenItems,
+    /// The conclusion; `null` for chosen runs and on the validation split.
+    verdict: Option<&'a Words>,
     runs: Vec<RunRecord<'a>>,
     comparisons: Vec<ComparisonRecord<'a>>,
 }
@@ -47,7 +55,7 @@ struct RunRecord<'a> {
     route: &'a str,
     /// By name, as `ndcg@10`.
     #[serde(flatten)]
-    metrics: BTreeMap<String, EstimateRecord>,
+    metrics: BTreeMap<String, Estimate>,
     flops: Option<f64>,
     full_flops: f64,
     saved: Option<f64>,
@@ -58,9 +66,9 @@ struct RunRecord<'a> {
 #[derive(Serialize)]
 struct RouteRecord {
     #[serde(rename = "ndcg@10")]
-    ndcg: EstimateRecord,
+    ndcg: Estimate,
     #[serde(rename = "hr@10")]
-    hr: EstimateRecord,
+    hr: Estimate,
     flops: f64,
 }
 
@@ -69,25 +77,19 @@ struct ComparisonRecord<'a> {
     a: &'a str,
     b: &'a str,
     metric: String,
-    difference: EstimateRecord,
+    difference: Estimate,
     interval: [f64; 2],
     p: f64,
-}
-
-#[derive(Serialize)]
-struct EstimateRecord {
-    mean: f64,
-    se: Option<f64>,
 }
 
 impl<'a> RunRecord<'a> {
     fn new(run: &'a EvalRun, space: &'a RouteSpace) -> RunRecord<'a> {
         let usage = run.route_usage(space);
         let per_route = usage.iter().map(|usage| {
-            let record = RouteRecord { ndcg: usage.ndcg.into(), hr: usage.hr.into(), flops: usage.flops };
+            let record = RouteRecord { ndcg: usage.ndcg, hr: usage.hr, flops: usage.flops };
             (space.name(usage.route), record)
         });
-        let metric = |metric: Metric| (metric.to_string(), run.estimate(metric).into());
+        let metric = |metric: Metric| (metric.to_string(), run.estimate(metric));
         RunRecord {
             route: &run.name,
             metrics: Metric::all().map(metric).collect(),
@@ -106,15 +108,9 @@ impl<'a> ComparisonRecord<'a> {
             a: &found.a,
             b: &found.b,
             metric: found.metric.to_string(),
-            difference: found.difference.into(),
+            difference: found.difference,
             interval: found.interval,
             p: found.p,
         }
-    }
-}
-
-impl From<Estimate> for EstimateRecord {
-    fn from(Estimate { mean, se }: Estimate) -> EstimateRecord {
-        EstimateRecord { mean, se }
     }
 }

@@ -12,13 +12,17 @@ use super::exit::say;
 use super::interactions::{self, DataArgs};
 use super::model::ModelArgs;
 use super::numbers::share;
+use super::seen::SeenArgs;
 use super::target::TargetArgs;
+use super::verdict::{Commands, Words};
 use super::{Failure, progress};
 use canet_data::{Case, Split};
 use canet_domain::RouteSpace;
-use canet_evaluation::{Baseline, BaselineInputs, EvalRun, Metric, Ranker, compare, evaluate};
+use canet_evaluation::{
+    Baseline, BaselineInputs, EvalRun, Metric, Ranker, VerdictRuns, compare, evaluate, selection_cases,
+};
 
-/// Ranks the whole catalogue for every user and compares the router with every baseline
+/// Ranks the whole catalogue for every user and says whether the model and its router are worth serving
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
     #[command(flatten)]
@@ -26,7 +30,7 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     data: DataArgs,
     /// Runs to evaluate, separated by commas: auto, full, smallest, random, random-matched, popularity, markov, statics
-    /// (one run for each route), or a route's name [default: all of them]
+    /// (one run for each route), or a route's name [default: what the verdict compares, with --verbose or --json all]
     #[arg(long, env = "CANET_ROUTE", value_name = "NAME", value_delimiter = ',')]
     route: Vec<String>,
     /// Which interaction of each user is the target: the last (test) or the last but one (validation)
@@ -46,9 +50,11 @@ pub(crate) struct EvalArgs {
     /// Two runs to compare over the same users; may be given several times [default: auto with every other run]
     #[arg(long, env = "CANET_COMPARE", value_name = "A,B", value_parser = pair)]
     compare: Vec<(String, String)>,
-    /// Metric of the comparisons: ndcg@5, hr@10, mrr@20, mrr, ...
-    #[arg(long, env = "CANET_METRIC", value_name = "NAME", default_value = "ndcg@10", value_parser = metric)]
-    metric: Metric,
+    /// Metric of the comparisons: ndcg@5, hr@10, mrr@20, mrr, ... [default: ndcg@10]
+    #[arg(long, env = "CANET_METRIC", value_name = "NAME", value_parser = metric)]
+    metric: Option<Metric>,
+    #[command(flatten)]
+    seen: SeenArgs,
     #[command(flatten)]
     target: TargetArgs,
     /// Number of histories in a batch
@@ -57,7 +63,10 @@ pub(crate) struct EvalArgs {
     /// Seed of the random runs and of the bootstrap
     #[arg(long, env = "CANET_SEED", default_value_t = 0)]
     seed: u64,
-    /// Print one JSON document instead of tables
+    /// Print every run and comparison after the verdict
+    #[arg(long, env = "CANET_VERBOSE", value_parser = BoolishValueParser::new())]
+    verbose: bool,
+    /// Print one JSON document instead of text
     #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
@@ -82,6 +91,9 @@ fn metric(text: &str) -> Result<Metric, String> {
     })
 }
 
+/// The runs that a verdict compares, besides the best single slice.
+const COMPARED: [Baseline; 4] = [Baseline::Auto, Baseline::Full, Baseline::Popularity, Baseline::Markov];
+
 /// Evaluates a model and prints the report.
 pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
     let model = args.model.open(&*args.target.open()?)?;
@@ -103,31 +115,100 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
     if cases.is_empty() {
         return Err(args.data.no_user());
     }
+    let seen = args.seen.rule(model.manifest());
+    // The single slice is chosen on validation, so only the test split has a verdict.
+    let selection = (args.judges() && split == Split::Test).then(|| selection_cases(&dataset));
 
-    // The number of rankings is known only if every route runs for every user.
-    let bar = progress::rankings(baselines.contains(&Baseline::Statics).then(|| cases.len() * space.len()))?;
-    let mut ranker = Ranker::new(&model, &cases, args.batch_size as usize)
-        .map_err(Failure::data)?
-        .on_progress(|ranked| bar.inc(ranked as u64));
+    let progress = progress::Evaluation::new(rankings(&args, &baselines, cases.len(), selection.as_deref(), space))?;
+    let ranker = |cases| {
+        let ranker = Ranker::new(&model, cases, args.batch_size as usize).map_err(Failure::data)?;
+        Ok::<Ranker<'_>, Failure>(ranker.seeing(seen).on_progress(|ranked| progress.ranked(ranked)))
+    };
+    let mut test = ranker(&cases)?;
     let bias = model.bias(args.flops_budget);
     let inputs = BaselineInputs { dataset: &dataset, bias: &bias, seed: args.seed };
-    let runs = evaluate(&mut ranker, &inputs, &baselines).map_err(Failure::forward)?;
-    bar.finish_and_clear();
+    let mut runs: Vec<EvalRun> = Vec::new();
+    for baseline in &baselines {
+        progress.begins(baseline.name(space));
+        let new = evaluate(&mut test, &inputs, &[*baseline]).map_err(Failure::forward)?;
+        for run in new {
+            if runs.iter().all(|known| known.name != run.name) {
+                runs.push(run);
+            }
+        }
+    }
+    let verdict = match (&selection, VerdictRuns::among(&runs)) {
+        (Some(selection), Some(compared)) => {
+            progress.begins("the best single slice");
+            let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
+            let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget).map_err(Failure::forward)?;
+            Some(Words::of(verdict, &args.commands()))
+        }
+        _ => None,
+    };
+    progress.begins("the comparisons");
+    let metric = args.metric.unwrap_or(Metric::Ndcg(10));
+    let comparisons = if args.details() { compare(&pairs(&args, &runs)?, metric, args.seed) } else { Vec::new() };
+    progress.ends();
 
-    let pairs = pairs(&args, &runs)?;
-    let comparisons = compare(&pairs, args.metric, args.seed);
     let report = Report {
         split: split_name,
         holdout: args.holdout,
         warning,
         repeated: Case::repeating(&cases),
-        metric: args.metric,
+        seen,
+        metric,
         space,
         runs,
         comparisons,
+        verdict,
     };
-    let text = if args.json { json::document(&report).map_err(Failure::data)? } else { table::tables(&report) };
+    let text = match &report.verdict {
+        _ if args.json => json::document(&report).map_err(Failure::data)?,
+        Some(words) if !args.details() => report.caution() + &words.text(),
+        _ => table::tables(&report),
+    };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+impl EvalArgs {
+    /// Whether the runs are those of a verdict, and not a choice of the user's.
+    fn judges(&self) -> bool {
+        self.route.is_empty()
+    }
+
+    /// Whether tables follow the verdict, or stand alone.
+    fn details(&self) -> bool {
+        let asks = !self.compare.is_empty() || self.metric.is_some() || matches!(self.split, SplitArg::Validation);
+        self.verbose || self.json || asks || !self.judges()
+    }
+
+    /// The commands that a verdict may recommend.
+    fn commands(&self) -> Commands {
+        let (model, data) = (self.model.flags(), self.data.flags());
+        Commands {
+            retrain: Some(format!("{data} --out {}", self.model.directory())),
+            evaluate: (!self.details()).then(|| format!("{model} {data}")),
+            model,
+        }
+    }
+}
+
+/// The number of rankings of the runs and of the choice of the single slice, at most.
+fn rankings(
+    args: &EvalArgs,
+    baselines: &[Baseline],
+    cases: usize,
+    selection: Option<&[Case<'_>]>,
+    space: &RouteSpace,
+) -> Option<usize> {
+    let routes = match baselines.contains(&Baseline::Statics) {
+        true => space.len(),
+        // The routed model, the full one and the single slice.
+        false if args.judges() => 3.min(space.len()),
+        false => return None,
+    };
+    Some(cases * routes + selection.map_or(0, |selection| selection.len() * space.len()))
 }
 
 /// Says which targets a training on the same data has used.
@@ -159,6 +240,7 @@ fn baselines(args: &EvalArgs, space: &RouteSpace) -> Result<Vec<Baseline>, Failu
         })
     };
     let mut baselines = match args.route.as_slice() {
+        [] if !args.details() => COMPARED.to_vec(),
         [] => Baseline::NAMED.iter().map(|(_, baseline)| *baseline).collect(),
         names => names.iter().map(parse).collect::<Result<Vec<_>, _>>()?,
     };

@@ -1,5 +1,7 @@
 use canet_domain::RouteSpace;
-use canet_evaluation::{Comparison, EvalRun, Metric};
+use canet_evaluation::{Comparison, EvalRun, Metric, SeenItems};
+
+use crate::verdict::Words;
 
 /// What an evaluation found. The tables and the JSON document are two views of it.
 pub(super) struct Report<'a> {
@@ -8,12 +10,23 @@ pub(super) struct Report<'a> {
     pub(super) holdout: u32,
     /// What is unfair about the targets.
     pub(super) warning: Option<&'static str>,
-    /// Number of targets in their user's own history, which count as misses.
+    /// Number of targets in their user's own history.
     pub(super) repeated: usize,
+    /// The rule under which all runs ranked.
+    pub(super) seen: SeenItems,
     /// Metric of the comparisons.
     pub(super) metric: Metric,
     pub(super) space: &'a RouteSpace,
     /// At least one.
     pub(super) runs: Vec<EvalRun>,
     pub(super) comparisons: Vec<Comparison>,
+    /// The conclusion. There is none for the validation split, which chooses the single slice, and for chosen runs.
+    pub(super) verdict: Option<Words>,
+}
+
+impl Report<'_> {
+    /// The line that says what is unfair about the targets; empty if nothing is.
+    pub(super) fn caution(&self) -> String {
+        self.warning.map(|warning| format!("Caution: {warning}.\n\n")).unwrap_or_default()
+    }
 }

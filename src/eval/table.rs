@@ -1,10 +1,16 @@
 use super::report::Report;
 use crate::caveats;
-use canet_evaluation::{Estimate, EvalRun, Metric, RESAMPLES};
+use crate::columns::aligned;
+use canet_evaluation::{Estimate, EvalRun, Metric, RESAMPLES, SeenItems};
 
 /// The report as text tables.
 pub(super) fn tables(report: &Report<'_>) -> String {
-    let mut text = heading(report);
+    let mut text = report.caution();
+    if let Some(words) = &report.verdict {
+        text += &words.text();
+        text += "\n";
+    }
+    text += &heading(report);
     text += &runs(&report.runs);
     text += "\nOther list lengths\n";
     text += &other_lengths(&report.runs);
@@ -31,13 +37,17 @@ fn heading(report: &Report<'_>) -> String {
         holdout => format!(" ({targets} targets, up to {holdout} of each user)"),
     };
     let clustered = if report.holdout > 1 { " over users, each with the mean over their targets" } else { "" };
-    let mut warning = report.warning.map(|warning| format!("Caution: {warning}.\n")).unwrap_or_default();
-    if let Some(caveat) = caveats::repeated_targets(report.repeated, targets) {
+    let mut warning = String::new();
+    if let Some(caveat) = caveats::repeated_targets(report.repeated, targets, report.seen) {
         warning += &format!("{caveat}\n");
     }
+    let ranked = match report.seen {
+        SeenItems::Excluded => "all items outside the user's own history",
+        SeenItems::Included => "all items, with those of the user's own history",
+    };
     format!(
-        "{users} users, {} split{scored}. Each target is ranked among all items outside the user's own history. ± is a \
-         standard error{clustered}.\n{warning}\n",
+        "{users} users, {} split{scored}. Each target is ranked among {ranked}. ± is a standard error{clustered}.\n\
+         {warning}\n",
         report.split
     )
 }
@@ -96,22 +106,4 @@ fn mega(flops: f64) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
-}
-
-/// Lays out a table. The first column is left-aligned, the others right-aligned.
-fn aligned(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let header = header.iter().map(|&title| title.to_owned()).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cell = |(column, (cell, width)): (usize, (&String, &usize))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("  {cell:>width$}"),
-        };
-        row.iter().zip(&widths).enumerate().map(cell).collect::<String>() + "\n"
-    };
-    rows.iter().map(line).collect()
 }

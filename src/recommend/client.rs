@@ -26,7 +26,8 @@ pub(super) struct RecommendRequest<'a> {
     pub(super) exclude: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) candidates: Option<&'a [String]>,
-    pub(super) exclude_seen: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) exclude_seen: Option<bool>,
     pub(super) timeout_ms: u64,
 }
 

@@ -14,6 +14,7 @@ use self::response::RecommendResponse;
 use super::Failure;
 use super::numbers::share;
 use super::secret::Secret;
+use super::seen::SeenArgs;
 
 /// Asks a server for recommendations
 #[derive(Debug, Args)]
@@ -40,9 +41,8 @@ pub(super) struct RecommendArgs {
     /// Items to choose from, separated by commas [default: the whole catalogue]
     #[arg(long, env = "CANET_CANDIDATES", value_name = "ITEMS", value_delimiter = ',')]
     candidates: Option<Vec<String>>,
-    /// Also recommend items of the history
-    #[arg(long, env = "CANET_INCLUDE_SEEN", value_parser = BoolishValueParser::new())]
-    include_seen: bool,
+    #[command(flatten)]
+    seen: SeenArgs,
     /// Milliseconds that the server may take
     #[arg(long, env = "CANET_TIMEOUT_MS", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
@@ -84,7 +84,7 @@ pub(super) fn run(args: RecommendArgs) -> Result<(), Failure> {
         budget: args.budget,
         exclude: &args.exclude,
         candidates: args.candidates.as_deref(),
-        exclude_seen: !args.include_seen,
+        exclude_seen: args.seen.include_seen.map(|include| !include),
         timeout_ms: args.timeout_ms,
     };
     let client = Client {

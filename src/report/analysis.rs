@@ -4,7 +4,11 @@ use super::findings::{
 use super::measured::MeasuredModel;
 use super::timing::RequestTimes;
 use canet_domain::{Route, RouteSpace};
-use canet_evaluation::{MultiModelEstimate, PermutationTest, PolicyOutcome, TwoFolds, UpperHull, route_frequencies};
+use canet_evaluation::{
+    Contender, MultiModelEstimate, PermutationTest, PolicyOutcome, SeenItems, TwoFolds, UpperHull, Verdict,
+    VerdictInputs, best_affordable_route, route_frequencies, selection_step,
+};
+use std::convert::Infallible;
 
 /// A route counts as used from this share of the users on.
 pub(super) const IN_USE: f64 = 0.02;
@@ -84,6 +88,52 @@ impl Analysis<'_> {
             },
             test: self.value(|model| model.test.fixed(self.strongest_of(model)).values),
         }
+    }
+
+    /// The verdict about the models' routers at one budget, which has the index `place`.
+    pub(super) fn verdict(
+        &self,
+        place: usize,
+        budget: Option<f64>,
+        simple: &SimpleBaselines,
+        seen: SeenItems,
+    ) -> Verdict {
+        let routed = |model: &MeasuredModel| model.test.assigned(&model.choices[place]);
+        let slice = |model: &MeasuredModel| self.best_affordable_route(model, routed(model).flops);
+        let mut names: Vec<&str> = self.models.iter().map(|model| self.space.name(slice(model))).collect();
+        names.dedup();
+        let contender = |name: &str, outcome: &dyn Fn(&MeasuredModel) -> PolicyOutcome| Contender {
+            name: name.to_owned(),
+            values: self.models.iter().map(|model| outcome(model).values).collect(),
+            flops: Some(self.mean(|model| outcome(model).flops)),
+        };
+        let without_network = |name: &str, values: &Vec<f64>| Contender {
+            name: name.to_owned(),
+            values: vec![values.clone(); self.models.len()],
+            flops: None,
+        };
+        Verdict::new(&VerdictInputs {
+            routes: self.space.len(),
+            budget,
+            routed: contender("auto", &routed),
+            full: contender("full", &|model| model.test.fixed(self.space.full())),
+            slice: contender(&names.join(", "), &|model| model.test.fixed(slice(model))),
+            popularity: without_network("popularity", &simple.popularity),
+            markov: without_network("markov", &simple.markov),
+            full_flops: self.full_flops(),
+            repeats: simple.repeats,
+            seen,
+        })
+    }
+
+    /// The single route of the verdict: the best one on validation that costs at most `limit`. It is chosen on the same users
+    /// as in `train` and `eval`.
+    fn best_affordable_route(&self, model: &MeasuredModel, limit: f64) -> Route {
+        let every = selection_step(model.validation.cases_by_user().users());
+        let means = model.validation.means(|user| user.is_multiple_of(every));
+        let value = |route: Route| Ok::<f64, Infallible>(means[route.index()]);
+        let Ok(route) = best_affordable_route(self.space, &model.costs, limit, value);
+        route
     }
 
     /// Routes drawn uniformly.
@@ -211,6 +261,14 @@ impl Analysis<'_> {
         };
         costs.iter().map(|cost| [*cost, value(*cost)]).collect()
     }
+}
+
+/// NDCG@10 of the baselines without a network, by user.
+pub(super) struct SimpleBaselines {
+    pub(super) popularity: Vec<f64>,
+    pub(super) markov: Vec<f64>,
+    /// Share of the test items that are in their user's own history.
+    pub(super) repeats: f64,
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -2,17 +2,23 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use canet_evaluation::MultiModelEstimate;
+use canet_evaluation::{MultiModelEstimate, SeenItems, Shown};
+
+use crate::verdict::Words;
 
 /// Everything that a report found. It is the JSON document; the page and the plots are views of it.
 ///
 /// Costs are FLOPs and seconds per request, as means over the test users.
 #[derive(Serialize)]
 pub(super) struct Findings {
+    /// The conclusion at the budget of the summary.
+    pub(super) verdict: Words,
     pub(super) metric: String,
     pub(super) users: usize,
-    /// Number of test items in their user's own history, which count as misses.
+    /// Number of test items in their user's own history. They count as misses if `seen_items` is `excluded`.
     pub(super) repeated_targets: usize,
+    /// Whether items of the user's own history are ranked.
+    pub(super) seen_items: SeenItems,
     pub(super) items: usize,
     pub(super) data: DataFinding,
     pub(super) models: Vec<ModelFinding>,
@@ -98,22 +104,10 @@ impl From<MultiModelEstimate> for Value {
     }
 }
 
-/// What the interval of a difference shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Better,
-    Worse,
-    /// The interval includes zero, or there is no interval.
-    Open,
-}
-
 impl Value {
-    pub(super) fn verdict(&self) -> Verdict {
-        match self.interval {
-            Some([low, _]) if low > 0.0 => Verdict::Better,
-            Some([_, high]) if high < 0.0 => Verdict::Worse,
-            _ => Verdict::Open,
-        }
+    /// What the interval shows.
+    pub(super) fn shown(&self) -> Shown {
+        Shown::by(self.interval)
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::Path;
 use crate::Failure;
 use canet_data::Case;
 use canet_domain::Route;
-use canet_evaluation::{Metric, Ranker, RouteTable, UpperHull};
+use canet_evaluation::{Metric, Ranker, RouteTable, SeenItems, UpperHull};
 use canet_model::Model;
 use canet_model::checkpoint::ModelDirectory;
 
@@ -28,6 +28,19 @@ pub(super) struct MeasuredModel {
     pub(super) costs: Vec<f64>,
     /// The router's choices for the test users, by budget.
     pub(super) choices: Vec<Vec<Route>>,
+    /// The budget from which on the router spends no more.
+    pub(super) reachable: f64,
+}
+
+/// How a model is measured.
+#[derive(Clone, Copy)]
+pub(super) struct MeasureOptions<'a> {
+    /// Budgets of the router, as shares of the full model's FLOPs.
+    pub(super) budgets: &'a [f64],
+    /// The rule for items of a user's own history.
+    pub(super) seen: SeenItems,
+    /// Gets the number of cases of each batch that was ranked.
+    pub(super) progress: &'a dyn Fn(usize),
 }
 
 impl MeasuredModel {
@@ -37,21 +50,23 @@ impl MeasuredModel {
     pub(super) fn measure(
         model: &Model,
         splits: &Splits<'_>,
-        budgets: &[f64],
-        progress: &dyn Fn(usize),
+        options: &MeasureOptions<'_>,
     ) -> Result<MeasuredModel, Failure> {
         let space = model.space();
-        let ranker = |cases| Ranker::new(model, cases, BATCH).map_err(Failure::data);
+        let MeasureOptions { budgets, seen, progress } = *options;
+        let ranker = |cases| Ok::<_, Failure>(Ranker::new(model, cases, BATCH).map_err(Failure::data)?.seeing(seen));
         let validation = ranker(&splits.validation)?.on_progress(progress).table(METRIC);
         let validation = validation.map_err(Failure::forward)?;
         let mut ranker = ranker(&splits.test)?.on_progress(progress);
         let test = ranker.table(METRIC).map_err(Failure::forward)?;
-        let budgets = if model.manifest().calibration.is_some() { budgets } else { &[1.0] };
+        let calibration = model.manifest().calibration.as_ref();
+        let budgets = if calibration.is_some() { budgets } else { &[1.0] };
         let choices = budgets.iter().map(|budget| ranker.choices(&model.bias(*budget))).collect::<Result<_, _>>();
         Ok(MeasuredModel {
             hull: validation.upper_hull(space),
             costs: test.costs(space),
             choices: choices.map_err(Failure::forward)?,
+            reachable: calibration.and_then(|points| points.reachable().last()).map_or(1.0, |point| point.budget),
             validation,
             test,
         })

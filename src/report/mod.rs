@@ -18,18 +18,21 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use self::analysis::Analysis;
+use self::analysis::{Analysis, SimpleBaselines};
 use self::findings::{Cost, DataFinding, Findings, Machine, ModelFinding, OperatingPoint, StandaloneModel};
-use self::measured::{METRIC, MeasuredModel, Splits};
+use self::measured::{METRIC, MeasureOptions, MeasuredModel, Splits};
 use self::output::Output;
 use self::timing::RequestTimes;
+use super::exit::say;
 use super::interactions::{self, DataArgs};
 use super::numbers::share;
+use super::seen::SeenArgs;
 use super::target::TargetArgs;
+use super::verdict::{Commands, Words, quoted};
 use super::{Failure, model, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{History, HistoryError};
-use canet_evaluation::{Markov, MultiModelEstimate, Popularity, Ranker, TwoFolds};
+use canet_evaluation::{Markov, MultiModelEstimate, Popularity, Ranker, SeenItems, TwoFolds};
 use canet_model::{Backend, Model};
 
 /// The summary and the route map are about the budget nearest to this one.
@@ -66,6 +69,8 @@ pub(super) struct ReportArgs {
     )]
     budgets: Vec<f64>,
     #[command(flatten)]
+    seen: SeenArgs,
+    #[command(flatten)]
     target: TargetArgs,
     /// Seed of the two folds of users, the permutations and the clusters
     #[arg(long, env = "CANET_SEED", default_value_t = 0)]
@@ -92,13 +97,21 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     let space = first.space();
     let bar = progress::rankings(Some(2 * splits.test.len() * space.len() * args.model.len()))?;
     let tick = |ranked: usize| bar.inc(ranked as u64);
-    let measure = |model: &Model| MeasuredModel::measure(model, &splits, &args.budgets, &tick);
+    let seen = args.seen.rule(first.manifest());
+    let options = MeasureOptions { budgets: &args.budgets, seen, progress: &tick };
+    let measure = |model: &Model| MeasuredModel::measure(model, &splits, &options);
     let mut measured = vec![measure(&first)?];
     let mut models = vec![model_finding(&first, &measured[0], &dataset)];
     for path in other_paths {
         let other = model::open(path, None, &*backend)?;
         check_same_items(&first, &other)?;
         check_same_routes(&first, &other)?;
+        if args.seen.rule(other.manifest()) != seen {
+            return Err(Failure::Data(format!(
+                "of {first} and {other}, only one recommends items of the history: give --include-seen or \
+                 --include-seen=false"
+            )));
+        }
         interactions::remark_on_origin(&other, &dataset);
         check_not_learnt(&other, &dataset)?;
         let tables = measure(&other)?;
@@ -106,6 +119,10 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
         measured.push(tables);
     }
     bar.finish_and_clear();
+    let unreachable = leave_unreachable_out(&mut args.budgets, &mut measured);
+    if !unreachable.is_empty() {
+        say(format_args!("budgets that spend no more than a smaller one are left out: {}", unreachable.join(", ")));
+    }
 
     let histories = histories(&splits.test, first.config().max_len).map_err(Failure::data)?;
     let times = RequestTimes::measure(&first, &histories).map_err(Failure::forward)?;
@@ -116,13 +133,21 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
         folds: TwoFolds::split(measured[0].test.cases_by_user().users(), args.seed),
         seed: args.seed,
     };
-    let inputs = Inputs { args: &args, backend: &*backend, model: &first, dataset: &dataset, splits: &splits };
+    let inputs = Inputs { args: &args, backend: &*backend, model: &first, dataset: &dataset, splits: &splits, seen };
     let found = inputs.findings(&analysis, models)?;
     let written = output.write(&found)?;
-    let summary = page::Summary::of(&found);
-    let lines = std::iter::once(&summary.verdict).chain(&summary.sentences);
-    let text: String = lines.map(|line| format!("{line}\n")).collect();
-    write!(io::stdout(), "{text}\n{}\n", written.display()).map_err(Failure::output)
+    let summary: String = page::summary(&found).into_iter().map(|line| format!("{line}\n")).collect();
+    let text = format!("{}\n{summary}\n{}\n", found.verdict.text(), written.display());
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+/// Leaves out the budgets above the one from which on no model's router spends more, and names them.
+fn leave_unreachable_out(budgets: &mut Vec<f64>, models: &mut [MeasuredModel]) -> Vec<String> {
+    let reachable = models.iter().map(|model| model.reachable).fold(0.0, f64::max);
+    // The first budget from there on still spends the most.
+    let kept = budgets.iter().position(|budget| *budget >= reachable).map_or(budgets.len(), |last| last + 1);
+    models.iter_mut().for_each(|model| model.choices.truncate(kept));
+    budgets.split_off(kept).iter().map(f64::to_string).collect()
 }
 
 fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> ModelFinding {
@@ -183,11 +208,13 @@ struct Inputs<'a> {
     model: &'a Model,
     dataset: &'a Dataset,
     splits: &'a Splits<'a>,
+    /// The rule for items of a user's own history.
+    seen: SeenItems,
 }
 
 impl Inputs<'_> {
     fn findings(&self, analysis: &Analysis<'_>, models: Vec<ModelFinding>) -> Result<Findings, Failure> {
-        let Inputs { args, backend, model, dataset, splits } = *self;
+        let Inputs { args, backend, model, dataset, splits, seen } = *self;
         let budgets: Vec<Option<f64>> = match model.manifest().calibration {
             Some(_) => args.budgets.iter().copied().map(Some).collect(),
             None => vec![None],
@@ -199,15 +226,23 @@ impl Inputs<'_> {
             .ok_or_else(|| Failure::usage("--model is needed"))?;
         let points: Vec<OperatingPoint> =
             budgets.iter().enumerate().map(|(place, budget)| analysis.operating_point(place, *budget)).collect();
-        let baseline = |ranks: Vec<Option<u32>>| {
-            let values = ranks.into_iter().map(|rank| METRIC.value(rank)).collect();
-            MultiModelEstimate::of(&[values]).into()
+        let values = |ranks: Vec<Option<u32>>| ranks.into_iter().map(|rank| METRIC.value(rank)).collect::<Vec<f64>>();
+        let repeated_targets = Case::repeating(&splits.test);
+        let simple = SimpleBaselines {
+            popularity: values(Popularity::fit(dataset).ranks(&splits.test, seen)),
+            markov: values(Markov::fit(dataset, seen).ranks(&splits.test)),
+            repeats: repeated_targets as f64 / splits.test.len() as f64,
         };
+        let place = nearest.unwrap_or_default();
+        let verdict = analysis.verdict(place, budgets.get(place).copied().flatten(), &simple, seen);
+        let baseline = |values: &Vec<f64>| MultiModelEstimate::of(std::slice::from_ref(values)).into();
         let standalone = |path: &PathBuf| self.standalone(path, analysis, &points);
         Ok(Findings {
+            verdict: Words::of(verdict, &self.commands()),
             metric: METRIC.to_string(),
             users: splits.test.len(),
-            repeated_targets: Case::repeating(&splits.test),
+            repeated_targets,
+            seen_items: seen,
             items: model.catalogue().len(),
             data: DataFinding { name: dataset.name.clone(), sha256: dataset.sha256.clone() },
             models,
@@ -224,12 +259,23 @@ impl Inputs<'_> {
             strongest: analysis.strongest(),
             random: analysis.random(),
             oracle: analysis.oracle(),
-            popularity: baseline(Popularity::fit(dataset).ranks(&splits.test)),
-            markov: baseline(Markov::fit(dataset).ranks(&splits.test)),
+            popularity: baseline(&simple.popularity),
+            markov: baseline(&simple.markov),
             trained_alone: args.trained_alone.iter().map(standalone).collect::<Result<_, _>>()?,
             points,
             map,
         })
+    }
+
+    /// The commands that the verdict may recommend. They are about the first model.
+    fn commands(&self) -> Commands {
+        let directory = self.args.model.first().map(|path| quoted(path)).unwrap_or_default();
+        let data = self.args.data.flags();
+        Commands {
+            model: format!("--model {directory}"),
+            retrain: Some(format!("{data} --out {directory}")),
+            evaluate: None,
+        }
     }
 
     /// Measures the full route of a model that was trained alone and compares the router with it.
@@ -243,7 +289,7 @@ impl Inputs<'_> {
         check_same_items(self.model, model)?;
         check_not_learnt(model, self.dataset)?;
         let (space, test) = (model.space(), &self.splits.test);
-        let mut ranker = Ranker::new(model, test, measured::BATCH).map_err(Failure::data)?;
+        let mut ranker = Ranker::new(model, test, measured::BATCH).map_err(Failure::data)?.seeing(self.seen);
         let run = ranker.fixed(space.full()).map_err(Failure::forward)?;
         let values = run.values(METRIC);
         let histories = histories(test, model.config().max_len).map_err(Failure::data)?;

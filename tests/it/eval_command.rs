@@ -223,3 +223,45 @@ fn errors_have_their_exit_codes() {
         assert!(text.contains(message) && output.stdout.is_empty(), "{args:?}: {text}");
     }
 }
+
+#[test]
+fn the_verdict_leads_and_tables_follow_if_asked_for() {
+    let setting = Setting::new();
+    let text = |args: &[&str]| {
+        let output = setting.eval(args);
+        assert!(output.status.success(), "{output:?}");
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (plain, log) = text(&[]);
+    let (verbose, _) = text(&["--verbose"]);
+    assert!(!plain.contains("HR@10") && plain.contains("Markov chain") && plain.contains("NDCG@10"), "{plain}");
+    assert!(verbose.contains("Other list lengths") && verbose.contains("auto - random-matched"), "{verbose}");
+    assert_eq!(verbose.lines().next(), plain.lines().next());
+    // Without a terminal a line for each run shows the progress.
+    for run in ["auto", "full", "popularity", "markov", "the best single slice"] {
+        assert!(log.contains(&format!("evaluating {run}\n")), "{run}: {log}");
+    }
+    let document = setting.json(&[]);
+    let verdict = &document["verdict"];
+    assert_eq!(verdict["headline"], plain.lines().next().unwrap());
+    assert_eq!((&verdict["metric"], &verdict["users"]), (&"ndcg@10".into(), &30.into()));
+
+    // The single slice is the best on validation among those that cost no more than the routed run on test.
+    let limit = run(&document, "auto")["flops"].as_f64().unwrap();
+    let validation = setting.json(&["--split", "validation"]);
+    assert_eq!(validation["verdict"], Value::Null);
+    let value = |name: &str| run(&validation, name)["ndcg@10"]["mean"].as_f64().unwrap();
+    let slices = document["runs"].as_array().unwrap()[7..].iter();
+    let affordable = slices.filter(|run| run["flops"].as_f64().unwrap() <= limit);
+    let best = affordable.map(|run| value(run["route"].as_str().unwrap())).fold(0.0, f64::max);
+    let chosen = verdict["slice"]["name"].as_str().unwrap();
+    assert!((value(chosen) - best).abs() < 1e-12 && run(&document, chosen)["flops"].as_f64().unwrap() <= limit);
+    let difference = verdict["slice"]["difference"]["mean"].as_f64().unwrap();
+    let mean = |name: &str| run(&document, name)["ndcg@10"]["mean"].as_f64().unwrap();
+    assert!((difference - (mean("auto") - mean(chosen))).abs() < 1e-12);
+    let saved = run(&document, "auto")["saved"].as_f64().unwrap();
+    assert!((verdict["saved"].as_f64().unwrap() - saved).abs() < 1e-12);
+
+    // Chosen runs have no verdict.
+    assert_eq!(setting.json(&["--route", "auto,full,popularity,markov"])["verdict"], Value::Null);
+}

@@ -10,6 +10,7 @@ use axum::body::HttpBody;
 use canet_api::proto::canet::v1 as proto;
 use canet_api::{self, ApiKeys, Hosts};
 use canet_model::Model;
+use canet_model::checkpoint::CheckpointDraft;
 use canet_serving::{Generation, Limits, Recommender};
 use prost::Message;
 use serde_json::{Value, json};
@@ -90,6 +91,31 @@ fn an_answer_is_that_of_rest_in_every_field() {
         assert_eq!((ended.status.code(), ended.answers.len()), (Code::Ok, 1), "{ended:?}");
         assert_same(&ended.answers[0], &server.client.recommend(&as_json(&request)).json());
     }
+}
+
+/// A checkpoint's own rule for items of the history, and the route that a server pins, hold over gRPC too.
+#[test]
+fn defaults_of_the_checkpoint_and_of_the_server_apply() {
+    let draft = CheckpointDraft { exclude_seen: false, ..numbered(draft(small_config(), 11)) };
+    let forward = Arc::new(reference(&draft.config, &draft.weights));
+    let server = Server::with(draft, forward, ROOMY);
+    let generation = server.recommender.generation().unwrap();
+    let fixed_route = generation.model.space().named("h8-l2-e6");
+    let pinned =
+        Generation { fixed_route, ..Generation::new(generation.model.clone(), POLICY, server.recommender.metrics()) };
+    server.recommender.serve(pinned);
+    let grpc = Grpc::new(&server.recommender);
+    let all = proto::RecommendRequest { k: Some(40), ..history(&[101, 102]) };
+    let excluding = proto::RecommendRequest { exclude_seen: Some(true), ..all.clone() };
+    for (request, items) in [(all, 40), (excluding, 38)] {
+        let ended: Ended<proto::RecommendResponse> = grpc.call(RECOMMEND, &[], &request);
+        let route = ended.answers[0].route.as_ref().unwrap();
+        assert_eq!((ended.answers[0].items.len(), route.reason.as_str()), (items, "fixed"));
+        assert_same(&ended.answers[0], &server.client.recommend(&as_json(&request)).json());
+    }
+    let ended: Ended<proto::GetModelResponse> =
+        grpc.call("canet.v1.Recommender/GetModel", &[], &proto::GetModelRequest {});
+    assert_eq!((ended.answers[0].exclude_seen, ended.answers[0].fixed_route.as_deref()), (false, Some("h8-l2-e6")));
 }
 
 #[test]

@@ -243,7 +243,14 @@ fn the_page_is_complete_and_works_in_a_browser() {
     let output = setting.report(&["--model", "one", "--trained-alone", "alone", "--out", "out"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(printed.starts_with("Routing ") && printed.trim_end().ends_with("out/report.html"), "{printed}");
+    assert!(printed.trim_end().ends_with("out/report.html"), "{printed}");
+    // The first line is that of `canet eval`.
+    let mut eval = Command::new(env!("CARGO_BIN_EXE_canet"));
+    let args = ["eval", "--model", "one", "--data", "data.txt", "--device", "cpu", "--threads", "1"];
+    let evaluated = eval.current_dir(setting.0.path()).args(args).output().unwrap();
+    let evaluated = String::from_utf8(evaluated.stdout).unwrap();
+    assert_eq!(printed.lines().next(), evaluated.lines().next());
+    assert!(printed.contains("static routes of the same FLOPs"), "{printed}");
     assert!(printed.contains("3 of 60 targets are in the user's own history and count as misses."), "{printed}");
     let page = fs::read_to_string(setting.path("out/report.html")).unwrap();
     let first = printed.lines().next().unwrap();
@@ -294,4 +301,22 @@ fn errors_have_their_exit_codes_and_write_nothing() {
         assert!(text.contains(message) && output.stdout.is_empty(), "{args:?}: {text}");
         assert!(!setting.path("x.html").exists());
     }
+}
+
+#[test]
+fn budgets_end_where_the_router_spends_no_more() {
+    let setting = Setting::new();
+    let plain = model(small_config(), 11);
+    let mut calibration = plain.calibration.clone().unwrap();
+    // The router spends half of the full model's FLOPs at most.
+    calibration.points[2].spent = 0.5;
+    CheckpointDraft { calibration: Some(calibration), ..plain }.write(&setting.path("capped")).unwrap();
+    let output = setting.report(&["--model", "capped", "--out", "capped.html"]);
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("budgets that spend no more than a smaller one are left out: 0.6, 0.7, 0.8, 0.9"), "{log}");
+    let found: Value = serde_json::from_slice(&fs::read(setting.path("capped.json")).unwrap()).unwrap();
+    let budgets: Vec<f64> = found["points"].as_array().unwrap().iter().map(|point| number(&point["budget"])).collect();
+    assert_eq!(budgets, [0.1, 0.2, 0.3, 0.4, 0.5]);
+    assert_eq!((&found["verdict"]["budget"], &found["seen_items"]), (&0.3.into(), &"excluded".into()));
 }

@@ -338,6 +338,49 @@ fn a_route_that_cannot_be_pinned_is_a_wrong_flag() {
 }
 
 #[test]
+fn a_checkpoint_may_recommend_items_of_the_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    CheckpointDraft { exclude_seen: false, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
+    let server = Process::serve(&root, &[]);
+    let history: Vec<u32> = (101..121).collect();
+    let items = |more: Value| {
+        let mut request = json!({"history": history, "k": 40});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.client.recommend(&request).items().len()
+    };
+    assert_eq!(
+        [items(json!({})), items(json!({"exclude_seen": true})), items(json!({"exclude_seen": false}))],
+        [40, 20, 40]
+    );
+    assert_eq!(server.client.get("/model").json()["exclude_seen"], false);
+    let document = server.client.get("/openapi.json").json();
+    let default = &document["components"]["schemas"]["RecommendRequest"]["properties"]["exclude_seen"]["default"];
+    assert_eq!(*default, json!(false));
+    // `canet recommend` leaves the choice to the server unless its flag is given.
+    let recommended = |flags: &[&str]| {
+        let list = history.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let url = format!("http://{}", server.client.address);
+        let output =
+            canet(&["recommend", "--url", &url, "--history", &list, "--k", "40", "--json"]).args(flags).output();
+        let answer: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        answer["items"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        [recommended(&[]), recommended(&["--include-seen=false"]), recommended(&["--include-seen"])],
+        [40, 20, 40]
+    );
+
+    let excluding = directory.path().join("excluding");
+    numbered(draft(small_config(), 3)).write(&excluding).unwrap();
+    let manifest = std::fs::read_to_string(excluding.join("1/canet.json")).unwrap();
+    assert!(!manifest.contains("exclude_seen"), "older programs read a checkpoint at its default");
+    let served = Process::serve(&excluding, &[]).client.get("/openapi.json").json();
+    let default = &served["components"]["schemas"]["RecommendRequest"]["properties"]["exclude_seen"]["default"];
+    assert_eq!(*default, json!(true));
+}
+
+#[test]
 fn budgets_end_where_the_router_spends_no_more() {
     use canet_model::checkpoint::{BudgetPoint, Calibration};
     let directory = tempfile::tempdir().unwrap();

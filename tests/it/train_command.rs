@@ -318,3 +318,132 @@ fn a_training_that_needs_more_memory_than_there_is_does_not_start() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("60 users, 30 items, 1200 interactions; training needs about"), "{message}");
 }
+
+/// The lines of the verdict, which stands at the end of standard error.
+fn verdict(log: &[u8]) -> Vec<String> {
+    let log = String::from_utf8(log.to_vec()).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let table =
+        lines.iter().rposition(|line| line.trim_start().starts_with("NDCG@10")).unwrap_or_else(|| panic!("{log}"));
+    lines[table - 2..].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// A shop's log: 400 users and 300 products. Two of three times the next product is the one that goes with the last one, and
+/// else any product.
+fn shop(directory: &Path) -> PathBuf {
+    let mut lines = String::new();
+    let mut draw = {
+        // A linear congruential generator (Knuth's MMIX).
+        let mut state = 1_u64;
+        move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        }
+    };
+    for user in 0..400 {
+        let mut product = draw(300);
+        for _ in 0..12 {
+            writeln!(lines, "u{user} p{product}").unwrap();
+            product = if draw(3) < 2 { (7 * product + 11) % 300 } else { draw(300) };
+        }
+    }
+    let path = directory.join("shop.txt");
+    fs::write(&path, lines).unwrap();
+    path
+}
+
+#[test]
+fn a_markov_chain_that_is_better_comes_first() {
+    let scratch = TempDir::new().unwrap();
+    let (data, out) = (shop(scratch.path()), scratch.path().join("shop"));
+    let output = finish(train(&data, &out, &["--epochs", "2"]));
+    let lines = verdict(&output.stderr);
+    assert!(lines[0].starts_with("A Markov chain beats this model: NDCG@10 ."), "{lines:#?}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    // The loss is one number with a name and a unit, and the score says what it is the score of.
+    for words in [
+        "supernet, epoch 1/2: cross-entropy of the full slice ",
+        "(mean of h4-l1-e4, h4-l2-e8, h8-l2-e8)",
+        " of the run left\n",
+        "router: it explains ",
+        "settle, epoch 1/3: ",
+        "(routed at a budget of 30 %, ",
+    ] {
+        assert!(log.contains(words), "{words:?} is not in {log}");
+    }
+    let next = lines.last();
+    let command = format!("canet eval --model {} --data {} --verbose", out.display(), data.display());
+    assert!(lines.iter().any(|line| *line == format!("Next: {command}")), "{next:?}");
+
+    let mut eval = Command::new(env!("CARGO_BIN_EXE_canet"));
+    let arguments = ["--device", "cpu", "--threads", "1"];
+    eval.args(["eval", "--data"]).arg(&data).arg("--model").arg(&out).args(arguments);
+    let mut json = Command::new(env!("CARGO_BIN_EXE_canet"));
+    json.args(["eval", "--json", "--data"]).arg(&data).arg("--model").arg(&out).args(arguments);
+    let text = String::from_utf8(finish(eval).stdout).unwrap();
+    assert!(text.starts_with("A Markov chain beats this model: NDCG@10 ."), "{text}");
+    assert!(!text.contains("HR@10"), "the tables are for --verbose: {text}");
+    let document: Value = serde_json::from_slice(&finish(json).stdout).unwrap();
+    let found = &document["verdict"];
+    assert_eq!(found["headline"], text.lines().next().unwrap());
+    assert_eq!(found["unbeaten"], serde_json::json!({"name": "markov", "wins": true, "full_beats": false}));
+    assert_eq!(found["serve"], Value::Null);
+    let mean = |name: &str| {
+        let runs = document["runs"].as_array().unwrap();
+        runs.iter().find(|run| run["route"] == name).unwrap()["ndcg@10"]["mean"].as_f64().unwrap()
+    };
+    for (name, rival) in [("full", "full"), ("markov", "markov"), ("popularity", "popularity")] {
+        let difference = found[rival]["difference"]["mean"].as_f64().unwrap();
+        assert!((difference - (mean("auto") - mean(name))).abs() < 1e-12, "{name}: {found}");
+    }
+}
+
+/// Users who buy the same three products again and again, each their own three of 30.
+fn repeats(directory: &Path) -> PathBuf {
+    let mut lines = String::new();
+    for user in 0..60 {
+        for step in 0..15 {
+            writeln!(lines, "u{user} i{}", (user * 7 + step % 3) % 30).unwrap();
+        }
+    }
+    let path = directory.join("repeats.txt");
+    fs::write(&path, lines).unwrap();
+    path
+}
+
+#[test]
+fn repeat_purchases_count_if_items_of_the_history_are_included() {
+    let scratch = TempDir::new().unwrap();
+    let data = repeats(scratch.path());
+    let [without, with] = ["without", "with"].map(|name| scratch.path().join(name));
+    let short = ["--settle-epochs", "1"];
+    let log = finish(train(&data, &without, &[&short[..], &["--epochs", "1"]].concat())).stderr;
+    let lines = verdict(&log);
+    assert!(lines[0].starts_with("This model is not shown to beat "), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("100 % of the test items are repeats: ")), "{lines:#?}");
+    let again = format!("Next: canet train --data {} --out {} --include-seen", data.display(), without.display());
+    assert!(lines.contains(&again), "{lines:#?}");
+
+    let flags = [&short[..], &["--epochs", "20", "--include-seen"]].concat();
+    let lines = verdict(&finish(train(&data, &with, &flags)).stderr);
+    assert!(lines.iter().all(|line| !line.contains("repeats")), "{lines:#?}");
+    let manifest = ModelDirectory::open(&with).unwrap().load(None).unwrap().manifest;
+    let test = manifest.metrics.test.unwrap();
+    assert!(!manifest.exclude_seen && test["full.ndcg@10"] > 0.6, "{test:?}");
+    // What comes next is certain after the last two items, and nearly so after one.
+    assert!(test["markov.ndcg@10"] > 0.6, "{test:?}");
+
+    // The checkpoint's rule is the default, and a flag wins over it.
+    let eval = |flags: &[&str]| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
+        command.args(["eval", "--json", "--device", "cpu", "--threads", "1", "--route", "full,markov", "--data"]);
+        command.arg(&data).arg("--model").arg(&with).args(flags);
+        serde_json::from_slice(&finish(command).stdout).unwrap()
+    };
+    let ndcg = |document: &Value, run: usize| document["runs"][run]["ndcg@10"]["mean"].as_f64().unwrap();
+    let (own, excluded) = (eval(&[]), eval(&["--include-seen=false"]));
+    assert_eq!((&own["seen_items"], &excluded["seen_items"]), (&"included".into(), &"excluded".into()));
+    assert!((ndcg(&own, 0) - test["full.ndcg@10"]).abs() < 0.02 && ndcg(&own, 1) > 0.6, "{own}");
+    assert_eq!((ndcg(&excluded, 0), ndcg(&excluded, 1)), (0.0, 0.0));
+    assert_eq!(eval(&["--include-seen"]), own);
+}

@@ -28,6 +28,8 @@ pub(crate) struct Model<'a> {
     flops: FlopsRecord,
     /// The number format of its layers: fp32 or bf16.
     precision: &'static str,
+    /// Whether a request that does not say leaves out the items of its history.
+    exclude_seen: bool,
     /// The route of every request that names none. `null` if the router chooses.
     #[schema(required)]
     fixed_route: Option<&'a str>,
@@ -132,6 +134,7 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
         metrics: &manifest.metrics,
         flops: manifest.flops,
         precision: generation.model.precision().name(),
+        exclude_seen: manifest.exclude_seen,
         fixed_route: generation.fixed_route.map(|route| generation.model.space().name(route)),
         budget,
     };

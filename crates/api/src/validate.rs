@@ -84,7 +84,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
         }
     }
     let mut excluded = known(&wire.exclude, catalogue).collect::<HashSet<Item>>();
-    if wire.exclude_seen {
+    if wire.exclude_seen.unwrap_or(generation.model.manifest().exclude_seen) {
         // Includes items that the model does not read because the history is too long: the user saw them too.
         excluded.extend(&seen);
     }

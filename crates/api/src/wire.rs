@@ -27,10 +27,9 @@ pub(crate) struct RecommendRequest {
     /// How many items to recommend.
     #[serde(default, deserialize_with = "optional_integer")]
     pub(crate) k: Option<u64>,
-    /// Whether to leave out items of the history.
-    #[serde(default = "default_exclude_seen", deserialize_with = "exclude_seen")]
-    #[schema(value_type = Option<bool>, default = default_exclude_seen)]
-    pub(crate) exclude_seen: bool,
+    /// Whether to leave out items of the history. The default is the checkpoint's.
+    #[serde(default)]
+    pub(crate) exclude_seen: Option<bool>,
     /// Items to leave out.
     #[serde(default, deserialize_with = "or_default")]
     #[schema(value_type = Option<Vec<ItemId>>, max_items = 100_000)]
@@ -61,7 +60,7 @@ impl RecommendRequest {
         RecommendRequest {
             history,
             k: None,
-            exclude_seen: default_exclude_seen(),
+            exclude_seen: None,
             exclude: Vec::new(),
             candidates: None,
             route: default_route(),
@@ -81,10 +80,6 @@ pub(crate) fn default_k(items: usize) -> u64 {
     DEFAULT_K.min(items) as u64
 }
 
-fn default_exclude_seen() -> bool {
-    true
-}
-
 fn default_route() -> String {
     "auto".to_owned()
 }
@@ -100,10 +95,6 @@ where
     D: Deserializer<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-fn exclude_seen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_exclude_seen))
 }
 
 fn route<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use crate::target_rank::rank_by;
-use crate::{Estimate, EvalRun, Metric, Ranker};
+use crate::{Estimate, EvalRun, Metric, Ranker, SeenItems};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{Item, Route, RouteSpace};
 use canet_model::ForwardError;
@@ -42,6 +42,14 @@ impl Baseline {
         ("statics", Baseline::Statics),
     ];
 
+    /// Its name, as [`Baseline::parse`] takes it.
+    pub fn name(self, space: &RouteSpace) -> &str {
+        match self {
+            Baseline::Fixed(route) => space.name(route),
+            named => Baseline::NAMED.iter().find(|(_, known)| *known == named).map_or("", |(name, _)| name),
+        }
+    }
+
     /// Parses a name: one of [`Baseline::NAMED`] or the name of a route.
     pub fn parse(space: &RouteSpace, name: &str) -> Option<Baseline> {
         let named = Baseline::NAMED.iter().find(|(known, _)| *known == name).map(|(_, baseline)| *baseline);
@@ -80,9 +88,14 @@ pub fn evaluate(
             Baseline::Random => vec![ranker.random(seed)?],
             Baseline::RandomMatched => vec![ranker.random_matched(bias, seed)?],
             Baseline::Popularity => {
-                vec![ranker.without_network("popularity", Popularity::fit(dataset).ranks(ranker.cases()))]
+                vec![
+                    ranker.without_network("popularity", Popularity::fit(dataset).ranks(ranker.cases(), ranker.seen())),
+                ]
             }
-            Baseline::Markov => vec![ranker.without_network("markov", Markov::fit(dataset).ranks(ranker.cases()))],
+            Baseline::Markov => {
+                let markov = Markov::fit(dataset, ranker.seen());
+                vec![ranker.without_network("markov", markov.ranks(ranker.cases()))]
+            }
             Baseline::Fixed(route) => vec![ranker.fixed(route)?],
         };
         for run in new {
@@ -108,8 +121,8 @@ impl Popularity {
     }
 
     /// Rank of each case's target.
-    pub fn ranks(&self, cases: &[Case<'_>]) -> Vec<Option<u32>> {
-        ranks(cases, self.counts.len(), |_, scores| {
+    pub fn ranks(&self, cases: &[Case<'_>], seen: SeenItems) -> Vec<Option<u32>> {
+        ranks(cases, seen, self.counts.len(), |_, scores| {
             for (score, count) in scores.iter_mut().skip(1).zip(&self.counts) {
                 *score = *count as f64;
             }
@@ -137,11 +150,13 @@ pub struct Markov {
     /// p(j) at j - 1.
     popularity: Vec<f64>,
     prior_strength: f64,
+    /// The rule under which it was fitted and ranks.
+    seen: SeenItems,
 }
 
 impl Markov {
     /// Counts the training part and chooses the prior's strength on the validation part.
-    pub fn fit(dataset: &Dataset) -> Markov {
+    pub fn fit(dataset: &Dataset, seen: SeenItems) -> Markov {
         let counts = dataset.popularity();
         let total = counts.iter().sum::<u64>().max(1) as f64;
         let mut transitions: HashMap<Item, HashMap<Item, u32>> = HashMap::new();
@@ -151,7 +166,7 @@ impl Markov {
             }
         }
         let popularity = counts.iter().map(|count| *count as f64 / total).collect();
-        let mut markov = Markov { transitions, popularity, prior_strength: PRIOR_STRENGTHS[0] };
+        let mut markov = Markov { transitions, popularity, prior_strength: PRIOR_STRENGTHS[0], seen };
         let cases = dataset.cases(Split::Validation);
         let quality = |strength| {
             let values = markov.ranks_with(strength, &cases).into_iter().map(|rank| Metric::Ndcg(10).value(rank));
@@ -175,7 +190,7 @@ impl Markov {
     }
 
     fn ranks_with(&self, strength: f64, cases: &[Case<'_>]) -> Vec<Option<u32>> {
-        ranks(cases, self.popularity.len(), |case, scores| {
+        ranks(cases, self.seen, self.popularity.len(), |case, scores| {
             // The denominator is the same for every j, so it does not change the order.
             for (score, share) in scores.iter_mut().skip(1).zip(&self.popularity) {
                 *score = strength * share;
@@ -189,12 +204,12 @@ impl Markov {
 }
 
 /// Ranks the targets by float64 scores. `fill` writes a case's scores: `items` + 1 columns, column 0 is the padding.
-fn ranks(cases: &[Case<'_>], items: usize, fill: impl Fn(&Case<'_>, &mut [f64])) -> Vec<Option<u32>> {
+fn ranks(cases: &[Case<'_>], seen: SeenItems, items: usize, fill: impl Fn(&Case<'_>, &mut [f64])) -> Vec<Option<u32>> {
     let mut scores = vec![0.0; items + 1];
     let rank = |case: &Case<'_>| {
         fill(case, &mut scores);
         let target_score = *scores.get(case.target.column())?;
-        rank_by(scores.len(), case.history, case.target, |column| scores[column].total_cmp(&target_score))
+        rank_by(scores.len(), seen.masked(case.history), case.target, |column| scores[column].total_cmp(&target_score))
     };
     cases.iter().map(rank).collect()
 }

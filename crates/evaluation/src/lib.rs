@@ -4,7 +4,7 @@
 //!
 //! The split is leave-one-out: a user's last item is the test target, the item before it is the validation target, and
 //! the rest is training data ([`Dataset::cases`](canet_data::Dataset::cases)). A target is ranked among all items of the
-//! catalogue outside the user's history. Sampled candidates are never used, because metrics over samples can order
+//! catalogue outside the user's history, or of the whole catalogue under [`SeenItems::Included`]. Sampled candidates are never used, because metrics over samples can order
 //! models differently (Krichene and Rendle, "On sampled metrics for item recommendation", KDD 2020).
 //!
 //! ```
@@ -37,6 +37,7 @@
 //! | What can static routes achieve at a cost? | [`UpperHull`] of the routes, cross-fitted by [`TwoFolds`] |
 //! | Does the router know anything about the user? | [`PermutationTest`] |
 //! | Does a result hold for other trainings? | [`MultiModelEstimate`] |
+//! | Is the model worth serving, and does routing pay? | [`Verdict`] |
 //! | Which users take which route? | [`by_taste`], [`by_length`], [`by_popularity`] |
 
 mod baseline;
@@ -49,6 +50,7 @@ mod multi_model;
 mod permutation_test;
 mod ranker;
 mod route_table;
+mod seen_items;
 mod student_t;
 mod target_rank;
 #[cfg(test)]
@@ -56,6 +58,7 @@ mod testing;
 mod two_folds;
 mod upper_hull;
 mod user_groups;
+mod verdict;
 
 pub use baseline::{Baseline, BaselineInputs, Markov, Popularity, evaluate};
 pub use bootstrap::{Comparison, RESAMPLES, compare};
@@ -66,8 +69,13 @@ pub use multi_model::MultiModelEstimate;
 pub use permutation_test::{PERMUTATIONS, PermutationTest, route_frequencies};
 pub use ranker::{EvaluatedModel, RANDOM_ASSIGNMENTS, Ranker};
 pub use route_table::{PolicyOutcome, RouteTable};
+pub use seen_items::SeenItems;
 pub use student_t::t_critical;
 pub use target_rank::target_rank;
 pub use two_folds::TwoFolds;
 pub use upper_hull::UpperHull;
 pub use user_groups::{GroupDescription, UserGroup, by_length, by_popularity, by_taste};
+pub use verdict::{
+    Contender, Difference, Rival, Routing, Shown, Unbeaten, Verdict, VerdictInputs, VerdictRuns, best_affordable_route,
+    selection_cases, selection_step,
+};

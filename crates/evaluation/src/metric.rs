@@ -1,5 +1,7 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The list lengths at which metrics are reported.
 pub const CUTOFFS: [u32; 3] = [5, 10, 20];
 
@@ -52,7 +54,7 @@ impl fmt::Display for Metric {
 }
 
 /// A mean over users.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean; 0 for no users.
     pub mean: f64,

@@ -3,7 +3,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::eval_run::{Assignment, RoutedCases};
-use crate::{CasesByUser, EvalRun, Metric, RouteTable, target_rank};
+use crate::{CasesByUser, Estimate, EvalRun, Metric, RouteTable, SeenItems, target_rank};
 use canet_data::Case;
 use canet_domain::{Flops, History, HistoryError, ModelShape, Route, RouteSpace, choose_route};
 use canet_model::{Forward, ForwardError, Model, Rows};
@@ -47,6 +47,7 @@ pub struct Ranker<'a> {
     /// The first batch is the largest, so a batch size that exceeds the memory fails at once.
     by_length: Vec<usize>,
     batch: usize,
+    seen: SeenItems,
     /// By route, then by case; `None` until computed.
     ranks: Vec<Vec<Option<TargetRank>>>,
     /// By case; empty until computed.
@@ -80,6 +81,7 @@ impl<'a> Ranker<'a> {
             histories,
             by_length,
             batch: batch.max(1),
+            seen: SeenItems::default(),
             ranks: vec![vec![None; cases.len()]; model.space.len()],
             logits: Vec::new(),
             progress: Box::new(|_| {}),
@@ -90,6 +92,17 @@ impl<'a> Ranker<'a> {
     pub fn on_progress(mut self, progress: impl Fn(usize) + 'a) -> Ranker<'a> {
         self.progress = Box::new(progress);
         self
+    }
+
+    /// Ranks under a rule for items of the history. Without this call they are excluded.
+    pub fn seeing(mut self, seen: SeenItems) -> Ranker<'a> {
+        self.seen = seen;
+        self
+    }
+
+    /// The rule for items of the history.
+    pub fn seen(&self) -> SeenItems {
+        self.seen
     }
 
     /// The cases. Every run has their users in this order.
@@ -209,6 +222,16 @@ impl<'a> Ranker<'a> {
         })
     }
 
+    /// Mean FLOPs over the users, by route, without a router.
+    pub fn costs(&self) -> Vec<f64> {
+        let EvaluatedModel { shape, space, .. } = self.model;
+        let users = CasesByUser::of(self.cases);
+        let cost = |route| {
+            Estimate::of(&users.means(|case| shape.route_flops(space, route, self.histories[case].len()) as f64)).mean
+        };
+        space.routes().map(cost).collect()
+    }
+
     fn run(&self, name: &str, assignments: Vec<Assignment>) -> EvalRun {
         let EvaluatedModel { shape, space, .. } = self.model;
         let full_flops = self.histories.iter().map(|history| shape.full_flops(space, history.len())).collect();
@@ -248,7 +271,7 @@ impl<'a> Ranker<'a> {
             }
             for (place, case) in batch.iter().enumerate() {
                 let Case { history, target, .. } = self.cases[*case];
-                ranks[*case] = Some(target_rank(row(&scores, place)?, history, target));
+                ranks[*case] = Some(target_rank(row(&scores, place)?, self.seen.masked(history), target));
             }
             (self.progress)(batch.len());
         }

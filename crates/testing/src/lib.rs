@@ -165,6 +165,7 @@ pub fn draft(config: ModelConfig, seed: u64) -> CheckpointDraft {
         metrics: MetricsRecord::default(),
         calibration: None,
         training: None,
+        exclude_seen: true,
         config,
         weights,
     }

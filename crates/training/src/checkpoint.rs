@@ -1,11 +1,11 @@
 use canet_data::{Dataset, Split};
 use canet_domain::{Catalogue, History, RouteSpace};
-use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, Probes, TrainingRecord};
+use canet_model::checkpoint::{CheckpointDraft, DataRecord, Probes, TrainingRecord};
 use canet_model::{Device, Precision};
 use canet_torch::TorchForward;
 
 use crate::error::TrainError;
-use crate::job::TrainJob;
+use crate::job::{Finished, TrainJob};
 use crate::state::TrainState;
 use crate::validation::measure;
 
@@ -23,7 +23,7 @@ pub(crate) fn write_checkpoint(
     job: &TrainJob<'_>,
     space: &RouteSpace,
     state: &TrainState,
-) -> Result<Checkpoint, TrainError> {
+) -> Result<Finished, TrainError> {
     let weights = state.parameters.to_weights()?;
     let dataset = job.dataset;
     let (measured, everything) = match &state.progress.measured {
@@ -51,8 +51,9 @@ pub(crate) fn write_checkpoint(
         metrics: measured.metrics,
         calibration: Some(measured.calibration),
         training: Some(TrainingRecord { everything, ..job.options.record() }),
+        exclude_seen: job.options.exclude_seen,
     };
-    Ok(draft.write(job.out)?)
+    Ok(Finished { checkpoint: draft.write(job.out)?, verdict: measured.verdict })
 }
 
 /// Histories of users, at even steps from the shortest to the longest.

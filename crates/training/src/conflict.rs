@@ -8,7 +8,7 @@ use crate::options::TrainOptions;
 use crate::state::Progress;
 
 /// The flag of each value in the options and in the configuration, by its path in their JSON.
-const FLAGS: [(&str, &str); 37] = [
+const FLAGS: [(&str, &str); 38] = [
     ("preset", "--preset"),
     ("epochs", "--epochs"),
     ("samples.loss_positions", "--loss-positions"),
@@ -23,6 +23,7 @@ const FLAGS: [(&str, &str); 37] = [
     ("patience", "--patience"),
     ("seed", "--seed"),
     ("flops_budget", "--flops-budget"),
+    ("exclude_seen", "--include-seen"),
     ("joint.temperature", "--temperature"),
     ("joint.losses", "--losses"),
     ("joint.weights.guide", "--guide-weight"),
@@ -100,6 +101,7 @@ fn shown(path: &str, value: Option<&Value>) -> String {
         None => "at its default".to_owned(),
         Some(Value::Null) if path == "sandwich.negatives" => "the whole catalogue".to_owned(),
         Some(Value::Null) => "all".to_owned(),
+        Some(Value::Bool(flag)) if path == "exclude_seen" => (!flag).to_string(),
         Some(Value::String(text)) => text.replace('_', "-"),
         Some(Value::Array(values)) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         Some(other) => other.to_string(),
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!(shown("config.hidden", Some(&serde_json::json!([4, 8]))), "4,8");
         assert_eq!(shown("samples.per_user", Some(&Value::Null)), "all");
         assert_eq!(shown("sandwich.negatives", Some(&Value::Null)), "the whole catalogue");
+        assert_eq!(shown("exclude_seen", Some(&true.into())), "false");
         assert_eq!(shown("learning_rate", Some(&0.001.into())), "0.001");
         assert_eq!(shown("config.positions", None), "at its default");
     }

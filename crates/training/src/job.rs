@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use canet_data::Dataset;
+use canet_evaluation::Verdict;
 use canet_model::checkpoint::Checkpoint;
 use canet_model::{Backend, Device, ModelConfig};
 use canet_torch::tch_device;
@@ -43,10 +44,18 @@ impl TrainJob<'_> {
     }
 }
 
+/// The result of a training.
+pub struct Finished {
+    /// The checkpoint, read back.
+    pub checkpoint: Checkpoint,
+    /// The conclusion from the test split, before a stage that learns it. `None` if an older version measured the model.
+    pub verdict: Option<Verdict>,
+}
+
 /// How a training ended.
 pub enum TrainOutcome {
     /// It wrote a checkpoint.
-    Finished(Box<Checkpoint>),
+    Finished(Box<Finished>),
     /// It was stopped and saved its state. The same job continues it.
     Stopped,
     /// It finished the stage `stop_after` and saved its state. The same job continues with the next stage.

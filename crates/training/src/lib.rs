@@ -58,7 +58,7 @@ pub use batch::{Batch, Sample};
 pub use defaults::Defaults;
 pub use dropout::DropoutShares;
 pub use error::TrainError;
-pub use job::{TrainJob, TrainOutcome};
+pub use job::{Finished, TrainJob, TrainOutcome};
 pub use losses::{LossForm, LossWeights};
 pub use memory::MemoryEstimate;
 pub use optimizer::AdamWOptions;

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use canet_evaluation::SeenItems;
 use canet_model::checkpoint::TrainingRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,6 +39,10 @@ pub struct TrainOptions {
     pub seed: u64,
     /// Share of the full model's FLOPs to spend.
     pub flops_budget: f64,
+    /// Whether items of a user's own history are left out of rankings: in validation, in what the router learns from, in the
+    /// measurement, and by default when the model serves.
+    #[serde(default = "exclude_seen")]
+    pub exclude_seen: bool,
     /// Options of the preset `paper`.
     pub joint: JointOptions,
     /// Objective of the preset `utility`.
@@ -99,6 +104,16 @@ impl TrainOptions {
             Stage::Newest => self.newest.epochs,
         }
     }
+
+    /// The rule for items of a user's own history.
+    pub(crate) fn seen(&self) -> SeenItems {
+        SeenItems::excluded_if(self.exclude_seen)
+    }
+}
+
+/// The rule of trainings that were saved before there was another.
+fn exclude_seen() -> bool {
+    true
 }
 
 /// Options of the stage `joint`.

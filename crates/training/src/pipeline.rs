@@ -60,13 +60,13 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
         PipelineEnd::Paused => Ok(TrainOutcome::Paused),
         PipelineEnd::Finished { reason } => {
             let diverged = |error: TrainError| error.or_diverged(context.state.progress.latest_epoch());
-            let checkpoint = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
+            let finished = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
             let elapsed_seconds = context.elapsed().as_secs_f64();
             context.log.write(&Event::Finish { reason, elapsed_seconds })?;
-            let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));
+            let log = job.out.join(format!("{}.train.jsonl", finished.checkpoint.version));
             fs::rename(work.join(LOG_NAME), &log).map_err(|source| TrainError::io(&log, source))?;
             fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
-            Ok(TrainOutcome::Finished(Box::new(checkpoint)))
+            Ok(TrainOutcome::Finished(Box::new(finished)))
         }
     }
 }

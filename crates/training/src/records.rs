@@ -1,5 +1,6 @@
 //! Results of stages and epochs, as the state file and the run log record them.
 
+use canet_evaluation::Verdict;
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use serde::{Deserialize, Serialize};
 
@@ -48,4 +49,7 @@ pub(crate) struct Measurement {
     pub calibration: Calibration,
     /// Metrics on the validation and test splits, at the job's own budget.
     pub metrics: MetricsRecord,
+    /// The conclusion from the test split. A state that was saved by an older version has none.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
 }

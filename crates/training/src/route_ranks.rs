@@ -1,6 +1,6 @@
 use canet_data::Case;
 use canet_domain::{History, RouteSpace};
-use canet_evaluation::{Metric, target_rank};
+use canet_evaluation::{Metric, SeenItems, target_rank};
 use canet_model::{Forward, ForwardError, HostTensor};
 
 use crate::error::TrainError;
@@ -21,6 +21,8 @@ pub(crate) struct MeasuredModel<'a> {
     pub max_len: usize,
     /// Histories in one forward pass.
     pub batch: usize,
+    /// The rule for items of a user's own history.
+    pub seen: SeenItems,
 }
 
 /// The utility of a route for a case, as a function of the rank.
@@ -71,7 +73,8 @@ impl RouteRanks {
                 for (place, case) in batch.iter().enumerate() {
                     let row =
                         scores.row(place).ok_or(ForwardError::Shape { columns: place + 1, values: scores.len() })?;
-                    let rank = target_rank(row, cases[*case].history, cases[*case].target);
+                    let Case { history, target, .. } = cases[*case];
+                    let rank = target_rank(row, model.seen.masked(history), target);
                     ranks[case * routes + route.index()] = rank.map_or(0.0, |rank| rank as f32);
                 }
             }

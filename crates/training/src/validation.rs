@@ -3,7 +3,9 @@ use std::sync::Arc;
 
 use canet_data::{Case, Split};
 use canet_domain::{Route, RouteSpace};
-use canet_evaluation::{Baseline, BaselineInputs, EvaluatedModel, Metric, Ranker, evaluate};
+use canet_evaluation::{
+    Baseline, BaselineInputs, EvalRun, EvaluatedModel, Metric, Ranker, VerdictRuns, evaluate, selection_cases,
+};
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use canet_model::{Device, Forward, ForwardError, LoadError, Weights};
 
@@ -134,7 +136,8 @@ impl<'a> Validation<'a> {
     where
         'a: 'b,
     {
-        Ok(Ranker::new(evaluated(self.job, self.space, forward), cases, ranking_batch(self.job.device))?)
+        Ok(Ranker::new(evaluated(self.job, self.space, forward), cases, ranking_batch(self.job.device))?
+            .seeing(self.job.options.seen()))
     }
 
     fn users<'b>(
@@ -155,7 +158,8 @@ impl<'a> Validation<'a> {
     }
 }
 
-/// Calibrates budgets on the validation split, and computes metrics of both splits at the job's own budget.
+/// Calibrates budgets on the validation split, computes metrics of both splits at the job's own budget, and draws the verdict
+/// on the test split.
 ///
 /// # Errors
 /// [`TrainError`], if the device fails.
@@ -168,12 +172,25 @@ pub(crate) fn measure(
     let forward = job.backend.load(&job.config, weights)?;
     let calibration = Validation::new(job, space).calibrate(&*forward, base_bias)?;
     let bias = calibration.bias(job.options.flops_budget);
-    let evaluated = || evaluated(job, space, &*forward);
-    let metrics = MetricsRecord {
-        validation: Some(split_metrics(job, evaluated(), &bias, Split::Validation)?),
-        test: Some(split_metrics(job, evaluated(), &bias, Split::Test)?),
+    let inputs = BaselineInputs { dataset: job.dataset, bias: &bias, seed: job.options.seed };
+    let [validation, test] = [Split::Validation, Split::Test].map(|split| job.dataset.cases(split));
+    let selection = selection_cases(job.dataset);
+    let ranker = |cases| -> Result<Ranker<'_>, TrainError> {
+        let ranker = Ranker::new(evaluated(job, space, &*forward), cases, ranking_batch(job.device))?;
+        Ok(ranker.seeing(job.options.seen()))
     };
-    Ok(Measurement { calibration, metrics })
+    let validated = evaluate(&mut ranker(&validation)?, &inputs, &MEASURED)?;
+    let mut test_ranker = ranker(&test)?;
+    let tested = evaluate(&mut test_ranker, &inputs, &MEASURED)?;
+    let verdict = match VerdictRuns::among(&tested) {
+        Some(runs) => {
+            let budget = Some(job.options.flops_budget);
+            Some(runs.judge(&mut test_ranker, &mut ranker(&selection)?, budget)?)
+        }
+        None => None,
+    };
+    let metrics = MetricsRecord { validation: Some(metrics_of(&validated)), test: Some(metrics_of(&tested)) };
+    Ok(Measurement { calibration, metrics, verdict })
 }
 
 /// The policies whose metrics a checkpoint records.
@@ -186,19 +203,11 @@ const MEASURED: [Baseline; 6] = [
     Baseline::Markov,
 ];
 
-/// Metrics of a split, named `POLICY.METRIC`, with standard errors as `POLICY.METRIC.se` and the saved share of the
-/// FLOPs as `POLICY.saved`.
-fn split_metrics(
-    job: &TrainJob<'_>,
-    model: EvaluatedModel<'_>,
-    bias: &[f32],
-    split: Split,
-) -> Result<BTreeMap<String, f64>, TrainError> {
-    let cases = job.dataset.cases(split);
-    let inputs = BaselineInputs { dataset: job.dataset, bias, seed: job.options.seed };
-    let mut ranker = Ranker::new(model, &cases, ranking_batch(job.device))?;
+/// Metrics of runs, named `POLICY.METRIC`, with standard errors as `POLICY.METRIC.se` and the saved share of the FLOPs as
+/// `POLICY.saved`.
+fn metrics_of(runs: &[EvalRun]) -> BTreeMap<String, f64> {
     let mut metrics = BTreeMap::new();
-    for run in evaluate(&mut ranker, &inputs, &MEASURED)? {
+    for run in runs {
         for metric in [Metric::Ndcg(10), Metric::Hr(10), Metric::Mrr] {
             let estimate = run.estimate(metric);
             metrics.insert(format!("{}.{metric}", run.name), estimate.mean);
@@ -210,7 +219,7 @@ fn split_metrics(
             metrics.insert(format!("{}.saved", run.name), saved);
         }
     }
-    Ok(metrics)
+    metrics
 }
 
 fn evaluated<'b>(job: &TrainJob<'_>, space: &'b RouteSpace, forward: &'b dyn Forward) -> EvaluatedModel<'b> {

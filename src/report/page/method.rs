@@ -1,5 +1,5 @@
 use super::super::findings::Findings;
-use canet_evaluation::{PERMUTATIONS, t_critical};
+use canet_evaluation::{PERMUTATIONS, SeenItems, t_critical};
 
 /// The paragraphs that explain how the numbers were made and which of them were chosen on which split.
 pub(super) fn method(found: &Findings) -> Vec<String> {
@@ -7,10 +7,15 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
     let mut paragraphs = vec![
         format!(
             "Split: each user's last interaction is the test item and the one before it is the validation item. The rest \
-             is training data. The metric scores the rank of the item among all {} items without the user's own history. \
+             is training data. The metric scores the rank of the item among all {} items{}. \
              Each history is the one that a request at that time would bring. Every route ran for each of {} users on \
              both splits.",
-            found.items, found.users
+            found.items,
+            match found.seen_items {
+                SeenItems::Excluded => " without the user's own history",
+                SeenItems::Included => ", with those of the user's own history",
+            },
+            found.users
         ),
         "Chosen in training, before this report: the router and its calibration for budgets, both fitted on the \
          validation items. The test split has the same users one position later. So the report tests the router on new \

@@ -10,7 +10,7 @@ use super::findings::Findings;
 use super::format::{escaped, mega};
 use super::plot::{STYLE, Svg};
 
-pub(super) use summary::Summary;
+pub(super) use summary::summary;
 
 const PAGE_STYLE: &str = include_str!("style.css");
 
@@ -41,10 +41,16 @@ pub(super) fn page(found: &Findings, figures: &[Figure]) -> String {
         found.routes.first().map_or_else(String::new, |route| mega(route.cost.flops)),
         mega(found.full_flops),
     );
-    let summary = Summary::of(found);
-    let _ = writeln!(html, "<section class=\"summary\">\n<h2>{}</h2>\n<ul>", escaped(&summary.verdict));
-    for sentence in &summary.sentences {
-        let _ = writeln!(html, "<li>{}</li>", escaped(sentence));
+    let verdict = &found.verdict;
+    let _ = writeln!(
+        html,
+        "<section class=\"summary\">\n<h2>{}</h2>\n{}<ul>",
+        escaped(&verdict.headline),
+        tables::verdict(found)
+    );
+    let next = verdict.next.iter().map(|next| format!("Next: {next}"));
+    for sentence in verdict.sentences.iter().cloned().chain(next).chain(summary(found)) {
+        let _ = writeln!(html, "<li>{}</li>", escaped(&sentence));
     }
     html += "</ul>\n</section>\n";
     for figure in figures {

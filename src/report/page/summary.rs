@@ -1,37 +1,31 @@
-use super::super::findings::{Findings, OperatingPoint, Value, Verdict};
+use super::super::findings::{Findings, OperatingPoint, Value};
 use super::super::format::{difference, percent, plain, range};
 use crate::caveats::{multiple_comparisons, repeated_targets};
+use canet_evaluation::Shown;
 
-/// The conclusions that the intervals support, as sentences.
-pub(in crate::report) struct Summary {
-    pub(in crate::report) verdict: String,
-    pub(in crate::report) sentences: Vec<String>,
-}
-
-impl Summary {
-    pub(in crate::report) fn of(found: &Findings) -> Summary {
-        let verdict = verdict(found);
-        let Some(point) = found.points.get(found.map.point) else {
-            return Summary { verdict, sentences: Vec::new() };
-        };
-        let mut sentences = vec![
-            savings(point),
-            against_hull(point),
-            against_full(point, found),
-            against_strongest(point, found),
-            against_random(point),
-            routes(point),
-        ];
-        sentences.extend(repeated_targets(found.repeated_targets, found.users));
-        sentences.extend(multiple_comparisons("budgets", found.points.len(), found.users));
-        Summary { verdict, sentences }
-    }
+/// Conclusions that the intervals support beyond the verdict, a sentence or two each.
+pub(in crate::report) fn summary(found: &Findings) -> Vec<String> {
+    let mut sentences = vec![over_budgets(found)];
+    let Some(point) = found.points.get(found.map.point) else {
+        return sentences;
+    };
+    sentences.extend([
+        savings(point),
+        against_hull(point),
+        against_full(point, found),
+        against_strongest(point, found),
+        against_random(point),
+        routes(point),
+    ]);
+    sentences.extend(repeated_targets(found.repeated_targets, found.users, found.seen_items));
+    sentences.extend(multiple_comparisons("budgets", found.points.len(), found.users));
+    sentences
 }
 
 /// Compares the router at all budgets with static mixtures of equal FLOPs.
-fn verdict(found: &Findings) -> String {
-    let count = |verdict: Verdict| found.points.iter().filter(|point| point.over.hull.verdict() == verdict).count();
-    let (better, worse, all) = (count(Verdict::Better), count(Verdict::Worse), found.points.len());
+fn over_budgets(found: &Findings) -> String {
+    let count = |shown: Shown| found.points.iter().filter(|point| point.over.hull.shown() == shown).count();
+    let (better, worse, all) = (count(Shown::Better), count(Shown::Worse), found.points.len());
     let budgets = |count: usize| match (count, all) {
         (_, 1) => "at the router's own choice".to_owned(),
         (count, all) if count == all => format!("at each of {all} budgets"),
@@ -66,10 +60,10 @@ fn savings(point: &OperatingPoint) -> String {
 
 /// The beginning of a sentence that compares the router with `other`.
 fn comparison(value: &Value, other: &str) -> String {
-    match value.verdict() {
-        Verdict::Better => format!("It is better than {other}"),
-        Verdict::Worse => format!("It is worse than {other}"),
-        Verdict::Open => format!("It is not shown to differ from {other}"),
+    match value.shown() {
+        Shown::Better => format!("It is better than {other}"),
+        Shown::Worse => format!("It is worse than {other}"),
+        Shown::Open => format!("It is not shown to differ from {other}"),
     }
 }
 
@@ -104,7 +98,7 @@ fn against_strongest(point: &OperatingPoint, found: &Findings) -> String {
         names => names.join(", "),
     };
     let cost = found.strongest.cost.flops;
-    let cheaper = if cost < point.cost.flops && over.verdict() != Verdict::Better {
+    let cheaper = if cost < point.cost.flops && over.shown() != Shown::Better {
         " Serving that route to every user costs less and is not shown to be worse."
     } else {
         ""
@@ -119,12 +113,12 @@ fn against_strongest(point: &OperatingPoint, found: &Findings) -> String {
 
 fn against_random(point: &OperatingPoint) -> String {
     let over = &point.over.matched;
-    let text = match over.verdict() {
-        Verdict::Better => {
+    let text = match over.shown() {
+        Shown::Better => {
             "Its knowledge about the user pays: compared with random routes of its own frequencies it gains"
         }
-        Verdict::Worse => "It is worse than random routes of its own frequencies:",
-        Verdict::Open => {
+        Shown::Worse => "It is worse than random routes of its own frequencies:",
+        Shown::Open => {
             "Its knowledge about the user is not shown to pay: compared with random routes of its own frequencies it gains"
         }
     };
@@ -149,9 +143,9 @@ fn routes(point: &OperatingPoint) -> String {
 
 /// The CSS class of a cell with a difference.
 pub(super) fn class(value: &Value) -> &'static str {
-    match value.verdict() {
-        Verdict::Better => "better",
-        Verdict::Worse => "worse",
-        Verdict::Open => "",
+    match value.shown() {
+        Shown::Better => "better",
+        Shown::Worse => "worse",
+        Shown::Open => "",
     }
 }

@@ -4,6 +4,7 @@ use super::super::findings::{Cost, Findings, OperatingPoint, Value};
 use super::super::format::{escaped, mega, percent, plain, range, signed, time, value};
 use super::super::plot::grouping_title;
 use super::summary::class;
+use crate::verdict::COLUMNS;
 
 /// A table under construction. Its first column has the names of the rows.
 struct Table {
@@ -65,6 +66,15 @@ fn judged(value: &Value) -> Cell {
 /// The name of a point's row: its budget.
 fn budget(point: &OperatingPoint) -> String {
     point.budget.map_or_else(|| "own choice".to_owned(), percent)
+}
+
+/// What the verdict compares.
+pub(super) fn verdict(found: &Findings) -> String {
+    let mut table = Table::new("The verdict", &COLUMNS);
+    for [name, rest @ ..] in found.verdict.rows() {
+        table.row(&name, &rest.map(text));
+    }
+    table.end()
 }
 
 /// The router at each budget, with its paired differences.

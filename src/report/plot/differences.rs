@@ -1,8 +1,9 @@
-use super::super::findings::{Findings, PairedDifferences, Value, Verdict};
+use super::super::findings::{Findings, PairedDifferences, Value};
 use super::super::format::{difference, percent, signed};
 use super::axis::{Axis, range};
 use super::legend::{Symbol, legend};
 use super::svg::{Anchor, Svg};
+use canet_evaluation::Shown;
 
 const LEFT: f64 = 54.0;
 const TITLE: f64 = 26.0;
@@ -64,10 +65,10 @@ impl Panel {
         let bottom = up.at(up.low());
         for (place, point) in found.points.iter().enumerate() {
             let (x, value) = (across.at(place as f64), (self.of)(&point.over));
-            let (dot, bar) = match value.verdict() {
-                Verdict::Better => ("routed-dot", "better-bar"),
-                Verdict::Worse => ("worse-dot", "worse-bar"),
-                Verdict::Open => ("open-dot", "open-bar"),
+            let (dot, bar) = match value.shown() {
+                Shown::Better => ("routed-dot", "better-bar"),
+                Shown::Worse => ("worse-dot", "worse-bar"),
+                Shown::Open => ("open-dot", "open-bar"),
             };
             if let Some([low, high]) = value.interval {
                 svg.line(bar, [x, up.at(low), x, up.at(high)]);

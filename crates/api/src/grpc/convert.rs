@@ -12,7 +12,7 @@ impl From<proto::RecommendRequest> for RecommendRequest {
         let default = RecommendRequest::new(ids(message.history));
         RecommendRequest {
             k: message.k,
-            exclude_seen: message.exclude_seen.unwrap_or(default.exclude_seen),
+            exclude_seen: message.exclude_seen,
             exclude: ids(message.exclude),
             candidates: message.candidates.map(|candidates| ids(candidates.items)),
             route: if message.route.is_empty() { default.route } else { message.route },
@@ -68,6 +68,7 @@ impl From<&Generation> for proto::GetModelResponse {
             full_flops: shape.full_flops(space, length),
             validation: manifest.metrics.validation.clone().unwrap_or_default().into_iter().collect(),
             test: manifest.metrics.test.clone().unwrap_or_default().into_iter().collect(),
+            exclude_seen: manifest.exclude_seen,
             fixed_route: generation.fixed_route.map(|route| space.name(route).to_owned()),
         }
     }

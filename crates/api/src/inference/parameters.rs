@@ -45,7 +45,7 @@ impl Parameters {
         if let Some(route) = &self.route {
             row.route.clone_from(route);
         }
-        row.exclude_seen = self.exclude_seen.unwrap_or(row.exclude_seen);
+        row.exclude_seen = self.exclude_seen.or(row.exclude_seen);
         row.budget = self.budget.or(row.budget);
         row.timeout_ms = self.timeout_ms.unwrap_or(row.timeout_ms);
     }

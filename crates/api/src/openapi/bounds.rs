@@ -22,6 +22,9 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
         k.maximum = Some(max_k(catalogue.len()).into());
         k.default = Some(json!(default_k(catalogue.len())));
     });
+    property("RecommendRequest", "exclude_seen", &|exclude| {
+        exclude.default = Some(json!(generation.model.manifest().exclude_seen));
+    });
     property("RecommendRequest", "route", &|route| route.enum_values = Some(choices(space)));
     property("RouteTaken", "reason", &|reason| {
         reason.enum_values = Some(Reason::ALL.map(|reason| json!(reason.name())).into());

@@ -5,7 +5,7 @@ use crate::testing::{RingModel, dataset, item, items, space};
 fn popularity_ranks_by_the_training_part_alone() {
     // The training parts are 1 2 2, 2 3 and 4: item 2 comes three times, items 1, 3 and 4 once, 5 and 6 never.
     let dataset = dataset("a 1 2 2 5 6\nb 2 3 5 4\nc 4 5 6\n");
-    let ranks = Popularity::fit(&dataset).ranks(&dataset.cases(Split::Test));
+    let ranks = Popularity::fit(&dataset).ranks(&dataset.cases(Split::Test), SeenItems::Excluded);
     // The unseen items by popularity are 3 4 6 for user a, 1 4 for b and 2 1 3 6 for c.
     assert_eq!(ranks, [Some(3), Some(2), Some(4)]);
 }
@@ -14,7 +14,7 @@ fn popularity_ranks_by_the_training_part_alone() {
 fn markov_ranks_what_followed_the_last_item_then_the_popular() {
     // The training parts are 1 2 1 3, 1 2 4 and 5 1: item 1 comes four times, item 2 twice, items 3, 4 and 5 once.
     let dataset = dataset("a 1 2 1 3 4 1\nb 1 2 4 3 5\nc 5 1 2 3\n");
-    let markov = Markov::fit(&dataset);
+    let markov = Markov::fit(&dataset, SeenItems::Excluded);
     let case = |history, target| Case { user: 0, history, target: item(target) };
     let (one, two, four) = (items(&[1]), items(&[2]), items(&[4]));
     // Item 1 is followed by 2 twice and by 3 once. Items 4 and 5 follow by popularity, which is equal.
@@ -32,10 +32,26 @@ fn the_strength_of_markovs_prior_is_chosen_on_validation() {
     // With the weakest prior 9 ranks before 2. From s·(p(2) - p(9)) > 1 on, 2 ranks first.
     let users: String = (0..20).map(|user| format!("u{user} 2 3 1 2 3\nv{user} 3 1 2 4\n")).collect();
     let backed_off = dataset(&format!("{users}w 1 9 4 5\n"));
-    assert!(Markov::fit(&backed_off).prior_strength() > 1.0);
+    assert!(Markov::fit(&backed_off, SeenItems::Excluded).prior_strength() > 1.0);
     // If validation repeats the transitions of training, the weakest prior is as good as any.
     let chained = dataset("a 1 2 3 1\nb 1 2 3 1 2 3\nc 2 3 1 2 3\n");
-    assert!(Markov::fit(&chained).prior_strength() <= 1.0);
+    assert!(Markov::fit(&chained, SeenItems::Excluded).prior_strength() <= 1.0);
+}
+
+#[test]
+fn baselines_rank_items_of_the_history_if_they_are_included() {
+    // The training parts are 1 2 1 2, 2 3 and 4: item 2 comes three times, item 1 twice, items 3 and 4 once.
+    let dataset = dataset("a 1 2 1 2 5 2\nb 2 3 5 3\nc 4 5 4\n");
+    let cases = dataset.cases(Split::Test);
+    let popularity = |seen| Popularity::fit(&dataset).ranks(&cases, seen);
+    // Every target is in its user's history. By popularity the items are 2 1 3 4 5.
+    assert_eq!(popularity(SeenItems::Excluded), [None, None, None]);
+    assert_eq!(popularity(SeenItems::Included), [Some(1), Some(3), Some(4)]);
+    let (history, excluded) = (items(&[2, 1]), Markov::fit(&dataset, SeenItems::Excluded));
+    let repeat = [Case { user: 0, history: &history, target: item(2) }];
+    assert_eq!(excluded.ranks(&repeat), [None]);
+    // Item 2 follows item 1 in training.
+    assert_eq!(Markov::fit(&dataset, SeenItems::Included).ranks(&repeat), [Some(1)]);
 }
 
 #[test]

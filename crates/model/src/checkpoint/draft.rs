@@ -32,6 +32,8 @@ pub struct CheckpointDraft {
     pub calibration: Option<Calibration>,
     /// The training, if it is known.
     pub training: Option<TrainingRecord>,
+    /// Whether a request that does not say leaves out the items of its own history.
+    pub exclude_seen: bool,
 }
 
 impl CheckpointDraft {
@@ -57,6 +59,7 @@ impl CheckpointDraft {
             metrics: self.metrics,
             calibration: self.calibration,
             training: self.training,
+            exclude_seen: self.exclude_seen,
             files,
         };
         // Reading back allocates the weights again; this keeps one copy in memory at a time.

@@ -30,6 +30,10 @@ pub struct Manifest {
     /// The training. It is unknown for imported models and for some older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingRecord>,
+    /// Whether a request that does not say leaves out the items of its own history. The metrics were measured under this
+    /// rule too. A manifest without this field says `true`.
+    #[serde(default = "default_exclude_seen", skip_serializing_if = "is_true")]
+    pub exclude_seen: bool,
     /// Every other file of the checkpoint except the titles.
     pub files: FileRecords,
 }
@@ -80,6 +84,15 @@ pub struct TrainingRecord {
     /// measured it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub everything: bool,
+}
+
+fn default_exclude_seen() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]

@@ -81,6 +81,7 @@ impl Import<'_> {
             metrics: MetricsRecord::default(),
             calibration: None,
             training: None,
+            exclude_seen: true,
             config,
             weights,
             probes,

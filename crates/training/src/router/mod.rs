@@ -82,6 +82,7 @@ fn measure_cases(context: &mut StageContext<'_>, cases: &[Case<'_>]) -> Result<S
         space: context.space,
         max_len: job.config.max_len,
         batch: ranking_batch(job.device),
+        seen: job.options.seen(),
     };
     let done = context.state.ranks.cases();
     context.display.begin(Stage::Router, cases.len() as u64, done as u64);

@@ -1,0 +1,259 @@
+//! The words of a verdict, for `train`, `eval` and `report`.
+
+use std::ffi::OsStr;
+
+use serde::Serialize;
+
+use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, Unbeaten, Verdict};
+
+use crate::columns::aligned;
+
+/// From this share of repeated targets on, the words mention `--include-seen`.
+const MANY_REPEATS: f64 = 0.2;
+
+/// The budget that every command takes unless told.
+const DEFAULT_BUDGET: f64 = 0.3;
+
+/// The command lines that a verdict may recommend.
+pub(crate) struct Commands {
+    /// Flags that name the model, as `--model models/mine`.
+    pub(crate) model: String,
+    /// Flags of a training that writes the model's next version from the same data; `None` if a training is not at hand.
+    pub(crate) retrain: Option<String>,
+    /// Flags of an evaluation on the same data, if it would say more than what is printed.
+    pub(crate) evaluate: Option<String>,
+}
+
+/// A verdict in words.
+#[derive(Clone, Serialize)]
+pub(crate) struct Words {
+    /// The conclusion in one sentence.
+    pub(crate) headline: String,
+    /// What follows from it, a sentence or two each.
+    pub(crate) sentences: Vec<String>,
+    /// The command to run next.
+    pub(crate) next: Option<String>,
+    /// The numbers.
+    #[serde(flatten)]
+    pub(crate) verdict: Verdict,
+}
+
+/// The titles of [`Words::rows`].
+pub(crate) const COLUMNS: [&str; 5] = ["", "NDCG@10", "compute", "routed minus this", "conclusion"];
+
+impl Words {
+    /// Puts a verdict into words.
+    pub(crate) fn of(verdict: Verdict, commands: &Commands) -> Words {
+        let mut sentences = Vec::new();
+        let headline = match &verdict.unbeaten {
+            Some(unbeaten) => {
+                sentences.push(consequence(unbeaten));
+                sentences.push(routing(&verdict));
+                not_beaten(&verdict, unbeaten)
+            }
+            None if verdict.routing == Routing::SingleRoute => {
+                sentences.push(routing(&verdict));
+                format!(
+                    "This model beats a Markov chain and the most popular items: NDCG@10 {} against {} and {}.",
+                    decimal(verdict.routed.mean),
+                    decimal(verdict.markov.value.mean),
+                    decimal(verdict.popularity.value.mean)
+                )
+            }
+            None => routing(&verdict),
+        };
+        if verdict.routing != Routing::SingleRoute {
+            sentences.push(compute(&verdict));
+        }
+        let many_repeats = verdict.seen == SeenItems::Excluded && verdict.repeats > MANY_REPEATS;
+        if many_repeats {
+            sentences.push(format!(
+                "{} of the test items are repeats: the user had them before, so they count as misses. If your users buy \
+                 again, give --include-seen to train and eval.",
+                percent(verdict.repeats)
+            ));
+        }
+        let next = next(&verdict, commands, many_repeats);
+        Words { headline, sentences, next, verdict }
+    }
+
+    /// What was measured, a row each, under [`COLUMNS`].
+    pub(crate) fn rows(&self) -> Vec<[String; 5]> {
+        let verdict = &self.verdict;
+        let single = verdict.routing == Routing::SingleRoute;
+        let routed = match verdict.budget {
+            _ if single => "model".to_owned(),
+            Some(budget) => format!("routed, budget {}", percent(budget)),
+            None => "routed".to_owned(),
+        };
+        let mut rows = vec![[routed, estimate(verdict.routed), percent(verdict.compute), String::new(), String::new()]];
+        let slice = format!("best single slice, {}", verdict.slice.name);
+        let full = ("full model".to_owned(), &verdict.full);
+        let slices = match (single, verdict.slice.compute == verdict.full.compute) {
+            (true, _) => vec![],
+            (false, true) => vec![full],
+            (false, false) => vec![(slice, &verdict.slice), full],
+        };
+        let simple = [("Markov chain".to_owned(), &verdict.markov), ("most popular".to_owned(), &verdict.popularity)];
+        rows.extend(slices.into_iter().chain(simple).map(|(name, rival)| row(name, rival)));
+        rows
+    }
+
+    /// The lines that a command prints.
+    pub(crate) fn text(&self) -> String {
+        let rows = self.rows().into_iter().map(Vec::from);
+        let mut text = format!("{}\n\n{}\n", self.headline, aligned(&COLUMNS, rows));
+        for sentence in &self.sentences {
+            text += &format!("{sentence}\n");
+        }
+        if let Some(next) = &self.next {
+            text += &format!("Next: {next}\n");
+        }
+        text
+    }
+}
+
+fn row(name: String, rival: &Rival) -> [String; 5] {
+    let compute = rival.compute.map_or_else(|| "-".to_owned(), percent);
+    let shown = match rival.difference.shown {
+        Shown::Better => "routed is better",
+        Shown::Worse => "routed is worse",
+        Shown::Open => "not shown",
+    };
+    [name, estimate(rival.value), compute, difference(&rival.difference), shown.to_owned()]
+}
+
+/// A baseline's name in a sentence.
+fn in_words(name: &str) -> &str {
+    match name {
+        "markov" => "a Markov chain",
+        "popularity" => "the most popular items",
+        other => other,
+    }
+}
+
+fn not_beaten(verdict: &Verdict, unbeaten: &Unbeaten) -> String {
+    let rival = if unbeaten.name == verdict.markov.name { &verdict.markov } else { &verdict.popularity };
+    let name = in_words(&unbeaten.name);
+    let (own, other) = (decimal(verdict.routed.mean), decimal(rival.value.mean));
+    let difference = difference(&rival.difference);
+    match unbeaten.wins {
+        true => {
+            let mut name = name.to_owned();
+            name[..1].make_ascii_uppercase();
+            let verb = if unbeaten.name == verdict.markov.name { "beats" } else { "beat" };
+            format!("{name} {verb} this model: NDCG@10 {other} against {own}, model minus it {difference}.")
+        }
+        false => format!(
+            "This model is not shown to beat {name}: NDCG@10 {own} against {other}, model minus it {difference}."
+        ),
+    }
+}
+
+fn consequence(unbeaten: &Unbeaten) -> String {
+    if unbeaten.full_beats {
+        return format!("The full model is shown to beat {}.", in_words(&unbeaten.name));
+    }
+    let rule = match unbeaten.name.as_str() {
+        "markov" => "A Markov chain looks up what followed the last item",
+        _ => "Popularity recommends the same items to everybody",
+    };
+    format!("{rule}: it needs no network and costs next to nothing. Serve the model only once it is better.")
+}
+
+fn routing(verdict: &Verdict) -> String {
+    let Rival { name, difference: over, .. } = &verdict.slice;
+    let best = format!("{name}, the best single slice of the same or lower cost");
+    match verdict.routing {
+        Routing::Pays => {
+            format!("Routing pays on these data: the routed model beats {best}, by {} NDCG@10.", difference(over))
+        }
+        Routing::NotShown => format!(
+            "Routing is not shown to pay on these data: the routed model minus {best}, is {} NDCG@10.",
+            difference(over)
+        ),
+        Routing::Loses => {
+            format!("Routing loses on these data: the routed model minus {best}, is {} NDCG@10.", difference(over))
+        }
+        Routing::SingleRoute => "The model has one slice, so there is nothing to route.".to_owned(),
+    }
+}
+
+/// What routing saves beside the full model, and what that costs.
+fn compute(verdict: &Verdict) -> String {
+    let over = &verdict.full.difference;
+    let spends = if verdict.saved >= 0.0 {
+        format!("The routed model saves {} of the full model's compute", percent(verdict.saved))
+    } else {
+        format!("The routed model spends {} more compute than the full model", percent(-verdict.saved))
+    };
+    let result = match over.shown {
+        Shown::Open => "No loss or gain is shown",
+        Shown::Worse => "It is less accurate",
+        Shown::Better => "It is more accurate",
+    };
+    format!("{spends}. {result}: its NDCG@10 minus the full model's is {}.", difference(over))
+}
+
+/// The command to run next.
+fn next(verdict: &Verdict, commands: &Commands, many_repeats: bool) -> Option<String> {
+    let model = &commands.model;
+    match verdict.serve.as_deref() {
+        Some("auto") => {
+            let other = verdict.budget.filter(|budget| (budget - DEFAULT_BUDGET).abs() > 1e-9);
+            let budget = other.map(|budget| format!(" --flops-budget {budget}")).unwrap_or_default();
+            Some(format!("canet serve {model}{budget}"))
+        }
+        Some(route) => Some(format!("canet serve {model} --route {route}")),
+        None => match (&commands.retrain, &commands.evaluate) {
+            (Some(retrain), _) if many_repeats => Some(format!("canet train {retrain} --include-seen")),
+            (_, Some(evaluate)) => Some(format!("canet eval {evaluate} --verbose")),
+            _ => None,
+        },
+    }
+}
+
+/// `.0867`, `-.0012`
+fn decimal(value: f64) -> String {
+    signed(value).trim_start_matches('+').to_owned()
+}
+
+/// `+.0012`. A value that rounds to zero has no sign.
+fn signed(value: f64) -> String {
+    let digits = format!("{:.4}", value.abs());
+    let sign = match value {
+        _ if digits == "0.0000" => "",
+        value if value < 0.0 => "-",
+        _ => "+",
+    };
+    format!("{sign}{}", digits.strip_prefix('0').unwrap_or(&digits))
+}
+
+/// `.0867 ±.0068`
+fn estimate(Estimate { mean, se }: Estimate) -> String {
+    se.map_or_else(|| decimal(mean), |se| format!("{} ±{}", decimal(mean), decimal(se)))
+}
+
+/// `+.0012 (95 %: +.0004 to +.0020)`
+fn difference(difference: &Difference) -> String {
+    let mean = signed(difference.value.mean);
+    match difference.interval {
+        Some([low, high]) => format!("{mean} (95 %: {} to {})", signed(low), signed(high)),
+        None => mean,
+    }
+}
+
+/// `71 %`
+fn percent(share: f64) -> String {
+    format!("{:.0} %", (100.0 * share).round() + 0.0)
+}
+
+/// An argument as a shell takes it.
+pub(crate) fn quoted(argument: impl AsRef<OsStr>) -> String {
+    let text = argument.as_ref().to_string_lossy().into_owned();
+    let plain = |character: char| character.is_ascii_alphanumeric() || "_-./:=+,@%".contains(character);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use canet_evaluation::{Contender, VerdictInputs};
+
+use super::*;
+
+fn contender(name: &str, hits: usize, flops: Option<f64>) -> Contender {
+    let values = (0..200).map(|user| if user < hits { 0.5 } else { 0.0 }).collect();
+    Contender { name: name.to_owned(), values: vec![values], flops }
+}
+
+/// Inputs in which the routed model beats everything.
+fn inputs() -> VerdictInputs {
+    VerdictInputs {
+        routes: 4,
+        budget: Some(0.3),
+        routed: contender("auto", 150, Some(30.0)),
+        full: contender("full", 152, Some(100.0)),
+        slice: contender("h4-l2-e4", 90, Some(25.0)),
+        popularity: contender("popularity", 20, None),
+        markov: contender("markov", 50, None),
+        full_flops: 100.0,
+        repeats: 0.1,
+        seen: SeenItems::Excluded,
+    }
+}
+
+fn words(inputs: &VerdictInputs) -> Words {
+    let commands = Commands {
+        model: "--model m".to_owned(),
+        retrain: Some("--data d --out m".to_owned()),
+        evaluate: Some("--model m --data d".to_owned()),
+    };
+    Words::of(Verdict::new(inputs), &commands)
+}
+
+#[test]
+fn routing_that_pays_is_the_headline() {
+    let found = words(&inputs());
+    assert!(
+        found.headline.starts_with("Routing pays on these data: the routed model beats h4-l2-e4, "),
+        "{}",
+        found.headline
+    );
+    // 60 of 200 users gain .5.
+    assert!(found.headline.contains("by +.1500 (95 %: +.1180 to +.1820) NDCG@10."), "{}", found.headline);
+    let text = found.text();
+    assert!(text.contains("saves 70 % of the full model's compute. No loss or gain is shown: its NDCG@10"), "{text}");
+    assert!(text.ends_with("Next: canet serve --model m\n"), "{text}");
+    for row in ["routed, budget 30 %", "best single slice, h4-l2-e4", "full model", "Markov chain", "most popular"] {
+        assert!(text.lines().any(|line| line.starts_with(row)), "{row}: {text}");
+    }
+}
+
+#[test]
+fn a_baseline_that_is_not_beaten_comes_first() {
+    let wins = words(&VerdictInputs { markov: contender("markov", 190, None), ..inputs() });
+    assert!(
+        wins.headline.starts_with("A Markov chain beats this model: NDCG@10 .4750 against .3750"),
+        "{}",
+        wins.headline
+    );
+    assert!(wins.sentences[1].starts_with("Routing pays"), "{:?}", wins.sentences);
+    assert_eq!(wins.next.as_deref(), Some("canet eval --model m --data d --verbose"));
+    let ties = words(&VerdictInputs { popularity: contender("popularity", 150, None), ..inputs() });
+    assert!(ties.headline.starts_with("This model is not shown to beat the most popular items: "), "{}", ties.headline);
+    let popular = words(&VerdictInputs { popularity: contender("popularity", 190, None), ..inputs() });
+    assert!(popular.headline.starts_with("The most popular items beat this model: "), "{}", popular.headline);
+    let full =
+        VerdictInputs { markov: contender("markov", 150, None), full: contender("full", 190, Some(100.0)), ..inputs() };
+    assert_eq!(words(&full).next.as_deref(), Some("canet serve --model m --route full"));
+}
+
+#[test]
+fn the_next_command_serves_what_is_best() {
+    let next = |inputs: VerdictInputs| words(&inputs).next.unwrap();
+    assert_eq!(next(VerdictInputs { budget: Some(0.5), ..inputs() }), "canet serve --model m --flops-budget 0.5");
+    let tie = VerdictInputs { slice: contender("h4-l2-e4", 150, Some(25.0)), ..inputs() };
+    assert_eq!(next(tie), "canet serve --model m --route h4-l2-e4");
+    let repeats = VerdictInputs { repeats: 0.4, markov: contender("markov", 190, None), ..inputs() };
+    assert_eq!(next(repeats.clone()), "canet train --data d --out m --include-seen");
+    assert!(words(&repeats).text().contains("40 % of the test items are repeats"));
+    let included = VerdictInputs { seen: SeenItems::Included, ..repeats };
+    assert!(!words(&included).text().contains("repeats"));
+}
+
+#[test]
+fn a_model_of_one_slice_is_compared_with_the_baselines_alone() {
+    let found = words(&VerdictInputs { routes: 1, ..inputs() });
+    assert!(
+        found.headline.starts_with("This model beats a Markov chain and the most popular items: "),
+        "{}",
+        found.headline
+    );
+    assert_eq!(found.rows().len(), 3);
+    assert!(found.text().contains("nothing to route"));
+}
+
+#[test]
+fn paths_are_quoted_for_a_shell() {
+    assert_eq!(quoted(Path::new("models/ml-100k")), "models/ml-100k");
+    assert_eq!(quoted(Path::new("my data/it's.csv")), "'my data/it'\\''s.csv'");
+}
