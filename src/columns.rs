@@ -11,7 +11,8 @@ pub(crate) fn aligned(header: &[&str], rows: impl Iterator<Item = Vec<String>>) 
             0 => format!("{cell:<width$}"),
             _ => format!("  {cell:>width$}"),
         };
-        row.iter().zip(&widths).enumerate().map(cell).collect::<String>() + "\n"
+        let line: String = row.iter().zip(&widths).enumerate().map(cell).collect();
+        line.trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
 }

@@ -107,9 +107,10 @@ impl<'a> Validation<'a> {
         let Some(ValidationScore { ndcg, saved, routes_in_use }) = record.validation else { return String::new() };
         let of = match (saved, routes_in_use) {
             (Some(saved), Some(routes)) => format!(
-                "routed at a budget of {:.0} %, {:.0} % of FLOPs saved, {routes} routes in use",
+                "routed at a budget of {:.0} %, {:.0} % of the full model's FLOPs, {routes} {} in use",
                 100.0 * self.job.options.flops_budget,
-                100.0 * saved
+                100.0 * (1.0 - saved),
+                if routes == 1 { "route" } else { "routes" },
             ),
             _ => {
                 let names: Vec<&str> = self.scored_routes().iter().map(|route| self.space.name(*route)).collect();
