@@ -39,7 +39,7 @@ pub(crate) struct Words {
 }
 
 /// The titles of [`Words::rows`].
-pub(crate) const COLUMNS: [&str; 5] = ["", "NDCG@10", "compute", "routed minus this", "conclusion"];
+pub(crate) const COLUMNS: [&str; 5] = ["run", "NDCG@10", "compute", "routed minus this", "conclusion"];
 
 impl Words {
     /// Puts a verdict into words.

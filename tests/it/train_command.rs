@@ -323,8 +323,7 @@ fn a_training_that_needs_more_memory_than_there_is_does_not_start() {
 fn verdict(log: &[u8]) -> Vec<String> {
     let log = String::from_utf8(log.to_vec()).unwrap();
     let lines: Vec<&str> = log.lines().collect();
-    let table =
-        lines.iter().rposition(|line| line.trim_start().starts_with("NDCG@10")).unwrap_or_else(|| panic!("{log}"));
+    let table = lines.iter().rposition(|line| line.starts_with("run ")).unwrap_or_else(|| panic!("{log}"));
     lines[table - 2..].iter().map(|line| (*line).to_owned()).collect()
 }
 
