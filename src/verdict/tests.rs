@@ -95,7 +95,7 @@ fn a_model_of_one_slice_is_compared_with_the_baselines_alone() {
 }
 
 #[test]
-fn paths_are_quoted_for_a_shell() {
-    assert_eq!(quoted(Path::new("models/ml-100k")), "models/ml-100k");
-    assert_eq!(quoted(Path::new("my data/it's.csv")), "'my data/it'\\''s.csv'");
+fn arguments_are_quoted_for_a_shell() {
+    assert_eq!(quoted("models/ml-100k"), "models/ml-100k");
+    assert_eq!(quoted("my data/it's.csv"), "'my data/it'\\''s.csv'");
 }

@@ -324,7 +324,7 @@ fn health_watches_of_a_connection_are_bounded_and_leave_their_places() {
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
         let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
-        let app = canet_api::grpc::app(&recommender, &ApiKeys::default()).unwrap();
+        let app = canet_api::grpc::app(&recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
         let [mut greedy, mut other] = [1, 2].map(|port| {
             let client = ConnectInfo(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
             HealthClient::new(app.clone().layer(axum::Extension(client)))
