@@ -86,7 +86,8 @@ fn a_model_whose_probes_are_not_finite_is_neither_written_nor_opened() {
         let error = Probes::record(&forward, &space, std::slice::from_ref(&history)).unwrap_err();
         assert!(matches!(error, ForwardError::NotFinite(_)) && error.to_string().starts_with(words), "{error}");
 
-        let recorded = Probes::record(&native(&whole.config, &whole.weights), &space, &[history.clone()]).unwrap();
+        let recorded =
+            Probes::record(&native(&whole.config, &whole.weights), &space, std::slice::from_ref(&history)).unwrap();
         let root = tempfile::tempdir().unwrap();
         CheckpointDraft { weights, probes: recorded, ..whole.clone() }.write(root.path()).unwrap();
         let directory = ModelDirectory::open(root.path()).unwrap();

@@ -400,8 +400,9 @@ fn a_bad_titles_file_costs_titles_alone() {
     write_checkpoint(root.path(), 22);
     let path = root.path().join("1/titles.tsv");
     let load = || ModelDirectory::open(root.path()).unwrap().load(None).unwrap();
-    // Contents, the titles of items 1, 2 and 3, and what is said.
-    let table: [(&[u8], [Option<&str>; 3], Option<&str>); 6] = [
+    /// Contents, the titles of items 1, 2 and 3, and what is said.
+    type Case<'a> = (&'a [u8], [Option<&'a str>; 3], Option<&'a str>);
+    let table: [Case<'_>; 6] = [
         (b"\xef\xbb\xbfx1001\tA\nx1002\tB\n", [Some("A"), Some("B"), None], None),
         (b"x1001\tA\r\n\r\n \t\nx1003\tC", [Some("A"), None, Some("C")], None),
         (b"", [None; 3], None),
