@@ -269,7 +269,7 @@ impl Inputs<'_> {
 
     /// The commands that the verdict may recommend. They are about the first model.
     fn commands(&self) -> Commands {
-        let directory = self.args.model.first().map(|path| quoted(path)).unwrap_or_default();
+        let directory = self.args.model.first().map(quoted).unwrap_or_default();
         let data = self.args.data.flags();
         Commands {
             model: format!("--model {directory}"),
