@@ -69,10 +69,10 @@ fn the_newest_interactions_are_learnt_after_the_model_was_measured_and_readers_a
     let refused = ask("report", &everything, &data, &["--out", scratch.path().join("report").to_str().unwrap()]);
     let message = String::from_utf8_lossy(&refused.stderr);
     assert!(refused.status.code() == Some(65) && message.contains("--newest-epochs"), "{message}");
-    // The same interactions in another file are for a reader to judge.
-    let copied = scratch.path().join("copied.txt");
-    fs::write(&copied, fs::read_to_string(&data).unwrap() + "\n").unwrap();
-    let output = ask("eval", &everything, &copied, &["--route", "full"]);
+    // Other interactions of the same items are for a reader to judge.
+    let others = scratch.path().join("others.txt");
+    fs::write(&others, fs::read_to_string(&data).unwrap() + "new i1 i2 i3 i4\n").unwrap();
+    let output = ask("eval", &everything, &others, &["--route", "full"]);
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && message.contains("another file (ends)"), "{message}");
     let refused = train(&data, &measured, &["--preset", "paper", "--newest-epochs", "1"]).output().unwrap();
