@@ -412,7 +412,7 @@ fn a_bad_titles_file_costs_titles_alone() {
             Some("skipped 2 of the lines, the first is line 2: no tab"),
         ),
         (b"\xff\xfex\x001\n", [None; 3], Some("line 1: not UTF-8 text")),
-        (&[b'x'; 1_400_000], [None; 3], Some("1400000 bytes, at most")),
+        (&[b'x'; 1_500_000], [None; 3], Some("1500000 bytes, at most")),
     ];
     for (text, titles, words) in table {
         fs::write(&path, text).unwrap();
