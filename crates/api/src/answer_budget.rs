@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::body::Bytes;
 use axum::http::Extensions;
 
+use super::allowance::Allowance;
 use super::problem::RETRY_AFTER_SECONDS;
 use super::{Code, Problem};
 
@@ -45,7 +46,7 @@ impl Default for AnswerBudget {
     }
 }
 
-/// One connection's share of an [`AnswerBudget`]. The listener puts it into the extensions of each request.
+/// One connection's share of an [`AnswerBudget`].
 #[derive(Clone, Debug)]
 pub(crate) struct AnswerShare(Arc<Share>);
 
@@ -63,7 +64,8 @@ impl AnswerShare {
 
     /// The share of a request's connection. A request that no listener accepted has a budget of its own.
     pub(crate) fn of(extensions: &Extensions) -> AnswerShare {
-        extensions.get().cloned().unwrap_or_else(|| AnswerShare::new(&AnswerBudget::default()))
+        let allowance = extensions.get::<Allowance>().map(|allowance| allowance.answers.clone());
+        allowance.unwrap_or_else(|| AnswerShare::new(&AnswerBudget::default()))
     }
 
     /// The most bytes that one answer may take.

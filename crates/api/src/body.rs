@@ -12,7 +12,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::body_budget::{BodyAllowance, BodyPermit};
+use super::allowance::Allowance;
+use super::body_budget::BodyPermit;
 use super::limits::MAX_BODY;
 use super::problem::RETRY_AFTER_SECONDS;
 use super::unpack::Coding;
@@ -67,7 +68,7 @@ async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
         return Err(too_large());
     }
     let received = AtomicUsize::new(0);
-    let allowance = head.extensions.get::<BodyAllowance>();
+    let allowance = head.extensions.get::<Allowance>().map(|allowance| &allowance.body);
     let permit = allowance.map(|allowance| &*allowance.permit);
     let arrives = read_all(body, permit, &received);
     let bytes = match allowance {
@@ -241,6 +242,8 @@ mod tests {
     use serde::Deserialize;
 
     use super::{DISCARD_LIMIT, is_json, parse, parse_with_ids, read_all, read_bytes};
+    use crate::allowance::Allowance;
+    use crate::answer_budget::{AnswerBudget, AnswerShare};
     use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
     use crate::limits::MAX_BODY;
     use crate::wire::ItemId;
@@ -328,8 +331,8 @@ mod tests {
         let budget = BodyBudget::new(256 << 10);
         let peer = budget.peer([192, 0, 2, 1].into());
         let read = async |unpacked: usize| {
-            let allowance =
-                BodyAllowance { timeout: Duration::from_secs(30), permit: Arc::new(BodyPermit::empty(&peer)) };
+            let body = BodyAllowance { timeout: Duration::from_secs(30), permit: Arc::new(BodyPermit::empty(&peer)) };
+            let allowance = Allowance { body, answers: AnswerShare::new(&AnswerBudget::default()) };
             let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
             encoder.write_all(&vec![b' '; unpacked]).unwrap();
             let request = Request::post("/").header(header::CONTENT_ENCODING, "gzip").extension(allowance);

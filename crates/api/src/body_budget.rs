@@ -197,8 +197,7 @@ impl Drop for BodyPermit {
     }
 }
 
-/// The time and memory that a listener grants the body of one request. The listener puts it into the request's
-/// extensions.
+/// The time and memory that a listener grants the body of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyAllowance {
     /// The body must arrive within this time.

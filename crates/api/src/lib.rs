@@ -9,6 +9,7 @@
 //! `call`. Handlers decide nothing about batches or devices.
 
 mod access;
+mod allowance;
 mod answer_budget;
 mod answer_json;
 mod answer_size;

@@ -1,4 +1,4 @@
-//! The gRPC services and their layers. Every error that they return is one of the table in [`Code`](crate::Code).
+//! The gRPC services and their layers. Every error that they return is one of the table in [`Code`].
 
 mod answers;
 mod bounds;

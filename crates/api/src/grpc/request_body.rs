@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use tonic::Status;
 
+use crate::allowance::Allowance;
 use crate::attached::{Attached, Attachment, PolledFrame};
 use crate::body_budget::{BodyAllowance, BodyPermit};
 use crate::limits::MAX_BODY;
@@ -34,9 +35,8 @@ impl Messages {
     pub(super) fn bound(&self, request: Request) -> Request {
         let bound = match self {
             Messages::One => {
-                let Some(BodyAllowance { timeout, permit }) = request.extensions().get().cloned() else {
-                    return request;
-                };
+                let Some(Allowance { body, .. }) = request.extensions().get() else { return request };
+                let BodyAllowance { timeout, permit } = body.clone();
                 let received = Arc::clone(&permit);
                 let end = async move { Some(pace::too_slow(timeout, move || received.held()).await) };
                 BodyBound::new(end, Some(permit))

@@ -20,6 +20,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::Version;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,6 +32,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::allowance::Allowance;
 use crate::answer_budget::{AnswerBudget, AnswerShare};
 use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
 use activity::{Activity, Patience};
@@ -261,7 +264,7 @@ impl Connection {
             // The connection first: it may hold a request that nobody has read yet.
             biased;
             () = self.secure(stream, stop) => {}
-            () = activity.asked_to_leave() => {
+            () = on_wake(activity.asked_to_leave()) => {
                 activity.disconnects(Disconnect::Room);
                 tracing::debug!(%peer, "an idle connection made room for another one");
             }
@@ -307,9 +310,9 @@ impl Connection {
             let open_request = service_activity.request();
             request.extensions_mut().insert(ConnectInfo(peer));
             let permit = Arc::new(BodyPermit::empty(&bodies));
-            let allowance = BodyAllowance { timeout: timeouts.body, permit: Arc::clone(&permit) };
-            request.extensions_mut().insert(allowance);
-            request.extensions_mut().insert(answers.clone());
+            // One extension for both: each one is an allocation.
+            let body = BodyAllowance { timeout: timeouts.body, permit: Arc::clone(&permit) };
+            request.extensions_mut().insert(Allowance { body, answers: answers.clone() });
             let (answer, age) = (app.call(request), service_age.clone());
             async move {
                 let mut answer = answer.await;
@@ -334,11 +337,11 @@ impl Connection {
             // The connection first: a request that has arrived is answered.
             biased;
             ended = connection.as_mut() => ended,
-            () = no_request => {
+            () = on_wake(no_request) => {
                 activity.disconnects(Disconnect::NoRequest);
                 return tracing::debug!(%peer, "the connection sent no request");
             }
-            patience = last_request(&mut stop, &age, &activity, timeouts) => {
+            patience = on_wake(last_request(&mut stop, &age, &activity, timeouts)) => {
                 connection.as_mut().graceful_shutdown();
                 // The client may hold an incomplete head, ignore the shutdown, or leave an answer untaken.
                 let quiet = async {
@@ -362,6 +365,16 @@ impl Connection {
         if let Err(error) = ended {
             tracing::debug!(%peer, error, "the connection broke");
         }
+    }
+}
+
+/// Polls a future only after it was woken itself. The task of a connection wakes for every request, and what watches
+/// the connection rarely has anything to do then.
+async fn on_wake<F: Future>(future: F) -> F::Output {
+    let mut futures = FuturesUnordered::from_iter([future]);
+    match futures.next().await {
+        Some(output) => output,
+        None => std::future::pending().await,
     }
 }
 
