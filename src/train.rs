@@ -137,7 +137,7 @@ struct LearningArgs {
     /// Samples in a step [default: 256 for sparse data, else 32; with --preset paper 64]
     #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Learning rate at the end of the warm-up [default: 0.003 for sparse data, else 0.001; with --preset paper 0.001]
+    /// Learning rate at the end of the warm-up [default: 0.003 for sparse data if no width is over 32, else 0.001]
     #[arg(long, env = "CANET_LR", value_parser = positive)]
     lr: Option<f64>,
     /// Steps of the warm-up, over which the learning rate rises.
@@ -389,7 +389,7 @@ impl TrainArgs {
     fn options(&self, dataset: &Dataset, config: &ModelConfig) -> TrainOptions {
         let TrainArgs { learning, utility, paper, .. } = self;
         let defaults = match self.preset {
-            Preset::Utility => Defaults::of(dataset, config.max_len),
+            Preset::Utility => Defaults::of(dataset, config.max_len, config.width()),
             Preset::Paper => Defaults::PAPER,
         };
         let number = |given: Option<Count>, default| given.map_or(default, Count::number);

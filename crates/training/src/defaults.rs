@@ -15,10 +15,10 @@ pub struct Defaults {
     pub batch_size: usize,
     /// Learning rate of the first stage at the end of the warm-up.
     pub learning_rate: f64,
-    /// Share of activations that is dropped.
-    pub dropout: f64,
     /// AdamW's decay rate of the second moment.
     pub beta2: f64,
+    /// Share of activations that is dropped.
+    pub dropout: f64,
     /// AdamW's weight decay of linear weights.
     pub weight_decay: f64,
     /// Whether the output layer uses the embedding table as its weight, if both have the same width.
@@ -31,6 +31,10 @@ pub struct Defaults {
 
 /// Data is sparse if it has fewer interactions an item. Amazon Beauty has 16, MovieLens-1M has 290.
 const SPARSE: u64 = 32;
+
+/// Models of at most this width learn faster. Each feature of a narrow item table has to grow larger, and the gradient of a
+/// rare item shows only in an average over many steps. Wider models overfit at such a rate.
+const NARROW: usize = 32;
 
 /// The full softmax is the default for at most this many items.
 const FULL_SOFTMAX_ITEMS: usize = 50_000;
@@ -45,29 +49,30 @@ impl Defaults {
         samples: SampleOptions { loss_positions: None, per_user: None },
         batch_size: 64,
         learning_rate: 1e-3,
-        dropout: 0.2,
         beta2: 0.98,
+        dropout: 0.2,
         weight_decay: 0.1,
         tied: false,
         router_holdout: 0,
         negatives: None,
     };
 
-    /// Defaults of the preset `utility` for a dataset. The model reads at most `max_len` items of a history.
-    pub fn of(dataset: &Dataset, max_len: usize) -> Defaults {
+    /// Defaults of the preset `utility` for a dataset. The model reads at most `max_len` items of a history, and its widest
+    /// slice has `width` features.
+    pub fn of(dataset: &Dataset, max_len: usize, width: usize) -> Defaults {
         let sequences = dataset.training_sequences();
         let items: usize = sequences.iter().map(|sequence| sequence.len()).sum();
         let windows = items.div_ceil(sequences.len().max(1)).div_ceil(max_len.max(1));
         let sparse = dataset.interactions < SPARSE * dataset.ids.len() as u64;
+        let is_narrow = sparse && width <= NARROW;
         let prefixes = SampleOptions { loss_positions: Some(1), per_user: None };
         let windows = SampleOptions { loss_positions: None, per_user: Some(windows) };
         Defaults {
             epochs: if sparse { 18 } else { 40 },
             samples: if sparse { prefixes } else { windows },
             batch_size: if sparse { 256 } else { 32 },
-            learning_rate: if sparse { 3e-3 } else { 1e-3 },
-            // A rare item occurs every few hundred steps, and an average over fewer steps forgets its gradient.
-            beta2: 0.999,
+            learning_rate: if is_narrow { 3e-3 } else { 1e-3 },
+            beta2: if is_narrow { 0.999 } else { 0.98 },
             weight_decay: 0.0,
             dropout: if sparse { 0.5 } else { 0.2 },
             tied: sparse,

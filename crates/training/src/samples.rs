@@ -19,6 +19,10 @@ pub struct SampleOptions {
     pub per_user: Option<usize>,
 }
 
+/// Batches whose samples are sorted by length together. More would make the lengths in a batch more similar, but would
+/// mix users less.
+const SORTED_BATCHES: usize = 16;
+
 /// The training samples of a stage.
 pub(crate) struct Samples<'a> {
     sequences: Vec<&'a [Item]>,
@@ -51,11 +55,8 @@ impl<'a> Samples<'a> {
         self.sequences.iter().map(samples_of).sum::<usize>().div_ceil(self.batch_size) as u64
     }
 
-    /// The batches of an epoch. Each batch is a random draw of the samples, in descending order of length. The same seed
-    /// and epoch give the same batches.
-    ///
-    /// Attention pads groups of similar length within a batch, so batches need not have samples of one length. Such
-    /// batches would have gradients that differ more from step to step.
+    /// The batches of an epoch. The samples of a batch have descending lengths. The same seed and epoch give the same
+    /// batches.
     pub(crate) fn epoch(&self, seed: u64, epoch: u64) -> Vec<Vec<Sample<'a>>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch + 1);
@@ -64,11 +65,13 @@ impl<'a> Samples<'a> {
             self.split(sequence, &mut rng, &mut samples);
         }
         samples.shuffle(&mut rng);
-        let batch = |chunk: &mut [Sample<'a>]| {
-            chunk.sort_by_key(|sample| std::cmp::Reverse(sample.inputs.len()));
-            chunk.to_vec()
-        };
-        samples.chunks_mut(self.batch_size).map(batch).collect()
+        let mut batches = Vec::with_capacity(samples.len().div_ceil(self.batch_size));
+        for pool in samples.chunks_mut(SORTED_BATCHES * self.batch_size) {
+            pool.sort_by_key(|sample| std::cmp::Reverse(sample.inputs.len()));
+            batches.extend(pool.chunks(self.batch_size).map(<[Sample<'a>]>::to_vec));
+        }
+        batches.shuffle(&mut rng);
+        batches
     }
 
     fn split(&self, sequence: &'a [Item], rng: &mut ChaCha8Rng, samples: &mut Vec<Sample<'a>>) {
