@@ -50,7 +50,7 @@ pub(crate) struct EvalArgs {
     /// Two runs to compare over the same users; may be given several times [default: auto with every other run]
     #[arg(long, env = "CANET_COMPARE", value_name = "A,B", value_parser = pair)]
     compare: Vec<(String, String)>,
-    /// Metric of the comparisons: ndcg@5, hr@10, mrr@20, mrr, ... [default: ndcg@10]
+    /// Metric of the comparisons: ndcg@5, hr@10, mrr@20, mrr, ... The default is ndcg@10
     #[arg(long, env = "CANET_METRIC", value_name = "NAME", value_parser = metric)]
     metric: Option<Metric>,
     #[command(flatten)]
