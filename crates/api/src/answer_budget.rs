@@ -135,7 +135,7 @@ impl AnswerCharge {
     /// The answer, charged until its last byte is written or dropped. The server drops a body when it hands the bytes to the
     /// connection's buffers, so the bytes themselves hold the charge.
     pub(crate) fn hold(self, answer: Vec<u8>) -> Bytes {
-        self.shrink_to(answer.len());
+        self.shrink_to(answer.capacity());
         held(answer, self)
     }
 

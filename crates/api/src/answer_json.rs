@@ -1,11 +1,18 @@
 use axum::body::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Problem;
 use super::reservation::{Reservation, check_size};
 use super::turns::Turns;
 use super::wire::{BatchAnswer, BatchResult, Recommendation};
+
+/// Lists of at most this many values are written at once.
+const SHORT: usize = 64;
+
+/// Answers of at most this many bytes keep the room that they were given, which is charged. Others are copied if they left
+/// half of it.
+const KEPT: usize = 4 << 10;
 
 /// Writes an answer as JSON into the room that was reserved for it. Lists are written in turns with other tasks: a large one
 /// takes longer than other clients should wait.
@@ -59,6 +66,10 @@ impl JsonAnswer {
     /// # Errors
     /// 422 if the answer becomes larger than its room, 500 if it cannot be written.
     pub(crate) async fn list<T: Serialize>(&mut self, values: impl Iterator<Item = T>) -> Result<(), Problem> {
+        if values.size_hint().1.is_some_and(|count| count <= SHORT) {
+            serde_json::Serializer::new(&mut self.written).collect_seq(values).map_err(Problem::unwritable)?;
+            return self.step().await;
+        }
         self.raw(b"[");
         for (index, value) in values.enumerate() {
             if index > 0 {
@@ -127,7 +138,7 @@ impl JsonAnswer {
     /// 422 if the answer is larger than its room.
     pub(crate) fn finish(mut self) -> Result<Bytes, Problem> {
         check_size(self.written.len(), self.reservation.bytes())?;
-        if self.written.capacity() / 2 > self.written.len() {
+        if self.written.capacity() > KEPT && self.written.capacity() / 2 > self.written.len() {
             self.written.shrink_to_fit();
         }
         Ok(self.reservation.built(self.turns.worked()).hold(self.written))
