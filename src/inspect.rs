@@ -85,6 +85,42 @@ fn name(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
+/// The metrics of each run, a line each, as `auto: mrr 0.0949 ±0.0068, ndcg@10 0.1069 ±0.0079`. Their names are `RUN.METRIC`, and
+/// `RUN.METRIC.se` is a standard error.
+fn runs(metrics: &BTreeMap<String, f64>) -> Vec<String> {
+    let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
+    for (name, value) in metrics.iter().filter(|(name, _)| !name.ends_with(".se")) {
+        let (run, metric) = name.split_once('.').unwrap_or(("", name));
+        let error = metrics.get(&format!("{name}.se")).map_or(String::new(), |error| format!(" ±{error:.4}"));
+        let words = format!("{metric} {value:.4}{error}");
+        match runs.last_mut() {
+            Some((last, listed)) if *last == run => listed.push(words),
+            _ => runs.push((run, vec![words])),
+        }
+    }
+    let line = |(run, listed): (&str, Vec<String>)| match run {
+        "" => listed.join(", "),
+        run => format!("{run}: {}", listed.join(", ")),
+    };
+    runs.into_iter().map(line).collect()
+}
+
+/// A list in lines of at most 100 characters. A longer entry has a line of its own.
+fn wrapped(entries: impl Iterator<Item = String>) -> Vec<String> {
+    const WIDTH: usize = 100;
+    let mut lines: Vec<String> = Vec::new();
+    for entry in entries {
+        match lines.last_mut() {
+            Some(line) if line.len() + 2 + entry.len() <= WIDTH => {
+                line.push_str(", ");
+                line.push_str(&entry);
+            }
+            _ => lines.push(entry),
+        }
+    }
+    lines
+}
+
 fn table(checkpoint: &Checkpoint) -> String {
     let (manifest, config) = (&checkpoint.manifest, &checkpoint.config);
     let mut text = String::new();
@@ -101,15 +137,15 @@ fn table(checkpoint: &Checkpoint) -> String {
     }
     let (users, interactions) = (known(manifest.data.users), known(manifest.data.interactions));
     line("", format!("users {users}, items {}, interactions {interactions}", manifest.data.items));
-    let options = |options: &BTreeMap<String, Value>| {
-        options.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
-    };
-    line(
-        "training",
-        manifest.training.as_ref().map_or("unknown".to_owned(), |training| {
-            format!("canet {}: {}", training.program, options(&training.options))
-        }),
-    );
+    match &manifest.training {
+        None => line("training", "unknown".to_owned()),
+        Some(training) => {
+            line("training", format!("canet {}", training.program));
+            for options in wrapped(training.options.iter().map(|(name, value)| format!("{name} {value}"))) {
+                line("", options);
+            }
+        }
+    }
     line("parameters", checkpoint.weights.parameters().to_string());
     line("sizes", format!("{} items, histories of {}, {} heads", config.items, config.max_len, config.heads));
     line("rules", format!("attention_scale {}, ffn_inner {}", name(&config.attention_scale), name(&config.ffn_inner)));
@@ -119,9 +155,13 @@ fn table(checkpoint: &Checkpoint) -> String {
         line("learnt", "every interaction, after what follows was measured".to_owned());
     }
     for (split, metrics) in [("validation", &manifest.metrics.validation), ("test", &manifest.metrics.test)] {
-        let listed = metrics.iter().flatten().map(|(metric, value)| format!("{metric} {value:.4}"));
-        let listed: Vec<String> = listed.collect();
-        line(split, if listed.is_empty() { "not measured".to_owned() } else { listed.join(", ") });
+        let runs = metrics.as_ref().map(runs).unwrap_or_default();
+        if runs.is_empty() {
+            line(split, "not measured".to_owned());
+        }
+        for (place, run) in runs.into_iter().enumerate() {
+            line(if place == 0 { split } else { "" }, run);
+        }
     }
     if !manifest.exclude_seen {
         line("seen items", "recommended unless a request excludes them, and counted in the metrics".to_owned());

@@ -1,4 +1,3 @@
-use std::fmt::Write as _;
 use std::io::{self, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -325,22 +324,13 @@ impl StopSignals {
     }
 }
 
-/// Prints the size of the data and the memory that the training needs. Refuses a training that needs more than there is.
+/// Prints the memory that the training needs. Refuses a training that needs more than there is.
 fn check_memory(job: &TrainJob<'_>, skip: bool) -> Result<(), Failure> {
     let MemoryEstimate { host, gpu } = MemoryEstimate::of(job).map_err(failure)?;
-    let (dataset, available) = (job.dataset, memory::available());
     let needed = gigabytes(host.saturating_add(memory::taken().unwrap_or_default()));
-    let mut line = format!(
-        "read {} users, {} items, {} interactions; training needs about {needed} of memory",
-        dataset.users.len(),
-        dataset.ids.len(),
-        dataset.interactions
-    );
-    if gpu > 0 {
-        let _ = write!(line, " and {} of the GPU's", gigabytes(gpu));
-    }
-    say(line);
-    match available {
+    let on_gpu = if gpu > 0 { format!(" and {} of the GPU's", gigabytes(gpu)) } else { String::new() };
+    say(format_args!("training needs about {needed} of memory{on_gpu}"));
+    match memory::available() {
         Some(available) if host > available && !skip => Err(Failure::Unavailable(format!(
             "the training needs about {} more memory, and {} are available: use a smaller --embedding, --hidden or \
              --batch-size, or a machine or container with more memory; --skip-memory-check starts all the same",
@@ -382,7 +372,7 @@ impl TrainArgs {
     fn commands(&self) -> Commands {
         let (data, out) = (self.data.flags(), quoted(&self.out));
         let model = format!("--model {out}");
-        Commands { retrain: Some(format!("{data} --out {out}")), evaluate: Some(format!("{model} {data}")), model }
+        Commands { retrain: Some(format!("{data} --out {out}")), model }
     }
 
     /// The options, with defaults that depend on the preset and the data.

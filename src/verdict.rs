@@ -8,7 +8,7 @@ use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, U
 
 use crate::columns::aligned;
 
-/// From this share of repeated targets on, the words mention `--include-seen`.
+/// From this share of repeated targets on, the next command has `--include-seen`.
 const MANY_REPEATS: f64 = 0.2;
 
 /// The budget that every command takes unless told.
@@ -20,8 +20,6 @@ pub(crate) struct Commands {
     pub(crate) model: String,
     /// Flags of a training that writes the model's next version from the same data; `None` if a training is not at hand.
     pub(crate) retrain: Option<String>,
-    /// Flags of an evaluation on the same data, if it would say more than what is printed.
-    pub(crate) evaluate: Option<String>,
 }
 
 /// A verdict in words.
@@ -47,7 +45,7 @@ impl Words {
         let mut sentences = Vec::new();
         let headline = match &verdict.unbeaten {
             Some(unbeaten) => {
-                sentences.push(consequence(unbeaten));
+                sentences.push(consequence(&verdict, unbeaten));
                 sentences.push(routing(&verdict));
                 not_beaten(&verdict, unbeaten)
             }
@@ -66,13 +64,7 @@ impl Words {
             sentences.push(compute(&verdict));
         }
         let many_repeats = verdict.seen == SeenItems::Excluded && verdict.repeats > MANY_REPEATS;
-        if many_repeats {
-            sentences.push(format!(
-                "{} of the test items are repeats: the user had them before, so they count as misses. If your users buy \
-                 again, give --include-seen to train and eval.",
-                percent(verdict.repeats)
-            ));
-        }
+        sentences.extend(repeats(&verdict, many_repeats));
         let next = next(&verdict, commands, many_repeats);
         Words { headline, sentences, next, verdict }
     }
@@ -87,7 +79,7 @@ impl Words {
             None => "routed".to_owned(),
         };
         let mut rows = vec![[routed, estimate(verdict.routed), percent(verdict.compute), String::new(), String::new()]];
-        let slice = format!("best single slice, {}", verdict.slice.name);
+        let slice = format!("best single slice on validation, {}", verdict.slice.name);
         let full = ("full model".to_owned(), &verdict.full);
         let slices = match (single, verdict.slice.compute == verdict.full.compute) {
             (true, _) => vec![],
@@ -150,15 +142,52 @@ fn not_beaten(verdict: &Verdict, unbeaten: &Unbeaten) -> String {
     }
 }
 
-fn consequence(unbeaten: &Unbeaten) -> String {
+fn consequence(verdict: &Verdict, unbeaten: &Unbeaten) -> String {
     if unbeaten.full_beats {
         return format!("The full model is shown to beat {}.", in_words(&unbeaten.name));
     }
-    let rule = match unbeaten.name.as_str() {
-        "markov" => "A Markov chain looks up what followed the last item",
-        _ => "Popularity recommends the same items to everybody",
+    let (rule, rival) = match unbeaten.name.as_str() {
+        "markov" => ("A Markov chain looks up what followed the last item", &verdict.markov),
+        _ => ("Popularity recommends the same items to everybody", &verdict.popularity),
     };
-    format!("{rule}: it needs no network and costs next to nothing. Serve the model only once it is better.")
+    let cheap =
+        format!("{rule}: it needs no network and costs next to nothing. Serve the model only once it is better.");
+    match users_to_show(&rival.difference, verdict.users) {
+        Some(users) => format!(
+            "{cheap} It takes about {users} test users to show a difference of this size, and these data have {}.",
+            verdict.users
+        ),
+        None => format!(
+            "{cheap} More users, a longer period, or --min-interactions 5, which drops rare users and items, can make it better."
+        ),
+    }
+}
+
+/// About how many users it takes until the interval of this mean excludes 0, to two digits. `None` if the mean is not above 0.
+fn users_to_show(difference: &Difference, users: usize) -> Option<u64> {
+    let Estimate { mean, se } = difference.value;
+    let needed = users as f64 * (1.96 * se? / mean).powi(2);
+    if mean <= 0.0 || !needed.is_finite() {
+        return None;
+    }
+    let unit = 10_f64.powf((needed.log10().floor() - 1.0).max(0.0));
+    Some(((needed / unit).ceil() * unit) as u64)
+}
+
+/// What repeats of earlier items mean for the figures. `None` if there are none.
+fn repeats(verdict: &Verdict, many: bool) -> Option<String> {
+    if verdict.seen == SeenItems::Included || verdict.repeats == 0.0 {
+        return None;
+    }
+    let advice = if many { " If your users buy again, give --include-seen to train and eval." } else { "" };
+    let share = match verdict.repeats {
+        share if share < 0.01 => "Less than 1 %".to_owned(),
+        share => percent(share),
+    };
+    Some(format!(
+        "{share} of the test items are repeats: the user had them before, so they count as misses (--include-seen counts \
+         them).{advice}"
+    ))
 }
 
 fn routing(verdict: &Verdict) -> String {
@@ -205,11 +234,11 @@ fn next(verdict: &Verdict, commands: &Commands, many_repeats: bool) -> Option<St
             Some(format!("canet serve {model}{budget}"))
         }
         Some(route) => Some(format!("canet serve {model} --route {route}")),
-        None => match (&commands.retrain, &commands.evaluate) {
-            (Some(retrain), _) if many_repeats => Some(format!("canet train {retrain} --include-seen")),
-            (_, Some(evaluate)) => Some(format!("canet eval {evaluate} --verbose")),
-            _ => None,
-        },
+        None => commands
+            .retrain
+            .as_ref()
+            .filter(|_| many_repeats)
+            .map(|flags| format!("canet train {flags} --include-seen")),
     }
 }
 

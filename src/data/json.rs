@@ -28,7 +28,7 @@ fn file(file: &FileSummary) -> Value {
     json!({
         "path": file.path.display().to_string(),
         "form": file.form,
-        "columns": { "user": file.user, "item": file.item, "time": file.time },
+        "columns": { "user": file.user, "item": file.item, "time": file.time, "unused": file.unused },
         "time_unit": file.time_unit.map(|unit| unit.to_string()),
         "lines": file.lines,
         "bad_lines": file.skipped,

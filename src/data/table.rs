@@ -13,6 +13,9 @@ pub(crate) fn lines(dataset: &Dataset) -> impl Iterator<Item = String> + use<> {
         line("file", format!("{}{others}", first.path.display()));
         line("form", first.form.clone());
         line("columns", columns(first));
+        if !first.unused.is_empty() {
+            line("unused", unused(first));
+        }
         line("lines", read_lines(group));
     }
     line("time", dataset_time(dataset));
@@ -37,6 +40,12 @@ fn columns(file: &FileSummary) -> String {
         (Some(user), Some(item), ..) => format!("user `{user}`, item `{item}`, no time"),
         _ => "without names".to_owned(),
     }
+}
+
+/// The unused columns. One of them may say what kind of event a row is.
+fn unused(file: &FileSummary) -> String {
+    let names: Vec<String> = file.unused.iter().map(|name| format!("`{name}`")).collect();
+    format!("{} (--where selects rows by their values)", names.join(", "))
 }
 
 fn read_lines(group: &[FileSummary]) -> String {

@@ -186,11 +186,7 @@ impl EvalArgs {
     /// The commands that a verdict may recommend.
     fn commands(&self) -> Commands {
         let (model, data) = (self.model.flags(), self.data.flags());
-        Commands {
-            retrain: Some(format!("{data} --out {}", self.model.directory())),
-            evaluate: (!self.details()).then(|| format!("{model} {data}")),
-            model,
-        }
+        Commands { retrain: Some(format!("{data} --out {}", self.model.directory())), model }
     }
 }
 

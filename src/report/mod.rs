@@ -271,11 +271,7 @@ impl Inputs<'_> {
     fn commands(&self) -> Commands {
         let directory = self.args.model.first().map(quoted).unwrap_or_default();
         let data = self.args.data.flags();
-        Commands {
-            model: format!("--model {directory}"),
-            retrain: Some(format!("{data} --out {directory}")),
-            evaluate: None,
-        }
+        Commands { model: format!("--model {directory}"), retrain: Some(format!("{data} --out {directory}")) }
     }
 
     /// Measures the full route of a model that was trained alone and compares the router with it.

@@ -24,11 +24,7 @@ fn inputs() -> VerdictInputs {
 }
 
 fn words(inputs: &VerdictInputs) -> Words {
-    let commands = Commands {
-        model: "--model m".to_owned(),
-        retrain: Some("--data d --out m".to_owned()),
-        evaluate: Some("--model m --data d".to_owned()),
-    };
+    let commands = Commands { model: "--model m".to_owned(), retrain: Some("--data d --out m".to_owned()) };
     Words::of(Verdict::new(inputs), &commands)
 }
 
@@ -45,7 +41,13 @@ fn routing_that_pays_is_the_headline() {
     let text = found.text();
     assert!(text.contains("saves 70 % of the full model's compute. No loss or gain is shown: its NDCG@10"), "{text}");
     assert!(text.ends_with("Next: canet serve --model m\n"), "{text}");
-    for row in ["routed, budget 30 %", "best single slice, h4-l2-e4", "full model", "Markov chain", "most popular"] {
+    for row in [
+        "routed, budget 30 %",
+        "best single slice on validation, h4-l2-e4",
+        "full model",
+        "Markov chain",
+        "most popular",
+    ] {
         assert!(text.lines().any(|line| line.starts_with(row)), "{row}: {text}");
     }
 }
@@ -59,9 +61,19 @@ fn a_baseline_that_is_not_beaten_comes_first() {
         wins.headline
     );
     assert!(wins.sentences[1].starts_with("Routing pays"), "{:?}", wins.sentences);
-    assert_eq!(wins.next.as_deref(), Some("canet eval --model m --data d --verbose"));
+    assert!(wins.sentences[0].ends_with("--min-interactions 5, which drops rare users and items, can make it better."));
+    assert_eq!(wins.next, None);
     let ties = words(&VerdictInputs { popularity: contender("popularity", 150, None), ..inputs() });
     assert!(ties.headline.starts_with("This model is not shown to beat the most popular items: "), "{}", ties.headline);
+    // The model's mean is higher by 2 of 200 users: a spread of .05, so (1.96 · .05 / .005)² users show it.
+    let full = contender("full", 150, Some(100.0));
+    let close = words(&VerdictInputs { markov: contender("markov", 148, None), full, ..inputs() });
+    assert!(
+        close.sentences[0]
+            .ends_with("about 390 test users to show a difference of this size, and these data have 200."),
+        "{:?}",
+        close.sentences
+    );
     let popular = words(&VerdictInputs { popularity: contender("popularity", 190, None), ..inputs() });
     assert!(popular.headline.starts_with("The most popular items beat this model: "), "{}", popular.headline);
     let full =
@@ -77,7 +89,10 @@ fn the_next_command_serves_what_is_best() {
     assert_eq!(next(tie), "canet serve --model m --route h4-l2-e4");
     let repeats = VerdictInputs { repeats: 0.4, markov: contender("markov", 190, None), ..inputs() };
     assert_eq!(next(repeats.clone()), "canet train --data d --out m --include-seen");
-    assert!(words(&repeats).text().contains("40 % of the test items are repeats"));
+    let text = words(&repeats).text();
+    assert!(text.contains("40 % of the test items are repeats") && text.contains("If your users buy again"), "{text}");
+    let text = words(&inputs()).text();
+    assert!(text.contains("10 % of the test items are repeats") && !text.contains("If your users buy again"), "{text}");
     let included = VerdictInputs { seen: SeenItems::Included, ..repeats };
     assert!(!words(&included).text().contains("repeats"));
 }

@@ -44,7 +44,7 @@ fn the_table_and_the_document_say_what_was_understood() {
         json!([{
             "path": file.to_str().unwrap(),
             "form": "CSV, separated by commas",
-            "columns": {"user": "user", "item": "item", "time": "timestamp"},
+            "columns": {"user": "user", "item": "item", "time": "timestamp", "unused": []},
             "time_unit": "seconds since 1970",
             "lines": 400,
             "bad_lines": 0,
@@ -57,6 +57,28 @@ fn the_table_and_the_document_say_what_was_understood() {
         (&document["users"], &document["items"], &document["interactions"]),
         (&40.into(), &27.into(), &400.into())
     );
+}
+
+#[test]
+fn columns_that_are_not_used_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..20).map(|row| format!("{},{},{row},view,9.5\n", row % 2, row % 10)).collect();
+    let json: String = (0..20)
+        .map(|row| {
+            json!({"user": row % 2, "item": row % 10, "ts": row, "event": "view", "price": 9.5}).to_string() + "\n"
+        })
+        .collect();
+    for (name, text) in [("a.csv", format!("user,item,ts,event,price\n{rows}")), ("a.jsonl", json)] {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        let files = std::slice::from_ref(&file);
+        let table = String::from_utf8(data(files, &[]).stdout).unwrap();
+        let line = "unused       `event`, `price` (--where selects rows by their values)";
+        assert!(table.lines().any(|found| found == line), "{table}");
+        // A column of a condition is used.
+        let selected = document(files, &["--where", "event=view"]);
+        assert_eq!(selected["files"][0]["columns"]["unused"], json!(["price"]));
+    }
 }
 
 /// pandas, polars and pyarrow wrote the files.

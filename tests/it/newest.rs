@@ -47,7 +47,12 @@ fn the_newest_interactions_are_learnt_after_the_model_was_measured_and_readers_a
     let scratch = TempDir::new().unwrap();
     let data = ends(scratch.path());
     let [measured, everything] = ["measured", "everything"].map(|name| scratch.path().join(name));
-    finish(train(&data, &measured, &SETTLED));
+    let trained = String::from_utf8(finish(train(&data, &measured, &SETTLED)).stderr).unwrap();
+    let patience = "was better on validation, so the stage ends with its weights (--patience 1)";
+    assert!(
+        trained.lines().any(|line| line.starts_with("settle: no epoch after ") && line.ends_with(patience)),
+        "{trained}"
+    );
     finish(train(&data, &everything, &[&SETTLED[..], &["--newest-epochs", "30"]].concat()));
 
     let (before, after) = (load(&measured), load(&everything));

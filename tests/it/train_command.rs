@@ -316,7 +316,7 @@ fn a_training_that_needs_more_memory_than_there_is_does_not_start() {
     assert!(!out.exists());
     let output = finish(train(&data, &out, &["--epochs", "1"]));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert!(message.contains("60 users, 30 items, 1200 interactions; training needs about"), "{message}");
+    assert!(message.contains("interactions 1200") && message.contains("training needs about"), "{message}");
 }
 
 /// The lines of the verdict, which stands at the end of standard error.
@@ -370,9 +370,7 @@ fn a_markov_chain_that_is_better_comes_first() {
     ] {
         assert!(log.contains(words), "{words:?} is not in {log}");
     }
-    let next = lines.last();
-    let command = format!("canet eval --model {} --data {} --verbose", out.display(), data.display());
-    assert!(lines.iter().any(|line| *line == format!("Next: {command}")), "{next:?}");
+    assert!(lines.iter().all(|line| !line.starts_with("Next: ")), "{lines:#?}");
 
     let mut eval = Command::new(env!("CARGO_BIN_EXE_canet"));
     let arguments = ["--device", "cpu", "--threads", "1"];

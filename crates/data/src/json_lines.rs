@@ -23,13 +23,8 @@ pub(crate) fn read(
 ) -> Result<(), DataError> {
     let names = records.names().to_vec();
     let roles = records.roles();
-    let mut used = vec![false; names.len()];
-    let tests = roles.tests.iter().map(|test| test.column);
-    for column in tests.chain([roles.user, roles.item]).chain(roles.time) {
-        used[column] = true;
-    }
-    let wanted: Vec<(usize, &str)> =
-        names.iter().enumerate().filter(|(column, _)| used[*column]).map(|(column, name)| (column, &**name)).collect();
+    let used = names.iter().enumerate().filter(|(column, _)| roles.uses(*column));
+    let wanted: Vec<(usize, &str)> = used.map(|(column, name)| (column, &**name)).collect();
     while let Some((line, text)) =
         lines.next_line().map_err(|source| DataError::Read { path: path.to_owned(), source })?
     {

@@ -7,6 +7,7 @@
 mod bad_line;
 mod collector;
 mod condition;
+mod contained;
 mod dataset;
 mod dense_ids;
 mod detect;

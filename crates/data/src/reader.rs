@@ -1,12 +1,12 @@
 //! From paths to the interactions of all files.
 
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::bad_line::BadLines;
 use super::collector::{Collected, Collector};
+use super::contained::{Panicked, contained};
 use super::dataset::Untimed;
 use super::detect::{Layout, Sample, detect, time_among};
 use super::error::ColumnFault;
@@ -88,9 +88,9 @@ impl FileReader<'_> {
         let opened = Opened::open(path).map_err(unreadable)?;
         if opened.start().starts_with(parquet_file::MAGIC) {
             // The decoder panics on some damaged files. What was collected until then is dropped with the error.
-            let read = panic::catch_unwind(AssertUnwindSafe(|| self.read_parquet(path, opened)));
-            let damaged = |_| Err(DataError::Parquet { path: path.to_owned(), reason: "it is damaged".to_owned() });
-            return read.unwrap_or_else(damaged);
+            return contained(|| self.read_parquet(path, opened)).unwrap_or_else(|Panicked| {
+                Err(DataError::Parquet { path: path.to_owned(), reason: "it is damaged".to_owned() })
+            });
         }
         let source = opened.unpack().map_err(unreadable)?;
         let packing = source.packing();
@@ -179,6 +179,7 @@ impl FileReader<'_> {
             user: roles.and_then(|(_, roles)| name(roles.user)),
             item: roles.and_then(|(_, roles)| name(roles.item)),
             time: time.and_then(name),
+            unused: records.as_ref().map(Records::unused).unwrap_or_default(),
             time_unit,
             lines,
             skipped,

@@ -47,6 +47,12 @@ impl Records {
         &self.names
     }
 
+    /// The names of the columns that are not read.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let unused = |column: &usize| !self.roles.uses(*column);
+        (0..self.names.len()).filter(unused).map(|column| self.names[column].clone()).collect()
+    }
+
     /// Adds the record's interaction, if it meets the conditions.
     pub(crate) fn add(&mut self, record: &impl Record, collector: &mut Collector) -> Result<(), LineFault> {
         let Roles { user, item, time, .. } = self.roles;

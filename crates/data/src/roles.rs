@@ -277,6 +277,13 @@ fn named(names: &[String], given: &str, flag: &'static str) -> Result<usize, Col
 }
 
 impl Roles {
+    /// Whether a column is read.
+    pub(crate) fn uses(&self, column: usize) -> bool {
+        [self.user, self.item].contains(&column)
+            || self.time == Some(column)
+            || self.tests.iter().any(|test| test.column == column)
+    }
+
     /// Whether a header has a user and an item, so that its separator is the right one.
     pub(crate) fn are_known(names: &[String], options: &ReadOptions) -> bool {
         [Role::user(options), Role::item(options)]

@@ -15,6 +15,8 @@ pub struct FileSummary {
     pub item: Option<String>,
     /// The column of times.
     pub time: Option<String>,
+    /// Columns that are neither read nor part of a condition.
+    pub unused: Vec<String>,
     /// What the times are. `None` if the file has none.
     pub time_unit: Option<TimeUnit>,
     /// Lines that are not blank, without the header; rows of a Parquet file.

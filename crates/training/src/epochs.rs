@@ -93,7 +93,12 @@ impl<'a> Epochs<'a> {
         while context.state.progress.epoch < self.epochs {
             let progress = &context.state.progress;
             let patience = context.job.options.patience;
-            if progress.best(self.stage).is_some_and(|(best, _)| progress.epoch >= best.saturating_add(patience)) {
+            let best = progress.best(self.stage).map(|(best, _)| best);
+            if let Some(best) = best.filter(|best| progress.epoch >= best.saturating_add(patience)) {
+                context.display.line(&format!(
+                    "{}: no epoch after {best} was better on validation, so the stage ends with its weights (--patience {patience})",
+                    self.stage.name()
+                ));
                 return Ok(StageEnd::Patience);
             }
             if let Some(end) = self.finish_epoch(context)? {
