@@ -85,10 +85,10 @@ struct SizeArgs {
     /// Depths of the routes, in ascending order [default: 1,2; with --preset paper 2,4,6,8]
     #[arg(long, env = "CANET_LAYERS", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
-    /// Embedding widths of the routes, in ascending order [default: the largest --hidden; with --preset paper
-    /// 64,96,128]
-    #[arg(long, env = "CANET_EMBEDDING", value_delimiter = ',')]
-    embedding: Option<Vec<usize>>,
+    /// Embedding widths of the routes, in ascending order, or `hidden`: each route's embedding is as wide as its --hidden
+    /// [default: hidden; with --preset paper 64,96,128]
+    #[arg(long, env = "CANET_EMBEDDING", value_parser = embedding_widths)]
+    embedding: Option<EmbeddingWidths>,
     /// Attention heads. Every width must be a multiple of this [default: 2; with --preset paper 4]
     #[arg(long, env = "CANET_HEADS")]
     heads: Option<usize>,
@@ -136,7 +136,8 @@ struct LearningArgs {
     /// Samples in a step [default: 256 for sparse data, else 32; with --preset paper 64]
     #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Learning rate at the end of the warm-up [default: 0.003 for sparse data if no width is over 32, else 0.001]
+    /// Learning rate of the widest slice at the end of the warm-up [default: 0.001; for sparse data 0.001 x sqrt(128 / the largest
+    /// --hidden)]
     #[arg(long, env = "CANET_LR", value_parser = positive)]
     lr: Option<f64>,
     /// Steps of the warm-up, over which the learning rate rises.
@@ -179,6 +180,10 @@ struct UtilityArgs {
     /// Share of the full slice's probabilities in the targets of the other slices. The rest is the true item.
     #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = share_or_zero)]
     distillation: f64,
+    /// How much more narrow slices count: a slice's loss, and the learning rate of its features, are (widest / width)^EXPONENT
+    /// times those of the widest slice [default: 0.5 for sparse data, else 0]
+    #[arg(long, env = "CANET_NARROW_BOOST", value_name = "EXPONENT", value_parser = share_or_zero)]
+    narrow_boost: Option<f64>,
     /// Newest training positions of each user that are held out for the router, but at most a tenth of them [default: 0
     /// for sparse data, else 10]
     ///
@@ -221,6 +226,18 @@ struct PaperArgs {
     /// Temperature of the Gumbel-softmax that draws routes.
     #[arg(long, env = "CANET_TEMPERATURE", default_value_t = 1.0, value_parser = positive)]
     temperature: f64,
+}
+
+/// The value of `--embedding`: widths, none for `hidden`.
+#[derive(Clone, Debug)]
+struct EmbeddingWidths(Vec<usize>);
+
+fn embedding_widths(text: &str) -> Result<EmbeddingWidths, String> {
+    if text == "hidden" {
+        return Ok(EmbeddingWidths(Vec::new()));
+    }
+    let widths: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
+    widths.map(EmbeddingWidths).map_err(|_| "it must be widths such as 64,128, or `hidden`".to_owned())
 }
 
 /// The value of a flag that takes a number or `all`.
@@ -349,13 +366,17 @@ impl SizeArgs {
             given.clone().unwrap_or_else(|| if paper { published } else { utility }.to_vec())
         };
         let hidden = list(&self.hidden, &[16, 32, 64, 128], &[64, 96, 128]);
-        let widest = &hidden[hidden.len().saturating_sub(1)..];
+        let embedding = match &self.embedding {
+            Some(EmbeddingWidths(widths)) => widths.clone(),
+            None if paper => vec![64, 96, 128],
+            None => Vec::new(),
+        };
         ModelConfig {
             items,
             max_len: self.max_len,
             heads: self.heads.unwrap_or(if paper { 4 } else { 2 }),
             layers: list(&self.layers, &[1, 2], &[2, 4, 6, 8]),
-            embedding: list(&self.embedding, widest, &[64, 96, 128]),
+            embedding,
             router: RouterConfig::default(),
             attention_scale: self.attention_scale,
             ffn_inner: self.ffn_inner,
@@ -417,6 +438,7 @@ impl TrainArgs {
             sandwich: SandwichOptions {
                 negatives: utility.negatives.map(|count| count as usize).or(defaults.negatives),
                 distillation: utility.distillation,
+                narrow_boost: utility.narrow_boost.unwrap_or(defaults.narrow_boost),
             },
             router: RouterOptions {
                 holdout: utility.router_holdout.unwrap_or(defaults.router_holdout),

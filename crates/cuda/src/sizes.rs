@@ -77,7 +77,7 @@ impl KernelSizes {
                 config.max_len
             )));
         }
-        let routes = config.hidden.len() * config.layers.len() * config.embedding.len();
+        let routes = config.routes();
         let columns = config.items + 1;
         let full = |rule| usize::from(rule == WidthRule::Full);
         let mut defines = String::new();

@@ -32,7 +32,7 @@ impl fmt::Display for Slice {
     }
 }
 
-/// Every submodel of a model: hidden x layers x embedding.
+/// Every submodel of a model: hidden x layers x embedding, or hidden x layers if the embeddings are as wide as the hidden state.
 ///
 /// ```
 /// use canet_domain::{RouteSpace, Slice};
@@ -49,6 +49,8 @@ pub struct RouteSpace {
     hidden: Vec<usize>,
     layers: Vec<usize>,
     embedding: Vec<usize>,
+    /// Whether a slice's embedding is as wide as its hidden state.
+    coupled: bool,
     names: Vec<Box<str>>,
 }
 
@@ -70,11 +72,21 @@ impl RouteSpace {
     /// Limit on the number of routes. Each route has its own metrics series, so this limits their cardinality too.
     pub const MAX_ROUTES: usize = 1024;
 
-    /// A space from its three ascending lists.
+    /// A space from its three ascending lists. If `embedding` is empty, each slice's embedding is as wide as its hidden state.
+    ///
+    /// ```
+    /// # use canet_domain::RouteSpace;
+    /// let space = RouteSpace::new(vec![16, 32], vec![1, 2], vec![])?;
+    /// let names: Vec<&str> = space.routes().map(|route| space.name(route)).collect();
+    /// assert_eq!(names, ["h16-l1-e16", "h16-l2-e16", "h32-l1-e32", "h32-l2-e32"]);
+    /// # Ok::<(), canet_domain::RouteSpaceError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`RouteSpaceError`] if a list is empty or not strictly ascending, or if there are too many routes.
+    /// [`RouteSpaceError`] if another list is empty, if a list is not strictly ascending, or if there are too many routes.
     pub fn new(hidden: Vec<usize>, layers: Vec<usize>, embedding: Vec<usize>) -> Result<RouteSpace, RouteSpaceError> {
+        let coupled = embedding.is_empty();
+        let embedding = if coupled { hidden.clone() } else { embedding };
         for (name, sizes) in [("hidden", &hidden), ("layers", &layers), ("embedding", &embedding)] {
             if sizes.is_empty() {
                 return Err(RouteSpaceError::Empty(name));
@@ -83,11 +95,12 @@ impl RouteSpace {
                 return Err(RouteSpaceError::NotAscending(name, sizes.clone()));
             }
         }
-        let count = hidden.len().saturating_mul(layers.len()).saturating_mul(embedding.len());
+        let embeddings = if coupled { 1 } else { embedding.len() };
+        let count = hidden.len().saturating_mul(layers.len()).saturating_mul(embeddings);
         if count > RouteSpace::MAX_ROUTES {
             return Err(RouteSpaceError::TooMany(count));
         }
-        let mut space = RouteSpace { hidden, layers, embedding, names: Vec::new() };
+        let mut space = RouteSpace { hidden, layers, embedding, coupled, names: Vec::new() };
         space.names = space.routes().map(|route| space.slice(route).to_string().into()).collect();
         Ok(space)
     }
@@ -110,7 +123,17 @@ impl RouteSpace {
     /// Number of routes.
     #[expect(clippy::len_without_is_empty, reason = "a space is never empty")]
     pub fn len(&self) -> usize {
-        self.hidden.len() * self.layers.len() * self.embedding.len()
+        self.hidden.len() * self.layers.len() * self.embeddings()
+    }
+
+    /// Number of embedding widths of a slice of one width and depth.
+    fn embeddings(&self) -> usize {
+        if self.coupled { 1 } else { self.embedding.len() }
+    }
+
+    /// Whether each slice's embedding is as wide as its hidden state.
+    pub fn is_coupled(&self) -> bool {
+        self.coupled
     }
 
     /// The smallest submodel, which is the first route.
@@ -138,7 +161,12 @@ impl RouteSpace {
         let hidden = self.hidden.binary_search(&slice.hidden).ok()?;
         let layers = self.layers.binary_search(&slice.layers).ok()?;
         let embedding = self.embedding.binary_search(&slice.embedding).ok()?;
-        self.route((hidden * self.layers.len() + layers) * self.embedding.len() + embedding)
+        let own = match self.coupled {
+            true if embedding == hidden => 0,
+            true => return None,
+            false => embedding,
+        };
+        self.route((hidden * self.layers.len() + layers) * self.embeddings() + own)
     }
 
     /// The sizes of a route.
@@ -151,9 +179,10 @@ impl RouteSpace {
     /// The indices of a route's sizes in the lists: hidden, layers, embedding.
     #[inline]
     pub fn place(&self, route: Route) -> [usize; 3] {
-        let (depths, tables) = (self.layers.len(), self.embedding.len());
+        let (depths, tables) = (self.layers.len(), self.embeddings());
         let index = route.index();
-        [index / (depths * tables), index / tables % depths, index % tables]
+        let hidden = index / (depths * tables);
+        [hidden, index / tables % depths, if self.coupled { hidden } else { index % tables }]
     }
 
     /// The route's name, as in `h64-l2-e64`.
@@ -193,13 +222,23 @@ mod tests {
     #[test]
     fn sizes_names_and_indices_agree_on_every_route() {
         let space = RouteSpace::new(vec![4, 8], vec![1, 2, 3], vec![6, 10]).unwrap();
-        assert_eq!(space.routes().len(), 12);
-        for route in space.routes() {
-            assert_eq!(space.find(space.slice(route)), Some(route));
-            assert_eq!(space.parse(space.name(route)), Some(route));
-            assert_eq!(space.route(route.index()), Some(route));
-            assert_eq!(space.hidden()[space.place(route)[0]], space.slice(route).hidden);
+        let coupled = RouteSpace::new(vec![4, 8], vec![1, 2, 3], vec![]).unwrap();
+        assert_eq!([space.routes().len(), coupled.routes().len()], [12, 6]);
+        for space in [&space, &coupled] {
+            for route in space.routes() {
+                assert_eq!(space.find(space.slice(route)), Some(route));
+                assert_eq!(space.parse(space.name(route)), Some(route));
+                assert_eq!(space.route(route.index()), Some(route));
+                let [hidden, layers, embedding] = space.place(route);
+                let slice = Slice {
+                    hidden: space.hidden()[hidden],
+                    layers: space.layers()[layers],
+                    embedding: space.embedding()[embedding],
+                };
+                assert_eq!(slice, space.slice(route));
+            }
         }
+        assert_eq!(coupled.find(Slice { hidden: 4, layers: 1, embedding: 8 }), None);
         assert_eq!((space.named("full"), space.named("smallest")), (space.route(11), space.route(0)));
         assert_eq!((space.route(12), space.named("h4-l1-e7")), (None, None));
         assert_eq!(space.find(Slice { hidden: 4, layers: 4, embedding: 6 }), None);

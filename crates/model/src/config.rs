@@ -16,7 +16,7 @@ pub struct ModelConfig {
     pub hidden: Vec<usize>,
     /// Depths of the slices, ascending.
     pub layers: Vec<usize>,
-    /// Embedding widths of the slices, ascending.
+    /// Embedding widths of the slices, ascending. Empty: the embedding of each slice is as wide as its hidden state.
     pub embedding: Vec<usize>,
     /// The router's sizes.
     pub router: RouterConfig,
@@ -178,7 +178,12 @@ impl ModelConfig {
 
     /// The widest embedding, E.
     pub fn embedding_width(&self) -> usize {
-        self.embedding.last().copied().unwrap_or_default()
+        self.embedding.last().copied().unwrap_or(self.width())
+    }
+
+    /// The number of routes.
+    pub fn routes(&self) -> usize {
+        self.hidden.len() * self.layers.len() * self.embedding.len().max(1)
     }
 
     /// The number of stored blocks.
@@ -231,7 +236,7 @@ impl ModelConfig {
         list.add("router.item_embedding", &[rows, self.router.dim]);
         list.add("router.position_embedding", &[self.max_len, self.router.dim]);
         list.block("router.block", self.router.dim, self.router.ffn);
-        list.linear("router.head", self.hidden.len() * self.layers.len() * self.embedding.len(), self.router.dim);
+        list.linear("router.head", self.routes(), self.router.dim);
         list.0
     }
 }

@@ -69,8 +69,8 @@ pub fn odd_config() -> ModelConfig {
     }
 }
 
-/// Models with every kind of positions, with and without a norm of the embedding. Two have odd sizes, and two are narrow with
-/// two heads.
+/// Models with every kind of positions, with and without a norm of the embedding. Two have odd sizes, and three are narrow with
+/// two heads. The embeddings of one are as wide as its hidden states.
 pub fn flagged_configs() -> Vec<ModelConfig> {
     let narrow = ModelConfig {
         heads: 2,
@@ -84,6 +84,7 @@ pub fn flagged_configs() -> Vec<ModelConfig> {
         odd(Positions::Relative, true),
         odd(Positions::Oldest, false),
         ModelConfig { positions: Positions::Relative, ..narrow.clone() },
+        ModelConfig { positions: Positions::Relative, embedding_norm: true, embedding: vec![], ..narrow.clone() },
         ModelConfig { positions: Positions::Newest, embedding_norm: true, norm_eps: 1e-12, ..narrow },
     ]
 }

@@ -8,7 +8,7 @@ use crate::options::TrainOptions;
 use crate::state::Progress;
 
 /// The flag of each value in the options and in the configuration, by its path in their JSON.
-const FLAGS: [(&str, &str); 38] = [
+const FLAGS: [(&str, &str); 39] = [
     ("preset", "--preset"),
     ("epochs", "--epochs"),
     ("samples.loss_positions", "--loss-positions"),
@@ -31,6 +31,7 @@ const FLAGS: [(&str, &str); 38] = [
     ("joint.weights.flops", "--flops-weight"),
     ("sandwich.negatives", "--negatives"),
     ("sandwich.distillation", "--distillation"),
+    ("sandwich.narrow_boost", "--narrow-boost"),
     ("router.holdout", "--router-holdout"),
     ("router.fit", "--router-fit"),
     ("settle.epochs", "--settle-epochs"),
@@ -103,6 +104,7 @@ fn shown(path: &str, value: Option<&Value>) -> String {
         Some(Value::Null) => "all".to_owned(),
         Some(Value::Bool(flag)) if path == "exclude_seen" => (!flag).to_string(),
         Some(Value::String(text)) => text.replace('_', "-"),
+        Some(Value::Array(values)) if values.is_empty() => "hidden".to_owned(),
         Some(Value::Array(values)) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         Some(other) => other.to_string(),
     }

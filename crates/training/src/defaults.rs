@@ -15,8 +15,10 @@ pub struct Defaults {
     pub batch_size: usize,
     /// Learning rate of the first stage at the end of the warm-up.
     pub learning_rate: f64,
-    /// AdamW's decay rate of the second moment.
+    /// AdamW's decay rate of the second moment. The gradient of a rare item shows only in an average over many steps.
     pub beta2: f64,
+    /// [`SandwichOptions::narrow_boost`](crate::SandwichOptions::narrow_boost)
+    pub narrow_boost: f64,
     /// Share of activations that is dropped.
     pub dropout: f64,
     /// AdamW's weight decay of linear weights.
@@ -32,9 +34,11 @@ pub struct Defaults {
 /// Data is sparse if it has fewer interactions an item. Amazon Beauty has 16, MovieLens-1M has 290.
 const SPARSE: u64 = 32;
 
-/// Models of at most this width learn faster. Each feature of a narrow item table has to grow larger, and the gradient of a
-/// rare item shows only in an average over many steps. Wider models overfit at such a rate.
-const NARROW: usize = 32;
+/// The learning rate of this width and the power of a width by which the rate falls, for sparse data. A narrow model has few
+/// features, so each has to grow larger, and a wide one overfits at the rate of a narrow one.
+const RATE: f64 = 1e-3;
+const RATE_WIDTH: f64 = 128.0;
+const NARROW_BOOST: f64 = 0.5;
 
 /// The full softmax is the default for at most this many items.
 const FULL_SOFTMAX_ITEMS: usize = 50_000;
@@ -50,6 +54,7 @@ impl Defaults {
         batch_size: 64,
         learning_rate: 1e-3,
         beta2: 0.98,
+        narrow_boost: 0.0,
         dropout: 0.2,
         weight_decay: 0.1,
         tied: false,
@@ -64,15 +69,16 @@ impl Defaults {
         let items: usize = sequences.iter().map(|sequence| sequence.len()).sum();
         let windows = items.div_ceil(sequences.len().max(1)).div_ceil(max_len.max(1));
         let sparse = dataset.interactions < SPARSE * dataset.ids.len() as u64;
-        let is_narrow = sparse && width <= NARROW;
+        let narrow_boost = if sparse { NARROW_BOOST } else { 0.0 };
         let prefixes = SampleOptions { loss_positions: Some(1), per_user: None };
         let windows = SampleOptions { loss_positions: None, per_user: Some(windows) };
         Defaults {
             epochs: if sparse { 18 } else { 40 },
             samples: if sparse { prefixes } else { windows },
             batch_size: if sparse { 256 } else { 32 },
-            learning_rate: if is_narrow { 3e-3 } else { 1e-3 },
-            beta2: if is_narrow { 0.999 } else { 0.98 },
+            learning_rate: RATE * (RATE_WIDTH / width.max(1) as f64).powf(narrow_boost),
+            beta2: if sparse { 0.999 } else { 0.98 },
+            narrow_boost,
             weight_decay: 0.0,
             dropout: if sparse { 0.5 } else { 0.2 },
             tied: sparse,

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use canet_torch::tch_device;
+use tch::Tensor;
 
 use crate::batch::Batch;
 use crate::context::StageContext;
@@ -9,7 +10,7 @@ use crate::error::TrainError;
 use crate::forecast::{Work, samples};
 use crate::joint::Joint;
 use crate::log::Event;
-use crate::optimizer::Schedule;
+use crate::optimizer::{Rates, Schedule};
 use crate::records::EpochRecord;
 use crate::samples::Samples;
 use crate::sandwich::Sandwich;
@@ -34,6 +35,8 @@ pub(crate) struct Epochs<'a> {
     /// Only the stage `joint` has them.
     tables: Option<MaskTables>,
     schedule: Schedule,
+    /// The factor of each weight's learning rate: `[P]`. `None` if all are 1.
+    factors: Option<Tensor>,
     validation: Validation<'a>,
     /// Items in the softmax of a step beside the true one; `None` for the whole catalogue.
     negatives: Option<usize>,
@@ -68,6 +71,10 @@ impl<'a> Epochs<'a> {
             Stage::Joint => Some(MaskTables::new(&job.config, context.space, tch_device(job.device))?),
             _ => None,
         };
+        let factors = match stage {
+            Stage::Supernet => options.sandwich.boost().rates(&job.config, context.space, &context.state.parameters)?,
+            _ => None,
+        };
         Ok(Epochs {
             stage,
             epochs,
@@ -75,6 +82,7 @@ impl<'a> Epochs<'a> {
             samples,
             tables,
             schedule: Schedule { peak, warmup, total: steps.saturating_mul(epochs) },
+            factors,
             validation: Validation::new(job, context.space),
             negatives: options.sandwich.negatives,
             failed_steps: 0,
@@ -135,7 +143,8 @@ impl<'a> Epochs<'a> {
         tch::manual_seed(seed as i64);
         let loss = self.loss(context, batch, seed)?;
         loss.backward()?;
-        let gradient_norm = context.state.optimizer.step(&context.state.parameters, learning_rate)?;
+        let rates = Rates { learning_rate, factors: self.factors.as_ref() };
+        let gradient_norm = context.state.optimizer.step(&context.state.parameters, rates)?;
         let values = loss.values()?;
         self.failed_steps = if gradient_norm.is_finite() { 0 } else { self.failed_steps + 1 };
         if self.failed_steps >= MOST_FAILED_STEPS {

@@ -53,6 +53,7 @@ mod subnet_mask;
 mod supernet;
 mod tensors;
 mod validation;
+mod width_rates;
 
 pub use batch::{Batch, Sample};
 pub use defaults::Defaults;

@@ -26,8 +26,9 @@ pub struct MemoryEstimate {
 /// Bytes of a float32 value.
 const VALUE: u64 = 4;
 
-/// Vectors as long as the trained weights: the weights, their gradients, two moments, and which of them decay.
-const STATE_VECTORS: u64 = 5;
+/// Vectors as long as the trained weights: the weights, their gradients, two moments, which of them decay, and the factors of their
+/// learning rates.
+const STATE_VECTORS: u64 = 6;
 
 /// Vectors that the optimizer makes in a step.
 const OPTIMIZER_VECTORS: u64 = 2;

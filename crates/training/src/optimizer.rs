@@ -42,6 +42,22 @@ pub(crate) struct Moments {
     pub second: Tensor,
 }
 
+/// The learning rates of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Rates<'a> {
+    /// The common one.
+    pub learning_rate: f64,
+    /// A factor for each weight: `[P]`. `None` if all are 1.
+    pub factors: Option<&'a Tensor>,
+}
+
+impl Rates<'_> {
+    /// The same rate for every weight.
+    pub(crate) fn even(learning_rate: f64) -> Rates<'static> {
+        Rates { learning_rate, factors: None }
+    }
+}
+
 impl AdamW {
     /// An optimizer without any steps yet.
     ///
@@ -94,7 +110,7 @@ impl AdamW {
     ///
     /// # Errors
     /// LibTorch's.
-    pub(crate) fn step(&mut self, parameters: &Parameters, learning_rate: f64) -> Result<f64, TchError> {
+    pub(crate) fn step(&mut self, parameters: &Parameters, rates: Rates<'_>) -> Result<f64, TchError> {
         tch::no_grad(|| {
             let trained = parameters.trained_spans()?;
             let norm = total_norm(&trained)?;
@@ -105,7 +121,7 @@ impl AdamW {
                     if clip < 1.0 {
                         let _ = part.gradient.shallow_clone().f_mul_scalar_(clip)?;
                     }
-                    self.update(part, learning_rate)?;
+                    self.update(part, rates)?;
                 }
             }
             for part in trained {
@@ -115,7 +131,8 @@ impl AdamW {
         })
     }
 
-    fn update(&self, part: &TrainedSpan, learning_rate: f64) -> Result<(), TchError> {
+    fn update(&self, part: &TrainedSpan, rates: Rates<'_>) -> Result<(), TchError> {
+        let Rates { learning_rate, factors } = rates;
         let AdamWOptions { betas: [beta1, beta2], eps, weight_decay, .. } = self.options;
         let TrainedSpan { span, weights, gradient } = part;
         let (mut first, mut second) = (span.of(&self.first)?, span.of(&self.second)?);
@@ -129,10 +146,17 @@ impl AdamW {
         let scale = -unbiased(beta1) / learning_rate;
         let mut divisor = second.f_sqrt()?;
         let _ = divisor.f_mul_scalar_(scale / unbiased(beta2).sqrt())?.f_add_scalar_(scale * eps)?;
+        let factors = factors.map(|factors| span.of(factors)).transpose()?;
         let mut weights = weights.shallow_clone();
         if weight_decay > 0.0 {
-            let kept = span.of(&self.decaying)?.f_mul_scalar(-learning_rate * weight_decay)?.f_add_scalar_(1.0)?;
-            let _ = weights.f_mul_(&kept)?;
+            let mut decay = span.of(&self.decaying)?.f_mul_scalar(-learning_rate * weight_decay)?;
+            if let Some(factors) = &factors {
+                let _ = decay.f_mul_(factors)?;
+            }
+            let _ = weights.f_mul_(&decay.f_add_scalar_(1.0)?)?;
+        }
+        if let Some(factors) = &factors {
+            let _ = divisor.f_div_(factors)?;
         }
         let _ = weights.f_addcdiv_(&first, &divisor)?;
         Ok(())
@@ -206,13 +230,39 @@ mod tests {
             let loss = |x: &Tensor| (x * x * f64::from(step % 3) + x.sin()).sum(Kind::Float);
             let moving = ours.get("x.weight").unwrap();
             loss(moving).backward();
-            optimizer.step(&ours, 0.05).unwrap();
+            optimizer.step(&ours, Rates::even(0.05)).unwrap();
             peer.zero_grad();
             loss(&theirs).backward();
             peer.clip_grad_norm(1.5);
             peer.step();
             let off = (moving - &theirs).abs().max().double_value(&[]);
             assert!(off < 1e-6, "step {step}: {off}");
+        }
+    }
+
+    #[test]
+    fn a_factor_is_a_learning_rate_of_its_own() {
+        let mut weights = Weights::default();
+        weights.insert("x.weight", HostTensor { shape: vec![3], data: vec![0.5, -1.0, 2.0] });
+        let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 1e9 };
+        let trained = |learning_rate: f64, factors: Option<[f32; 3]>| -> Vec<f32> {
+            let parameters = Parameters::from_weights(&weights, OPTIONS).unwrap();
+            let factors = factors.map(|factors| {
+                let all = parameters.zeros().unwrap().f_add_scalar(1.0).unwrap();
+                parameters.part(&all, "x.weight").unwrap().copy_(&Tensor::from_slice(&factors));
+                all
+            });
+            let mut optimizer = AdamW::new(options, &parameters).unwrap();
+            for _ in 0..5 {
+                parameters.get("x.weight").unwrap().sin().sum(Kind::Float).backward();
+                optimizer.step(&parameters, Rates { learning_rate, factors: factors.as_ref() }).unwrap();
+            }
+            Vec::try_from(parameters.get("x.weight").unwrap()).unwrap()
+        };
+        let found = trained(0.01, Some([1.0, 2.0, 3.0]));
+        for (place, factor) in [1.0, 2.0, 3.0].into_iter().enumerate() {
+            let expected = trained(0.01 * factor, None)[place];
+            assert!((found[place] - expected).abs() < 1e-6, "{found:?}");
         }
     }
 
@@ -224,7 +274,7 @@ mod tests {
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let mut optimizer = AdamW::new(options, &parameters).unwrap();
         (parameters.get("x.weight").unwrap().log() * 0.0).sum(Kind::Float).backward();
-        assert!(!optimizer.step(&parameters, 0.1).unwrap().is_finite());
+        assert!(!optimizer.step(&parameters, Rates::even(0.1)).unwrap().is_finite());
         assert_eq!((optimizer.steps(), parameters.to_weights().unwrap()), (0, weights));
     }
 

@@ -10,6 +10,7 @@ use crate::optimizer::AdamWOptions;
 use crate::parameters::Recipe;
 use crate::samples::SampleOptions;
 use crate::stage::{Preset, Stage};
+use crate::width_rates::NarrowBoost;
 
 /// The options that determine the trained weights, beside the model's configuration and the data. An unfinished
 /// training resumes only under the same options.
@@ -134,6 +135,16 @@ pub struct SandwichOptions {
     pub negatives: Option<usize>,
     /// Share of the full slice's probabilities in the targets of the other slices. The rest is the true item.
     pub distillation: f64,
+    /// The loss of a narrow slice, and in the stage `supernet` the learning rate of its features, count
+    /// `(widest / width)^narrow_boost` times. 0 treats all widths alike.
+    #[serde(default)]
+    pub narrow_boost: f64,
+}
+
+impl SandwichOptions {
+    pub(crate) fn boost(&self) -> NarrowBoost {
+        NarrowBoost(self.narrow_boost)
+    }
 }
 
 /// Options of the stage `router`.

@@ -35,7 +35,7 @@ struct Pass {
     depths: Vec<usize>,
 }
 
-/// Weight of the shallower exit's loss. All other exits have 1.
+/// Weight of the shallower exit's loss. The full slice has 1, and a narrower one has its boost.
 const SHALLOWER_WEIGHT: f64 = 0.5;
 
 /// Slices narrower than this many features drop less.
@@ -57,7 +57,10 @@ impl Sandwich<'_> {
         let mut passes: Vec<Pass> = Vec::with_capacity(1 + narrower.len());
         for hidden in narrower {
             let layers = choose(rng, self.space.layers()).unwrap_or(widest.layers);
-            let embedding = choose(rng, self.space.embedding()).unwrap_or(widest.embedding);
+            let embedding = match self.space.is_coupled() {
+                true => *hidden,
+                false => choose(rng, self.space.embedding()).unwrap_or(widest.embedding),
+            };
             passes.push(Pass { slice: Slice { hidden: *hidden, layers, embedding }, depths: vec![layers] });
         }
         let shallower = self.space.layers().split_last().map_or(&[][..], |(_, shallower)| shallower);
@@ -76,7 +79,7 @@ impl Sandwich<'_> {
                 let (name, weight) = match (slice.hidden == widest.hidden, *depth == widest.layers) {
                     (true, true) => ("full", 1.0),
                     (true, false) => ("shallower", SHALLOWER_WEIGHT),
-                    (false, _) => ("narrower", 1.0),
+                    (false, _) => ("narrower", self.options.boost().of(slice.hidden, widest.hidden)),
                 };
                 exits.push(Exit { name, hidden, weight });
             }
@@ -127,6 +130,7 @@ mod tests {
         tied: bool,
         learnt: bool,
         distillation: f64,
+        narrow_boost: f64,
         samples: Vec<(Vec<u32>, Vec<u32>)>,
         /// Hidden width, depths and embedding width of each pass. The full slice's pass is the last.
         passes: Vec<(usize, Vec<usize>, usize)>,
@@ -195,7 +199,8 @@ mod tests {
                 let recipe = if case.learnt { Recipe::Paper } else { Recipe::Plain };
                 let parameters = ParameterOptions { recipe, tied: case.tied, device: Device::Cpu };
                 let parameters = Parameters::from_weights(&weights, parameters).unwrap();
-                let options = SandwichOptions { negatives, distillation: case.distillation };
+                let options =
+                    SandwichOptions { negatives, distillation: case.distillation, narrow_boost: case.narrow_boost };
                 let sandwich = Sandwich { config: &case.config, space: &space, dropout: 0.0, options: &options };
                 let loss = sandwich.loss_of(&passes, &parameters, &batch).unwrap();
                 loss.backward().unwrap();
@@ -221,7 +226,7 @@ mod tests {
     fn each_step_trains_the_full_slice_and_one_of_every_other_width() {
         let case = Fixture::read().cases().swap_remove(0);
         let space = RouteSpace::new(vec![4, 8, 16], vec![1, 2, 3], vec![4, 16]).unwrap();
-        let options = SandwichOptions { negatives: None, distillation: 0.5 };
+        let options = SandwichOptions { negatives: None, distillation: 0.5, narrow_boost: 0.0 };
         let sandwich = Sandwich { config: &case.config, space: &space, dropout: 0.0, options: &options };
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..200 {

@@ -40,7 +40,7 @@ export function take(model, { routes, full_flops: full }) {
   fixed = model.fixed_route;
   // Above the last calibrated budget the router spends no more.
   budget.max = String(Math.ceil(100 * (calibrated?.points.at(-1)?.budget ?? 1)));
-  columns = new Set(routes.map((route) => route.embedding)).size;
+  columns = new Set(routes.filter((route) => route.hidden === routes[0].hidden).map((route) => route.embedding)).size;
   cells = new Map();
   tables(grid, routes, (route) => {
     const share = route.flops / full;

@@ -16,7 +16,7 @@ use crate::dropout::DropoutShares;
 use crate::error::TrainError;
 use crate::forecast::Work;
 use crate::log::Event;
-use crate::optimizer::{AdamW, AdamWOptions, Schedule};
+use crate::optimizer::{AdamW, AdamWOptions, Rates, Schedule};
 use crate::options::RouterFit;
 use crate::parameters::Parameters;
 use crate::records::BaseBias;
@@ -159,7 +159,7 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
         let device = found.device();
         let loss = logit_distance(&found, &logits.f_to_device(device)?, &targets.allowed.f_to_device(device)?)?;
         loss.f_backward()?;
-        optimizer.step(&context.state.parameters, schedule.rate(steps))?;
+        optimizer.step(&context.state.parameters, Rates::even(schedule.rate(steps)))?;
         let distance = loss.f_double_value(&[])?;
         steps += 1;
         context.forecast.distilled(began.elapsed());

@@ -2,7 +2,7 @@ use canet_model::{HostTensor, Weights};
 use tch::{Kind, TchError, Tensor};
 
 use crate::dropout::Dropout;
-use crate::optimizer::{AdamW, AdamWOptions};
+use crate::optimizer::{AdamW, AdamWOptions, Rates};
 use crate::parameters::{ParameterOptions, Parameters, Recipe};
 
 /// A network with one hidden layer that predicts the utility of each route from a history's features.
@@ -54,7 +54,7 @@ impl UtilityPredictor {
             let found = self.forward(&features.f_index_select(0, &drawn)?, Dropout::new(DROPOUT))?; // [BATCH, routes]
             let loss = found.f_sub(&targets.f_index_select(0, &drawn)?)?.f_square()?.f_mean(Kind::Float)?;
             loss.f_backward()?;
-            self.optimizer.step(&self.parameters, LEARNING_RATE)?;
+            self.optimizer.step(&self.parameters, Rates::even(LEARNING_RATE))?;
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ impl<'a> MeasuredCases<'a> {
     /// LibTorch's.
     pub(super) fn new(context: &StageContext<'_>, cases: &'a [Case<'a>]) -> Result<MeasuredCases<'a>, TchError> {
         let config = &context.job.config;
-        let narrowest = config.embedding.first().copied().unwrap_or_default();
+        let narrowest = context.space.embedding().first().copied().unwrap_or_default();
         let histories: Vec<&[Item]> = cases.iter().map(|case| case.history).collect();
         let counts = context.job.dataset.popularity();
         let mut features = Features::new(&context.state.parameters, narrowest, &counts, config.max_len)?;
