@@ -147,7 +147,11 @@ fn table(checkpoint: &Checkpoint) -> String {
         }
     }
     line("parameters", checkpoint.weights.parameters().to_string());
-    line("sizes", format!("{} items, histories of {}, {} heads", config.items, config.max_len, config.heads));
+    let stride = match config.history_stride {
+        1 => String::new(),
+        stride => format!(" from multiples of {stride} on"),
+    };
+    line("sizes", format!("{} items, histories of {}{stride}, {} heads", config.items, config.max_len, config.heads));
     line("rules", format!("attention_scale {}, ffn_inner {}", name(&config.attention_scale), name(&config.ffn_inner)));
     let norm = if config.embedding_norm { "yes" } else { "no" };
     line("", format!("positions {}, embedding_norm {norm}, norm_eps {:e}", name(&config.positions), config.norm_eps));

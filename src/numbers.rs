@@ -22,6 +22,31 @@ fn time(text: &str, unit: Duration, most: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number * unit.as_secs_f64()).ok().filter(|time| !time.is_zero())
 }
 
+/// Bytes, as in 256MB, 1.5GiB or 0.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KIB", 1 << 10),
+        ("MIB", 1 << 20),
+        ("GIB", 1 << 30),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+        ("", 1),
+    ];
+    let upper = text.trim().to_ascii_uppercase();
+    let parsed = UNITS.iter().find_map(|(name, unit)| {
+        let number = upper.strip_suffix(name)?.trim().parse::<f64>().ok()?;
+        let bytes = number * *unit as f64;
+        // The cast is exact enough below 2^63, and every such number is a size.
+        (0.0..i64::MAX as f64).contains(&bytes).then_some(bytes as u64)
+    });
+    parsed
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or_else(|| "it must be a size of 0 or more, as 256MB, 1.5GiB or 0".to_owned())
+}
+
 /// A number above 0.
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0, "it must be a number above 0")
@@ -61,6 +86,15 @@ mod tests {
         assert_eq!(seconds("86400"), Ok(Duration::from_secs(86_400)));
         for text in ["0", "-1", "86401", "1e-30", "NaN", "inf", "soon", ""] {
             assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_decimal_or_binary_units_or_none() {
+        assert_eq!((bytes("0"), bytes("4096"), bytes("12 B")), (Ok(0), Ok(4096), Ok(12)));
+        assert_eq!((bytes("256MB"), bytes("1.5gib")), (Ok(256_000_000), Ok(3 << 29)));
+        for text in ["", "MB", "-1MB", "1e30GB", "inf", "NaN", "12 apples", "1 MB 2"] {
+            assert!(bytes(text).is_err(), "{text}");
         }
     }
 

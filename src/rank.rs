@@ -96,7 +96,7 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     let mut total = TotalFlops::default();
     for (users, sequences) in dataset.users.chunks(batch).zip(dataset.sequences.chunks(batch)) {
         let histories: Result<Vec<History>, _> =
-            sequences.iter().map(|sequence| History::new(sequence, model.config().max_len)).collect();
+            sequences.iter().map(|sequence| History::in_window(sequence, model.config().window(), 0)).collect();
         let histories = histories.map_err(Failure::data)?;
         let routes = ranker.routes(&histories)?;
         let ranked = ranker.rank(&routes, &UserBatch { users, histories: &histories, sequences })?;

@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use super::Failure;
 use super::access::AccessArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
-use super::numbers::share;
+use super::numbers::{bytes, share};
 use super::reloads::{ReloadArgs, until_stopped};
 use super::secret::Secret;
 use super::signals::Signals;
@@ -44,6 +44,11 @@ pub(crate) struct ServeArgs {
     /// Most requests in one batch [default: 64, on a GPU 256]
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: Option<u16>,
+    /// Memory for what was computed for users' histories, as 256MB. A user who returns with a longer history then costs only
+    /// the new items, and answers stay the same to the bit. 0 keeps nothing. It needs the native backend on a CPU and a
+    /// model whose positions do not count from the newest item
+    #[arg(long, env = "CANET_HISTORY_CACHE", value_name = "SIZE", default_value = "256MB", value_parser = bytes)]
+    history_cache: usize,
     /// Longest queue, in milliseconds of predicted work. The server refuses requests beyond it with 429
     // As long as a request may wait behind other lanes: in a longer queue every request would exceed that.
     #[arg(long, env = "CANET_QUEUE_LIMIT_MS", value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=60_000))]
@@ -110,7 +115,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .map_err(Failure::unavailable)?;
     let telemetry = args.telemetry.install(&runtime)?;
     // Executors and runtime share the cores.
-    let (backend, executors) = args.target.open_beside_runtime(args.executors)?;
+    let (backend, executors) = args.target.open_beside_runtime(args.executors, args.history_cache)?;
+    if args.history_cache > 0 && backend.history_cache() == 0 {
+        tracing::info!("--history-cache has no effect: only the native backend on a CPU keeps histories");
+    }
     let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;

@@ -67,30 +67,36 @@ pub(crate) enum TargetError {
 impl TargetArgs {
     /// Every thread for one batch.
     pub(crate) fn open(&self) -> Result<Arc<dyn Backend>, Failure> {
-        self.open_for(1)
+        self.open_for(1, 0)
     }
 
-    /// Every thread for several executors, each with its share.
-    pub(crate) fn open_for(&self, executors: u16) -> Result<Arc<dyn Backend>, Failure> {
-        self.share(executors, self.device.threads.unwrap_or_else(cores))
+    /// Every thread for several executors, each with its share. Each forward keeps up to `history_cache` bytes of states
+    /// of histories, if it can.
+    pub(crate) fn open_for(&self, executors: u16, history_cache: usize) -> Result<Arc<dyn Backend>, Failure> {
+        self.share(executors, self.device.threads.unwrap_or_else(cores), history_cache)
     }
 
     /// For executors beside the runtime, each with its share of the threads: no more compute than there are cores.
-    /// Returns their number too, which is chosen if none is given.
+    /// Returns their number too, which is chosen if none is given. Each forward keeps up to `history_cache` bytes of states
+    /// of histories, if it can.
     ///
     /// The native backend runs fastest with a thread an executor (docs/performance.md). A batch of LibTorch takes all threads.
-    pub(crate) fn open_beside_runtime(&self, executors: Option<u16>) -> Result<(Arc<dyn Backend>, u16), Failure> {
+    pub(crate) fn open_beside_runtime(
+        &self,
+        executors: Option<u16>,
+        history_cache: usize,
+    ) -> Result<(Arc<dyn Backend>, u16), Failure> {
         let threads = self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1);
         let given = executors.unwrap_or(1);
-        let target = self.share(given, threads)?;
+        let target = self.share(given, threads, history_cache)?;
         if executors.is_none() && self.backend != BackendChoice::LibTorch && !target.device().is_cuda() {
             let executors = threads.min(MOST_EXECUTORS);
-            return Ok((self.share(executors, threads)?, executors));
+            return Ok((self.share(executors, threads, history_cache)?, executors));
         }
         Ok((target, given))
     }
 
-    fn share(&self, executors: u16, threads: u16) -> Result<Arc<dyn Backend>, Failure> {
+    fn share(&self, executors: u16, threads: u16, history_cache: usize) -> Result<Arc<dyn Backend>, Failure> {
         let share = (threads / executors).max(1);
         let device = match (self.backend, self.device.device.as_str()) {
             // Only a CPU can be meant.
@@ -100,7 +106,8 @@ impl TargetArgs {
         if device.is_cuda() && executors > 1 {
             return Err(Failure::usage("--executors above 1 is for the CPU: a GPU runs one batch at a time"));
         }
-        choose(device, self.backend, self.precision, share.into()).map_err(Failure::usage)
+        let settings = CpuSettings { precision: self.precision, threads: share.into(), history_cache };
+        choose(device, self.backend, settings).map_err(Failure::usage)
     }
 
     /// Floating-point operations a second and a thread at products of matrices that suit the backend `target`: the best
@@ -128,7 +135,8 @@ impl DeviceArgs {
     pub(crate) fn open_alone(&self) -> Result<Arc<dyn Backend>, Failure> {
         let threads = self.threads.unwrap_or_else(cores);
         let device = self.open(threads)?;
-        choose(device, BackendChoice::Auto, Precision::Fp32, usize::from(threads)).map_err(Failure::usage)
+        let settings = CpuSettings { precision: Precision::Fp32, threads: usize::from(threads), history_cache: 0 };
+        choose(device, BackendChoice::Auto, settings).map_err(Failure::usage)
     }
 
     fn open(&self, threads: u16) -> Result<Device, Failure> {
@@ -143,15 +151,21 @@ impl DeviceArgs {
     }
 }
 
-/// The backend for a device. One call of the native one on a CPU uses at most `threads` threads.
-fn choose(
-    device: Device,
-    backend: BackendChoice,
+/// How a backend computes.
+#[derive(Clone, Copy)]
+struct CpuSettings {
     precision: Precision,
+    /// The most threads of one call.
     threads: usize,
-) -> Result<Arc<dyn Backend>, TargetError> {
+    /// The most bytes of kept states of histories. Only the native backend on a CPU keeps any.
+    history_cache: usize,
+}
+
+/// The backend for a device.
+fn choose(device: Device, backend: BackendChoice, settings: CpuSettings) -> Result<Arc<dyn Backend>, TargetError> {
+    let CpuSettings { precision, threads, .. } = settings;
     let chosen = match (backend, device.is_cuda()) {
-        (BackendChoice::Auto | BackendChoice::Native, false) => Some(cpu(precision, threads)?),
+        (BackendChoice::Auto | BackendChoice::Native, false) => Some(cpu(settings)?),
         (BackendChoice::LibTorch, _) => gpu::libtorch(device, precision, threads),
         (BackendChoice::Native, true) => gpu::native(device, precision),
         (BackendChoice::Auto, true) => gpu::native_or_libtorch(device, precision),
@@ -164,8 +178,9 @@ fn choose(
 }
 
 /// The native backend on this machine's CPU.
-fn cpu(precision: Precision, threads: usize) -> Result<Arc<dyn Backend>, canet_cpu::NoBf16> {
-    Ok(Arc::new(CpuBackend::new(precision, threads)?))
+fn cpu(settings: CpuSettings) -> Result<Arc<dyn Backend>, canet_cpu::NoBf16> {
+    let CpuSettings { precision, threads, history_cache } = settings;
+    Ok(Arc::new(CpuBackend::new(precision, threads)?.with_history_cache(history_cache)))
 }
 
 /// Cores that the process may use.

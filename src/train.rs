@@ -79,6 +79,10 @@ struct SizeArgs {
     /// Longest history that the model reads, in items.
     #[arg(long, env = "CANET_MAX_LEN", default_value_t = 50)]
     max_len: usize,
+    /// Read a history longer than --max-len from a multiple of this place on, so that `serve --history-cache` still knows
+    /// it when the next item comes: --max-len / 4 is a good value. 1 reads the last --max-len items.
+    #[arg(long, env = "CANET_HISTORY_STRIDE", default_value_t = 1)]
+    history_stride: usize,
     /// Widths of the routes, in ascending order [default: 16,32,64,128; with --preset paper 64,96,128]
     #[arg(long, env = "CANET_HIDDEN", value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
@@ -382,6 +386,7 @@ impl SizeArgs {
             ffn_inner: self.ffn_inner,
             positions: self.positions.unwrap_or(if paper { Positions::Newest } else { Positions::Relative }),
             embedding_norm: self.embedding_norm.unwrap_or(!paper),
+            history_stride: self.history_stride,
             norm_eps: self.norm_eps,
             hidden,
         }

@@ -204,7 +204,7 @@ impl Executor<'_> {
             })
             .collect();
         self.bench.model.rank(&queries)?;
-        self.measurement.scheduler.lock().completed(self.index, started.elapsed());
+        self.measurement.scheduler.lock().completed(self.index, started.elapsed(), None);
         let rows = batch.rows.into_iter().map(|started| (Some(started.row.route), started.row.row));
         self.finish(&rows.collect::<Vec<_>>());
         Ok(())

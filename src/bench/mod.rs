@@ -129,7 +129,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
 
 /// The histories of the requests: whole sequences of a file, or random items.
 fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
-    let max_len = model.config().max_len;
+    let (max_len, window) = (model.config().max_len, model.config().window());
     let sequences: Vec<Vec<Item>> = match &args.histories {
         Some(file) => {
             let dataset = Dataset::read_known(file, model.catalogue(), &args.format.options());
@@ -143,5 +143,5 @@ fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
         }
     };
     // No sequence is empty, and a model reads at least one item.
-    sequences.iter().map(|sequence| History::new(sequence, max_len).map_err(Failure::data)).collect()
+    sequences.iter().map(|sequence| History::in_window(sequence, window, 0).map_err(Failure::data)).collect()
 }

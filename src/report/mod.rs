@@ -31,7 +31,7 @@ use super::target::TargetArgs;
 use super::verdict::{Commands, Words, quoted};
 use super::{Failure, model, progress};
 use canet_data::{Case, Dataset, Split};
-use canet_domain::{History, HistoryError};
+use canet_domain::{History, HistoryError, Window};
 use canet_evaluation::{Markov, MultiModelEstimate, Popularity, Ranker, SeenItems, TwoFolds};
 use canet_model::{Backend, Model};
 
@@ -124,7 +124,7 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
         say(format_args!("budgets that spend no more than a smaller one are left out: {}", unreachable.join(", ")));
     }
 
-    let histories = histories(&splits.test, first.config().max_len).map_err(Failure::data)?;
+    let histories = histories(&splits.test, first.config().window()).map_err(Failure::data)?;
     let times = RequestTimes::measure(&first, &histories).map_err(Failure::forward)?;
     let analysis = Analysis {
         space,
@@ -196,8 +196,8 @@ fn check_not_learnt(model: &Model, dataset: &Dataset) -> Result<(), Failure> {
     Ok(())
 }
 
-fn histories(cases: &[Case<'_>], max_len: usize) -> Result<Vec<History>, HistoryError> {
-    cases.iter().map(|case| History::new(case.history, max_len)).collect()
+fn histories(cases: &[Case<'_>], window: Window) -> Result<Vec<History>, HistoryError> {
+    cases.iter().map(|case| History::in_window(case.history, window, 0)).collect()
 }
 
 /// What the findings are made from, besides the analysis.
@@ -288,7 +288,7 @@ impl Inputs<'_> {
         let mut ranker = Ranker::new(model, test, measured::BATCH).map_err(Failure::data)?.seeing(self.seen);
         let run = ranker.fixed(space.full()).map_err(Failure::forward)?;
         let values = run.values(METRIC);
-        let histories = histories(test, model.config().max_len).map_err(Failure::data)?;
+        let histories = histories(test, model.config().window()).map_err(Failure::data)?;
         let times = RequestTimes::of_route(model, space.full(), &histories).map_err(Failure::forward)?;
         let flops = histories.iter().map(|history| model.cost(space.full(), history.len()).full);
         let affordable = points.iter().rposition(|point| point.cost.flops <= run.full_flops());

@@ -149,7 +149,7 @@ pub(crate) fn slowest(times: impl Iterator<Item = Times>) -> Times {
 }
 
 fn ranked<'a>(generation: &'a Generation, answer: Answer, history: HistoryUsed) -> Recommendation<'a> {
-    let Answer { ranked, routing, times: _ } = answer;
+    let Answer { ranked, routing, reused, times: _ } = answer;
     Recommendation {
         items: RankedItems::new(generation.model.catalogue(), Best::ByScore(ranked)),
         route: RouteTaken {
@@ -157,7 +157,7 @@ fn ranked<'a>(generation: &'a Generation, answer: Answer, history: HistoryUsed) 
             reason: routing.reason.name(),
             confidence: routing.confidence,
         },
-        compute: Compute::new(routing.slice_flops + routing.router_flops, routing.full_flops),
+        compute: Compute::new(routing.slice_flops + routing.router_flops, routing.full_flops).reusing(reused),
         model: model(generation),
         history,
     }

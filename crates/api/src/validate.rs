@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use super::Problem;
 use super::deadline::Arrival;
-use super::limits::{MAX_RANKED, MAX_TIMEOUT_MS, check_ids, max_k};
+use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, check_ids, max_k};
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_serving::{Generation, Request};
@@ -69,6 +69,11 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     if let Some(budget) = wire.budget.filter(|budget| !(*budget > 0.0 && *budget <= 1.0)) {
         return Err(Problem::invalid("budget", format!("`budget` is {budget}: it must be above 0 and at most 1")));
     }
+    let before = wire.history_start.unwrap_or_default();
+    if before > MAX_HISTORY_START {
+        let detail = format!("`history_start` is {before}: it must be from 0 to {MAX_HISTORY_START}");
+        return Err(Problem::invalid("history_start", detail));
+    }
     for (name, ids) in
         [("history", Some(&wire.history)), ("exclude", Some(&wire.exclude)), ("candidates", wire.candidates.as_ref())]
     {
@@ -89,7 +94,8 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
         excluded.extend(&seen);
     }
     let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue));
-    Ok(match History::new(&seen, generation.max_len()) {
+    let before = usize::try_from(before).unwrap_or(usize::MAX);
+    Ok(match History::in_window(&seen, generation.model.config().window(), before) {
         Ok(history) => Accepted {
             history: HistoryUsed { used: history.len(), unknown },
             work: Work::Rank(Request {

@@ -24,6 +24,11 @@ pub(crate) struct RecommendRequest {
     /// The user's items, oldest first. The server drops unknown items, then keeps the newest that the model reads.
     #[schema(max_items = 100_000)]
     pub(crate) history: Vec<ItemId>,
+    /// How many known items of the user, older than those of `history`, the client left out. The server then reads the same
+    /// items as if it had got all, and may reuse what it computed for the user's last request. The default is 0.
+    #[serde(default, deserialize_with = "optional_integer")]
+    #[schema(maximum = 1_000_000_000)]
+    pub(crate) history_start: Option<u64>,
     /// How many items to recommend.
     #[serde(default, deserialize_with = "optional_integer")]
     pub(crate) k: Option<u64>,
@@ -59,6 +64,7 @@ impl RecommendRequest {
     pub(crate) fn new(history: Vec<ItemId>) -> RecommendRequest {
         RecommendRequest {
             history,
+            history_start: None,
             k: None,
             exclude_seen: None,
             exclude: Vec::new(),
@@ -370,18 +376,25 @@ pub(crate) struct RouteTaken<'a> {
 /// The cost of the answer, and of the full model for the same request. A multiply-add counts as 2 FLOPs.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Compute {
-    /// FLOPs of the route, and of the router if it ran.
+    /// FLOPs of the route, and of the router if it ran. They do not depend on what the server kept from earlier requests.
     pub(crate) flops: u64,
     /// FLOPs of the full model, without a router.
     pub(crate) full_flops: u64,
     /// 1 - flops / full_flops. Negative if the router and the full model ran. 0 if nothing ran.
     pub(crate) saved: f64,
+    /// The part of `flops` that was not computed, because the server kept the results of an earlier request.
+    pub(crate) reused: u64,
 }
 
 impl Compute {
     pub(crate) fn new(flops: u64, full_flops: u64) -> Compute {
         let saved = if full_flops == 0 { 0.0 } else { 1.0 - flops as f64 / full_flops as f64 };
-        Compute { flops, full_flops, saved }
+        Compute { flops, full_flops, saved, reused: 0 }
+    }
+
+    /// The same, with a part that was not computed.
+    pub(crate) fn reusing(self, reused: u64) -> Compute {
+        Compute { reused, ..self }
     }
 }
 

@@ -70,15 +70,20 @@ impl PositionBiases {
     }
 }
 
-/// Causal attention of one history: each position sees itself and the positions before it.
+/// Causal attention of the newest positions of one history: each sees itself and every position before it.
+///
+/// Each query's sums start with the oldest key and add the others in their order, whichever positions are computed with
+/// it. So a position's result is the same to the bit, whether it is computed with all others or long after them.
 pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
     pub(crate) biases: &'a PositionBiases,
-    /// Items in the history.
+    /// Positions before the first query, which have keys and values alone.
+    pub(crate) past: usize,
+    /// Positions with a query.
     pub(crate) length: usize,
     /// Queries: [length, h]
     pub(crate) queries: RowMajor<'a>,
-    /// Keys, and the values in the same rows, `values` further on: [length, h] each
+    /// Keys, and the values in the same rows, `values` further on: [past + length, h] each
     pub(crate) keys: RowMajor<'a>,
     pub(crate) values: usize,
     /// The result, heads beside each other: [length, h]
@@ -133,14 +138,14 @@ impl Kernel for Attention<'_> {
                 let group = QueryGroup { head, first, count };
                 self.load_queries(group);
                 // Keys up to here concern both vectors of queries. Only the second vector sees the keys behind them.
-                let both = (first + S::LANES).min(self.length);
+                let both = self.past + (first + S::LANES).min(self.length);
                 for (row, height) in split_into_tiles(both, S::TILE_ROWS) {
                     match count > S::LANES {
                         true => with_rows!(height, self.scores::<S, 2>(simd, head, row, 0)),
                         false => with_rows!(height, self.scores::<S, 1>(simd, head, row, 0)),
                     }
                 }
-                for (row, height) in split_into_tiles(self.length.min(first + count) - both, S::TILE_ROWS) {
+                for (row, height) in split_into_tiles(self.past + first + count - both, S::TILE_ROWS) {
                     with_rows!(height, self.scores::<S, 1>(simd, head, both + row, S::LANES));
                 }
                 let mut reciprocals = [0.0; PANEL];
@@ -159,10 +164,21 @@ impl Kernel for Attention<'_> {
 #[derive(Clone, Copy)]
 struct QueryGroup {
     head: usize,
-    /// The position of the first query.
+    /// The first query's place among the queries.
     first: usize,
     count: usize,
 }
+
+/// Factors on the weights of keys around a query's own. From place `MASKED - n` on, the first n lanes are hidden.
+const VISIBLE: [f32; 2 * MASKED] = {
+    let mut factors = [0.0; 2 * MASKED];
+    let mut lane = MASKED;
+    while lane < factors.len() {
+        factors[lane] = 1.0;
+        lane += 1;
+    }
+    factors
+};
 
 impl Attention<'_> {
     /// Transposes the queries into the scratch, feature by feature.
@@ -217,7 +233,7 @@ impl Attention<'_> {
     }
 
     /// Turns the scores of one vector of queries into e^(score + bias - greatest) and stores the reciprocals of their
-    /// sums. A key after the query gets the smallest weight that [`exp`] returns, too small to change a sum.
+    /// sums. A key after the query gets the weight 0, so that it changes no bit of the query's result.
     #[inline(always)]
     fn softmax<S: Simd>(
         &mut self,
@@ -226,11 +242,11 @@ impl Attention<'_> {
         lane: usize,
         reciprocals: &mut [f32; PANEL],
     ) {
-        // The keys that the vector's last query sees.
-        let end = first + count.min(lane + S::LANES);
+        // The first query's own key, and the end of the keys that the last query sees.
+        let (own, end) = (self.past + first + lane, self.past + first + count.min(lane + S::LANES));
         let weights = &mut self.scratch.weights[lane..];
         // Starts at the first query's distance from the last key, which may be negative.
-        let biases = self.biases.from(head, first + lane, end - 1);
+        let biases = self.biases.from(head, own, end - 1);
 
         let mut greatest = simd.splat(f32::NEG_INFINITY);
         for key in 0..end {
@@ -240,13 +256,20 @@ impl Attention<'_> {
             greatest = simd.max(greatest, score);
         }
         let mut sums = simd.splat(0.0);
-        for key in 0..end {
+        for key in 0..=own {
             let weights = &mut weights[key * PANEL..];
             let weight = exp(simd, simd.sub(simd.load(weights), greatest));
             simd.store(weight, weights);
             sums = simd.add(sums, weight);
         }
-        for key in end..first + count {
+        for key in own + 1..end {
+            let weights = &mut weights[key * PANEL..];
+            let weight = exp(simd, simd.sub(simd.load(weights), greatest));
+            let weight = simd.mul(weight, simd.load(&VISIBLE[MASKED - (key - own)..]));
+            simd.store(weight, weights);
+            sums = simd.add(sums, weight);
+        }
+        for key in end..self.past + first + count {
             simd.store(simd.splat(0.0), &mut weights[key * PANEL..]);
         }
         simd.store(simd.reciprocal(sums), &mut reciprocals[lane..]);
@@ -263,7 +286,7 @@ impl Attention<'_> {
     ) {
         let width = self.heads.width;
         let left = ColumnMajor { data: &self.scratch.weights[row..], stride: PANEL };
-        let depth = first + row + R;
+        let depth = self.past + first + row + R;
         for column in (0..width).step_by(2 * S::LANES) {
             let feature = head * width + column;
             let right = Rhs { data: &self.keys.data[self.values + feature..], stride: self.keys.stride, panel: 0 };

@@ -1,6 +1,7 @@
 use super::attention::{Heads, PositionBiases};
 use super::block::{Block, BlockSlice, BlockSpec};
 use super::embedding::InputLayer;
+use super::newest_attention::Features;
 use super::panels::{Packer, Panels};
 use super::simd::Level;
 use super::workspace::Workspace;
@@ -9,13 +10,13 @@ use canet_model::{ModelConfig, WeightsError};
 
 /// The recommender. Every route runs a slice of it.
 pub(crate) struct Backbone {
-    space: RouteSpace,
-    input: InputLayer,
-    blocks: Vec<Block>,
+    pub(crate) space: RouteSpace,
+    pub(crate) input: InputLayer,
+    pub(crate) blocks: Vec<Block>,
     /// [N + 1, D]
     output: Panels,
     /// One a width, ascending.
-    slices: Vec<BlockSlice>,
+    pub(crate) slices: Vec<BlockSlice>,
 }
 
 impl Backbone {
@@ -54,7 +55,7 @@ impl Backbone {
         for block in &self.blocks[..sizes.layers - 1] {
             block.every_position(slice, &lengths, workspace);
         }
-        self.blocks[sizes.layers - 1].newest_positions(slice, &lengths, workspace, newest);
+        self.blocks[sizes.layers - 1].newest_positions(slice, &Features::InWorkspace(&lengths), workspace, newest);
     }
 
     /// The first block, and the slice of it that a route runs.

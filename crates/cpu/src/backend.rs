@@ -10,6 +10,7 @@ use super::simd::Level;
 pub struct CpuBackend {
     precision: Precision,
     threads: usize,
+    history_cache: usize,
 }
 
 /// The CPU cannot multiply bfloat16.
@@ -26,18 +27,26 @@ impl CpuBackend {
         if precision == Precision::Bf16 && !Level::best().multiplies_bf16() {
             return Err(NoBf16);
         }
-        Ok(CpuBackend { precision, threads })
+        Ok(CpuBackend { precision, threads, history_cache: 0 })
     }
 
     /// One thread in float32, which works on every CPU.
     pub const fn single_threaded() -> CpuBackend {
-        CpuBackend { precision: Precision::Fp32, threads: 1 }
+        CpuBackend { precision: Precision::Fp32, threads: 1, history_cache: 0 }
+    }
+
+    /// The same, with up to `bytes` of states of histories kept by each forward.
+    #[must_use]
+    pub const fn with_history_cache(self, bytes: usize) -> CpuBackend {
+        CpuBackend { history_cache: bytes, ..self }
     }
 }
 
 impl Backend for CpuBackend {
     fn load(&self, config: &ModelConfig, weights: &Weights) -> Result<Arc<dyn Forward>, LoadError> {
-        Ok(Arc::new(CpuForward::load(config, weights, CpuOptions::fastest(self.precision, self.threads))?))
+        let options = CpuOptions::fastest(self.precision, self.threads);
+        let options = CpuOptions { history_cache: self.history_cache, ..options };
+        Ok(Arc::new(CpuForward::load(config, weights, options)?))
     }
 
     fn device(&self) -> Device {
@@ -50,5 +59,9 @@ impl Backend for CpuBackend {
 
     fn threads(&self) -> usize {
         self.threads
+    }
+
+    fn history_cache(&self) -> usize {
+        self.history_cache
     }
 }

@@ -1,5 +1,6 @@
 use super::attention::{Attention, Heads, PositionBiases};
-use super::newest_attention::{NewestAttention, NewestInputs};
+use super::kept_states::KeptRows;
+use super::newest_attention::{Features, NewestAttention, NewestInputs};
 use super::norm::AddNorm;
 use super::panels::{Packer, Panels, padded};
 use super::product::{Activation, LayerInput, Product};
@@ -57,6 +58,14 @@ impl BlockSlice {
     fn projected(&self) -> (usize, usize) {
         (padded(self.width) + padded(2 * self.width), padded(self.width))
     }
+}
+
+/// A history whose further positions a block computes.
+pub(crate) struct Continued<'a> {
+    /// How many positions are computed.
+    pub(crate) tokens: usize,
+    /// The block's keys and values of the positions before them.
+    pub(crate) kept: &'a mut KeptRows,
 }
 
 /// The buffers of the layers that follow attention. Rows of all but `inner` are `stride` apart.
@@ -125,6 +134,7 @@ impl Block {
             level.run(Attention {
                 heads: slice.heads,
                 biases: &self.biases,
+                past: 0,
                 length: *length,
                 queries: RowMajor { data: &projected[token * row..], stride: row },
                 keys: RowMajor { data: &projected[token * row + first_key..], stride: row },
@@ -137,6 +147,39 @@ impl Block {
         }
     }
 
+    /// Computes further positions of histories whose earlier positions were computed before. The new positions' rows lie
+    /// one history after the other in the workspace's `x`. Their keys and values join those that each history keeps.
+    pub(crate) fn further_positions(
+        &self,
+        slice: &BlockSlice,
+        histories: &mut [Continued<'_>],
+        workspace: &mut Workspace,
+    ) {
+        let tokens = histories.iter().map(|history| history.tokens).sum();
+        self.project(slice, tokens, workspace);
+        let Workspace { level, stride, projected, mixed, scratch, .. } = workspace;
+        let (row, first_key) = slice.projected();
+        let mut token = 0;
+        for Continued { tokens, kept } in histories {
+            let past = kept.tokens();
+            kept.append(RowMajor { data: &projected[token * row + first_key..], stride: row }, *tokens);
+            level.run(Attention {
+                heads: slice.heads,
+                biases: &self.biases,
+                past,
+                length: *tokens,
+                queries: RowMajor { data: &projected[token * row..], stride: row },
+                keys: kept.rows(),
+                values: slice.width,
+                mixed: &mut mixed[token * *stride..],
+                stride: *stride,
+                scratch,
+            });
+            token += *tokens;
+        }
+        self.feed_forward(slice, tokens, workspace);
+    }
+
     /// The layers that follow attention, for `tokens` positions, from `mixed` to `x`.
     pub(crate) fn feed_forward(&self, slice: &BlockSlice, tokens: usize, workspace: &mut Workspace) {
         let Workspace { level, stride, x, mixed, y, inner, pairs, .. } = workspace;
@@ -147,23 +190,22 @@ impl Block {
     pub(crate) fn newest_positions(
         &self,
         slice: &BlockSlice,
-        lengths: &[usize],
+        features: &Features<'_>,
         workspace: &mut Workspace,
         newest: &mut [f32],
     ) {
         let Workspace { level, stride, x, y, pairs, .. } = workspace;
-        let (level, stride, rows) = (*level, *stride, lengths.len());
+        let (level, stride, rows) = (*level, *stride, features.histories());
         let Projections { query, key_value } = &self.projections[slice.place];
-        let mut end = 0;
-        for (length, newest) in lengths.iter().zip(newest.chunks_mut(stride)) {
-            end += length;
-            newest[..slice.width].copy_from_slice(&x[(end - 1) * stride..][..slice.width]);
-        }
+        features.for_each(RowMajor { data: x, stride }, |history, length, rows| {
+            let row = &rows.data[(length - 1) * rows.stride..][..slice.width];
+            newest[history * stride..][..slice.width].copy_from_slice(row);
+        });
         let input = LayerInput { rows: RowMajor { data: newest, stride }, count: rows, depth: slice.width };
         let input = input.in_format(level, query.format(), pairs);
         Product::new(query, [slice.width; 2], input, rows).write(level, y, stride);
         let inputs = NewestInputs { heads: slice.heads, width: slice.width, key_value, biases: &self.biases };
-        self.newest.attend(inputs, lengths, workspace);
+        self.newest.attend(inputs, features, workspace);
         let Workspace { mixed, y, inner, pairs, .. } = workspace;
         self.after_attention(level, slice, rows, AfterAttention { stride, x: newest, mixed, y, inner, pairs });
     }

@@ -12,6 +12,23 @@ use canet_model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 /// The most bytes that precomputed products of the tables may take.
 const MAX_PRECOMPUTED_BYTES: usize = 64 << 20;
 
+/// The items of a history from a place on.
+#[derive(Clone, Copy)]
+pub(crate) struct FurtherItems<'a> {
+    /// All items that the model reads.
+    pub(crate) items: &'a [Item],
+    /// The first one to embed.
+    pub(crate) first: usize,
+    /// The slice's embedding: its place in the ascending list, and its width.
+    pub(crate) embedding: [usize; 2],
+}
+
+impl FurtherItems<'_> {
+    fn count(&self) -> usize {
+        self.items.len() - self.first
+    }
+}
+
 /// The first block's input: `W_in LN(item + position) + b`. The norm and the position are optional.
 pub(crate) enum InputLayer {
     /// `W_in item + b` and `W_in position` in place of the tables, once an embedding width. The layer is linear, so a
@@ -88,6 +105,30 @@ impl InputLayer {
                     LayerInput { rows, count, depth: slice.embedding }.in_format(level, layer.format(), pairs);
                 Product::new(layer, [slice.embedding, slice.hidden], embedded, count).write(level, x, stride);
                 lengths
+            }
+        }
+    }
+
+    /// Fills the workspace's `x` with one row for each item of `histories` from a place on, one history after the other,
+    /// at the width `hidden`.
+    pub(crate) fn embed_further(&self, hidden: usize, histories: &[FurtherItems<'_>], workspace: &mut Workspace) {
+        let Workspace { level, stride, x, mixed, pairs, .. } = workspace;
+        let (level, stride) = (*level, *stride);
+        let mut rest = &mut x[..];
+        for group in histories.chunk_by(|a, b| a.embedding == b.embedding) {
+            let ([place, width], count) = (group[0].embedding, group.iter().map(FurtherItems::count).sum::<usize>());
+            let (own, others) = rest.split_at_mut(count * stride);
+            rest = others;
+            match self {
+                InputLayer::Precomputed(tables) => {
+                    tables[place].embed_further(level, group, hidden, RowMajorMut { data: own, stride });
+                }
+                InputLayer::Computed(tables, layer) => {
+                    tables.embed_further(level, group, width, RowMajorMut { data: mixed, stride });
+                    let rows = RowMajor { data: mixed, stride };
+                    let embedded = LayerInput { rows, count, depth: width }.in_format(level, layer.format(), pairs);
+                    Product::new(layer, [width, hidden], embedded, count).write(level, own, stride);
+                }
             }
         }
     }
@@ -179,28 +220,44 @@ impl EmbeddingTables {
             // The model reads only the newest items of a longer history.
             let items = &history.items()[history.len().saturating_sub(self.max_len)..];
             let (own, others) = rows.split_at_mut(items.len() * stride);
-            self.add(level, items, width, RowMajorMut { data: own, stride });
-            if let Some(norm) = &self.norm {
-                norm.apply(level, width, own, stride);
-            }
+            self.embed_items(level, items, 0, width, RowMajorMut { data: own, stride });
             rows = others;
             lengths.push(items.len());
         }
         lengths
     }
 
-    /// Item + position. Relative positions have no table.
-    fn add(&self, level: Level, items: &[Item], width: usize, out: RowMajorMut<'_>) {
+    /// The same for further items of histories.
+    fn embed_further(&self, level: Level, histories: &[FurtherItems<'_>], width: usize, out: RowMajorMut<'_>) {
+        let RowMajorMut { data: mut rows, stride } = out;
+        for history in histories {
+            let (own, others) = rows.split_at_mut(history.count() * stride);
+            self.embed_items(level, history.items, history.first, width, RowMajorMut { data: own, stride });
+            rows = others;
+        }
+    }
+
+    /// The items of a history from the place `first` on.
+    fn embed_items(&self, level: Level, items: &[Item], first: usize, width: usize, out: RowMajorMut<'_>) {
+        let RowMajorMut { data, stride } = out;
+        self.add(level, items, first, width, RowMajorMut { data, stride });
+        if let Some(norm) = &self.norm {
+            norm.apply(level, width, data, stride);
+        }
+    }
+
+    /// Item + position, from the place `first` on. Relative positions have no table.
+    fn add(&self, level: Level, items: &[Item], first: usize, width: usize, out: RowMajorMut<'_>) {
         let (table, table_stride) = (&self.items, self.width);
         let Some(positions) = &self.positions else {
-            for (item, out) in items.iter().zip(out.data.chunks_mut(out.stride)) {
+            for (item, out) in items[first..].iter().zip(out.data.chunks_mut(out.stride)) {
                 out[..width].copy_from_slice(&table[item.column() * table_stride..][..width]);
             }
             return;
         };
-        let first = if positions.from_oldest { 0 } else { self.max_len - items.len() };
-        let positions = &positions.rows[first * table_stride..];
-        level.run(AddRows { table, positions, table_stride, items, width, out });
+        let oldest = if positions.from_oldest { 0 } else { self.max_len - items.len() };
+        let positions = &positions.rows[(oldest + first) * table_stride..];
+        level.run(AddRows { table, positions, table_stride, items: &items[first..], width, out });
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -1,15 +1,17 @@
 use std::ops::Range;
 
 use super::backbone::Backbone;
+use super::history_cache::HistoryCache;
 use super::panels::Packer;
 use super::parallel::{run_parallel, split_by_cost, threads_for};
+use super::reuse::{Reused, slices, states_stay_right};
 use super::router::Router;
 use super::scan::QuantizedOutput;
 use super::scores::{ScorePass, column_ranges, is_streamed, offer_block};
 use super::simd::{Level, RowMajor};
 use super::workspace::{Sizes, Workspace, Workspaces};
 use canet_domain::{Flops, History, ModelShape, Ranked, Route, RouteSpace, TopK};
-use canet_model::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
+use canet_model::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, RankedBatch, Rows, Weights};
 
 /// One set of weights in host memory, computed by the kernels of this crate.
 pub struct CpuForward {
@@ -22,6 +24,7 @@ pub struct CpuForward {
     /// A copy in bytes of an output layer that no cache holds.
     scan: Option<QuantizedOutput>,
     workspaces: Workspaces,
+    cache: Option<HistoryCache>,
 }
 
 /// How a [`CpuForward`] computes.
@@ -37,6 +40,9 @@ pub struct CpuOptions {
     /// Whether a copy in bytes of a large output layer rules items out before they are scored. Answers are the same
     /// without it.
     pub byte_scan: bool,
+    /// The most bytes that states of histories may take from one request to the next. 0 keeps none, and so does a model
+    /// that counts positions from the newest item.
+    pub history_cache: usize,
 }
 
 /// Histories of one route that run together.
@@ -50,7 +56,7 @@ impl CpuOptions {
     /// The fastest level of this CPU, with the byte scan if the level has instructions for it.
     pub fn fastest(precision: Precision, threads: usize) -> CpuOptions {
         let level = Level::best();
-        CpuOptions { level, precision, threads, byte_scan: level.multiplies_bytes() }
+        CpuOptions { level, precision, threads, byte_scan: level.multiplies_bytes(), history_cache: 0 }
     }
 }
 
@@ -60,7 +66,7 @@ impl CpuForward {
     /// # Errors
     /// [`LoadError`] if the configuration is not valid or the weights do not fit it.
     pub fn load(config: &ModelConfig, weights: &Weights, options: CpuOptions) -> Result<CpuForward, LoadError> {
-        let CpuOptions { level, precision, threads, byte_scan } = options;
+        let CpuOptions { level, precision, threads, byte_scan, history_cache } = options;
         let space = config.check()?;
         weights.check(config)?;
         let shape = config.shape();
@@ -78,6 +84,7 @@ impl CpuForward {
             true => QuantizedOutput::load(packer, "backbone.output")?,
             false => None,
         };
+        let keeps = history_cache > 0 && states_stay_right(config);
         Ok(CpuForward {
             level,
             threads: threads.max(1),
@@ -85,6 +92,7 @@ impl CpuForward {
             scan,
             router: Router::load(weights, config)?,
             workspaces: Workspaces::new(level, sizes),
+            cache: keeps.then(|| HistoryCache::new(history_cache, slices(&space))),
             space,
             shape,
         })
@@ -101,6 +109,22 @@ impl CpuForward {
 
     pub(crate) fn workspaces(&self) -> &Workspaces {
         &self.workspaces
+    }
+
+    pub(crate) fn space(&self) -> &RouteSpace {
+        &self.space
+    }
+
+    pub(crate) fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub(crate) fn cache(&self) -> Option<&HistoryCache> {
+        self.cache.as_ref()
     }
 
     fn width(&self, route: Route) -> usize {
@@ -127,7 +151,7 @@ impl CpuForward {
     }
 
     /// The slices' outputs at the newest positions of rows that are sorted by route: [rows, stride]
-    fn newest(&self, rows: &[(Route, &History)]) -> Vec<f32> {
+    pub(crate) fn newest(&self, rows: &[(Route, &History)]) -> Vec<f32> {
         let stride = self.workspaces.sizes().stride();
         let cost = |chunk: &Chunk| -> Flops {
             let rows = rows[chunk.rows.clone()].iter();
@@ -210,6 +234,31 @@ impl CpuForward {
         }
         best.into_iter().map(TopK::into_ranking).collect()
     }
+
+    /// Ranks rows from their outputs at the newest position, which are in this `order`, sorted by route.
+    fn rank_sorted(&self, rows: &[(Route, Query<'_>)], order: &[usize], newest: &[f32]) -> Vec<Vec<Ranked>> {
+        let stride = self.workspaces.sizes().stride();
+        let mut answers = vec![Vec::new(); rows.len()];
+        let mut first = 0;
+        for lane in order.chunk_by(|a, b| self.width(rows[*a].0) == self.width(rows[*b].0)) {
+            let queries: Vec<Query<'_>> = lane.iter().map(|row| rows[*row].1).collect();
+            let newest = &newest[first * stride..][..lane.len() * stride];
+            let ranked = self.rank_rows(&self.output(rows[lane[0]].0, newest), &queries);
+            for (row, ranked) in lane.iter().zip(ranked) {
+                answers[*row] = ranked;
+            }
+            first += lane.len();
+        }
+        answers
+    }
+}
+
+/// The rows' places sorted by route, and their routes and histories in that order.
+fn by_route<'a>(rows: &[(Route, Query<'a>)]) -> (Vec<usize>, Vec<(Route, &'a History)>) {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|row| rows[*row].0);
+    let sorted = order.iter().map(|row| (rows[*row].0, rows[*row].1.history)).collect();
+    (order, sorted)
 }
 
 impl Forward for CpuForward {
@@ -259,22 +308,23 @@ impl Forward for CpuForward {
 
     /// Each row runs its own slice. Rows of one width share the passes over the output layer.
     fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
-        let mut order: Vec<usize> = (0..rows.len()).collect();
-        order.sort_by_key(|row| rows[*row].0);
-        let sorted: Vec<(Route, &History)> = order.iter().map(|row| (rows[*row].0, rows[*row].1.history)).collect();
-        let (newest, stride) = (self.newest(&sorted), self.workspaces.sizes().stride());
-        let mut answers = vec![Vec::new(); rows.len()];
-        let mut first = 0;
-        for lane in order.chunk_by(|a, b| self.width(rows[*a].0) == self.width(rows[*b].0)) {
-            let queries: Vec<Query<'_>> = lane.iter().map(|row| rows[*row].1).collect();
-            let newest = &newest[first * stride..][..lane.len() * stride];
-            let ranked = self.rank_rows(&self.output(rows[lane[0]].0, newest), &queries);
-            for (row, ranked) in lane.iter().zip(ranked) {
-                answers[*row] = ranked;
-            }
-            first += lane.len();
-        }
-        Ok(answers)
+        let (order, sorted) = by_route(rows);
+        Ok(self.rank_sorted(rows, &order, &self.newest(&sorted)))
+    }
+
+    fn rank_reusing(&self, rows: &[(Route, Query<'_>)]) -> Result<RankedBatch, ForwardError> {
+        let Some(cache) = &self.cache else {
+            return Ok(RankedBatch { rankings: self.rank_mixed(rows)?, reused: Vec::new() });
+        };
+        let (order, sorted) = by_route(rows);
+        let Reused { newest, flops } = self.newest_reusing(cache, &sorted);
+        let mut reused = vec![0; rows.len()];
+        order.iter().zip(flops).for_each(|(row, flops)| reused[*row] = flops);
+        Ok(RankedBatch { rankings: self.rank_sorted(rows, &order, &newest), reused })
+    }
+
+    fn history_cache(&self) -> Option<&dyn canet_model::HistoryCache> {
+        self.cache.as_ref().map(|_| self as &dyn canet_model::HistoryCache)
     }
 
     fn chooses_by_shape(&self) -> bool {

@@ -8,6 +8,9 @@
 //! 4. `scores`: the output layer scores the catalogue a block of columns at a time and keeps the best items. `scan`
 //!    first rules items out of a large catalogue by a copy of the layer in bytes.
 //!
+//! If a history was computed before, `extension` computes its new positions alone, from the states that `history_cache`
+//! kept. `reuse` decides which rows of a batch do so. Their answers are the same to the bit.
+//!
 //! `router` computes the logits of routes in the same way, from its own small block.
 //!
 //! # Principles
@@ -31,17 +34,22 @@ mod block;
 mod buffer;
 mod elementary;
 mod embedding;
+mod extension;
 mod forward;
+mod history_cache;
+mod kept_states;
 mod newest_attention;
 mod norm;
 mod panels;
 mod parallel;
 mod peak;
 mod product;
+mod reuse;
 mod router;
 mod scan;
 mod scores;
 mod simd;
+mod sync;
 mod workspace;
 
 pub use self::backend::{CpuBackend, NoBf16};

@@ -16,7 +16,7 @@ use super::attention::{AttentionScratch, Heads, PositionBiases};
 use super::elementary::exp;
 use super::panels::{PANEL, Packer, Panels};
 use super::product::{LayerInput, Product, split_into_tiles, with_rows};
-use super::simd::{F32, Kernel, Rhs, RowMajor, Simd, Tile};
+use super::simd::{F32, Kernel, Rhs, RowMajor, RowMajorMut, Simd, Tile};
 use super::workspace::Workspace;
 use canet_model::WeightsError;
 
@@ -37,6 +37,43 @@ pub(crate) struct NewestInputs<'a> {
     pub(crate) biases: &'a PositionBiases,
 }
 
+/// Where the inputs of the last block lie: one row a position.
+pub(crate) enum Features<'a> {
+    /// In the workspace's `x`, one history after the other, with these lengths.
+    InWorkspace(&'a [usize]),
+    /// Outside, each history with its length.
+    Kept(&'a [(usize, RowMajor<'a>)]),
+}
+
+impl Features<'_> {
+    /// Number of histories.
+    pub(crate) fn histories(&self) -> usize {
+        match self {
+            Features::InWorkspace(lengths) => lengths.len(),
+            Features::Kept(histories) => histories.len(),
+        }
+    }
+
+    /// Calls `take` with each history's number, its length and its rows. `x` is the workspace's.
+    #[inline]
+    pub(crate) fn for_each(&self, x: RowMajor<'_>, mut take: impl FnMut(usize, usize, RowMajor<'_>)) {
+        match self {
+            Features::InWorkspace(lengths) => {
+                let mut token = 0;
+                for (history, length) in lengths.iter().enumerate() {
+                    take(history, *length, RowMajor { data: &x.data[token * x.stride..], ..x });
+                    token += length;
+                }
+            }
+            Features::Kept(histories) => {
+                for (history, (length, rows)) in histories.iter().enumerate() {
+                    take(history, *length, *rows);
+                }
+            }
+        }
+    }
+}
+
 impl NewestAttention {
     /// Packs the keys of the block of this name, stored `width` wide.
     pub(crate) fn load(
@@ -50,12 +87,12 @@ impl NewestAttention {
         Ok(NewestAttention { keys: keys.collect::<Result<_, _>>()? })
     }
 
-    /// Attends with the histories' queries, rows of the workspace's `y`, to the positions in its `x`. Writes one row a
+    /// Attends with the histories' queries, rows of the workspace's `y`, to their positions' features. Writes one row a
     /// history into `mixed`, heads beside each other.
-    pub(crate) fn attend(&self, inputs: NewestInputs<'_>, lengths: &[usize], workspace: &mut Workspace) {
+    pub(crate) fn attend(&self, inputs: NewestInputs<'_>, features: &Features<'_>, workspace: &mut Workspace) {
         let NewestInputs { heads, width, key_value, biases } = inputs;
         let Workspace { level, stride, x, projected, mixed, y, pairs, scratch, .. } = workspace;
-        let (level, stride, count, format) = (*level, *stride, lengths.len(), key_value.format());
+        let (level, stride, count, format) = (*level, *stride, features.histories(), key_value.format());
         // `projected` holds a row of each head for each history.
         let row = heads.count * stride;
         for (head, keys) in self.keys.iter().enumerate() {
@@ -64,12 +101,10 @@ impl NewestAttention {
             let product = Product::new(keys, [heads.width, width], query, count);
             product.write(level, &mut projected[head * stride..], row);
         }
-        let mut token = 0;
-        for (length, queries) in lengths.iter().zip(projected.chunks_mut(row)) {
-            let features = RowMajor { data: &x[token * stride..], stride };
-            level.run(MixFeatures { heads, biases, width, length: *length, features, queries, scratch });
-            token += length;
-        }
+        features.for_each(RowMajor { data: x, stride }, |history, length, features| {
+            let queries = RowMajorMut { data: &mut projected[history * row..], stride };
+            level.run(MixFeatures { heads, biases, width, length, features, queries, scratch });
+        });
         for head in 0..heads.count {
             let rows = RowMajor { data: &projected[head * stride..], stride: row };
             let mix = LayerInput { rows, count, depth: width }.in_format(level, format, pairs);
@@ -99,8 +134,8 @@ struct MixFeatures<'a> {
     length: usize,
     /// [length, h]
     features: RowMajor<'a>,
-    /// `W_Kᵀ q` of each head, then the features that the head mixed. Rows are as far apart as those of `features`.
-    queries: &'a mut [f32],
+    /// `W_Kᵀ q` of each head, then the features that the head mixed.
+    queries: RowMajorMut<'a>,
     scratch: &'a mut AttentionScratch,
 }
 
@@ -121,12 +156,13 @@ impl MixFeatures<'_> {
     fn mix_heads<S: Simd, const R: usize>(&mut self, simd: S, head: usize) {
         let RowMajor { data, stride } = self.features;
         let (weights, weights_stride) = self.scratch.weights(self.length);
-        let queries = &mut self.queries[head * stride..];
+        let RowMajorMut { data: queries, stride: queries_stride } = &mut self.queries;
+        let (queries, queries_stride) = (&mut queries[head * *queries_stride..], *queries_stride);
         let biases: [&[f32]; R] = array::from_fn(|place| self.biases.from(head + place, 0, 0));
         for (position, features) in data.chunks(stride).take(self.length).enumerate() {
             let distance = self.length - 1 - position;
             for (place, biases) in biases.iter().enumerate() {
-                let queries = &queries[place * stride..][..self.width];
+                let queries = &queries[place * queries_stride..][..self.width];
                 let score = dot(simd, queries, &features[..self.width]);
                 weights[place * weights_stride + position] = score * self.heads.scale + biases[distance];
             }
@@ -141,7 +177,17 @@ impl MixFeatures<'_> {
         for column in (0..self.width).step_by(2 * S::LANES) {
             let right = Rhs { data: &data[column..], stride, panel: 0 };
             let (depth, start, out) = (self.length, &[0.0; PANEL][..], &mut queries[column..]);
-            Tile::<_, _, R, 1, 2> { multiply: F32, left, right, depth, start, out, stride, panel: 0 }.compute(simd);
+            let tile = Tile::<_, _, R, 1, 2> {
+                multiply: F32,
+                left,
+                right,
+                depth,
+                start,
+                out,
+                stride: queries_stride,
+                panel: 0,
+            };
+            tile.compute(simd);
         }
     }
 }

@@ -174,11 +174,11 @@ macro_rules! with_rows {
 }
 pub(crate) use with_rows;
 
-/// Splits rows into tiles of about equal height, at most `most`. Yields each tile's first row and height.
+/// Splits rows into tiles of about equal height, at most `most`. Yields each tile's first row and height, at least 1.
 #[inline(always)]
 pub(crate) fn split_into_tiles(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
-    let count = rows.div_ceil(most).max(1);
-    let (height, taller) = (rows / count, rows % count);
+    let count = rows.div_ceil(most);
+    let (height, taller) = (rows.checked_div(count).unwrap_or(0), rows.checked_rem(count).unwrap_or(0));
     (0..count).map(move |tile| (tile * height + tile.min(taller), height + usize::from(tile < taller)))
 }
 

@@ -1,6 +1,7 @@
 use super::attention::{Heads, PositionBiases};
 use super::block::{Block, BlockSlice, BlockSpec};
 use super::embedding::EmbeddingTables;
+use super::newest_attention::Features;
 use super::panels::{Packer, Panels, padded};
 use super::product::Product;
 use super::simd::{RowMajor, RowMajorMut};
@@ -41,7 +42,7 @@ impl Router {
         let lengths = self.tables.embed(level, histories, width, RowMajorMut { data: &mut workspace.x, stride });
         let mut newest = vec![0.0; histories.len() * stride];
         // The newest position sees every item, in causal attention as in the router's.
-        self.block.newest_positions(&self.slice, &lengths, workspace, &mut newest);
+        self.block.newest_positions(&self.slice, &Features::InWorkspace(&lengths), workspace, &mut newest);
         let row = padded(self.head.outputs());
         let mut logits = vec![0.0; histories.len() * row];
         let input = RowMajor { data: &newest, stride };

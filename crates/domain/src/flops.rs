@@ -72,6 +72,17 @@ impl ModelShape {
         2 * l * e * h + (slice.layers as u64 - 1) * whole_block + last_block(h, f, l) + 2 * h * (n + 1)
     }
 
+    /// The part of a slice's cost that kept states of earlier positions save, for a history of `length` items.
+    ///
+    /// `kept` says for each block before the last, in order, how many of the oldest positions are not computed again. With
+    /// k of them a block saves `k(8h² + 4Lh + 4hf)`, and the first block saves the embedding's `2keh` too.
+    pub fn reused_flops(&self, slice: Slice, length: usize, kept: impl IntoIterator<Item = usize>) -> Flops {
+        let [h, e, l] = [slice.hidden, slice.embedding, length].map(|size| size as u64);
+        let position = 8 * h * h + 4 * l * h + 4 * h * self.ffn_width(slice.hidden) as u64;
+        let kept = kept.into_iter().map(|positions| positions as u64);
+        kept.enumerate().map(|(block, kept)| kept * (position + if block == 0 { 2 * e * h } else { 0 })).sum()
+    }
+
     /// The extra cost of a slice in a batch that projects embeddings of `widest` columns, for a history of `length` items:
     /// `2L(widest - e)h` with L = length.
     pub fn embedding_padding(&self, slice: Slice, widest: usize, length: usize) -> Flops {

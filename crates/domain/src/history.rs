@@ -1,5 +1,7 @@
 use std::num::NonZeroU32;
 
+use crate::Window;
+
 /// An item's dense id inside the model, from 1 to N. Id 0 is padding and not an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Item(NonZeroU32);
@@ -62,6 +64,15 @@ impl History {
             return Err(HistoryError::Empty);
         }
         Ok(History { items: kept.into() })
+    }
+
+    /// The items of a window on `items`, duplicates included. `before` says how many earlier items of the user's history
+    /// are missing from `items`.
+    ///
+    /// # Errors
+    /// [`HistoryError::Empty`] if there are none.
+    pub fn in_window(items: &[Item], window: Window, before: usize) -> Result<History, HistoryError> {
+        History::new(window.of(items, before), window.max_len)
     }
 
     /// The items, oldest first.

@@ -11,6 +11,7 @@ mod ranking;
 mod route;
 mod routing;
 mod text_sizes;
+mod window;
 
 pub use batch_by::{BatchBy, BatchByError};
 pub use catalogue::{Catalogue, CatalogueError};
@@ -20,3 +21,4 @@ pub use ranking::{Candidates, Ranked, Selection, TopK, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
 pub use routing::{Choice, Reason, choose_route, choose_route_among};
 pub use text_sizes::{TextSizes, json_length};
+pub use window::Window;

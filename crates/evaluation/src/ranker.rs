@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::eval_run::{Assignment, RoutedCases};
 use crate::{CasesByUser, Estimate, EvalRun, Metric, RouteTable, SeenItems, target_rank};
 use canet_data::Case;
-use canet_domain::{Flops, History, HistoryError, ModelShape, Route, RouteSpace, choose_route};
+use canet_domain::{Flops, History, HistoryError, ModelShape, Route, RouteSpace, Window, choose_route};
 use canet_model::{Forward, ForwardError, Model, Rows};
 
 /// Number of assignments over which a run with random routes is averaged.
@@ -20,8 +20,8 @@ pub struct EvaluatedModel<'a> {
     pub space: &'a RouteSpace,
     /// The sizes that fix the cost of a route.
     pub shape: ModelShape,
-    /// The longest history that the model reads.
-    pub max_len: usize,
+    /// Which items of a history the model reads.
+    pub window: Window,
 }
 
 impl<'a> From<&'a Model> for EvaluatedModel<'a> {
@@ -30,7 +30,7 @@ impl<'a> From<&'a Model> for EvaluatedModel<'a> {
             forward: &**model.forward(),
             space: model.space(),
             shape: model.shape(),
-            max_len: model.config().max_len,
+            window: model.config().window(),
         }
     }
 }
@@ -72,7 +72,7 @@ impl<'a> Ranker<'a> {
     ) -> Result<Ranker<'a>, HistoryError> {
         let model = model.into();
         let histories: Vec<History> =
-            cases.iter().map(|case| History::new(case.history, model.max_len)).collect::<Result<_, _>>()?;
+            cases.iter().map(|case| History::in_window(case.history, model.window, 0)).collect::<Result<_, _>>()?;
         let mut by_length: Vec<usize> = (0..cases.len()).collect();
         by_length.sort_by_key(|case| std::cmp::Reverse(histories[*case].len()));
         Ok(Ranker {

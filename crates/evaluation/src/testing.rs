@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use canet_data::{Case, Dataset, ReadOptions};
-use canet_domain::{FfnInner, History, Item, ModelShape, Route, RouteSpace, RouterShape};
+use canet_domain::{FfnInner, History, Item, ModelShape, Route, RouteSpace, RouterShape, Window};
 use canet_model::{Forward, ForwardError, Rows};
 pub(crate) use canet_testing::{best_mixture, item, rng};
 use rand::Rng;
@@ -55,7 +55,7 @@ impl RingModel {
     }
 
     pub(crate) fn with_space<'a>(&'a self, space: &'a RouteSpace) -> EvaluatedModel<'a> {
-        EvaluatedModel { forward: self, space, shape: SHAPE, max_len: MAX_LEN }
+        EvaluatedModel { forward: self, space, shape: SHAPE, window: Window::last(MAX_LEN) }
     }
 
     /// Number of histories that the model computed on a route (`None`: with the router).

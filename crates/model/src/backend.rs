@@ -27,6 +27,12 @@ pub trait Backend: Debug + Send + Sync {
     /// Threads that one call may use on a CPU.
     fn threads(&self) -> usize;
 
+    /// The most bytes that each forward may use to keep states of histories from one request to the next. 0 if it keeps
+    /// none.
+    fn history_cache(&self) -> usize {
+        0
+    }
+
     /// How far its answers may be from a checkpoint's recorded answers.
     fn tolerance(&self) -> Tolerance {
         match self.precision() {

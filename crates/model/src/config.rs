@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use canet_domain::{Catalogue, FfnInner, ModelShape, RouteSpace, RouteSpaceError, RouterShape};
+use canet_domain::{Catalogue, FfnInner, ModelShape, RouteSpace, RouteSpaceError, RouterShape, Window};
 
 /// The sizes and flags of a network. With the weights they define the function that it computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -30,6 +30,10 @@ pub struct ModelConfig {
     /// Whether a layer norm follows the backbone's embedding. It covers the features that the slice reads.
     #[serde(default, skip_serializing_if = "is_false")]
     pub embedding_norm: bool,
+    /// A history longer than `max_len` is read from an item on whose place in the user's whole history is a multiple of this.
+    /// With 1 the model reads the last `max_len` items.
+    #[serde(default = "default_history_stride", skip_serializing_if = "is_default_history_stride")]
+    pub history_stride: usize,
     /// Added to the variance in every layer norm, as in `(x - mean) / sqrt(variance + eps)`.
     #[serde(default = "default_norm_eps", skip_serializing_if = "is_default_norm_eps")]
     pub norm_eps: f64,
@@ -62,6 +66,16 @@ const NORM_EPS: f64 = 1e-5;
 
 fn default_norm_eps() -> f64 {
     NORM_EPS
+}
+
+/// The stride of checkpoints that leave it out.
+fn default_history_stride() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+fn is_default_history_stride(stride: &usize) -> bool {
+    *stride == default_history_stride()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
@@ -152,6 +166,7 @@ impl ModelConfig {
         let widest = space.widest();
         bounded("items", self.items, 1, Catalogue::MAX_ITEMS)?;
         bounded("max_len", self.max_len, 1, 8192)?;
+        bounded("history_stride", self.history_stride, 1, self.max_len)?;
         bounded("heads", self.heads, 1, 128)?;
         bounded("hidden", widest.hidden, 1, 8192)?;
         bounded("layers", widest.layers, 1, 256)?;
@@ -169,6 +184,11 @@ impl ModelConfig {
             return Err(ConfigError::NormEps(self.norm_eps));
         }
         Ok(space)
+    }
+
+    /// Which items of a longer history the model reads.
+    pub fn window(&self) -> Window {
+        Window { max_len: self.max_len, stride: self.history_stride }
     }
 
     /// The widest hidden size, D.

@@ -3,6 +3,8 @@ use std::error::Error;
 
 use canet_domain::{History, Ranked, Route, Selection, top_k};
 
+use crate::{HistoryCache, RankedBatch};
+
 /// One set of weights on one device. It runs any route.
 ///
 /// Implementations do not compute padding, and run the last block for the last position only. An answer does not depend on
@@ -47,6 +49,20 @@ pub trait Forward: Send + Sync {
                 self.rank(route, &queries)
             },
         )
+    }
+
+    /// Like [`rank_mixed`](Self::rank_mixed), and reuses and keeps states of histories if there is a
+    /// [cache](Self::history_cache) for them.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if the device fails.
+    fn rank_reusing(&self, rows: &[(Route, Query<'_>)]) -> Result<RankedBatch, ForwardError> {
+        Ok(RankedBatch { rankings: self.rank_mixed(rows)?, reused: Vec::new() })
+    }
+
+    /// The states that it keeps from one request to the next, if it keeps any.
+    fn history_cache(&self) -> Option<&dyn HistoryCache> {
+        None
     }
 
     /// Whether [`rank_mixed`](Self::rank_mixed) runs rows of one width through the same layers. Each row then leaves at its

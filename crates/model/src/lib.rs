@@ -10,6 +10,7 @@ pub mod checkpoint;
 mod config;
 mod device;
 mod forward;
+mod history_cache;
 pub mod import;
 mod json;
 mod model;
@@ -20,6 +21,7 @@ pub use backend::{Backend, LoadError, Precision, threads_allowed_here, use_one_t
 pub use config::{ConfigError, ModelConfig, Parameter, Positions, RouterConfig, WidthRule};
 pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows, in_groups};
+pub use history_cache::{HistoryCache, HistoryCacheStats, RankedBatch};
 pub use json::JsonError;
 pub use model::{Model, OpenError};
 pub use tensor_file::{TensorFile, TensorFileError, TensorToWrite, write_tensors};

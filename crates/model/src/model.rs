@@ -4,7 +4,7 @@ use std::sync::Arc;
 use canet_domain::{Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RouteSpace, choose_route};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ReplayError, TitlesFault};
-use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query};
+use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query, RankedBatch};
 
 /// A checkpoint that answers: its description in host memory and its weights on a device.
 ///
@@ -18,7 +18,7 @@ use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Q
 /// let model = Model::open(&directory, None, backend)?;
 ///
 /// let items: Vec<Item> = ["50", "181"].iter().filter_map(|id| model.catalogue().item(id)).collect();
-/// let history = History::new(&items, model.config().max_len)?;
+/// let history = History::in_window(&items, model.config().window(), 0)?;
 /// let choice = model.route(&[&history], 0.3)?[0];
 ///
 /// let excluded = items.iter().copied().collect();
@@ -132,6 +132,14 @@ impl Model {
     /// [`ForwardError`] if the device fails.
     pub fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         self.forward.rank_mixed(rows)
+    }
+
+    /// Like [`rank`](Model::rank), and reuses and keeps states of histories if the forward has a cache for them.
+    ///
+    /// # Errors
+    /// [`ForwardError`] if the device fails.
+    pub fn rank_reusing(&self, rows: &[(Route, Query<'_>)]) -> Result<RankedBatch, ForwardError> {
+        self.forward.rank_reusing(rows)
     }
 
     /// Whether a query's ranking has every item that it must have, with finite scores. This costs a comparison an item of

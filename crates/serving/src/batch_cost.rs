@@ -20,6 +20,8 @@ pub(crate) struct RowCost {
     pub(crate) routing: Routing,
     /// Items of its history.
     pub(crate) length: usize,
+    /// The part of its slice that was not computed, because the history cache had it.
+    pub(crate) reused: Flops,
     /// Its share of the time of the router's micro-batch.
     pub(crate) router: Duration,
 }
@@ -27,8 +29,10 @@ pub(crate) struct RowCost {
 /// What a batch computes for the rows of one route.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RouteCost {
-    /// The cost of its rows in this batch.
+    /// What its rows computed in this batch.
     pub(crate) executed: Flops,
+    /// What they did not compute, because the history cache had it.
+    pub(crate) reused: Flops,
     /// The full model's cost for the same rows.
     pub(crate) full: Flops,
     /// Its rows' share of the router's time.
@@ -42,13 +46,14 @@ impl BatchCost {
         let (shape, space) = (model.shape(), model.space());
         let widest = rows.iter().map(|row| space.slice(row.routing.route).embedding).max().unwrap_or_default();
         let mut batch = BatchCost::default();
-        for RowCost { routing, length, router } in rows {
+        for RowCost { routing, length, reused, router } in rows {
             let padding = match model.forward().shares_layers() {
                 true => shape.embedding_padding(space.slice(routing.route), widest, *length),
                 false => 0,
             };
             let route = batch.routes.entry(routing.route).or_default();
-            route.executed += routing.slice_flops + padding;
+            route.executed += routing.slice_flops.saturating_sub(*reused) + padding;
+            route.reused += reused;
             route.full += routing.full_flops;
             route.router += *router;
             batch.padding += padding;
@@ -59,6 +64,11 @@ impl BatchCost {
     /// The cost of the whole batch.
     fn executed(&self) -> Flops {
         self.routes.values().map(|route| route.executed).sum()
+    }
+
+    /// What the batch computed without padding.
+    pub(crate) fn computed(&self) -> Flops {
+        self.executed() - self.padding
     }
 
     /// The full model's cost for the same rows.

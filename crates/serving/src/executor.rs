@@ -12,7 +12,7 @@ use super::shared_scheduler::SharedScheduler;
 use super::{Generation, Refusal};
 use crate::metrics::Metrics;
 use canet_domain::{History, Ranked, Route};
-use canet_model::{ForwardError, Model, Query};
+use canet_model::{ForwardError, Model, Query, RankedBatch};
 
 /// The queue of a server's rows.
 pub(crate) type RowScheduler = SharedScheduler<LaneKey, Row, RoutedRow>;
@@ -108,15 +108,15 @@ impl Executor {
         let mut costs = Vec::with_capacity(rows.len());
         for Started { row: RoutedRow { row, routing, router, router_share, in_lane }, waited } in rows {
             drop(in_lane);
-            costs.push(RowCost { routing, length: row.request.history.len(), router: router_share });
+            costs.push(RowCost { routing, length: row.request.history.len(), reused: 0, router: router_share });
             waiting.push((row.reply, routing, Times { queue: waited, router, forward: Duration::ZERO }));
             requests.push(row.request);
         }
         let routes = waiting.iter().map(|(_, routing, _)| routing.route);
         let queries: Vec<(Route, Query<'_>)> = routes.zip(requests.iter().map(|request| request.query())).collect();
-        let ranked = generation.model.rank(&queries);
+        let ranked = generation.model.rank_reusing(&queries);
         let forward = started.elapsed();
-        let ranked = match ranked {
+        let RankedBatch { rankings, reused } = match ranked {
             Ok(ranked) => ranked,
             Err(error) => {
                 self.scheduler.lock().failed(self.index, forward);
@@ -124,26 +124,28 @@ impl Executor {
             }
         };
         self.health.ran();
+        costs.iter_mut().zip(&reused).for_each(|(row, reused)| row.reused = *reused);
+        generation.observe_history_cache();
         let cost = BatchCost::new(generation, &costs);
         let full = {
             let mut scheduler = self.scheduler.lock();
-            scheduler.completed(self.index, forward);
+            scheduler.completed(self.index, forward, Some(cost.computed()));
             scheduler.predicted(LaneKey::of(generation, generation.model.space().full()), cost.full())
         };
         for (route, share) in &cost.routes {
             let series = generation.series.route(*route);
-            series.ran(forward, share.executed, share.full);
+            series.ran(forward, share);
             series.spent(cost.seconds(share, forward, full));
         }
         generation.series.padded(cost.padding_ratio());
         let bad_rows = Cell::new(0);
-        let answers = waiting.into_iter().zip(&requests).zip(ranked);
-        self.send(answers.map(|(((reply, routing, times), request), ranked)| {
+        let answers = waiting.into_iter().zip(&requests).zip(rankings).zip(&costs);
+        self.send(answers.map(|((((reply, routing, times), request), ranked), cost)| {
             if !is_finite(&generation.model, request, &routing, &ranked) {
                 bad_rows.set(bad_rows.get() + 1);
                 return (reply, Err(Refusal::NotFinite));
             }
-            (reply, Ok(Answer { ranked, routing, times: Times { forward, ..times } }))
+            (reply, Ok(Answer { ranked, routing, reused: cost.reused, times: Times { forward, ..times } }))
         }));
         let (rows, version) = (bad_rows.get(), generation.model.version());
         if rows > 0 {

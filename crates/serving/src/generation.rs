@@ -80,6 +80,21 @@ impl Generation {
         self.batch_by.lane(self.model.space(), route)
     }
 
+    /// Counts what the forward's history cache has done.
+    pub(crate) fn observe_history_cache(&self) {
+        if let Some(cache) = self.model.forward().history_cache() {
+            self.series.history_cache().observe(|| cache.stats());
+        }
+    }
+
+    /// Frees the history cache, because another generation serves. Rows that still run on this one are computed whole.
+    pub(crate) fn close_history_cache(&self) {
+        if let Some(cache) = self.model.forward().history_cache() {
+            cache.close();
+        }
+        self.observe_history_cache();
+    }
+
     /// Length of the longest history that the model reads.
     pub fn max_len(&self) -> usize {
         self.model.config().max_len

@@ -86,6 +86,10 @@ impl Loader {
         }
         let fixed_route = self.fixed_route_of(&model)?;
         self.warn_of_unreachable_budget(&model);
+        if self.backend.history_cache() > 0 && model.forward().history_cache().is_none() {
+            let reason = "the model counts positions from the newest item, so that each new item changes all states";
+            tracing::info!(version = model.version(), reason, "no histories are kept");
+        }
         let timings = self.warm_up(&model, pace)?;
         tracing::info!(
             model = model.name(),

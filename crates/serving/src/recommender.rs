@@ -93,6 +93,9 @@ impl Recommender {
             }
         }
         let before = self.current.swap(Arc::new(generation));
+        if let Some(before) = &before {
+            before.close_history_cache();
+        }
         self.health.changed();
         before
     }

@@ -50,6 +50,8 @@ pub struct Answer {
     pub ranked: Vec<Ranked>,
     /// The route that ran.
     pub routing: Routing,
+    /// The part of the slice's cost that was not computed, because the history cache had it.
+    pub reused: Flops,
     /// How long each stage took.
     pub times: Times,
 }
@@ -170,8 +172,12 @@ impl Row {
     ) -> Routed<LaneKey, RoutedRow> {
         let lane = LaneKey::of(&self.generation, routing.route);
         let in_lane = self.generation.series.lane(lane.lane).enter();
+        // A guess: another row may change the cache before this one runs.
+        let forward = self.generation.model.forward();
+        let reusable = forward.history_cache().map(|cache| cache.reusable(routing.route, &self.request.history));
+        let flops = routing.slice_flops.saturating_sub(reusable.unwrap_or_default());
         let row = RoutedRow { row: self, routing, router, router_share, in_lane };
-        Routed { row, lane, flops: routing.slice_flops }
+        Routed { row, lane, flops }
     }
 }
 

@@ -197,7 +197,7 @@ impl Simulation {
             }
             Some(Work::Run(batch)) => {
                 let took = self.true_seconds(batch.rows.iter().map(|started| started.row.flops).sum());
-                self.scheduler.completed(0, Duration::from_secs_f64(took));
+                self.scheduler.completed(0, Duration::from_secs_f64(took), None);
                 self.outcome.answered += batch.rows.len();
                 let latencies = batch.rows.iter().map(|started| now + took - started.row.arrived);
                 self.outcome.latencies.extend(latencies);

@@ -35,6 +35,7 @@ pub fn small_config() -> ModelConfig {
         ffn_inner: WidthRule::Slice,
         positions: Positions::Newest,
         embedding_norm: false,
+        history_stride: 1,
         norm_eps: ModelConfig::NORM_EPS,
     }
 }

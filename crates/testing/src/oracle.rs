@@ -81,6 +81,7 @@ pub fn any_config() -> impl Strategy<Value = ModelConfig> {
             ffn_inner: flags.1,
             positions: flags.2,
             embedding_norm: flags.3,
+            history_stride: 1,
             norm_eps: flags.4,
         },
     )

@@ -1,5 +1,5 @@
 use canet_data::{Dataset, Split};
-use canet_domain::{Catalogue, History, RouteSpace};
+use canet_domain::{Catalogue, History, RouteSpace, Window};
 use canet_model::checkpoint::{CheckpointDraft, DataRecord, Probes, TrainingRecord};
 use canet_model::{Device, Precision};
 use canet_torch::TorchForward;
@@ -34,7 +34,7 @@ pub(crate) fn write_checkpoint(
     let catalogue = Catalogue::new(dataset.ids.clone(), dataset.popularity_in(&trained_on))?
         .with_titles(dataset.titles.iter().cloned());
     let reference = TorchForward::load(&job.config, &weights, Precision::Fp32, Device::CPU)?;
-    let probes = Probes::record(&reference, space, &probe_histories(dataset, job.config.max_len))?;
+    let probes = Probes::record(&reference, space, &probe_histories(dataset, job.config.window()))?;
     let draft = CheckpointDraft {
         config: job.config.clone(),
         weights,
@@ -57,12 +57,12 @@ pub(crate) fn write_checkpoint(
 }
 
 /// Histories of users, at even steps from the shortest to the longest.
-fn probe_histories(dataset: &Dataset, max_len: usize) -> Vec<History> {
+fn probe_histories(dataset: &Dataset, window: Window) -> Vec<History> {
     let mut cases = dataset.cases(Split::Train);
     cases.sort_by_key(|case| case.history.len());
     let last = cases.len().saturating_sub(1);
     (0..PROBES.min(cases.len()))
         .filter_map(|place| cases.get(place * last / (PROBES - 1)))
-        .filter_map(|case| History::new(case.history, max_len).ok())
+        .filter_map(|case| History::in_window(case.history, window, 0).ok())
         .collect()
 }

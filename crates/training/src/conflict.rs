@@ -8,7 +8,7 @@ use crate::options::TrainOptions;
 use crate::state::Progress;
 
 /// The flag of each value in the options and in the configuration, by its path in their JSON.
-const FLAGS: [(&str, &str); 39] = [
+const FLAGS: [(&str, &str); 40] = [
     ("preset", "--preset"),
     ("epochs", "--epochs"),
     ("samples.loss_positions", "--loss-positions"),
@@ -46,6 +46,7 @@ const FLAGS: [(&str, &str); 39] = [
     ("config.ffn_inner", "--ffn-inner"),
     ("config.positions", "--positions"),
     ("config.embedding_norm", "--embedding-norm"),
+    ("config.history_stride", "--history-stride"),
     ("config.norm_eps", "--norm-eps"),
     ("config.items", "the number of items in --data"),
 ];

@@ -158,7 +158,7 @@ pub(crate) fn samples<'a>(job: &TrainJob<'a>, stage: Stage, holdout: &Holdout<'a
         Stage::Newest => dataset.whole_sequences(),
         _ => dataset.training_sequences(),
     };
-    Samples::new(sequences, job.options.samples, job.config.max_len, job.options.batch_size)
+    Samples::new(sequences, job.options.samples, job.config.window(), job.options.batch_size)
 }
 
 fn router_work(job: &TrainJob<'_>, routes: usize, holdout: &Holdout<'_>) -> Work {

@@ -184,6 +184,7 @@ mod tests {
             ffn_inner: WidthRule::Slice,
             positions: Positions::Newest,
             embedding_norm: false,
+            history_stride: 1,
             norm_eps: ModelConfig::NORM_EPS,
         }
     }

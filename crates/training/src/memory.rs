@@ -157,7 +157,7 @@ fn step_bytes(job: &TrainJob<'_>, space: &RouteSpace) -> u64 {
 fn data_bytes(job: &TrainJob<'_>, space: &RouteSpace) -> u64 {
     let (options, dataset) = (&job.options, job.dataset);
     let sequences = dataset.training_sequences();
-    let samples = Samples::new(sequences, options.samples, job.config.max_len, options.batch_size);
+    let samples = Samples::new(sequences, options.samples, job.config.window(), options.batch_size);
     let samples = samples.steps() * options.batch_size as u64;
     let routes = space.len() as u64;
     let trains_router = options.preset.stages().contains(&Stage::Router) && routes > 1;

@@ -1,5 +1,5 @@
 use canet_data::Case;
-use canet_domain::{History, RouteSpace};
+use canet_domain::{History, RouteSpace, Window};
 use canet_evaluation::{Metric, SeenItems, target_rank};
 use canet_model::{Forward, ForwardError, HostTensor};
 
@@ -17,8 +17,8 @@ pub(crate) struct RouteRanks {
 pub(crate) struct MeasuredModel<'a> {
     pub forward: &'a dyn Forward,
     pub space: &'a RouteSpace,
-    /// Longest history that the model reads.
-    pub max_len: usize,
+    /// Which items of a history the model reads.
+    pub window: Window,
     /// Histories in one forward pass.
     pub batch: usize,
     /// The rule for items of a user's own history.
@@ -57,8 +57,10 @@ impl RouteRanks {
     /// # Errors
     /// [`TrainError`], if the device fails.
     pub(crate) fn measure(&mut self, model: &MeasuredModel<'_>, cases: &[Case<'_>]) -> Result<(), TrainError> {
-        let histories =
-            cases.iter().map(|case| History::new(case.history, model.max_len)).collect::<Result<Vec<History>, _>>()?;
+        let histories = cases
+            .iter()
+            .map(|case| History::in_window(case.history, model.window, 0))
+            .collect::<Result<Vec<History>, _>>()?;
         let mut by_length: Vec<usize> = (0..cases.len()).collect();
         by_length.sort_by_key(|case| histories[*case].len());
         let routes = model.space.len();

@@ -1,4 +1,4 @@
-use canet_domain::Item;
+use canet_domain::{Item, Window};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -27,7 +27,7 @@ const SORTED_BATCHES: usize = 16;
 pub(crate) struct Samples<'a> {
     sequences: Vec<&'a [Item]>,
     options: SampleOptions,
-    max_len: usize,
+    window: Window,
     batch_size: usize,
 }
 
@@ -36,11 +36,11 @@ impl<'a> Samples<'a> {
     pub(crate) fn new(
         mut sequences: Vec<&'a [Item]>,
         options: SampleOptions,
-        max_len: usize,
+        window: Window,
         batch_size: usize,
     ) -> Samples<'a> {
         sequences.retain(|sequence| sequence.len() > 1);
-        Samples { sequences, options, max_len, batch_size }
+        Samples { sequences, options, window, batch_size }
     }
 
     /// Number of steps, and so of batches, in every epoch.
@@ -48,7 +48,7 @@ impl<'a> Samples<'a> {
         let samples_of = |sequence: &&[Item]| {
             let ends = sequence.len() - 1;
             match self.options {
-                SampleOptions { loss_positions: None, per_user: None } => ends.div_ceil(self.max_len),
+                SampleOptions { loss_positions: None, per_user: None } => self.adjacent(ends).count(),
                 SampleOptions { per_user, .. } => per_user.unwrap_or(ends).min(ends),
             }
         };
@@ -74,21 +74,24 @@ impl<'a> Samples<'a> {
         batches
     }
 
+    /// The ends of adjacent windows that cover `length` items, the last one first.
+    fn adjacent(&self, length: usize) -> impl Iterator<Item = usize> {
+        let before = |end: &usize| Some(self.window.start(*end)).filter(|start| *start > 0);
+        std::iter::successors(Some(length).filter(|length| *length > 0), before)
+    }
+
     fn split(&self, sequence: &'a [Item], rng: &mut ChaCha8Rng, samples: &mut Vec<Sample<'a>>) {
         let ends = sequence.len() - 1;
         let sample = |end: usize, scored: usize| Sample {
-            inputs: &sequence[end.saturating_sub(self.max_len)..end],
+            inputs: self.window.of(&sequence[..end], 0),
             targets: &sequence[end + 1 - scored..=end],
         };
         // A position that is not read cannot carry the loss.
-        let scored = |end: usize| self.options.loss_positions.unwrap_or(usize::MAX).min(end).min(self.max_len);
+        let read = |end: usize| end - self.window.start(end);
+        let scored = |end: usize| self.options.loss_positions.unwrap_or(usize::MAX).min(read(end));
         match self.options {
             SampleOptions { loss_positions: None, per_user: None } => {
-                let mut end = ends;
-                while end > 0 {
-                    samples.push(sample(end, end.min(self.max_len)));
-                    end = end.saturating_sub(self.max_len);
-                }
+                samples.extend(self.adjacent(ends).map(|end| sample(end, read(end))));
             }
             SampleOptions { per_user: Some(count), .. } if count < ends => {
                 let drawn = rand::seq::index::sample(rng, ends, count);
@@ -109,7 +112,7 @@ mod tests {
     }
 
     fn samples(sequences: &[Vec<Item>], options: SampleOptions) -> Samples<'_> {
-        Samples::new(sequences.iter().map(Vec::as_slice).collect(), options, 3, 4)
+        Samples::new(sequences.iter().map(Vec::as_slice).collect(), options, Window::last(3), 4)
     }
 
     fn ids(items: &[Item]) -> Vec<u32> {

@@ -147,7 +147,7 @@ impl<'a> Validation<'a> {
         base_bias: Option<&'b BaseBias>,
     ) -> Result<RoutedUsers<'b>, ForwardError> {
         let config = &self.job.config;
-        let lengths = self.cases.iter().map(|case| case.history.len().min(config.max_len)).collect();
+        let lengths = self.cases.iter().map(|case| config.window().of(case.history, 0).len()).collect();
         Ok(RoutedUsers {
             space: self.space,
             shape: config.shape(),
@@ -224,5 +224,5 @@ fn metrics_of(runs: &[EvalRun]) -> BTreeMap<String, f64> {
 }
 
 fn evaluated<'b>(job: &TrainJob<'_>, space: &'b RouteSpace, forward: &'b dyn Forward) -> EvaluatedModel<'b> {
-    EvaluatedModel { forward, space, shape: job.config.shape(), max_len: job.config.max_len }
+    EvaluatedModel { forward, space, shape: job.config.shape(), window: job.config.window() }
 }

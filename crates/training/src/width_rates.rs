@@ -126,6 +126,7 @@ mod tests {
             positions,
             embedding_norm: true,
             norm_eps: 1e-5,
+            history_stride: 1,
         }
     }
 

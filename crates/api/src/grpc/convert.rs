@@ -11,6 +11,7 @@ impl From<proto::RecommendRequest> for RecommendRequest {
     fn from(message: proto::RecommendRequest) -> RecommendRequest {
         let default = RecommendRequest::new(ids(message.history));
         RecommendRequest {
+            history_start: message.history_start,
             k: message.k,
             exclude_seen: message.exclude_seen,
             exclude: ids(message.exclude),

@@ -55,6 +55,7 @@ impl MessageAnswer {
                 flops: answer.compute.flops,
                 full_flops: answer.compute.full_flops,
                 saved: answer.compute.saved,
+                reused: answer.compute.reused,
             }),
             model: Some(proto::ModelVersion { name: answer.model.name.to_owned(), version: answer.model.version }),
             history: Some(proto::HistoryUsed {

@@ -95,7 +95,11 @@ pub(super) async fn infer<'a>(
     // Checks the part that all rows share, even if there are no rows.
     call.accept(row(Vec::new()))?;
     let k = usize::try_from(row(Vec::new()).k(generation.model.catalogue().len())).unwrap_or(usize::MAX);
-    let rows: Vec<RecommendRequest> = histories(history(&request)?, generation)?.into_iter().map(row).collect();
+    let mut rows: Vec<RecommendRequest> = histories(history(&request)?, generation)?.into_iter().map(row).collect();
+    if let Some(input) = input(&request, "history_start")? {
+        let starts = history_starts(input, rows.len())?;
+        rows.iter_mut().zip(starts).for_each(|(row, start)| row.history_start = Some(start));
+    }
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
@@ -126,7 +130,10 @@ fn count(k: i64) -> Result<u64, Problem> {
 fn input<'a>(request: &'a InferRequest, name: &str) -> Result<Option<&'a Input>, Problem> {
     let unknown = |input: &&Input| INPUTS.iter().all(|known| known.name != input.name);
     if let Some(unknown) = request.inputs.iter().find(unknown) {
-        return Err(input_problem(&unknown.name, "there is no such input: send `history` and optionally `k`"));
+        return Err(input_problem(
+            &unknown.name,
+            "there is no such input: send `history` and optionally `k` and `history_start`",
+        ));
     }
     let mut found = request.inputs.iter().filter(|input| input.name == name);
     match (found.next(), found.next()) {
@@ -185,6 +192,26 @@ fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>,
             "it must be BYTES [B], each a JSON list of ids, or INT64 [B, L] of dense ids, padded with 0",
         )),
     }
+}
+
+/// How many earlier items each row leaves out.
+fn history_starts(input: &Input, rows: usize) -> Result<Vec<u64>, Problem> {
+    let (Values::Int64(starts), [count]) = (&input.values, input.shape.as_slice()) else {
+        return Err(input_problem("history_start", "it must be INT64 [B], a number for each row of `history`"));
+    };
+    if *count != rows {
+        return Err(input_problem("history_start", &format!("it has {count} numbers for {rows} rows of `history`")));
+    }
+    let start = |(row, start): (usize, &i64)| {
+        let wrong = |_| {
+            Problem::invalid(
+                format!("history_start[{row}]"),
+                format!("history_start[{row}] is {start}: it must be at least 0"),
+            )
+        };
+        u64::try_from(*start).map_err(wrong)
+    };
+    starts.iter().enumerate().map(start).collect()
 }
 
 /// The external id of a dense one. An unknown dense id is an error, because the caller cannot have it from this model.

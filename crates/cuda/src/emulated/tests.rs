@@ -27,6 +27,7 @@ fn config(rule: WidthRule) -> ModelConfig {
         ffn_inner: rule,
         positions: Positions::Newest,
         embedding_norm: false,
+        history_stride: 1,
         norm_eps: ModelConfig::NORM_EPS,
     }
 }
@@ -58,7 +59,7 @@ fn emulated(config: &ModelConfig, precision: Precision, weights: &Weights) -> Cu
 
 /// The forward on this CPU, which computes every precision at every level.
 fn cpu(config: &ModelConfig, precision: Precision, weights: &Weights) -> CpuForward {
-    let options = CpuOptions { level: Level::best(), precision, threads: 1, byte_scan: false };
+    let options = CpuOptions { level: Level::best(), precision, threads: 1, byte_scan: false, history_cache: 0 };
     CpuForward::load(config, weights, options).unwrap()
 }
 

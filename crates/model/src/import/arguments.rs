@@ -50,6 +50,7 @@ impl Arguments {
             ffn_inner,
             positions: Positions::Newest,
             embedding_norm: false,
+            history_stride: 1,
             norm_eps: ModelConfig::NORM_EPS,
         }
     }

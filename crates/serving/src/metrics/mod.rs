@@ -1,5 +1,6 @@
 //! The server's Prometheus metrics.
 
+mod cache_series;
 mod family;
 mod registry;
 mod series;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use prometheus::{CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
+use super::cache_series::CACHE_MISSES;
 use super::family::families;
 
 /// 100 µs to 10 s, with finer steps around the times of answers.
@@ -24,7 +25,7 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the fields' documentation is the help text.
     ///
-    /// A route has 63 series, a lane has 33, and everything else together has fewer than 200. The paper's space of 36
+    /// A route has 64 series, a lane has 33, and everything else together has fewer than 210. The paper's space of 36
     /// routes makes about 2,500 series with a lane for each width and 3,600 with a lane for each route.
     #[derive(Debug)]
     pub struct Metrics {
@@ -48,8 +49,23 @@ families! {
         route_forward_seconds: HistogramVec, labels ["route"], buckets SECONDS;
         /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
         stage_duration_seconds: HistogramVec, labels ["stage"], buckets SECONDS;
-        /// Floating-point operations computed for the rows of a route, with padding, without the router's.
+        /// Floating-point operations computed for the rows of a route, with padding, without the router's and without what
+        /// the history cache had.
         executed_flops_total: IntCounterVec, labels ["route"];
+        /// Floating-point operations that were not computed for the rows of a route, because the history cache had their
+        /// results. They are not in executed_flops_total.
+        reused_flops_total: IntCounterVec, labels ["route"];
+        /// Bytes that the history cache takes.
+        history_cache_bytes: IntGauge;
+        /// Histories that the history cache keeps, one for each width and embedding at which it was computed.
+        history_cache_entries: IntGauge;
+        /// Rows that reused at least half of their positions.
+        history_cache_hits_total: IntCounter;
+        /// Rows that reused less: their history was unknown (history), or known at another width or embedding than the
+        /// router chose (slice).
+        history_cache_misses_total: IntCounterVec, labels ["cause"];
+        /// Histories that left the history cache to make room.
+        history_cache_evictions_total: IntCounter;
         /// Floating-point operations that the full model would have cost for the same rows.
         full_flops_total: IntCounterVec, labels ["route"];
         /// Device seconds that the full model is predicted to take for the same rows. Minus executed_seconds_total this is
@@ -254,6 +270,9 @@ impl Metrics {
         Reloaded::ALL.iter().for_each(|outcome| drop(metrics.reload_total.with_label_values(&[outcome.label()])));
         for full in [true, false] {
             metrics.batch_release_total.with_label_values(&[release(full)]);
+        }
+        for cause in CACHE_MISSES {
+            metrics.history_cache_misses_total.with_label_values(&[cause]);
         }
         Ok(metrics)
     }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
+use super::cache_series::CacheSeries;
 use super::registry::Metrics;
 use super::traffic::Traffic;
-use canet_domain::{BatchBy, Flops, Reason, Route, RouteSpace};
+use crate::batch_cost::RouteCost;
+use canet_domain::{BatchBy, Reason, Route, RouteSpace};
 
 /// The series of every route and lane of one model. They are resolved once, so that no request looks up a label.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub struct Series {
     routes: Vec<RouteSeries>,
     lanes: Vec<LaneSeries>,
     padding: Histogram,
+    history_cache: CacheSeries,
     labels: HashSet<String>,
 }
 
@@ -27,6 +30,7 @@ pub struct RouteSeries {
     latency: Histogram,
     forward: Histogram,
     executed_flops: IntCounter,
+    reused_flops: IntCounter,
     full_flops: IntCounter,
     overlap: Histogram,
     full_seconds: Counter,
@@ -70,6 +74,7 @@ impl Series {
             routes: space.routes().map(|route| RouteSeries::new(metrics, space.name(route))).collect(),
             lanes: batch_by.lanes(space).iter().map(|name| LaneSeries::new(metrics, name)).collect(),
             padding: metrics.batch_padding_ratio.clone(),
+            history_cache: CacheSeries::new(metrics),
             labels: space.routes().map(|route| space.name(route).to_owned()).chain(batch_by.lanes(space)).collect(),
         }
     }
@@ -89,6 +94,11 @@ impl Series {
         &self.lanes[lane]
     }
 
+    /// The series of the history cache.
+    pub(crate) fn history_cache(&self) -> &CacheSeries {
+        &self.history_cache
+    }
+
     /// Counts the share of a batch that was padding.
     pub fn padded(&self, ratio: f64) {
         self.padding.observe(ratio);
@@ -106,6 +116,7 @@ impl RouteSeries {
             latency: metrics.route_latency_seconds.with_label_values(&[route]),
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
+            reused_flops: metrics.reused_flops_total.with_label_values(&[route]),
             full_flops: metrics.full_flops_total.with_label_values(&[route]),
             overlap: metrics.shadow_overlap.with_label_values(&[route]),
             full_seconds: metrics.full_seconds_total.with_label_values(&[route]),
@@ -151,12 +162,12 @@ impl RouteSeries {
         }
     }
 
-    /// Counts a batch with rows of this route: the batch's time, the cost of the rows with padding, and the full model's
-    /// cost for them.
-    pub fn ran(&self, took: Duration, executed: Flops, full: Flops) {
+    /// Counts a batch with rows of this route: the batch's time, and what the rows cost.
+    pub(crate) fn ran(&self, took: Duration, cost: &RouteCost) {
         self.forward.observe(took.as_secs_f64());
-        self.executed_flops.inc_by(executed);
-        self.full_flops.inc_by(full);
+        self.executed_flops.inc_by(cost.executed);
+        self.reused_flops.inc_by(cost.reused);
+        self.full_flops.inc_by(cost.full);
     }
 }
 

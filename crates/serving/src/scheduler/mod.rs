@@ -315,13 +315,15 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         }
     }
 
-    /// The executor's batch has run for `took`.
-    pub fn completed(&mut self, executor: usize, took: Duration) {
+    /// The executor's batch has run. It computed what its rows were predicted to cost, or what the driver found: a history
+    /// cache may save more than predicted, or less.
+    ///
+    /// Padding does not count: admission predicts without it, so a lane's padding shows in its fit.
+    pub fn completed(&mut self, executor: usize, took: Duration, computed: Option<Flops>) {
         let executor = &mut self.executors[executor];
         executor.last_batch = took;
-        if let Some((lane, flops)) = executor.running.take() {
-            // Padding is not in `flops`: admission predicts without it, so a lane's padding shows in its fit.
-            self.costs.observe(lane, BatchTiming { flops, took });
+        if let Some((lane, predicted)) = executor.running.take() {
+            self.costs.observe(lane, BatchTiming { flops: computed.unwrap_or(predicted), took });
         }
     }
 

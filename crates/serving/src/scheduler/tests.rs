@@ -132,11 +132,11 @@ fn an_executor_routes_what_has_arrived_then_runs_one_batch() {
     clock.scheduler.routed(0, ms(1), vec![routed("5", 'b')]);
     // Row 6 arrived too late for this turn.
     assert_eq!(clock.rows(3), ["1", "2", "3", "4"]);
-    clock.scheduler.completed(0, ms(5));
+    clock.scheduler.completed(0, ms(5), None);
     assert_eq!(clock.router_batch(8).rows, ["6"]);
     clock.scheduler.routed(0, ms(1), vec![routed("6", 'b')]);
     assert_eq!(clock.rows(9), ["5", "6"]);
-    clock.scheduler.completed(0, ms(3));
+    clock.scheduler.completed(0, ms(3), None);
     assert!(clock.next(12).is_none() && clock.scheduler.queued() == 0);
 }
 
@@ -315,7 +315,7 @@ fn costs_are_learnt_from_batches_that_ran_and_not_from_failed_ones() {
             if fails {
                 clock.scheduler.failed(0, ms(10));
             } else {
-                clock.scheduler.completed(0, ms(10));
+                clock.scheduler.completed(0, ms(10), None);
             }
         }
         let after = clock.scheduler.predicted('a', ROW);

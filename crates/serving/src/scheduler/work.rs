@@ -55,7 +55,7 @@ pub struct Routed<L, R> {
     pub row: R,
     /// The lane of its route.
     pub lane: L,
-    /// The slice's cost.
+    /// What the slice is predicted to compute: its cost, less what a history cache has.
     pub flops: Flops,
 }
 

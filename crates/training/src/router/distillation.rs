@@ -223,14 +223,14 @@ fn reproduced_share(context: &StageContext<'_>, targets: &RouterTargets<'_>) -> 
 /// The router's logits for histories: `[B, routes]`
 fn router_logits(context: &StageContext<'_>, histories: &[&[Item]]) -> Result<Tensor, TchError> {
     let job = context.job;
-    let max_len = job.config.max_len;
+    let window = job.config.window();
     let samples: Vec<Sample<'_>> = histories
         .iter()
-        .map(|history| &history[history.len().saturating_sub(max_len)..])
+        .map(|history| window.of(history, 0))
         // The router's logits do not depend on targets.
         .map(|read| Sample { inputs: read, targets: read })
         .collect();
-    let batch = Batch::new(&samples, max_len, tch_device(job.device))?;
+    let batch = Batch::new(&samples, window.max_len, tch_device(job.device))?;
     let parameters = &context.state.parameters;
     Supernet { config: &job.config, parameters, dropout: DropoutShares::NONE }.router_logits(&batch)
 }

@@ -1,4 +1,4 @@
-use canet_domain::Item;
+use canet_domain::{Item, Window};
 use tch::{Kind, TchError, Tensor};
 
 use crate::parameters::Parameters;
@@ -16,7 +16,7 @@ pub(super) struct Features {
     table: Tensor,
     /// log(1 + interactions in the training data), by item.
     popularity: Vec<f32>,
-    max_len: usize,
+    window: Window,
     /// `None` before the features are standardised.
     standard: Option<Standard>,
 }
@@ -40,12 +40,12 @@ impl Features {
         parameters: &Parameters,
         width: usize,
         interactions: &[u64],
-        max_len: usize,
+        window: Window,
     ) -> Result<Features, TchError> {
         let table = parameters.get("backbone.item_embedding")?.f_detach()?.f_narrow(1, 0, width as i64)?; // [N + 1, e]
         let table = table.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
         let popularity = std::iter::once(0.0).chain(interactions.iter().map(|count| (*count as f32).ln_1p())).collect();
-        Ok(Features { table, popularity, max_len, standard: None })
+        Ok(Features { table, popularity, window, standard: None })
     }
 
     /// Standardises all features by their mean and deviation over some histories.
@@ -80,7 +80,7 @@ impl Features {
         // The weight of each item in the mean over its history, and in the mean over the newest items.
         let (mut of_all, mut of_newest) = (Vec::new(), Vec::new());
         for (row, history) in histories.iter().enumerate() {
-            let read = &history[history.len().saturating_sub(self.max_len)..];
+            let read = self.window.of(history, 0);
             let newest = read.len().min(NEWEST);
             let popularity: Vec<f32> = read.iter().map(|item| self.popularity[item.column()]).collect();
             for (index, item) in read.iter().enumerate() {

@@ -80,7 +80,7 @@ fn measure_cases(context: &mut StageContext<'_>, cases: &[Case<'_>]) -> Result<S
     let model = MeasuredModel {
         forward: &*forward,
         space: context.space,
-        max_len: job.config.max_len,
+        window: job.config.window(),
         batch: ranking_batch(job.device),
         seen: job.options.seen(),
     };

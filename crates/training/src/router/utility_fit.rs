@@ -52,10 +52,10 @@ impl<'a> MeasuredCases<'a> {
         let narrowest = context.space.embedding().first().copied().unwrap_or_default();
         let histories: Vec<&[Item]> = cases.iter().map(|case| case.history).collect();
         let counts = context.job.dataset.popularity();
-        let mut features = Features::new(&context.state.parameters, narrowest, &counts, config.max_len)?;
+        let mut features = Features::new(&context.state.parameters, narrowest, &counts, config.window())?;
         features.standardise(&histories)?;
         let inputs = features.of(&histories)?;
-        let lengths = cases.iter().map(|case| case.history.len().min(config.max_len)).collect();
+        let lengths = cases.iter().map(|case| config.window().of(case.history, 0).len()).collect();
         let ndcg = context.state.ranks.utilities(Utility::Ndcg);
         let costs = RouteCosts::new(context.space, &config.shape(), config.max_len);
         let table = CaseTable::new(costs, lengths, ndcg);
