@@ -194,7 +194,8 @@ mod tests {
 
     /// The type of the backend, or the error's text.
     fn chosen(backend: BackendChoice, precision: Precision) -> String {
-        match choose(Device::CPU, backend, precision, 1) {
+        let settings = CpuSettings { precision, threads: 1, history_cache: 0 };
+        match choose(Device::CPU, backend, settings) {
             Ok(target) => format!("{target:?}").split(' ').next().unwrap_or_default().to_owned(),
             Err(error) => error.to_string(),
         }

@@ -1,13 +1,14 @@
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::sessions::{SessionMix, Sessions};
 use super::workload::{Routes, Workload, draw};
 use canet_domain::{BatchBy, Candidates, Flops, History, Item, RequestFlops, Route, Selection};
-use canet_model::{ForwardError, Model, Query};
+use canet_model::{ForwardError, HistoryCache, HistoryCacheStats, Model, Query};
 use canet_serving::SharedScheduler;
 use canet_serving::scheduler::{self, Arrival, Batch, Due, Limits, Routed, RouterBatch, Work};
 
@@ -27,7 +28,9 @@ pub(super) struct ClosedLoop<'a> {
     /// The share of the full model's FLOPs that the router may spend.
     pub(super) budget: f64,
     /// At least one.
-    pub(super) histories: &'a [History],
+    pub(super) histories: &'a [Arc<History>],
+    /// The users of the workload `sessions`: how they return, and the sequences of a file if there is one.
+    pub(super) sessions: (SessionMix, &'a [Vec<Item>]),
     pub(super) batch_by: BatchBy,
     /// Threads that run batches out of one queue.
     pub(super) executors: usize,
@@ -45,16 +48,38 @@ pub(super) struct Timed {
     /// Quantiles of the time from a request's arrival to its answer.
     pub(super) p50: Duration,
     pub(super) p99: Duration,
-    /// The mean cost of a request, the router's included.
+    /// The mean cost of a request, the router's included. It does not depend on the history cache.
     pub(super) mean_flops: f64,
+    /// What the history cache saved of it.
+    pub(super) mean_reused: f64,
+    /// What the history cache did, if the model has one and the workload uses it.
+    pub(super) cache: Option<HistoryCacheStats>,
 }
 
 struct Row {
-    /// The index of its history.
-    history: usize,
+    history: Arc<History>,
+    /// Items of the history, which are not recommended.
+    excluded: Arc<HashSet<Item>>,
     /// The workload's route, if it names one.
     route: Option<Route>,
     arrived: Instant,
+}
+
+/// The items that a user has.
+fn seen(history: &History) -> HashSet<Item> {
+    history.items().iter().copied().collect()
+}
+
+/// The size of a cache, and what it did since an earlier time.
+fn since(now: HistoryCacheStats, before: HistoryCacheStats) -> HistoryCacheStats {
+    HistoryCacheStats {
+        bytes: now.bytes,
+        entries: now.entries,
+        hits: now.hits - before.hits,
+        misses_of_history: now.misses_of_history - before.misses_of_history,
+        misses_of_slice: now.misses_of_slice - before.misses_of_slice,
+        evictions: now.evictions - before.evictions,
+    }
 }
 
 struct RoutedRow {
@@ -70,7 +95,8 @@ impl scheduler::Row for RoutedRow {}
 struct Measurement<'a> {
     scheduler: SharedScheduler<usize, Row, RoutedRow>,
     workload: &'a Workload,
-    excluded: Vec<HashSet<Item>>,
+    excluded: Vec<Arc<HashSet<Item>>>,
+    sessions: Mutex<Sessions<'a>>,
     from: Instant,
     until: Instant,
     answered: Mutex<Answered>,
@@ -79,8 +105,8 @@ struct Measurement<'a> {
 /// The rows that were answered during the measurement.
 #[derive(Default)]
 struct Answered {
-    /// Latency and cost of each row.
-    rows: Vec<(Duration, Flops)>,
+    /// Latency, cost and reused part of each row.
+    rows: Vec<(Duration, Flops, Flops)>,
     /// The end of the first batch, and its rows: they ran before the measurement.
     first: Option<(Instant, usize)>,
     /// The end of the last batch.
@@ -97,11 +123,14 @@ impl ClosedLoop<'_> {
         let measurement = Measurement {
             scheduler: SharedScheduler::new(limits),
             workload,
-            excluded: self.histories.iter().map(|history| history.items().iter().copied().collect()).collect(),
+            excluded: self.histories.iter().map(|history| Arc::new(seen(history))).collect(),
+            sessions: Mutex::new(Sessions::new(self.sessions.0, self.sessions.1)),
             from,
             until: from + time,
             answered: Mutex::default(),
         };
+        let cache = self.model.forward().history_cache().filter(|_| matches!(workload.routes(), Routes::Sessions));
+        let before = cache.map(HistoryCache::stats);
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         for _ in 0..in_flight {
             self.send(&measurement, &mut rng);
@@ -127,16 +156,31 @@ impl ClosedLoop<'_> {
         });
         ended?;
         let answered = measurement.answered.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Timed::of(answered, in_flight))
+        let cache = cache.map(HistoryCache::stats).zip(before).map(|(now, before)| since(now, before));
+        Ok(Timed { cache, ..Timed::of(answered, in_flight) })
     }
 
     fn send(&self, measurement: &Measurement<'_>, rng: &mut ChaCha8Rng) {
         let route = match measurement.workload.routes() {
             Routes::Drawn(shares) => draw(shares, rng),
-            Routes::Own | Routes::None => None,
+            Routes::Own | Routes::Sessions | Routes::None => None,
+        };
+        let (history, excluded) = match measurement.workload.routes() {
+            Routes::Sessions => {
+                let mut sessions = measurement.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                // No user has an empty history.
+                let Ok(history) = sessions.request(rng) else { return };
+                drop(sessions);
+                let excluded = Arc::new(seen(&history));
+                (Arc::new(history), excluded)
+            }
+            _ => {
+                let place = rng.gen_range(0..self.histories.len());
+                (Arc::clone(&self.histories[place]), Arc::clone(&measurement.excluded[place]))
+            }
         };
         let arrived = Instant::now();
-        let row = Row { history: rng.gen_range(0..self.histories.len()), route, arrived };
+        let row = Row { history, excluded, route, arrived };
         let RequestFlops { router, full, .. } = self.cost(self.model.space().full(), &row);
         let arrival = Arrival::Unrouted { row, router_flops: router, full_flops: full };
         // The queue has no limit; if another executor has closed it, the row is dropped.
@@ -144,19 +188,19 @@ impl ClosedLoop<'_> {
     }
 
     fn cost(&self, route: Route, row: &Row) -> RequestFlops {
-        self.model.cost(route, self.histories[row.history].len())
+        self.model.cost(route, row.history.len())
     }
 }
 
 /// A thread that runs batches, as those of the server do.
-struct Executor<'a> {
+struct Executor<'a, 'm> {
     index: usize,
     bench: &'a ClosedLoop<'a>,
-    measurement: &'a Measurement<'a>,
+    measurement: &'a Measurement<'m>,
     rng: ChaCha8Rng,
 }
 
-impl Executor<'_> {
+impl Executor<'_, '_> {
     fn run(&mut self) -> Result<(), ForwardError> {
         while let Some(work) = self.measurement.scheduler.next(self.index) {
             match work {
@@ -171,13 +215,13 @@ impl Executor<'_> {
     fn route(&mut self, batch: RouterBatch<Row>) -> Result<(), ForwardError> {
         let bench = self.bench;
         let started = Instant::now();
-        let histories: Vec<&History> = batch.rows.iter().map(|row| &bench.histories[row.history]).collect();
+        let histories: Vec<&History> = batch.rows.iter().map(|row| &*row.history).collect();
         let choices = bench.model.route(&histories, bench.budget)?;
         let took = started.elapsed();
         let scheduler = &self.measurement.scheduler;
         if let Routes::None = self.measurement.workload.routes() {
             scheduler.lock().unroutable(self.index);
-            self.finish(&batch.rows.into_iter().map(|row| (None, row)).collect::<Vec<_>>());
+            self.finish(&batch.rows.into_iter().map(|row| (None, 0, row)).collect::<Vec<_>>());
             return Ok(());
         }
         let routed = batch.rows.into_iter().zip(choices).map(|(row, choice)| {
@@ -198,28 +242,33 @@ impl Executor<'_> {
             .iter()
             .map(|started| {
                 let RoutedRow { route, row } = &started.row;
-                let excluded = &self.measurement.excluded[row.history];
-                let selection = Selection { k: TOP, excluded, candidates: Candidates::All };
-                (*route, Query { history: &self.bench.histories[row.history], selection })
+                let selection = Selection { k: TOP, excluded: &row.excluded, candidates: Candidates::All };
+                (*route, Query { history: &row.history, selection })
             })
             .collect();
-        self.bench.model.rank(&queries)?;
+        // Other workloads repeat their histories, which is no measure of a cache.
+        let reused = match self.measurement.workload.routes() {
+            Routes::Sessions => self.bench.model.rank_reusing(&queries)?.reused,
+            _ => self.bench.model.rank(&queries).map(|_| Vec::new())?,
+        };
         self.measurement.scheduler.lock().completed(self.index, started.elapsed(), None);
-        let rows = batch.rows.into_iter().map(|started| (Some(started.row.route), started.row.row));
+        let reused = reused.into_iter().chain(std::iter::repeat(0));
+        let rows = batch.rows.into_iter().zip(reused);
+        let rows = rows.map(|(started, reused)| (Some(started.row.route), reused, started.row.row));
         self.finish(&rows.collect::<Vec<_>>());
         Ok(())
     }
 
     /// Counts answered rows and sends new ones for them, until the time is over.
-    fn finish(&mut self, rows: &[(Option<Route>, Row)]) {
+    fn finish(&mut self, rows: &[(Option<Route>, Flops, Row)]) {
         let Executor { bench, measurement, rng, .. } = self;
         let now = Instant::now();
         let mut answered = measurement.answered.lock().unwrap_or_else(PoisonError::into_inner);
         if now >= measurement.from && (now < measurement.until || answered.last.is_none()) {
-            let timed = rows.iter().map(|(route, row)| {
+            let timed = rows.iter().map(|(route, reused, row)| {
                 let cost = bench.cost(route.unwrap_or(bench.model.space().smallest()), row);
                 let flops = cost.router + if route.is_some() { cost.slice } else { 0 };
-                (now - row.arrived, flops)
+                (now - row.arrived, flops, *reused)
             });
             answered.add(now, timed);
         }
@@ -236,7 +285,7 @@ impl Executor<'_> {
 
 impl Answered {
     /// Counts a batch that has ended.
-    fn add(&mut self, now: Instant, rows: impl Iterator<Item = (Duration, Flops)>) {
+    fn add(&mut self, now: Instant, rows: impl Iterator<Item = (Duration, Flops, Flops)>) {
         let before = self.rows.len();
         self.rows.extend(rows);
         self.first.get_or_insert((now, self.rows.len() - before));
@@ -251,7 +300,7 @@ impl Answered {
         match between {
             Some((took, rows)) if !took.is_zero() => rows as f64 / took.as_secs_f64(),
             _ => {
-                let latencies: Duration = self.rows.iter().map(|(latency, _)| latency).sum();
+                let latencies: Duration = self.rows.iter().map(|(latency, ..)| latency).sum();
                 (in_flight * self.rows.len()) as f64 / latencies.as_secs_f64()
             }
         }
@@ -262,12 +311,14 @@ impl Timed {
     fn of(answered: Answered, in_flight: usize) -> Timed {
         let requests_per_second = answered.per_second(in_flight);
         let mut rows = answered.rows;
-        rows.sort_by_key(|(latency, _)| *latency);
+        rows.sort_by_key(|(latency, ..)| *latency);
         let at = |share: f64| {
             let place = (rows.len() as f64 * share) as usize;
-            rows.get(place).or(rows.last()).map_or(Duration::ZERO, |(latency, _)| *latency)
+            rows.get(place).or(rows.last()).map_or(Duration::ZERO, |(latency, ..)| *latency)
         };
-        let flops: f64 = rows.iter().map(|(_, flops)| *flops as f64).sum();
-        Timed { requests_per_second, p50: at(0.5), p99: at(0.99), mean_flops: flops / rows.len().max(1) as f64 }
+        let mean = |sum: f64| sum / rows.len().max(1) as f64;
+        let mean_flops = mean(rows.iter().map(|(_, flops, _)| *flops as f64).sum());
+        let mean_reused = mean(rows.iter().map(|(.., reused)| *reused as f64).sum());
+        Timed { requests_per_second, p50: at(0.5), p99: at(0.99), mean_flops, mean_reused, cache: None }
     }
 }

@@ -1,9 +1,11 @@
 mod closed_loop;
 mod report;
+mod sessions;
 mod workload;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,12 +15,13 @@ use rand_chacha::ChaCha8Rng;
 
 use self::closed_loop::ClosedLoop;
 use self::report::{Measured, Report};
+use self::sessions::SessionMix;
 use self::workload::Workload;
 use super::Failure;
 use super::exit::say;
 use super::interactions::FormatArgs;
 use super::model::ModelArgs;
-use super::numbers::{seconds, share};
+use super::numbers::{bytes, seconds, share, share_or_zero};
 use super::target::TargetArgs;
 use canet_data::Dataset;
 use canet_domain::{BatchBy, History, Item};
@@ -36,7 +39,8 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Workloads, separated by commas: own (the router's choices), full, smallest, uniform (all routes equally often), zipf
-    /// (the n-th route of a shuffled list 1/n as often as the first), the name of a route, or router, which runs no route
+    /// (the n-th route of a shuffled list 1/n as often as the first), sessions (the router's choices for users who return with
+    /// one to three new items, and the history cache), the name of a route, or router, which runs no route
     #[arg(
         long,
         env = "CANET_WORKLOAD",
@@ -53,6 +57,12 @@ pub(super) struct BenchArgs {
     executors: u16,
     #[command(flatten)]
     target: TargetArgs,
+    /// Share of the requests of `sessions` that are of users who return
+    #[arg(long, env = "CANET_RETURNING", value_name = "SHARE", default_value_t = 0.8, value_parser = share_or_zero)]
+    returning: f64,
+    /// Memory of the history cache, which `sessions` uses, as for serve. 0 keeps nothing
+    #[arg(long, env = "CANET_HISTORY_CACHE", value_name = "SIZE", default_value = "256MB", value_parser = bytes)]
+    history_cache: usize,
     /// Requests that may share a batch: those whose routes have the same width (`width`), those of the same route (`route`),
     /// or all of them (`all`, which suits the native backend on a GPU)
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
@@ -79,11 +89,18 @@ pub(super) struct BenchArgs {
 
 /// Measures every workload and prints the report.
 pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
-    let target = args.target.open_for(args.executors)?;
+    let target = args.target.open_for(args.executors, args.history_cache)?;
     let model = args.model.open(&*target)?;
     let parse = |name: &String| Workload::parse(model.space(), name, args.seed).map_err(Failure::usage);
     let workloads: Vec<Workload> = args.workload.iter().map(parse).collect::<Result<_, _>>()?;
-    let histories = histories(&args, &model)?;
+    let sequences = sequences(&args, &model)?;
+    let window = model.config().window();
+    let history = |sequence: &Vec<Item>| History::in_window(sequence, window, 0).map(Arc::new).map_err(Failure::data);
+    // No sequence is empty, and a model reads at least one item.
+    let histories: Vec<Arc<History>> = sequences.iter().map(history).collect::<Result<_, _>>()?;
+    let items = u32::try_from(model.catalogue().len()).map_err(Failure::data)?;
+    // Random sequences are too short for a user who returns.
+    let own = args.histories.as_ref().map_or(&[][..], |_| &sequences);
 
     let mut report = Report {
         model: model.to_string(),
@@ -99,6 +116,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         model: &model,
         budget: args.flops_budget,
         histories: &histories,
+        sessions: (SessionMix { returning: args.returning, window, items }, own),
         batch_by: args.batch_by,
         executors: args.executors.into(),
         max_batch: target.max_batch().into(),
@@ -127,21 +145,19 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
-/// The histories of the requests: whole sequences of a file, or random items.
-fn histories(args: &BenchArgs, model: &Model) -> Result<Vec<History>, Failure> {
-    let (max_len, window) = (model.config().max_len, model.config().window());
-    let sequences: Vec<Vec<Item>> = match &args.histories {
+/// What the histories of the requests are taken from: whole sequences of a file, or random items.
+fn sequences(args: &BenchArgs, model: &Model) -> Result<Vec<Vec<Item>>, Failure> {
+    let max_len = model.config().max_len;
+    match &args.histories {
         Some(file) => {
             let dataset = Dataset::read_known(file, model.catalogue(), &args.format.options());
-            dataset.map_err(Failure::data)?.sequences
+            Ok(dataset.map_err(Failure::data)?.sequences)
         }
         None => {
             let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
             let items = u32::try_from(model.catalogue().len()).map_err(Failure::data)?;
             let mut sequence = || (0..max_len).filter_map(|_| Item::new(rng.gen_range(1..=items))).collect();
-            (0..RANDOM_HISTORIES).map(|_| sequence()).collect()
+            Ok((0..RANDOM_HISTORIES).map(|_| sequence()).collect())
         }
-    };
-    // No sequence is empty, and a model reads at least one item.
-    sequences.iter().map(|sequence| History::in_window(sequence, window, 0).map_err(Failure::data)).collect()
+    }
 }

@@ -30,8 +30,9 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    /// The rate at which FLOPs were executed.
     fn gflops(&self) -> f64 {
-        self.timed.mean_flops * self.timed.requests_per_second / 1e9
+        (self.timed.mean_flops - self.timed.mean_reused) * self.timed.requests_per_second / 1e9
     }
 }
 
@@ -54,6 +55,14 @@ impl Report {
                 "p99_ms": milliseconds(measured.timed.p99),
                 "mean_flops": measured.timed.mean_flops,
                 "gflops": measured.gflops(),
+                "mean_reused_flops": measured.timed.mean_reused,
+                "history_cache": measured.timed.cache.map(|cache| json!({
+                    "bytes": cache.bytes,
+                    "entries": cache.entries,
+                    "hits": cache.hits,
+                    "misses": {"history": cache.misses_of_history, "slice": cache.misses_of_slice},
+                    "evictions": cache.evictions,
+                })),
             })
         };
         let results: Vec<Value> = self.results.iter().map(result).collect();
@@ -97,6 +106,18 @@ impl Report {
                 timed.mean_flops / 1e6,
                 measured.gflops(),
                 100.0 * measured.gflops() / peak,
+            );
+        }
+        for Measured { workload, batch, timed, .. } in &self.results {
+            let Some(cache) = timed.cache else { continue };
+            let misses = cache.misses_of_history + cache.misses_of_slice;
+            let _ = write!(
+                text,
+                "\n{workload}, {batch} in flight: {:.0} % of the FLOPs reused, {:.0} % hits, {} histories in {:.1} MB",
+                100.0 * timed.mean_reused / timed.mean_flops,
+                100.0 * cache.hits as f64 / (cache.hits + misses).max(1) as f64,
+                cache.entries,
+                cache.bytes as f64 / 1e6,
             );
         }
         if let Some(Measured { executors, threads, backend, precision, .. }) = self.results.first() {

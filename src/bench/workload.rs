@@ -16,13 +16,15 @@ pub(super) enum Routes {
     Own,
     /// Drawn at random. Each route comes with the sum of the shares up to its own.
     Drawn(Vec<(Route, f64)>),
+    /// The router's choice, for users who return.
+    Sessions,
     /// No route runs, only the router.
     None,
 }
 
 /// No workload has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("--workload {0:?} is unknown: use own, full, smallest, uniform, zipf, router, or a route as {1}")]
+#[error("--workload {0:?} is unknown: use own, full, smallest, uniform, zipf, sessions, router, or a route as {1}")]
 pub(super) struct UnknownWorkload(String, String);
 
 impl Workload {
@@ -31,6 +33,7 @@ impl Workload {
         let mut all: Vec<Route> = space.routes().collect();
         let routes = match name {
             "own" => Routes::Own,
+            "sessions" => Routes::Sessions,
             "router" => Routes::None,
             "full" => drawn(&[space.full()], |_| 1.0),
             "smallest" => drawn(&[space.smallest()], |_| 1.0),

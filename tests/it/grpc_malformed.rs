@@ -49,6 +49,7 @@ fn malformed_messages_meet_the_table_and_harm_nobody() {
         budget: Some(0.5),
         exclude_seen: Some(true),
         timeout_ms: Some(5_000),
+        history_start: Some(7),
     };
     let several = proto::RecommendBatchRequest { requests: vec![one.clone(); 3] };
     let history = inference::model_infer_request::InferInputTensor {

@@ -52,7 +52,7 @@ fn a_routed_answer_has_every_field_of_the_contract() {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&body), ["compute", "history", "items", "model", "route"]);
     assert_eq!(keys(&body["route"]), ["confidence", "name", "reason"]);
-    assert_eq!(keys(&body["compute"]), ["flops", "full_flops", "saved"]);
+    assert_eq!(keys(&body["compute"]), ["flops", "full_flops", "reused", "saved"]);
     assert_eq!(body["route"]["reason"], "router");
     assert_eq!(body["model"], json!({"name": "small", "version": 1}));
     assert_eq!(body["history"], json!({"used": 3, "unknown": []}));

@@ -25,6 +25,7 @@ mod grpc;
 mod grpc_bodies;
 mod grpc_client;
 mod grpc_malformed;
+mod history_cache;
 mod hostile;
 mod http;
 mod http2;

@@ -165,6 +165,7 @@ mod tests {
                     attention_scale: WidthRule::Slice,
                     ffn_inner: WidthRule::Slice,
                     positions,
+                    history_stride: 1,
                     embedding_norm,
                     norm_eps,
                 };

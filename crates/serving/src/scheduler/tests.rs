@@ -377,3 +377,23 @@ fn the_time_of_an_answer_is_learnt_from_those_that_were_built() {
     let learnt = clock.scheduler.admit_answer(bytes(10)).unwrap().as_secs_f64();
     assert!((learnt / ms(2).as_secs_f64() - 1.0).abs() < 0.01, "{learnt}");
 }
+
+#[test]
+fn a_history_cache_that_saves_less_than_predicted_spoils_no_prediction() {
+    let mut clock = Clock::new(LIMITS);
+    for _ in 0..300 {
+        // Predicted at a hundredth of what it then computes: the cache lost the history meanwhile.
+        let row = Routed { row: "row", lane: 'a', flops: ROW / 100 };
+        clock.scheduler.admit(clock.due(0, 60_000), Arrival::Routed(row)).unwrap();
+        assert_eq!(clock.rows(1), ["row"]);
+        clock.scheduler.completed(0, ms(2), Some(ROW));
+    }
+    let predicted = clock.scheduler.predicted('a', ROW).as_secs_f64();
+    assert!((predicted - 2e-3).abs() < 2e-4, "{predicted}");
+    // An idle device still refuses no row.
+    let mut limited = Clock::limited(1);
+    limited
+        .scheduler
+        .admit(limited.due(0, 60_000), Arrival::Routed(Routed { row: "row", lane: 'a', flops: 100 * ROW }))
+        .unwrap();
+}
