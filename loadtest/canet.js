@@ -8,6 +8,7 @@ import { historySource, recorded, shuffled } from './lib/histories.js';
 import { routeMix } from './lib/mixes.js';
 import { reloadFor } from './lib/reloads.js';
 import { stepAt, stepRates, chosen } from './lib/scenarios.js';
+import { sessionSource } from './lib/sessions.js';
 import { settings } from './lib/settings.js';
 import { summarize } from './lib/summary.js';
 
@@ -76,12 +77,15 @@ export function setup() {
 export function requests(server) {
   randomSeed(settings.seed * 1000 + __VU);
   const [shortest, longest] = scenario.lengths(server.max_len);
-  const history = historySource(server.items, shortest, longest, files);
+  const drawn = historySource(server.items, shortest, longest, files);
+  const history = scenario.sessions
+    ? sessionSource(server.items, longest, files, settings.returning)
+    : () => ({ history: drawn() });
   const route = routeMix(scenario.mix, server.routes, scenario.seconds);
   const send = caller(scenario.call, client, scenario.capacity === true);
   arrive(scenario.profile, settings.sources, settings.poisson, (now) => {
     const request = () => ({
-      history: history(),
+      ...history(),
       k: settings.k,
       route: route(now),
       timeout_ms: settings.timeoutMs,

@@ -74,8 +74,8 @@ SAVED_SECONDS = f"sum({increase('canet_full_seconds_total')}) - sum({increase('c
 def compute_savings():
     return [
         stat("Saved now", SAVED, "percentunit",
-             "Of the full model's floating-point operations, the router's own included. A router that ignores its "
-             "input saves as much: see checkpoints for whether the answers stay the same."),
+             "Of the full model's floating-point operations, by routing and by the history cache; the router's own are "
+             "cost. A router that ignores its input saves as much: see checkpoints for whether the answers stay the same."),
         stat("Saved in this range", SAVED_OVER_RANGE, "short", "Floating-point operations."),
         stat("Device time saved", SAVED_SECONDS, "s",
              "Seconds of an executor: what the full model is predicted to take for the same rows, from how fast its lane "
@@ -143,6 +143,12 @@ def engine():
         lines("Rows degraded, and cold starts",
               [(f"sum({rate('canet_degraded_total')})", "degraded"),
                (f"sum({rate('canet_cold_start_total')})", "cold start")], "ops"),
+        stacked("History cache: rows a second",
+                [(f"sum({rate('canet_history_cache_hits_total')})", "hit"),
+                 (f"sum by (cause) ({rate('canet_history_cache_misses_total')})", "miss: {{cause}}")], "reqps",
+                "A hit reuses at least half of a history. slice: the router changed the width or the embedding.", width=12),
+        lines("History cache: memory", [(f"sum by (instance) (canet_history_cache_bytes{{{ON}}})", "{{instance}}")], "bytes",
+              width=12),
         lines("Cores in use", [(f"sum by (instance) ({rate('process_cpu_seconds_total')})", "{{instance}}")], "short",
               width=12),
         lines("Memory", [(f"sum by (instance) (process_resident_memory_bytes{{{ON}}})", "{{instance}}")], "bytes", width=12),

@@ -29,8 +29,8 @@ const steps = () => pieces(settings.rate, stepRates().map((rate) => [1 / setting
 
 /**
  * `about` for people, `seconds` unless DURATION is given, `load()` the rate over time, `mix` of routes, `lengths`
- * `[shortest, longest]` of histories where they are not 1 to the model's longest, `call` the kind of call, and
- * `capacity: true` where failures are the finding and not a fault.
+ * `[shortest, longest]` of histories where they are not 1 to the model's longest, `sessions: true` where users return,
+ * `call` the kind of call, and `capacity: true` where failures are the finding and not a fault.
  */
 export const SCENARIOS = {
   smoke: { about: 'a short run at R: does everything work?', seconds: 10 },
@@ -49,6 +49,7 @@ export const SCENARIOS = {
   'routes-flip': { about: 'from mostly cheap routes to mostly dear ones at half time', seconds: 60, mix: 'flip' },
   short: { about: 'histories of 1 to 5 items', seconds: 60, lengths: () => [1, 5] },
   long: { about: 'histories of the longest length that the model reads', seconds: 60, lengths: (most) => [most, most] },
+  sessions: { about: 'users who return with one to three new items (RETURNING, a share)', seconds: 60, sessions: true },
   batch: { about: 'R calls of BATCH rows', seconds: 60, call: 'batch' },
   grpc: { about: 'R over gRPC', seconds: 60, call: 'grpc' },
   reload: { about: 'R while the model is replaced again and again', seconds: 60, reloads: true },

@@ -42,6 +42,8 @@ export const settings = {
   timeoutMs: number('TIMEOUT_MS', 1000),
   /** Rows a call, in the scenario `batch`. */
   batch: number('BATCH', 16),
+  /** Share of the requests of users who return, in the scenario `sessions`. */
+  returning: number('RETURNING', 0.8),
   steps: number('STEPS', 10),
   poisson: text('ARRIVALS', 'poisson') !== 'uniform',
   /** Virtual users that send; each is one source of arrivals. */

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use canet_model::{ModelConfig, Positions};
 use serde_json::{Value, json};
 
 use super::damaged::truncate;
@@ -60,6 +61,24 @@ fn a_smoke_run_over_every_route_is_answered_and_says_so() {
 
     let page = fs::read_to_string(directory.path().join("summary.html")).unwrap();
     assert!(page.contains("smoke: objectives met") && !page.contains("<script"), "{page}");
+}
+
+#[test]
+fn users_of_sessions_return_to_what_the_server_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    // Without a stride above 1, users of more items than the model reads would never find their histories again.
+    let config = ModelConfig { positions: Positions::Relative, history_stride: 6, layers: vec![2], ..small_config() };
+    numbered(draft(config, 1)).write(&root).unwrap();
+    let server = Process::serve(&root, &["--route", "full"]);
+    let settings = [("SCENARIO", "sessions"), ("RATE", "100"), ("DURATION", "4s"), ("RETURNING", "0.9")];
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!((code, &summary["failed"]), (0, &json!(0)), "{said}");
+    let (answered, hits) = (summary["answered"].as_f64().unwrap(), server.client.metric("history_cache_hits_total"));
+    // A window of 12 items moves every 6 items, which is every third return.
+    assert!(hits > 0.3 * answered && hits < 0.9 * answered, "{hits} of {answered}");
+    assert!(server.client.metric("reused_flops_total{route=\"h12-l2-e10\"}") > 0.0);
 }
 
 #[test]

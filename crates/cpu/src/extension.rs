@@ -16,15 +16,19 @@ use super::newest_attention::Features;
 use super::simd::RowMajor;
 use super::sync::Arc;
 use super::workspace::Workspace;
-use canet_domain::{Item, Route};
+use canet_domain::{Flops, Item, Route};
 
 /// A row with states that it continues and keeps.
 pub(crate) struct Extension<'a> {
+    /// Its place among the rows of the call.
+    pub(crate) place: usize,
     pub(crate) route: Route,
     /// The items that the model reads.
     pub(crate) items: &'a [Item],
     /// The states of the oldest positions, perhaps of none. Afterwards they are those of all positions.
     pub(crate) states: HeldStates,
+    /// What these states save at the start.
+    pub(crate) reused: Flops,
 }
 
 /// The states of a row while it runs.
@@ -67,21 +71,23 @@ impl Backbone {
         let Some(first) = rows.first() else { return };
         let slice = &self.slices[self.space.place(first.route)[0]];
         let depth_of = |row: &Extension<'_>| self.space.place(row.route)[1];
-        let mut layers = 0;
         for row in rows.iter_mut() {
             let depth = self.space.place(row.route)[1];
             if let Some(states) = row.states.own() {
                 states.deepen(slice.width, self.space.layers()[depth] - 1, depth + 1);
             }
         }
-        // The rows that are not done, and the number of blocks that every one of them has run.
-        let mut active = rows.len();
+        // The rows that are not done, the number of blocks that every one of them has run, and for how many positions.
+        let (mut active, mut layers, mut laid) = (rows.len(), 0, Vec::new());
         for (depth, inner) in self.space.layers().iter().map(|layers| layers - 1).enumerate() {
             if inner == 0 || active == 0 {
                 continue;
             }
-            self.lay_inputs(&mut rows[..active], depth, layers, workspace);
             let lacking: Vec<usize> = rows[..active].iter().map(|row| row.lacking(depth)).collect();
+            // Rows that have run the blocks before for the same positions left their inputs where they belong.
+            if layers == 0 || lacking != laid[..active] {
+                self.lay_inputs(&rows[..active], depth, layers, workspace);
+            }
             for layer in layers..inner {
                 let continued = rows[..active].iter_mut().zip(&lacking);
                 let mut continued: Vec<Continued<'_>> = continued
@@ -100,7 +106,7 @@ impl Backbone {
                 }
                 token += tokens;
             }
-            layers = inner;
+            (layers, laid) = (inner, lacking);
             let staying = rows[..active].iter().take_while(|row| depth_of(row) > depth).count();
             let ending: Vec<(usize, RowMajor<'_>)> = rows[staying..active]
                 .iter()
@@ -115,7 +121,7 @@ impl Backbone {
     }
 
     /// Lays the inputs of block `layers` into the workspace's `x`, for the positions that rows lack at a depth.
-    fn lay_inputs(&self, rows: &mut [Extension<'_>], depth: usize, layers: usize, workspace: &mut Workspace) {
+    fn lay_inputs(&self, rows: &[Extension<'_>], depth: usize, layers: usize, workspace: &mut Workspace) {
         if layers == 0 {
             let further = rows.iter().map(|row| FurtherItems {
                 items: row.items,

@@ -1,6 +1,8 @@
 //! How a batch uses the history cache: which rows reuse states, which ones leave states behind, and which run as if
 //! there were no cache.
 
+use std::cmp::Reverse;
+
 use super::extension::{Extension, HeldStates};
 use super::forward::CpuForward;
 use super::history_cache::{Found, HistoryCache, Request};
@@ -29,36 +31,26 @@ pub(crate) struct Reused {
     pub(crate) flops: Vec<Flops>,
 }
 
-/// A row that reuses or leaves states.
-struct Job<'a> {
-    /// Its place among the rows of the call.
-    place: usize,
-    slice: u32,
-    extension: Extension<'a>,
-    reused: Flops,
-}
-
 impl CpuForward {
     /// The slices' outputs at the newest positions of rows that are sorted by route.
     pub(crate) fn newest_reusing(&self, cache: &HistoryCache, rows: &[(Route, &History)]) -> Reused {
         let requests: Vec<Option<Request<'_>>> =
             rows.iter().map(|(route, history)| self.request(*route, history)).collect();
         let mut found = cache.look_up(requests.iter().flatten().copied()).into_iter();
-        let (mut jobs, mut plain) = (Vec::new(), Vec::new());
+        let (mut extensions, mut plain) = (Vec::new(), Vec::new());
         for (place, request) in requests.into_iter().enumerate() {
-            let states = request.and_then(|request| Some((request, held(found.next()?)?)));
-            match states {
-                Some((Request { slice, items, .. }, states)) => {
+            match request.and_then(|Request { items, .. }| Some((items, held(found.next()?)?))) {
+                Some((items, states)) => {
                     let route = rows[place].0;
                     let reused = self.saved_by(states.get(), items.len(), route, items.len());
-                    jobs.push(Job { place, slice, extension: Extension { route, items, states }, reused });
+                    extensions.push(Extension { place, route, items, states, reused });
                 }
                 None => plain.push(place),
             }
         }
         let stride = self.workspaces().sizes().stride();
         let mut reused = Reused { newest: Vec::new(), flops: vec![0; rows.len()] };
-        if jobs.is_empty() {
+        if extensions.is_empty() {
             reused.newest = self.newest(rows);
             return reused;
         }
@@ -67,25 +59,33 @@ impl CpuForward {
         for (place, newest) in plain.iter().zip(self.newest(&plain_rows).chunks(stride)) {
             reused.newest[place * stride..][..stride].copy_from_slice(newest);
         }
-        let mut kept = Vec::with_capacity(jobs.len());
-        for (Job { place, slice, extension, reused: flops }, newest) in self.run_jobs(jobs) {
-            reused.newest[place * stride..][..stride].copy_from_slice(&newest);
-            reused.flops[place] = flops;
-            if let HeldStates::Own(states) = extension.states {
-                kept.push((slice, extension.items, states));
+        let mut kept = Vec::with_capacity(extensions.len());
+        for (extensions, newest) in self.run_extensions(extensions) {
+            for (extension, newest) in extensions.into_iter().zip(newest.chunks(stride)) {
+                let Extension { place, route, items, states, reused: flops } = extension;
+                reused.newest[place * stride..][..stride].copy_from_slice(newest);
+                reused.flops[place] = flops;
+                if let HeldStates::Own(states) = states {
+                    kept.push((self.slice_place(route), items, states));
+                }
             }
         }
         cache.store(kept.into_iter());
         reused
     }
 
+    /// The place of a route's width and embedding among all such pairs.
+    fn slice_place(&self, route: Route) -> u32 {
+        let [width, _, embedding] = self.space().place(route);
+        u32::try_from(width * self.space().embedding().len() + embedding).unwrap_or(u32::MAX)
+    }
+
     /// What the cache is asked for; `None` for a route that has only a last block, of which nothing is kept.
     fn request<'a>(&self, route: Route, history: &'a History) -> Option<Request<'a>> {
-        let [width, depth, embedding] = self.space().place(route);
-        let slice = u32::try_from(width * self.space().embedding().len() + embedding).ok()?;
+        let [_, depth, _] = self.space().place(route);
         // The model reads only the newest items of a longer history.
         let items = &history.items()[history.len().saturating_sub(self.workspaces().sizes().length)..];
-        (self.space().layers()[depth] > 1).then_some(Request { slice, depth, items })
+        (self.space().layers()[depth] > 1).then(|| Request { slice: self.slice_place(route), depth, items })
     }
 
     /// What the states of the oldest `positions` save a row of `length` items.
@@ -95,62 +95,51 @@ impl CpuForward {
         self.shape().reused_flops(slice, length, kept)
     }
 
-    /// Runs jobs in chunks that fit a workspace. Returns each with its output.
-    fn run_jobs<'a>(&self, mut jobs: Vec<Job<'a>>) -> Vec<(Job<'a>, Vec<f32>)> {
+    /// Runs extensions in chunks that fit a workspace. Returns those of each chunk with their outputs.
+    fn run_extensions<'a>(&self, mut extensions: Vec<Extension<'a>>) -> Vec<(Vec<Extension<'a>>, Vec<f32>)> {
         let (space, stride) = (self.space(), self.workspaces().sizes().stride());
-        jobs.sort_by_key(|job| {
-            let [width, depth, embedding] = space.place(job.extension.route);
-            (width, std::cmp::Reverse(depth), embedding)
+        extensions.sort_by_key(|extension| {
+            let [width, depth, embedding] = space.place(extension.route);
+            (width, Reverse(depth), embedding)
         });
-        let cost = |chunk: &Vec<Job<'a>>| chunk.iter().map(|job| self.cost(job)).sum();
-        let chunks = self.job_chunks(jobs);
+        let cost = |chunk: &Vec<Extension<'a>>| chunk.iter().map(|extension| self.extension_flops(extension)).sum();
+        let chunks = self.extension_chunks(extensions);
         let threads = threads_for(self.threads(), chunks.iter().map(cost).sum());
         let done = run_parallel(split_by_cost(chunks, threads, cost), |chunks| {
             self.workspaces().with(|workspace| {
-                let mut done = Vec::new();
-                for chunk in chunks {
-                    let (places, mut rows): (Vec<_>, Vec<Extension<'_>>) =
-                        chunk.into_iter().map(|job| ((job.place, job.slice, job.reused), job.extension)).unzip();
-                    let mut newest = vec![0.0; rows.len() * stride];
-                    self.backbone().extend(&mut rows, workspace, &mut newest);
-                    let outputs = newest.chunks(stride).map(<[f32]>::to_vec);
-                    done.extend(places.into_iter().zip(rows).zip(outputs).map(
-                        |(((place, slice, reused), extension), newest)| {
-                            (Job { place, slice, extension, reused }, newest)
-                        },
-                    ));
-                }
-                done
+                let run = |mut extensions: Vec<Extension<'a>>| {
+                    let mut newest = vec![0.0; extensions.len() * stride];
+                    self.backbone().extend(&mut extensions, workspace, &mut newest);
+                    (extensions, newest)
+                };
+                chunks.into_iter().map(run).collect::<Vec<_>>()
             })
         });
         done.into_iter().flatten().collect()
     }
 
-    /// Splits sorted jobs into chunks of one width that fit a workspace.
-    fn job_chunks<'a>(&self, jobs: Vec<Job<'a>>) -> Vec<Vec<Job<'a>>> {
+    /// Splits sorted extensions into chunks of one width that fit a workspace.
+    fn extension_chunks<'a>(&self, extensions: Vec<Extension<'a>>) -> Vec<Vec<Extension<'a>>> {
         let most = self.workspaces().sizes().tokens();
-        let (mut chunks, mut tokens) = (Vec::<Vec<Job<'a>>>::new(), 0);
-        for job in jobs {
-            let [width, depth, _] = self.space().place(job.extension.route);
+        let width_of = |extension: &Extension<'_>| self.space().place(extension.route)[0];
+        let (mut chunks, mut tokens) = (Vec::<Vec<Extension<'a>>>::new(), 0);
+        for extension in extensions {
             // Deeper blocks never have more positions than the blocks before them.
-            let lacking = job.extension.lacking(depth).max(1);
+            let lacking = extension.lacking(self.space().place(extension.route)[1]).max(1);
             tokens += lacking;
             match chunks.last_mut() {
-                Some(chunk) if tokens <= most && self.space().place(chunk[0].extension.route)[0] == width => {
-                    chunk.push(job);
-                }
+                Some(chunk) if tokens <= most && width_of(&chunk[0]) == width_of(&extension) => chunk.push(extension),
                 _ => {
                     tokens = lacking;
-                    chunks.push(vec![job]);
+                    chunks.push(vec![extension]);
                 }
             }
         }
         chunks
     }
 
-    fn cost(&self, job: &Job<'_>) -> Flops {
-        let all = self.shape().route_flops(self.space(), job.extension.route, job.extension.items.len());
-        all.saturating_sub(job.reused)
+    fn extension_flops(&self, Extension { route, items, reused, .. }: &Extension<'_>) -> Flops {
+        self.shape().route_flops(self.space(), *route, items.len()).saturating_sub(*reused)
     }
 }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
-use canet_domain::{FfnInner, ModelShape, RouteSpace, RouterShape};
+use canet_domain::{FfnInner, ModelShape, RouteSpace, RouterShape, Slice};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -86,4 +86,28 @@ fn the_default_space_at_50_items_of_3416_has_the_known_costs() {
     assert_eq!(millions(shape.full_flops(&routes, 50), 2), 152.73);
     assert_eq!(millions(shape.route_flops(&routes, routes.smallest(), 50), 3), 7.316);
     assert_eq!(millions(shape.router_flops(routes.len(), 50), 3), 0.234);
+}
+
+#[test]
+fn kept_positions_save_their_share_of_the_blocks_that_pytorch_counts() {
+    for space in fixture().spaces {
+        let (shape, routes) = (space.shape(), space.routes());
+        let [shallow, deep, ..] = space.layers[..] else { continue };
+        for case in &space.cases {
+            for route in routes.routes() {
+                let slice = routes.slice(route);
+                // The same slice at two depths differs by whole blocks.
+                let of_depth = |layers| case.routes[routes.find(Slice { layers, ..slice }).unwrap().index()];
+                let block = (of_depth(deep) - of_depth(shallow)) / (deep - shallow) as u64;
+                let embedding = 2 * (case.length * slice.embedding * slice.hidden) as u64;
+                let reused = |kept: usize| shape.reused_flops(slice, case.length, vec![kept; slice.layers - 1]);
+                let blocks = slice.layers as u64 - 1;
+                let expected = if blocks == 0 { 0 } else { blocks * block + embedding };
+                assert_eq!(reused(case.length), expected, "{}: {slice} {}", space.name, case.length);
+                for kept in 0..case.length {
+                    assert_eq!(reused(kept) * case.length as u64, reused(case.length) * kept as u64);
+                }
+            }
+        }
+    }
 }

@@ -143,6 +143,29 @@ mod tests {
     }
 
     #[test]
+    fn samples_read_the_windows_that_requests_read() {
+        let (sequences, window) = (sequences(), Window { max_len: 5, stride: 2 });
+        let all = |options| {
+            let samples = Samples::new(sequences.iter().map(Vec::as_slice).collect(), options, window, 4);
+            found(&samples, 0)
+        };
+        let mut expected = Vec::new();
+        for items in &sequences {
+            for end in 1..items.len() {
+                let read = window.of(&items[..end], 0);
+                expected.push((ids(read), ids(&items[end + 1 - read.len()..=end])));
+            }
+        }
+        expected.sort();
+        assert_eq!(all(SampleOptions { loss_positions: None, per_user: Some(20) }), expected);
+        // Adjacent windows are some of these, and cover each pair of neighbours once.
+        let adjacent = all(SampleOptions { loss_positions: None, per_user: None });
+        assert!(adjacent.iter().all(|sample| expected.contains(sample)));
+        let pairs: usize = sequences.iter().map(|items| items.len() - 1).sum();
+        assert_eq!(adjacent.iter().map(|(inputs, _)| inputs.len()).sum::<usize>(), pairs);
+    }
+
+    #[test]
     fn prefixes_predict_every_item_but_the_first_from_the_items_before_it() {
         let sequences = sequences();
         let prefixes = samples(&sequences, SampleOptions { loss_positions: Some(1), per_user: None });
