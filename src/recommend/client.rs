@@ -29,6 +29,8 @@ pub(super) struct RecommendRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exclude_seen: Option<bool>,
     pub(super) timeout_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<&'a str>,
 }
 
 /// A client of one server.

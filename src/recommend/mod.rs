@@ -46,6 +46,9 @@ pub(super) struct RecommendArgs {
     /// Milliseconds that the server may take
     #[arg(long, env = "CANET_TIMEOUT_MS", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
+    /// Opaque id of the user, for servers that compare their answers with what users do next
+    #[arg(long, env = "CANET_USER", value_name = "ID")]
+    user: Option<String>,
     /// API key, if the server requires one
     #[arg(long, env = "CANET_API_KEY", value_name = "KEY", hide_env_values = true)]
     api_key: Option<Secret>,
@@ -86,6 +89,7 @@ pub(super) fn run(args: RecommendArgs) -> Result<(), Failure> {
         candidates: args.candidates.as_deref(),
         exclude_seen: args.seen.include_seen.map(|include| !include),
         timeout_ms: args.timeout_ms,
+        user: args.user.as_deref(),
     };
     let client = Client {
         url: args.url.trim_end_matches('/'),

@@ -90,7 +90,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// The recommender's refusal.
-    pub(crate) async fn answer(&self, Accepted { work, history }: Accepted) -> Result<Answered<'a>, Problem> {
+    pub(crate) async fn answer(&self, Accepted { work, history, user: _ }: Accepted) -> Result<Answered<'a>, Problem> {
         match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(self.generation), request).await?;

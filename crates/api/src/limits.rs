@@ -20,6 +20,9 @@ pub(crate) const MAX_TIMEOUT_MS: u64 = 60_000;
 /// Most earlier items that a request may say it left out.
 pub(crate) const MAX_HISTORY_START: u64 = 1_000_000_000;
 
+/// Longest user id in bytes.
+pub(crate) const MAX_USER: usize = 256;
+
 /// Most input tensors of an inference call, and most outputs that it names. The model has fewer: a call with one too
 /// many should get an error that names the tensor.
 const MAX_TENSORS: usize = 64;

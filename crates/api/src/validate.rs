@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use super::Problem;
 use super::deadline::Arrival;
-use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, check_ids, max_k};
+use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, check_ids, max_k};
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_serving::{Generation, Request};
@@ -34,6 +34,9 @@ pub(crate) fn check_sum(
 pub(crate) struct Accepted {
     pub(crate) work: Work,
     pub(crate) history: HistoryUsed,
+    /// The user's id, if the request has one.
+    #[allow(dead_code, reason = "code that finishes an answer reads it")]
+    pub(crate) user: Option<Box<str>>,
 }
 
 /// How a request is answered.
@@ -79,6 +82,10 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     {
         check_ids(name, ids.map_or(0, Vec::len))?;
     }
+    let user = wire.user.map(|ItemId(id)| id).filter(|id| !id.is_empty());
+    if let Some(user) = user.as_ref().filter(|user| user.len() > MAX_USER) {
+        return Err(Problem::invalid("user", format!("`user` has {} bytes: at most {MAX_USER}", user.len())));
+    }
     let route = parse_route(&wire.route, generation.model.space())?;
 
     let (mut seen, mut unknown) = (Vec::new(), Vec::new());
@@ -97,6 +104,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     let before = usize::try_from(before).unwrap_or(usize::MAX);
     Ok(match History::in_window(&seen, generation.model.config().window(), before) {
         Ok(history) => Accepted {
+            user,
             history: HistoryUsed { used: history.len(), unknown },
             work: Work::Rank(Request {
                 history,
@@ -109,6 +117,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
             }),
         },
         Err(_) => Accepted {
+            user,
             history: HistoryUsed { used: 0, unknown },
             work: Work::ColdStart(ColdStart { k, excluded, candidates: candidates.map(Iterator::collect) }),
         },
@@ -130,4 +139,46 @@ fn parse_route(name: &str, space: &RouteSpace) -> Result<Option<Route>, Problem>
         let detail = format!("there is no route {name:?}: use auto, full, smallest or a name of /routes, as {example}");
         Problem::invalid("route", detail)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accept;
+    use crate::deadline::Arrival;
+    use crate::limits::MAX_USER;
+    use crate::testing::Fixture;
+    use crate::wire::{ItemId, RecommendRequest};
+
+    #[tokio::test]
+    async fn user_ids_are_bounded_in_bytes_and_kept_as_sent() {
+        let fixture = Fixture::new();
+        fixture.reloader.reload(None).await.unwrap();
+        let generation = fixture.recommender.generation().unwrap();
+        let known = ItemId(generation.model.catalogue().ids()[0].clone());
+        for history in [vec![], vec![known]] {
+            let user = |user: Option<&str>| {
+                let user = user.map(|user| ItemId(user.into()));
+                let request = RecommendRequest { user, ..RecommendRequest::new(history.clone()) };
+                accept(request, &generation, Arrival::now())
+                    .map(|accepted| accepted.user)
+                    .map_err(|problem| problem.field)
+            };
+            let longest = "é".repeat(MAX_USER / 2);
+            for given in ["17", " a ", &longest] {
+                assert_eq!(user(Some(given)), Ok(Some(given.into())));
+            }
+            assert_eq!([user(None), user(Some(""))], [Ok(None), Ok(None)]);
+            assert_eq!(user(Some(&format!("{longest}x"))), Err(Some("user".into())));
+        }
+    }
+
+    #[test]
+    fn user_ids_are_strings_or_integers() {
+        let user =
+            |json: &str| serde_json::from_str::<RecommendRequest>(json).map(|request| request.user.map(|id| id.0));
+        assert_eq!(user(r#"{"history": [], "user": "a"}"#).unwrap(), Some("a".into()));
+        assert_eq!(user(r#"{"history": [], "user": 17}"#).unwrap(), Some("17".into()));
+        assert_eq!(user(r#"{"history": [], "user": null}"#).unwrap(), None);
+        assert!(user(r#"{"history": [], "user": 0.5}"#).is_err());
+    }
 }

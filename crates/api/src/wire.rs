@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema,
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::limits::MAX_ROWS;
+use super::limits::{MAX_ROWS, MAX_USER};
 use super::problem::ProblemBody;
 use canet_domain::{Catalogue, Item, Ranked};
 
@@ -57,6 +57,11 @@ pub(crate) struct RecommendRequest {
     #[serde(default = "default_timeout_ms", deserialize_with = "timeout_ms")]
     #[schema(value_type = Option<u64>, default = default_timeout_ms, minimum = 1, maximum = 60_000)]
     pub(crate) timeout_ms: u64,
+    /// An opaque id of the user, at most 256 bytes. It changes no ranking. Answers to one user can be compared with what
+    /// that user does next. An empty id means that it is not given.
+    #[serde(default)]
+    #[schema(schema_with = user_schema)]
+    pub(crate) user: Option<ItemId>,
 }
 
 impl RecommendRequest {
@@ -72,6 +77,7 @@ impl RecommendRequest {
             route: default_route(),
             budget: None,
             timeout_ms: default_timeout_ms(),
+            user: None,
         }
     }
 
@@ -164,6 +170,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for BatchRows<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BatchRows<'a>, D::Error> {
         deserializer.deserialize_seq(BatchRowsVisitor)
     }
+}
+
+/// The bound counts bytes, but `maxLength` counts characters. A character has at most 4 bytes.
+fn user_schema() -> AnyOfBuilder {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    AnyOfBuilder::new()
+        .item(text().max_length(Some(MAX_USER / 4)))
+        .item(text().max_length(Some(MAX_USER)).pattern(Some("^[\\x00-\\x7f]*$")))
+        .item(ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null])))
+        .description(Some(
+            "An opaque id of the user, at most 256 bytes. It changes no ranking. Answers to one user can be compared with \
+             what that user does next. An empty id means that it is not given.",
+        ))
 }
 
 /// Any value is a valid row: a wrong one fails alone.
@@ -446,7 +465,7 @@ mod tests {
     #[test]
     fn null_means_not_given() {
         let request = r#"{"history": [], "k": null, "exclude_seen": null, "exclude": null, "candidates": null,
-                          "route": null, "budget": null, "timeout_ms": null}"#;
+                          "route": null, "budget": null, "timeout_ms": null, "user": null}"#;
         let request: RecommendRequest = serde_json::from_str(request).unwrap();
         assert_eq!(format!("{request:?}"), format!("{:?}", RecommendRequest::new(Vec::new())));
         for required in ["{\"history\": null}", "{\"history\": [null]}"] {

@@ -19,6 +19,7 @@ impl From<proto::RecommendRequest> for RecommendRequest {
             route: if message.route.is_empty() { default.route } else { message.route },
             budget: message.budget,
             timeout_ms: message.timeout_ms.unwrap_or(default.timeout_ms),
+            user: message.user.map(|user| ItemId(user.into())),
             history: default.history,
         }
     }

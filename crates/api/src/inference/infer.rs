@@ -100,6 +100,12 @@ pub(super) async fn infer<'a>(
         let starts = history_starts(input, rows.len())?;
         rows.iter_mut().zip(starts).for_each(|(row, start)| row.history_start = Some(start));
     }
+    if let Some(input) = input(&request, "user")? {
+        let users = users(input, rows.len())?;
+        for (row, user) in rows.iter_mut().zip(users) {
+            row.user = Some(user);
+        }
+    }
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
@@ -132,7 +138,7 @@ fn input<'a>(request: &'a InferRequest, name: &str) -> Result<Option<&'a Input>,
     if let Some(unknown) = request.inputs.iter().find(unknown) {
         return Err(input_problem(
             &unknown.name,
-            "there is no such input: send `history` and optionally `k` and `history_start`",
+            "there is no such input: send `history` and optionally `k`, `history_start` and `user`",
         ));
     }
     let mut found = request.inputs.iter().filter(|input| input.name == name);
@@ -212,6 +218,21 @@ fn history_starts(input: &Input, rows: usize) -> Result<Vec<u64>, Problem> {
         u64::try_from(*start).map_err(wrong)
     };
     starts.iter().enumerate().map(start).collect()
+}
+
+/// Each row's user.
+fn users(input: &Input, rows: usize) -> Result<Vec<ItemId>, Problem> {
+    let (Values::Bytes(users), [count]) = (&input.values, input.shape.as_slice()) else {
+        return Err(input_problem("user", "it must be BYTES [B], an id for each row of `history`"));
+    };
+    if *count != rows {
+        return Err(input_problem("user", &format!("it has {count} ids for {rows} rows of `history`")));
+    }
+    let user = |(row, user): (usize, &Vec<u8>)| match str::from_utf8(user) {
+        Ok(user) => Ok(ItemId(user.into())),
+        Err(_) => Err(Problem::invalid(format!("user[{row}]"), format!("user[{row}] is not UTF-8"))),
+    };
+    users.iter().enumerate().map(user).collect()
 }
 
 /// The external id of a dense one. An unknown dense id is an error, because the caller cannot have it from this model.

@@ -11,10 +11,11 @@ pub(super) struct Signature {
 }
 
 /// The input tensors. `history` may also hold dense ids, but metadata has one type for each tensor.
-pub(super) const INPUTS: [Signature; 3] = [
+pub(super) const INPUTS: [Signature; 4] = [
     Signature { name: "history", data_type: DataType::Bytes, shape: &[-1] },
     Signature { name: "k", data_type: DataType::Int64, shape: &[1] },
     Signature { name: "history_start", data_type: DataType::Int64, shape: &[-1] },
+    Signature { name: "user", data_type: DataType::Bytes, shape: &[-1] },
 ];
 
 /// The name of the server and of its platform.
