@@ -3,8 +3,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::read::read;
-use super::{Checkpoint, CheckpointError, files};
+use super::read::{self, read};
+use super::{Checkpoint, CheckpointError, Manifest, files};
 
 /// The directory of a model. Its versions are the subdirectories named by a number; other entries are ignored.
 #[derive(Clone, Debug)]
@@ -160,6 +160,20 @@ impl ModelDirectory {
             return Err(CheckpointError::NoVersion { path: self.path.clone(), version, available });
         }
         read(&self.name, version, &path)
+    }
+
+    /// Reads the manifest of a version, and no other file.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the manifest is missing, damaged or invalid.
+    pub fn manifest(&self, version: u64) -> Result<Manifest, CheckpointError> {
+        read::manifest(&self.version_path(version))
+    }
+
+    /// Whether every file of a version has the digest that the manifest records, so that nobody copies it any more. Titles
+    /// have no digest and do not count. Every file is read, but of a weights file whose end is missing only the header.
+    pub fn is_complete(&self, version: u64) -> bool {
+        read::is_complete(&self.version_path(version)).unwrap_or(false)
     }
 }
 

@@ -56,6 +56,19 @@ pub(super) fn open_verified(path: &Path, sha256: &str, limit: u64) -> Result<Fil
     Ok(file)
 }
 
+/// Whether a regular file of at most `limit` bytes has this digest.
+pub(super) fn has_digest(path: &Path, sha256: &str, limit: u64) -> Result<bool, CheckpointError> {
+    let mut file = open_bounded(path, limit)?;
+    Ok(sha256_of(&mut file).map_err(CheckpointError::io(path, "read"))? == sha256)
+}
+
+/// Like [`has_digest`] for a safetensors file. It does not read a file whose end is missing beyond its header.
+pub(super) fn is_whole(path: &Path, sha256: &str, limit: u64) -> Result<bool, CheckpointError> {
+    let mut file = open_bounded(path, limit)?;
+    let ends_early = ends_early(&mut file).map_err(CheckpointError::io(path, "read"))?;
+    Ok(!ends_early && has_digest(path, sha256, limit)?)
+}
+
 /// Syncs a written file and returns its digest, which it reads back from the file system.
 pub(super) fn sync_and_digest(path: &Path) -> Result<String, CheckpointError> {
     let mut file = File::open(path).map_err(CheckpointError::io(path, "open"))?;

@@ -60,6 +60,23 @@ pub(super) fn read(name: &str, version: u64, directory: &Path) -> Result<Checkpo
     Ok(Checkpoint { name, version, digest, manifest, config, space, weights, catalogue, titles_fault, probes })
 }
 
+/// Reads the manifest of the version in `directory`, and no other file.
+pub(super) fn manifest(directory: &Path) -> Result<Manifest, CheckpointError> {
+    let path = directory.join(MANIFEST);
+    parse_manifest(&path, &files::read_bounded(&path, MANIFEST_LIMIT)?)
+}
+
+/// Whether every file of the version in `directory` has the digest of its manifest. The weights come last, because they are
+/// the largest file.
+pub(super) fn is_complete(directory: &Path) -> Result<bool, CheckpointError> {
+    let Manifest { config, files, .. } = manifest(directory)?;
+    config.check().map_err(|source| CheckpointError::Config { path: directory.join(MANIFEST), source })?;
+    let items = files::has_digest(&directory.join(ITEMS), &files.items.sha256, items::ids_limit(config.items))?;
+    Ok(items
+        && files::is_whole(&directory.join(PROBES), &files.probes.sha256, Probes::file_limit(&config))?
+        && files::is_whole(&directory.join(WEIGHTS), &files.weights.sha256, size_limit(&weight_specs(&config)))?)
+}
+
 /// Checks the format first: another format has other fields, and its number explains more than they do.
 fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
     #[derive(Deserialize)]
