@@ -5,18 +5,31 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::Failure;
+use super::numbers::{share, share_below_one};
 use super::secret::Secret;
 use super::signals::{Signal, Signals};
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Reloader, Stamp, Watch};
+use canet_serving::{Gate, Offer, Reloader, Stamp, Start, Unmeasured, Watch};
 
-/// What reloads the model while it serves, besides SIGHUP.
+/// Which versions serve beside and after the first one. SIGHUP reloads too.
 #[derive(Debug, Args)]
 pub(crate) struct ReloadArgs {
-    /// Load a new highest version as soon as it appears
+    /// Load a new highest version as soon as it appears and is complete. While there is a candidate, the watch waits
     #[arg(long, env = "CANET_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
-    /// Token for POST /admin/reload. Without it, only clients on loopback may reload
+    /// With --watch, refuse a version whose recorded validation NDCG@10 is below the live version's by more than this share,
+    /// if both were measured on the same kind of data. `off` takes every version [default: 0.05. If the flag is given, a
+    /// version without metrics is refused; otherwise only after one that has some]
+    #[arg(long, env = "CANET_MAX_REGRESSION", value_name = "SHARE", value_parser = max_regression)]
+    max_regression: Option<MaxRegression>,
+    /// A second version, which answers a share of the users beside the live one. POST /admin/promote and /admin/withdraw end
+    /// that
+    #[arg(long, env = "CANET_CANDIDATE", value_name = "N")]
+    candidate: Option<u64>,
+    /// Share of the users whom the candidate answers. The same users get it from every server
+    #[arg(long, env = "CANET_CANDIDATE_SHARE", value_name = "SHARE", default_value_t = Offer::SHARE, value_parser = share)]
+    pub(crate) candidate_share: f64,
+    /// Token for POST /admin/reload, candidate, promote and withdraw. Without it, only clients on loopback may call them
     #[arg(long, env = "CANET_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     admin_token: Option<Secret>,
     /// File with that token, in place of --admin-token
@@ -24,7 +37,53 @@ pub(crate) struct ReloadArgs {
     admin_token_file: Option<PathBuf>,
 }
 
+/// A value of `--max-regression`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum MaxRegression {
+    /// Every version is taken.
+    Off,
+    /// The largest share that a version may lack.
+    Share(f64),
+}
+
+fn max_regression(text: &str) -> Result<MaxRegression, String> {
+    match text {
+        "off" => Ok(MaxRegression::Off),
+        text => share_below_one(text)
+            .map(MaxRegression::Share)
+            .map_err(|_| "it must be a number of at least 0 and below 1, or off".to_owned()),
+    }
+}
+
 impl ReloadArgs {
+    /// The default of `--max-regression`: an operator who lets versions replace each other unseen does not want one that is
+    /// much worse. Noise between trainings on the same data is smaller.
+    const MAX_REGRESSION: f64 = 0.05;
+
+    /// What a version must pass that the watch finds.
+    pub(crate) fn gate(&self) -> Option<Gate> {
+        match self.max_regression {
+            Some(MaxRegression::Off) => None,
+            Some(MaxRegression::Share(max_regression)) => Some(Gate { max_regression, unmeasured: Unmeasured::Refuse }),
+            // Imported models have no metrics, and neither have those that replace them.
+            None => Some(Gate { max_regression: Self::MAX_REGRESSION, unmeasured: Unmeasured::RefuseAfterMeasured }),
+        }
+    }
+
+    /// What the server begins with; `version` is the live version, if it is named.
+    ///
+    /// # Errors
+    /// [`Failure`] if the candidate is the live version.
+    pub(crate) fn start(&self, version: Option<u64>) -> Result<Start, Failure> {
+        let candidate = self.candidate.map(|candidate| (candidate, self.candidate_share));
+        match self.candidate {
+            Some(candidate) if version == Some(candidate) => Err(Failure::Usage(format!(
+                "--candidate {candidate} is the version of --version: name two different ones"
+            ))),
+            _ => Ok(Start { version, gated: self.watch, candidate }),
+        }
+    }
+
     /// The operators' token.
     pub(crate) fn token(&self) -> Result<Option<Secret>, Failure> {
         match &self.admin_token_file {

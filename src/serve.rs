@@ -17,7 +17,7 @@ use super::telemetry::TelemetryArgs;
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Unready};
+use canet_serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready};
 
 /// Longest time that the process waits at its end to send the last spans.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(crate) struct ServeArgs {
     /// Directory of the model, with its versions
     #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
     model: PathBuf,
-    /// Version to serve instead of the highest
+    /// Version to serve instead of the highest that is not the candidate
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
     #[command(flatten)]
@@ -119,6 +119,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     if args.history_cache > 0 && backend.history_cache() == 0 {
         tracing::info!("--history-cache has no effect: only the native backend on a CPU keeps histories");
     }
+    let start = args.reloads.start(args.version)?;
     let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;
@@ -129,6 +130,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         policy: Policy { budget: args.flops_budget, batch_by: args.batch_by },
         fixed_route: args.route.clone(),
         max_batch,
+        gate: args.reloads.gate(),
         metrics: Arc::new(metrics),
     };
     let limits = Limits {
@@ -137,7 +139,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
         degrade: args.degrade,
     };
-    let outcome = runtime.block_on(serve(&args, Startup { listeners, limits, loader }, &mut signals));
+    let outcome = runtime.block_on(serve(&args, Startup { listeners, limits, loader, start }, &mut signals));
     telemetry.finish(SPANS_TIMEOUT);
     // The remaining tasks are idle or out of time.
     runtime.shutdown_background();
@@ -149,10 +151,11 @@ struct Startup {
     listeners: Listeners,
     limits: Limits,
     loader: Loader,
+    start: Start,
 }
 
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
-    let Startup { listeners, limits, loader } = startup;
+    let Startup { listeners, limits, loader, start } = startup;
     let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
     let mut servers = Servers::new(listeners.fit(connections));
     let (recommender, executors) =
@@ -163,9 +166,12 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     let watch = args.reloads.watch(&loader.directory);
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
-    let loading = reloader.reload(args.version);
+    let loading = reloader.start(start);
     let token = args.reloads.token()?;
-    let admin = Admin::new(Arc::clone(&reloader), token.as_ref().map(Secret::reveal));
+    let admin = Admin {
+        candidate_share: args.reloads.candidate_share,
+        ..Admin::new(Arc::clone(&reloader), token.as_ref().map(Secret::reveal))
+    };
     let access = args.access.access(admin)?;
     listen(listeners, &mut servers, &recommender, access)?;
 
@@ -205,7 +211,7 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     }
     // This is the last handle. The executors end once their queue is empty.
     drop(recommender);
-    join_by(deadline, reloader.last_thread().into_iter().chain(executors).collect()).await;
+    join_by(deadline, reloader.threads().into_iter().chain(executors).collect()).await;
     tracing::info!("stopped");
     outcome
 }

@@ -160,6 +160,7 @@ fn a_reload_drops_what_belongs_to_the_old_version() {
             fixed_route: None,
             max_batch: 8,
             metrics: Arc::clone(&metrics),
+            gate: None,
         };
         let reloader = Reloader::new(loader, &recommender);
         (recommender, reloader)

@@ -12,7 +12,7 @@ use canet_api::{self, Access, Admin, ApiKeys, Hosts};
 use canet_cpu::CpuBackend;
 use canet_model::ModelConfig;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Watch};
+use canet_serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Step, Watch};
 use prost::Message;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -49,6 +49,7 @@ fn setup() -> Setup {
         policy: POLICY,
         fixed_route: None,
         max_batch: 8,
+        gate: None,
         metrics,
     };
     let reloader = Reloader::new(loader, &recommender);
@@ -61,6 +62,11 @@ fn setup() -> Setup {
 impl Setup {
     fn reload(&self, version: u64) -> Result<u64, ReloadError> {
         self.runtime.block_on(self.reloader.reload(Some(version))).map(|reload| reload.version)
+    }
+
+    /// Waits until every generation that no longer serves is freed.
+    fn freed(&self) {
+        self.reloader.threads().into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     fn scrape(&self) -> String {
@@ -77,7 +83,7 @@ fn a_replaced_generation_is_freed_when_its_last_row_is_answered() {
     let weak = Arc::downgrade(&pinned);
     assert!(Arc::strong_count(&pinned) == 2, "the reload's thread waits for this one");
     drop(pinned);
-    setup.reloader.last_thread().unwrap().join().unwrap();
+    setup.freed();
     assert!(weak.upgrade().is_none());
 }
 
@@ -94,7 +100,7 @@ fn a_third_generation_waits_for_the_first_and_a_reload_meanwhile_is_refused() {
     let (second, weak) = (Arc::downgrade(&setup.recommender.generation().unwrap()), Arc::downgrade(&first));
     drop(first);
     assert_eq!(setup.runtime.block_on(next).unwrap().unwrap().version, 1);
-    setup.reloader.last_thread().unwrap().join().unwrap();
+    setup.freed();
     assert!(weak.upgrade().is_none() && second.upgrade().is_none());
     assert_eq!(metric(&setup.scrape(), "reload_total{outcome=\"busy\"}"), 1.0);
 }
@@ -136,13 +142,13 @@ fn series_of_routes_that_the_new_version_lacks_are_removed() {
     let has = |name: &str| setup.scrape().lines().any(|line| line.contains(&format!("\"{name}\"")));
     assert!(has("h12-l4-e10") && has("h12-l2-e10"));
     setup.reload(3).unwrap();
-    setup.reloader.last_thread().unwrap().join().unwrap();
+    setup.freed();
     assert!(!has("h12-l4-e10") && has("h12-l2-e10"));
     let scrape = setup.scrape();
     let serving: Vec<&str> = scrape.lines().filter(|line| line.starts_with("canet_model_info{")).collect();
     assert!(serving.len() == 1 && serving[0].contains("version=\"3\""), "{serving:?}");
     setup.reload(1).unwrap();
-    setup.reloader.last_thread().unwrap().join().unwrap();
+    setup.freed();
     assert!(has("h12-l4-e10"));
 }
 
@@ -226,10 +232,17 @@ fn a_watch_tries_each_state_of_the_highest_version_once_and_never_goes_back() {
     let stamp = || Stamp::read(directory).unwrap().unwrap();
     let mut watch = Watch::new(Some(stamp()));
     let news = |watch: &mut Watch| {
-        // The second look is when the files have stood still for long enough.
         let now = Instant::now();
-        watch.news(&stamp(), now);
-        watch.news(&stamp(), now + Duration::from_secs(2))
+        match watch.next(&stamp(), now) {
+            Step::Read(version) if directory.is_complete(version) => return Some(version),
+            Step::Read(_) => watch.incomplete(now, now),
+            Step::Wait | Step::Load(_) => {}
+        }
+        // The files have stood still for long enough.
+        match watch.next(&stamp(), now + Duration::from_secs(2)) {
+            Step::Load(version) => Some(version),
+            Step::Wait | Step::Read(_) => None,
+        }
     };
     assert_eq!(news(&mut watch), None);
     let third = numbered(draft(small_config(), 5)).write(&setup.root).unwrap().version;

@@ -10,7 +10,7 @@ use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::hosts::{self, Hosts};
 use super::{Code, Problem};
-use canet_serving::Reloader;
+use canet_serving::{Offer, Reloader};
 
 /// Carries an API key. A bearer token is the alternative.
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -20,6 +20,8 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// What operators may do, and who is one.
 #[derive(Clone)]
 pub struct Admin {
+    /// The share of a candidate that is started without one.
+    pub candidate_share: f64,
     pub(crate) reloader: Arc<Reloader>,
     pub(crate) operators: Operators,
 }
@@ -28,7 +30,11 @@ impl Admin {
     /// With a token, its bearers are the operators. Without one, operators are the clients on loopback, except pages
     /// of other sites in a browser there.
     pub fn new(reloader: Arc<Reloader>, token: Option<&str>) -> Admin {
-        Admin { reloader, operators: Operators { token: token.map(Secret::new), hosts: Hosts::default() } }
+        Admin {
+            candidate_share: Offer::SHARE,
+            reloader,
+            operators: Operators { token: token.map(Secret::new), hosts: Hosts::default() },
+        }
     }
 }
 

@@ -170,14 +170,14 @@ mod tests {
     async fn answers_are_written_in_parts_as_serde_writes_them_whole() {
         let fixture = Fixture::new();
         fixture.reloader.reload(None).await.unwrap();
-        let generation = fixture.recommender.generation().unwrap();
-        let call = Call { recommender: &fixture.recommender, generation: &generation, arrival: Arrival::now() };
+        let serving = fixture.recommender.serving().unwrap();
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now() };
         let share = AnswerShare::new(&AnswerBudget::new(1 << 20));
         let room = |bytes| {
             let size = AnswerSize { rows: 1, bytes, work: 0 };
             JsonAnswer::new(Reservation::new(&fixture.recommender, &share, size).unwrap())
         };
-        let known = ItemId(generation.model.catalogue().ids()[0].clone());
+        let known = ItemId(serving.live.model.catalogue().ids()[0].clone());
         let mut answers = Vec::new();
         for history in [vec![], vec![known], vec![ItemId("\"unknown\"".into())]] {
             let request = RecommendRequest { k: Some(30), ..RecommendRequest::new(history) };

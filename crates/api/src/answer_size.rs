@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::ops::AddAssign;
 
 use canet_domain::{TextSizes, json_length};
-use canet_serving::Generation;
+use canet_serving::{Generation, Serving};
 
 use super::Problem;
 use super::validate::{Accepted, Work};
@@ -88,12 +88,12 @@ impl AnswerForm {
     }
 
     /// The size of the answer to a call with these rows.
-    pub(crate) fn answer(self, generation: &Generation, rows: &[Result<Accepted, Problem>]) -> AnswerSize {
+    pub(crate) fn answer(self, serving: &Serving, rows: &[Result<Accepted, Problem>]) -> AnswerSize {
         let mut size = AnswerSize { bytes: CALL, ..AnswerSize::default() };
         for row in rows {
             match row {
-                Ok(accepted) => size += self.row(generation, accepted),
-                Err(problem) => size.bytes += frame(generation) + problem_bytes(problem),
+                Ok(accepted) => size += self.row(serving.generation(accepted.side), accepted),
+                Err(problem) => size.bytes += frame(&serving.live) + problem_bytes(problem),
             }
         }
         size
@@ -222,13 +222,14 @@ mod tests {
     async fn estimates_of_rows_are_upper_bounds_of_the_answers() {
         let fixture = Fixture::new();
         fixture.reloader.reload(None).await.unwrap();
-        let generation = fixture.recommender.generation().unwrap();
-        let call = Call { recommender: &fixture.recommender, generation: &generation, arrival: Arrival::now() };
+        let serving = fixture.recommender.serving().unwrap();
+        let generation = &serving.live;
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now() };
         let share = AnswerShare::new(&AnswerBudget::default());
         let mut rng = rng(6);
         for _ in 0..100 {
             let accepted = call.accept(request(generation.model.catalogue().ids(), &mut rng)).unwrap();
-            let [json, message] = [AnswerForm::Json, AnswerForm::Message].map(|form| form.row(&generation, &accepted));
+            let [json, message] = [AnswerForm::Json, AnswerForm::Message].map(|form| form.row(generation, &accepted));
             let answered = call.answer(accepted).await.unwrap().recommendation;
             let written = serde_json::to_vec(&answered).unwrap().len();
             assert!(written <= json.bytes, "{written} > {json:?}: {answered:?}");
@@ -245,17 +246,18 @@ mod tests {
     async fn cold_starts_and_long_rankings_are_work_and_usual_rankings_are_not() {
         let fixture = Fixture::new();
         fixture.reloader.reload(None).await.unwrap();
-        let generation = fixture.recommender.generation().unwrap();
-        let call = Call { recommender: &fixture.recommender, generation: &generation, arrival: Arrival::now() };
+        let serving = fixture.recommender.serving().unwrap();
+        let generation = &serving.live;
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now() };
         let known = ItemId(generation.model.catalogue().ids()[0].clone());
         let size = |history: Vec<ItemId>| {
-            AnswerForm::Json.answer(&generation, &call.accept_all([Ok(RecommendRequest::new(history))].into_iter()))
+            AnswerForm::Json.answer(&serving, &call.accept_all([Ok(RecommendRequest::new(history))].into_iter()))
         };
         let (cold, routed) = (size(Vec::new()), size(vec![known.clone()]));
         assert_eq!((cold.rows, routed.rows, routed.work), (1, 1, 0));
         assert!(cold.work > 0 && cold.work < cold.bytes);
         let long = size([vec![known], vec![ItemId("unknown".repeat(1000).into()); 10]].concat());
         assert!(long.work > 0 && long.work < long.bytes, "{long:?}");
-        assert_eq!(AnswerForm::Tensors.tensors(&generation, 100, 10, "").work, 0);
+        assert_eq!(AnswerForm::Tensors.tensors(generation, 100, 10, "").work, 0);
     }
 }

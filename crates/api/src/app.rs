@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::access::{Admin, ApiKeys, Operators, guard};
 use super::browser::{self, Origins};
+use super::candidate::{self, Offers};
 use super::endpoint::{Credential, Endpoint, Kind, Required};
 use super::hosts::Hosts;
 use super::observe::Observer;
@@ -85,8 +86,8 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
 /// The table of endpoints. Routing, guards, counting and the OpenAPI document all follow from it.
 fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Required) -> Vec<Endpoint> {
     use super::Code::{
-        CheckpointRejected, DeadlineExceeded, Forbidden, InvalidRequest, NotFound, Overloaded, ReloadInProgress,
-        Unavailable,
+        CheckpointRejected, Conflict, DeadlineExceeded, Forbidden, InvalidRequest, NotFound, Overloaded,
+        ReloadInProgress, Unavailable,
     };
     use Kind::{Api, Metrics, Operator, Public};
     let model = || Arc::clone(recommender);
@@ -104,9 +105,17 @@ fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Re
         Endpoint::documented(Public, routes!(ops::readyz), &[Unavailable]).with_state(model()),
     ];
     if let Some(admin) = admin {
-        let problems = &[Forbidden, NotFound, ReloadInProgress, CheckpointRejected, Unavailable];
-        let reload = Endpoint::documented(Operator, routes!(reload::reload), problems);
-        endpoints.push(reload.with_state(Arc::clone(&admin.reloader)));
+        let loading = &[Forbidden, NotFound, ReloadInProgress, Conflict, CheckpointRejected, Unavailable];
+        let reloader = || Arc::clone(&admin.reloader);
+        let offers = Offers { reloader: reloader(), share: admin.candidate_share };
+        let promoting = &[Forbidden, ReloadInProgress, Conflict, Unavailable];
+        let withdrawing = &[Forbidden, Conflict, Unavailable];
+        endpoints.extend([
+            Endpoint::documented(Operator, routes!(reload::reload), loading).with_state(reloader()),
+            Endpoint::documented(Operator, routes!(candidate::offer), loading).with_state(offers),
+            Endpoint::documented(Operator, routes!(candidate::promote), promoting).with_state(reloader()),
+            Endpoint::documented(Operator, routes!(candidate::withdraw), withdrawing).with_state(reloader()),
+        ]);
     }
     endpoints.extend(inference::endpoints().into_iter().map(|endpoint| endpoint.with_state(model())));
     endpoints.extend(pages::endpoints());

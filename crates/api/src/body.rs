@@ -44,10 +44,22 @@ pub(crate) async fn read_json(request: Request) -> Result<Vec<u8>, Problem> {
 ///
 /// # Errors
 /// As [`read_json`].
-pub(crate) async fn read_optional_json(request: Request) -> Result<Vec<u8>, Problem> {
+async fn read_optional_json(request: Request) -> Result<Vec<u8>, Problem> {
     let (head, body) = request.into_parts();
     let bytes = read(&head, body).await?;
     if bytes.is_empty() || is_json(&head.headers) { Ok(bytes) } else { Err(not_json()) }
+}
+
+/// Reads and parses the body of a JSON request that may be empty. An empty body and `null` give the default.
+///
+/// # Errors
+/// As [`read_optional_json`] and [`parse`].
+pub(crate) async fn read_optional<T: DeserializeOwned + Default>(request: Request) -> Result<T, Problem> {
+    let bytes = read_optional_json(request).await?;
+    match bytes.trim_ascii() {
+        b"" | b"null" => Ok(T::default()),
+        bytes => parse(bytes),
+    }
 }
 
 /// Reads headers and body of a request with any content type.

@@ -13,16 +13,16 @@ use super::reservation::Reservation;
 use super::validate::{Accepted, ColdStart, Work, accept, check_sum};
 use super::wire::{Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken};
 use canet_domain::{Item, Reason};
-use canet_serving::{Answer, Generation, Recommender, Times};
+use canet_serving::{Answer, Generation, Recommender, Serving, Times};
 
-/// One call on any transport. The generation that it pinned answers all its requests.
+/// One call on any transport. The generations that it pinned answer all its requests, each that of its side.
 ///
 /// Each transport reads its own messages into [`RecommendRequest`]s and writes [`Recommendation`]s and [`Problem`]s. The
 /// steps between are the same for all and stand here: check the requests, reserve the room for the answer, rank.
 #[derive(Clone, Copy)]
 pub(crate) struct Call<'a> {
     pub(crate) recommender: &'a Recommender,
-    pub(crate) generation: &'a Arc<Generation>,
+    pub(crate) serving: &'a Serving,
     pub(crate) arrival: Arrival,
 }
 
@@ -51,7 +51,7 @@ impl<'a> Call<'a> {
         form: AnswerForm,
     ) -> Result<(Answered<'a>, Reservation), Problem> {
         let accepted = self.accept(request)?;
-        let size = form.row(self.generation, &accepted);
+        let size = form.row(self.serving.generation(accepted.side), &accepted);
         let reservation = Reservation::new(self.recommender, answers, size)?;
         let answered = self.answer(accepted).await?;
         Span::current().record("route", answered.recommendation.route.name.unwrap_or("none"));
@@ -63,12 +63,12 @@ impl<'a> Call<'a> {
     /// # Errors
     /// 422 with the wrong field.
     pub(crate) fn accept(&self, request: RecommendRequest) -> Result<Accepted, Problem> {
-        accept(request, self.generation, self.arrival)
+        accept(request, self.serving, self.arrival)
     }
 
     /// Checks the requests of a batch, each alone, so that a wrong one does not affect the others.
     pub(crate) fn accept_all(&self, requests: impl Iterator<Item = Result<RecommendRequest, Problem>>) -> Checked {
-        let (items, mut ranked) = (self.generation.model.catalogue().len(), 0);
+        let (items, mut ranked) = (self.items(), 0);
         let mut check = |request| check_sum(request, items, &mut ranked);
         requests.map(|request| request.and_then(&mut check).and_then(|request| self.accept(request))).collect()
     }
@@ -83,22 +83,31 @@ impl<'a> Call<'a> {
         answers: &AnswerShare,
         form: AnswerForm,
     ) -> Result<Reservation, Problem> {
-        Reservation::new(self.recommender, answers, form.answer(self.generation, rows))
+        Reservation::new(self.recommender, answers, form.answer(self.serving, rows))
+    }
+
+    /// Items of the largest catalogue that answers a request.
+    fn items(&self) -> usize {
+        self.serving.generations().map(|generation| generation.model.catalogue().len()).max().unwrap_or_default()
     }
 
     /// Answers one request.
     ///
     /// # Errors
     /// The recommender's refusal.
-    pub(crate) async fn answer(&self, Accepted { work, history, user: _ }: Accepted) -> Result<Answered<'a>, Problem> {
+    pub(crate) async fn answer(
+        &self,
+        Accepted { side, work, history, user: _ }: Accepted,
+    ) -> Result<Answered<'a>, Problem> {
+        let generation = self.serving.generation(side);
         match work {
             Work::Rank(request) => {
-                let answer = self.recommender.rank(Arc::clone(self.generation), request).await?;
-                Ok(Answered { times: answer.times, recommendation: ranked(self.generation, answer, history) })
+                let answer = self.recommender.rank(Arc::clone(generation), request).await?;
+                Ok(Answered { times: answer.times, recommendation: ranked(generation, answer, history) })
             }
             Work::ColdStart(cold) => {
                 self.recommender.metrics().cold_start();
-                let recommendation = popular(self.generation, &cold, history);
+                let recommendation = popular(generation, &cold, history);
                 Ok(Answered { times: Times::default(), recommendation })
             }
         }
@@ -118,11 +127,11 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Pins the generation that will answer a call of `rows` requests.
+/// Pins the generations that will answer a call of `rows` requests.
 ///
 /// # Errors
 /// 422 if they are too many, 503 if no model is ready.
-pub(crate) fn pin(recommender: &Recommender, rows: usize) -> Result<Arc<Generation>, Problem> {
+pub(crate) fn pin(recommender: &Recommender, rows: usize) -> Result<Serving, Problem> {
     check_rows(rows)?;
     Ok(recommender.pin(rows)?)
 }

@@ -10,12 +10,30 @@ use super::Problem;
 use canet_domain::Route;
 use canet_model::ModelConfig;
 use canet_model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord, rfc3339};
-use canet_serving::Recommender;
 use canet_serving::metrics::{Latency, Traffic};
+use canet_serving::{Candidate, Generation, Recommender};
 
-/// The checkpoint that serves.
+/// The checkpoint that serves, and the candidate.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Model<'a> {
+    #[serde(flatten)]
+    live: ModelDescription<'a>,
+    /// The checkpoint that answers a share of the users. `null` without a candidate.
+    candidate: Option<CandidateModel<'a>>,
+}
+
+/// The candidate.
+#[derive(Serialize, ToSchema)]
+struct CandidateModel<'a> {
+    /// The share of the users whom it answers.
+    share: f64,
+    #[serde(flatten)]
+    model: ModelDescription<'a>,
+}
+
+/// One checkpoint.
+#[derive(Serialize, ToSchema)]
+struct ModelDescription<'a> {
     name: &'a str,
     version: u64,
     /// SHA-256 of the checkpoint's list of files and their digests.
@@ -55,9 +73,28 @@ struct BudgetPoint {
     spent: f64,
 }
 
-/// Every route of the checkpoint that serves.
+/// Every route of the checkpoint that serves, and of the candidate.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Routes<'a> {
+    #[serde(flatten)]
+    live: RouteTable<'a>,
+    /// The candidate's routes. `null` without a candidate.
+    candidate: Option<CandidateRoutes<'a>>,
+}
+
+/// The routes of the candidate.
+#[derive(Serialize, ToSchema)]
+struct CandidateRoutes<'a> {
+    version: u64,
+    /// The share of the users whom it answers.
+    share: f64,
+    #[serde(flatten)]
+    table: RouteTable<'a>,
+}
+
+/// The routes of one checkpoint.
+#[derive(Serialize, ToSchema)]
+struct RouteTable<'a> {
     /// History length of the costs.
     length: usize,
     router_flops: u64,
@@ -110,35 +147,44 @@ impl From<Latency> for LatencyMs {
     operation_id = "model",
     tag = "Describe",
     summary = "The model",
-    description = "The checkpoint that serves: its training data, sizes, quality and cost.",
+    description = "The checkpoint that serves: its training data, sizes, quality and cost. Beside it the candidate, if there is one.",
     responses((status = 200, description = "The checkpoint", body = Model))
 )]
 pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
-    let generation = recommender.generation()?;
-    let manifest = generation.model.manifest();
-    let budget = manifest.calibration.as_ref().map(|calibration| Budget {
-        default: generation.budget,
-        points: calibration
-            .reachable()
-            .iter()
-            .map(|point| BudgetPoint { budget: point.budget, spent: point.spent })
-            .collect(),
+    let serving = recommender.serving()?;
+    let candidate = serving.candidate.as_ref().map(|Candidate { generation, split }| CandidateModel {
+        share: split.share(),
+        model: ModelDescription::of(generation),
     });
-    let answer = Model {
-        name: generation.model.name(),
-        version: generation.model.version(),
-        digest: generation.model.digest(),
-        created: &manifest.created,
-        config: &manifest.config,
-        data: &manifest.data,
-        metrics: &manifest.metrics,
-        flops: manifest.flops,
-        precision: generation.model.precision().name(),
-        exclude_seen: manifest.exclude_seen,
-        fixed_route: generation.fixed_route.map(|route| generation.model.space().name(route)),
-        budget,
-    };
-    Ok(Json(answer).into_response())
+    Ok(Json(Model { live: ModelDescription::of(&serving.live), candidate }).into_response())
+}
+
+impl<'a> ModelDescription<'a> {
+    fn of(generation: &'a Generation) -> ModelDescription<'a> {
+        let manifest = generation.model.manifest();
+        let budget = manifest.calibration.as_ref().map(|calibration| Budget {
+            default: generation.budget,
+            points: calibration
+                .reachable()
+                .iter()
+                .map(|point| BudgetPoint { budget: point.budget, spent: point.spent })
+                .collect(),
+        });
+        ModelDescription {
+            name: generation.model.name(),
+            version: generation.model.version(),
+            digest: generation.model.digest(),
+            created: &manifest.created,
+            config: &manifest.config,
+            data: &manifest.data,
+            metrics: &manifest.metrics,
+            flops: manifest.flops,
+            precision: generation.model.precision().name(),
+            exclude_seen: manifest.exclude_seen,
+            fixed_route: generation.fixed_route.map(|route| generation.model.space().name(route)),
+            budget,
+        }
+    }
 }
 
 /// `GET /routes`: every route by name, with its cost for the longest history, its traffic and its latency.
@@ -151,35 +197,47 @@ pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result
     operation_id = "routes",
     tag = "Describe",
     summary = "The routes",
-    description = "Every route by name, with its cost for the longest history, its traffic and its latency.",
+    description = "Every route by name, with its cost for the longest history, its traffic and its latency. Beside them those of \
+                   the candidate, if there is one.",
     responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
 )]
 pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
-    let generation = recommender.generation()?;
-    let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
-    let full_flops = shape.full_flops(space, length);
-    let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
-    let all: u64 = traffic.iter().map(|traffic| traffic.rows).sum();
-    let entry = |(route, traffic): (Route, &Traffic)| {
-        let (slice, flops) = (space.slice(route), shape.route_flops(space, route, length));
-        RouteEntry {
-            name: space.name(route),
-            hidden: slice.hidden,
-            layers: slice.layers,
-            embedding: slice.embedding,
-            flops,
-            saved: 1.0 - flops as f64 / full_flops as f64,
-            rows: traffic.rows,
-            share: traffic.rows as f64 / all.max(1) as f64,
-            latency: traffic.latency.map(LatencyMs::from),
+    let serving = recommender.serving()?;
+    let since = rfc3339(recommender.metrics().since());
+    let candidate = serving.candidate.as_ref().map(|Candidate { generation, split }| CandidateRoutes {
+        version: generation.model.version(),
+        share: split.share(),
+        table: RouteTable::of(generation, &since),
+    });
+    Ok(Json(Routes { live: RouteTable::of(&serving.live, &since), candidate }).into_response())
+}
+
+impl<'a> RouteTable<'a> {
+    fn of(generation: &'a Generation, since: &str) -> RouteTable<'a> {
+        let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
+        let full_flops = shape.full_flops(space, length);
+        let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
+        let all: u64 = traffic.iter().map(|traffic| traffic.rows).sum();
+        let entry = |(route, traffic): (Route, &Traffic)| {
+            let (slice, flops) = (space.slice(route), shape.route_flops(space, route, length));
+            RouteEntry {
+                name: space.name(route),
+                hidden: slice.hidden,
+                layers: slice.layers,
+                embedding: slice.embedding,
+                flops,
+                saved: 1.0 - flops as f64 / full_flops as f64,
+                rows: traffic.rows,
+                share: traffic.rows as f64 / all.max(1) as f64,
+                latency: traffic.latency.map(LatencyMs::from),
+            }
+        };
+        RouteTable {
+            length,
+            router_flops: shape.router_flops(space.len(), length),
+            full_flops,
+            since: since.to_owned(),
+            routes: space.routes().zip(&traffic).map(entry).collect(),
         }
-    };
-    let answer = Routes {
-        length,
-        router_flops: shape.router_flops(space.len(), length),
-        full_flops,
-        since: rfc3339(recommender.metrics().since()),
-        routes: space.routes().zip(&traffic).map(entry).collect(),
-    };
-    Ok(Json(answer).into_response())
+    }
 }

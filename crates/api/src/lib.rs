@@ -19,6 +19,7 @@ mod body;
 mod body_budget;
 mod browser;
 mod call;
+mod candidate;
 mod codec;
 mod deadline;
 mod describe;
@@ -41,6 +42,7 @@ mod recommend;
 mod reload;
 mod reservation;
 mod server;
+mod side;
 mod spans;
 #[cfg(test)]
 mod testing;

@@ -26,6 +26,8 @@ pub enum Code {
     RequestTimeout,
     /// Another reload is running.
     ReloadInProgress,
+    /// The order does not fit the models that serve, for example because there is no candidate to promote.
+    Conflict,
     /// The body is larger than the limit.
     TooLarge,
     /// The content type is not JSON, or the content encoding is unknown.
@@ -46,7 +48,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 15] = [
+    pub const ALL: [Code; 16] = [
         Code::InvalidJson,
         Code::Unauthorized,
         Code::Forbidden,
@@ -54,6 +56,7 @@ impl Code {
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::ReloadInProgress,
+        Code::Conflict,
         Code::TooLarge,
         Code::UnsupportedMediaType,
         Code::InvalidRequest,
@@ -75,6 +78,7 @@ impl Code {
             Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, Grpc::Unimplemented, "method_not_allowed"),
             Code::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, Grpc::DeadlineExceeded, "request_timeout"),
             Code::ReloadInProgress => (StatusCode::CONFLICT, Grpc::Aborted, "reload_in_progress"),
+            Code::Conflict => (StatusCode::CONFLICT, Grpc::FailedPrecondition, "conflict"),
             Code::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Grpc::ResourceExhausted, "too_large"),
             Code::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, Grpc::Unimplemented, "unsupported_media_type")
@@ -101,6 +105,7 @@ impl Code {
             Code::MethodNotAllowed => "/recommend does not take DELETE",
             Code::RequestTimeout => "the body did not arrive within 30 s",
             Code::ReloadInProgress => "another reload is running",
+            Code::Conflict => "there is no candidate",
             Code::TooLarge => "the body is larger than 1048576 bytes",
             Code::UnsupportedMediaType => "the content type must be application/json",
             Code::InvalidRequest => "`timeout_ms` is 0: it must be from 1 to 60000",

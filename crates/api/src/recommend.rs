@@ -33,8 +33,8 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let request = body::parse_with_ids(&bytes)?;
-    let generation = pin(&recommender, 1)?;
-    let call = Call { recommender: &recommender, generation: &generation, arrival };
+    let serving = pin(&recommender, 1)?;
+    let call = Call { recommender: &recommender, serving: &serving, arrival };
     let (answered, reservation) = call.answer_one(request, &answers, AnswerForm::Json).await?;
     let mut json = JsonAnswer::new(reservation);
     let _turn = json.turn().await;
@@ -61,8 +61,8 @@ pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let BatchRequest { requests } = body::parse(&bytes)?;
-    let generation = pin(&recommender, requests.count)?;
-    let call = Call { recommender: &recommender, generation: &generation, arrival };
+    let serving = pin(&recommender, requests.count)?;
+    let call = Call { recommender: &recommender, serving: &serving, arrival };
     let rows = call.accept_all(requests.kept.into_iter().map(body::parse_part));
     let mut json = JsonAnswer::new(call.reserve(&rows, &answers, AnswerForm::Json)?);
     let outcomes = call.answer_all(rows).await;

@@ -8,13 +8,13 @@ use utoipa::ToSchema;
 
 use super::wire::optional_integer;
 use super::{Code, Problem, body};
-use canet_serving::{ReloadError, Reloader};
+use canet_serving::{Reload, ReloadError, Reloader};
 
-/// Selects a version. An empty body or `null` selects the highest.
+/// Selects a version. An empty body or `null` selects the highest that is not the candidate.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReloadRequest {
-    /// The version to serve. `null` means the highest.
+    /// The version to serve. `null` means the highest that is not the candidate.
     #[serde(default, deserialize_with = "optional_integer")]
     #[schema(minimum = 0)]
     version: Option<u64>,
@@ -31,7 +31,7 @@ pub(crate) struct Reloaded {
 /// `POST /admin/reload` answers once the new generation serves.
 ///
 /// # Errors
-/// 404 if there is no such version, 409 while another reload runs, 422 if the request or the checkpoint is wrong. After
+/// 404 if there is no such version, 409 while another reload runs or if the version is the candidate, 422 if the request or the checkpoint is wrong. After
 /// any error the old model still serves.
 #[utoipa::path(
     post,
@@ -40,24 +40,26 @@ pub(crate) struct Reloaded {
     tag = "Operate",
     summary = "Replace the model",
     description = "Loads a version beside the live one, checks it and swaps it in. The answer comes once it serves. An \
-                   empty body selects the highest version.",
+                   empty body selects the highest version that is not the candidate.",
     request_body = Option<ReloadRequest>,
     responses((status = 200, description = "The model that serves now", body = Reloaded))
 )]
 pub(crate) async fn reload(State(reloader): State<Arc<Reloader>>, request: Request) -> Result<Response, Problem> {
-    let bytes = body::read_optional_json(request).await?;
-    let ReloadRequest { version } = match bytes.trim_ascii() {
-        b"" | b"null" => ReloadRequest::default(),
-        bytes => body::parse(bytes)?,
-    };
-    let reload = reloader.reload(version).await?;
-    Ok(Json(Reloaded { name: reload.name, version: reload.version, digest: reload.digest }).into_response())
+    let ReloadRequest { version } = body::read_optional(request).await?;
+    Ok(Json(Reloaded::from(reloader.reload(version).await?)).into_response())
+}
+
+impl From<Reload> for Reloaded {
+    fn from(Reload { name, version, digest }: Reload) -> Reloaded {
+        Reloaded { name, version, digest }
+    }
 }
 
 impl From<ReloadError> for Problem {
     fn from(error: ReloadError) -> Problem {
         let code = match &error {
             ReloadError::InProgress => Code::ReloadInProgress,
+            ReloadError::Conflict(_) => Code::Conflict,
             ReloadError::Load(error) if error.is_missing() => Code::NotFound,
             ReloadError::Load(error) if error.checkpoint_at_fault() => Code::CheckpointRejected,
             ReloadError::Load(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 pub(crate) struct Fixture {
     pub(crate) recommender: Arc<Recommender>,
     pub(crate) reloader: Arc<Reloader>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Fixture {
@@ -29,9 +29,15 @@ impl Fixture {
             policy: Policy { budget: 1.0, batch_by: BatchBy::Width },
             fixed_route: None,
             max_batch: limits.max_batch,
+            gate: None,
             metrics,
         };
         let reloader = Reloader::new(loader, &recommender);
-        Fixture { recommender, reloader, _directory: directory }
+        Fixture { recommender, reloader, directory }
+    }
+
+    /// Writes the next version of the model, from another seed.
+    pub(crate) fn write_version(&self, seed: u64) {
+        canet_testing::write_checkpoint(&self.directory.path().join("small"), seed);
     }
 }

@@ -3,9 +3,10 @@ use std::collections::HashSet;
 use super::Problem;
 use super::deadline::Arrival;
 use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, check_ids, max_k};
+use super::side::side;
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
-use canet_serving::{Generation, Request};
+use canet_serving::{Request, Serving, Side};
 
 /// Bounds the answer of a batch: the sum of all `k` is at most [`MAX_RANKED`]. `items` is the size of the catalogue, and
 /// `ranked` the sum so far. A `k` that [`accept`] will refuse adds nothing to the sum.
@@ -32,6 +33,8 @@ pub(crate) fn check_sum(
 
 /// A request that a generation can answer, and the answer's report about the history.
 pub(crate) struct Accepted {
+    /// Which generation answers it.
+    pub(crate) side: Side,
     pub(crate) work: Work,
     pub(crate) history: HistoryUsed,
     /// The user's id, if the request has one.
@@ -54,11 +57,13 @@ pub(crate) struct ColdStart {
     pub(crate) candidates: Option<HashSet<Item>>,
 }
 
-/// Checks a request against the generation that will answer it. Nothing checks it again later.
+/// Checks a request against the generation of `serving` that will answer it. Nothing checks it again later.
 ///
 /// # Errors
 /// 422 with the wrong field.
-pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: Arrival) -> Result<Accepted, Problem> {
+pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival) -> Result<Accepted, Problem> {
+    let side = side(&wire, serving);
+    let generation = serving.generation(side);
     let catalogue = generation.model.catalogue();
     let (asked, most) = (wire.k(catalogue.len()), max_k(catalogue.len()));
     let k = match usize::try_from(asked) {
@@ -104,6 +109,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
     let before = usize::try_from(before).unwrap_or(usize::MAX);
     Ok(match History::in_window(&seen, generation.model.config().window(), before) {
         Ok(history) => Accepted {
+            side,
             user,
             history: HistoryUsed { used: history.len(), unknown },
             work: Work::Rank(Request {
@@ -117,6 +123,7 @@ pub(crate) fn accept(wire: RecommendRequest, generation: &Generation, arrival: A
             }),
         },
         Err(_) => Accepted {
+            side,
             user,
             history: HistoryUsed { used: 0, unknown },
             work: Work::ColdStart(ColdStart { k, excluded, candidates: candidates.map(Iterator::collect) }),
@@ -143,6 +150,8 @@ fn parse_route(name: &str, space: &RouteSpace) -> Result<Option<Route>, Problem>
 
 #[cfg(test)]
 mod tests {
+    use canet_serving::Serving;
+
     use super::accept;
     use crate::deadline::Arrival;
     use crate::limits::MAX_USER;
@@ -155,13 +164,12 @@ mod tests {
         fixture.reloader.reload(None).await.unwrap();
         let generation = fixture.recommender.generation().unwrap();
         let known = ItemId(generation.model.catalogue().ids()[0].clone());
+        let serving = Serving::only(generation);
         for history in [vec![], vec![known]] {
             let user = |user: Option<&str>| {
                 let user = user.map(|user| ItemId(user.into()));
                 let request = RecommendRequest { user, ..RecommendRequest::new(history.clone()) };
-                accept(request, &generation, Arrival::now())
-                    .map(|accepted| accepted.user)
-                    .map_err(|problem| problem.field)
+                accept(request, &serving, Arrival::now()).map(|accepted| accepted.user).map_err(|problem| problem.field)
             };
             let longest = "é".repeat(MAX_USER / 2);
             for given in ["17", " a ", &longest] {

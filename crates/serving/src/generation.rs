@@ -1,8 +1,5 @@
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use arc_swap::ArcSwapOption;
 
 use super::Timings;
 use crate::metrics::{Metrics, Series};
@@ -98,21 +95,5 @@ impl Generation {
     /// Length of the longest history that the model reads.
     pub fn max_len(&self) -> usize {
         self.model.config().max_len
-    }
-}
-
-/// The generation that serves now, if any.
-#[derive(Default)]
-pub(crate) struct Current(ArcSwapOption<Generation>);
-
-impl Current {
-    /// The generation to pin in a new row.
-    pub(crate) fn get(&self) -> Option<Arc<Generation>> {
-        self.0.load_full()
-    }
-
-    /// Swaps a generation in and returns the old one, on which rows that pinned it still run.
-    pub(crate) fn swap(&self, generation: Arc<Generation>) -> Option<Arc<Generation>> {
-        self.0.swap(Some(generation))
     }
 }

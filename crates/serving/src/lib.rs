@@ -7,10 +7,12 @@
 //! - Ask the router for the routes of new rows. A row's route decides its lane.
 //! - Run a batch of rows of one lane. The executor then sends their answers to the tokio runtime.
 //!
-//! A [`Reloader`] replaces the [`Generation`] while the server runs. This crate knows no transport.
+//! A [`Reloader`] replaces the [`Generation`] while the server runs. A [`Candidate`] is a second generation, which answers a
+//! share of the users until it is promoted or withdrawn. This crate knows no transport.
 
 mod batch_cost;
 mod executor;
+mod gate;
 mod generation;
 mod health;
 mod load;
@@ -22,19 +24,24 @@ mod refusal;
 mod reload;
 mod row;
 pub mod scheduler;
+mod serving;
 mod shadow;
 mod shared_scheduler;
+mod split;
 mod timings;
 mod watch;
 
+pub use gate::{Gate, Regression, Unmeasured};
 pub use generation::{Generation, GenerationId, Policy};
-pub use load::{LoadError, Loader};
+pub use load::{First, LoadError, Loader};
 pub use pace::Pace;
 pub use recommender::{AnswerTicket, Recommender};
 pub use refusal::{Refusal, Unready};
-pub use reload::{Reload, ReloadError, Reloader};
+pub use reload::{Conflict, Offer, Reload, ReloadError, Reloader, Start};
 pub use row::{Answer, Request, Routing, Times};
 pub use scheduler::{BatchTiming, Due, Limits};
+pub use serving::{Candidate, Serving, Side};
 pub use shared_scheduler::SharedScheduler;
+pub use split::{Split, SplitBy};
 pub use timings::Timings;
-pub use watch::{Stamp, Watch};
+pub use watch::{Stamp, Step, Watch};

@@ -1,8 +1,11 @@
+use std::collections::HashMap;
 use std::iter;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Generation, Pace, Policy, Timings};
+use super::gate::Measured;
+use super::{Gate, Generation, Pace, Policy, Regression, Timings};
 use crate::metrics::{Metrics, Reloaded};
 use canet_domain::{History, Item, Route};
 use canet_model::checkpoint::ModelDirectory;
@@ -21,8 +24,21 @@ pub struct Loader {
     pub fixed_route: Option<String>,
     /// Rows of the largest batch that will run.
     pub max_batch: usize,
+    /// What a version must pass that nobody asked for by name. `None` lets every version pass.
+    pub gate: Option<Gate>,
     /// Registers the generations' series.
     pub metrics: Arc<Metrics>,
+}
+
+/// The version to start with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct First {
+    /// Its number. `None` means the highest that is not the candidate's.
+    pub version: Option<u64>,
+    /// The version that will be the candidate.
+    pub candidate: Option<u64>,
+    /// Whether versions must pass the gate.
+    pub gated: bool,
 }
 
 /// Why a version does not serve.
@@ -31,6 +47,17 @@ pub enum LoadError {
     /// The version could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The gate keeps the version from serving.
+    #[error(transparent)]
+    Regression(#[from] Regression),
+    /// The only version of the model is to be the candidate.
+    #[error("{path}: version {candidate} is to be the candidate, and there is no other version for the other users")]
+    NoOther {
+        /// The model's directory.
+        path: PathBuf,
+        /// The candidate's version.
+        candidate: u64,
+    },
     /// The version has no route of the name that the server runs for every request.
     #[error(
         "{model} has no route {name:?}, which --route runs for every request: its routes are full, smallest, {}",
@@ -64,7 +91,7 @@ impl LoadError {
     pub fn checkpoint_at_fault(&self) -> bool {
         match self {
             LoadError::Open(error) => error.checkpoint_at_fault(),
-            LoadError::NoRoute { .. } => true,
+            LoadError::NoRoute { .. } | LoadError::Regression(_) | LoadError::NoOther { .. } => true,
             LoadError::WarmUp(error) => matches!(error, ForwardError::NotFinite(_)),
         }
     }
@@ -131,26 +158,79 @@ impl Loader {
         })
     }
 
-    /// Like [`load`](Loader::load) of the highest version. While that is incomplete, it loads the highest complete version
-    /// instead, so that a server can start while somebody copies a version. Every version that it passes over is logged and
-    /// counted.
+    /// Loads the version to start with: the named one, or the highest that is not the candidate's.
+    ///
+    /// A highest version that is incomplete is passed over for the one below it, so that a server can start while somebody
+    /// copies a version. If the start is gated, so are the versions that the gate refuses: a server that starts then serves
+    /// what one that watched all along serves. Every version that is passed over is logged and counted.
     ///
     /// # Errors
-    /// [`LoadError`] of the first version that is complete, or of the lowest if none is.
-    pub fn load_newest_complete(&self, pace: Pace) -> Result<Generation, LoadError> {
+    /// [`LoadError`] of the first version that is not passed over, or of the lowest if all are.
+    pub fn load_first(&self, first: First) -> Result<Generation, LoadError> {
+        if first.version.is_some() {
+            return self.load(first.version, Pace::Alone);
+        }
         let mut versions = self.directory.versions().map_err(OpenError::from)?;
-        let mut version = versions.pop();
+        if let Some(candidate) = first.candidate {
+            versions.retain(|version| *version != candidate);
+            if versions.is_empty() {
+                return Err(LoadError::NoOther { path: self.directory.path().to_owned(), candidate });
+            }
+        }
+        let mut refused = match self.gate.filter(|_| first.gated) {
+            Some(gate) => self.refused_by(gate, &versions),
+            None => HashMap::new(),
+        };
         loop {
+            let version = versions.pop();
             let started = Instant::now();
-            match self.load(version, pace) {
+            if let Some(regression) = version.and_then(|version| refused.remove(&version)) {
+                tracing::warn!(%regression, "the version is refused: the one before it is loaded");
+                self.metrics.reloaded(Reloaded::Regression, started.elapsed());
+                continue;
+            }
+            match self.load(version, Pace::Alone) {
                 Err(error) if error.is_incomplete() && !versions.is_empty() => {
                     tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
-                    version = versions.pop();
                 }
                 outcome => return outcome,
             }
         }
+    }
+
+    /// The versions that a server that watched since the first of `versions`, which ascend, has refused. The first never is
+    /// one of them.
+    fn refused_by(&self, gate: Gate, versions: &[u64]) -> HashMap<u64, Regression> {
+        let (mut refused, mut live) = (HashMap::new(), None);
+        for version in versions {
+            // Loading reports what is wrong with this one.
+            let Ok(new) = self.measured(*version) else { continue };
+            match live.as_ref().map_or(Ok(()), |live| gate.check(&new, live)) {
+                Ok(()) => live = Some(new),
+                Err(regression) => drop(refused.insert(*version, regression)),
+            }
+        }
+        refused
+    }
+
+    /// Checks whether a version may replace `live`. It reads the version's manifest alone.
+    ///
+    /// # Errors
+    /// [`LoadError`] if it may not, or if the manifest cannot be read.
+    pub(crate) fn check_gate(&self, version: u64, live: &Generation) -> Result<(), LoadError> {
+        let Some(gate) = self.gate else { return Ok(()) };
+        Ok(gate.check(&self.measured(version)?, &self.measured_of(live))?)
+    }
+
+    fn measured(&self, version: u64) -> Result<Measured, LoadError> {
+        let manifest = self.directory.manifest(version).map_err(OpenError::from)?;
+        Ok(Measured::of(version, &manifest, self.fixed_route.as_deref()))
+    }
+
+    fn measured_of(&self, generation: &Generation) -> Measured {
+        let model = &generation.model;
+        Measured::of(model.version(), model.manifest(), self.fixed_route.as_deref())
     }
 
     /// Runs every route once, so that no request pays for the first run, and checks that all scores are finite. If the forward chooses kernels by shape, each

@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::executor::{Executor, RowScheduler, deliver};
-use super::generation::Current;
 use super::health::Health;
 use super::outcome::{self, RowOutcome};
 use super::row::{Answer, LaneKey, Request, Row};
 use super::scheduler::Limits;
+use super::serving::Current;
 use super::shadow::Shadow;
-use super::{Generation, Refusal, Timings, Unready};
+use super::{Candidate, Conflict, Generation, GenerationId, Refusal, Serving, Split, Unready};
 use crate::metrics::Metrics;
 
 /// Ranks requests on the generation that serves; every transport asks it.
@@ -75,29 +75,129 @@ impl Recommender {
         Ok((Arc::new(recommender), threads))
     }
 
-    /// Swaps a generation in: new rows are validated against it and run on it. Returns the generation that served
-    /// before, which rows may still hold.
+    /// Swaps a live generation in: new rows are validated against it and run on it. The candidate stays. Returns the
+    /// generation that was live before, which rows may still hold.
     pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
-        self.metrics.serving(generation.model.name(), generation.model.version(), generation.model.digest());
-        let Timings { router, routes } = &generation.timings;
-        match self.current.get() {
+        self.change(|before| {
+            let candidate = before.as_ref().and_then(|before| before.candidate.clone());
+            let next = Serving { live: Arc::new(generation), candidate };
+            self.predict_costs(before.as_ref(), &next, &[&next.live]);
+            (Some(next), before.map(|before| before.live))
+        })
+    }
+
+    /// Starts with a live generation and a candidate, if there is one, so that no request finds one without the other.
+    pub(crate) fn begin(&self, live: Generation, candidate: Option<(Generation, f64)>) {
+        self.change(|before| {
+            let candidate = candidate.map(|(generation, share)| candidate_of(generation, share));
+            let next = Serving { live: Arc::new(live), candidate };
+            let new: Vec<&Arc<Generation>> = next.generations().collect();
+            self.predict_costs(before.as_ref(), &next, &new);
+            (Some(next), ())
+        });
+    }
+
+    /// From now on `candidate` answers `share` of the users, in place of the candidate before.
+    ///
+    /// # Errors
+    /// [`Unready`] if no live generation serves.
+    pub fn offer(&self, candidate: Generation, share: f64) -> Result<(), Unready> {
+        self.change(|before| {
+            let Some(before) = before else { return (None, Err(Unready::Loading)) };
+            let candidate = candidate_of(candidate, share);
+            let next = Serving { live: Arc::clone(&before.live), candidate: Some(candidate) };
+            self.predict_costs(
+                Some(&before),
+                &next,
+                &next.candidate.iter().map(|new| &new.generation).collect::<Vec<_>>(),
+            );
+            (Some(next), Ok(()))
+        })
+    }
+
+    /// From now on the candidate answers another share of the users.
+    ///
+    /// # Errors
+    /// [`Conflict`] if version `version` is not the candidate.
+    pub(crate) fn change_share(&self, version: u64, share: f64) -> Result<Arc<Generation>, Conflict> {
+        self.change(|before| match take_candidate(before, Some(version)) {
+            Ok((live, candidate)) => {
+                let generation = Arc::clone(&candidate.generation);
+                let candidate = Candidate { split: candidate.split.with_share(share), ..candidate };
+                (Some(Serving { live, candidate: Some(candidate) }), Ok(generation))
+            }
+            Err(conflict) => (None, Err(conflict)),
+        })
+    }
+
+    /// Makes the candidate the live generation. Returns it, and the generation that was live before.
+    ///
+    /// # Errors
+    /// [`Conflict`] if there is no candidate, or if `version` names another.
+    pub(crate) fn promote(&self, version: Option<u64>) -> Result<(Arc<Generation>, Arc<Generation>), Conflict> {
+        self.change(|before| match take_candidate(before, version) {
+            Ok((live, Candidate { generation, .. })) => {
+                (Some(Serving::only(Arc::clone(&generation))), Ok((generation, live)))
+            }
+            Err(conflict) => (None, Err(conflict)),
+        })
+    }
+
+    /// Ends the candidate. Returns the live generation, which now answers everybody, and the one that was the candidate.
+    ///
+    /// # Errors
+    /// [`Conflict`] if there is no candidate, or if `version` names another.
+    pub(crate) fn withdraw(&self, version: Option<u64>) -> Result<(Arc<Generation>, Arc<Generation>), Conflict> {
+        self.change(|before| match take_candidate(before, version) {
+            Ok((live, Candidate { generation, .. })) => {
+                (Some(Serving::only(Arc::clone(&live))), Ok((live, generation)))
+            }
+            Err(conflict) => (None, Err(conflict)),
+        })
+    }
+
+    /// Changes what serves, and tells the metrics and whoever follows readiness.
+    fn change<T>(&self, change: impl FnOnce(Option<Serving>) -> (Option<Serving>, T)) -> T {
+        let (result, left) = self.current.change(|before| {
+            let mut left: Vec<Arc<Generation>> = before.iter().flat_map(Serving::generations).cloned().collect();
+            let (next, result) = change(before);
+            match &next {
+                Some(next) => left.retain(|before| next.generations().all(|kept| kept.id != before.id)),
+                None => left.clear(),
+            }
+            if let Some(Serving { live, candidate }) = &next {
+                self.metrics.serving(live.model.name(), live.model.version(), live.model.digest());
+                self.metrics.candidate(candidate.as_ref().map(|Candidate { generation, split }| {
+                    (generation.model.version(), generation.model.digest(), split.share())
+                }));
+            }
+            (next, (result, left))
+        });
+        left.iter().for_each(|left| left.close_history_cache());
+        self.health.changed();
+        result
+    }
+
+    /// Predicts the costs of the lanes of `new` generations of `next`.
+    fn predict_costs(&self, before: Option<&Serving>, next: &Serving, new: &[&Arc<Generation>]) {
+        match before {
             // A generation that was loaded beside live batches is not timed: the live batches are the better timings.
-            Some(live) if routes.is_empty() => {
-                let pairs = LaneKey::counterparts(&live, &generation);
-                self.scheduler.lock().adopt(&pairs);
+            Some(before) if new.iter().all(|new| new.timings.routes.is_empty()) => {
+                let live = &before.live;
+                let pairs: Vec<_> = new.iter().flat_map(|new| LaneKey::counterparts(live, new)).collect();
+                // The rows of a generation that leaves still run.
+                let kept: Vec<GenerationId> =
+                    before.generations().chain(next.generations()).map(|kept| kept.id).collect();
+                self.scheduler.lock().adopt(&pairs, |lane| kept.contains(&lane.generation));
             }
             _ => {
-                let lanes = routes.iter().map(|(route, ran)| (LaneKey::of(&generation, *route), *ran));
-                let lanes: Vec<_> = lanes.collect();
-                self.scheduler.lock().calibrate(&lanes, router);
+                let routes = new
+                    .iter()
+                    .flat_map(|new| new.timings.routes.iter().map(|(route, ran)| (LaneKey::of(new, *route), *ran)));
+                let router: Vec<_> = new.iter().flat_map(|new| new.timings.router.iter().copied()).collect();
+                self.scheduler.lock().calibrate(&routes.collect::<Vec<_>>(), &router);
             }
         }
-        let before = self.current.swap(Arc::new(generation));
-        if let Some(before) = &before {
-            before.close_history_cache();
-        }
-        self.health.changed();
-        before
     }
 
     /// From now on compares `share` of the answered requests with the full model while the device is idle. Only the
@@ -112,20 +212,31 @@ impl Recommender {
         Ok(())
     }
 
-    /// The generation that was swapped in last, even if it cannot run.
-    pub(crate) fn current(&self) -> Option<Arc<Generation>> {
+    /// The generations that were swapped in last, even if they cannot run.
+    pub(crate) fn current(&self) -> Option<Serving> {
         self.current.get()
     }
 
-    /// The generation to validate `rows` requests against. If there is none, counts the rows as refused.
+    /// The generations to validate `rows` requests against. If there is none, counts the rows as refused.
     ///
     /// # Errors
     /// [`Unready`] if no model is loaded or an executor has died.
-    pub fn pin(&self, rows: usize) -> Result<Arc<Generation>, Unready> {
-        self.generation().inspect_err(|unready| outcome::count(&self.metrics, &Refusal::from(*unready), rows))
+    pub fn pin(&self, rows: usize) -> Result<Serving, Unready> {
+        self.serving().inspect_err(|unready| outcome::count(&self.metrics, &Refusal::from(*unready), rows))
     }
 
-    /// The generation that serves.
+    /// The generations that serve.
+    ///
+    /// # Errors
+    /// [`Unready`] if no model is loaded or an executor has died.
+    pub fn serving(&self) -> Result<Serving, Unready> {
+        if !self.is_alive() {
+            return Err(Unready::Dead);
+        }
+        self.current.get().ok_or(Unready::Loading)
+    }
+
+    /// The live generation.
     ///
     /// # Errors
     /// [`Unready`] if no model is loaded or an executor has died.
@@ -133,7 +244,7 @@ impl Recommender {
         if !self.is_alive() {
             return Err(Unready::Dead);
         }
-        self.current.get().ok_or(Unready::Loading)
+        self.current.live().ok_or(Unready::Loading)
     }
 
     /// Whether the executors run; if not, only a restart helps.
@@ -250,6 +361,24 @@ impl Recommender {
     /// The metrics that count the rows.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+}
+
+fn candidate_of(generation: Generation, share: f64) -> Candidate {
+    let split = Split::new(generation.model.name(), generation.model.version(), share);
+    Candidate { generation: Arc::new(generation), split }
+}
+
+/// The live generation and the candidate.
+///
+/// # Errors
+/// [`Conflict`] if there is no candidate, or if `version` names another.
+fn take_candidate(serving: Option<Serving>, version: Option<u64>) -> Result<(Arc<Generation>, Candidate), Conflict> {
+    let Some(Serving { live, candidate: Some(candidate) }) = serving else { return Err(Conflict::NoCandidate) };
+    let running = candidate.generation.model.version();
+    match version {
+        Some(asked) if asked != running => Err(Conflict::OtherCandidate { running, asked }),
+        _ => Ok((live, candidate)),
     }
 }
 

@@ -1,16 +1,17 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::pace::{Pace, return_freed_memory};
-use super::{Generation, LoadError, Loader, Recommender, Unready};
+use super::{First, Generation, LoadError, Loader, Recommender, Unready};
 use crate::metrics::Reloaded;
-use canet_model::checkpoint::{Listing, ModelDirectory, VERSION_NAMES};
+use canet_model::OpenError;
+use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, VERSION_NAMES};
 
 /// How often the thread of a reload checks whether the last row of the old generation is answered.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
@@ -18,25 +19,57 @@ const DRAIN_POLL: Duration = Duration::from_millis(5);
 /// The most names of ignored directories that are logged.
 const MOST_LOGGED: usize = 100;
 
-/// Replaces the generation that serves, one reload at a time.
+/// Changes which generations serve: it replaces the live one, and it starts, promotes and withdraws a candidate.
 ///
-/// Every reload has a thread of its own. The thread opens and warms up the new checkpoint beside the live one, swaps it
-/// in, waits until no row holds the old one, and frees that. The next reload waits until then, so that memory never
-/// holds more than two generations' weights. A reload that fails changes nothing.
+/// One version is loaded at a time. Every load has a thread of its own. The thread opens and warms up the checkpoint beside
+/// those that serve, swaps it in, waits until no row holds the generation that it replaced, and frees that. A load that fails
+/// changes nothing. Promoting and withdrawing load nothing and take effect at once.
+///
+/// A load begins when every generation that no longer serves is freed. So memory holds at most two generations, or three while
+/// there is a candidate: the live one, the candidate, and one that is being loaded or has just been replaced.
 pub struct Reloader {
     loader: Loader,
     /// Weak: the last handle's drop ends the executors, and a reload must not delay that.
     recommender: Weak<Recommender>,
-    /// Set from the start of a reload to its swap.
+    /// Set from the start of a load to its swap.
     building: Arc<AtomicBool>,
-    /// Held from the start of a reload until the generation that it replaced is freed.
-    draining: Mutex<()>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    draining: Draining,
+    /// Held while a generation has its metric series and does not serve yet.
+    loading: Mutex<()>,
+    /// Those that load, and those that free a generation.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Names that were logged by [`log_ignored`](Reloader::log_ignored).
     logged: Mutex<HashSet<String>>,
+    /// Versions that were candidates since the watch last asked.
+    offered: Mutex<BTreeSet<u64>>,
 }
 
-/// The checkpoint that serves after a reload.
+/// What a server begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Start {
+    /// The live version. `None` means the highest that is not the candidate.
+    pub version: Option<u64>,
+    /// Whether that must pass the gate.
+    pub gated: bool,
+    /// The candidate's version and the share of the users whom it answers.
+    pub candidate: Option<(u64, f64)>,
+}
+
+/// A version that becomes the candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Offer {
+    /// The version. `None` means the highest.
+    pub version: Option<u64>,
+    /// The share of the users whom it answers, above 0 and at most 1.
+    pub share: f64,
+}
+
+impl Offer {
+    /// The share of a candidate for which nobody names one.
+    pub const SHARE: f64 = 0.05;
+}
+
+/// A checkpoint that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reload {
     /// The model's name.
@@ -47,12 +80,43 @@ pub struct Reload {
     pub digest: String,
 }
 
-/// Why a reload changed nothing.
+/// Why an order does not fit what serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// There is no candidate to promote or withdraw.
+    #[error("there is no candidate: start one with POST /admin/candidate")]
+    NoCandidate,
+    /// Another version is the candidate.
+    #[error("version {running} is the candidate, not version {asked}: promote or withdraw it first")]
+    OtherCandidate {
+        /// The candidate.
+        running: u64,
+        /// The version of the order.
+        asked: u64,
+    },
+    /// The version that is to replace the live one is the candidate.
+    #[error("version {version} is the candidate: promote it with POST /admin/promote, or withdraw it first")]
+    IsCandidate {
+        /// The version of the order.
+        version: u64,
+    },
+    /// The version that is to become the candidate is the live one.
+    #[error("version {version} is the live one: name another version as the candidate")]
+    IsLive {
+        /// The version of the order.
+        version: u64,
+    },
+}
+
+/// Why an order changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// Another reload is running.
     #[error("a model is being loaded already: try again when it serves")]
     InProgress,
+    /// The order does not fit what serves.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
     /// The checkpoint could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -67,6 +131,19 @@ pub enum ReloadError {
     BrokeOff,
 }
 
+/// What a thread loads.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// The first generations.
+    Start(Start),
+    /// A live generation, which an operator asked for. `None` means the highest version that is not the candidate.
+    Replace(Option<u64>),
+    /// A live generation, which a watch found.
+    Watched(u64),
+    /// A candidate.
+    Offer(Offer),
+}
+
 impl Reloader {
     /// Reloads the model of `recommender` from the directory of `loader`.
     pub fn new(loader: Loader, recommender: &Arc<Recommender>) -> Arc<Reloader> {
@@ -74,9 +151,11 @@ impl Reloader {
             loader,
             recommender: Arc::downgrade(recommender),
             building: Arc::default(),
-            draining: Mutex::default(),
-            thread: Mutex::default(),
+            draining: Draining::default(),
+            loading: Mutex::default(),
+            threads: Mutex::default(),
             logged: Mutex::default(),
+            offered: Mutex::default(),
         })
     }
 
@@ -95,67 +174,241 @@ impl Reloader {
         }
     }
 
-    /// Starts to load a version (`None`: the highest; for the first load the highest complete one). The future is ready once the version serves. Dropping the future
-    /// does not stop the reload.
+    /// Starts to load the first generations. The future is ready once they serve. Dropping it does not stop the load.
+    ///
+    /// A candidate that cannot be loaded keeps no server from starting: the live generation then answers everybody.
+    ///
+    /// # Errors
+    /// [`ReloadError`] of the live version.
+    pub fn start(self: &Arc<Self>, start: Start) -> impl Future<Output = Outcome> + Send + use<> {
+        self.carry_out(Order::Start(start))
+    }
+
+    /// Starts to load a version (`None`: the highest that is not the candidate) in place of the live one. The future is ready
+    /// once the version serves. Dropping the future does not stop the reload. The version need not pass the gate, because
+    /// somebody asked for it.
     ///
     /// # Errors
     /// [`ReloadError`]. The generation that served before then still does.
     pub fn reload(self: &Arc<Self>, version: Option<u64>) -> impl Future<Output = Outcome> + Send + use<> {
-        let begun = self.start(version).inspect_err(|error| self.count(Err(error), Duration::ZERO));
+        self.carry_out(Order::Replace(version))
+    }
+
+    /// Like [`reload`](Reloader::reload) for a version that nobody asked for: it must pass the gate.
+    ///
+    /// # Errors
+    /// [`ReloadError`]. The generation that served before then still does.
+    pub(crate) fn reload_watched(self: &Arc<Self>, version: u64) -> impl Future<Output = Outcome> + Send + use<> {
+        self.carry_out(Order::Watched(version))
+    }
+
+    /// Starts to load a candidate. The future is ready once it serves. If the version is the candidate already, only its share
+    /// changes.
+    ///
+    /// # Errors
+    /// [`ReloadError`]. Nothing has changed then.
+    pub fn offer(self: &Arc<Self>, offer: Offer) -> impl Future<Output = Outcome> + Send + use<> {
+        let changed = self.change_share(offer);
+        let loading = changed.is_none().then(|| self.carry_out(Order::Offer(offer)));
+        async {
+            match (changed, loading) {
+                (Some(changed), _) => changed,
+                (None, Some(loading)) => loading.await,
+                (None, None) => Err(ReloadError::BrokeOff),
+            }
+        }
+    }
+
+    /// Makes the candidate the live generation, at once. `version` is the candidate, if the caller wants to be sure.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if there is no candidate, if it is another version, or while a version is being loaded.
+    pub fn promote(self: &Arc<Self>, version: Option<u64>) -> Outcome {
+        let recommender = self.open_recommender()?;
+        // The load would replace what is promoted.
+        let _building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
+        let (live, old) = recommender.promote(version)?;
+        let (version, replaced) = (live.model.version(), old.model.version());
+        tracing::info!(version, replaced, "the candidate is promoted and answers everybody");
+        self.retire(old);
+        Ok(Reload::of(&live))
+    }
+
+    /// Ends the candidate, at once. `version` is the candidate, if the caller wants to be sure. Returns the live checkpoint.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if there is no candidate, or if it is another version.
+    pub fn withdraw(self: &Arc<Self>, version: Option<u64>) -> Outcome {
+        let (live, old) = self.open_recommender()?.withdraw(version)?;
+        let (version, withdrawn) = (live.model.version(), old.model.version());
+        tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
+        self.retire(old);
+        Ok(Reload::of(&live))
+    }
+
+    /// The version of the candidate.
+    pub(crate) fn candidate(&self) -> Option<u64> {
+        let serving = self.recommender.upgrade()?.current()?;
+        serving.candidate.map(|candidate| candidate.generation.model.version())
+    }
+
+    /// The versions that were candidates since the last call.
+    pub(crate) fn take_offered(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The threads that load or free generations, which the server joins when it stops.
+    pub fn threads(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn carry_out(self: &Arc<Self>, order: Order) -> impl Future<Output = Outcome> + Send + use<> {
+        let begun = self.begin(order).inspect_err(|error| self.count(order, Err(error), Duration::ZERO));
         async { begun?.await.unwrap_or(Err(ReloadError::BrokeOff)) }
     }
 
-    /// The thread of the last reload, which the server joins when it stops.
-    pub fn last_thread(&self) -> Option<JoinHandle<()>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn start(self: &Arc<Self>, version: Option<u64>) -> Result<oneshot::Receiver<Outcome>, ReloadError> {
+    fn begin(self: &Arc<Self>, order: Order) -> Result<oneshot::Receiver<Outcome>, ReloadError> {
         let building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
         let (done, outcome) = oneshot::channel();
         let reloader = Arc::clone(self);
-        let run = move || reloader.run(version, building, done);
-        let thread = thread::Builder::new().name("reload".to_owned()).spawn(run)?;
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        self.spawn(move || reloader.run(order, building, done))?;
         Ok(outcome)
     }
 
-    fn run(&self, version: Option<u64>, building: Building, done: oneshot::Sender<Outcome>) {
-        // Memory has no room for a third generation.
-        let _draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
+    fn spawn(&self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = thread::Builder::new().name("reload".to_owned()).spawn(run)?;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    fn run(&self, order: Order, building: Building, done: oneshot::Sender<Outcome>) {
+        // Memory has no room for a further generation.
+        self.draining.wait();
         if let Ok(listing) = self.directory().list() {
             self.log_ignored(&listing);
         }
         let started = Instant::now();
-        let outcome = self.replace(version);
-        let (outcome, old) = match outcome {
+        let loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (outcome, old) = match self.load(order) {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
         };
+        drop(loading);
+        let old = old.map(|old| (self.draining.enter(), old));
         // This order lets a client that learns of the end start the next reload.
         drop(building);
-        self.count(outcome.as_ref(), started.elapsed());
+        self.count(order, outcome.as_ref(), started.elapsed());
         // A closed channel means that the client has left.
         let _ = done.send(outcome);
         match old {
-            Some(old) => self.free(old),
+            Some((draining, old)) => self.free(old, draining),
             // A failed load has freed what it had read.
             None => return_freed_memory(),
         }
     }
 
-    /// Loads a version and swaps it in. Returns the generation that served before.
-    fn replace(&self, version: Option<u64>) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
-        let first = self.open_recommender()?.current().is_none();
-        let generation = match version {
-            None if first => self.loader.load_newest_complete(Pace::Alone)?,
-            _ => self.loader.load(version, if first { Pace::Alone } else { Pace::BesideLive })?,
-        };
+    /// Loads what an order asks for and swaps it in. Returns the generation that no longer serves.
+    fn load(&self, order: Order) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
+        match order {
+            Order::Start(start) => self.load_first(start).map(|reload| (reload, None)),
+            Order::Replace(version) => {
+                let version = self.version_to_replace(version)?;
+                self.replace(version)
+            }
+            Order::Watched(version) => {
+                if let Some(serving) = self.open_recommender()?.current() {
+                    self.loader.check_gate(version, &serving.live)?;
+                }
+                self.replace(version)
+            }
+            Order::Offer(offer) => self.load_candidate(offer).map(|reload| (reload, None)),
+        }
+    }
+
+    fn load_first(&self, Start { version, gated, candidate }: Start) -> Result<Reload, ReloadError> {
+        let first = First { version, gated, candidate: candidate.map(|(candidate, _)| candidate) };
+        let live = self.loader.load_first(first)?;
+        let candidate = candidate.and_then(|(version, share)| {
+            let started = Instant::now();
+            match self.loader.load(Some(version), Pace::Alone) {
+                Ok(generation) => {
+                    self.note_offer(version);
+                    tracing::info!(version, share, "the candidate is loaded");
+                    self.loader.metrics.reloaded(Reloaded::Served, started.elapsed());
+                    Some((generation, share))
+                }
+                Err(error) => {
+                    tracing::error!(%error, version, "there is no candidate: the live version answers everybody");
+                    self.loader.metrics.reloaded(ReloadError::from(error).counted(), started.elapsed());
+                    None
+                }
+            }
+        });
         let recommender = self.open_recommender()?;
-        let model = &generation.model;
-        let reload =
-            Reload { name: model.name().to_owned(), version: model.version(), digest: model.digest().to_owned() };
+        let reload = Reload::of(&live);
+        recommender.begin(live, candidate);
+        Ok(reload)
+    }
+
+    /// The version that an operator's order means.
+    fn version_to_replace(&self, asked: Option<u64>) -> Result<u64, ReloadError> {
+        let candidate = self.candidate();
+        match asked {
+            Some(version) if candidate == Some(version) => Err(Conflict::IsCandidate { version }.into()),
+            Some(version) => Ok(version),
+            None => self.highest_but(candidate),
+        }
+    }
+
+    fn highest_but(&self, candidate: Option<u64>) -> Result<u64, ReloadError> {
+        let versions = self.directory().versions().map_err(opening)?;
+        match versions.into_iter().rev().find(|version| candidate != Some(*version)) {
+            Some(version) => Ok(version),
+            // There is none: this is the error that says so.
+            None => Ok(self.directory().latest().map_err(opening)?),
+        }
+    }
+
+    /// Loads a version and swaps it in. Returns the generation that was live before.
+    fn replace(&self, version: u64) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
+        let first = self.open_recommender()?.current().is_none();
+        let generation = self.loader.load(Some(version), if first { Pace::Alone } else { Pace::BesideLive })?;
+        let recommender = self.open_recommender()?;
+        let reload = Reload::of(&generation);
         Ok((reload, recommender.serve(generation)))
+    }
+
+    /// Changes the share of the candidate that runs. `None` if none does.
+    fn change_share(&self, Offer { version, share }: Offer) -> Option<Outcome> {
+        let running = self.candidate()?;
+        let changed = self.recommender.upgrade()?.change_share(version.unwrap_or(running), share);
+        if changed.is_ok() {
+            tracing::info!(version = running, share, "the candidate answers another share of the users");
+        }
+        Some(changed.map(|generation| Reload::of(&generation)).map_err(ReloadError::from))
+    }
+
+    /// Loads a candidate and swaps it in.
+    fn load_candidate(&self, Offer { version, share }: Offer) -> Result<Reload, ReloadError> {
+        let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live.model.version();
+        let version = match version {
+            Some(version) => version,
+            None => self.directory().latest().map_err(opening)?,
+        };
+        if version == live {
+            return Err(Conflict::IsLive { version }.into());
+        }
+        let generation = self.loader.load(Some(version), Pace::BesideLive)?;
+        let reload = Reload::of(&generation);
+        self.open_recommender()?.offer(generation, share)?;
+        self.note_offer(version);
+        Ok(reload)
+    }
+
+    fn note_offer(&self, version: u64) {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
     }
 
     /// The recommender, if it can still use a new generation.
@@ -167,45 +420,75 @@ impl Reloader {
         if recommender.is_alive() { Ok(recommender) } else { Err(Unready::Dead) }
     }
 
+    /// Frees a generation that no longer serves, on a thread of its own.
+    fn retire(self: &Arc<Self>, old: Arc<Generation>) {
+        let (reloader, draining) = (Arc::clone(self), self.draining.enter());
+        if let Err(error) = self.spawn(move || reloader.free(old, draining)) {
+            // Its last row frees it then.
+            tracing::warn!(%error, "no thread can be started to free a generation");
+        }
+    }
+
     /// Waits until no row holds the replaced generation, then frees it on this thread, where that delays no request.
     ///
     /// Rows have deadlines, so the wait ends.
-    fn free(&self, old: Arc<Generation>) {
+    fn free(&self, old: Arc<Generation>, draining: InDrain) {
         let version = old.model.version();
         while Arc::strong_count(&old) > 1 {
             thread::sleep(DRAIN_POLL);
         }
         drop(old);
         return_freed_memory();
-        if let Some(live) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
-            self.loader.metrics.keep_series(live.series.labels());
+        drop(draining);
+        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
+            let labels = serving.generations().flat_map(|generation| generation.series.labels().iter().cloned());
+            self.loader.metrics.keep_series(&labels.collect());
         }
         tracing::debug!(version, "the replaced generation is freed");
     }
 
-    /// Counts and logs how a reload ended.
-    fn count(&self, outcome: Result<&Reload, &ReloadError>, took: Duration) {
+    /// Counts and logs how a load ended.
+    fn count(&self, order: Order, outcome: Result<&Reload, &ReloadError>, took: Duration) {
         let reload_ms = took.as_millis();
-        match outcome {
-            Ok(Reload { name, version, digest }) => {
+        match (outcome, order) {
+            (Ok(Reload { name, version, digest }), Order::Offer(Offer { share, .. })) => {
+                tracing::info!(name, version, digest, share, reload_ms, "the candidate answers its share of the users");
+            }
+            (Ok(Reload { name, version, digest }), _) => {
                 tracing::info!(name, version, digest, reload_ms, "the model serves");
             }
-            Err(error) if error.counted() == Reloaded::Incomplete => {
-                tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");
-            }
-            Err(error) => {
-                tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has");
-            }
+            (Err(error), _) => match error.counted() {
+                Reloaded::Incomplete => {
+                    tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");
+                }
+                Reloaded::Regression => {
+                    tracing::warn!(%error, "the watched version is refused: the server keeps the model that it has");
+                }
+                _ => tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has"),
+            },
         }
         self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
     }
+}
+
+impl Reload {
+    fn of(generation: &Generation) -> Reload {
+        let model = &generation.model;
+        Reload { name: model.name().to_owned(), version: model.version(), digest: model.digest().to_owned() }
+    }
+}
+
+fn opening(error: CheckpointError) -> LoadError {
+    LoadError::Open(OpenError::from(error))
 }
 
 impl ReloadError {
     /// The outcome that `reload_total` counts.
     fn counted(&self) -> Reloaded {
         match self {
-            ReloadError::InProgress => Reloaded::Busy,
+            ReloadError::InProgress | ReloadError::Conflict(_) => Reloaded::Busy,
+            ReloadError::Load(LoadError::Regression(_)) => Reloaded::Regression,
             ReloadError::Load(error) if error.is_missing() => Reloaded::Missing,
             ReloadError::Load(error) if error.is_incomplete() => Reloaded::Incomplete,
             ReloadError::Load(error) if error.checkpoint_at_fault() => Reloaded::Rejected,
@@ -213,6 +496,37 @@ impl ReloadError {
                 Reloaded::Failed
             }
         }
+    }
+}
+
+/// Counts the generations that no longer serve and are not freed yet.
+#[derive(Clone, Default)]
+struct Draining(Arc<(Mutex<usize>, Condvar)>);
+
+/// One of them. It counts until this drops.
+struct InDrain(Draining);
+
+impl Draining {
+    fn enter(&self) -> InDrain {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        InDrain(self.clone())
+    }
+
+    /// Waits until there is none.
+    fn wait(&self) {
+        let (count, changed) = &*self.0;
+        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        while *count > 0 {
+            count = changed.wait(count).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for InDrain {
+    fn drop(&mut self) {
+        let (count, changed) = &*self.0.0;
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        changed.notify_all();
     }
 }
 

@@ -87,7 +87,7 @@ pub struct Times {
 /// Rows that may share a batch: one lane of one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
-    generation: GenerationId,
+    pub(crate) generation: GenerationId,
     /// Its index among the generation's lanes.
     pub(crate) lane: usize,
 }

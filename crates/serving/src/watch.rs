@@ -4,17 +4,25 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ReloadError, Reloader};
+use tokio::sync::oneshot;
+
+use super::{Pace, ReloadError, Reloader};
 use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory};
 
 /// How often the directory is listed. A listing costs microseconds. Unlike notifications it also works on network file
 /// systems.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(500);
 
-/// How long the files of a version must stand still before it is loaded. Somebody may be copying them.
+/// How long the files of a version must stand still before it is loaded although they do not have their digests. Somebody may
+/// be copying them.
 const STILL: Duration = Duration::from_secs(2);
+
+/// After files without their digests were read, the next reading waits this many times as long as that one took: a copy may
+/// reserve the space of a large file first and then change it for minutes.
+const READING_PAUSE: u32 = 10;
 
 /// Identifies a state of the highest version without reading its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +51,36 @@ struct FileStamp {
 /// Decides which state of a model's directory is new.
 ///
 /// A version that was tried, with or without success, is tried again only if its files change. A version below one that
-/// was tried is never tried, so that a deliberate return to an older version lasts. A new state must stand still for two
-/// seconds, because most copies are made file by file.
+/// was tried is never tried, so that a deliberate return to an older version lasts.
+///
+/// Most copies are made file by file. So a new state is tried once all its files have the digests of their manifest, which
+/// nobody copies any more, or once it has stood still for two seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     tried: Option<Stamp>,
-    /// A new state, and when it was first seen.
-    pending: Option<(Stamp, Instant)>,
+    pending: Option<Pending>,
+    /// No files are read before this time.
+    read_from: Option<Instant>,
+}
+
+/// A new state.
+#[derive(Clone, Debug)]
+struct Pending {
+    stamp: Stamp,
+    since: Instant,
+    /// Whether its files were read already and lack their digests.
+    is_read: bool,
+}
+
+/// What a watch does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is new, or too early to try.
+    Wait,
+    /// Read the files of this version, and load it if they have their digests. Otherwise call [`Watch::incomplete`].
+    Read(u64),
+    /// Load this version.
+    Load(u64),
 }
 
 impl Stamp {
@@ -99,24 +130,37 @@ fn followed(entry: &DirEntry) -> io::Result<Metadata> {
 impl Watch {
     /// A state is new only if it differs from `served`.
     pub fn new(served: Option<Stamp>) -> Watch {
-        Watch { tried: served, pending: None }
+        Watch { tried: served, ..Watch::default() }
     }
 
-    /// The version to load, if `found` is new and has stood still for two seconds at `now`.
-    pub fn news(&mut self, found: &Stamp, now: Instant) -> Option<u64> {
+    /// What to do about the state that was found at `now`.
+    pub fn next(&mut self, found: &Stamp, now: Instant) -> Step {
         let Some(change) = self.change(found) else {
             self.pending = None;
-            return None;
+            return Step::Wait;
         };
-        match &self.pending {
-            Some((pending, since)) if change.stands_still(pending, found) => {
-                (now.saturating_duration_since(*since) >= STILL).then_some(found.version)
-            }
-            _ => {
-                self.pending = Some((found.clone(), now));
-                None
-            }
+        let pending = match self.pending.take() {
+            Some(pending) if change.stands_still(&pending.stamp, found) => pending,
+            _ => Pending { stamp: found.clone(), since: now, is_read: false },
+        };
+        let pending = self.pending.insert(pending);
+        if now.saturating_duration_since(pending.since) >= STILL {
+            return Step::Load(found.version);
         }
+        let may_read = self.read_from.is_none_or(|from| from <= now);
+        // The files of a state that differs by its inodes alone may be those that serve.
+        if change == Change::Files && may_read && !pending.is_read {
+            return Step::Read(found.version);
+        }
+        Step::Wait
+    }
+
+    /// The files of the state that was found last lack their digests. Reading them took from `began` to `ended`.
+    pub fn incomplete(&mut self, began: Instant, ended: Instant) {
+        if let Some(pending) = &mut self.pending {
+            pending.is_read = true;
+        }
+        self.read_from = Some(ended + ended.saturating_duration_since(began) * READING_PAUSE);
     }
 
     /// How a state differs from the one that was tried. `None` if it is not to be tried.
@@ -139,6 +183,9 @@ impl Watch {
     }
 
     /// Loads every new state of the reloader's directory. Ends only with the runtime.
+    ///
+    /// While there is a candidate, it loads nothing: a new live version would end the comparison. It then looks again once the
+    /// candidate is promoted or withdrawn. The candidate's own version is not new to it.
     pub async fn run(mut self, reloader: Arc<Reloader>) {
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -161,12 +208,45 @@ impl Watch {
                 // The runtime is stopping.
                 Err(_) => return,
             };
-            let Some(version) = self.news(&stamp, Instant::now()) else { continue };
+            let (candidate, offered) = (reloader.candidate(), reloader.take_offered());
+            if candidate == Some(stamp.version) || offered.contains(&stamp.version) {
+                self.tried(stamp);
+                continue;
+            }
+            if candidate.is_some() {
+                continue;
+            }
+            let version = match self.next(&stamp, Instant::now()) {
+                Step::Wait => continue,
+                Step::Load(version) => version,
+                Step::Read(version) => {
+                    let began = Instant::now();
+                    if !is_complete(&reloader, version).await {
+                        self.incomplete(began, Instant::now());
+                        continue;
+                    }
+                    version
+                }
+            };
             // Another reload may miss this version, so the next poll asks again.
-            if !matches!(reloader.reload(Some(version)).await, Err(ReloadError::InProgress)) {
+            if !matches!(reloader.reload_watched(version).await, Err(ReloadError::InProgress)) {
                 self.tried(stamp);
             }
         }
+    }
+}
+
+/// Whether all files of a version have their digests. They are read on a thread of low priority.
+async fn is_complete(reloader: &Arc<Reloader>, version: u64) -> bool {
+    let (reloader, (done, complete)) = (Arc::clone(reloader), oneshot::channel());
+    let read = move || {
+        Pace::BesideLive.keep();
+        // A closed channel means that the server is stopping.
+        let _ = done.send(reloader.directory().is_complete(version));
+    };
+    match thread::Builder::new().name("watch".to_owned()).spawn(read) {
+        Ok(_) => complete.await.unwrap_or(false),
+        Err(_) => false,
     }
 }
 
@@ -200,40 +280,76 @@ mod tests {
         Stamp { version, files: vec![file], inodes: vec![(1, inode)] }
     }
 
-    /// The polls of a second each at which a watch that served the first state loads a version.
-    fn loads(states: &[Stamp]) -> Vec<usize> {
+    /// The polls at which a watch that served the first state loads a version. `is_complete` tells whether the files of a
+    /// state have their digests.
+    fn loads(states: &[Stamp], is_complete: impl Fn(&Stamp) -> bool) -> Vec<usize> {
         let (start, mut watch) = (Instant::now(), Watch::new(states.first().cloned()));
         let mut loads = Vec::new();
         for (poll, state) in states.iter().enumerate() {
-            if let Some(version) = watch.news(state, start + POLL * poll as u32) {
-                assert_eq!(version, state.version);
-                watch.tried(state.clone());
-                loads.push(poll);
-            }
+            let now = start + POLL * poll as u32;
+            let version = match watch.next(state, now) {
+                Step::Wait => continue,
+                Step::Load(version) => version,
+                Step::Read(version) if is_complete(state) => version,
+                Step::Read(_) => {
+                    watch.incomplete(now, now);
+                    continue;
+                }
+            };
+            assert_eq!(version, state.version);
+            watch.tried(state.clone());
+            loads.push(poll);
         }
         loads
     }
 
+    fn never(_: &Stamp) -> bool {
+        false
+    }
+
     #[test]
-    fn a_version_is_loaded_once_when_its_files_stand_still() {
-        let served = stamp(1, 9, 1);
+    fn a_version_is_loaded_once_when_its_files_have_their_digests() {
         // The file grows while it is copied.
-        let copied = [3, 5, 8, 9, 9, 9, 9, 9].map(|bytes| stamp(2, bytes, 2));
-        assert_eq!(loads(&[&[served.clone()][..], &copied].concat()), [6]);
-        assert_eq!(loads(&[served, stamp(2, 9, 2)]), [] as [usize; 0]);
+        let states: Vec<Stamp> =
+            [stamp(1, 9, 1)].into_iter().chain([3, 5, 8, 9, 9, 9, 9, 9].map(|bytes| stamp(2, bytes, 2))).collect();
+        let is_complete = |state: &Stamp| state.files[0].bytes == 9;
+        assert_eq!(loads(&states, is_complete), [4]);
+    }
+
+    #[test]
+    fn a_version_without_its_digests_is_loaded_once_when_its_files_stand_still() {
+        let served = stamp(1, 9, 1);
+        let copied = [3, 5, 8, 9, 9, 9, 9, 9, 9, 9, 9, 9].map(|bytes| stamp(2, bytes, 2));
+        // Four polls of half a second after the first with 9 bytes.
+        assert_eq!(loads(&[&[served.clone()][..], &copied].concat(), never), [8]);
+        assert_eq!(loads(&[served, stamp(2, 9, 2)], never), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn files_that_took_long_to_read_are_not_read_at_each_change() {
+        let (start, mut watch) = (Instant::now(), Watch::new(Some(stamp(1, 9, 1))));
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        assert_eq!(watch.next(&stamp(2, 1, 2), at(0)), Step::Read(2));
+        watch.incomplete(at(0), at(300));
+        for milliseconds in (500..3300).step_by(400) {
+            assert_eq!(watch.next(&stamp(2, milliseconds, 2), at(milliseconds)), Step::Wait, "{milliseconds}");
+        }
+        assert_eq!(watch.next(&stamp(2, 4000, 2), at(4000)), Step::Read(2));
     }
 
     #[test]
     fn a_file_that_was_replaced_by_one_of_equal_size_and_times_is_loaded() {
-        let (served, other) = (stamp(1, 9, 1), stamp(1, 9, 2));
-        assert_eq!(loads(&[served, other.clone(), other.clone(), other.clone(), other]), [3]);
+        let served = stamp(1, 9, 1);
+        let states: Vec<Stamp> = [served].into_iter().chain((0..8).map(|_| stamp(1, 9, 2))).collect();
+        // It waits, whatever its digest is.
+        assert_eq!(loads(&states, |_| true), [5]);
     }
 
     #[test]
     fn inodes_that_change_at_each_listing_load_nothing_and_delay_nothing() {
-        let served = (0..9).map(|inode| stamp(1, 9, inode));
-        assert_eq!(loads(&served.clone().collect::<Vec<_>>()), [] as [usize; 0]);
-        let next = (9..19).map(|inode| stamp(2, 9, inode));
-        assert_eq!(loads(&served.chain(next).collect::<Vec<_>>()), [11]);
+        let served = (0..19).map(|inode| stamp(1, 9, inode));
+        assert_eq!(loads(&served.clone().collect::<Vec<_>>(), never), [] as [usize; 0]);
+        let next = (19..39).map(|inode| stamp(2, 9, inode));
+        assert_eq!(loads(&served.chain(next).collect::<Vec<_>>(), never), [23]);
     }
 }

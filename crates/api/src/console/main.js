@@ -9,7 +9,7 @@ import * as model from "./model.js";
 import * as routes from "./routes.js";
 import * as search from "./search.js";
 
-// Digest and version of the model on the page.
+// Digest and version of the models on the page.
 let followed = null;
 
 async function follow() {

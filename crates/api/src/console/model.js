@@ -30,6 +30,9 @@ function say(note, bad) {
 }
 
 export function show(model, { routes }) {
+  const { candidate } = model;
+  byId("candidate").hidden = !candidate;
+  text("candidate", candidate ? `v${candidate.version} is the candidate for ${format.percent(candidate.share)} of the users` : "");
   text("model-name", model.name);
   text("model-version", `v${model.version}`);
   text("digest", model.digest.slice(0, 12));

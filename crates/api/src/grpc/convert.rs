@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::Problem;
 use crate::proto::canet::v1 as proto;
 use crate::wire::{ItemId, RecommendRequest};
-use canet_serving::Generation;
+use canet_serving::{Candidate, Generation, Serving};
 
 impl From<proto::RecommendRequest> for RecommendRequest {
     fn from(message: proto::RecommendRequest) -> RecommendRequest {
@@ -42,6 +42,15 @@ impl From<Problem> for proto::Problem {
     }
 }
 
+impl From<&Serving> for proto::GetModelResponse {
+    fn from(serving: &Serving) -> proto::GetModelResponse {
+        let candidate = serving.candidate.as_ref().map(|Candidate { generation, split }| {
+            Box::new(proto::Candidate { share: split.share(), model: Some(Box::new((&**generation).into())) })
+        });
+        proto::GetModelResponse { candidate, ..(&*serving.live).into() }
+    }
+}
+
 impl From<&Generation> for proto::GetModelResponse {
     fn from(generation: &Generation) -> proto::GetModelResponse {
         let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
@@ -72,6 +81,7 @@ impl From<&Generation> for proto::GetModelResponse {
             test: manifest.metrics.test.clone().unwrap_or_default().into_iter().collect(),
             exclude_seen: manifest.exclude_seen,
             fixed_route: generation.fixed_route.map(|route| space.name(route).to_owned()),
+            candidate: None,
         }
     }
 }

@@ -34,8 +34,8 @@ impl Methods for Service {
     ) -> Result<Response<proto::RecommendResponse>, Status> {
         let arrival = Arrival::of_message(&request);
         let answers = AnswerShare::of(request.extensions());
-        let generation = pin(&self.recommender, 1)?;
-        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let serving = pin(&self.recommender, 1)?;
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
         let (answered, reservation) =
             call.answer_one(request.into_inner().into(), &answers, AnswerForm::Message).await?;
         let _turn = reservation.turn().await;
@@ -53,8 +53,8 @@ impl Methods for Service {
         let arrival = Arrival::of_message(&request);
         let answers = AnswerShare::of(request.extensions());
         let requests = request.into_inner().requests;
-        let generation = pin(&self.recommender, requests.len())?;
-        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let serving = pin(&self.recommender, requests.len())?;
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
         let rows = call.accept_all(requests.into_iter().map(|request| Ok(request.into())));
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
         let message = MessageAnswer::new(&reservation);
@@ -84,8 +84,8 @@ impl Methods for Service {
         let arrival = Arrival::of_message(&request);
         let answers = AnswerShare::of(request.extensions());
         let requests = request.into_inner().requests;
-        let generation = pin(&self.recommender, requests.len())?;
-        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let serving = Arc::new(pin(&self.recommender, requests.len())?);
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
         // Answers may wait together for the client to read, so they are bounded like a batch.
         let rows = call.accept_all(requests.into_iter().map(|request| Ok(request.into())));
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
@@ -96,10 +96,10 @@ impl Methods for Service {
         let rows = (0..)
             .zip(rows)
             .map(|(index, row)| {
-                let (recommender, generation) = (Arc::clone(&self.recommender), Arc::clone(&generation));
+                let (recommender, serving) = (Arc::clone(&self.recommender), Arc::clone(&serving));
                 let shared = Arc::clone(&shared);
                 async move {
-                    let call = Call { recommender: &recommender, generation: &generation, arrival };
+                    let call = Call { recommender: &recommender, serving: &serving, arrival };
                     let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
                     let (message, ticket) = &*shared;
                     let _turn = match ticket {
@@ -120,7 +120,7 @@ impl Methods for Service {
         &self,
         _request: Request<proto::GetModelRequest>,
     ) -> Result<Response<proto::GetModelResponse>, Status> {
-        let generation = self.recommender.generation().map_err(Problem::from)?;
-        Ok(Response::new((&*generation).into()))
+        let serving = self.recommender.serving().map_err(Problem::from)?;
+        Ok(Response::new((&serving).into()))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::infer::{InferRequest, Inferred, infer, pin_named};
-use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name};
+use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, named, versions};
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Input, Values, input_problem};
 use crate::Problem;
@@ -16,7 +16,7 @@ use crate::deadline::Arrival;
 use crate::proto::inference as proto;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::turns::Turns;
-use canet_serving::{Generation, Recommender};
+use canet_serving::{Recommender, Serving};
 
 /// `inference.GRPCInferenceService`.
 pub(crate) struct Service {
@@ -28,11 +28,9 @@ impl Service {
         Service { recommender }
     }
 
-    /// The generation that serves, if it is the named one.
-    fn named(&self, name: &str, version: &str) -> Result<Arc<Generation>, Problem> {
-        let generation = self.recommender.generation()?;
-        check_name(&generation, name, version)?;
-        Ok(generation)
+    /// The generations of the named model that serve.
+    fn named(&self, name: &str, version: &str) -> Result<Serving, Problem> {
+        named(self.recommender.serving()?, name, version)
     }
 }
 
@@ -76,7 +74,7 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelMetadataRequest>,
     ) -> Result<Response<proto::ModelMetadataResponse>, Status> {
         let proto::ModelMetadataRequest { name, version } = request.into_inner();
-        let generation = self.named(&name, &version)?;
+        let serving = self.named(&name, &version)?;
         let tensor = |Signature { name, data_type, shape }| proto::model_metadata_response::TensorMetadata {
             name: str::to_owned(name),
             datatype: data_type.name().to_owned(),
@@ -84,7 +82,7 @@ impl GrpcInferenceService for Service {
         };
         Ok(Response::new(proto::ModelMetadataResponse {
             name,
-            versions: vec![generation.model.version().to_string()],
+            versions: versions(&serving),
             platform: SERVER.to_owned(),
             inputs: INPUTS.map(tensor).into(),
             outputs: OutputName::ALL.map(|output| tensor(output.signature())).into(),
@@ -100,8 +98,8 @@ impl GrpcInferenceService for Service {
         let message = request.into_inner();
         let raw = !message.raw_input_contents.is_empty();
         let request = read(message)?;
-        let generation = pin_named(&self.recommender, &request)?;
-        let call = Call { recommender: &self.recommender, generation: &generation, arrival };
+        let serving = pin_named(&self.recommender, &request)?;
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
         let (inferred, reservation) = infer(call, request, &answers, AnswerForm::TensorsMessage).await?;
         let _turn = reservation.turn().await;
         let mut turns = Turns::default();
@@ -162,6 +160,14 @@ fn read_inputs(
     sent.into_iter().map(read).collect()
 }
 
+/// The parameter of an answer that names the version of each row, if two versions answered.
+const VERSIONS: &str = "versions";
+
+fn text(value: &str) -> proto::InferParameter {
+    let value = proto::infer_parameter::ParameterChoice::StringParam(value.to_owned());
+    proto::InferParameter { parameter_choice: Some(value) }
+}
+
 /// Answers with raw contents if the request had them. Writes in turns with other tasks.
 async fn write(inferred: &Inferred<'_>, raw: bool, turns: &mut Turns) -> proto::ModelInferResponse {
     let (mut outputs, mut raw_output_contents) = (Vec::new(), Vec::new());
@@ -196,7 +202,7 @@ async fn write(inferred: &Inferred<'_>, raw: bool, turns: &mut Turns) -> proto::
         model_name: inferred.model.to_owned(),
         model_version: inferred.version.to_string(),
         id: inferred.id.clone().unwrap_or_default(),
-        parameters: Default::default(),
+        parameters: inferred.versions.iter().map(|versions| (VERSIONS.to_owned(), text(versions))).collect(),
         outputs,
         raw_output_contents,
     }

@@ -13,8 +13,8 @@ use serde_json::json;
 
 use super::binary;
 use super::infer::{InferRequest, infer, pin_named};
-use super::json::{RequestJson, ResponseJson, read_parameters};
-use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_name, check_probed};
+use super::json::{RequestJson, ResponseJson, ResponseParameters, read_parameters};
+use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_probed, named, versions};
 use super::tensor::Output;
 use crate::answer_budget::AnswerShare;
 use crate::answer_json::JsonAnswer;
@@ -121,7 +121,7 @@ async fn model_ready(
     uri: Uri,
 ) -> Result<Response, ProtocolError> {
     let ModelPath { name, version } = model_path(path, &uri).await?;
-    check_probed(&*recommender.generation()?, &name, &version)?;
+    check_probed(recommender.serving()?, &name, &version)?;
     recommender.ready()?;
     Ok(Json(json!({"name": name, "ready": true})).into_response())
 }
@@ -135,7 +135,7 @@ async fn server() -> Response {
 #[derive(Serialize)]
 struct ModelMetadata<'a> {
     name: &'a str,
-    versions: [String; 1],
+    versions: Vec<String>,
     platform: &'static str,
     inputs: Vec<TensorMetadata>,
     outputs: Vec<TensorMetadata>,
@@ -161,11 +161,10 @@ async fn describe(
     uri: Uri,
 ) -> Result<Response, ProtocolError> {
     let ModelPath { name, version } = model_path(path, &uri).await?;
-    let generation = recommender.generation()?;
-    check_name(&generation, &name, &version)?;
+    let serving = named(recommender.serving()?, &name, &version)?;
     let metadata = ModelMetadata {
-        name: generation.model.name(),
-        versions: [generation.model.version().to_string()],
+        name: serving.live.model.name(),
+        versions: versions(&serving),
         platform: SERVER,
         inputs: INPUTS.map(TensorMetadata::from).into(),
         outputs: OutputName::ALL.map(|output| output.signature().into()).into(),
@@ -196,8 +195,8 @@ async fn post_infer(
         parameters,
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };
-    let generation = pin_named(&recommender, &request)?;
-    let call = Call { recommender: &recommender, generation: &generation, arrival };
+    let serving = pin_named(&recommender, &request)?;
+    let call = Call { recommender: &recommender, serving: &serving, arrival };
     let (inferred, reservation) = infer(call, request, &answers, AnswerForm::Tensors).await?;
 
     let asked: HashMap<&str, Option<bool>> =
@@ -209,6 +208,7 @@ async fn post_infer(
         model_name: inferred.model,
         model_version: inferred.version.to_string(),
         id: inferred.id.as_deref(),
+        parameters: inferred.versions.as_deref().map(|versions| ResponseParameters { versions }),
     };
     let mut answer = JsonAnswer::new(reservation);
     let json_length = binary::write(&mut answer, head, &outputs, is_binary).await?;

@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::model::{INPUTS, OutputName, check_name};
+use super::model::{INPUTS, OutputName, named};
 use super::parameters::Parameters;
 use super::tensor::{Input, Output, Values, input_problem};
 use crate::answer_budget::AnswerShare;
@@ -12,7 +10,7 @@ use crate::limits::{MAX_RANKED, check_ids};
 use crate::reservation::{Reservation, check_size};
 use crate::wire::{ItemId, RecommendRequest, Recommendation};
 use crate::{Problem, exact};
-use canet_serving::{Generation, Recommender, Times};
+use canet_serving::{Generation, Recommender, Serving, Times};
 
 /// Most items in the answer to one call, padding included.
 const MAX_ITEMS: usize = MAX_RANKED as usize;
@@ -34,7 +32,10 @@ pub(super) struct InferRequest {
 /// The answer to an inference request.
 pub(super) struct Inferred<'a> {
     pub(super) model: &'a str,
+    /// The version that answered every row, or else the live one.
     pub(super) version: u64,
+    /// The version of each row, if they differ.
+    pub(super) versions: Option<String>,
     pub(super) id: Option<String>,
     /// The outputs in the requested order.
     outputs: Vec<OutputName>,
@@ -51,14 +52,13 @@ impl Inferred<'_> {
     }
 }
 
-/// Pins the generation that will answer a request.
+/// Pins the generations that will answer a request.
 ///
 /// # Errors
 /// 404 for another model, 422 without a history or with too many rows, 503 if no model is ready.
-pub(super) fn pin_named(recommender: &Recommender, request: &InferRequest) -> Result<Arc<Generation>, Problem> {
-    let generation = pin(recommender, history(request)?.shape.first().copied().unwrap_or(1))?;
-    check_name(&generation, &request.model, &request.version)?;
-    Ok(generation)
+pub(super) fn pin_named(recommender: &Recommender, request: &InferRequest) -> Result<Serving, Problem> {
+    let serving = pin(recommender, history(request)?.shape.first().copied().unwrap_or(1))?;
+    named(serving, &request.model, &request.version)
 }
 
 fn history(request: &InferRequest) -> Result<&Input, Problem> {
@@ -79,7 +79,9 @@ pub(super) async fn infer<'a>(
     answers: &AnswerShare,
     form: AnswerForm,
 ) -> Result<(Inferred<'a>, Reservation), Problem> {
-    let Call { recommender, generation, .. } = call;
+    let Call { recommender, serving, .. } = call;
+    // Dense ids are those of the live model, whose description clients read.
+    let generation = &serving.live;
     let outputs = outputs(&request)?;
     let k = match input(&request, "k")? {
         Some(Input { shape, values: Values::Int64(values), .. }) if shape.as_slice() == [1] => Some(count(values[0])?),
@@ -110,7 +112,9 @@ pub(super) async fn infer<'a>(
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
     }
-    let size = form.tensors(generation, rows.len(), k, request.id.as_deref().unwrap_or_default());
+    let id = request.id.as_deref().unwrap_or_default();
+    let sizes = serving.generations().map(|generation| form.tensors(generation, rows.len(), k, id));
+    let size = sizes.max_by_key(|size| size.bytes).unwrap_or_default();
     let reservation = Reservation::new(recommender, answers, size)?;
 
     // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
@@ -121,8 +125,20 @@ pub(super) async fn infer<'a>(
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();
     let texts = rows.iter().flat_map(|row| row.items.ids()).map(|id| form.written_item(id.len()));
     check_size(texts.sum(), reservation.bytes())?;
-    let (model, version) = (generation.model.name(), generation.model.version());
-    Ok((Inferred { model, version, id: request.id, outputs, rows, k, times }, reservation))
+    let model = generation.model.name();
+    let (version, versions) = versions(&rows, generation.model.version());
+    Ok((Inferred { model, version, versions, id: request.id, outputs, rows, k, times }, reservation))
+}
+
+/// The version that answered all rows. If they differ, `live`, and the version of each row as a list with commas.
+fn versions(rows: &[Recommendation<'_>], live: u64) -> (u64, Option<String>) {
+    let mut each = rows.iter().map(|row| row.model.version);
+    let first = each.next().unwrap_or(live);
+    if each.all(|version| version == first) {
+        return (first, None);
+    }
+    let each: Vec<String> = rows.iter().map(|row| row.model.version.to_string()).collect();
+    (live, Some(each.join(",")))
 }
 
 fn count(k: i64) -> Result<u64, Problem> {

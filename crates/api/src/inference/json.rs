@@ -205,6 +205,15 @@ pub(super) struct ResponseJson<'a> {
     pub(super) model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parameters: Option<ResponseParameters<'a>>,
+}
+
+/// The parameters of an answer whose rows two versions answered.
+#[derive(Debug, Serialize)]
+pub(super) struct ResponseParameters<'a> {
+    /// The version of each row, with commas between them.
+    pub(super) versions: &'a str,
 }
 
 /// The fields of an output before its data.

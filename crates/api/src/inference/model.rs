@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use super::tensor::{Contents, DataType, Output};
 use crate::wire::{Recommendation, Score};
 use crate::{Code, Problem};
-use canet_serving::Generation;
+use canet_serving::Serving;
 
 /// A tensor in the model's metadata. The size -1 means any.
 pub(super) struct Signature {
@@ -23,13 +25,12 @@ pub(super) const SERVER: &str = "canet";
 
 pub(super) const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Checks that `generation` is the model that a probe names. Probes need no key, so the error does not tell which model
-/// serves.
+/// Checks that the model that a probe names serves. Probes need no key, so the error does not tell which model does.
 ///
 /// # Errors
 /// 404 if it is another.
-pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -> Result<(), Problem> {
-    check_name(generation, name, version).map_err(|problem| {
+pub(super) fn check_probed(serving: Serving, name: &str, version: &str) -> Result<(), Problem> {
+    named(serving, name, version).map(drop).map_err(|problem| {
         let detail = if version.is_empty() {
             format!("the model {name:?} does not serve")
         } else {
@@ -39,23 +40,30 @@ pub(super) fn check_probed(generation: &Generation, name: &str, version: &str) -
     })
 }
 
-/// Checks that `generation` is the model that a client names. An empty version means any.
+/// The generations of the model that a client names. An empty version means all that serve, a version means the one of that
+/// number.
 ///
 /// # Errors
-/// 404 if it is another.
-pub(super) fn check_name(generation: &Generation, name: &str, version: &str) -> Result<(), Problem> {
-    if name != generation.model.name() {
-        return Err(Problem::new(
-            Code::NotFound,
-            format!("there is no model {name:?}: the server has {:?}", generation.model.name()),
-        ));
+/// 404 if another model or version serves.
+pub(super) fn named(serving: Serving, name: &str, version: &str) -> Result<Serving, Problem> {
+    let model = serving.live.model.name();
+    if name != model {
+        return Err(Problem::new(Code::NotFound, format!("there is no model {name:?}: the server has {model:?}")));
     }
-    if !version.is_empty() && version != generation.model.version().to_string() {
-        let detail =
-            format!("version {version:?} of {name:?} does not serve: version {} does", generation.model.version());
-        return Err(Problem::new(Code::NotFound, detail));
+    if version.is_empty() {
+        return Ok(serving);
     }
-    Ok(())
+    let named = serving.generations().find(|generation| generation.model.version().to_string() == version);
+    named.map(|generation| Serving::only(Arc::clone(generation))).ok_or_else(|| {
+        let serve = versions(&serving).join(" and ");
+        let verb = if serving.candidate.is_some() { "do" } else { "does" };
+        Problem::new(Code::NotFound, format!("version {version:?} of {name:?} does not serve: version {serve} {verb}"))
+    })
+}
+
+/// The versions that serve, the live one first.
+pub(super) fn versions(serving: &Serving) -> Vec<String> {
+    serving.generations().map(|generation| generation.model.version().to_string()).collect()
 }
 
 /// The score of a place without an item: the lowest number that JSON and every client can hold.

@@ -2,7 +2,8 @@ use std::collections::{HashMap, HashSet};
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts,
 };
 
 /// The description of a family: name, help and buckets in one set of options, then the names of the labels.
@@ -20,6 +21,12 @@ pub(super) trait Family: Collector + Clone + Sized + 'static {
 impl Family for CounterVec {
     fn build((options, labels): Build) -> Result<Self, prometheus::Error> {
         CounterVec::new(options.common_opts, labels)
+    }
+}
+
+impl Family for GaugeVec {
+    fn build((options, labels): Build) -> Result<Self, prometheus::Error> {
+        GaugeVec::new(options.common_opts, labels)
     }
 }
 

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
+use prometheus::{
+    CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
+};
 
 use super::cache_series::CACHE_MISSES;
 use super::family::families;
@@ -102,13 +104,16 @@ families! {
         /// Sampled requests that were not compared, because too many waited for an idle device.
         shadow_dropped_total: IntCounter;
         /// Reloads by outcome: served, rejected (the checkpoint is at fault), incomplete (files are missing or end early, as
-        /// while they are copied), missing, busy (another reload was running), or failed (the device or the server). The first
-        /// load counts too.
+        /// while they are copied), regression (the recorded accuracy is too far below the live version's), missing, busy (another
+        /// reload was running, or a candidate stood against it), or failed (the device or the server). The first load and
+        /// candidates count too.
         reload_total: IntCounterVec, labels ["outcome"];
         /// Seconds from the start of a successful reload to the swap.
         reload_duration_seconds: Histogram, buckets RELOAD_SECONDS;
         /// Always 1; the labels name the checkpoint that serves.
         model_info: IntGaugeVec, labels ["name", "version", "digest"];
+        /// Share of the users whom the candidate answers. Without a candidate there is no series.
+        candidate_share: GaugeVec, labels ["version", "digest"];
     }
 }
 
@@ -214,6 +219,8 @@ pub enum Reloaded {
     Rejected,
     /// Files of the checkpoint are missing or end early, as while it is copied.
     Incomplete,
+    /// The recorded accuracy is too far below the live version's.
+    Regression,
     /// There is no such checkpoint.
     Missing,
     /// Another reload was running.
@@ -223,10 +230,11 @@ pub enum Reloaded {
 }
 
 impl Reloaded {
-    const ALL: [Reloaded; 6] = [
+    const ALL: [Reloaded; 7] = [
         Reloaded::Served,
         Reloaded::Rejected,
         Reloaded::Incomplete,
+        Reloaded::Regression,
         Reloaded::Missing,
         Reloaded::Busy,
         Reloaded::Failed,
@@ -237,6 +245,7 @@ impl Reloaded {
             Reloaded::Served => "served",
             Reloaded::Rejected => "rejected",
             Reloaded::Incomplete => "incomplete",
+            Reloaded::Regression => "regression",
             Reloaded::Missing => "missing",
             Reloaded::Busy => "busy",
             Reloaded::Failed => "failed",
@@ -355,6 +364,14 @@ impl Metrics {
     pub(crate) fn serving(&self, name: &str, version: u64, digest: &str) {
         self.model_info.reset();
         self.model_info.with_label_values(&[name, &version.to_string(), digest]).set(1);
+    }
+
+    /// Names the candidate by version, digest and share, in place of the one before.
+    pub(crate) fn candidate(&self, candidate: Option<(u64, &str, f64)>) {
+        self.candidate_share.reset();
+        if let Some((version, digest, share)) = candidate {
+            self.candidate_share.with_label_values(&[&version.to_string(), digest]).set(share);
+        }
     }
 }
 

@@ -125,12 +125,11 @@ impl<L: Copy + Eq + Hash> CostModel<L> {
         self.router.calibrate(router);
     }
 
-    /// Gives new lanes the costs of old ones, as pairs `(old, new)`, and forgets every lane that is in no pair.
-    pub(crate) fn adopt(&mut self, pairs: &[(L, L)]) {
-        let known: Vec<(L, LinearCost)> =
-            pairs.iter().flat_map(|(old, new)| [(*old, self.lane(*old)), (*new, self.lane(*old))]).collect();
-        self.lanes.clear();
+    /// Gives new lanes the costs of old ones, as pairs `(old, new)`, and forgets every lane that is not to be kept.
+    pub(crate) fn adopt(&mut self, pairs: &[(L, L)], keep: impl Fn(L) -> bool) {
+        let known: Vec<(L, LinearCost)> = pairs.iter().map(|(old, new)| (*new, self.lane(*old))).collect();
         self.lanes.extend(known);
+        self.lanes.retain(|lane, _| keep(*lane));
     }
 }
 
@@ -258,7 +257,7 @@ mod tests {
         let ran = |milliseconds| BatchTiming { flops: 10_000_000, took: Duration::from_millis(milliseconds) };
         costs.calibrate(&[("old", ran(2)), ("other", ran(50))], &[]);
         let (old, any) = (costs.lane("old"), costs.any());
-        costs.adopt(&[("old", "new")]);
+        costs.adopt(&[("old", "new")], |lane| lane != "other");
         assert_eq!((costs.lane("new"), costs.lane("old"), costs.lane("other")), (old, old, any));
         assert_ne!(old, any);
     }

@@ -46,6 +46,10 @@ use canet_domain::Flops;
 /// The starvation bound: a row that is older runs before every row that arrives later, whatever their deadlines.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// How many arrivals a micro-batch of the router looks at for each row that it may have. With a candidate that answers a
+/// quarter of the users or more, both generations fill their micro-batches.
+const LOOKS_PER_ROW: usize = 4;
+
 /// Rows that wait for executors, and the order in which these run them.
 ///
 /// - `L: Copy + Eq + Hash` names a lane, the rows that may share a batch.
@@ -222,17 +226,26 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         }
     }
 
-    /// The most urgent rows without a route that share a router.
+    /// The rows without a route that share the router of the row that arrived first, in the order of their arrival.
+    ///
+    /// Rows of another generation keep their places and wait for a micro-batch of their own. Otherwise each change between
+    /// the generations would end a micro-batch. A look behind them goes only so far, because it holds the queue's lock.
     fn router_batch(&mut self, executor: usize, now: Instant, mut to_route: usize) -> RouterBatch<U> {
         let most = to_route.min(self.unrouted.len()).min(self.limits.max_batch);
         let (mut late, mut cancelled) = (Vec::new(), Vec::new());
         let mut rows: Vec<U> = Vec::with_capacity(most);
+        let mut others: Vec<Unrouted<U>> = Vec::new();
         let mut routing = mem::take(&mut self.executors[executor].routing);
+        let mut looks = to_route.min(self.limits.max_batch * LOOKS_PER_ROW);
         while rows.len() < most
-            && to_route > 0
-            && let Some(waiting) =
-                self.unrouted.pop_front_if(|next| rows.first().is_none_or(|first| first.shares_router(&next.row)))
+            && looks > 0
+            && let Some(waiting) = self.unrouted.pop_front()
         {
+            looks -= 1;
+            if rows.first().is_some_and(|first| !first.shares_router(&waiting.row)) {
+                others.push(waiting);
+                continue;
+            }
             to_route -= 1;
             if waiting.row.is_cancelled() {
                 self.backlog.remove(waiting.demand());
@@ -246,6 +259,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
                 rows.push(row);
             }
         }
+        others.into_iter().rev().for_each(|other| self.unrouted.push_front(other));
         self.executors[executor].to_route = Some(to_route);
         self.executors[executor].routing = routing;
         let pressure = self.pressure();
@@ -339,10 +353,10 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         self.costs.calibrate(lanes, router);
     }
 
-    /// Gives new lanes the costs of old ones, as pairs `(old, new)`, and forgets all others. The old lanes still run the
-    /// rows that they hold.
-    pub fn adopt(&mut self, pairs: &[(L, L)]) {
-        self.costs.adopt(pairs);
+    /// Gives new lanes the costs of old ones, as pairs `(old, new)`, and forgets the costs of all lanes that are not to be
+    /// kept.
+    pub fn adopt(&mut self, pairs: &[(L, L)], keep: impl Fn(L) -> bool) {
+        self.costs.adopt(pairs, keep);
     }
 
     /// The predicted time of one batch of a lane that computes `flops`.

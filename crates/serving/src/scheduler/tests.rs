@@ -166,6 +166,26 @@ fn rows_of_two_routers_share_no_micro_batch() {
 }
 
 #[test]
+fn rows_of_two_routers_fill_their_micro_batches_and_keep_their_order() {
+    let mut clock = Clock::new(LIMITS);
+    let rows = ["1", "2 of the old model", "3", "4 of the old model", "5", "6", "7", "8 of the old model", "9"];
+    rows.into_iter().for_each(|row| clock.send(row));
+    let mut batches = Vec::new();
+    for _ in 0..3 {
+        batches.push(clock.router_batch(0).rows);
+        clock.scheduler.unroutable(0);
+    }
+    let olds = vec!["2 of the old model", "4 of the old model", "8 of the old model"];
+    assert_eq!(batches, [vec!["1", "3", "5", "6"], olds, vec!["7", "9"]]);
+    assert_eq!((clock.scheduler.queued(), clock.scheduler.pressure()), (0, 0.0));
+    // A look goes no further than four rows for each row of a batch.
+    clock.send("of the old model");
+    (0..15).for_each(|_| clock.send("new"));
+    clock.send("too far, of the old model");
+    assert_eq!(clock.router_batch(0).rows, ["of the old model"]);
+}
+
+#[test]
 fn late_and_cancelled_rows_do_not_run_and_take_no_place_in_a_batch() {
     let mut clock = Clock::new(Limits { max_batch: 1, ..LIMITS });
     for (row, deadline) in [("late", 10), ("cancelled", 20), ("alive", 30), ("alive too", 31)] {

@@ -1,0 +1,205 @@
+use std::collections::BTreeMap;
+
+use canet_model::checkpoint::{DataRecord, Manifest};
+
+/// Compares the recorded accuracy of versions before one replaces another.
+///
+/// It compares the NDCG@10 that the trainings measured on their validation splits. Two versions are comparable if they were
+/// measured on the same kind of data and under the same rule for items of the history. The same kind of data is data with the
+/// same digest, or with names that differ in their digits alone, as `log-2026-11-28.csv` and `log-2026-11-29.csv` do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// The largest share of the live version's NDCG@10 that a new version may lack, from 0 up to but not including 1.
+    pub max_regression: f64,
+    /// What happens to versions without metrics.
+    pub unmeasured: Unmeasured,
+}
+
+/// What a [`Gate`] does with a version whose accuracy is not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmeasured {
+    /// It is always refused.
+    Refuse,
+    /// It is refused if it would replace a version whose accuracy is recorded.
+    RefuseAfterMeasured,
+}
+
+/// The recorded accuracy of a version.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    version: u64,
+    /// NDCG@10 on the validation split.
+    ndcg: Option<f64>,
+    data: DataRecord,
+    exclude_seen: bool,
+}
+
+/// A version that the gate keeps from serving.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Regression {
+    /// Its accuracy is too far below the live version's.
+    #[error(
+        "version {version} has a validation NDCG@10 of {ndcg:.4} and version {live}, which serves, has {live_ndcg:.4}: that is \
+         {:.1} % less, and --max-regression allows {:.1} %. To load it all the same, ask for it with POST /admin/reload",
+        (1.0 - ndcg / live_ndcg) * 100.0,
+        max_regression * 100.0
+    )]
+    Worse {
+        /// The refused version.
+        version: u64,
+        /// Its NDCG@10.
+        ndcg: f64,
+        /// The version that serves.
+        live: u64,
+        /// That version's NDCG@10.
+        live_ndcg: f64,
+        /// The share that a version may lack.
+        max_regression: f64,
+    },
+    /// Its accuracy is not recorded.
+    #[error(
+        "version {version} records no validation NDCG@10, so it cannot be compared with version {live}, which serves. To load \
+         it all the same, ask for it with POST /admin/reload, or watch with --max-regression off"
+    )]
+    Unmeasured {
+        /// The refused version.
+        version: u64,
+        /// The version that serves.
+        live: u64,
+    },
+}
+
+impl Measured {
+    /// The accuracy of the route that a server runs: of the router's choice, or of the largest or smallest route if it runs
+    /// that for every request.
+    pub(crate) fn of(version: u64, manifest: &Manifest, fixed_route: Option<&str>) -> Measured {
+        let policy = fixed_route.filter(|route| matches!(*route, "full" | "smallest")).unwrap_or("auto");
+        let ndcg = |metrics: &BTreeMap<String, f64>| {
+            metrics.get(&format!("{policy}.ndcg@10")).or_else(|| metrics.get("ndcg@10")).copied()
+        };
+        Measured {
+            version,
+            ndcg: manifest.metrics.validation.as_ref().and_then(ndcg),
+            data: manifest.data.clone(),
+            exclude_seen: manifest.exclude_seen,
+        }
+    }
+
+    /// Whether the two figures can be compared.
+    fn is_comparable(&self, other: &Measured) -> bool {
+        let (data, others) = (&self.data, &other.data);
+        let is_parsed_alike = data.parsed_sha256.is_some() && data.parsed_sha256 == others.parsed_sha256;
+        self.exclude_seen == other.exclude_seen
+            && (data.sha256 == others.sha256 || is_parsed_alike || undated(&data.name).eq(undated(&others.name)))
+    }
+}
+
+/// A name without its digits: exports of one log differ in a date or a count.
+fn undated(name: &str) -> impl Iterator<Item = char> + '_ {
+    name.chars().filter(|letter| !letter.is_ascii_digit())
+}
+
+impl Gate {
+    /// Checks whether `new` may replace `live`.
+    ///
+    /// # Errors
+    /// [`Regression`] if it may not.
+    pub(crate) fn check(&self, new: &Measured, live: &Measured) -> Result<(), Regression> {
+        let Some(ndcg) = new.ndcg else {
+            return match self.unmeasured == Unmeasured::Refuse || live.ndcg.is_some() {
+                true => Err(Regression::Unmeasured { version: new.version, live: live.version }),
+                false => Ok(()),
+            };
+        };
+        let Some(live_ndcg) = live.ndcg.filter(|_| new.is_comparable(live)) else {
+            tracing::info!(
+                version = new.version,
+                live = live.version,
+                data = new.data.name,
+                live_data = live.data.name,
+                "the recorded accuracies are not comparable: the version is not held to the live one's"
+            );
+            return Ok(());
+        };
+        let Gate { max_regression, .. } = *self;
+        if ndcg >= live_ndcg * (1.0 - max_regression) {
+            return Ok(());
+        }
+        Err(Regression::Worse { version: new.version, ndcg, live: live.version, live_ndcg, max_regression })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GATE: Gate = Gate { max_regression: 0.05, unmeasured: Unmeasured::RefuseAfterMeasured };
+
+    fn measured(version: u64, ndcg: impl Into<Option<f64>>) -> Measured {
+        let data = DataRecord {
+            name: "log.csv".to_owned(),
+            sha256: version.to_string(),
+            parsed_sha256: None,
+            users: None,
+            items: 9,
+            interactions: None,
+        };
+        Measured { version, ndcg: ndcg.into(), data, exclude_seen: true }
+    }
+
+    fn named(name: &str, measured: Measured) -> Measured {
+        Measured { data: DataRecord { name: name.to_owned(), ..measured.data }, ..measured }
+    }
+
+    #[test]
+    fn a_version_may_lack_the_share_and_no_more() {
+        let live = measured(1, 0.2);
+        for (ndcg, passes) in [(0.3, true), (0.2, true), (0.190_001, true), (0.189_9, false), (0.0, false)] {
+            assert_eq!(GATE.check(&measured(2, ndcg), &live).is_ok(), passes, "{ndcg}");
+        }
+        let refused = GATE.check(&measured(2, 0.1), &live).unwrap_err().to_string();
+        assert!(refused.starts_with("version 2 has a validation NDCG@10 of 0.1000 and version 1"), "{refused}");
+        assert!(refused.contains("0.2000: that is 50.0 % less, and --max-regression allows 5.0 %"), "{refused}");
+        let exact = Gate { max_regression: 0.0, ..GATE };
+        assert!(exact.check(&measured(2, 0.2), &live).is_ok());
+        assert!(exact.check(&measured(2, 0.199), &live).is_err());
+        // Nothing is worse than nothing.
+        assert!(GATE.check(&measured(2, 0.0), &measured(1, 0.0)).is_ok());
+    }
+
+    #[test]
+    fn a_version_without_metrics_replaces_none_that_has_some() {
+        let strict = Gate { unmeasured: Unmeasured::Refuse, ..GATE };
+        let unmeasured = Err(Regression::Unmeasured { version: 2, live: 1 });
+        assert_eq!(GATE.check(&measured(2, None), &measured(1, 0.2)), unmeasured);
+        assert_eq!(strict.check(&measured(2, None), &measured(1, 0.2)), unmeasured);
+        assert_eq!(GATE.check(&measured(2, None), &measured(1, None)), Ok(()));
+        assert_eq!(strict.check(&measured(2, None), &measured(1, None)), unmeasured);
+        assert_eq!(strict.check(&measured(2, 0.01), &measured(1, None)), Ok(()));
+    }
+
+    #[test]
+    fn only_the_same_kind_of_data_is_compared() {
+        let live = named("log-2026-11-28.csv", measured(1, 0.2));
+        let worse = |name: &str| named(name, measured(2, 0.1));
+        assert!(GATE.check(&worse("log-2026-11-29.csv"), &live).is_err());
+        assert!(GATE.check(&worse("other.csv"), &live).is_ok());
+        let same = |sha256: &str, parsed: Option<&str>| {
+            let worse = worse("renamed.csv");
+            let data = DataRecord {
+                sha256: sha256.to_owned(),
+                parsed_sha256: parsed.map(str::to_owned),
+                ..worse.data.clone()
+            };
+            Measured { data, ..worse }
+        };
+        assert!(GATE.check(&same("1", None), &live).is_err());
+        assert!(GATE.check(&same("2", None), &live).is_ok());
+        let parsed =
+            Measured { data: DataRecord { parsed_sha256: Some("p".to_owned()), ..live.data.clone() }, ..live.clone() };
+        assert!(GATE.check(&same("2", Some("p")), &parsed).is_err());
+        assert!(GATE.check(&same("2", Some("q")), &parsed).is_ok());
+        let seen = Measured { exclude_seen: false, ..worse("log-2026-11-29.csv") };
+        assert!(GATE.check(&seen, &live).is_ok());
+    }
+}
