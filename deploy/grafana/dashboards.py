@@ -11,6 +11,8 @@ ON = 'job=~"$job", instance=~"$instance"'
 RATE = "$__rate_interval"
 # The objective, as a bucket's bound.
 FAST = ', le="0.1"'
+# The endpoints that recommend: a slow reload is no slow recommendation.
+RECOMMENDS = ', endpoint=~"/recommend.*|.+/infer|.+/Recommend.*|.+/ModelInfer"'
 ROUTED = ', reason="router"'
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -106,11 +108,13 @@ def latency_by_route():
     chosen = ', route=~"$route"'
     return [
         lines("Calls: latency",
-              [(quantile(q, "canet_request_duration_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)], "s"),
-        stacked("Calls a second, by code", [(f"sum by (code) ({rate('canet_requests_total')}) > 0", "{{code}}")], "reqps"),
+              [(quantile(q, "canet_request_duration_seconds", labels=RECOMMENDS), f"p{q * 100:g}")
+               for q in (0.5, 0.95, 0.99)], "s", "Of calls that recommend."),
+        stacked("Calls a second, by code",
+                [(f"sum by (code) ({rate('canet_requests_total', RECOMMENDS)}) > 0", "{{code}}")], "reqps"),
         lines("Share of calls over 100 ms",
-              [(f"1 - sum({rate('canet_request_duration_seconds_bucket', FAST)}) "
-                f"/ sum({rate('canet_request_duration_seconds_count')})", "slow")], "percentunit",
+              [(f"1 - sum({rate('canet_request_duration_seconds_bucket', FAST + RECOMMENDS)}) "
+                f"/ sum({rate('canet_request_duration_seconds_count', RECOMMENDS)})", "slow")], "percentunit",
               "The objective of the alerts is 1 %."),
         lines("p99 by route", [(quantile(0.99, "canet_route_latency_seconds", ", route", chosen), "{{route}}")], "s",
               "From a row's arrival to its answer.", width=12, height=10),

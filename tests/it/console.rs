@@ -66,7 +66,7 @@ fn files_of_the_page_are_not_counted_as_calls() {
     let server = Server::start();
     server.client.get("/");
     server.client.get("/console/main.js");
-    assert_eq!(server.client.metric("requests_total{code=\"200\",transport=\"http\"}"), 0.0);
+    assert_eq!(server.client.calls("http", "200"), 0.0);
 }
 
 /// The same random model, calibrated so that a budget of 0.1 leaves the smallest route, and 1 the full one.

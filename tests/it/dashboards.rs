@@ -25,6 +25,24 @@ fn said(program: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
+fn every_alert_links_to_its_heading_of_the_runbook() {
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    let (rules, runbook) = (read("deploy/prometheus/rules.yml"), read("docs/operations.md"));
+    let headings: Vec<String> =
+        runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_lowercase).collect();
+    let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(|value| value.trim().to_owned());
+    let alerts: Vec<String> = rules.lines().filter_map(|line| value(line, "- alert:")).collect();
+    let links: Vec<String> = rules.lines().filter_map(|line| value(line, "runbook_url:")).collect();
+    assert!(alerts.len() >= 10);
+    let expected: Vec<String> =
+        alerts.iter().map(|alert| format!("docs/operations.md#{}", alert.to_lowercase())).collect();
+    assert_eq!(links, expected);
+    for alert in &alerts {
+        assert!(headings.contains(&alert.to_lowercase()), "docs/operations.md has no heading {alert}");
+    }
+}
+
+#[test]
 fn promtool_accepts_configuration_and_rules_and_every_alert_fires_when_it_should() {
     said("promtool", &["check", "config", "deploy/prometheus/prometheus.yml"]);
     // --lint-fatal: a duplicate rule is a fault.

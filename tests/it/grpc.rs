@@ -262,7 +262,7 @@ fn the_calls_deadline_tightens_the_requests() {
 fn calls_are_counted_by_the_name_of_their_code() {
     let server = Server::start();
     let grpc = Grpc::new(&server.recommender);
-    let counted = |code: &str| server.client.metric(&format!("requests_total{{code=\"{code}\",transport=\"grpc\"}}"));
+    let counted = |code: &str| server.client.calls("grpc", code);
     let codes = ["OK", "INVALID_ARGUMENT", "CANCELLED", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL"];
     assert_eq!(codes.map(counted), [0.0; 6]);
     let _: Ended<proto::RecommendResponse> = grpc.call(RECOMMEND, &[], &history(&[101]));
@@ -277,7 +277,12 @@ fn calls_are_counted_by_the_name_of_their_code() {
     assert_eq!(server.client.metric("requests_in_flight"), 0.0);
     let _: Ended<HealthCheckResponse> = grpc.call("grpc.health.v1.Health/Check", &[], &HealthCheckRequest::default());
     assert_eq!(codes.map(counted), [2.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
-    assert_eq!(server.client.metric("request_duration_seconds_count{transport=\"grpc\"}"), 4.0);
+    let durations = |endpoint: &str| {
+        let series = format!("request_duration_seconds_count{{endpoint=\"{endpoint}\",transport=\"grpc\"}}");
+        server.client.metric(&series)
+    };
+    assert_eq!(durations("/canet.v1.Recommender/Recommend"), 2.0);
+    assert_eq!(durations("/canet.v1.Recommender/RecommendStream"), 2.0);
 }
 
 #[test]

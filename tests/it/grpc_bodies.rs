@@ -56,8 +56,7 @@ fn a_message_that_does_not_arrive_is_refused() {
             assert!(reply.header("grpc-message").unwrap().contains("did%20not%20arrive%20within"), "{reply:?}");
         }
     }
-    let series = r#"requests_total{code="DEADLINE_EXCEEDED",transport="grpc"}"#;
-    assert!((server.client.metric(series) - 2.0).abs() < 1e-9);
+    assert!((server.client.calls("grpc", "DEADLINE_EXCEEDED") - 2.0).abs() < 1e-9);
 }
 
 /// What a call of this one message ends with.

@@ -98,7 +98,7 @@ fn malformed_messages_meet_the_table_and_harm_nobody() {
     assert!((1_000..5_900).contains(&refused), "{refused}");
     let ended: Ended<proto::RecommendResponse> = grpc.call("canet.v1.Recommender/Recommend", &[], &one);
     assert_eq!((ended.status.code(), ended.answers[0].items[0].item.as_str()), (Code::Ok, "104"));
-    assert_eq!(server.client.metric("requests_total{code=\"INTERNAL\",transport=\"grpc\"}"), 0.0);
+    assert_eq!(server.client.calls("grpc", "INTERNAL"), 0.0);
 }
 
 /// Any message: its fields are left out.

@@ -89,7 +89,7 @@ fn requests_over_grpc_are_answered() {
     let (code, said, summary) = run(&server, directory.path(), &settings);
     let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
     assert_eq!((code, &summary["failed"]), (0, &json!(0)), "{said}");
-    let calls = server.client.metric("requests_total{code=\"OK\",transport=\"grpc\"}");
+    let calls = server.client.calls("grpc", "OK");
     assert!(calls > 0.0 && summary["answered"].as_f64() == Some(calls), "{said}");
 }
 

@@ -86,11 +86,19 @@ fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
     client.get("/readyz");
     client.get("/healthz");
 
+    let calls = |endpoint: &str, code: &str| {
+        format!("requests_total{{code=\"{code}\",endpoint=\"{endpoint}\",transport=\"http\"}}")
+    };
+    let durations =
+        |endpoint: &str| format!("request_duration_seconds_count{{endpoint=\"{endpoint}\",transport=\"http\"}}");
     let mut expected = BTreeMap::from([
-        ("requests_total{code=\"200\",transport=\"http\"}".to_owned(), 998.0),
-        ("requests_total{code=\"404\",transport=\"http\"}".to_owned(), 1.0),
-        ("requests_total{code=\"422\",transport=\"http\"}".to_owned(), 1.0),
-        ("request_duration_seconds_count{transport=\"http\"}".to_owned(), 1000.0),
+        (calls("/recommend", "200"), 997.0),
+        (calls("/recommend/batch", "200"), 1.0),
+        (calls("/recommend", "422"), 1.0),
+        (calls("*", "404"), 1.0),
+        (durations("/recommend"), 998.0),
+        (durations("/recommend/batch"), 1.0),
+        (durations("*"), 1.0),
         ("cold_start_total".to_owned(), 2.0),
         ("router_flops_total".to_owned(), expected_router),
         ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\"}".to_owned(), 3.0),
@@ -161,7 +169,10 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
         }
     }
     for code in [200, 400, 404, 405, 413, 415, 422, 429, 500, 503, 504] {
-        assert_eq!(metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}")), 0.0);
+        for endpoint in ["/recommend", "/recommend/batch", "/v2/models/{name}/infer", "/admin/reload", "*"] {
+            let labels = format!("code=\"{code}\",endpoint=\"{endpoint}\",transport=\"http\"");
+            assert_eq!(metric(&scrape, &format!("requests_total{{{labels}}}")), 0.0);
+        }
     }
     for reason in ["overloaded", "deadline", "cancelled", "unavailable", "failed", "not_finite", "unread"] {
         assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
@@ -175,7 +186,8 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     assert!(helps == types && helps >= 15, "{helps} {types}");
     // 24 routes: within the cardinality that the families' documentation states.
     let series = scrape.lines().filter(|line| line.starts_with("canet_")).count();
-    assert!(series < 24 * 64 + 3 * 33 + 210, "{series}");
+    let endpoints = scrape.lines().filter(|line| line.starts_with("canet_request_duration_seconds_count{")).count();
+    assert!(series < 24 * 64 + 3 * 33 + endpoints * 36 + 160, "{series}");
 }
 
 #[test]

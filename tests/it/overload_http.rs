@@ -128,7 +128,7 @@ fn every_row_is_answered_rightly_or_refused_and_the_metrics_add_up() {
     let ran = sum(&scrape, "batch_size_sum", "");
     assert!(ran >= sent + answered && ran <= sent + answered + rows(504), "{ran}");
     for code in [200, 429, 504] {
-        let counted = metric(&scrape, &format!("requests_total{{code=\"{code}\",transport=\"http\"}}"));
+        let counted = super::server::calls(&scrape, "http", &code.to_string());
         assert_eq!(counted, calls(code) + if code == 200 { sent } else { 0.0 });
     }
     assert_eq!(sum(&scrape, "queue_depth", ""), 0.0);

@@ -289,7 +289,7 @@ fn with_a_token_its_bearers_alone_may_reload() {
         assert_eq!(refused.header("www-authenticate"), "Bearer");
     }
     assert_eq!(send(&[("authorization", "bearer open sesame")]).status, 200);
-    assert_eq!(server.client.metric("requests_total{code=\"401\",transport=\"http\"}"), 4.0);
+    assert_eq!(server.client.calls("http", "401"), 4.0);
 }
 
 #[test]

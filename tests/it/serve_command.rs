@@ -205,7 +205,7 @@ fn a_stop_under_load_answers_every_accepted_request_and_exits_with_0() {
                 })
             })
             .collect();
-        while server.client.metric("requests_total{code=\"200\",transport=\"http\"}") < 50.0 {}
+        while server.client.calls("http", "200") < 50.0 {}
         server.signal("TERM");
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });

@@ -99,12 +99,29 @@ impl Client {
         Ok(Reply { status: response.status().as_u16(), headers: response.headers().clone(), text })
     }
 
-    /// The value of a series, as `requests_total{code="200",transport="http"}` without the prefix; labels stand in
-    /// the order of their names.
+    /// How many calls over a transport ended with a code.
+    pub(crate) fn calls(&self, transport: &str, code: &str) -> f64 {
+        calls(&self.get("/metrics").text, transport, code)
+    }
+
+    /// The value of a series, as `stage_duration_seconds_count{stage="queue"}` without the prefix; labels stand in the
+    /// order of their names.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.get("/metrics").text;
         metric(&text, series)
     }
+}
+
+/// How many calls over a transport ended with a code, at all endpoints together.
+pub(crate) fn calls(scrape: &str, transport: &str, code: &str) -> f64 {
+    let labels = [format!("code=\"{code}\""), format!("transport=\"{transport}\"")];
+    let of_family = scrape.lines().filter_map(|line| line.strip_prefix("canet_requests_total{")?.rsplit_once("} "));
+    let counted: Vec<f64> = of_family
+        .filter(|(series, _)| labels.iter().all(|label| series.contains(label)))
+        .map(|(_, value)| value.parse().unwrap())
+        .collect();
+    assert!(!counted.is_empty(), "no calls over {transport} with {code} in\n{scrape}");
+    counted.iter().sum()
 }
 
 /// The value of a series in a scrape.

@@ -19,8 +19,9 @@ use super::browser::{self, Origins};
 use super::candidate::{self, Offers};
 use super::endpoint::{Credential, Endpoint, Kind, Required};
 use super::hosts::Hosts;
-use super::observe::Observer;
+use super::observe::{CallSeries, Observer};
 use super::openapi::{self, Description};
+use super::transport::Transport;
 use super::{Heartbeat, Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
 use canet_serving::Recommender;
 
@@ -54,20 +55,24 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
     let cors = origins.layer();
     // The layers of one endpoint, outermost first. They are composed into one service: axum allocates for every layer
     // that it is given apart. A layer that would check nothing is left out.
-    let layers = |kind: Kind, refuse: fn(Problem) -> Response| {
+    let layers = |path: &str, kind: Kind, refuse: fn(Problem) -> Response| {
         let keys = keys.clone();
         let check_key = move |request: &Request| keys.check(request.headers());
         let needs_key = kind.credential(required) == Some(Credential::Key);
         let operators = operators.clone().filter(|_| kind == Kind::Operator);
         let hosts = hosts.clone();
-        let observer = Observer { recommender: Arc::clone(recommender), refuse };
+        let count = kind.is_counted().then(|| {
+            let calls = CallSeries::one(recommender.metrics(), Transport::Http, path);
+            let observer = Observer { recommender: Arc::clone(recommender), calls, refuse };
+            middleware::from_fn_with_state(observer, observe::http)
+        });
         ServiceBuilder::new()
             // Before the key: a browser asks without one whether it may send one.
             .option_layer(cors.clone())
             .layer(compression())
             .map_response(browser::secure)
             // Before the guards: refused calls are counted too.
-            .option_layer(kind.is_counted().then(|| middleware::from_fn_with_state(observer, observe::http)))
+            .option_layer(count)
             .option_layer(checks_host.then(|| guard(move |request| hosts.check(request), refuse)))
             .option_layer(needs_key.then(|| guard(check_key, refuse)))
             .option_layer(operators.map(|operators| guard(move |request| operators.check(request), refuse)))
@@ -78,9 +83,9 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
         let other_methods =
             async move |method: Method, uri: Uri| refuse(problem::method_not_allowed(method, uri).await);
         let endpoint = Router::new().route(&path, handlers).method_not_allowed_fallback(other_methods);
-        app = app.merge(endpoint.layer(layers(kind, refuse)));
+        app = app.merge(endpoint.layer(layers(&path, kind, refuse)));
     }
-    app.fallback(problem::not_found.layer(layers(Kind::Api, Problem::into_response)))
+    app.fallback(problem::not_found.layer(layers(observe::UNKNOWN, Kind::Api, Problem::into_response)))
 }
 
 /// The table of endpoints. Routing, guards, counting and the OpenAPI document all follow from it.

@@ -66,12 +66,11 @@ pub use server::{Connections, Timeouts, Tls, TlsError, TlsFiles, serve};
 pub use spans::{SpanExport, SpanExportError};
 
 use canet_serving::metrics::Metrics;
-use transport::Transport;
 
-/// The metrics of a server, with a series for every code that a transport may answer.
+/// The metrics of a server. [`app`] and [`grpc::app`] add a series for every endpoint and every code that it may answer.
 ///
 /// # Errors
 /// [`prometheus::Error`] if a family cannot be registered.
 pub fn metrics() -> Result<Metrics, prometheus::Error> {
-    Metrics::new(Transport::ALL.map(|transport| (transport.label(), transport.codes())))
+    Metrics::new()
 }

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
@@ -15,7 +16,7 @@ use tracing::{Instrument, Span, field};
 use super::traceparent::TraceParent;
 use super::transport::Transport;
 use super::{Code, Problem, traceparent};
-use canet_serving::metrics::{InFlight, Metrics};
+use canet_serving::metrics::{EndpointSeries, InFlight, Metrics};
 use canet_serving::{Recommender, Times};
 
 /// Carries a call's id, in requests and in answers.
@@ -26,6 +27,9 @@ pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-tim
 /// Longest request id that is accepted, because ids go into logs.
 const MAX_ID: usize = 128;
 
+/// The endpoint of a call whose path is none, in metrics and spans.
+pub(crate) const UNKNOWN: &str = "*";
+
 /// Longest path and method in logs and spans, in bytes.
 const MAX_LOGGED: usize = 128;
 
@@ -33,8 +37,39 @@ const MAX_LOGGED: usize = 128;
 #[derive(Clone)]
 pub(crate) struct Observer {
     pub(crate) recommender: Arc<Recommender>,
+    pub(crate) calls: CallSeries,
     /// Writes the answer to a call whose handler panicked.
     pub(crate) refuse: fn(Problem) -> Response,
+}
+
+/// The series that count the calls behind one layer.
+#[derive(Clone)]
+pub(crate) struct CallSeries {
+    /// By path, if the layer is in front of several endpoints.
+    by_path: Arc<HashMap<&'static str, Arc<EndpointSeries>>>,
+    /// Of the layer's only endpoint, or of paths that are no endpoint.
+    other: Arc<EndpointSeries>,
+}
+
+impl CallSeries {
+    /// Of one endpoint.
+    pub(crate) fn one(metrics: &Metrics, transport: Transport, endpoint: &str) -> CallSeries {
+        CallSeries { by_path: Arc::default(), other: series(metrics, transport, endpoint) }
+    }
+
+    /// Of several endpoints, whose templates are their paths.
+    pub(crate) fn several(metrics: &Metrics, transport: Transport, paths: &[&'static str]) -> CallSeries {
+        let by_path = paths.iter().map(|path| (*path, series(metrics, transport, path))).collect();
+        CallSeries { by_path: Arc::new(by_path), other: series(metrics, transport, UNKNOWN) }
+    }
+
+    fn of(&self, path: &str) -> Arc<EndpointSeries> {
+        Arc::clone(self.by_path.get(path).unwrap_or(&self.other))
+    }
+}
+
+fn series(metrics: &Metrics, transport: Transport, endpoint: &str) -> Arc<EndpointSeries> {
+    Arc::new(metrics.endpoint(transport.label(), endpoint, transport.codes()))
 }
 
 /// Counts a call over HTTP, traces it, and adds `x-request-id`, `server-timing` and `traceparent` to its answer.
@@ -56,8 +91,7 @@ pub(crate) async fn http(State(observer): State<Observer>, request: Request, nex
 
 /// A call that is being answered.
 pub(crate) struct Observed {
-    metrics: Arc<Metrics>,
-    transport: Transport,
+    series: Arc<EndpointSeries>,
     refuse: fn(Problem) -> Response,
     started: Instant,
     /// Counts the call as in flight until this drops, however the call ends.
@@ -85,9 +119,9 @@ impl Observed {
         if let Some(TraceParent { trace_id, parent_id, span_id, .. }) = &trace {
             span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
         }
-        let metrics = Arc::clone(observer.recommender.metrics());
-        let _in_flight = metrics.in_flight();
-        Observed { metrics, transport, refuse: observer.refuse, started, _in_flight, id, trace, span }
+        let series = observer.calls.of(request.uri().path());
+        let _in_flight = observer.recommender.metrics().in_flight();
+        Observed { series, refuse: observer.refuse, started, _in_flight, id, trace, span }
     }
 
     /// When the call arrived.
@@ -121,7 +155,7 @@ impl Observed {
     /// Counts the call and closes its span.
     pub(crate) fn end(self, Ending { code, number, is_fault }: Ending<'_>) {
         let total = self.started.elapsed();
-        self.metrics.call(self.transport.label(), code, total);
+        self.series.call(code, total);
         // Signed, because the exporter writes unsigned numbers as text.
         self.span.record("status", number).record("total_ms", milliseconds(total));
         if is_fault {
@@ -151,10 +185,12 @@ fn span_name(transport: Transport, request: &Request) -> impl Display {
     let endpoint = request.extensions().get::<MatchedPath>();
     fmt::from_fn(move |f| match transport {
         Transport::Http => {
-            write!(f, "{} {}", logged(request.method().as_str()), endpoint.map_or("*", MatchedPath::as_str))
+            write!(f, "{} {}", logged(request.method().as_str()), endpoint.map_or(UNKNOWN, MatchedPath::as_str))
         }
         // One gRPC endpoint is a whole service, so the template lacks the method.
-        Transport::Grpc => f.write_str(endpoint.map_or("*", |_| logged(request.uri().path().trim_start_matches('/')))),
+        Transport::Grpc => {
+            f.write_str(endpoint.map_or(UNKNOWN, |_| logged(request.uri().path().trim_start_matches('/'))))
+        }
     })
 }
 

@@ -14,8 +14,6 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    pub(crate) const ALL: [Transport; 2] = [Transport::Http, Transport::Grpc];
-
     /// Its name in metrics.
     pub(crate) fn label(self) -> &'static str {
         match self {

@@ -20,7 +20,7 @@ use rand::Rng;
 const LIMITS: Limits = Limits { executors: 2, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
 
 fn metrics() -> Arc<Metrics> {
-    Arc::new(Metrics::new([("test", ["200".to_owned()])]).unwrap())
+    Arc::new(Metrics::new().unwrap())
 }
 
 fn generation(metrics: &Metrics) -> Generation {

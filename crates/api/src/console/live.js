@@ -22,6 +22,10 @@ const FAMILIES = [
   "router_flops_total",
 ];
 
+// The endpoints that recommend: a slow reload is no slow recommendation.
+const RECOMMENDS = /^(\/recommend.*|.+\/infer|.+\/Recommend.*|.+\/ModelInfer)$/;
+const recommends = ({ endpoint }) => endpoint === undefined || RECOMMENDS.test(endpoint);
+
 // The scrapes of the window, oldest first.
 const kept = [];
 const points = { times: [], rate: [], p50: [], p99: [] };
@@ -59,7 +63,7 @@ export function take({ routes }) {
 
 async function poll(seen) {
   try {
-    const scrape = scrapes.parse(await api.metrics(), Date.now() / 1000, FAMILIES);
+    const scrape = scrapes.parse(await api.metrics(), Date.now() / 1000, FAMILIES, recommends);
     const last = kept.at(-1);
     // A restarted server counts from zero, so earlier scrapes are useless.
     if (last && scrapes.sum(scrape, "requests_total") < scrapes.sum(last, "requests_total")) kept.length = 0;

@@ -4,14 +4,15 @@ const LINE = /^canet_(\w+)(?:\{(.*)\})? (\S+)$/;
 const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 
 // A scrape: for each family in `names` a list of {key, labels, value}, and the time in seconds. `key` is the text of the
-// labels. Other families are dropped, because a scrape has thousands of series.
-export function parse(scrape, time, names) {
+// labels. Other families, and series whose labels `keep` refuses, are dropped: a scrape has thousands of series.
+export function parse(scrape, time, names, keep) {
   const families = new Map(names.map((name) => [name, []]));
   for (const line of scrape.split("\n")) {
     const [, name, labels, value] = LINE.exec(line) ?? [];
     if (!families.has(name)) continue;
-    families.get(name).push({ key: labels ?? "", labels: Object.fromEntries([...(labels ?? "").matchAll(LABEL)].map(([, key, text]) =>
-      [key, text.replace(/\\(.)/g, (_, escaped) => (escaped === "n" ? "\n" : escaped))])), value: Number(value) });
+    const byName = Object.fromEntries([...(labels ?? "").matchAll(LABEL)].map(([, key, text]) =>
+      [key, text.replace(/\\(.)/g, (_, escaped) => (escaped === "n" ? "\n" : escaped))]));
+    if (keep(byName)) families.get(name).push({ key: labels ?? "", labels: byName, value: Number(value) });
   }
   return { time, families };
 }

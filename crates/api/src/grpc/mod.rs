@@ -24,8 +24,9 @@ use tower::ServiceBuilder;
 use crate::access::guard;
 use crate::inference::grpc as inference;
 use crate::limits::MAX_BODY;
-use crate::observe::Observer;
+use crate::observe::{CallSeries, Observer};
 use crate::proto;
+use crate::transport::Transport;
 use crate::{ApiKeys, Code, Hosts, Problem};
 use canet_serving::Recommender;
 use health::Probe;
@@ -50,6 +51,20 @@ const PROBES: [&str; 3] = [
     "/inference.GRPCInferenceService/ModelReady",
 ];
 
+/// Every counted method, by its path.
+const METHODS: [&str; 10] = [
+    "/canet.v1.Recommender/Recommend",
+    "/canet.v1.Recommender/RecommendBatch",
+    "/canet.v1.Recommender/RecommendStream",
+    "/canet.v1.Recommender/GetModel",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/inference.GRPCInferenceService/ModelReady",
+    "/inference.GRPCInferenceService/ServerMetadata",
+    "/inference.GRPCInferenceService/ModelMetadata",
+    "/inference.GRPCInferenceService/ModelInfer",
+];
+
 /// How the layers treat a group of services.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -67,7 +82,8 @@ enum Kind {
 /// # Errors
 /// [`DescriptorError`] if the compiled descriptors cannot be read.
 pub fn app(recommender: &Arc<Recommender>, keys: &ApiKeys, hosts: &Hosts) -> Result<Router, DescriptorError> {
-    let observer = Observer { recommender: Arc::clone(recommender), refuse: Problem::into_grpc };
+    let calls = CallSeries::several(recommender.metrics(), Transport::Grpc, &METHODS);
+    let observer = Observer { recommender: Arc::clone(recommender), calls, refuse: Problem::into_grpc };
     // The layers of a group of services, outermost first, composed into one service.
     let layers = |kind: Kind| {
         let is_open = kind == Kind::Health || keys.is_empty();
@@ -138,7 +154,7 @@ mod tests {
     use tonic::Code;
     use tower::ServiceExt;
 
-    use super::app;
+    use super::{METHODS, app};
     use crate::testing::Fixture;
     use crate::{ApiKeys, Hosts, observe};
 
@@ -152,6 +168,26 @@ mod tests {
         let in_headers = status(response.headers());
         let trailers = response.into_body().collect().await.unwrap();
         (in_headers.or_else(|| status(trailers.trailers()?)).unwrap(), is_counted)
+    }
+
+    #[test]
+    fn every_method_of_the_protocols_is_counted() {
+        let protocols = [
+            include_str!("../../../../proto/canet/v1/recommender.proto"),
+            include_str!("../../../../proto/inference/open_inference.proto"),
+        ];
+        let name = |line: &str, keyword: &str| -> Option<String> {
+            let name = line.trim().strip_prefix(keyword)?.trim_start().split(['(', ' ', ';']).next()?;
+            Some(name.to_owned())
+        };
+        let mut methods = Vec::new();
+        for protocol in protocols {
+            let named = |keyword: &str| protocol.lines().find_map(|line| name(line, keyword)).unwrap();
+            let (package, service) = (named("package "), named("service "));
+            let calls = protocol.lines().filter_map(|line| name(line, "rpc "));
+            methods.extend(calls.map(|method| format!("/{package}.{service}/{method}")));
+        }
+        assert_eq!(methods, METHODS);
     }
 
     #[tokio::test]

@@ -27,14 +27,15 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the fields' documentation is the help text.
     ///
-    /// A route has 64 series, a lane has 33, and everything else together has fewer than 210. The paper's space of 36
-    /// routes makes about 2,500 series with a lane for each width and 3,600 with a lane for each route.
+    /// A route has 64 series, a lane has 33, an endpoint has up to 36, and everything else together has fewer than 160. The
+    /// paper's space of 36 routes makes about 3,400 series with a lane for each width and 4,500 with a lane for each route.
     #[derive(Debug)]
     pub struct Metrics {
-        /// Calls answered, by transport and by HTTP status or gRPC code. Probes and scrapes are not counted.
-        requests_total: IntCounterVec, labels ["transport", "code"];
-        /// Seconds from a call's arrival to its answer, by transport.
-        request_duration_seconds: HistogramVec, labels ["transport"], buckets SECONDS;
+        /// Calls answered, by transport, by endpoint and by HTTP status or gRPC code. An endpoint is the template of a path,
+        /// or * for an unknown one. Probes and scrapes are not counted.
+        requests_total: IntCounterVec, labels ["transport", "endpoint", "code"];
+        /// Seconds from a call's arrival to its answer, by transport and endpoint.
+        request_duration_seconds: HistogramVec, labels ["transport", "endpoint"], buckets SECONDS;
         /// Calls that the server is answering now.
         requests_in_flight: IntGauge;
         /// Open connections of all listeners.
@@ -254,25 +255,14 @@ impl Reloaded {
 }
 
 impl Metrics {
-    /// The families, with every series that does not depend on a model.
-    ///
-    /// `transports` lists each transport with every code that it may answer.
+    /// The families, with every series that depends neither on a model nor on an endpoint.
     ///
     /// # Errors
     /// [`prometheus::Error`] if a family is malformed or `process_*` cannot be registered.
-    pub fn new<C>(transports: impl IntoIterator<Item = (&'static str, C)>) -> Result<Metrics, prometheus::Error>
-    where
-        C: IntoIterator<Item = String>,
-    {
+    pub fn new() -> Result<Metrics, prometheus::Error> {
         let metrics = Metrics::register()?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.registry.register(Box::new(process))?;
-        for (transport, codes) in transports {
-            for code in codes {
-                metrics.requests_total.with_label_values(&[transport, &code]);
-            }
-            metrics.request_duration_seconds.with_label_values(&[transport]);
-        }
         Stage::ALL.iter().for_each(|stage| drop(metrics.stage_duration_seconds.with_label_values(&[stage.label()])));
         Rejected::ALL.iter().for_each(|reason| drop(metrics.rejected_total.with_label_values(&[reason.label()])));
         Disconnect::ALL.iter().for_each(|reason| drop(metrics.disconnects_total.with_label_values(&[reason.label()])));
@@ -292,12 +282,6 @@ impl Metrics {
     /// [`prometheus::Error`] if a series cannot be written.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
-    }
-
-    /// Counts an answered call.
-    pub fn call(&self, transport: &str, code: &str, took: Duration) {
-        self.requests_total.with_label_values(&[transport, code]).inc();
-        self.request_duration_seconds.with_label_values(&[transport]).observe(took.as_secs_f64());
     }
 
     /// Counts a call as in flight until the guard drops.
