@@ -2,12 +2,15 @@
 """Measures the CPU that `canet serve` takes for a request outside the model, with wrk on the same machine.
 
     http.py --model models/ml-100k [--canet target/release/canet,OTHER] [--connections 32] [--rounds 5] [--seconds 3]
-            [--json FILE]
+            [--answer-log] [--json FILE]
 
 Two kinds of request: a cold start, which runs no model, and one that names the smallest route for a history of 15 items.
 CPU is that of the server's threads but the executors, as the kernel counts it for each, over the requests that wrk saw
 answered. Several binaries are measured in turns, each with a server of its own, and their ratio to the first is printed
 with its spread: what slows the machine down slows all.
+
+With --answer-log every request has one of many users, and each binary has three servers: one that neither judges nor logs
+answers, one that judges them, and one that judges them and writes all of them to a file.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from machine import described
 from serve import serving
 
 ITEMS = 15
+USERS = 5000
 
 
 def main():
@@ -33,6 +37,7 @@ def main():
     options.add_argument("--connections", default=32, type=int)
     options.add_argument("--rounds", default=5, type=int)
     options.add_argument("--seconds", default=3, type=int)
+    options.add_argument("--answer-log", action="store_true", help="compare servers with and without an answer log")
     options.add_argument("--json", type=Path)
     options = options.parse_args()
     version = max(int(path.name) for path in options.model.iterdir() if path.name.isdigit())
@@ -41,25 +46,28 @@ def main():
         "cold start": {"history": []},
         "smallest route": {"history": [line.split("\t")[0] for line in items], "route": "smallest"},
     }
-    found = {name: {binary: [] for binary in options.canet} for name in requests}
     with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {
-            binary: stack.enter_context(serving(binary, options.model, ["--log", "info"])) for binary in options.canet
+            name: stack.enter_context(serving(binary, options.model, ["--log", "info", *flags]))
+            for name, binary, flags in variants(options, scratch)
         }
+        found = {name: {server: [] for server in servers} for name in requests}
         for _ in range(options.rounds):
             for name, request in requests.items():
                 for binary, server in servers.items():
                     found[name][binary].append(measure(server, request, options))
     rows = []
-    for name, binaries in found.items():
-        first = binaries[options.canet[0]]
-        for binary, runs in binaries.items():
+    for name, runs_by_server in found.items():
+        first = next(iter(runs_by_server.values()))
+        for server, runs in runs_by_server.items():
             cpu = [run["cpu_us"] for run in runs]
             ratios = [run["cpu_us"] / one["cpu_us"] for run, one in zip(runs, first)]
+            rates = [run["requests_per_second"] / one["requests_per_second"] for run, one in zip(runs, first)]
             rows.append(
                 {
                     "request": name,
-                    "canet": binary,
+                    "canet": server,
                     "cpu_us": statistics.median(cpu),
                     "least": min(cpu),
                     "greatest": max(cpu),
@@ -67,17 +75,39 @@ def main():
                     "to_first_least": min(ratios),
                     "to_first_greatest": max(ratios),
                     "requests_per_second": statistics.median(run["requests_per_second"] for run in runs),
+                    "rate_to_first": statistics.median(rates),
+                    "rate_to_first_least": min(rates),
+                    "rate_to_first_greatest": max(rates),
                 }
             )
             row = rows[-1]
             print(
-                f"{name:>15}, {binary}: {row['cpu_us']:.1f} us of CPU a request outside the model "
+                f"{name:>15}, {server}: {row['cpu_us']:.1f} us of CPU a request outside the model "
                 f"({row['least']:.1f} to {row['greatest']:.1f}), {row['requests_per_second']:.0f} requests/s, "
-                f"{row['to_first']:.2f} x the first ({row['to_first_least']:.2f} to {row['to_first_greatest']:.2f})"
+                f"{row['to_first']:.2f} x the first's CPU ({row['to_first_least']:.2f} to {row['to_first_greatest']:.2f}), "
+                f"{row['rate_to_first']:.3f} x its rate ({row['rate_to_first_least']:.3f} to "
+                f"{row['rate_to_first_greatest']:.3f})"
             )
     if options.json:
         document = {**described(), "connections": options.connections, "rounds": options.rounds, "rows": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def variants(options, scratch):
+    """`(name, binary, flags)` of every server."""
+    for number, binary in enumerate(options.canet):
+        if not options.answer_log:
+            yield binary, binary, []
+            continue
+        yield f"{binary}, no judging and no log", binary, ["--judge-memory", "0"]
+        yield f"{binary}, judging", binary, []
+        yield f"{binary}, judging and an answer log", binary, ["--answer-log", str(scratch / f"answers-{number}")]
+
+
+def bodies(request, options):
+    """The bodies that are sent in turn, as a Lua table."""
+    users = [{"user": f"user-{number}"} for number in range(USERS)] if options.answer_log else [{}]
+    return "{" + ",".join(f"[==[{json.dumps(request | user)}]==]" for user in users) + "}"
 
 
 def measure(server, request, options):
@@ -85,7 +115,11 @@ def measure(server, request, options):
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(
             'wrk.method = "POST"\nwrk.headers["content-type"] = "application/json"\n'
-            f"wrk.body = [==[{json.dumps(request)}]==]\n"
+            f"local bodies, requests, place = {bodies(request, options)}, {{}}, 0\n"
+            "function init()\n"
+            "  for index, body in ipairs(bodies) do requests[index] = wrk.format(nil, nil, nil, body) end\n"
+            "end\n"
+            "function request()\n  place = place % #requests + 1\n  return requests[place]\nend\n"
         )
         script.flush()
         command = ["wrk", "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", script.name]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use canet_data::{BadLinePolicy, Condition, Dataset, ReadOptions, TimeColumn};
+use canet_data::{BadLinePolicy, Condition, Dataset, ReadOptions, TimeColumn, TimedDataset};
 use canet_model::Model;
 
 use crate::Failure;
@@ -125,6 +125,13 @@ impl DataArgs {
         let dataset = Dataset::read_all(&self.data, &self.format.options()).map_err(Failure::data)?;
         remarks(&dataset);
         Ok(dataset)
+    }
+
+    /// Reads the data with the times of the interactions.
+    pub(crate) fn read_timed(&self) -> Result<TimedDataset, Failure> {
+        let timed = Dataset::read_all_timed(&self.data, &self.format.options()).map_err(Failure::data)?;
+        remarks(&timed.dataset);
+        Ok(timed)
     }
 
     /// The flags that name these data and their format, as a shell takes them.

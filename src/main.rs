@@ -10,6 +10,7 @@ mod columns;
 mod data;
 mod eval;
 mod exit;
+mod feedback;
 #[cfg(feature = "libtorch")]
 mod gpu;
 #[cfg(not(feature = "libtorch"))]

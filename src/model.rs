@@ -20,6 +20,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// A version (`None`: the highest) of the model in a directory.
+    pub(crate) fn new(model: PathBuf, version: Option<u64>) -> ModelArgs {
+        ModelArgs { model, version }
+    }
+
     /// The flags that name this model, as a shell takes them.
     pub(crate) fn flags(&self) -> String {
         let version = self.version.map(|version| format!(" --version {version}")).unwrap_or_default();

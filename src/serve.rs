@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use super::access::AccessArgs;
+use super::feedback::FeedbackArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
 use super::numbers::{bytes, share};
 use super::reloads::{ReloadArgs, until_stopped};
@@ -17,10 +18,13 @@ use super::telemetry::TelemetryArgs;
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready};
+use canet_serving::{AnswerLog, Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready};
 
 /// Longest time that the process waits at its end to send the last spans.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest time that the process waits at its end to write the last answers to the log.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Longest drain after the executors died. Only refusals are left to send then.
 const LAST_REFUSALS: Duration = Duration::from_secs(2);
@@ -82,6 +86,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "CANET_SHADOW", value_name = "SHARE", value_parser = share)]
     shadow: Option<f64>,
     #[command(flatten)]
+    feedback: FeedbackArgs,
+    #[command(flatten)]
     telemetry: TelemetryArgs,
 }
 
@@ -123,7 +129,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
     let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
     let listeners = args.listen.bind()?;
-    let metrics = canet_api::metrics().map_err(Failure::unavailable)?;
+    let metrics = Arc::new(canet_api::metrics().map_err(Failure::unavailable)?);
+    let answer_log = args.feedback.answer_log(&metrics)?;
     let loader = Loader {
         directory,
         backend,
@@ -131,7 +138,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         fixed_route: args.route.clone(),
         max_batch,
         gate: args.reloads.gate(),
-        metrics: Arc::new(metrics),
+        metrics,
     };
     let limits = Limits {
         executors: executors.into(),
@@ -139,7 +146,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
         degrade: args.degrade,
     };
-    let outcome = runtime.block_on(serve(&args, Startup { listeners, limits, loader, start }, &mut signals));
+    let outcome =
+        runtime.block_on(serve(&args, Startup { listeners, limits, loader, start, answer_log }, &mut signals));
     telemetry.finish(SPANS_TIMEOUT);
     // The remaining tasks are idle or out of time.
     runtime.shutdown_background();
@@ -152,10 +160,11 @@ struct Startup {
     limits: Limits,
     loader: Loader,
     start: Start,
+    answer_log: Option<AnswerLog>,
 }
 
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
-    let Startup { listeners, limits, loader, start } = startup;
+    let Startup { listeners, limits, loader, start, answer_log } = startup;
     let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
     let mut servers = Servers::new(listeners.fit(connections));
     let (recommender, executors) =
@@ -163,15 +172,14 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     if let Some(share) = args.shadow {
         recommender.compare_with_full(share).map_err(Failure::unavailable)?;
     }
+    args.feedback.apply(&recommender, answer_log);
     let watch = args.reloads.watch(&loader.directory);
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
     let loading = reloader.start(start);
     let token = args.reloads.token()?;
-    let admin = Admin {
-        candidate_share: args.reloads.candidate_share,
-        ..Admin::new(Arc::clone(&reloader), token.as_ref().map(Secret::reveal))
-    };
+    let admin = Admin::new(Arc::clone(&reloader), token.as_ref().map(Secret::reveal))
+        .with_candidate_share(args.reloads.candidate_share);
     let access = args.access.access(admin)?;
     listen(listeners, &mut servers, &recommender, access)?;
 
@@ -205,7 +213,11 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     };
 
     let deadline = Instant::now() + drain_timeout;
-    if !servers.stop_by(deadline).await {
+    let all_stopped = servers.stop_by(deadline).await;
+    if let Some(log) = recommender.answer_log() {
+        log.finish(LAST_ANSWERS);
+    }
+    if !all_stopped {
         tracing::warn!("the drain timeout passed while requests were still open");
         return outcome;
     }

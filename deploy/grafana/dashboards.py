@@ -14,6 +14,7 @@ FAST = ', le="0.1"'
 # The endpoints that recommend: a slow reload is no slow recommendation.
 RECOMMENDS = ', endpoint=~"/recommend.*|.+/infer|.+/Recommend.*|.+/ModelInfer"'
 ROUTED = ', reason="router"'
+EXPLORED = ', reason="explored"'
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -32,6 +33,10 @@ def quantile(q, metric, by="", labels=""):
 def mean(metric, by=""):
     grouped = f"sum by ({by}) " if by else "sum"
     return f"{grouped}({rate(metric + '_sum')}) / {grouped}({rate(metric + '_count')})"
+
+
+def hit_rate(by, labels=""):
+    return f"sum by ({by}) ({rate('canet_hits_total', labels)}) / sum by ({by}) ({rate('canet_judged_total', labels)})"
 
 
 def panel(title, kind, queries, unit="short", width=8, height=8, about="", **options):
@@ -85,6 +90,13 @@ def compute_savings():
         stat("Cost saved", f"({SAVED_SECONDS}) / 3600 * $cores * $price", "currencyUSD",
              "Device time x cores of an executor x price a core-hour; real only where fewer machines run for it."),
         lines("Saved over time", [(SAVED, "saved")], "percentunit", width=12),
+        lines("Live accuracy, by why the route ran", [(hit_rate("reason"), "{{reason}}")], "percentunit",
+              "Share of the judged answers whose first ten items had the user's next item (needs `user` in requests). Explored "
+              "answers ran a random route (--explore): the router's should be above them.", width=12),
+        lines("Live accuracy by route", [(hit_rate("route"), "{{route}}")], "percentunit",
+              "Of all judged answers. Different routes serve different users: compare routes by explored answers.", width=12),
+        lines("Live accuracy by route, of explored answers", [(hit_rate("route", EXPLORED), "{{route}}")], "percentunit",
+              "Chance chose the route, so that its users are comparable.", width=12),
         lines("Floating-point operations a second",
               [(f"sum({rate('canet_full_flops_total')})", "the full model would"),
                (f"sum({rate('canet_executed_flops_total')})", "routes"),
@@ -144,6 +156,8 @@ def engine():
         lines("Padding", [(mean("canet_batch_padding_ratio"), "share of the operations")], "percentunit",
               "Embedding columns that only wider rows of a batch read."),
         lines("Calls in flight", [(f"sum by (instance) (canet_requests_in_flight{{{ON}}})", "{{instance}}")], "short"),
+        stacked("Answers for the answer log", [(f"sum by (outcome) ({rate('canet_answer_log_total')})", "{{outcome}}")], "ops",
+                "dropped: too many waited. failed: the write did."),
         lines("Rows degraded, and cold starts",
               [(f"sum({rate('canet_degraded_total')})", "degraded"),
                (f"sum({rate('canet_cold_start_total')})", "cold start")], "ops"),

@@ -38,9 +38,11 @@ VARIABLES = {
     "$cores": "1",
 }
 # The queue is short and one thread computes, so that fast machines and those of many cores refuse a part of a burst too.
-FLAGS = ["--shadow", "0.5", "--version", "1", "--queue-limit-ms", "10", "--threads", "1"]
+FLAGS = ["--shadow", "0.5", "--version", "1", "--queue-limit-ms", "10", "--threads", "1", "--explore", "0.5"]
 # More rows than the server may queue.
 BURST = 1024
+# Users who reveal between two bursts what they took next.
+USERS = 40
 
 
 def main():
@@ -53,7 +55,8 @@ def main():
     options.add_argument("--picture", type=Path)
     options = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch, \
-            serving(options.canet, staged(options.model, Path(scratch)), FLAGS) as addresses, \
+            serving(options.canet, staged(options.model, Path(scratch)),
+                    [*FLAGS, "--answer-log", f"{scratch}/answers"]) as addresses, \
             prometheus(Path(scratch), addresses["http"]) as address:
         started = time.time()
         put_under_load(Path(scratch), addresses["http"], options)
@@ -145,8 +148,23 @@ def put_under_load(scratch, target, options):
             break
         except subprocess.TimeoutExpired:
             get(f"http://{target}/recommend/batch", burst)
+            reveal(target, items)
     if status != 0:
         sys.exit(f"the load test ended with {status}")
+
+
+def reveal(target, items):
+    """Half of the users take the best item of their answer next, and the others one that they had before."""
+    for number in range(USERS):
+        request = {"history": items[:1], "user": f"{time.monotonic()} {number}"}
+        try:
+            best = get(f"http://{target}/recommend", json.dumps(request).encode())["items"][0]["item"]
+            request["history"] = [*items[:1], best if number % 2 else items[0]]
+            get(f"http://{target}/recommend", json.dumps(request).encode())
+        except urllib.error.HTTPError as error:
+            # The rest of a burst may fill the queue.
+            if error.code != 429:
+                raise
 
 
 def queries(address):

@@ -1,8 +1,10 @@
+mod answers;
 mod json;
 mod report;
 mod table;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -25,8 +27,16 @@ use canet_evaluation::{
 /// Ranks the whole catalogue for every user and says whether the model and its router are worth serving
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    #[command(flatten)]
-    model: ModelArgs,
+    /// Directory of the model, which holds its versions
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR", required_unless_present = "answers")]
+    model: Option<PathBuf>,
+    /// Version of the model [default: the highest]
+    #[arg(long, env = "CANET_VERSION", value_name = "N")]
+    version: Option<u64>,
+    /// Judge logged answers (serve --answer-log) by the interactions of --data instead: a directory or a file. It needs no
+    /// model, but times in the data
+    #[arg(long, env = "CANET_ANSWERS", value_name = "PATH", conflicts_with_all = ["route", "split", "holdout", "compare", "metric"])]
+    answers: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
     /// Runs to evaluate, separated by commas: auto, full, smallest, random, random-matched, popularity, markov, statics
@@ -96,7 +106,12 @@ const COMPARED: [Baseline; 4] = [Baseline::Auto, Baseline::Full, Baseline::Popul
 
 /// Evaluates a model and prints the report.
 pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
-    let model = args.model.open(&*args.target.open()?)?;
+    if let Some(answers) = &args.answers {
+        let report = answers::judge(answers, &args.data.read_timed()?)?;
+        let text = if args.json { report.document().map_err(Failure::data)? } else { report.text() };
+        return io::stdout().write_all(text.as_bytes()).map_err(Failure::output);
+    }
+    let model = args.model()?.open(&*args.target.open()?)?;
     let space = model.space();
     let baselines = baselines(&args, space)?;
     let dataset = args.data.read_to_measure(&model)?;
@@ -142,7 +157,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
             progress.begins("the best single slice");
             let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
             let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget).map_err(Failure::forward)?;
-            Some(Words::of(verdict, &args.commands()))
+            Some(Words::of(verdict, &args.commands()?))
         }
         _ => None,
     };
@@ -183,10 +198,16 @@ impl EvalArgs {
         self.verbose || self.json || asks || !self.judges()
     }
 
+    /// The model, which is given unless answers are judged.
+    fn model(&self) -> Result<ModelArgs, Failure> {
+        let directory = self.model.clone().ok_or_else(|| Failure::Usage("--model is needed".to_owned()))?;
+        Ok(ModelArgs::new(directory, self.version))
+    }
+
     /// The commands that a verdict may recommend.
-    fn commands(&self) -> Commands {
-        let (model, data) = (self.model.flags(), self.data.flags());
-        Commands { retrain: Some(format!("{data} --out {}", self.model.directory())), model }
+    fn commands(&self) -> Result<Commands, Failure> {
+        let (model, data) = (self.model()?, self.data.flags());
+        Ok(Commands { retrain: Some(format!("{data} --out {}", model.directory())), model: model.flags() })
     }
 }
 

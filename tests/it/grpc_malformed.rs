@@ -50,6 +50,7 @@ fn malformed_messages_meet_the_table_and_harm_nobody() {
         exclude_seen: Some(true),
         timeout_ms: Some(5_000),
         history_start: Some(7),
+        user: Some("ann".to_owned()),
     };
     let several = proto::RecommendBatchRequest { requests: vec![one.clone(); 3] };
     let history = inference::model_infer_request::InferInputTensor {

@@ -8,6 +8,7 @@
 
 mod access;
 mod amplification;
+mod answer_log;
 mod bad_input;
 mod batch_bound;
 mod bench_command;
@@ -34,6 +35,7 @@ mod idle;
 mod import;
 mod inference;
 mod items;
+mod live_accuracy;
 mod loadtest;
 mod malformed;
 mod manifests;

@@ -169,7 +169,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
         }
     }
     for code in [200, 400, 404, 405, 413, 415, 422, 429, 500, 503, 504] {
-        for endpoint in ["/recommend", "/recommend/batch", "/v2/models/{name}/infer", "/admin/reload", "*"] {
+        for endpoint in ["/recommend", "/recommend/batch", "/v2/models/{name}/infer", "/routes", "*"] {
             let labels = format!("code=\"{code}\",endpoint=\"{endpoint}\",transport=\"http\"");
             assert_eq!(metric(&scrape, &format!("requests_total{{{labels}}}")), 0.0);
         }

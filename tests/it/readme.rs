@@ -12,12 +12,14 @@ use super::support::python;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 16] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
     "deploy/README.md",
     "docs/data.md",
+    "docs/live-accuracy.md",
+    "docs/operations.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/sizing.md",

@@ -21,7 +21,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Clone)]
 pub struct Admin {
     /// The share of a candidate that is started without one.
-    pub candidate_share: f64,
+    pub(crate) candidate_share: f64,
     pub(crate) reloader: Arc<Reloader>,
     pub(crate) operators: Operators,
 }
@@ -35,6 +35,11 @@ impl Admin {
             reloader,
             operators: Operators { token: token.map(Secret::new), hosts: Hosts::default() },
         }
+    }
+
+    /// The same with another share of a candidate that is started without one.
+    pub fn with_candidate_share(self, share: f64) -> Admin {
+        Admin { candidate_share: share, ..self }
     }
 }
 

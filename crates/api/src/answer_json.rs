@@ -171,7 +171,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.reloader.reload(None).await.unwrap();
         let serving = fixture.recommender.serving().unwrap();
-        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now() };
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
         let share = AnswerShare::new(&AnswerBudget::new(1 << 20));
         let room = |bytes| {
             let size = AnswerSize { rows: 1, bytes, work: 0 };

@@ -224,7 +224,7 @@ mod tests {
         fixture.reloader.reload(None).await.unwrap();
         let serving = fixture.recommender.serving().unwrap();
         let generation = &serving.live;
-        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now() };
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
         let share = AnswerShare::new(&AnswerBudget::default());
         let mut rng = rng(6);
         for _ in 0..100 {
@@ -248,7 +248,7 @@ mod tests {
         fixture.reloader.reload(None).await.unwrap();
         let serving = fixture.recommender.serving().unwrap();
         let generation = &serving.live;
-        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now() };
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
         let known = ItemId(generation.model.catalogue().ids()[0].clone());
         let size = |history: Vec<ItemId>| {
             AnswerForm::Json.answer(&serving, &call.accept_all([Ok(RecommendRequest::new(history))].into_iter()))

@@ -6,14 +6,16 @@ use tracing::Span;
 
 use super::Problem;
 use super::answer_budget::AnswerShare;
+use super::answer_record::{self, Asked};
 use super::answer_size::AnswerForm;
 use super::deadline::Arrival;
 use super::limits::check_rows;
+use super::observe::CallId;
 use super::reservation::Reservation;
 use super::validate::{Accepted, ColdStart, Work, accept, check_sum};
 use super::wire::{Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken};
 use canet_domain::{Item, Reason};
-use canet_serving::{Answer, Generation, Recommender, Serving, Times};
+use canet_serving::{Answer, Generation, JUDGED, Recommender, Serving, Times, UserAnswer, UserRequest};
 
 /// One call on any transport. The generations that it pinned answer all its requests, each that of its side.
 ///
@@ -24,6 +26,8 @@ pub(crate) struct Call<'a> {
     pub(crate) recommender: &'a Recommender,
     pub(crate) serving: &'a Serving,
     pub(crate) arrival: Arrival,
+    /// `None` if nobody asks for it.
+    pub(crate) id: Option<&'a CallId>,
 }
 
 /// An answer, and the time that each stage took.
@@ -63,14 +67,22 @@ impl<'a> Call<'a> {
     /// # Errors
     /// 422 with the wrong field.
     pub(crate) fn accept(&self, request: RecommendRequest) -> Result<Accepted, Problem> {
-        accept(request, self.serving, self.arrival)
+        let user = request.user.as_ref().filter(|user| !user.0.is_empty());
+        let visit = self.recommender.judge().zip(user).map(|(judge, user)| {
+            let history = request.history.iter().map(|id| &*id.0);
+            judge.visit(UserRequest { user: &user.0, history })
+        });
+        Ok(Accepted { visit, ..accept(request, self.serving, self.arrival)? })
     }
 
     /// Checks the requests of a batch, each alone, so that a wrong one does not affect the others.
     pub(crate) fn accept_all(&self, requests: impl Iterator<Item = Result<RecommendRequest, Problem>>) -> Checked {
         let (items, mut ranked) = (self.items(), 0);
         let mut check = |request| check_sum(request, items, &mut ranked);
-        requests.map(|request| request.and_then(&mut check).and_then(|request| self.accept(request))).collect()
+        let accept = |(place, request): (usize, Result<RecommendRequest, Problem>)| {
+            Ok(Accepted { place, ..self.accept(check(request?)?)? })
+        };
+        requests.enumerate().map(accept).collect()
     }
 
     /// Reserves the room for the answer to a batch.
@@ -97,20 +109,35 @@ impl<'a> Call<'a> {
     /// The recommender's refusal.
     pub(crate) async fn answer(
         &self,
-        Accepted { side, work, history, user: _ }: Accepted,
+        Accepted { side, work, history, user, visit, place }: Accepted,
     ) -> Result<Answered<'a>, Problem> {
         let generation = self.serving.generation(side);
-        match work {
+        let (k, candidates) = match &work {
+            Work::Rank(request) => (request.k, request.candidates.is_some()),
+            Work::ColdStart(cold) => (cold.k, cold.candidates.is_some()),
+        };
+        let answered = match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(generation), request).await?;
-                Ok(Answered { times: answer.times, recommendation: ranked(generation, answer, history) })
+                if let Some((judge, visit)) = self.recommender.judge().zip(visit) {
+                    let (unknown, judgeable) = (&history.unknown, k >= JUDGED && !candidates);
+                    let answer = UserAnswer { generation, answer: &answer, unknown, judgeable };
+                    judge.answered(&visit, &answer);
+                }
+                Answered { times: answer.times, recommendation: ranked(generation, answer, history) }
             }
             Work::ColdStart(cold) => {
                 self.recommender.metrics().cold_start();
                 let recommendation = popular(generation, &cold, history);
-                Ok(Answered { times: Times::default(), recommendation })
+                Answered { times: Times::default(), recommendation }
             }
+        };
+        if let Some(log) = self.recommender.answer_log() {
+            let user = user.as_deref();
+            let asked = Asked { id: self.id, place, user, k, candidates, arrived: self.arrival.arrived };
+            answer_record::write(log, &asked, &answered.recommendation, answered.times);
         }
+        Ok(answered)
     }
 
     /// Answers a request that may have failed a check.

@@ -7,10 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Problem;
-use canet_domain::Route;
+use canet_domain::{Proportion, Route};
 use canet_model::ModelConfig;
 use canet_model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord, rfc3339};
-use canet_serving::metrics::{Latency, Traffic};
+use canet_serving::metrics::{Accuracy, Latency, Traffic};
 use canet_serving::{Candidate, Generation, Recommender};
 
 /// The checkpoint that serves, and the candidate.
@@ -121,6 +121,33 @@ struct RouteEntry<'a> {
     /// From a request's arrival to its answer. `null` before the first.
     #[schema(required)]
     latency: Option<LatencyMs>,
+    /// Over all answers of this version that were judged. The router sends other users over other routes, so routes cannot be
+    /// compared by it.
+    accuracy: HitRate,
+    /// Over the judged answers whose route was drawn at random (`--explore`). It compares routes on comparable users.
+    explored: HitRate,
+}
+
+/// How often the user's next item was among the first ten of an answer.
+#[derive(Serialize, ToSchema)]
+struct HitRate {
+    /// Answers that the user's next request judged.
+    judged: u64,
+    /// Those that had the next item.
+    hits: u64,
+    /// `hits / judged`. `null` before the first.
+    #[schema(required)]
+    rate: Option<f64>,
+    /// Wilson's 95 % interval of the rate: its lower and its upper bound. `null` before the first.
+    #[schema(required)]
+    interval: Option<[f64; 2]>,
+}
+
+impl From<Proportion> for HitRate {
+    fn from(proportion: Proportion) -> HitRate {
+        let Proportion { successes, trials } = proportion;
+        HitRate { judged: trials, hits: successes, rate: proportion.share(), interval: proportion.interval() }
+    }
 }
 
 /// Latency in milliseconds. Quantiles are interpolated within the buckets of `canet_route_latency_seconds`.
@@ -187,7 +214,7 @@ impl<'a> ModelDescription<'a> {
     }
 }
 
-/// `GET /routes`: every route by name, with its cost for the longest history, its traffic and its latency.
+/// `GET /routes`: every route by name, with its cost for the longest history, its traffic, latency and live accuracy.
 ///
 /// # Errors
 /// 503 if no model is ready.
@@ -197,7 +224,7 @@ impl<'a> ModelDescription<'a> {
     operation_id = "routes",
     tag = "Describe",
     summary = "The routes",
-    description = "Every route by name, with its cost for the longest history, its traffic and its latency. Beside them those of \
+    description = "Every route by name, with its cost for the longest history, its traffic, latency and live accuracy. Beside them those of \
                    the candidate, if there is one.",
     responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
 )]
@@ -217,9 +244,10 @@ impl<'a> RouteTable<'a> {
         let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
         let full_flops = shape.full_flops(space, length);
         let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
-        let all: u64 = traffic.iter().map(|traffic| traffic.rows).sum();
+        let rows: u64 = traffic.iter().map(|traffic| traffic.rows).sum();
         let entry = |(route, traffic): (Route, &Traffic)| {
             let (slice, flops) = (space.slice(route), shape.route_flops(space, route, length));
+            let Accuracy { all, explored } = generation.judgements.accuracy(route);
             RouteEntry {
                 name: space.name(route),
                 hidden: slice.hidden,
@@ -228,8 +256,10 @@ impl<'a> RouteTable<'a> {
                 flops,
                 saved: 1.0 - flops as f64 / full_flops as f64,
                 rows: traffic.rows,
-                share: traffic.rows as f64 / all.max(1) as f64,
+                share: traffic.rows as f64 / rows.max(1) as f64,
                 latency: traffic.latency.map(LatencyMs::from),
+                accuracy: all.into(),
+                explored: explored.into(),
             }
         };
         RouteTable {

@@ -12,6 +12,7 @@ mod access;
 mod allowance;
 mod answer_budget;
 mod answer_json;
+mod answer_record;
 mod answer_size;
 mod app;
 mod attached;

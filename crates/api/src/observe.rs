@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt;
@@ -40,6 +40,22 @@ pub(crate) struct Observer {
     pub(crate) calls: CallSeries,
     /// Writes the answer to a call whose handler panicked.
     pub(crate) refuse: fn(Problem) -> Response,
+}
+
+/// A call's id, in the extensions of its request if the server logs answers.
+#[derive(Clone)]
+pub(crate) struct CallId(HeaderValue);
+
+impl CallId {
+    /// The id of a request's call.
+    pub(crate) fn of(extensions: &Extensions) -> Option<CallId> {
+        extensions.get().cloned()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        // An id is printable ASCII.
+        self.0.to_str().unwrap_or_default()
+    }
 }
 
 /// The series that count the calls behind one layer.
@@ -76,9 +92,9 @@ fn series(metrics: &Metrics, transport: Transport, endpoint: &str) -> Arc<Endpoi
 ///
 /// While the server drains, every answer closes its HTTP/1 connection. Otherwise a client could send its next request
 /// just when the server closes the connection, and that request would be lost.
-pub(crate) async fn http(State(observer): State<Observer>, request: Request, next: Next) -> Response {
+pub(crate) async fn http(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
     let keeps_alive = request.version() <= Version::HTTP_11;
-    let observed = Observed::begin(&observer, Transport::Http, &request);
+    let observed = Observed::begin(&observer, Transport::Http, &mut request);
     let mut response = observed.run(next.run(request)).await;
     if keeps_alive && observer.recommender.is_draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -111,7 +127,7 @@ pub(crate) struct Ending<'a> {
 
 impl Observed {
     /// Begins a call that arrives now.
-    pub(crate) fn begin(observer: &Observer, transport: Transport, request: &Request) -> Observed {
+    pub(crate) fn begin(observer: &Observer, transport: Transport, request: &mut Request) -> Observed {
         let started = Instant::now();
         let id = request_id(request.headers());
         let span = span(request, &id);
@@ -120,6 +136,9 @@ impl Observed {
             span.record("trace_id", trace_id).record("span_id", span_id).record("parent_id", parent_id);
         }
         let series = observer.calls.of(request.uri().path());
+        if observer.recommender.answer_log().is_some() {
+            request.extensions_mut().insert(CallId(id.clone()));
+        }
         let _in_flight = observer.recommender.metrics().in_flight();
         Observed { series, refuse: observer.refuse, started, _in_flight, id, trace, span }
     }

@@ -10,6 +10,7 @@ use super::answer_json::JsonAnswer;
 use super::answer_size::AnswerForm;
 use super::call::{Call, pin};
 use super::deadline::Arrival;
+use super::observe::CallId;
 use super::wire::{BatchAnswer, BatchRequest, BatchResult, RecommendRequest, Recommendation};
 use super::{Problem, body};
 use canet_serving::{Recommender, Times};
@@ -29,12 +30,12 @@ use canet_serving::{Recommender, Times};
     responses((status = 200, description = "The ranking", body = Recommendation))
 )]
 pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
-    let answers = AnswerShare::of(request.extensions());
+    let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let request = body::parse_with_ids(&bytes)?;
     let serving = pin(&recommender, 1)?;
-    let call = Call { recommender: &recommender, serving: &serving, arrival };
+    let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
     let (answered, reservation) = call.answer_one(request, &answers, AnswerForm::Json).await?;
     let mut json = JsonAnswer::new(reservation);
     let _turn = json.turn().await;
@@ -57,12 +58,12 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     responses((status = 200, description = "A ranking or a problem for each request", body = BatchAnswer))
 )]
 pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
-    let answers = AnswerShare::of(request.extensions());
+    let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let BatchRequest { requests } = body::parse(&bytes)?;
     let serving = pin(&recommender, requests.count)?;
-    let call = Call { recommender: &recommender, serving: &serving, arrival };
+    let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
     let rows = call.accept_all(requests.kept.into_iter().map(body::parse_part));
     let mut json = JsonAnswer::new(call.reserve(&rows, &answers, AnswerForm::Json)?);
     let outcomes = call.answer_all(rows).await;

@@ -6,7 +6,7 @@ use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, che
 use super::side::side;
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
-use canet_serving::{Request, Serving, Side};
+use canet_serving::{Request, Serving, Side, Visit};
 
 /// Bounds the answer of a batch: the sum of all `k` is at most [`MAX_RANKED`]. `items` is the size of the catalogue, and
 /// `ranked` the sum so far. A `k` that [`accept`] will refuse adds nothing to the sum.
@@ -38,8 +38,11 @@ pub(crate) struct Accepted {
     pub(crate) work: Work,
     pub(crate) history: HistoryUsed,
     /// The user's id, if the request has one.
-    #[allow(dead_code, reason = "code that finishes an answer reads it")]
     pub(crate) user: Option<Box<str>>,
+    /// What judges the answer before, if the server judges answers.
+    pub(crate) visit: Option<Visit>,
+    /// The request's place in its call, from 0.
+    pub(crate) place: usize,
 }
 
 /// How a request is answered.
@@ -111,6 +114,8 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
         Ok(history) => Accepted {
             side,
             user,
+            visit: None,
+            place: 0,
             history: HistoryUsed { used: history.len(), unknown },
             work: Work::Rank(Request {
                 history,
@@ -125,6 +130,8 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
         Err(_) => Accepted {
             side,
             user,
+            visit: None,
+            place: 0,
             history: HistoryUsed { used: 0, unknown },
             work: Work::ColdStart(ColdStart { k, excluded, candidates: candidates.map(Iterator::collect) }),
         },

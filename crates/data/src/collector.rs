@@ -51,6 +51,27 @@ pub(crate) struct Collected {
     pub(crate) span: Option<(i128, i128)>,
     /// Interactions that the filter on their number dropped.
     pub(crate) rare: u64,
+    pub(crate) rows: TimedRows,
+}
+
+/// What was collected, in the order of the files.
+pub(crate) struct TimedRows {
+    rows: Vec<Row>,
+    keys: Option<Keys>,
+}
+
+impl TimedRows {
+    /// The times of each user's sequence in nanoseconds since 1970. `None` if there are no times.
+    pub(crate) fn by_user(&self, users: usize) -> Option<Vec<Vec<i64>>> {
+        let mut times = vec![Vec::new(); users];
+        let keys = self.keys.as_ref()?;
+        for (row, time) in self.rows.iter().zip(keys.nanoseconds()) {
+            times[row.user as usize].push(time);
+        }
+        // The sequences have this order too, and equal times are equal.
+        times.iter_mut().for_each(|times| times.sort_unstable());
+        Some(times)
+    }
 }
 
 impl Collector {
@@ -142,7 +163,7 @@ impl Collector {
             Some(Keys::Nanoseconds(keys)) => sequences(&self.rows, users.len(), keys),
             Some(Keys::Fine(keys)) => sequences(&self.rows, users.len(), keys),
         };
-        Collected { users, ids, sequences, span, rare }
+        Collected { users, ids, sequences, span, rare, rows: TimedRows { rows: self.rows, keys: self.keys } }
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use canet_domain::{Catalogue, Item};
 use sha2::{Digest, Sha256};
 
-use super::collector::Collected;
+use super::collector::{Collected, TimedRows};
 use super::reader::{FilesRead, read_files};
 use super::{DataError, FileSummary, ReadOptions, Skipped, TimeSpan};
 
@@ -61,6 +61,15 @@ pub struct Dataset {
     pub span: Option<TimeSpan>,
 }
 
+/// A data set whose interactions have dates.
+#[derive(Clone, Debug)]
+pub struct TimedDataset {
+    /// The interactions.
+    pub dataset: Dataset,
+    /// The time of each interaction of [`Dataset::sequences`], in nanoseconds since 1970.
+    pub times: Vec<Vec<i64>>,
+}
+
 /// A file without times in a format that has them. The order of the lines then counts as the order of time.
 ///
 /// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
@@ -98,12 +107,31 @@ impl Dataset {
     /// # Errors
     /// [`DataError`] as for [`Dataset::read`].
     pub fn read_all(paths: &[PathBuf], options: &ReadOptions) -> Result<Dataset, DataError> {
+        Ok(Dataset::with_rows(paths, options)?.0)
+    }
+
+    /// Reads several paths as one data set, with the times of its interactions.
+    ///
+    /// # Errors
+    /// [`DataError`] as for [`Dataset::read`], or if a file has no times or numbers that are no dates.
+    pub fn read_all_timed(paths: &[PathBuf], options: &ReadOptions) -> Result<TimedDataset, DataError> {
+        let (dataset, rows) = Dataset::with_rows(paths, options)?;
+        let undated = |file: &&FileSummary| file.time_unit.is_none() || !file.has_dates();
+        match (dataset.files.iter().find(undated), rows.by_user(dataset.users.len())) {
+            (None, Some(times)) => Ok(TimedDataset { dataset, times }),
+            (file, _) => Err(DataError::Undated(
+                file.or(dataset.files.first()).map(|file| file.path.clone()).unwrap_or_default(),
+            )),
+        }
+    }
+
+    fn with_rows(paths: &[PathBuf], options: &ReadOptions) -> Result<(Dataset, TimedRows), DataError> {
         let FilesRead { collected, files, name, sha256, titles, skipped, untimed } = read_files(paths, options)?;
-        let Collected { users, mut ids, mut sequences, span, rare } = collected;
+        let Collected { users, mut ids, mut sequences, span, rare, rows } = collected;
         number_items(&mut ids, &mut sequences);
         let interactions = sequences.iter().map(|sequence| sequence.len() as u64).sum();
         let parsed_sha256 = parsed_sha256(&ids, &users, &sequences);
-        Ok(Dataset {
+        let dataset = Dataset {
             name,
             sha256,
             parsed_sha256,
@@ -118,7 +146,8 @@ impl Dataset {
             untimed,
             span: span.map(|(first, last)| TimeSpan { first, last, dates: files.iter().all(FileSummary::has_dates) }),
             files,
-        })
+        };
+        Ok((dataset, rows))
     }
 
     /// Reads a path with the dense ids of a catalogue. It drops and counts interactions with other items.

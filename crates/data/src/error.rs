@@ -97,6 +97,12 @@ pub enum DataError {
         /// An earlier file.
         earlier: PathBuf,
     },
+    /// The file has no times, or numbers that are no dates.
+    #[error(
+        "{}: its interactions have no dates: name the column of times with --time-column. Times are ISO 8601 or numbers since 1970",
+        .0.display()
+    )]
+    Undated(PathBuf),
     /// The file has no usable interaction.
     #[error("{}: no interactions", .0.display())]
     NoInteractions(PathBuf),

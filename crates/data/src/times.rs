@@ -224,6 +224,18 @@ impl Keys {
         }
     }
 
+    /// Each in nanoseconds. Those outside the years 1677 to 2262 become the nearest moment of those years.
+    pub(crate) fn nanoseconds(&self) -> Box<dyn Iterator<Item = i64> + '_> {
+        let whole = |fine: &i128| {
+            let nanoseconds = fine.div_euclid(FINE_PER_NANOSECOND);
+            i64::try_from(nanoseconds).unwrap_or(if nanoseconds < 0 { i64::MIN } else { i64::MAX })
+        };
+        match self {
+            Keys::Nanoseconds(keys) => Box::new(keys.iter().copied()),
+            Keys::Fine(keys) => Box::new(keys.iter().map(whole)),
+        }
+    }
+
     /// The earliest and the latest, in nanoseconds.
     pub(crate) fn span(&self) -> Option<(i128, i128)> {
         let nanoseconds = |key: &i128| key.div_euclid(FINE_PER_NANOSECOND);

@@ -51,13 +51,16 @@ pub enum Reason {
     Fixed,
     /// The request named it.
     Override,
+    /// Chance chose it, among all routes, so that routes are compared on comparable users.
+    Explored,
     /// The request had no known item. Items were ranked by popularity, and no route ran.
     ColdStart,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 5] = [Reason::Router, Reason::Degraded, Reason::Fixed, Reason::Override, Reason::ColdStart];
+    pub const ALL: [Reason; 6] =
+        [Reason::Router, Reason::Degraded, Reason::Fixed, Reason::Override, Reason::Explored, Reason::ColdStart];
 
     /// The name in answers and metrics.
     pub fn name(self) -> &'static str {
@@ -66,6 +69,7 @@ impl Reason {
             Reason::Degraded => "degraded",
             Reason::Fixed => "fixed",
             Reason::Override => "override",
+            Reason::Explored => "explored",
             Reason::ColdStart => "cold_start",
         }
     }

@@ -7,11 +7,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use super::batch_cost::{BatchCost, RowCost};
 use super::health::Health;
 use super::row::{Answer, LaneKey, Reply, Request, RoutedRow, Routing, Row, Times};
-use super::scheduler::{Batch, RouterBatch, Started, Work};
+use super::scheduler::{Batch, DegradeLevel, RouterBatch, Started, Work};
 use super::shared_scheduler::SharedScheduler;
 use super::{Generation, Refusal};
 use crate::metrics::Metrics;
-use canet_domain::{History, Ranked, Route};
+use canet_domain::{History, Ranked, Reason, Route, choose_route_among};
 use canet_model::{ForwardError, Model, Query, RankedBatch};
 
 /// The queue of a server's rows.
@@ -81,7 +81,15 @@ impl Executor {
             let (length, own_budget) = (row.request.history.len(), row.request.budget);
             let router = level.router(own_budget.unwrap_or(generation.budget), generation.calibration());
             let cost = |route| shape.route_flops(space, route, length);
-            let (choice, reason) = router.choose(space, logits, &generation.bias_for(own_budget), cost);
+            let bias = generation.bias_for(own_budget);
+            let (choice, reason) = match row.explores {
+                // Under pressure no route runs that may cost more than the router's choice.
+                Some(draw) if level == DegradeLevel::NONE => {
+                    let drawn = draw.route(space);
+                    (choose_route_among(space, logits, &bias, |route| route == drawn), Reason::Explored)
+                }
+                _ => router.choose(space, logits, &bias, cost),
+            };
             let routing = row.routing(choice.route, reason, Some(choice.confidence));
             self.metrics.router_flops(routing.router_flops);
             row.routed(routing, took, share)

@@ -1,8 +1,9 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Timings;
-use crate::metrics::{Metrics, Series};
+use crate::metrics::{Judgements, Metrics, Series};
 use canet_domain::{BatchBy, Route, TextSizes};
 use canet_model::Model;
 use canet_model::checkpoint::Calibration;
@@ -26,6 +27,8 @@ pub struct Generation {
     pub batch_by: BatchBy,
     /// The metrics of its routes and lanes.
     pub series: Series,
+    /// The metrics of its live accuracy.
+    pub judgements: Arc<Judgements>,
     /// Bounds of the bytes that its ids and titles take in an answer.
     pub text_sizes: TextSizes,
     /// Batches that were timed before it serves. If there are none, costs are learnt from live batches alone.
@@ -52,6 +55,7 @@ impl Generation {
         Generation {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
             series: Series::new(metrics, model.space(), policy.batch_by),
+            judgements: metrics.judgements(model.space(), model.version()),
             budget: policy.budget,
             bias: model.bias(policy.budget),
             fixed_route: None,

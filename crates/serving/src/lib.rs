@@ -10,11 +10,14 @@
 //! A [`Reloader`] replaces the [`Generation`] while the server runs. A [`Candidate`] is a second generation, which answers a
 //! share of the users until it is promoted or withdrawn. This crate knows no transport.
 
+mod answer_log;
 mod batch_cost;
 mod executor;
+mod exploration;
 mod gate;
 mod generation;
 mod health;
+mod judge;
 mod load;
 pub mod metrics;
 mod outcome;
@@ -31,8 +34,10 @@ mod split;
 mod timings;
 mod watch;
 
+pub use answer_log::{AnswerLog, AnswerLogTarget, Roll};
 pub use gate::{Gate, Regression, Unmeasured};
 pub use generation::{Generation, GenerationId, Policy};
+pub use judge::{JUDGED, Judge, UserAnswer, UserRequest, Visit};
 pub use load::{First, LoadError, Loader};
 pub use pace::Pace;
 pub use recommender::{AnswerTicket, Recommender};

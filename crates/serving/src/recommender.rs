@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use super::answer_log::AnswerLog;
 use super::executor::{Executor, RowScheduler, deliver};
+use super::exploration::Exploration;
 use super::health::Health;
+use super::judge::Judge;
 use super::outcome::{self, RowOutcome};
 use super::row::{Answer, LaneKey, Request, Row};
 use super::scheduler::Limits;
@@ -29,6 +32,9 @@ pub struct Recommender {
     draining: AtomicBool,
     health: Arc<Health>,
     shadow: OnceLock<Shadow>,
+    exploration: OnceLock<Exploration>,
+    judge: OnceLock<Judge>,
+    answer_log: OnceLock<AnswerLog>,
     /// A permit for each large answer that may be built at a time.
     builders: Arc<Semaphore>,
 }
@@ -51,6 +57,9 @@ impl Recommender {
             draining: AtomicBool::new(false),
             health: Arc::clone(&health),
             shadow: OnceLock::new(),
+            exploration: OnceLock::new(),
+            judge: OnceLock::new(),
+            answer_log: OnceLock::new(),
             builders: Arc::new(Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers())),
         };
         let mut threads = Vec::new();
@@ -212,6 +221,33 @@ impl Recommender {
         Ok(())
     }
 
+    /// From now on runs `share` of the rows that the router would route over a random route. Only the first call has an effect.
+    /// `seed` makes the choice of rows and routes repeatable.
+    pub fn explore(&self, share: f64, seed: u64) {
+        // A second one drops here.
+        let _ = self.exploration.set(Exploration::new(share, seed));
+    }
+
+    /// From now on judges answers by what users do next, with at most `bytes` of memory. Only the first call has an effect.
+    pub fn judge_with(&self, bytes: usize) {
+        let _ = self.judge.set(Judge::new(bytes, Arc::clone(&self.metrics)));
+    }
+
+    /// Judges answers, if the server does.
+    pub fn judge(&self) -> Option<&Judge> {
+        self.judge.get()
+    }
+
+    /// From now on writes answers to `log`. Only the first call has an effect.
+    pub fn log_answers(&self, log: AnswerLog) {
+        let _ = self.answer_log.set(log);
+    }
+
+    /// The answer log, if there is one.
+    pub fn answer_log(&self) -> Option<&AnswerLog> {
+        self.answer_log.get()
+    }
+
     /// The generations that were swapped in last, even if they cannot run.
     pub(crate) fn current(&self) -> Option<Serving> {
         self.current.get()
@@ -311,7 +347,9 @@ impl Recommender {
     async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
         let due = request.due;
         let (reply, answer) = oneshot::channel();
-        let arrival = Row { request, generation, reply }.arrive();
+        let is_routed = request.route.is_none() && generation.fixed_route.is_none();
+        let explores = self.exploration.get().filter(|_| is_routed).and_then(Exploration::draw);
+        let arrival = Row { request, generation, explores, reply }.arrive();
         self.scheduler.admit(due, arrival).map_err(|rejected| rejected.reason)?;
         match tokio::time::timeout_at(due.deadline.into(), answer).await {
             Ok(Ok(outcome)) => outcome,

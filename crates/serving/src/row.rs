@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::exploration::Draw;
 use super::scheduler::{self, Arrival, Due, Routed};
 use super::{Generation, GenerationId, Refusal};
 use crate::metrics::InLane;
@@ -115,6 +116,8 @@ pub(crate) struct Row {
     pub(crate) request: Request,
     /// The generation that it was validated against, and runs on.
     pub(crate) generation: Arc<Generation>,
+    /// Set if chance chooses the row's route.
+    pub(crate) explores: Option<Draw>,
     /// Dropping it tells the waiting task that the row will have no answer.
     pub(crate) reply: Reply,
 }

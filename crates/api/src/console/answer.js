@@ -86,6 +86,8 @@ function why(reason, confidence) {
   switch (reason) {
     case "router": return `Chosen by the router, confidence ${format.percent(confidence)}`;
     case "degraded": return "The server is overloaded: the best route that it can afford now";
+    case "fixed": return "The server runs it for every request; the router did not run";
+    case "explored": return "Drawn at random: the server compares its routes";
     case "override": return "Named by you; the router did not run";
     default: return "No known item in the history: no route runs";
   }

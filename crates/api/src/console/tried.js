@@ -24,7 +24,7 @@ export function take(answer, took, first) {
 function row({ items, route, compute, took }, shown) {
   const here = new Set(shown.items.map(({ item }) => item));
   const same = items.filter(({ item }) => here.has(item)).length;
-  const by = { router: "router", override: "you", degraded: "server" }[route.reason];
+  const by = { router: "router", override: "you", degraded: "server", fixed: "server", explored: "chance" }[route.reason];
   const values = [route.name, by, format.flops(compute.flops), format.percent(compute.saved),
     format.milliseconds(took), `${same}/${items.length}`];
   return make("tr", {}, ...values.map((value, column) => make("td", { class: column ? "" : "mono" }, value)));

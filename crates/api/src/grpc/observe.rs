@@ -18,8 +18,8 @@ use crate::transport::{Transport, grpc_name};
 
 /// Counts a call over gRPC once its answer is sent, traces it, and adds to its metadata the headers of HTTP answers.
 /// tonic's own refusals become errors of the table.
-pub(super) async fn grpc(State(observer): State<Observer>, request: Request, next: Next) -> Response {
-    let observed = Observed::begin(&observer, Transport::Grpc, &request);
+pub(super) async fn grpc(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+    let observed = Observed::begin(&observer, Transport::Grpc, &mut request);
     let mut response = observed.run(answer(request, next, observed.started())).await;
     let charge = response.extensions_mut().remove::<MessageCharge>();
     let mut call = CountedCall { observed: Some(observed), charge };

@@ -10,6 +10,7 @@ use crate::answer_budget::{AnswerShare, MessageCharge};
 use crate::answer_size::AnswerForm;
 use crate::call::{Call, pin};
 use crate::deadline::Arrival;
+use crate::observe::CallId;
 use crate::proto::canet::v1 as proto;
 use crate::proto::canet::v1::recommender_server::Recommender as Methods;
 use crate::turns::Turns;
@@ -33,9 +34,9 @@ impl Methods for Service {
         request: Request<proto::RecommendRequest>,
     ) -> Result<Response<proto::RecommendResponse>, Status> {
         let arrival = Arrival::of_message(&request);
-        let answers = AnswerShare::of(request.extensions());
+        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
         let serving = pin(&self.recommender, 1)?;
-        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         let (answered, reservation) =
             call.answer_one(request.into_inner().into(), &answers, AnswerForm::Message).await?;
         let _turn = reservation.turn().await;
@@ -51,10 +52,10 @@ impl Methods for Service {
         request: Request<proto::RecommendBatchRequest>,
     ) -> Result<Response<proto::RecommendBatchResponse>, Status> {
         let arrival = Arrival::of_message(&request);
-        let answers = AnswerShare::of(request.extensions());
+        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
         let requests = request.into_inner().requests;
         let serving = pin(&self.recommender, requests.len())?;
-        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         let rows = call.accept_all(requests.into_iter().map(|request| Ok(request.into())));
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
         let message = MessageAnswer::new(&reservation);
@@ -82,10 +83,10 @@ impl Methods for Service {
         request: Request<proto::RecommendStreamRequest>,
     ) -> Result<Response<Self::RecommendStreamStream>, Status> {
         let arrival = Arrival::of_message(&request);
-        let answers = AnswerShare::of(request.extensions());
+        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
         let requests = request.into_inner().requests;
         let serving = Arc::new(pin(&self.recommender, requests.len())?);
-        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         // Answers may wait together for the client to read, so they are bounded like a batch.
         let rows = call.accept_all(requests.into_iter().map(|request| Ok(request.into())));
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
@@ -97,9 +98,9 @@ impl Methods for Service {
             .zip(rows)
             .map(|(index, row)| {
                 let (recommender, serving) = (Arc::clone(&self.recommender), Arc::clone(&serving));
-                let shared = Arc::clone(&shared);
+                let (shared, id) = (Arc::clone(&shared), id.clone());
                 async move {
-                    let call = Call { recommender: &recommender, serving: &serving, arrival };
+                    let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
                     let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
                     let (message, ticket) = &*shared;
                     let _turn = match ticket {

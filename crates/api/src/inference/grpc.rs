@@ -13,6 +13,7 @@ use crate::answer_budget::{AnswerShare, MessageCharge};
 use crate::answer_size::AnswerForm;
 use crate::call::Call;
 use crate::deadline::Arrival;
+use crate::observe::CallId;
 use crate::proto::inference as proto;
 use crate::proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::turns::Turns;
@@ -94,12 +95,12 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
         let arrival = Arrival::of_message(&request);
-        let answers = AnswerShare::of(request.extensions());
+        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
         let message = request.into_inner();
         let raw = !message.raw_input_contents.is_empty();
         let request = read(message)?;
         let serving = pin_named(&self.recommender, &request)?;
-        let call = Call { recommender: &self.recommender, serving: &serving, arrival };
+        let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         let (inferred, reservation) = infer(call, request, &answers, AnswerForm::TensorsMessage).await?;
         let _turn = reservation.turn().await;
         let mut turns = Turns::default();

@@ -22,6 +22,7 @@ use crate::answer_size::AnswerForm;
 use crate::call::Call;
 use crate::deadline::Arrival;
 use crate::endpoint::{Endpoint, Kind};
+use crate::observe::CallId;
 use crate::{Problem, body, problem};
 use canet_serving::{Recommender, Unready};
 
@@ -181,7 +182,7 @@ async fn post_infer(
     request: Request,
 ) -> Result<Response, ProtocolError> {
     let ModelPath { name, version } = model_path(path, request.uri()).await?;
-    let answers = AnswerShare::of(request.extensions());
+    let (answers, call_id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
     let (headers, bytes) = body::read_bytes(request).await?;
     let arrival = Arrival::now();
     let (json, binary) = binary::split(&headers, &bytes)?;
@@ -196,7 +197,7 @@ async fn post_infer(
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };
     let serving = pin_named(&recommender, &request)?;
-    let call = Call { recommender: &recommender, serving: &serving, arrival };
+    let call = Call { recommender: &recommender, serving: &serving, arrival, id: call_id.as_ref() };
     let (inferred, reservation) = infer(call, request, &answers, AnswerForm::Tensors).await?;
 
     let asked: HashMap<&str, Option<bool>> =

@@ -8,6 +8,7 @@ use crate::answer_size::AnswerForm;
 use crate::call::{Call, pin, slowest};
 use crate::limits::{MAX_RANKED, check_ids};
 use crate::reservation::{Reservation, check_size};
+use crate::validate::Accepted;
 use crate::wire::{ItemId, RecommendRequest, Recommendation};
 use crate::{Problem, exact};
 use canet_serving::{Generation, Recommender, Serving, Times};
@@ -119,7 +120,8 @@ pub(super) async fn infer<'a>(
 
     // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
     // fails withdraws the others, which are counted as cancelled.
-    let answered = stream::iter(rows.into_iter().map(|row| async move { call.answer(call.accept(row)?).await }));
+    let answer = async |(place, row)| call.answer(Accepted { place, ..call.accept(row)? }).await;
+    let answered = stream::iter(rows.into_iter().enumerate().map(answer));
     let answered: Vec<_> = answered.buffered(recommender.rows_at_once(generation)).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();

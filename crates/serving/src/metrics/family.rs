@@ -119,6 +119,8 @@ macro_rules! families {
             since: std::time::SystemTime,
             /// Held while a route's seconds are counted, because three counters of a route change together.
             pub(super) saving: std::sync::Arc<std::sync::Mutex<()>>,
+            /// The series of versions that serve, or did until lately, the newest last.
+            pub(super) judgements: std::sync::Mutex<Vec<std::sync::Arc<$crate::metrics::Judgements>>>,
             $( $(#[doc = $help])+ pub(super) $field: $kind, )+
         }
 
@@ -135,7 +137,7 @@ macro_rules! families {
                     registry.register(Box::new($field.clone()))?;
                 )+
                 let since = std::time::SystemTime::now();
-                Ok($name { registry, since, saving: std::sync::Arc::default(), $($field),+ })
+                Ok($name { registry, since, saving: std::sync::Arc::default(), judgements: std::sync::Mutex::default(), $($field),+ })
             }
 
             /// The time at which counting began.

@@ -15,6 +15,9 @@ const SECONDS: [f64; 17] =
 /// Shares of ten items.
 const TENTHS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
+/// Reciprocal ranks of the first ten places, and 0 for a miss.
+const RECIPROCAL_RANKS: [f64; 11] = [0.0, 0.1, 1.0 / 9.0, 0.125, 1.0 / 7.0, 1.0 / 6.0, 0.2, 0.25, 1.0 / 3.0, 0.5, 1.0];
+
 /// Times of reading, checking and warming up a model: 10 ms to minutes.
 const RELOAD_SECONDS: [f64; 10] = [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
 
@@ -27,8 +30,8 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the fields' documentation is the help text.
     ///
-    /// A route has 64 series, a lane has 33, an endpoint has up to 36, and everything else together has fewer than 160. The
-    /// paper's space of 36 routes makes about 3,400 series with a lane for each width and 4,500 with a lane for each route.
+    /// A route has 64 series and 24 for each version, a lane has 33, an endpoint has up to 36, and everything else together has
+    /// fewer than 160. The paper's space of 36 routes makes about 4,300 series with a lane for each width.
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport, by endpoint and by HTTP status or gRPC code. An endpoint is the template of a path,
@@ -100,6 +103,16 @@ families! {
         degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity. No model runs, and no route series counts them.
         cold_start_total: IntCounter;
+        /// Answers that the user's next request judged, by route, version and the reason for the route.
+        judged_total: IntCounterVec, labels ["route", "version", "reason"];
+        /// Judged answers whose first ten items had the user's next item.
+        hits_total: IntCounterVec, labels ["route", "version", "reason"];
+        /// Reciprocal of the next item's place in a judged answer, 0 for a miss.
+        reciprocal_rank: HistogramVec, labels ["route", "version"], buckets RECIPROCAL_RANKS;
+        /// Users whose last answer was forgotten before it was judged or replaced, because others needed the memory.
+        judge_evictions_total: IntCounter;
+        /// Answers sampled for the answer log: written, dropped (too many waited) or failed (the write did).
+        answer_log_total: IntCounterVec, labels ["outcome"];
         /// Share of the full model's ten best items that the route found, over the compared requests.
         shadow_overlap: HistogramVec, labels ["route"], buckets TENTHS;
         /// Sampled requests that were not compared, because too many waited for an idle device.
@@ -180,6 +193,29 @@ impl Rejected {
             Rejected::Failed => "failed",
             Rejected::NotFinite => "not_finite",
             Rejected::Unread => "unread",
+        }
+    }
+}
+
+/// What became of an answer for the answer log, as `answer_log_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerLogged {
+    /// It is written.
+    Written,
+    /// Too many answers waited to be written.
+    Dropped,
+    /// It could not be written.
+    Failed,
+}
+
+impl AnswerLogged {
+    const ALL: [AnswerLogged; 3] = [AnswerLogged::Written, AnswerLogged::Dropped, AnswerLogged::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            AnswerLogged::Written => "written",
+            AnswerLogged::Dropped => "dropped",
+            AnswerLogged::Failed => "failed",
         }
     }
 }
@@ -267,6 +303,9 @@ impl Metrics {
         Rejected::ALL.iter().for_each(|reason| drop(metrics.rejected_total.with_label_values(&[reason.label()])));
         Disconnect::ALL.iter().for_each(|reason| drop(metrics.disconnects_total.with_label_values(&[reason.label()])));
         Reloaded::ALL.iter().for_each(|outcome| drop(metrics.reload_total.with_label_values(&[outcome.label()])));
+        AnswerLogged::ALL
+            .iter()
+            .for_each(|outcome| drop(metrics.answer_log_total.with_label_values(&[outcome.label()])));
         for full in [true, false] {
             metrics.batch_release_total.with_label_values(&[release(full)]);
         }
@@ -314,6 +353,16 @@ impl Metrics {
     /// Counts a row answered by popularity.
     pub fn cold_start(&self) {
         self.cold_start_total.inc();
+    }
+
+    /// Counts a user whose answer was forgotten for lack of memory.
+    pub(crate) fn judge_evicted(&self) {
+        self.judge_evictions_total.inc();
+    }
+
+    /// Counts answers for the answer log.
+    pub(crate) fn answers_logged(&self, outcome: AnswerLogged, answers: u64) {
+        self.answer_log_total.with_label_values(&[outcome.label()]).inc_by(answers);
     }
 
     /// Counts a sampled request that was not compared.

@@ -27,6 +27,7 @@ pub struct RouteSeries {
     degraded: IntCounter,
     fixed: IntCounter,
     overridden: IntCounter,
+    explored: IntCounter,
     latency: Histogram,
     forward: Histogram,
     executed_flops: IntCounter,
@@ -113,6 +114,7 @@ impl RouteSeries {
             degraded: reason(Reason::Degraded),
             fixed: reason(Reason::Fixed),
             overridden: reason(Reason::Override),
+            explored: reason(Reason::Explored),
             latency: metrics.route_latency_seconds.with_label_values(&[route]),
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
@@ -133,6 +135,7 @@ impl RouteSeries {
             Reason::Degraded => self.degraded.inc(),
             Reason::Fixed => self.fixed.inc(),
             Reason::Override => self.overridden.inc(),
+            Reason::Explored => self.explored.inc(),
             // A cold start runs no route.
             Reason::ColdStart => return,
         }

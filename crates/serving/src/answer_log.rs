@@ -1,0 +1,339 @@
+//! The answer log: lines that a thread of its own writes to files, or to standard output.
+//!
+//! [`AnswerLog::offer`] copies a line into a buffer of bounded size and returns. If the buffer is full, because the disk is slow
+//! or nobody reads, the line is dropped and counted. The thread takes the whole buffer at a time, a few times a second, so that
+//! a busy server wakes it no more often.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::mem;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::metrics::{AnswerLogged, Metrics};
+use canet_model::checkpoint::rfc3339;
+
+/// Most bytes of lines that wait to be written.
+const WAITING: usize = 8 << 20;
+
+/// How long the thread collects lines before it writes them.
+const COLLECT: Duration = Duration::from_millis(200);
+
+/// Where the answer log goes.
+#[derive(Clone, Debug)]
+pub enum AnswerLogTarget {
+    /// Standard output.
+    Stdout,
+    /// Files in a directory, which is created if it does not exist.
+    Files {
+        /// The directory.
+        directory: PathBuf,
+        /// When a file ends and the next one begins.
+        roll: Roll,
+    },
+}
+
+/// When a file of the answer log ends: at the first write after it reached a size or an age.
+#[derive(Clone, Copy, Debug)]
+pub struct Roll {
+    /// Bytes.
+    pub size: u64,
+    /// Time from its beginning.
+    pub age: Duration,
+}
+
+/// Writes a share of the answers as lines.
+pub struct AnswerLog {
+    share: f64,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Tells the thread of the first line and of the end.
+    lines_wait: Condvar,
+    /// Tells whoever waits for the end that the thread has ended.
+    ended: Condvar,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    lines: u64,
+    is_closed: bool,
+    has_ended: bool,
+}
+
+impl AnswerLog {
+    /// Starts the thread. The first file exists afterwards. `share` of the users, or of the requests without one, are logged.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the directory, the first file or the thread cannot be created.
+    pub fn start(target: AnswerLogTarget, share: f64, metrics: Arc<Metrics>) -> io::Result<AnswerLog> {
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), lines_wait: Condvar::new(), ended: Condvar::new(), metrics });
+        let output = Output::open(target)?;
+        let of_thread = Arc::clone(&shared);
+        thread::Builder::new().name("answer-log".to_owned()).spawn(move || of_thread.write_all(output))?;
+        Ok(AnswerLog { share, shared })
+    }
+
+    /// Whether answers are logged whose user, or whose request without a user, has this hash.
+    pub fn samples(&self, hash: u64) -> bool {
+        (hash >> 11) as f64 / (1_u64 << 53) as f64 <= self.share
+    }
+
+    /// Takes a line with its line break, or drops and counts it if too many wait. It never waits for the disk.
+    pub fn offer(&self, line: &[u8]) {
+        let mut state = self.shared.state();
+        if state.is_closed || state.waiting.len() + line.len() > WAITING {
+            drop(state);
+            self.shared.metrics.answers_logged(AnswerLogged::Dropped, 1);
+            return;
+        }
+        let is_first = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        state.lines += 1;
+        drop(state);
+        if is_first {
+            self.shared.lines_wait.notify_one();
+        }
+    }
+
+    /// Writes the lines that wait, for at most `timeout`. Later lines are dropped.
+    pub fn finish(&self, timeout: Duration) {
+        let mut state = self.shared.state();
+        state.is_closed = true;
+        self.shared.lines_wait.notify_all();
+        let ended = self.shared.ended.wait_timeout_while(state, timeout, |state| !state.has_ended);
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Drop for AnswerLog {
+    /// Tells the thread to end. It does not wait: the disk may be slow.
+    fn drop(&mut self) {
+        self.finish(Duration::ZERO);
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes lines until the log is closed and none is left.
+    fn write_all(&self, mut output: Output) {
+        let mut taken = Vec::new();
+        let mut is_failing = false;
+        while let Some(lines) = self.take(&mut taken) {
+            let outcome = output.write(&taken, SystemTime::now());
+            taken.clear();
+            match outcome {
+                Ok(()) => {
+                    self.metrics.answers_logged(AnswerLogged::Written, lines);
+                    if mem::take(&mut is_failing) {
+                        tracing::info!("the answer log is written again");
+                    }
+                }
+                Err(error) => {
+                    self.metrics.answers_logged(AnswerLogged::Failed, lines);
+                    if !mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, lines, "the answer log cannot be written: its lines are dropped");
+                    }
+                }
+            }
+        }
+        self.state().has_ended = true;
+        self.ended.notify_all();
+    }
+
+    /// Waits for lines and moves them into `taken`, which is empty. Returns their number, or `None` at the end.
+    fn take(&self, taken: &mut Vec<u8>) -> Option<u64> {
+        let nothing_waits = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
+        let state = self.lines_wait.wait_while(self.state(), nothing_waits).unwrap_or_else(PoisonError::into_inner);
+        // More lines come: one write for all of them is cheaper. Half a buffer is enough.
+        let collects = |state: &mut State| !state.is_closed && state.waiting.len() < WAITING / 2;
+        let (mut state, _) =
+            self.lines_wait.wait_timeout_while(state, COLLECT, collects).unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.is_empty() {
+            return None;
+        }
+        mem::swap(&mut state.waiting, taken);
+        Some(mem::take(&mut state.lines))
+    }
+}
+
+/// What the lines are written to.
+enum Output {
+    Stdout,
+    Files(RollingFiles),
+}
+
+impl Output {
+    fn open(target: AnswerLogTarget) -> io::Result<Output> {
+        Ok(match target {
+            AnswerLogTarget::Stdout => Output::Stdout,
+            AnswerLogTarget::Files { directory, roll } => {
+                fs::create_dir_all(&directory)?;
+                Output::Files(RollingFiles::open(directory, roll, SystemTime::now())?)
+            }
+        })
+    }
+
+    fn write(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
+        match self {
+            Output::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(lines)?;
+                stdout.flush()
+            }
+            Output::Files(files) => files.write(lines, now),
+        }
+    }
+}
+
+/// Files that follow each other.
+struct RollingFiles {
+    directory: PathBuf,
+    roll: Roll,
+    file: File,
+    /// Bytes of the file, in whole lines.
+    size: u64,
+    began: Instant,
+    count: u64,
+}
+
+impl RollingFiles {
+    fn open(directory: PathBuf, roll: Roll, now: SystemTime) -> io::Result<RollingFiles> {
+        let file = RollingFiles::create(&directory, 0, now)?;
+        Ok(RollingFiles { directory, roll, file, size: 0, began: Instant::now(), count: 1 })
+    }
+
+    /// Servers may share the directory: time, process and number make the name unique, and a name that is taken is an error.
+    fn create(directory: &std::path::Path, count: u64, now: SystemTime) -> io::Result<File> {
+        let time = rfc3339(now).replace([':', '-'], "");
+        let name = format!("answers-{time}-{}-{count}.jsonl", std::process::id());
+        OpenOptions::new().write(true).create_new(true).open(directory.join(name))
+    }
+
+    fn write(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
+        let is_full = self.size >= self.roll.size || self.began.elapsed() >= self.roll.age;
+        if is_full && self.size > 0 {
+            self.file = RollingFiles::create(&self.directory, self.count, now)?;
+            (self.size, self.began, self.count) = (0, Instant::now(), self.count + 1);
+        }
+        let written = self.file.write_all(lines);
+        match written {
+            Ok(()) => self.size += lines.len() as u64,
+            // What a full disk took of the lines may end within one.
+            Err(_) => self.take_back()?,
+        }
+        written
+    }
+
+    /// Ends the file with its last whole line.
+    fn take_back(&mut self) -> io::Result<()> {
+        use std::io::Seek;
+        self.file.set_len(self.size)?;
+        self.file.seek(io::SeekFrom::Start(self.size)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::{AnswerLog, AnswerLogTarget, Roll, RollingFiles, WAITING};
+    use crate::metrics::Metrics;
+
+    const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+
+    fn logged(metrics: &Metrics, outcome: &str) -> f64 {
+        let series = format!("canet_answer_log_total{{outcome=\"{outcome}\"}} ");
+        metrics.render().unwrap().lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    }
+
+    fn contents(directory: &std::path::Path) -> Vec<String> {
+        let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_line_is_written_by_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let roll = Roll { size: 1 << 30, age: FOR_EVER };
+        let target = AnswerLogTarget::Files { directory: directory.path().join("new"), roll };
+        let log = AnswerLog::start(target, 1.0, Arc::clone(&metrics)).unwrap();
+        let lines: Vec<String> = (0..1000).map(|number| format!("{number}\n")).collect();
+        lines.iter().for_each(|line| log.offer(line.as_bytes()));
+        log.finish(FOR_EVER);
+        assert_eq!(contents(&directory.path().join("new")), [lines.concat()]);
+        assert_eq!((logged(&metrics, "written"), logged(&metrics, "dropped")), (1000.0, 0.0));
+        log.offer(b"late\n");
+        assert_eq!(logged(&metrics, "dropped"), 1.0);
+    }
+
+    #[test]
+    fn files_end_by_size_and_by_age() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let write = |roll: Roll| {
+            let path = directory.path().join(format!("{}", roll.size));
+            fs::create_dir(&path).unwrap();
+            let mut files = RollingFiles::open(path.clone(), roll, now).unwrap();
+            for line in ["first\n", "second\n", "third\n"] {
+                files.write(line.as_bytes(), now).unwrap();
+            }
+            contents(&path)
+        };
+        assert_eq!(write(Roll { size: 7, age: FOR_EVER }), ["first\nsecond\n", "third\n"]);
+        assert_eq!(write(Roll { size: 1000, age: Duration::ZERO }), ["first\n", "second\n", "third\n"]);
+        assert_eq!(write(Roll { size: 1001, age: FOR_EVER }), ["first\nsecond\nthird\n"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_leaves_whole_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let roll = Roll { size: 1 << 30, age: FOR_EVER };
+        let mut files = RollingFiles::open(directory.path().to_owned(), roll, SystemTime::now()).unwrap();
+        files.write(b"whole\n", SystemTime::now()).unwrap();
+        // As a full disk does, in the middle of a line.
+        std::io::Write::write_all(&mut files.file, b"cut off").unwrap();
+        files.take_back().unwrap();
+        files.write(b"again\n", SystemTime::now()).unwrap();
+        assert_eq!(contents(directory.path()), ["whole\nagain\n"]);
+        files.file = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert!(files.write(b"lost\n", SystemTime::now()).is_err());
+    }
+
+    #[test]
+    fn a_line_that_does_not_fit_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let roll = Roll { size: 1 << 30, age: FOR_EVER };
+        let target = AnswerLogTarget::Files { directory: directory.path().to_owned(), roll };
+        let log = AnswerLog::start(target, 1.0, Arc::clone(&metrics)).unwrap();
+        log.offer(&vec![b'x'; WAITING + 1]);
+        assert_eq!(logged(&metrics, "dropped"), 1.0);
+        log.offer(b"fits\n");
+        log.finish(FOR_EVER);
+        assert_eq!((logged(&metrics, "written"), logged(&metrics, "dropped")), (1.0, 1.0));
+    }
+
+    #[test]
+    fn users_are_sampled_by_their_hash() {
+        let directory = tempfile::tempdir().unwrap();
+        let roll = Roll { size: 1, age: FOR_EVER };
+        let target = AnswerLogTarget::Files { directory: directory.path().to_owned(), roll };
+        let log = AnswerLog::start(target, 0.5, Arc::new(Metrics::new().unwrap())).unwrap();
+        assert!(log.samples(0) && log.samples(u64::MAX / 4) && !log.samples(u64::MAX / 4 * 3));
+    }
+}

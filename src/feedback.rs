@@ -1,0 +1,62 @@
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Failure;
+use super::numbers::{bytes, seconds, share};
+use canet_serving::metrics::Metrics;
+use canet_serving::{AnswerLog, AnswerLogTarget, Recommender, Roll};
+
+/// How the server learns whether its answers were right.
+#[derive(Debug, Args)]
+pub(crate) struct FeedbackArgs {
+    /// Memory for the last answer to each user, which the user's next request judges, as 64MB or 1GiB. 0 judges nothing
+    #[arg(long, env = "CANET_JUDGE_MEMORY", value_name = "SIZE", default_value = "64MB", value_parser = bytes)]
+    judge_memory: usize,
+    /// Share of the routed requests to run over a random route, so that the accuracy of routes can be compared
+    #[arg(long, env = "CANET_EXPLORE", value_name = "SHARE", value_parser = share, conflicts_with = "route")]
+    explore: Option<f64>,
+    /// Write answers as JSON lines to files in this directory, or to standard output if it is `-`
+    #[arg(long, env = "CANET_ANSWER_LOG", value_name = "DIR")]
+    answer_log: Option<PathBuf>,
+    /// Share of the users whose answers are written, and of the requests without a user
+    #[arg(long, env = "CANET_ANSWER_LOG_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = share, requires = "answer_log")]
+    answer_log_sample: f64,
+    /// Size at which a file of the answer log ends
+    #[arg(long, env = "CANET_ANSWER_LOG_SIZE", value_name = "SIZE", default_value = "128MB", value_parser = bytes, requires = "answer_log")]
+    answer_log_size: usize,
+    /// Seconds after which a file of the answer log ends
+    #[arg(long, env = "CANET_ANSWER_LOG_AGE", value_name = "SECONDS", default_value = "3600", value_parser = seconds, requires = "answer_log")]
+    answer_log_age: Duration,
+}
+
+impl FeedbackArgs {
+    /// Opens the answer log, if one is asked for.
+    pub(crate) fn answer_log(&self, metrics: &Arc<Metrics>) -> Result<Option<AnswerLog>, Failure> {
+        let Some(directory) = &self.answer_log else { return Ok(None) };
+        let target = if directory.as_os_str() == "-" {
+            AnswerLogTarget::Stdout
+        } else {
+            let roll = Roll { size: self.answer_log_size as u64, age: self.answer_log_age };
+            AnswerLogTarget::Files { directory: directory.clone(), roll }
+        };
+        let log = AnswerLog::start(target, self.answer_log_sample, Arc::clone(metrics));
+        log.map(Some).map_err(|error| Failure::Io(format!("--answer-log {}: {error}", directory.display())))
+    }
+
+    /// Makes the server judge, explore and log.
+    pub(crate) fn apply(&self, recommender: &Recommender, log: Option<AnswerLog>) {
+        if self.judge_memory > 0 {
+            recommender.judge_with(self.judge_memory);
+        }
+        if let Some(share) = self.explore {
+            recommender.explore(share, RandomState::new().hash_one(std::process::id()));
+        }
+        if let Some(log) = log {
+            recommender.log_answers(log);
+        }
+    }
+}
