@@ -449,3 +449,33 @@ fn a_file_that_takes_too_much_memory_is_refused() {
     fs::write(&path, users).unwrap();
     assert!(Dataset::read(&path, &ReadOptions { max_bytes: Some(1_000_000), ..strict() }).is_err());
 }
+
+#[test]
+fn each_interaction_has_its_time_beside_it() {
+    let folder = Folder::new();
+    let dated =
+        folder.write("a.csv", "user,item,time\nann,2,2020-01-02\nbob,1,2020-01-01T00:00:01.5Z\nann,1,2020-01-01\n");
+    let seconds = folder.write("b.csv", "user,item,time\nann,3,1577923200.25\n");
+    let read = |paths: &[PathBuf]| Dataset::read_all_timed(paths, &strict());
+    let timed = read(&[dated.clone(), seconds]).unwrap();
+    // 2020-01-01 is 1577836800 s after 1970.
+    let second = 1_000_000_000;
+    let day = 1_577_836_800 * second;
+    let items: Vec<Vec<u32>> =
+        timed.dataset.sequences.iter().map(|items| items.iter().map(|item| item.id()).collect()).collect();
+    assert_eq!(items, [vec![1, 2, 3], vec![1]]);
+    assert_eq!(timed.times[0], [day, day + 86_400 * second, day + 86_400 * second + second / 4]);
+    assert_eq!(timed.times[1], [day + 3 * second / 2]);
+    for undated in ["user,item\nann,1\n", "user,item,time\nann,1,1\nann,2,2\n"] {
+        let path = folder.write("c.csv", undated);
+        let error = read(&[path]).unwrap_err();
+        assert!(matches!(&error, DataError::Undated(_)) && error.to_string().contains("--time-column"), "{error}");
+    }
+    let rare = ReadOptions { min_interactions: 2, ..strict() };
+    let timed = Dataset::read_all_timed(
+        &[folder.write("d.csv", "user,item,time\nann,1,2020-01-01\nann,1,2020-01-03\nbob,2,2020-01-02\n")],
+        &rare,
+    );
+    let timed = timed.unwrap();
+    assert_eq!((timed.dataset.users.len(), timed.times), (1, vec![vec![day, day + 2 * 86_400 * second]]));
+}
