@@ -30,7 +30,7 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the fields' documentation is the help text.
     ///
-    /// A route has 64 series and 24 for each version, a lane has 33, an endpoint has up to 36, and everything else together has
+    /// A route has 65 series and 24 for each version, a lane has 33, an endpoint has up to 36, and everything else together has
     /// fewer than 160. The paper's space of 36 routes makes about 4,300 series with a lane for each width.
     #[derive(Debug)]
     pub struct Metrics {
