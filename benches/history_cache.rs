@@ -16,6 +16,10 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+/// The binary's allocator, so that the memory of the process is the server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bytes of the cache.
 const BUDGET: usize = 256_000_000;
 
