@@ -5,14 +5,15 @@
 //! of the weights, of the row and of float32 itself. The layer itself scores only items whose highest possible score
 //! reaches the k-th best of the lowest possible scores. So the ranking equals the ranking of all scores, to the bit.
 //!
-//! The scan gives a row up if more than one item in 64 remains or if the request names its candidates. Every score is
-//! then computed. CPUs without products of bytes do not scan at all.
+//! The scan gives a row up if more than one item in 64 remains or if the request lists its candidates. Every score is
+//! then computed. Items outside a set of candidates are dropped before their bounds are compared further, so the k-th best
+//! is that of the set. CPUs without products of bytes do not scan at all.
 
 use std::ops::Range;
 
 use super::panels::{PANEL, Packer, Panels, WeightFormat};
 use super::product::Product;
-use super::scores::ScorePass;
+use super::scores::{ScorePass, allowed_lanes};
 use super::simd::{Kernel, RowMajor, Simd, bf16_pair};
 use super::workspace::{ROW_BLOCK, Workspace, block_columns};
 use canet_domain::{Candidates, Item, TopK};
@@ -169,7 +170,7 @@ impl<'a> RowSearch<'a> {
             candidates: Vec::new(),
             max_candidates,
             // Named candidates may put the k-th best anywhere, and NaN bounds nothing.
-            open: matches!(query.selection.candidates, Candidates::All) && euclidean_norm(&row) <= HUGE,
+            open: !matches!(query.selection.candidates, Candidates::Only(_)) && euclidean_norm(&row) <= HUGE,
         }
     }
 
@@ -241,6 +242,7 @@ impl Kernel for BoundBlock<'_, '_, '_> {
         let [step, offset] = [search.step, search.offset].map(|value| simd.splat(value));
         let [per_scale, per_norm, per_bias] =
             [search.per_scale, search.per_norm, search.per_bias].map(|value| simd.splat(value));
+        let set = search.lowest.set();
         let mut bar = simd.splat(search.lowest.bar());
         let mut bounds = [[0.0; PANEL]; 2];
         for at in (0..items.len()).step_by(S::LANES) {
@@ -251,7 +253,7 @@ impl Kernel for BoundBlock<'_, '_, '_> {
             let error = simd.fma(simd.load(&norms[at..]), per_norm, error);
             let error = simd.fma(scale, per_scale, error);
             let high = simd.add(score, error);
-            let mut bits = simd.ge_mask(high, bar);
+            let mut bits = allowed_lanes(set, first + at, simd.ge_mask(high, bar));
             if bits == 0 {
                 continue;
             }

@@ -7,7 +7,7 @@ use super::panels::{PANEL, Panels};
 use super::product::{LayerInput, Product};
 use super::simd::{Kernel, Level, RowMajor, Simd};
 use super::workspace::{BLOCK_COLUMNS, ROW_BLOCK, Workspace, block_columns};
-use canet_domain::{Item, TopK};
+use canet_domain::{Item, ItemSet, TopK};
 
 /// The most bytes of an output layer that stay in a cache from one batch to the next.
 const CACHED: usize = 16 << 20;
@@ -93,9 +93,10 @@ impl Kernel for OfferBlock<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
         let whole = self.scores.len() - self.scores.len() % S::LANES;
+        let set = self.best.set();
         let mut bar = simd.splat(self.best.bar());
         for at in (0..whole).step_by(S::LANES) {
-            let mut bits = simd.ge_mask(simd.load(&self.scores[at..]), bar);
+            let mut bits = allowed_lanes(set, self.first + at, simd.ge_mask(simd.load(&self.scores[at..]), bar));
             if bits == 0 {
                 continue;
             }
@@ -108,6 +109,17 @@ impl Kernel for OfferBlock<'_, '_> {
         for place in whole..self.scores.len() {
             self.offer(place);
         }
+    }
+}
+
+/// The lanes of `bits` whose items a set has. A vector's columns begin at a multiple of its lanes, so one word of the set
+/// has all of them.
+#[inline(always)]
+pub(crate) fn allowed_lanes(set: Option<&ItemSet>, column: usize, bits: u32) -> u32 {
+    match set {
+        // Most vectors have no lane left here.
+        Some(set) if bits != 0 => bits & set.bits_from(column) as u32,
+        _ => bits,
     }
 }
 

@@ -52,7 +52,7 @@ impl Batch {
 
 /// Whether the host must see all scores of a row.
 pub(crate) fn needs_every_score(selection: &Selection<'_>) -> bool {
-    matches!(selection.candidates, Candidates::Only(_)) || selection.k > MAX_PICKED
+    !matches!(selection.candidates, Candidates::All) || selection.k > MAX_PICKED
 }
 
 /// What the rows of a batch ask for, as words: for each row, the place where its excluded columns begin; the end of the

@@ -1,7 +1,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
 
-use crate::Item;
+use crate::{Item, ItemSet};
 
 /// An item and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,8 +17,10 @@ pub struct Ranked {
 pub enum Candidates<'a> {
     /// The whole catalogue.
     All,
-    /// Only these.
+    /// Only these. Items may be named twice and need not exist.
     Only(&'a [Item]),
+    /// The items of a set of the catalogue.
+    Set(&'a ItemSet),
 }
 
 /// The selection of items from a row of scores.
@@ -64,6 +66,7 @@ impl Selection<'_> {
                 let distinct: HashSet<&Item> = candidates.iter().filter(exists).collect();
                 distinct.into_iter().filter(|item| !self.excluded.contains(item)).count()
             }
+            Candidates::Set(set) => set.len() - self.excluded.iter().filter(|item| set.contains(**item)).count(),
         }
     }
 }
@@ -94,6 +97,7 @@ pub fn top_k(scores: &[f32], selection: &Selection<'_>) -> Vec<Ranked> {
     match selection.candidates {
         Candidates::All => (1..).map_while(Item::new).take(scores.len().saturating_sub(1)).for_each(&mut offer),
         Candidates::Only(items) => items.iter().copied().collect::<HashSet<_>>().into_iter().for_each(&mut offer),
+        Candidates::Set(set) => set.iter().for_each(&mut offer),
     }
     best.into_ranking()
 }
@@ -102,17 +106,35 @@ pub fn top_k(scores: &[f32], selection: &Selection<'_>) -> Vec<Ranked> {
 pub struct TopK<'a> {
     k: usize,
     excluded: &'a HashSet<Item>,
-    /// `None` for the whole catalogue.
-    candidates: Option<HashSet<Item>>,
+    candidates: Allowed<'a>,
     best: BinaryHeap<Worst>,
+}
+
+/// The candidates, for lookups.
+enum Allowed<'a> {
+    All,
+    Only(HashSet<Item>),
+    Set(&'a ItemSet),
+}
+
+impl Allowed<'_> {
+    #[inline]
+    fn contains(&self, item: Item) -> bool {
+        match self {
+            Allowed::All => true,
+            Allowed::Only(items) => items.contains(&item),
+            Allowed::Set(set) => set.contains(item),
+        }
+    }
 }
 
 impl<'a> TopK<'a> {
     /// An empty collection.
     pub fn new(selection: &Selection<'a>) -> TopK<'a> {
         let candidates = match selection.candidates {
-            Candidates::All => None,
-            Candidates::Only(items) => Some(items.iter().copied().collect()),
+            Candidates::All => Allowed::All,
+            Candidates::Only(items) => Allowed::Only(items.iter().copied().collect()),
+            Candidates::Set(set) => Allowed::Set(set),
         };
         let best = BinaryHeap::with_capacity(selection.k + 1);
         TopK { k: selection.k, excluded: selection.excluded, candidates, best }
@@ -127,6 +149,16 @@ impl<'a> TopK<'a> {
         self.best.peek().map_or(f32::INFINITY, |worst| worst.0.score)
     }
 
+    /// The set that holds every allowed item, if the candidates are a set. A caller that tests many items at once by it offers
+    /// fewer.
+    #[inline]
+    pub fn set(&self) -> Option<&'a ItemSet> {
+        match self.candidates {
+            Allowed::Set(set) => Some(set),
+            Allowed::All | Allowed::Only(_) => None,
+        }
+    }
+
     /// Takes the item if it is allowed and good enough. The caller must not offer an item twice.
     #[inline]
     pub fn offer(&mut self, item: Item, score: f32) {
@@ -135,8 +167,7 @@ impl<'a> TopK<'a> {
         if self.best.len() == self.k && self.best.peek().is_none_or(|worst| entry >= *worst) {
             return;
         }
-        let candidate = self.candidates.as_ref().is_none_or(|candidates| candidates.contains(&item));
-        if score.is_nan() || !candidate || self.excluded.contains(&item) {
+        if score.is_nan() || !self.candidates.contains(item) || self.excluded.contains(&item) {
             return;
         }
         self.best.push(entry);
@@ -192,12 +223,17 @@ mod tests {
     fn ties_padding_and_nan() {
         let scores = [9.0, 1.0, f32::NAN, 2.0, 1.0, f32::NEG_INFINITY];
         let nothing = HashSet::new();
-        let best = |k, candidates| ids(&top_k(&scores, &Selection { k, excluded: &nothing, candidates }));
+        let mut set = ItemSet::empty(5);
+        [item(4), item(6), item(1), item(2)].into_iter().for_each(|item| set.insert(item));
+        let best =
+            |k, candidates: Candidates<'_>| ids(&top_k(&scores, &Selection { k, excluded: &nothing, candidates }));
         assert_eq!(best(9, Candidates::All), [3, 1, 4, 5]);
         assert_eq!(best(2, Candidates::All), [3, 1]);
         assert_eq!(best(0, Candidates::All), [] as [u32; 0]);
         // Item 6 has no column, and item 4 is named twice.
         assert_eq!(best(9, Candidates::Only(&[item(4), item(6), item(1), item(4)])), [1, 4]);
+        assert_eq!(best(9, Candidates::Set(&set)), [1, 4]);
+        assert_eq!(best(1, Candidates::Set(&set)), [1]);
     }
 
     #[test]
@@ -220,6 +256,11 @@ mod tests {
             let only = Selection { candidates: Candidates::Only(&candidates), ..all(3) };
             assert!(!complete(&[0.0, bad, 0.2, 0.3], only), "{bad}");
         }
+        // Of a set of two items one is excluded.
+        let mut set = ItemSet::empty(3);
+        [item(1), item(2)].into_iter().for_each(|item| set.insert(item));
+        let of_set = Selection { excluded: &excluded, candidates: Candidates::Set(&set), ..all(3) };
+        assert!(complete(&fine, of_set) && !complete(&[0.0, f32::NAN, 0.2, 0.3], of_set));
         // An excluded item may have any score.
         assert!(complete(&[0.0, 0.1, f32::NAN, 0.3], Selection { excluded: &excluded, ..all(3) }));
     }

@@ -18,7 +18,8 @@ pub(crate) fn device_top_k(scores: &Tensor, selections: &[Selection<'_>]) -> Res
     let items = columns.saturating_sub(1);
     let matter = |selection: &Selection<'_>| match selection.candidates {
         Candidates::All => selection.k.saturating_add(selection.excluded.len()).saturating_add(1),
-        Candidates::Only(_) => items,
+        // Any item may be the best of those that are allowed.
+        Candidates::Only(_) | Candidates::Set(_) => items,
     };
     let picked = selections.iter().map(matter).max().unwrap_or_default();
     if picked.saturating_mul(COPY_ALL_FROM) >= items {
@@ -55,6 +56,8 @@ pub(crate) fn device_top_k(scores: &Tensor, selections: &[Selection<'_>]) -> Res
 mod tests {
     use std::collections::HashSet;
 
+    use canet_domain::ItemSet;
+
     use super::*;
 
     /// Compares with the ranking of whole rows, with ties, NaN and too few numbers.
@@ -74,12 +77,18 @@ mod tests {
         let excluded: Vec<HashSet<Item>> =
             (0..rows).map(|row| (1..=row).map(|place| item(1 + (place * 37 + row) % items)).collect()).collect();
         let few = [item(3), item(700), item(12)];
+        let mut set = ItemSet::empty(items as usize);
+        (1..=items).step_by(7).map(item).for_each(|item| set.insert(item));
         for (k, every) in [(1, true), (10, true), (100, true), (10, false), (899, true)] {
             let selections: Vec<Selection<'_>> = excluded
                 .iter()
                 .enumerate()
                 .map(|(row, excluded)| {
-                    let candidates = if every || row != 30 { Candidates::All } else { Candidates::Only(&few) };
+                    let candidates = match row {
+                        30 if !every => Candidates::Only(&few),
+                        10 | 31 if !every => Candidates::Set(&set),
+                        _ => Candidates::All,
+                    };
                     Selection { k, excluded, candidates }
                 })
                 .collect();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use canet_cpu::{CpuForward, CpuOptions, Level};
-use canet_domain::{Candidates, History, Item, Ranked, Route, RouteSpace, Selection, top_k};
+use canet_domain::{Candidates, History, Item, ItemSet, Ranked, Route, RouteSpace, Selection, top_k};
 use canet_model::{Forward, ModelConfig, Positions, Precision, Query, Weights};
 use canet_testing::{
     flagged_configs, full_size_config, item, odd_config, random_histories, random_history, random_weights, rng,
@@ -64,12 +64,18 @@ fn neither_the_batch_nor_the_number_of_threads_changes_a_bit_of_an_answer() {
         let excluded: Vec<HashSet<Item>> =
             histories.iter().map(|history| history.items().iter().copied().collect()).collect();
         let candidates: Vec<Item> = (1..=200).rev().map(item).collect();
+        let mut set = ItemSet::empty(config.items);
+        (1..=config.items as u32).step_by(3).map(item).for_each(|item| set.insert(item));
         let queries: Vec<(Route, Query<'_>)> = histories
             .iter()
             .zip(&excluded)
             .enumerate()
             .map(|(place, (history, excluded))| {
-                let candidates = if place % 5 == 0 { Candidates::Only(&candidates) } else { Candidates::All };
+                let candidates = match place % 5 {
+                    0 => Candidates::Only(&candidates),
+                    1 => Candidates::Set(&set),
+                    _ => Candidates::All,
+                };
                 (
                     route(&space, &mut rng),
                     Query { history, selection: Selection { k: 1 + place, excluded, candidates } },
@@ -277,6 +283,12 @@ fn the_byte_scan_ranks_as_all_scores_do() {
     let histories = random_histories(&config, 17, &mut rng(12));
     let space = config.check().unwrap();
     let few: Vec<Item> = (1..=70_000).step_by(997).filter_map(Item::new).collect();
+    // 0, 1, 10 and 90 % of the items.
+    let sets = [0, 1, 10, 90].map(|percent| {
+        let mut set = ItemSet::empty(70_000);
+        (1..=70_000_u32).filter(|id| id * 7 % 100 < percent).filter_map(Item::new).for_each(|item| set.insert(item));
+        set
+    });
     for (weights, level) in [&plain, &equal, &uneven]
         .into_iter()
         .flat_map(|weights| Level::available().into_iter().map(move |level| (weights, level)))
@@ -294,6 +306,11 @@ fn the_byte_scan_ranks_as_all_scores_do() {
                     selection(0, &excluded),
                     selection(1500, &excluded),
                     Selection { candidates: Candidates::Only(&few), ..selection(10, &excluded) },
+                    Selection { candidates: Candidates::Set(&sets[0]), ..selection(10, &excluded) },
+                    Selection { candidates: Candidates::Set(&sets[1]), ..selection(10, &excluded) },
+                    Selection { candidates: Candidates::Set(&sets[1]), ..selection(1500, &excluded) },
+                    Selection { candidates: Candidates::Set(&sets[2]), ..selection(10, &excluded) },
+                    Selection { candidates: Candidates::Set(&sets[3]), ..selection(10, &excluded) },
                 ];
                 let queries: Vec<Query<'_>> = histories
                     .iter()
