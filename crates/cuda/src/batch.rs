@@ -1,6 +1,6 @@
 use super::driver::CudaError;
 use super::sizes::KernelSizes;
-use canet_domain::{Candidates, History, Item, Ranked, Selection, Slice, TopK, top_k};
+use canet_domain::{Candidates, History, Item, ItemSet, Ranked, Selection, Slice, TopK, top_k};
 use canet_model::Query;
 
 /// Words of a history's record, which `kernels/history.cuh` reads.
@@ -52,36 +52,75 @@ impl Batch {
 
 /// Whether the host must see all scores of a row.
 pub(crate) fn needs_every_score(selection: &Selection<'_>) -> bool {
-    !matches!(selection.candidates, Candidates::All) || selection.k > MAX_PICKED
+    matches!(selection.candidates, Candidates::Only(_)) || selection.k > MAX_PICKED
 }
 
 /// What the rows of a batch ask for, as words: for each row, the place where its excluded columns begin; the end of the
-/// last row's; then the columns.
+/// last row's; for each row, the place where the bits of its set begin; then the columns and the bits.
 pub(crate) struct SelectionBatch {
     pub(crate) words: Vec<u32>,
     /// The items to pick a row, or 0 if the host [needs every score](needs_every_score).
     pub(crate) picked: usize,
+    rows: usize,
 }
+
+/// The place of a row that has no set.
+const NO_SET: u32 = u32::MAX;
 
 impl SelectionBatch {
     pub(crate) fn new<'a>(
         selections: impl ExactSizeIterator<Item = &'a Selection<'a>>,
         columns: usize,
     ) -> SelectionBatch {
-        let (mut places, mut excluded) = (Vec::with_capacity(selections.len() + 1), Vec::new());
+        let rows = selections.len();
+        let (mut places, mut listed, mut sets) = (Vec::with_capacity(2 * rows + 1), Vec::new(), Vec::new());
         let (mut picked, mut whole) = (1, false);
         for selection in selections {
-            places.push(excluded.len() as u32);
+            places.push(listed.len() as u32);
             // Column 0 is padding.
-            excluded.push(0);
+            listed.push(0);
             // Kernels write to these columns.
-            excluded.extend(selection.excluded.iter().map(|item| item.id()).filter(|id| (*id as usize) < columns));
+            listed.extend(selection.excluded.iter().map(|item| item.id()).filter(|id| (*id as usize) < columns));
             picked = picked.max(selection.k);
             whole |= needs_every_score(selection);
+            sets.push(match selection.candidates {
+                Candidates::Set(set) => Some(set),
+                Candidates::All | Candidates::Only(_) => None,
+            });
         }
-        places.push(excluded.len() as u32);
-        places.extend(excluded);
-        SelectionBatch { words: places, picked: if whole { 0 } else { picked } }
+        places.push(listed.len() as u32);
+        // Rows that share a set share its bits.
+        let mut written: Vec<(&ItemSet, u32)> = Vec::new();
+        for set in sets {
+            let known = |set: &ItemSet| written.iter().find(|(known, _)| std::ptr::eq(*known, set));
+            let place = match set {
+                None => NO_SET,
+                Some(set) => match known(set) {
+                    Some((_, place)) => *place,
+                    None => {
+                        let place = listed.len() as u32;
+                        let halves = set.words().iter().flat_map(|word| [*word as u32, (*word >> 32) as u32]);
+                        // Kernels read a bit for each column.
+                        listed.extend(halves.chain(std::iter::repeat(0)).take(columns.div_ceil(32)));
+                        written.push((set, place));
+                        place
+                    }
+                },
+            };
+            places.push(place);
+        }
+        places.extend(listed);
+        SelectionBatch { words: places, picked: if whole { 0 } else { picked }, rows }
+    }
+
+    /// The word at which the places of the sets begin.
+    pub(crate) fn sets(&self) -> usize {
+        self.rows + 1
+    }
+
+    /// The word at which the columns and the bits begin.
+    pub(crate) fn columns(&self) -> usize {
+        2 * self.rows + 1
     }
 
     /// Places for picked items a row.

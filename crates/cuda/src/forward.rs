@@ -232,7 +232,8 @@ impl<M: Driver> CudaForward<M> {
                 &[
                     Argument::Memory(scores, 0),
                     Argument::Memory(words, 0),
-                    Argument::Memory(words, rows.len() + 1),
+                    Argument::Memory(words, selections.sets()),
+                    Argument::Memory(words, selections.columns()),
                     Argument::Number(selections.picked),
                     Argument::Number(selections.places()),
                     Argument::Memory(picked, 0),

@@ -20,7 +20,8 @@ extern "C" int emulated_launch(const char* name, unsigned x, unsigned y, int thr
         }, x, y, threads, bytes, given);
     } else if (strcmp(name, "select") == 0) {
         emulated::launch([](void** a) {
-            select(POINTER(float, 0), POINTER(const int, 1), POINTER(const int, 2), NUMBER(3), NUMBER(4), POINTER(int, 5));
+            select(POINTER(float, 0), POINTER(const int, 1), POINTER(const int, 2), POINTER(const int, 3), NUMBER(4), NUMBER(5),
+                POINTER(int, 6));
         }, x, y, threads, bytes, given);
     } else {
         return 1;

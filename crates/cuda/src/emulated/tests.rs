@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use canet_cpu::{CpuForward, CpuOptions, Level};
-use canet_domain::{Candidates, History, Item, Route, RouteSpace, Selection, top_k};
+use canet_domain::{Candidates, History, Item, ItemSet, Route, RouteSpace, Selection, top_k};
 use canet_model::{Forward, ModelConfig, Positions, Precision, Query, RouterConfig, Rows, Weights, WidthRule};
 use canet_testing::{BrokenPart, item, overflowing_weights, random_history, random_weights, relative_distance, rng};
 
@@ -138,14 +138,24 @@ fn a_batch_of_every_route_ranks_each_row_by_its_own_scores() {
     let forward = emulated(&config, Precision::Fp32, &weights);
     let routes: Vec<Route> = space.routes().collect();
     let few = [3, 70, 12].map(item);
+    let mut set = ItemSet::empty(config.items);
+    (1..=config.items as u32).step_by(3).map(item).for_each(|item| set.insert(item));
     let seen: Vec<HashSet<Item>> = histories.iter().map(|history| history.items().iter().copied().collect()).collect();
     let rows: Vec<(Route, Query<'_>)> = histories
         .iter()
+        .zip(&seen)
+        .cycle()
+        .take(3 * histories.len())
         .enumerate()
-        .map(|(row, history)| {
-            let candidates = if row == 2 { Candidates::Only(&few) } else { Candidates::All };
+        .map(|(row, (history, excluded))| {
+            let candidates = match row {
+                2 => Candidates::Only(&few),
+                // For every k, also for more than the set has.
+                4.. => Candidates::Set(&set),
+                _ => Candidates::All,
+            };
             let k = [1, 10, 150][row % 3];
-            (routes[2 * row], Query { history, selection: Selection { k, excluded: &seen[row], candidates } })
+            (routes[2 * row % routes.len()], Query { history, selection: Selection { k, excluded, candidates } })
         })
         .collect();
     for ((route, query), ranked) in rows.iter().zip(forward.rank_mixed(&rows).unwrap()) {

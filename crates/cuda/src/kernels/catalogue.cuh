@@ -29,16 +29,24 @@ DEVICE Word key(float score) {
     return word & 0x80000000u ? ~word : word | 0x80000000u;
 }
 
-/// Finds a row's `wanted` best scores outside `excluded`, and all scores that equal the last of them. Writes their
-/// number, then up to `most` scores, then as many columns, in no order. Excluded scores become NaN.
+/// Finds a row's `wanted` best scores that are allowed, and all scores that equal the last of them. Writes their
+/// number, then up to `most` scores, then as many columns, in no order. Scores that are not allowed become NaN: those of
+/// `excluded` from a place of the row to the next row's, and those outside the row's set, whose bits begin at a place of
+/// `excluded`, -1 if the row has none.
 KERNEL(THREADS) select(
-    float* scores, const int* places, const int* excluded, int wanted, int most, int* found
+    float* scores, const int* places, const int* sets, const int* excluded, int wanted, int most, int* found
 ) {
     int* counts = (int*)shared(0); // [256], then what was chosen
     float* row = scores + (size_t)block_x() * COLUMNS;
     int* own = found + (size_t)block_x() * (1 + 2 * most);
     for (int at = places[block_x()] + thread(); at < places[block_x() + 1]; at += threads()) {
         row[excluded[at]] = number(0x7fffffffu);
+    }
+    if (sets[block_x()] >= 0) {
+        const Word* set = (const Word*)excluded + sets[block_x()];
+        for (int at = thread(); at < COLUMNS; at += threads()) {
+            if (!(set[at / 32] >> at % 32 & 1u)) row[at] = number(0x7fffffffu);
+        }
     }
     block_barrier();
     // Finds the key of the last wanted score, eight bits at a time.
