@@ -57,6 +57,11 @@ impl Sample {
         (1..).zip(self.text.split(self.line_end)).filter(|(_, line)| !line.trim().is_empty())
     }
 
+    /// The first line that is not blank.
+    pub(crate) fn first_line(&self) -> Option<&str> {
+        self.lines().next().map(|(_, line)| line)
+    }
+
     /// The text of the first [`ROWS`] lines that are not blank.
     fn rows(&self) -> impl Iterator<Item = &str> {
         self.lines().map(|(_, line)| line.trim_end_matches('\r')).take(ROWS)
@@ -127,7 +132,7 @@ pub(crate) fn detect(path: &Path, sample: &Sample, options: &ReadOptions) -> Res
 }
 
 /// JSON by its first character. A document that covers several lines is an error.
-fn json(first: &str) -> Option<Result<Layout, HeaderFault>> {
+pub(crate) fn json(first: &str) -> Option<Result<Layout, HeaderFault>> {
     match first.chars().next()? {
         // A column may be named `[user]`.
         '[' if first[1..].trim_start().is_empty() || first[1..].trim_start().starts_with(['{', '[', '"']) => {
@@ -180,7 +185,7 @@ fn with_header(first: &str, options: &ReadOptions) -> Option<TableLayout> {
 }
 
 /// Whether a header's field is RecBole's `name:type`.
-fn is_recbole_field(field: &str) -> bool {
+pub(crate) fn is_recbole_field(field: &str) -> bool {
     field
         .trim()
         .rsplit_once(':')

@@ -51,7 +51,7 @@ struct Object<'t, 'n> {
 
 /// A field's value.
 #[derive(Clone)]
-enum Value<'t> {
+pub(crate) enum Value<'t> {
     /// A text, a number's digits, `true` or `false`. Empty if the field is missing or null.
     Text(Cow<'t, str>),
     /// An object or a list.
@@ -111,7 +111,8 @@ impl<'t> Visitor<'t> for Fields<'_> {
     }
 }
 
-fn value<'t, E: serde::de::Error>(raw: &'t RawValue) -> Result<Value<'t>, E> {
+/// The value of a field.
+pub(crate) fn value<'t, E: serde::de::Error>(raw: &'t RawValue) -> Result<Value<'t>, E> {
     let text = raw.get();
     Ok(match text.as_bytes().first() {
         Some(b'{' | b'[') => Value::Nested,

@@ -1,6 +1,7 @@
-//! Interaction files, and their split into training, validation and test.
+//! Interaction files and their split into training, validation and test, and catalogue files.
 //!
-//! [`Dataset::read`] reads every format. [`Form`] documents the formats and how a file's format is detected.
+//! [`Dataset::read`] reads interactions in every format. [`Form`] documents the formats and how a file's format is detected.
+//! [`ItemTable::read`] reads what a shop knows about its items.
 //!
 //! CONTRIBUTING.md lists the steps that add a format.
 
@@ -16,6 +17,7 @@ mod foreign;
 mod form;
 mod headerless;
 mod interaction;
+mod item_table;
 mod json_lines;
 mod lines;
 mod locate;
@@ -38,6 +40,7 @@ pub use dataset::{Dataset, TimedDataset, Untimed};
 pub use error::{ColumnFault, DataError, HeaderFault, TooManyBadLines};
 pub use foreign::Foreign;
 pub use form::Form;
+pub use item_table::{ItemFault, ItemKey, ItemTable, ItemTableBuilder, ItemTableError, KeyFault};
 pub use options::{BadLinePolicy, ReadOptions, TimeColumn};
 pub use split::{Case, Split};
 pub use summary::{FileSummary, TimeSpan};

@@ -10,7 +10,7 @@ use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
 
 use super::bad_line::BadLines;
 use super::collector::Collector;
@@ -64,9 +64,11 @@ enum Kind {
 
 impl Kind {
     fn of(column: &ColumnDescriptor) -> Kind {
-        if column.max_rep_level() > 0 {
-            return Kind::Unusable("a list");
-        }
+        if column.max_rep_level() > 0 { Kind::Unusable("a list") } else { Kind::of_values(column) }
+    }
+
+    /// The kind of a column's values, which may be those of lists.
+    fn of_values(column: &ColumnDescriptor) -> Kind {
         let unit = |unit: &ParquetUnit| match unit {
             ParquetUnit::MILLIS => 1_000_000,
             ParquetUnit::MICROS => 1_000,
@@ -123,6 +125,87 @@ impl ParquetFile {
         let names = schema.columns().iter().map(|column| column.path().string()).collect();
         let kinds = schema.columns().iter().map(|column| Kind::of(column)).collect();
         Ok(ParquetFile { reader, names, kinds, sha256 })
+    }
+
+    /// The columns' names. A list that is a column itself has the name of that column, without those of its levels.
+    pub(crate) fn short_names(&self) -> Vec<String> {
+        let columns = self.reader.metadata().file_metadata().schema_descr().columns();
+        let root = |column: &ColumnDescriptor| column.path().parts().first().cloned().unwrap_or_default();
+        let is_alone = |name: &String| columns.iter().filter(|column| root(column) == *name).count() == 1;
+        let name = |(column, dotted): (&ColumnDescPtr, &String)| {
+            let root = root(column);
+            if column.max_rep_level() > 0 && is_alone(&root) { root } else { dotted.clone() }
+        };
+        columns.iter().zip(&self.names).map(name).collect()
+    }
+
+    fn descriptor(&self, column: usize) -> ColumnDescPtr {
+        self.reader.metadata().file_metadata().schema_descr().column(column)
+    }
+
+    /// Whether a column's values are lists.
+    pub(crate) fn is_list(&self, column: usize) -> bool {
+        self.descriptor(column).max_rep_level() > 0
+    }
+
+    /// What a column holds if [`read_texts`](Self::read_texts) cannot read it.
+    pub(crate) fn unusable_as_text(&self, column: usize) -> Option<&'static str> {
+        let descriptor = self.descriptor(column);
+        match Kind::of_values(&descriptor) {
+            _ if descriptor.max_rep_level() > 1 => Some("a list of lists"),
+            Kind::Unusable(kind) => Some(kind),
+            kind if kind.is_time() => Some("a date or a time"),
+            _ => None,
+        }
+    }
+
+    /// Reads all columns as texts. `take` gets each row and its number, from 1, and says whether to read on.
+    pub(crate) fn read_texts(
+        &self,
+        path: &Path,
+        mut take: impl FnMut(&TextRow<'_>, u64) -> bool,
+    ) -> Result<(), DataError> {
+        let all: Vec<usize> = (0..self.names.len()).collect();
+        self.check_compression(path, &all)?;
+        let mut columns: Vec<Column> = all.iter().map(|column| Column::of_texts(*column, self)).collect();
+        self.read_batches(path, &all, &mut columns, |columns, row, number| Ok(take(&TextRow { columns, row }, number)))
+    }
+
+    /// Reads columns in batches of rows. `take` gets each row of a batch and its number, from 1, and says whether to read on.
+    fn read_batches(
+        &self,
+        path: &Path,
+        used: &[usize],
+        columns: &mut [Column],
+        mut take: impl FnMut(&[Column], usize, u64) -> Result<bool, DataError>,
+    ) -> Result<(), DataError> {
+        let mut first = 1;
+        for group in 0..self.reader.num_row_groups() {
+            let group = self.reader.get_row_group(group).map_err(damaged(path))?;
+            let readers = used.iter().map(|column| group.get_column_reader(*column)).collect();
+            let mut readers: Vec<ColumnReader> = Result::map_err(readers, damaged(path))?;
+            loop {
+                let mut rows = None;
+                for (column, reader) in columns.iter_mut().zip(&mut readers) {
+                    let read = column.read(reader, BATCH).map_err(damaged(path))?;
+                    if *rows.get_or_insert(read) != read {
+                        let reason = "its columns have different lengths".to_owned();
+                        return Err(DataError::Parquet { path: path.to_owned(), reason });
+                    }
+                }
+                let rows = rows.unwrap_or_default();
+                if rows == 0 {
+                    break;
+                }
+                for row in 0..rows {
+                    if !take(columns, row, first + row as u64)? {
+                        return Ok(());
+                    }
+                }
+                first += rows as u64;
+            }
+        }
+        Ok(())
     }
 
     /// Finds the columns of users, items and times.
@@ -206,35 +289,14 @@ impl ParquetFile {
         self.check_compression(path, &used)?;
         let mut columns: Vec<Column> =
             used.iter().map(|column| Column::new(*column, self, time == Some(*column))).collect();
-        let mut first = 1;
-        for group in 0..self.reader.num_row_groups() {
-            let group = self.reader.get_row_group(group).map_err(damaged(path))?;
-            let readers = used.iter().map(|column| group.get_column_reader(*column)).collect();
-            let mut readers: Vec<ColumnReader> = Result::map_err(readers, damaged(path))?;
-            loop {
-                let mut rows = None;
-                for (column, reader) in columns.iter_mut().zip(&mut readers) {
-                    let read = column.read(reader, BATCH).map_err(damaged(path))?;
-                    if *rows.get_or_insert(read) != read {
-                        let reason = "its columns have different lengths".to_owned();
-                        return Err(DataError::Parquet { path: path.to_owned(), reason });
-                    }
-                }
-                let rows = rows.unwrap_or_default();
-                if rows == 0 {
-                    break;
-                }
-                for row in 0..rows {
-                    bad_lines.lines += 1;
-                    if let Err(fault) = records.add(&Row { columns: &columns, row }, collector) {
-                        bad_lines.report(first + row as u64, fault)?;
-                    }
-                    collector.check_size(path)?;
-                }
-                first += rows as u64;
+        self.read_batches(path, &used, &mut columns, |columns, row, number| {
+            bad_lines.lines += 1;
+            if let Err(fault) = records.add(&Row { columns, row }, collector) {
+                bad_lines.report(number, fault)?;
             }
-        }
-        Ok(())
+            collector.check_size(path)?;
+            Ok(true)
+        })
     }
 }
 
@@ -256,9 +318,19 @@ struct Column {
     ends: Vec<usize>,
     /// The times of a column of times, unless they are texts. A null is `None`.
     times: Vec<Option<Time>>,
-    /// Rows whose bytes are not text.
+    /// Rows, or values of lists, whose bytes are not text.
     not_text: Vec<usize>,
     definitions: Vec<i16>,
+    lists: Option<Lists>,
+}
+
+/// The rows of a column of lists, whose texts are values.
+struct Lists {
+    /// The level of a value that is not null.
+    defined: i16,
+    /// Where each row's values end.
+    ends: Vec<usize>,
+    repetitions: Vec<i16>,
 }
 
 impl Column {
@@ -274,7 +346,19 @@ impl Column {
             times: Vec::new(),
             not_text: Vec::new(),
             definitions: Vec::new(),
+            lists: None,
         }
+    }
+
+    /// A column that is read as texts, whether they are values or lists of values.
+    fn of_texts(column: usize, file: &ParquetFile) -> Column {
+        let descriptor = file.descriptor(column);
+        let lists = (descriptor.max_rep_level() > 0).then(|| Lists {
+            defined: descriptor.max_def_level(),
+            ends: Vec::new(),
+            repetitions: Vec::new(),
+        });
+        Column { kind: Kind::of_values(&descriptor), is_time: false, lists, ..Column::new(column, file, false) }
     }
 
     fn text(&self, row: usize) -> &str {
@@ -329,6 +413,11 @@ impl Column {
     ) -> Result<usize, ParquetError> {
         let mut values: Vec<T::T> = Vec::with_capacity(most);
         let mut definitions = std::mem::take(&mut self.definitions);
+        if let Some(mut lists) = self.lists.take() {
+            let rows = self.read_lists(reader, most, &mut lists, &mut definitions, &mut values, push);
+            (self.lists, self.definitions) = (Some(lists), definitions);
+            return rows;
+        }
         let mut rows = 0;
         // A call may end early at the end of a page.
         while rows < most {
@@ -355,6 +444,56 @@ impl Column {
         }
         self.definitions = definitions;
         Ok(rows)
+    }
+
+    /// Reads lists of values of a type. Every value gets an end of its text, and every row an end of its values.
+    fn read_lists<T: DataType>(
+        &mut self,
+        reader: &mut ColumnReaderImpl<T>,
+        most: usize,
+        Lists { defined, ends, repetitions }: &mut Lists,
+        definitions: &mut Vec<i16>,
+        values: &mut Vec<T::T>,
+        push: impl Fn(&mut Column, &T::T),
+    ) -> Result<usize, ParquetError> {
+        ends.clear();
+        let mut rows = 0;
+        while rows < most {
+            definitions.clear();
+            repetitions.clear();
+            values.clear();
+            let (records, _, _) = reader.read_records(most - rows, Some(definitions), Some(repetitions), values)?;
+            if records == 0 {
+                break;
+            }
+            let mut values = values.iter();
+            for (place, (definition, repetition)) in definitions.iter().zip(repetitions.iter()).enumerate() {
+                // A row begins, so the one before it ends.
+                if *repetition == 0 && place > 0 {
+                    ends.push(self.ends.len());
+                }
+                if *definition == *defined
+                    && let Some(value) = values.next()
+                {
+                    push(self, value);
+                    self.ends.push(self.texts.len());
+                }
+            }
+            ends.push(self.ends.len());
+            rows += records;
+        }
+        Ok(rows)
+    }
+
+    /// The values of a row: one text, or those of its list.
+    fn texts_of(&self, row: usize) -> std::ops::Range<usize> {
+        match &self.lists {
+            None => row..row + 1,
+            Some(lists) => {
+                let start = if row == 0 { 0 } else { lists.ends[row - 1] };
+                start..lists.ends[row]
+            }
+        }
     }
 
     fn push_integer(&mut self, value: i128) {
@@ -410,6 +549,24 @@ impl Column {
 /// Nanoseconds since 1970 as a date. Dates that do not fit become the nearest that does.
 fn date(nanoseconds: i128) -> Time {
     Time::Date(nanoseconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
+}
+
+/// One row of a batch of texts.
+pub(crate) struct TextRow<'a> {
+    columns: &'a [Column],
+    row: usize,
+}
+
+impl<'a> TextRow<'a> {
+    /// The values of a column, which are several only in a list. A null is an empty text.
+    pub(crate) fn texts(&self, column: usize) -> Result<impl Iterator<Item = &'a str> + use<'a>, LineFault> {
+        let column = &self.columns[column];
+        let values = column.texts_of(self.row);
+        if column.not_text.iter().any(|place| values.contains(place)) {
+            return Err(LineFault::NotUtf8);
+        }
+        Ok(values.map(|value| column.text(value)))
+    }
 }
 
 /// One row of a batch.

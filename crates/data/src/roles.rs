@@ -291,6 +291,11 @@ impl Roles {
             .all(|role| !matches!(role.find(names), Ok(None) | Err(ColumnFault::Unknown { .. })))
     }
 
+    /// The column with the best common name of items, if one has any.
+    pub(crate) fn item_column(names: &[String]) -> Option<usize> {
+        Role::item(&ReadOptions::default()).find(names).ok().flatten()
+    }
+
     /// Whether the first word of a line is a common name of users.
     pub(crate) fn is_user_name(word: &str) -> bool {
         USERS.contains(&&*plain(word))

@@ -60,7 +60,7 @@ impl<'a> Table<'a> {
     /// The next row and the number of its first line; `None` at the end.
     ///
     /// If a quoted field is not closed properly, its first line alone is bad. The rows after it are read as rows.
-    fn next_row(&mut self) -> io::Result<Option<Numbered<Fields<'_>>>> {
+    pub(crate) fn next_row(&mut self) -> io::Result<Option<Numbered<Fields<'_>>>> {
         loop {
             let Some((number, line)) = self.lines.next_range()? else { return Ok(None) };
             let line = match line {
