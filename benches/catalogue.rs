@@ -1,15 +1,20 @@
 //! The ten best of a million items on one core, as shares of the core's rates of reading and multiplying, measured in
-//! the same run. `JSON=FILE` writes the figures to a file.
+//! the same run. Then the same within filters, relative to no filter. `JSON=FILE` writes the figures to a file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench reports an error by a panic")]
 #![allow(clippy::disallowed_methods, reason = "a bench reads its own arguments")]
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use canet_catalogue::{FilterExpression, ItemIndex, Restriction, SetPool};
 use canet_cpu::{CpuForward, CpuOptions, Level, gemm_peak, read_peak};
-use canet_domain::{Candidates, History, Selection};
+use canet_data::ItemTableBuilder;
+use canet_domain::{Candidates, History, Item, Selection};
 use canet_model::{Forward, ModelConfig, Precision, Query, RouterConfig};
+use canet_serving::{Due, Request, rank_requests};
+use rand::Rng;
 use serde_json::{Value, json};
 
 const ITEMS: usize = 1_000_000;
@@ -31,7 +36,8 @@ fn main() {
         ..canet_testing::full_size_config(ITEMS)
     };
     let weights = canet_testing::random_weights(&config, &mut canet_testing::rng(1));
-    let mut rows = Vec::new();
+    let (mut rows, mut filtered) = (Vec::new(), Vec::new());
+    let index = shop();
     for precision in [Precision::Fp32, Precision::Bf16] {
         if precision == Precision::Bf16 && !Level::best().multiplies_bf16() {
             continue;
@@ -40,10 +46,11 @@ fn main() {
         for (how, options) in [("scanned", scanned), ("all scores", CpuOptions { byte_scan: false, ..scanned })] {
             let native = CpuForward::load(&config, &weights, options).unwrap();
             rows.extend(time(&native, how, precision, &config));
+            filtered.extend(time_filtered(&native, how, precision, &config, &index));
         }
     }
     if let Ok(file) = std::env::var("JSON") {
-        let document = json!({ "items": ITEMS, "width": WIDTH, "rounds": ROUNDS, "vectors": Level::best().to_string(), "rows": rows });
+        let document = json!({ "items": ITEMS, "width": WIDTH, "rounds": ROUNDS, "vectors": Level::best().to_string(), "rows": rows, "filtered": filtered });
         std::fs::write(file, format!("{document:#}\n")).unwrap();
     }
 }
@@ -90,6 +97,87 @@ fn time(native: &CpuForward, how: &str, precision: Precision, config: &ModelConf
         json!({ "precision": name, "how": how, "batch": batch, "ms": ms, "of_reading": reads, "of_gemm_peak": share })
     };
     found.iter().map(row).collect()
+}
+
+/// The shares of the items that the filters keep, in percent.
+const KEPT: [u32; 3] = [1, 10, 90];
+
+/// A catalogue file in which a value for each share of [`KEPT`] has that share of the items.
+fn shop() -> Arc<ItemIndex> {
+    let mut rng = canet_testing::rng(3);
+    let catalogue = canet_testing::catalogue(ITEMS);
+    let mut builder = ItemTableBuilder::new();
+    let key = builder.key("kept").unwrap();
+    for id in catalogue.ids() {
+        for percent in KEPT {
+            if rng.gen_range(0..100) < percent {
+                builder.value(key, &percent.to_string()).unwrap();
+            }
+        }
+        builder.item(id, "", false).unwrap();
+    }
+    Arc::new(ItemIndex::new(Arc::new(builder.finish(String::new())), &catalogue))
+}
+
+/// Times rankings within filters, the making of their sets included, in turns with rankings without a filter.
+fn time_filtered(
+    native: &CpuForward,
+    how: &str,
+    precision: Precision,
+    config: &ModelConfig,
+    index: &Arc<ItemIndex>,
+) -> Vec<Value> {
+    let route = config.check().unwrap().full();
+    let mut rng = canet_testing::rng(4);
+    let arrived = Instant::now();
+    let request = |history: History, percent: Option<u32>| {
+        let filter: Option<FilterExpression> =
+            percent.map(|percent| serde_json::from_value(json!({ "kept": percent })).unwrap());
+        Request {
+            history,
+            k: 10,
+            excluded: HashSet::<Item>::new(),
+            candidates: None,
+            restriction: Restriction::new(index, filter.as_ref(), None).unwrap(),
+            route: None,
+            budget: None,
+            due: Due { arrived, deadline: arrived },
+        }
+    };
+    let histories: Vec<History> = (0..32).map(|_| canet_testing::random_history(ITEMS, 1, &mut rng)).collect();
+    let requests = |percent| histories.iter().map(|history| request(history.clone(), percent)).collect::<Vec<_>>();
+    let plain = requests(None);
+    let mut pool = SetPool::default();
+    let mut run = |requests: &[Request]| {
+        let started = Instant::now();
+        let rows = requests.iter().map(|request| (route, request));
+        assert_eq!(rank_requests(native, ITEMS, rows, &mut pool).unwrap().ranked_twice, 0);
+        started.elapsed().as_secs_f64()
+    };
+    let mut found = Vec::new();
+    for percent in KEPT {
+        let within = requests(Some(percent));
+        for batch in [1, 32] {
+            let mut ratios = Vec::new();
+            for round in 0..=2 * ROUNDS {
+                let plain_first = (round % 2 == 0).then(|| run(&plain[..batch]));
+                let filtered = run(&within[..batch]);
+                let plain = plain_first.unwrap_or_else(|| run(&plain[..batch]));
+                // The first round warms up.
+                if round > 0 {
+                    ratios.push(filtered / plain);
+                }
+            }
+            let [least, median, greatest] = range_and_median(ratios.into_iter());
+            let name = precision.name();
+            println!(
+                "{name}, {how}, {batch:>2} rows, {percent} % of the items: {median:.3} ({least:.3} to {greatest:.3}) of the time without a filter"
+            );
+            let ratio = json!({ "median": median, "least": least, "greatest": greatest });
+            found.push(json!({ "precision": name, "how": how, "batch": batch, "percent": percent, "ratio": ratio }));
+        }
+    }
+    found
 }
 
 /// The least, the median and the greatest.

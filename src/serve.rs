@@ -4,6 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::builder::BoolishValueParser;
+use tokio::task::JoinSet;
 
 use super::Failure;
 use super::access::AccessArgs;
@@ -18,7 +19,9 @@ use super::telemetry::TelemetryArgs;
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{AnswerLog, Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready};
+use canet_serving::{
+    AnswerLog, CatalogueFile, Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready,
+};
 
 /// Longest time that the process waits at its end to send the last spans.
 const SPANS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,6 +81,10 @@ pub(crate) struct ServeArgs {
     /// After that, seconds to finish open requests
     #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
     drain_timeout: Duration,
+    /// File with the catalogue: an `id` a line, perhaps `title` and `hidden`, and further columns that requests filter by. CSV
+    /// with a header, JSON lines or Parquet. The server follows changes of the file
+    #[arg(long, env = "CANET_CATALOGUE", value_name = "FILE")]
+    catalogue: Option<PathBuf>,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -131,6 +138,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let listeners = args.listen.bind()?;
     let metrics = Arc::new(canet_api::metrics().map_err(Failure::unavailable)?);
     let answer_log = args.feedback.answer_log(&metrics)?;
+    let catalogue = args.catalogue.as_deref().map(|path| CatalogueFile::open(path, Arc::clone(&metrics)));
+    let catalogue = catalogue.transpose().map_err(Failure::data)?;
     let loader = Loader {
         directory,
         backend,
@@ -146,8 +155,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
         degrade: args.degrade,
     };
-    let outcome =
-        runtime.block_on(serve(&args, Startup { listeners, limits, loader, start, answer_log }, &mut signals));
+    let startup = Startup { listeners, limits, loader, start, answer_log, catalogue };
+    let outcome = runtime.block_on(serve(&args, startup, &mut signals));
     telemetry.finish(SPANS_TIMEOUT);
     // The remaining tasks are idle or out of time.
     runtime.shutdown_background();
@@ -161,10 +170,11 @@ struct Startup {
     loader: Loader,
     start: Start,
     answer_log: Option<AnswerLog>,
+    catalogue: Option<Arc<CatalogueFile>>,
 }
 
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
-    let Startup { listeners, limits, loader, start, answer_log } = startup;
+    let Startup { listeners, limits, loader, start, answer_log, catalogue } = startup;
     let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
     let mut servers = Servers::new(listeners.fit(connections));
     let (recommender, executors) =
@@ -173,6 +183,9 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
         recommender.compare_with_full(share).map_err(Failure::unavailable)?;
     }
     args.feedback.apply(&recommender, answer_log);
+    if let Some(file) = &catalogue {
+        recommender.follow_catalogue(Arc::clone(file));
+    }
     let watch = args.reloads.watch(&loader.directory);
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
@@ -194,6 +207,11 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
         outcome = loading => {
             outcome.map_err(refused)?;
             tracing::info!("ready");
+            // Dropping the set ends the watch.
+            let mut watching = JoinSet::new();
+            if let Some(file) = catalogue {
+                watching.spawn(file.watch(Arc::downgrade(&recommender)));
+            }
             tokio::select! {
                 signal = until_stopped(signals, &reloader, watch) => {
                     let delay_ms = args.drain_delay.as_millis();

@@ -51,6 +51,8 @@ fn malformed_messages_meet_the_table_and_harm_nobody() {
         timeout_ms: Some(5_000),
         history_start: Some(7),
         user: Some("ann".to_owned()),
+        filter: Some("{}".to_owned()),
+        max_per: Default::default(),
     };
     let several = proto::RecommendBatchRequest { requests: vec![one.clone(); 3] };
     let history = inference::model_infer_request::InferInputTensor {

@@ -134,6 +134,7 @@ fn request(length: u32) -> Request {
     let items: Vec<Item> = ids(length).into_iter().filter_map(|id| Item::new(id - 100)).collect();
     let arrived = Instant::now();
     Request {
+        restriction: None,
         history: History::in_window(&items, config().window(), 0).unwrap(),
         k: 5,
         excluded: HashSet::new(),

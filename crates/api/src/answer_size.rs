@@ -107,7 +107,8 @@ impl AnswerForm {
         };
         let k = candidates.map_or(k, |candidates| candidates.min(k));
         let unknown = accepted.history.unknown.iter().map(|id| echoed(id));
-        let bytes = frame(generation) + self.items(&generation.text_sizes, k) + unknown.sum::<usize>();
+        let sizes = accepted.view.as_ref().map_or(&generation.text_sizes, |view| &view.text_sizes);
+        let bytes = frame(generation) + self.items(sizes, k) + unknown.sum::<usize>();
         AnswerSize { rows: 1, bytes, work: if is_cold { bytes } else { bytes.saturating_sub(ROUTED) } }
     }
 

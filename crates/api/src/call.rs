@@ -1,4 +1,3 @@
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -11,11 +10,12 @@ use super::answer_size::AnswerForm;
 use super::deadline::Arrival;
 use super::limits::check_rows;
 use super::observe::CallId;
+use super::popularity::most_popular;
 use super::reservation::Reservation;
 use super::validate::{Accepted, ColdStart, Work, accept, check_sum};
 use super::wire::{Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken};
-use canet_domain::{Item, Reason};
-use canet_serving::{Answer, Generation, JUDGED, Recommender, Serving, Times, UserAnswer, UserRequest};
+use canet_domain::Reason;
+use canet_serving::{Answer, CatalogueView, Generation, JUDGED, Recommender, Serving, Times, UserAnswer, UserRequest};
 
 /// One call on any transport. The generations that it pinned answer all its requests, each that of its side.
 ///
@@ -109,32 +109,32 @@ impl<'a> Call<'a> {
     /// The recommender's refusal.
     pub(crate) async fn answer(
         &self,
-        Accepted { side, work, history, user, visit, place }: Accepted,
+        Accepted { side, work, view, history, user, visit, place, narrowed }: Accepted,
     ) -> Result<Answered<'a>, Problem> {
         let generation = self.serving.generation(side);
-        let (k, candidates) = match &work {
-            Work::Rank(request) => (request.k, request.candidates.is_some()),
-            Work::ColdStart(cold) => (cold.k, cold.candidates.is_some()),
+        let k = match &work {
+            Work::Rank(request) => request.k,
+            Work::ColdStart(cold) => cold.k,
         };
         let answered = match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(generation), request).await?;
                 if let Some((judge, visit)) = self.recommender.judge().zip(visit) {
-                    let (unknown, judgeable) = (&history.unknown, k >= JUDGED && !candidates);
+                    let (unknown, judgeable) = (&history.unknown, k >= JUDGED && !narrowed);
                     let answer = UserAnswer { generation, answer: &answer, unknown, judgeable };
                     judge.answered(&visit, &answer);
                 }
-                Answered { times: answer.times, recommendation: ranked(generation, answer, history) }
+                Answered { times: answer.times, recommendation: ranked(generation, view, answer, history) }
             }
             Work::ColdStart(cold) => {
                 self.recommender.metrics().cold_start();
-                let recommendation = popular(generation, &cold, history);
+                let recommendation = popular(generation, view, &cold, history);
                 Answered { times: Times::default(), recommendation }
             }
         };
         if let Some(log) = self.recommender.answer_log() {
             let user = user.as_deref();
-            let asked = Asked { id: self.id, place, user, k, candidates, arrived: self.arrival.arrived };
+            let asked = Asked { id: self.id, place, user, k, candidates: narrowed, arrived: self.arrival.arrived };
             answer_record::write(log, &asked, &answered.recommendation, answered.times);
         }
         Ok(answered)
@@ -184,10 +184,15 @@ pub(crate) fn slowest(times: impl Iterator<Item = Times>) -> Times {
     })
 }
 
-fn ranked<'a>(generation: &'a Generation, answer: Answer, history: HistoryUsed) -> Recommendation<'a> {
+fn ranked<'a>(
+    generation: &'a Generation,
+    view: Option<Arc<CatalogueView>>,
+    answer: Answer,
+    history: HistoryUsed,
+) -> Recommendation<'a> {
     let Answer { ranked, routing, reused, times: _ } = answer;
     Recommendation {
-        items: RankedItems::new(generation.model.catalogue(), Best::ByScore(ranked)),
+        items: RankedItems::new(generation.model.catalogue(), Best::ByScore(ranked)).with_view(view),
         route: RouteTaken {
             name: Some(generation.model.space().name(routing.route)),
             reason: routing.reason.name(),
@@ -199,22 +204,16 @@ fn ranked<'a>(generation: &'a Generation, answer: Answer, history: HistoryUsed) 
     }
 }
 
-fn popular<'a>(generation: &'a Generation, cold: &ColdStart, history: HistoryUsed) -> Recommendation<'a> {
+fn popular<'a>(
+    generation: &'a Generation,
+    view: Option<Arc<CatalogueView>>,
+    cold: &ColdStart,
+    history: HistoryUsed,
+) -> Recommendation<'a> {
     let catalogue = generation.model.catalogue();
-    let allowed = |item: &Item| !cold.excluded.contains(item);
-    let best: Vec<Item> = match &cold.candidates {
-        None => catalogue.by_popularity().iter().copied().filter(allowed).take(cold.k).collect(),
-        // Candidates are few compared with the catalogue. A scan by popularity could go through all of it.
-        Some(candidates) => {
-            let count = |item: Item| catalogue.popularity()[item.column() - 1];
-            let mut best: Vec<Item> = candidates.iter().copied().filter(allowed).collect();
-            best.sort_unstable_by_key(|item| (Reverse(count(*item)), *item));
-            best.truncate(cold.k);
-            best
-        }
-    };
+    let best = most_popular(catalogue, cold);
     Recommendation {
-        items: RankedItems::new(catalogue, Best::ByPopularity(best)),
+        items: RankedItems::new(catalogue, Best::ByPopularity(best)).with_view(view),
         route: RouteTaken { name: None, reason: Reason::ColdStart.name(), confidence: None },
         compute: Compute::default(),
         model: model(generation),

@@ -7,11 +7,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Problem;
+use canet_catalogue::KeySummary;
 use canet_domain::{Proportion, Route};
 use canet_model::ModelConfig;
 use canet_model::checkpoint::{DataRecord, FlopsRecord, MetricsRecord, rfc3339};
 use canet_serving::metrics::{Accuracy, Latency, Traffic};
-use canet_serving::{Candidate, Generation, Recommender};
+use canet_serving::{Candidate, CatalogueView, Generation, Recommender};
 
 /// The checkpoint that serves, and the candidate.
 #[derive(Serialize, ToSchema)]
@@ -53,6 +54,53 @@ struct ModelDescription<'a> {
     fixed_route: Option<&'a str>,
     /// `null` if the checkpoint has no calibration. A request's `budget` then changes nothing.
     budget: Option<Budget>,
+    /// The catalogue file over the checkpoint's items. `null` if the server has none.
+    #[schema(required)]
+    catalogue: Option<CatalogueDescription>,
+}
+
+/// A catalogue file.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CatalogueDescription {
+    /// SHA-256 of the file.
+    pub(crate) digest: String,
+    /// When the server read it: UTC, RFC 3339.
+    pub(crate) read: String,
+    /// Items in the file.
+    pub(crate) items: usize,
+    /// Items of the checkpoint that are hidden.
+    pub(crate) hidden: usize,
+    /// Ids of the file that the checkpoint does not know.
+    pub(crate) unknown: usize,
+    /// Items of the checkpoint that the file lacks. They are visible and have no values.
+    pub(crate) missing: usize,
+    /// The keys that `filter` and `max_per` may name.
+    pub(crate) keys: Vec<CatalogueKey>,
+}
+
+/// A key of a catalogue file.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CatalogueKey {
+    pub(crate) name: String,
+    /// How many values the key has.
+    pub(crate) values: usize,
+}
+
+impl CatalogueDescription {
+    /// Of a state of the file.
+    pub(crate) fn of(view: &CatalogueView) -> CatalogueDescription {
+        let index = &view.index;
+        let key = |key: KeySummary<'_>| CatalogueKey { name: key.name.to_owned(), values: key.values.len() };
+        CatalogueDescription {
+            digest: index.table().sha256().to_owned(),
+            read: rfc3339(view.read_at),
+            items: index.table().len(),
+            hidden: index.hidden(),
+            unknown: index.unknown(),
+            missing: index.missing(),
+            keys: index.keys().map(key).collect(),
+        }
+    }
 }
 
 /// How a compute budget selects routes.
@@ -210,6 +258,7 @@ impl<'a> ModelDescription<'a> {
             exclude_seen: manifest.exclude_seen,
             fixed_route: generation.fixed_route.map(|route| generation.model.space().name(route)),
             budget,
+            catalogue: generation.catalogue_view().as_deref().map(CatalogueDescription::of),
         }
     }
 }

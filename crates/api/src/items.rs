@@ -14,7 +14,7 @@ use super::problem::RETRY_AFTER_SECONDS;
 use super::title_index::TitleIndex;
 use super::{Code, Problem};
 use canet_domain::{Catalogue, Item};
-use canet_serving::{Generation, GenerationId, Recommender};
+use canet_serving::{CatalogueRevision, CatalogueView, Generation, GenerationId, Recommender};
 
 /// Most items in an answer.
 const LIMIT: usize = 20;
@@ -50,21 +50,27 @@ impl Search {
     }
 }
 
-/// The index of the titles of one generation. The first search on a generation builds it, so that a server without searches
-/// has none.
+/// The index of the titles of one generation and one catalogue file. The first search on them builds it, so that a server
+/// without searches has none.
 #[derive(Default)]
-struct Titles(Mutex<Option<(GenerationId, Arc<TitleIndex>)>>);
+struct Titles(Mutex<Option<(TitlesId, Arc<TitleIndex>)>>);
+
+/// What has the titles.
+type TitlesId = (GenerationId, Option<CatalogueRevision>);
 
 impl Titles {
-    fn of(&self, generation: &Generation) -> Arc<TitleIndex> {
+    fn of(&self, generation: &Generation, view: Option<&CatalogueView>) -> Arc<TitleIndex> {
+        let wanted = (generation.id, view.map(|view| view.revision));
         let mut titles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*titles {
-            Some((id, index)) if *id == generation.id => Arc::clone(index),
+            Some((id, index)) if *id == wanted => Arc::clone(index),
             _ => {
                 // The old one goes first: two would double the memory.
                 *titles = None;
-                let index = Arc::new(TitleIndex::new(generation.model.catalogue()));
-                *titles = Some((generation.id, Arc::clone(&index)));
+                let catalogue = generation.model.catalogue();
+                let title = |item| CatalogueView::title(view, catalogue, item);
+                let index = Arc::new(TitleIndex::new(catalogue, title));
+                *titles = Some((wanted, Arc::clone(&index)));
                 index
             }
         }
@@ -94,7 +100,7 @@ struct FoundItem<'a> {
     operation_id = "items",
     tag = "Describe",
     summary = "Search the catalogue",
-    description = "At most 20 items: the one with this id, then ids that begin with `q`, then titles that contain it.",
+    description = "At most 20 items: the one with this id, then ids that begin with `q`, then titles that contain it. Hidden items are found too.",
     params(("q" = String, Query, max_length = 256, description = "Part of a title, or the beginning of an id")),
     responses((status = 200, description = "The items", body = Found))
 )]
@@ -129,8 +135,10 @@ pub(crate) async fn search(
     let searched = tokio::task::spawn_blocking(move || {
         // The scan goes on if its client leaves, so it keeps the permit until it ends.
         let _permit = permit;
-        let (catalogue, index) = (generation.model.catalogue(), titles.of(&generation));
-        let entry = |item| FoundItem { item: catalogue.id(item), title: catalogue.title(item) };
+        let view = generation.catalogue_view();
+        let (catalogue, view) = (generation.model.catalogue(), view.as_deref());
+        let index = titles.of(&generation, view);
+        let entry = |item| FoundItem { item: catalogue.id(item), title: CatalogueView::title(view, catalogue, item) };
         serde_json::to_vec(&Found { items: find(catalogue, &index, &q).into_iter().map(entry).collect() })
     });
     let json = searched.await.map_err(|panicked| failed(&panicked))?.map_err(Problem::unwritable)?;
@@ -168,7 +176,7 @@ mod tests {
         let ids = ["7", "70", "8", "71", "9"];
         let titles = [("8", "Seven 7"), ("71", "7"), ("9", "Se7en")].map(|(id, title)| (id.into(), title.into()));
         let catalogue = Catalogue::new(ids.map(Into::into).to_vec(), vec![1, 2, 3, 4, 5]).unwrap().with_titles(titles);
-        let index = TitleIndex::new(&catalogue);
+        let index = TitleIndex::new(&catalogue, |item| catalogue.title(item));
         let found =
             |q: &str| find(&catalogue, &index, q).into_iter().map(|item| catalogue.id(item)).collect::<Vec<_>>();
         assert_eq!(found("7"), ["7", "71", "70", "9", "8"]);
@@ -182,7 +190,7 @@ mod tests {
         let ids: Vec<Box<str>> = (0..100).map(|id| format!("film {id}").into()).collect();
         let titles: Vec<(Box<str>, Box<str>)> = ids.iter().map(|id| (id.clone(), "A film".into())).collect();
         let catalogue = Catalogue::new(ids, vec![0; 100]).unwrap().with_titles(titles);
-        let index = TitleIndex::new(&catalogue);
+        let index = TitleIndex::new(&catalogue, |item| catalogue.title(item));
         for q in ["", "film", "film 1", "a film", "m"] {
             let found = find(&catalogue, &index, q);
             assert_eq!(found.len(), if q == "film 1" { 11 } else { LIMIT }, "{q}");

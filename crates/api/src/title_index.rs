@@ -16,15 +16,16 @@ pub(crate) struct TitleIndex {
 }
 
 impl TitleIndex {
-    /// The index of a catalogue's titles.
-    pub(crate) fn new(catalogue: &Catalogue) -> TitleIndex {
-        let size = catalogue.titles().map(|(_, title)| title.len()).sum::<usize>() + catalogue.len();
+    /// The index of these titles of a catalogue's items.
+    pub(crate) fn new<'a>(catalogue: &Catalogue, title: impl Fn(Item) -> Option<&'a str>) -> TitleIndex {
+        let items = catalogue.by_popularity().iter();
+        let size = items.map(|item| title(*item).map_or(0, str::len)).sum::<usize>() + catalogue.len();
         let (mut text, mut blocks) = (String::with_capacity(size), Vec::with_capacity(catalogue.len().div_ceil(BLOCK)));
         for (place, item) in catalogue.by_popularity().iter().enumerate() {
             if place % BLOCK == 0 {
                 blocks.push(text.len());
             }
-            let title = catalogue.title(*item).unwrap_or_default();
+            let title = title(*item).unwrap_or_default();
             if title.is_ascii() {
                 text.extend(title.chars().map(|letter| letter.to_ascii_lowercase()).map(one_line));
             } else {
@@ -95,7 +96,7 @@ mod tests {
             }
             let popularity = (0..items).map(|_| rng.gen_range(0..5)).collect();
             let catalogue = Catalogue::new(ids, popularity).unwrap().with_titles(titles);
-            let index = TitleIndex::new(&catalogue);
+            let index = TitleIndex::new(&catalogue, |item| catalogue.title(item));
             for part in ["alien", "ALIEN the", "été", "i̇stan", "σας", "σασ", "n", " a ", "nothing has this"] {
                 let found: Vec<Item> = index.find(&catalogue, part).collect();
                 assert_eq!(found, by_hand(&catalogue, part), "{part} in {items}");

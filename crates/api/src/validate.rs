@@ -1,12 +1,15 @@
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::Problem;
 use super::deadline::Arrival;
 use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, check_ids, max_k};
+use super::restriction::restriction;
 use super::side::side;
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
+use canet_catalogue::Restriction;
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
-use canet_serving::{Request, Serving, Side, Visit};
+use canet_serving::{CatalogueView, Request, Serving, Side, Visit};
 
 /// Bounds the answer of a batch: the sum of all `k` is at most [`MAX_RANKED`]. `items` is the size of the catalogue, and
 /// `ranked` the sum so far. A `k` that [`accept`] will refuse adds nothing to the sum.
@@ -36,6 +39,8 @@ pub(crate) struct Accepted {
     /// Which generation answers it.
     pub(crate) side: Side,
     pub(crate) work: Work,
+    /// The catalogue file as the answer follows it.
+    pub(crate) view: Option<Arc<CatalogueView>>,
     pub(crate) history: HistoryUsed,
     /// The user's id, if the request has one.
     pub(crate) user: Option<Box<str>>,
@@ -43,6 +48,8 @@ pub(crate) struct Accepted {
     pub(crate) visit: Option<Visit>,
     /// The request's place in its call, from 0.
     pub(crate) place: usize,
+    /// Whether the request narrows the choice by candidates, a filter or quotas. What a user does next does not judge its answer.
+    pub(crate) narrowed: bool,
 }
 
 /// How a request is answered.
@@ -57,7 +64,9 @@ pub(crate) enum Work {
 pub(crate) struct ColdStart {
     pub(crate) k: usize,
     pub(crate) excluded: HashSet<Item>,
+    /// The items to choose from, within the restriction.
     pub(crate) candidates: Option<HashSet<Item>>,
+    pub(crate) restriction: Option<Restriction>,
 }
 
 /// Checks a request against the generation of `serving` that will answer it. Nothing checks it again later.
@@ -95,6 +104,9 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
         return Err(Problem::invalid("user", format!("`user` has {} bytes: at most {MAX_USER}", user.len())));
     }
     let route = parse_route(&wire.route, generation.model.space())?;
+    let view = generation.catalogue_view();
+    let narrowed = wire.candidates.is_some() || wire.filter.is_some() || wire.max_per.is_some();
+    let restriction = restriction(wire.filter.as_ref(), wire.max_per.as_ref(), view.as_ref())?;
 
     let (mut seen, mut unknown) = (Vec::new(), Vec::new());
     for id in wire.history {
@@ -108,20 +120,24 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
         // Includes items that the model does not read because the history is too long: the user saw them too.
         excluded.extend(&seen);
     }
-    let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue));
+    let is_allowed = |item: &Item| restriction.as_ref().is_none_or(|restriction| restriction.allows(*item));
+    let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue).filter(is_allowed));
     let before = usize::try_from(before).unwrap_or(usize::MAX);
     Ok(match History::in_window(&seen, generation.model.config().window(), before) {
         Ok(history) => Accepted {
             side,
+            view,
             user,
             visit: None,
             place: 0,
+            narrowed,
             history: HistoryUsed { used: history.len(), unknown },
             work: Work::Rank(Request {
                 history,
                 k,
                 excluded,
                 candidates: candidates.map(Iterator::collect),
+                restriction,
                 route,
                 budget: wire.budget,
                 due: arrival.due(wire.timeout_ms),
@@ -129,11 +145,18 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
         },
         Err(_) => Accepted {
             side,
+            view,
             user,
             visit: None,
             place: 0,
+            narrowed,
             history: HistoryUsed { used: 0, unknown },
-            work: Work::ColdStart(ColdStart { k, excluded, candidates: candidates.map(Iterator::collect) }),
+            work: Work::ColdStart(ColdStart {
+                k,
+                excluded,
+                candidates: candidates.map(Iterator::collect),
+                restriction,
+            }),
         },
     })
 }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{Error, IgnoredAny, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,7 +10,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::limits::{MAX_ROWS, MAX_USER};
 use super::problem::ProblemBody;
+use canet_catalogue::{FilterExpression, MaxPer};
 use canet_domain::{Catalogue, Item, Ranked};
+use canet_serving::CatalogueView;
 
 /// Default `k`, if the catalogue has as many items.
 const DEFAULT_K: usize = 10;
@@ -62,6 +65,16 @@ pub(crate) struct RecommendRequest {
     #[serde(default)]
     #[schema(schema_with = user_schema)]
     pub(crate) user: Option<ItemId>,
+    /// The items to keep, by keys of the catalogue file: those with any of the values of every key. `not` has a filter, or a
+    /// list of filters, that must not keep an item.
+    #[serde(default)]
+    #[schema(schema_with = filter_schema)]
+    pub(crate) filter: Option<FilterExpression>,
+    /// The most items to recommend of each value of a key of the catalogue file. From the best item down, an item is left out if
+    /// one of its values has as many.
+    #[serde(default)]
+    #[schema(schema_with = max_per_schema)]
+    pub(crate) max_per: Option<MaxPer>,
 }
 
 impl RecommendRequest {
@@ -78,6 +91,8 @@ impl RecommendRequest {
             budget: None,
             timeout_ms: default_timeout_ms(),
             user: None,
+            filter: None,
+            max_per: None,
         }
     }
 
@@ -183,6 +198,20 @@ fn user_schema() -> AnyOfBuilder {
             "An opaque id of the user, at most 256 bytes. It changes no ranking. Answers to one user can be compared with \
              what that user does next. An empty id means that it is not given.",
         ))
+}
+
+fn filter_schema() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Object, Type::Null])).description(Some(
+        "The items to keep, by keys of the catalogue file: those with any of the values of every key. `not` has a filter, or a \
+         list of filters, that must not keep an item. Of a key with very many values, only some are listed here.",
+    ))
+}
+
+fn max_per_schema() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Object, Type::Null])).description(Some(
+        "The most items to recommend of each value of a key of the catalogue file. From the best item down, an item is left \
+         out if one of its values has as many.",
+    ))
 }
 
 /// Any value is a valid row: a wrong one fails alone.
@@ -295,6 +324,8 @@ impl Recommendation<'_> {
 #[derive(Debug)]
 pub(crate) struct RankedItems<'a> {
     catalogue: &'a Catalogue,
+    /// The catalogue file, whose titles win.
+    view: Option<Arc<CatalogueView>>,
     best: Best,
 }
 
@@ -308,7 +339,12 @@ pub(crate) enum Best {
 impl<'a> RankedItems<'a> {
     /// A ranking of items of `catalogue`.
     pub(crate) fn new(catalogue: &'a Catalogue, best: Best) -> RankedItems<'a> {
-        RankedItems { catalogue, best }
+        RankedItems { catalogue, view: None, best }
+    }
+
+    /// The same with the titles of a catalogue file.
+    pub(crate) fn with_view(self, view: Option<Arc<CatalogueView>>) -> RankedItems<'a> {
+        RankedItems { view, ..self }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -319,12 +355,12 @@ impl<'a> RankedItems<'a> {
     }
 
     /// The items as clients see them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = RankedItem<'a>> {
-        let catalogue = self.catalogue;
+    pub(crate) fn iter(&self) -> impl Iterator<Item = RankedItem<'_>> {
+        let (catalogue, view) = (self.catalogue, self.view.as_deref());
         self.dense().map(move |(item, score)| RankedItem {
             item: catalogue.id(item),
             score,
-            title: catalogue.title(item),
+            title: CatalogueView::title(view, catalogue, item),
         })
     }
 
@@ -465,7 +501,7 @@ mod tests {
     #[test]
     fn null_means_not_given() {
         let request = r#"{"history": [], "k": null, "exclude_seen": null, "exclude": null, "candidates": null,
-                          "route": null, "budget": null, "timeout_ms": null, "user": null}"#;
+                          "route": null, "filter": null, "max_per": null, "budget": null, "timeout_ms": null, "user": null}"#;
         let request: RecommendRequest = serde_json::from_str(request).unwrap();
         assert_eq!(format!("{request:?}"), format!("{:?}", RecommendRequest::new(Vec::new())));
         for required in ["{\"history\": null}", "{\"history\": [null]}"] {

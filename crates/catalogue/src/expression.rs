@@ -38,6 +38,9 @@ impl FilterExpression {
 }
 
 impl MaxPer {
+    /// The most keys with a limit: as many as a file has.
+    pub const MAX_KEYS: usize = ItemTable::MAX_KEYS;
+
     /// A limit for each key.
     pub fn new(limits: impl IntoIterator<Item = (Box<str>, u64)>) -> MaxPer {
         MaxPer { limits: limits.into_iter().collect() }
@@ -123,9 +126,7 @@ impl<'de> Visitor<'de> for FilterSeed<'_> {
             }
             // Keys count too, because one without values has a place in memory.
             room.value()?;
-            if let Some(values) = map.next_value_seed(ValuesSeed(&mut *room))? {
-                filter.terms.push((key, values));
-            }
+            filter.terms.push((key, map.next_value_seed(ValuesSeed(&mut *room))?));
         }
         Ok(filter)
     }
@@ -152,10 +153,6 @@ impl<'de> Visitor<'de> for NotSeed<'_> {
         f.write_str("a filter, or a list of filters")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Vec::new())
-    }
-
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         self.room.filter()?;
         Ok(vec![FilterSeed { room: self.room, depth: self.depth }.visit_map(map)?])
@@ -167,15 +164,18 @@ impl<'de> Visitor<'de> for NotSeed<'_> {
             self.room.filter()?;
             filters.push(filter);
         }
+        if filters.is_empty() {
+            return Err(A::Error::custom("`not` has no filter: leave it out"));
+        }
         Ok(filters)
     }
 }
 
-/// The values of a key: one, or a list. `null` means that the key is not given.
+/// The values of a key: one, or a list.
 struct ValuesSeed<'a>(&'a mut Room);
 
 impl<'de> DeserializeSeed<'de> for ValuesSeed<'_> {
-    type Value = Option<Vec<Box<str>>>;
+    type Value = Vec<Box<str>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -183,30 +183,26 @@ impl<'de> DeserializeSeed<'de> for ValuesSeed<'_> {
 }
 
 impl<'de> Visitor<'de> for ValuesSeed<'_> {
-    type Value = Option<Vec<Box<str>>>;
+    type Value = Vec<Box<str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value (a string, an integer or a boolean), or a list of values")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
     fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Some(vec![value.into()]))
+        Ok(vec![value.into()])
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Some(vec![value.to_string().into()]))
+        Ok(vec![value.to_string().into()])
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Some(vec![value.to_string().into()]))
+        Ok(vec![value.to_string().into()])
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Some(vec![value.to_string().into()]))
+        Ok(vec![value.to_string().into()])
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
@@ -215,7 +211,7 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
             self.0.value()?;
             values.push(value);
         }
-        Ok(Some(values))
+        Ok(values)
     }
 }
 
@@ -271,14 +267,14 @@ impl<'de> Visitor<'de> for MaxPerVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MaxPer, A::Error> {
         let mut limits: Vec<(Box<str>, u64)> = Vec::new();
-        while let Some((key, limit)) = map.next_entry::<Box<str>, Option<Limit>>()? {
+        while let Some((key, limit)) = map.next_entry::<Box<str>, Limit>()? {
             if limits.iter().any(|(known, _)| *known == key) {
                 return Err(A::Error::custom("a key stands twice"));
             }
             if limits.len() == ItemTable::MAX_KEYS {
                 return Err(A::Error::custom(format!("at most {} keys have a limit", ItemTable::MAX_KEYS)));
             }
-            limits.extend(limit.map(|Limit(limit)| (key, limit)));
+            limits.push((key, limit.0));
         }
         Ok(MaxPer { limits })
     }
@@ -330,7 +326,6 @@ mod tests {
         let not = || vec![expression(&[("size", &["xl"])], Vec::new())];
         for (json, expected) in [
             ("{}", expression(&[], Vec::new())),
-            (r#"{"a": null, "not": null}"#, expression(&[], Vec::new())),
             (r#"{"a": "x"}"#, expression(&[("a", &["x"])], Vec::new())),
             (
                 r#"{"a": ["x", 5, -5, true], "b": 7}"#,
@@ -354,6 +349,9 @@ mod tests {
             (r#"{"a": {"b": 1}}"#, "a value (a string"),
             (r#"{"a": [[1]]}"#, "a string, an integer or a boolean"),
             (r#"{"a": 0.5}"#, "a value (a string"),
+            (r#"{"a": null}"#, "a value (a string"),
+            (r#"{"not": null}"#, "a filter, or a list of filters"),
+            (r#"{"not": []}"#, "`not` has no filter"),
             (r#"{"a": [null]}"#, "a string, an integer or a boolean"),
             (r#"{"a": 1, "a": 2}"#, "a key stands twice"),
             (r#"{"not": {}, "not": {}}"#, "`not` stands twice"),
@@ -371,8 +369,16 @@ mod tests {
     #[test]
     fn limits_are_whole_numbers() {
         let read = |json: &str| serde_json::from_str::<MaxPer>(json).map_err(|error| error.to_string());
-        assert_eq!(read(r#"{"a": 2, "b": 1.0, "c": null}"#), Ok(MaxPer::new([("a".into(), 2), ("b".into(), 1)])));
-        for wrong in ["[]", r#"{"a": 0}"#, r#"{"a": -1}"#, r#"{"a": 0.5}"#, r#"{"a": "1"}"#, r#"{"a": 1, "a": 1}"#] {
+        assert_eq!(read(r#"{"a": 2, "b": 1.0}"#), Ok(MaxPer::new([("a".into(), 2), ("b".into(), 1)])));
+        for wrong in [
+            "[]",
+            r#"{"a": null}"#,
+            r#"{"a": 0}"#,
+            r#"{"a": -1}"#,
+            r#"{"a": 0.5}"#,
+            r#"{"a": "1"}"#,
+            r#"{"a": 1, "a": 1}"#,
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
         let many: Vec<String> = (0..65).map(|key| format!("\"{key}\": 1")).collect();

@@ -74,10 +74,13 @@ impl<'a> Greedy<'a> {
         true
     }
 
-    /// Removes from a set the items of every value that is full. No later item of them is taken.
-    pub fn remove_full(&mut self, from: &mut ItemSet) {
+    /// Removes from a set the items of every value that is full, of which no later item is taken. Returns whether a value became
+    /// full since the last call.
+    pub fn remove_full(&mut self, from: &mut ItemSet) -> bool {
+        let any = !self.full.is_empty();
         for (key, value) in self.full.drain(..) {
             self.index.remove_items(key, value, from);
         }
+        any
     }
 }

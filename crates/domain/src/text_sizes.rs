@@ -1,4 +1,4 @@
-use crate::Catalogue;
+use crate::{Catalogue, Item};
 
 /// Upper bounds of the bytes that ids and titles take in an answer, as JSON strings without their quotes.
 ///
@@ -13,10 +13,15 @@ pub struct TextSizes {
 impl TextSizes {
     /// The sizes of a catalogue's texts. It sorts the sizes of all items, so it is for the time when a model is loaded.
     pub fn of(catalogue: &Catalogue) -> TextSizes {
+        TextSizes::with_titles(catalogue, |item| catalogue.title(item))
+    }
+
+    /// The same with other titles than the catalogue's own.
+    pub fn with_titles<'a>(catalogue: &Catalogue, title: impl Fn(Item) -> Option<&'a str>) -> TextSizes {
         let mut sizes: Vec<u64> = catalogue.ids().iter().map(|id| json_length(id) as u64).collect();
         let ids = LargestSums::of(sizes.clone());
-        for (item, title) in catalogue.titles() {
-            sizes[item.column() - 1] += json_length(title) as u64;
+        for (item, size) in (1..).map_while(Item::new).zip(&mut sizes) {
+            *size += title(item).map_or(0, json_length) as u64;
         }
         TextSizes { ids, entries: LargestSums::of(sizes) }
     }

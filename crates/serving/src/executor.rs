@@ -6,13 +6,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::batch_cost::{BatchCost, RowCost};
 use super::health::Health;
-use super::row::{Answer, LaneKey, Reply, Request, RoutedRow, Routing, Row, Times};
+use super::ranking::rank_requests;
+use super::row::{Answer, LaneKey, Reply, RoutedRow, Routing, Row, Times};
 use super::scheduler::{Batch, DegradeLevel, RouterBatch, Started, Work};
 use super::shared_scheduler::SharedScheduler;
 use super::{Generation, Refusal};
 use crate::metrics::Metrics;
-use canet_domain::{History, Ranked, Reason, Route, choose_route_among};
-use canet_model::{ForwardError, Model, Query, RankedBatch};
+use canet_catalogue::SetPool;
+use canet_domain::{History, Reason, choose_route_among};
+use canet_model::ForwardError;
 
 /// The queue of a server's rows.
 pub(crate) type RowScheduler = SharedScheduler<LaneKey, Row, RoutedRow>;
@@ -50,10 +52,11 @@ pub(crate) async fn deliver(mut outcomes: UnboundedReceiver<Vec<Outcome>>) {
 impl Executor {
     /// Runs until the scheduler is closed and every row in it is dealt with.
     pub(crate) fn run(self) {
+        let mut sets = SetPool::default();
         while let Some(work) = self.scheduler.next(self.index) {
             match work {
                 Work::Route(batch) => self.route(batch),
-                Work::Run(batch) => self.execute(batch),
+                Work::Run(batch) => self.execute(batch, &mut sets),
             }
         }
     }
@@ -99,7 +102,7 @@ impl Executor {
     }
 
     /// Runs one batch; a failure affects only that batch.
-    fn execute(&self, batch: Batch<LaneKey, RoutedRow>) {
+    fn execute(&self, batch: Batch<LaneKey, RoutedRow>, sets: &mut SetPool) {
         let Batch { lane, rows, late, cancelled } = batch;
         drop(cancelled);
         self.refuse_late(late.into_iter().map(|late| late.row));
@@ -107,10 +110,10 @@ impl Executor {
         let generation = Arc::clone(&first.row.row.generation);
         self.metrics.batch_release(rows.len() == self.max_batch);
         generation.series.lane(lane.lane).batch(rows.len());
-        self.forward(&generation, rows);
+        self.forward(&generation, rows, sets);
     }
 
-    fn forward(&self, generation: &Generation, rows: Vec<Started<RoutedRow>>) {
+    fn forward(&self, generation: &Generation, rows: Vec<Started<RoutedRow>>, sets: &mut SetPool) {
         let started = Instant::now();
         let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         let mut costs = Vec::with_capacity(rows.len());
@@ -121,10 +124,10 @@ impl Executor {
             requests.push(row.request);
         }
         let routes = waiting.iter().map(|(_, routing, _)| routing.route);
-        let queries: Vec<(Route, Query<'_>)> = routes.zip(requests.iter().map(|request| request.query())).collect();
-        let ranked = generation.model.rank_reusing(&queries);
+        let model = &generation.model;
+        let ranked = rank_requests(&**model.forward(), model.catalogue().len(), routes.zip(&requests), sets);
         let forward = started.elapsed();
-        let RankedBatch { rankings, reused } = match ranked {
+        let ranked = match ranked {
             Ok(ranked) => ranked,
             Err(error) => {
                 self.scheduler.lock().failed(self.index, forward);
@@ -132,8 +135,9 @@ impl Executor {
             }
         };
         self.health.ran();
-        costs.iter_mut().zip(&reused).for_each(|(row, reused)| row.reused = *reused);
+        costs.iter_mut().zip(&ranked.reused).for_each(|(row, reused)| row.reused = *reused);
         generation.observe_history_cache();
+        self.metrics.ranked_twice(ranked.ranked_twice);
         let cost = BatchCost::new(generation, &costs);
         let full = {
             let mut scheduler = self.scheduler.lock();
@@ -147,12 +151,12 @@ impl Executor {
         }
         generation.series.padded(cost.padding_ratio());
         let bad_rows = Cell::new(0);
-        let answers = waiting.into_iter().zip(&requests).zip(rankings).zip(&costs);
-        self.send(answers.map(|((((reply, routing, times), request), ranked), cost)| {
-            if !is_finite(&generation.model, request, &routing, &ranked) {
+        let answers = waiting.into_iter().zip(ranked.rows).zip(&costs);
+        self.send(answers.map(|(((reply, routing, times), ranked), cost)| {
+            let Some(ranked) = ranked.filter(|_| is_finite(&routing)) else {
                 bad_rows.set(bad_rows.get() + 1);
                 return (reply, Err(Refusal::NotFinite));
-            }
+            };
             (reply, Ok(Answer { ranked, routing, reused: cost.reused, times: Times { forward, ..times } }))
         }));
         let (rows, version) = (bad_rows.get(), generation.model.version());
@@ -192,11 +196,11 @@ impl Executor {
     }
 }
 
-/// Whether a row's route and scores are based on finite numbers.
+/// Whether a row's route is based on finite numbers.
 ///
 /// A row whose router logits are NaN runs the smallest route, because [`choose_route`](canet_domain::choose_route) ends
 /// there, and is refused here. Another route would be a guess: the full model may exceed the budget of every row, and a
 /// cheap route hides a broken checkpoint behind worse answers. A client that wants an answer all the same can name a route.
-fn is_finite(model: &Model, request: &Request, routing: &Routing, ranked: &[Ranked]) -> bool {
-    routing.confidence.is_none_or(f32::is_finite) && model.is_complete(&request.query(), ranked)
+fn is_finite(routing: &Routing) -> bool {
+    routing.confidence.is_none_or(f32::is_finite)
 }

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Timings;
+use super::{CatalogueView, CurrentView, Timings};
 use crate::metrics::{Judgements, Metrics, Series};
 use canet_domain::{BatchBy, Route, TextSizes};
 use canet_model::Model;
@@ -33,6 +33,8 @@ pub struct Generation {
     pub text_sizes: TextSizes,
     /// Batches that were timed before it serves. If there are none, costs are learnt from live batches alone.
     pub timings: Timings,
+    /// The catalogue file over its items, if the server has one.
+    pub catalogue_view: CurrentView,
 }
 
 /// How a checkpoint is served.
@@ -62,6 +64,7 @@ impl Generation {
             batch_by: policy.batch_by,
             text_sizes: TextSizes::of(model.catalogue()),
             timings: Timings::default(),
+            catalogue_view: CurrentView::default(),
             model,
         }
     }
@@ -69,6 +72,15 @@ impl Generation {
     /// The bias of a request's budget, or of the server's if the request names none.
     pub fn bias_for(&self, budget: Option<f64>) -> Cow<'_, [f32]> {
         budget.map_or(Cow::Borrowed(&self.bias), |budget| self.model.bias(budget).into())
+    }
+
+    /// The newest state of the catalogue file. A request reads it once, when it is validated, and its answer follows it.
+    pub fn catalogue_view(&self) -> Option<Arc<CatalogueView>> {
+        self.catalogue_view.get()
+    }
+
+    pub(crate) fn set_catalogue_view(&self, view: Arc<CatalogueView>) {
+        self.catalogue_view.set(view);
     }
 
     /// The checkpoint's calibrated budgets, if it has any.

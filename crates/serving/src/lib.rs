@@ -8,10 +8,12 @@
 //! - Run a batch of rows of one lane. The executor then sends their answers to the tokio runtime.
 //!
 //! A [`Reloader`] replaces the [`Generation`] while the server runs. A [`Candidate`] is a second generation, which answers a
-//! share of the users until it is promoted or withdrawn. This crate knows no transport.
+//! share of the users until it is promoted or withdrawn. A [`CatalogueFile`] says what is known about the items. This crate
+//! knows no transport.
 
 mod answer_log;
 mod batch_cost;
+mod catalogue_file;
 mod executor;
 mod exploration;
 mod gate;
@@ -22,6 +24,7 @@ mod load;
 pub mod metrics;
 mod outcome;
 mod pace;
+mod ranking;
 mod recommender;
 mod refusal;
 mod reload;
@@ -35,11 +38,13 @@ mod timings;
 mod watch;
 
 pub use answer_log::{AnswerLog, AnswerLogTarget, Roll};
+pub use catalogue_file::{CatalogueFile, CatalogueRevision, CatalogueView, CurrentView};
 pub use gate::{Gate, Regression, Unmeasured};
 pub use generation::{Generation, GenerationId, Policy};
 pub use judge::{JUDGED, Judge, UserAnswer, UserRequest, Visit};
 pub use load::{First, LoadError, Loader};
 pub use pace::Pace;
+pub use ranking::{Rankings, rank_requests};
 pub use recommender::{AnswerTicket, Recommender};
 pub use refusal::{Refusal, Unready};
 pub use reload::{Conflict, Offer, Reload, ReloadError, Reloader, Start};

@@ -16,7 +16,7 @@ use super::row::{Answer, LaneKey, Request, Row};
 use super::scheduler::Limits;
 use super::serving::Current;
 use super::shadow::Shadow;
-use super::{Candidate, Conflict, Generation, GenerationId, Refusal, Serving, Split, Unready};
+use super::{Candidate, CatalogueFile, Conflict, Generation, GenerationId, Refusal, Serving, Split, Unready};
 use crate::metrics::Metrics;
 
 /// Ranks requests on the generation that serves; every transport asks it.
@@ -35,6 +35,7 @@ pub struct Recommender {
     exploration: OnceLock<Exploration>,
     judge: OnceLock<Judge>,
     answer_log: OnceLock<AnswerLog>,
+    catalogue: OnceLock<Arc<CatalogueFile>>,
     /// A permit for each large answer that may be built at a time.
     builders: Arc<Semaphore>,
 }
@@ -60,6 +61,7 @@ impl Recommender {
             exploration: OnceLock::new(),
             judge: OnceLock::new(),
             answer_log: OnceLock::new(),
+            catalogue: OnceLock::new(),
             builders: Arc::new(Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers())),
         };
         let mut threads = Vec::new();
@@ -87,6 +89,7 @@ impl Recommender {
     /// Swaps a live generation in: new rows are validated against it and run on it. The candidate stays. Returns the
     /// generation that was live before, which rows may still hold.
     pub fn serve(&self, generation: Generation) -> Option<Arc<Generation>> {
+        self.give_catalogue(&generation);
         self.change(|before| {
             let candidate = before.as_ref().and_then(|before| before.candidate.clone());
             let next = Serving { live: Arc::new(generation), candidate };
@@ -97,6 +100,10 @@ impl Recommender {
 
     /// Starts with a live generation and a candidate, if there is one, so that no request finds one without the other.
     pub(crate) fn begin(&self, live: Generation, candidate: Option<(Generation, f64)>) {
+        [Some(&live), candidate.as_ref().map(|(candidate, _)| candidate)]
+            .into_iter()
+            .flatten()
+            .for_each(|generation| self.give_catalogue(generation));
         self.change(|before| {
             let candidate = candidate.map(|(generation, share)| candidate_of(generation, share));
             let next = Serving { live: Arc::new(live), candidate };
@@ -111,6 +118,7 @@ impl Recommender {
     /// # Errors
     /// [`Unready`] if no live generation serves.
     pub fn offer(&self, candidate: Generation, share: f64) -> Result<(), Unready> {
+        self.give_catalogue(&candidate);
         self.change(|before| {
             let Some(before) = before else { return (None, Err(Unready::Loading)) };
             let candidate = candidate_of(candidate, share);
@@ -167,14 +175,24 @@ impl Recommender {
 
     /// Changes what serves, and tells the metrics and whoever follows readiness.
     fn change<T>(&self, change: impl FnOnce(Option<Serving>) -> (Option<Serving>, T)) -> T {
+        let catalogue = self.catalogue.get();
+        // Until the swap nobody replaces the contents that the generations have.
+        let contents = catalogue.map(|file| file.hold());
         let (result, left) = self.current.change(|before| {
+            let was_live = before.as_ref().map(|before| before.live.id);
             let mut left: Vec<Arc<Generation>> = before.iter().flat_map(Serving::generations).cloned().collect();
             let (next, result) = change(before);
             match &next {
                 Some(next) => left.retain(|before| next.generations().all(|kept| kept.id != before.id)),
                 None => left.clear(),
             }
+            if let Some((next, contents)) = next.as_ref().zip(contents.as_ref()) {
+                next.generations().for_each(|generation| contents.give_to(generation));
+            }
             if let Some(Serving { live, candidate }) = &next {
+                if let Some((file, view)) = catalogue.zip(live.catalogue_view()).filter(|_| was_live != Some(live.id)) {
+                    file.serves(&view);
+                }
                 self.metrics.serving(live.model.name(), live.model.version(), live.model.digest());
                 self.metrics.candidate(candidate.as_ref().map(|Candidate { generation, split }| {
                     (generation.model.version(), generation.model.digest(), split.share())
@@ -246,6 +264,19 @@ impl Recommender {
     /// The answer log, if there is one.
     pub fn answer_log(&self) -> Option<&AnswerLog> {
         self.answer_log.get()
+    }
+
+    /// From now on answers follow this catalogue file. Call it before the first generation is swapped in. Only the first call
+    /// has an effect.
+    pub fn follow_catalogue(&self, file: Arc<CatalogueFile>) {
+        let _ = self.catalogue.set(file);
+    }
+
+    /// Gives a generation the catalogue file, before a swap that would hold up others meanwhile.
+    fn give_catalogue(&self, generation: &Generation) {
+        if let Some(file) = self.catalogue.get() {
+            file.hold().give_to(generation);
+        }
     }
 
     /// The generations that were swapped in last, even if they cannot run.

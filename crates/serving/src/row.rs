@@ -8,8 +8,8 @@ use super::exploration::Draw;
 use super::scheduler::{self, Arrival, Due, Routed};
 use super::{Generation, GenerationId, Refusal};
 use crate::metrics::InLane;
-use canet_domain::{Candidates, Flops, History, Item, Ranked, Reason, RequestFlops, Route, Selection};
-use canet_model::Query;
+use canet_catalogue::Restriction;
+use canet_domain::{Flops, History, Item, Ranked, Reason, RequestFlops, Route};
 
 /// A validated request for one ranking: no later step checks it again.
 #[derive(Clone, Debug)]
@@ -22,26 +22,15 @@ pub struct Request {
     pub excluded: HashSet<Item>,
     /// The items to choose from; `None` is the whole catalogue.
     pub candidates: Option<Box<[Item]>>,
+    /// What the catalogue file allows, and the request's filter and quotas; `None` if they allow everything. The candidates are
+    /// within it already.
+    pub restriction: Option<Restriction>,
     /// A route to run instead of the server's choice.
     pub route: Option<Route>,
     /// The share of the full model's FLOPs to spend, above 0 and at most 1; `None` is the server's.
     pub budget: Option<f64>,
     /// When the request arrived and when it is due.
     pub due: Due,
-}
-
-impl Request {
-    /// The query that the forward answers.
-    pub(crate) fn query(&self) -> Query<'_> {
-        Query {
-            history: &self.history,
-            selection: Selection {
-                k: self.k,
-                excluded: &self.excluded,
-                candidates: self.candidates.as_deref().map_or(Candidates::All, Candidates::Only),
-            },
-        }
-    }
 }
 
 /// The answer to a [`Request`].

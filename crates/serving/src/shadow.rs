@@ -10,6 +10,7 @@ use super::Generation;
 use super::pace::Pace;
 use super::row::Request;
 use crate::metrics::Metrics;
+use canet_catalogue::SetPool;
 use canet_domain::{Item, Ranked, Route};
 use canet_model::ForwardError;
 
@@ -145,8 +146,10 @@ fn compare_all(comparisons: &Receiver<Comparison>, idle: &Idle) {
 impl Comparison {
     /// The share of the full model's best items that the route found; `None` if no item is allowed.
     fn overlap(&self, generation: &Generation) -> Result<Option<f64>, ForwardError> {
+        let allowed = self.request.allowed(&mut SetPool::default());
         let best = |route| -> Result<HashSet<Item>, ForwardError> {
-            let mut query = self.request.query();
+            // Quotas hide which items a route finds, so they are left out.
+            let mut query = self.request.query(allowed.as_deref());
             query.selection.k = TOP;
             let ranked: Vec<Vec<Ranked>> = generation.model.forward().rank(route, &[query])?;
             Ok(ranked.into_iter().flatten().map(|ranked| ranked.item).collect())

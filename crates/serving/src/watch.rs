@@ -14,7 +14,7 @@ use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory};
 
 /// How often the directory is listed. A listing costs microseconds. Unlike notifications it also works on network file
 /// systems.
-const POLL: Duration = Duration::from_millis(500);
+pub(crate) const POLL: Duration = Duration::from_millis(500);
 
 /// How long the files of a version must stand still before it is loaded although they do not have their digests. Somebody may
 /// be copying them.
@@ -92,6 +92,15 @@ impl Stamp {
         Stamp::of(directory, &directory.list()?)
     }
 
+    /// The present state of a single file, which stands for a version 0.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the file does not exist or cannot be looked at.
+    pub(crate) fn of_file(path: &Path) -> io::Result<Stamp> {
+        let (file, inode) = FileStamp::of(path.as_os_str().to_owned(), &fs::metadata(path)?);
+        Ok(Stamp { version: 0, files: vec![file], inodes: vec![inode] })
+    }
+
     fn of(directory: &ModelDirectory, listing: &Listing) -> Result<Option<Stamp>, CheckpointError> {
         let Some(version) = listing.versions.last().copied() else { return Ok(None) };
         let path = directory.path().join(version.to_string());
@@ -109,16 +118,23 @@ impl Stamp {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 about => about?,
             };
-            let stamp = FileStamp {
-                name: entry.file_name(),
-                bytes: about.len(),
-                modified: (about.mtime(), about.mtime_nsec()),
-                changed: (about.ctime(), about.ctime_nsec()),
-            };
-            files.push((stamp, (about.dev(), about.ino())));
+            files.push(FileStamp::of(entry.file_name(), &about));
         }
         files.sort_unstable();
         Ok(files)
+    }
+}
+
+impl FileStamp {
+    /// The stamp of a file, and its device and inode.
+    fn of(name: OsString, about: &Metadata) -> (FileStamp, (u64, u64)) {
+        let stamp = FileStamp {
+            name,
+            bytes: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        };
+        (stamp, (about.dev(), about.ino()))
     }
 }
 

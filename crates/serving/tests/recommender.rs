@@ -42,6 +42,7 @@ fn request(route: Option<Route>, timeout: Duration, rng: &mut impl Rng) -> Reque
         k: 5,
         excluded: HashSet::new(),
         candidates: None,
+        restriction: None,
         route,
         budget: None,
         due: Due { arrived, deadline: arrived + timeout },

@@ -1,16 +1,23 @@
 //! Converts between gRPC's messages and the types that every transport shares.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::Problem;
+use crate::describe::{CatalogueDescription, CatalogueKey};
 use crate::proto::canet::v1 as proto;
+use crate::restriction::read_filter;
 use crate::wire::{ItemId, RecommendRequest};
+use canet_catalogue::MaxPer;
 use canet_serving::{Candidate, Generation, Serving};
 
-impl From<proto::RecommendRequest> for RecommendRequest {
-    fn from(message: proto::RecommendRequest) -> RecommendRequest {
+impl TryFrom<proto::RecommendRequest> for RecommendRequest {
+    type Error = Problem;
+
+    fn try_from(message: proto::RecommendRequest) -> Result<RecommendRequest, Problem> {
+        let filter = message.filter.as_deref().filter(|filter| !filter.is_empty());
         let default = RecommendRequest::new(ids(message.history));
-        RecommendRequest {
+        Ok(RecommendRequest {
             history_start: message.history_start,
             k: message.k,
             exclude_seen: message.exclude_seen,
@@ -20,9 +27,24 @@ impl From<proto::RecommendRequest> for RecommendRequest {
             budget: message.budget,
             timeout_ms: message.timeout_ms.unwrap_or(default.timeout_ms),
             user: message.user.map(|user| ItemId(user.into())),
+            filter: filter.map(|filter| read_filter("filter", filter)).transpose()?,
+            max_per: Some(max_per(message.max_per)?),
             history: default.history,
-        }
+        })
     }
+}
+
+fn max_per(limits: HashMap<String, u64>) -> Result<MaxPer, Problem> {
+    if limits.len() > MaxPer::MAX_KEYS {
+        let detail = format!("`max_per` has {} keys: at most {}", limits.len(), MaxPer::MAX_KEYS);
+        return Err(Problem::invalid("max_per", detail));
+    }
+    if let Some((key, _)) = limits.iter().find(|(_, limit)| **limit == 0) {
+        return Err(Problem::invalid(format!("max_per.{key}"), "a limit of `max_per` is 0: it must be at least 1"));
+    }
+    // In one order, so that of several faults always the same one is reported.
+    let limits: BTreeMap<String, u64> = limits.into_iter().collect();
+    Ok(MaxPer::new(limits.into_iter().map(|(key, limit)| (key.into(), limit))))
 }
 
 fn ids(ids: Vec<String>) -> Vec<ItemId> {
@@ -82,6 +104,17 @@ impl From<&Generation> for proto::GetModelResponse {
             exclude_seen: manifest.exclude_seen,
             fixed_route: generation.fixed_route.map(|route| space.name(route).to_owned()),
             candidate: None,
+            catalogue: generation.catalogue_view().as_deref().map(|view| CatalogueDescription::of(view).into()),
         }
+    }
+}
+
+impl From<CatalogueDescription> for proto::Catalogue {
+    fn from(described: CatalogueDescription) -> proto::Catalogue {
+        let CatalogueDescription { digest, read, items, hidden, unknown, missing, keys } = described;
+        let [items, hidden, unknown, missing] = [items, hidden, unknown, missing].map(|count| count as u64);
+        let key = |CatalogueKey { name, values }| proto::CatalogueKey { name, values: values as u64 };
+        let keys = keys.into_iter().map(key).collect();
+        proto::Catalogue { digest, read, items, hidden, unknown, missing, keys }
     }
 }

@@ -1,5 +1,7 @@
 use crate::Problem;
+use crate::restriction::{read_filter, read_max_per};
 use crate::wire::RecommendRequest;
+use canet_catalogue::{FilterExpression, MaxPer};
 
 /// A request's settings for all its rows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -8,6 +10,8 @@ pub(super) struct Parameters {
     exclude_seen: Option<bool>,
     budget: Option<f64>,
     timeout_ms: Option<u64>,
+    filter: Option<FilterExpression>,
+    max_per: Option<MaxPer>,
 }
 
 /// A parameter's value over either transport.
@@ -31,8 +35,13 @@ impl Parameters {
             ("timeout_ms", Some(Parameter::Number(timeout))) if timeout >= 0.0 && timeout.fract() == 0.0 => {
                 self.timeout_ms = Some(timeout as u64);
             }
+            ("filter", Some(Parameter::Text(filter))) => self.filter = Some(read_filter("parameters.filter", &filter)?),
+            ("max_per", Some(Parameter::Text(limits))) => {
+                self.max_per = Some(read_max_per("parameters.max_per", &limits)?);
+            }
             _ => {
-                let known = "`route` (string), `exclude_seen` (bool), `budget` and `timeout_ms` (numbers)";
+                let known = "`route` (string), `exclude_seen` (bool), `budget` and `timeout_ms` (numbers), `filter` and \
+                             `max_per` (strings of JSON)";
                 let detail = format!("parameter {name:?} is unknown or has a wrong value: use {known}");
                 return Err(Problem::invalid(format!("parameters.{name}"), detail));
             }
@@ -48,5 +57,7 @@ impl Parameters {
         row.exclude_seen = self.exclude_seen.or(row.exclude_seen);
         row.budget = self.budget.or(row.budget);
         row.timeout_ms = self.timeout_ms.unwrap_or(row.timeout_ms);
+        row.filter.clone_from(&self.filter);
+        row.max_per.clone_from(&self.max_per);
     }
 }

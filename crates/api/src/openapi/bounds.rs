@@ -1,14 +1,22 @@
 use serde_json::{Value, json};
-use utoipa::openapi::schema::{Object, Schema};
+use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, Schema, Type};
 use utoipa::openapi::{OpenApi, RefOr};
 
 use crate::limits::max_k;
 use crate::wire::default_k;
+use canet_catalogue::KeySummary;
+use canet_data::ItemTable;
 use canet_domain::{Catalogue, Reason, RouteSpace};
-use canet_serving::Generation;
+use canet_serving::{CatalogueView, Generation};
+
+/// The most values of all keys of the catalogue file that the document lists.
+const LISTED_VALUES: usize = 2000;
+
+/// The most values of a key that the document allows in a filter. Filters of all keys then keep within their limit.
+const LISTED_IN_FILTER: usize = 7;
 
 /// Narrows the document to the requests that one checkpoint accepts and to the routes that it answers.
-pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
+pub(super) fn apply(document: &mut OpenApi, generation: &Generation, view: Option<&CatalogueView>) {
     let (catalogue, space) = (generation.model.catalogue(), generation.model.space());
     let Some(components) = &mut document.components else { return };
     let mut property = |schema: &str, name: &str, narrow: &dyn Fn(&mut Object)| {
@@ -26,6 +34,26 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
         exclude.default = Some(json!(generation.model.manifest().exclude_seen));
     });
     property("RecommendRequest", "route", &|route| route.enum_values = Some(choices(space)));
+    let keys: Vec<KeySummary<'_>> = view.into_iter().flat_map(|view| view.index.keys()).collect();
+    property("RecommendRequest", "filter", &|filter| {
+        let keeps = filter_keys(&keys);
+        let not = ObjectBuilder::new().schema_type(Type::Object);
+        let mut not = keeps.iter().fold(not, |not, (key, values)| not.property(key, values.clone())).build();
+        close(&mut not);
+        let list = ArrayBuilder::new().items(not.clone()).min_items(Some(1)).max_items(Some(LISTED_IN_FILTER));
+        let not = AnyOfBuilder::new().item(not).item(list).build();
+        filter.properties.extend(keeps);
+        if !keys.is_empty() {
+            filter.properties.insert(ItemTable::NOT.to_owned(), Schema::AnyOf(not).into());
+        }
+        close(filter);
+    });
+    property("RecommendRequest", "max_per", &|max_per| {
+        let limit =
+            || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(1_000_000)).build();
+        max_per.properties.extend(keys.iter().map(|key| (key.name.to_owned(), Schema::Object(limit()).into())));
+        close(max_per);
+    });
     property("RouteTaken", "reason", &|reason| {
         reason.enum_values = Some(Reason::ALL.map(|reason| json!(reason.name())).into());
     });
@@ -35,6 +63,25 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation) {
     if let Some(RefOr::T(Schema::Object(request))) = components.schemas.get_mut("RecommendRequest") {
         request.examples = vec![example(catalogue)];
     }
+}
+
+/// Each key of a filter with the values that it may have.
+fn filter_keys(keys: &[KeySummary<'_>]) -> Vec<(String, RefOr<Schema>)> {
+    let most = LISTED_VALUES / keys.len().max(1);
+    let entry = |key: &KeySummary<'_>| {
+        let values = key.values.iter().take(most).map(|value| json!(value));
+        let value = || ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.clone()));
+        let list = ArrayBuilder::new().items(value()).min_items(Some(1)).max_items(Some(LISTED_IN_FILTER));
+        let schema = AnyOfBuilder::new().item(value()).item(list).build();
+        (key.name.to_owned(), Schema::AnyOf(schema).into())
+    };
+    // A key whose items have no values cannot be named.
+    keys.iter().filter(|key| !key.values.is_empty()).map(entry).collect()
+}
+
+/// Allows no other properties.
+fn close(object: &mut Object) {
+    object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
 }
 
 fn names(space: &RouteSpace) -> impl Iterator<Item = Value> {

@@ -18,7 +18,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use crate::access::API_KEY;
 use crate::endpoint::{Documentation, Required};
 use crate::problem::{Code, Problem, ProblemBody};
-use canet_serving::{Generation, GenerationId, Recommender};
+use canet_serving::{CatalogueRevision, Generation, GenerationId, Recommender};
 
 /// The part that is the same for every server.
 #[derive(OpenApi)]
@@ -51,6 +51,8 @@ pub(crate) struct Description {
 struct Rendered {
     /// The generation whose bounds it has.
     generation: GenerationId,
+    /// The catalogue file whose keys it has.
+    catalogue: Option<CatalogueRevision>,
     json: Bytes,
 }
 
@@ -67,18 +69,20 @@ impl Description {
     /// The document with the bounds of `generation`, as JSON.
     fn render(&self, generation: &Generation) -> Result<Bytes, Problem> {
         let known = self.rendered.load();
-        let known = known.as_ref().filter(|known| known.generation == generation.id);
+        let view = generation.catalogue_view();
+        let catalogue = view.as_ref().map(|view| view.revision);
+        let known = known.as_ref().filter(|known| (known.generation, known.catalogue) == (generation.id, catalogue));
         if let Some(known) = known {
             return Ok(known.json.clone());
         }
         let mut document = openapi::OpenApi::clone(&self.document);
-        bounds::apply(&mut document, generation);
+        bounds::apply(&mut document, generation, view.as_deref());
         let json = serde_json::to_vec(&document).map_err(|error| {
             tracing::error!(%error, "the OpenAPI document could not be written");
             Problem::new(Code::Internal, "the OpenAPI document could not be written")
         })?;
         let json = Bytes::from(json);
-        let rendered = Rendered { generation: generation.id, json: json.clone() };
+        let rendered = Rendered { generation: generation.id, catalogue, json: json.clone() };
         self.rendered.store(Some(Arc::new(rendered)));
         Ok(json)
     }

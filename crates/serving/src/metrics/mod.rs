@@ -10,7 +10,9 @@ mod traffic;
 
 pub use endpoint::EndpointSeries;
 pub use judgements::{Accuracy, Judgements};
-pub use registry::{AnswerLogged, Disconnect, InFlight, Metrics, OpenConnection, Rejected, Reloaded, Stage};
+pub use registry::{
+    AnswerLogged, CatalogueReloaded, Disconnect, InFlight, Metrics, OpenConnection, Rejected, Reloaded, Stage,
+};
 pub(crate) use series::InLane;
 pub use series::{DeviceSeconds, LaneSeries, RouteSeries, Series};
 pub use traffic::{Latency, Traffic};

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
@@ -7,6 +7,7 @@ use prometheus::{
 
 use super::cache_series::CACHE_MISSES;
 use super::family::families;
+use crate::CatalogueView;
 
 /// 100 µs to 10 s, with finer steps around the times of answers.
 const SECONDS: [f64; 17] =
@@ -124,6 +125,23 @@ families! {
         reload_total: IntCounterVec, labels ["outcome"];
         /// Seconds from the start of a successful reload to the swap.
         reload_duration_seconds: Histogram, buckets RELOAD_SECONDS;
+        /// Rows that ran a second time, because the best items did not fill their `max_per`.
+        ranked_twice_total: IntCounter;
+        /// Readings of the catalogue file by outcome: served, rejected (its contents are wrong), or failed (it could not be
+        /// read). The first reading counts too.
+        catalogue_reload_total: IntCounterVec, labels ["outcome"];
+        /// Items in the catalogue file that serves. 0 without --catalogue, as the gauges below.
+        catalogue_items: IntGauge;
+        /// Items of the model that the catalogue file hides.
+        catalogue_hidden_items: IntGauge;
+        /// Ids of the catalogue file that the model does not know.
+        catalogue_unknown_ids: IntGauge;
+        /// Items of the model that the catalogue file lacks. They are visible and have no values.
+        catalogue_missing_items: IntGauge;
+        /// When the catalogue file that serves was read, in seconds since 1970.
+        catalogue_read_timestamp_seconds: IntGauge;
+        /// Always 1; the label is the SHA-256 of the catalogue file that serves. Servers with the same file agree.
+        catalogue_info: IntGaugeVec, labels ["digest"];
         /// Always 1; the labels name the checkpoint that serves.
         model_info: IntGaugeVec, labels ["name", "version", "digest"];
         /// Share of the users whom the candidate answers. Without a candidate there is no series.
@@ -290,6 +308,30 @@ impl Reloaded {
     }
 }
 
+/// How a reading of the catalogue file ended, as `catalogue_reload_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatalogueReloaded {
+    /// Its contents serve.
+    Served,
+    /// Its contents are wrong.
+    Rejected,
+    /// It could not be read.
+    Failed,
+}
+
+impl CatalogueReloaded {
+    const ALL: [CatalogueReloaded; 3] =
+        [CatalogueReloaded::Served, CatalogueReloaded::Rejected, CatalogueReloaded::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            CatalogueReloaded::Served => "served",
+            CatalogueReloaded::Rejected => "rejected",
+            CatalogueReloaded::Failed => "failed",
+        }
+    }
+}
+
 impl Metrics {
     /// The families, with every series that depends neither on a model nor on an endpoint.
     ///
@@ -306,6 +348,9 @@ impl Metrics {
         AnswerLogged::ALL
             .iter()
             .for_each(|outcome| drop(metrics.answer_log_total.with_label_values(&[outcome.label()])));
+        for outcome in CatalogueReloaded::ALL {
+            metrics.catalogue_reload_total.with_label_values(&[outcome.label()]);
+        }
         for full in [true, false] {
             metrics.batch_release_total.with_label_values(&[release(full)]);
         }
@@ -391,6 +436,29 @@ impl Metrics {
         if outcome == Reloaded::Served {
             self.reload_duration_seconds.observe(took.as_secs_f64());
         }
+    }
+
+    /// Counts rows that ran a second time.
+    pub(crate) fn ranked_twice(&self, rows: usize) {
+        self.ranked_twice_total.inc_by(rows as u64);
+    }
+
+    /// Counts a reading of the catalogue file.
+    pub(crate) fn catalogue_reloaded(&self, outcome: CatalogueReloaded) {
+        self.catalogue_reload_total.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// Describes the catalogue file that serves, in place of the one before.
+    pub(crate) fn catalogue_serves(&self, view: &CatalogueView) {
+        let (index, count) = (&view.index, |count: usize| i64::try_from(count).unwrap_or(i64::MAX));
+        self.catalogue_items.set(count(index.table().len()));
+        self.catalogue_hidden_items.set(count(index.hidden()));
+        self.catalogue_unknown_ids.set(count(index.unknown()));
+        self.catalogue_missing_items.set(count(index.missing()));
+        let read_at = view.read_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.catalogue_read_timestamp_seconds.set(i64::try_from(read_at.as_secs()).unwrap_or(i64::MAX));
+        self.catalogue_info.reset();
+        self.catalogue_info.with_label_values(&[index.table().sha256()]).set(1);
     }
 
     /// Names the checkpoint that serves, in place of the one before.

@@ -1,0 +1,255 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use canet_catalogue::ItemIndex;
+use canet_data::{ItemTable, ItemTableError};
+use canet_domain::{Catalogue, Item, TextSizes};
+use tokio::sync::oneshot;
+
+use super::pace::{Pace, return_freed_memory};
+use super::watch::{POLL, Stamp, Step, Watch};
+use super::{Generation, Recommender, Serving};
+use crate::metrics::{CatalogueReloaded, Metrics};
+
+/// The catalogue file of a server: the newest valid contents, and the watch for newer ones.
+///
+/// A new file replaces the old one for the generation that serves, without touching the model. A new generation gets the
+/// contents before it is swapped in. Each call pins one generation and one state of the file, so no answer mixes two.
+pub struct CatalogueFile {
+    path: PathBuf,
+    metrics: Arc<Metrics>,
+    /// The file's state just before it was first read.
+    opened: Option<Stamp>,
+    contents: Mutex<Contents>,
+}
+
+/// What was last read.
+pub(crate) struct Contents {
+    revision: CatalogueRevision,
+    table: Arc<ItemTable>,
+    read_at: SystemTime,
+}
+
+/// Tells states of catalogue files apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CatalogueRevision(u64);
+
+/// A catalogue file over the items of one generation.
+#[derive(Debug)]
+pub struct CatalogueView {
+    /// The state of the file.
+    pub revision: CatalogueRevision,
+    /// The items.
+    pub index: Arc<ItemIndex>,
+    /// Bounds of the bytes that ids and titles take in an answer.
+    pub text_sizes: TextSizes,
+    /// When the file was read.
+    pub read_at: SystemTime,
+}
+
+/// The newest state of the catalogue file over the items of one generation, if the server has one.
+#[derive(Debug, Default)]
+pub struct CurrentView(ArcSwapOption<CatalogueView>);
+
+impl CurrentView {
+    pub(crate) fn get(&self) -> Option<Arc<CatalogueView>> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn set(&self, view: Arc<CatalogueView>) {
+        self.0.store(Some(view));
+    }
+}
+
+impl CatalogueView {
+    /// The item's title: that of the file, if there is one, or else the model's.
+    pub fn title<'a>(view: Option<&'a CatalogueView>, catalogue: &'a Catalogue, item: Item) -> Option<&'a str> {
+        view.and_then(|view| view.index.title(item)).or_else(|| catalogue.title(item))
+    }
+}
+
+impl Contents {
+    fn new(table: ItemTable) -> Contents {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let revision = CatalogueRevision(NEXT.fetch_add(1, Ordering::Relaxed));
+        Contents { revision, table: Arc::new(table), read_at: SystemTime::now() }
+    }
+
+    /// Gives a generation these contents, unless it has them.
+    pub(crate) fn give_to(&self, generation: &Generation) {
+        generation.set_catalogue_view(self.view(generation));
+    }
+
+    /// The contents over the items of a generation.
+    fn view(&self, generation: &Generation) -> Arc<CatalogueView> {
+        if let Some(known) = generation.catalogue_view().filter(|known| known.revision == self.revision) {
+            return known;
+        }
+        let catalogue = generation.model.catalogue();
+        let index = ItemIndex::new(Arc::clone(&self.table), catalogue);
+        let title = |item: Item| index.title(item).or_else(|| catalogue.title(item));
+        let text_sizes = TextSizes::with_titles(catalogue, title);
+        let (revision, read_at) = (self.revision, self.read_at);
+        Arc::new(CatalogueView { revision, index: Arc::new(index), text_sizes, read_at })
+    }
+}
+
+impl CatalogueFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ItemTableError`] if it cannot be read or its contents are wrong.
+    pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Arc<CatalogueFile>, ItemTableError> {
+        // Before the file is read, so that a change meanwhile is seen.
+        let opened = Stamp::of_file(path).ok();
+        let contents = Contents::new(ItemTable::read(path)?);
+        metrics.catalogue_reloaded(CatalogueReloaded::Served);
+        Ok(Arc::new(CatalogueFile { path: path.to_owned(), metrics, opened, contents: Mutex::new(contents) }))
+    }
+
+    /// The newest contents. They stay the newest until the guard drops.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches the file and swaps in new contents once it stands still. Ends only with the runtime.
+    pub async fn watch(self: Arc<Self>, recommender: Weak<Recommender>) {
+        let mut watch = Watch::new(self.opened.clone());
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            poll.tick().await;
+            let path = self.path.clone();
+            let stamp = match tokio::task::spawn_blocking(move || Stamp::of_file(&path)).await {
+                Ok(Ok(stamp)) => stamp,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the catalogue file could not be looked at");
+                    continue;
+                }
+                // The runtime is stopping.
+                Err(_) => return,
+            };
+            let now = Instant::now();
+            match watch.next(&stamp, now) {
+                Step::Load(_) => {}
+                Step::Wait => continue,
+                // No digest says what the file should hold, so it must stand still.
+                Step::Read(_) => {
+                    watch.incomplete(now, now);
+                    continue;
+                }
+            }
+            match self.reload_beside(recommender.clone()) {
+                // It always ends: a panic drops the sender.
+                Ok(ended) => drop(ended.await),
+                Err(error) => {
+                    tracing::warn!(%error, "no thread could be started to read the catalogue file");
+                    continue;
+                }
+            }
+            watch.tried(stamp);
+        }
+    }
+
+    /// Reads the file on a thread of its own, beside live requests.
+    fn reload_beside(self: &Arc<Self>, recommender: Weak<Recommender>) -> io::Result<oneshot::Receiver<()>> {
+        let (done, ended) = oneshot::channel();
+        let file = Arc::clone(self);
+        thread::Builder::new().name("catalogue".to_owned()).spawn(move || {
+            Pace::BesideLive.keep();
+            file.reload(&recommender);
+            return_freed_memory();
+            // The watch may have ended.
+            let _ = done.send(());
+        })?;
+        Ok(ended)
+    }
+
+    /// Reads the file and gives it to the generations that serve. If it is wrong, the contents before it stay.
+    fn reload(&self, recommender: &Weak<Recommender>) {
+        let started = Instant::now();
+        let table = match ItemTable::read(&self.path) {
+            Ok(table) => table,
+            Err(error) => {
+                let io = error.is_io();
+                let outcome = if io { CatalogueReloaded::Failed } else { CatalogueReloaded::Rejected };
+                self.metrics.catalogue_reloaded(outcome);
+                tracing::warn!(%error, "the catalogue file is refused: the server keeps the one that it has");
+                return;
+            }
+        };
+        // Not before: a server that stops waits until nobody holds the recommender.
+        let Some(recommender) = recommender.upgrade() else { return };
+        let mut contents = self.hold();
+        if contents.table.sha256() == table.sha256() {
+            tracing::debug!("the catalogue file was written again without a change");
+            return;
+        }
+        *contents = Contents::new(table);
+        // A generation that is not swapped in yet gets the contents when it is.
+        let serving = recommender.current();
+        serving.iter().flat_map(Serving::generations).for_each(|generation| contents.give_to(generation));
+        drop(contents);
+        let took_ms = started.elapsed().as_millis();
+        tracing::info!(path = %self.path.display(), took_ms, "a new catalogue file is read");
+        self.metrics.catalogue_reloaded(CatalogueReloaded::Served);
+        if let Some(view) = serving.and_then(|serving| serving.live.catalogue_view()) {
+            self.serves(&view);
+        }
+    }
+
+    /// Says in the log and the metrics which contents serve.
+    pub(crate) fn serves(&self, view: &CatalogueView) {
+        let index = &view.index;
+        self.metrics.catalogue_serves(view);
+        tracing::info!(
+            path = %self.path.display(),
+            digest = index.table().sha256(),
+            items = index.table().len(),
+            hidden = index.hidden(),
+            unknown = index.unknown(),
+            missing = index.missing(),
+            keys = index.keys().map(|key| key.name).collect::<Vec<_>>().join(", "),
+            "the catalogue file serves"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::{POLL, Stamp, Step, Watch};
+
+    #[test]
+    fn a_file_is_news_once_it_stands_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue.csv");
+        let start = Instant::now();
+        assert!(Stamp::of_file(&path).is_err());
+        std::fs::write(&path, "id\n1\n").unwrap();
+        let mut watch = Watch::new(Stamp::of_file(&path).ok());
+        let mut loads = |polls: std::ops::Range<u32>| {
+            let mut is_load = |poll: u32| {
+                let now = start + POLL * poll;
+                let step = watch.next(&Stamp::of_file(&path).unwrap(), now);
+                if let Step::Read(_) = step {
+                    watch.incomplete(now, now);
+                }
+                matches!(step, Step::Load(_))
+            };
+            polls.map(&mut is_load).collect::<Vec<_>>()
+        };
+        assert_eq!(loads(0..6), [false; 6], "the file is the one that serves");
+        // A file that is moved into place, as a mounted file is.
+        let next = directory.path().join("next.csv");
+        std::fs::write(&next, "id\n1\n2\n").unwrap();
+        std::fs::rename(&next, &path).unwrap();
+        assert_eq!(loads(6..11), [false, false, false, false, true]);
+    }
+}

@@ -1,0 +1,138 @@
+use std::collections::HashSet;
+
+use canet_catalogue::{AllowedSet, Quotas, Restriction, SetPool};
+use canet_domain::{Candidates, Flops, Item, ItemSet, Ranked, Route, Selection, top_k};
+use canet_model::{Forward, ForwardError, Query, RankedBatch};
+
+use super::row::Request;
+
+/// The rankings of a batch.
+pub struct Rankings {
+    /// Each row's ranking, best first. `None` if its scores are NaN or infinite.
+    pub rows: Vec<Option<Vec<Ranked>>>,
+    /// FLOPs of each row that the history cache saved. Empty without a cache.
+    pub reused: Vec<Flops>,
+    /// Rows that ran twice, because the best items that were ranked first did not fill their quotas.
+    pub ranked_twice: usize,
+}
+
+/// Ranks the rows of a batch within their filters and quotas.
+///
+/// A row's filter becomes a set of items here, not when the request arrives: so as many sets are in memory as rows run,
+/// however many wait. `pool` keeps them for the next batch.
+///
+/// A row with quotas first ranks [more items](Quotas::lookahead) than it asks for and takes from them greedily. That is exact if it
+/// fills the answer, or if no item is left. Otherwise the row runs once more for all its scores.
+///
+/// `items` is the size of the catalogue.
+///
+/// # Errors
+/// [`ForwardError`] if the device fails.
+pub fn rank_requests<'a>(
+    forward: &dyn Forward,
+    items: usize,
+    rows: impl ExactSizeIterator<Item = (Route, &'a Request)> + Clone,
+    pool: &mut SetPool,
+) -> Result<Rankings, ForwardError> {
+    let mut sets: Vec<Option<AllowedSet<'a>>> = Vec::new();
+    if rows.clone().any(|(_, request)| request.limits_items()) {
+        sets.extend(rows.clone().map(|(_, request)| request.allowed(pool)));
+    }
+    let set = |row: usize| sets.get(row).and_then(Option::as_deref);
+    let queries: Vec<(Route, Query<'_>)> =
+        rows.clone().enumerate().map(|(row, (route, request))| (route, request.query(set(row)))).collect();
+    let RankedBatch { rankings, reused } = forward.rank_reusing(&queries)?;
+    let mut ranked_twice = 0;
+    let within_quotas = |((route, query), (request, ranked)): (&(Route, Query<'_>), (&Request, Vec<Ranked>))| {
+        if !query.selection.is_complete(&ranked, items) {
+            return Ok(None);
+        }
+        let mut greedy = request.restriction.as_ref().and_then(Restriction::greedy);
+        let Some(greedy) = &mut greedy else { return Ok(Some(ranked)) };
+        let looked_at = ranked.len();
+        let taken: Vec<Ranked> = ranked.into_iter().filter(|ranked| greedy.take(ranked.item)).take(request.k).collect();
+        let was_last = looked_at < query.selection.k || request.candidates.is_some();
+        if taken.len() == request.k || was_last {
+            return Ok(Some(taken));
+        }
+        ranked_twice += 1;
+        rank_all(forward, items, *route, (request, query))
+    };
+    let requests = rows.map(|(_, request)| request);
+    let rows = queries.iter().zip(requests.zip(rankings)).map(within_quotas).collect::<Result<_, ForwardError>>()?;
+    sets.into_iter().flatten().for_each(|set| set.give_back(pool));
+    Ok(Rankings { rows, reused, ranked_twice })
+}
+
+/// Takes items within quotas from all scores of a row. Full values leave the search, so it ends after a few passes over the scores.
+fn rank_all(
+    forward: &dyn Forward,
+    items: usize,
+    route: Route,
+    (request, query): (&Request, &Query<'_>),
+) -> Result<Option<Vec<Ranked>>, ForwardError> {
+    let scores = forward.scores(route, &[query.history])?;
+    let Some((scores, mut greedy)) = scores.row(0).zip(request.restriction.as_ref().and_then(Restriction::greedy))
+    else {
+        return Ok(None);
+    };
+    let mut left = match query.selection.candidates {
+        Candidates::All => ItemSet::full(items),
+        Candidates::Set(set) => set.clone(),
+        Candidates::Only(listed) => {
+            let mut set = ItemSet::empty(items);
+            listed.iter().for_each(|item| set.insert(*item));
+            set
+        }
+    };
+    query.selection.excluded.iter().for_each(|item| left.remove(*item));
+    let (nothing, mut taken, mut k) = (HashSet::new(), Vec::with_capacity(request.k), query.selection.k);
+    loop {
+        let selection = Selection { k, excluded: &nothing, candidates: Candidates::Set(&left) };
+        let best = top_k(scores, &selection);
+        if !selection.is_complete(&best, items) {
+            return Ok(None);
+        }
+        let is_last = best.len() < k;
+        for ranked in best {
+            left.remove(ranked.item);
+            if greedy.take(ranked.item) {
+                taken.push(ranked);
+                if taken.len() == request.k {
+                    return Ok(Some(taken));
+                }
+            }
+        }
+        if is_last {
+            return Ok(Some(taken));
+        }
+        greedy.remove_full(&mut left);
+        k = k.saturating_mul(4).min(items);
+    }
+}
+
+impl Request {
+    /// Whether a filter or hidden items limit what may be ranked.
+    pub(crate) fn limits_items(&self) -> bool {
+        self.restriction.as_ref().is_some_and(Restriction::limits_items)
+    }
+
+    /// The items that may be ranked, if they are limited and not listed. Listed candidates were limited when the request was
+    /// validated.
+    pub(crate) fn allowed(&self, pool: &mut SetPool) -> Option<AllowedSet<'_>> {
+        let restriction = self.restriction.as_ref().filter(|of| of.limits_items() && self.candidates.is_none())?;
+        Some(restriction.allowed(pool))
+    }
+
+    /// The query that the forward answers, within the [allowed](Self::allowed) items. With quotas it asks for more items.
+    pub(crate) fn query<'a>(&'a self, allowed: Option<&'a ItemSet>) -> Query<'a> {
+        let listed: Option<&[Item]> = self.candidates.as_deref();
+        let k = match (&self.restriction, listed) {
+            (Some(restriction), Some(listed)) if restriction.has_quotas() => listed.len().max(1),
+            (Some(restriction), None) if restriction.has_quotas() => Quotas::lookahead(self.k),
+            _ => self.k,
+        };
+        let candidates = listed.map(Candidates::Only).or(allowed.map(Candidates::Set)).unwrap_or(Candidates::All);
+        Query { history: &self.history, selection: Selection { k, excluded: &self.excluded, candidates } }
+    }
+}
