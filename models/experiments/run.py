@@ -41,6 +41,7 @@ RECORDED = {
     "--clip-norm": ("training", "options", "optimizer", "clip_norm"),
     "--negatives": ("training", "options", "sandwich", "negatives"),
     "--distillation": ("training", "options", "sandwich", "distillation"),
+    "--narrow-boost": ("training", "options", "sandwich", "narrow_boost"),
     "--router-holdout": ("training", "options", "router", "holdout"),
     "--router-fit": ("training", "options", "router", "fit"),
     "--settle-epochs": ("training", "options", "settle", "epochs"),
