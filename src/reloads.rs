@@ -9,7 +9,7 @@ use super::numbers::{share, share_below_one};
 use super::secret::Secret;
 use super::signals::{Signal, Signals};
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Gate, Offer, Reloader, Stamp, Start, Unmeasured, Watch};
+use canet_serving::{Doubt, Gate, Offer, Reloader, Stamp, Start, Watch};
 
 /// Which versions serve beside and after the first one. SIGHUP reloads too.
 #[derive(Debug, Args)]
@@ -18,8 +18,8 @@ pub(crate) struct ReloadArgs {
     #[arg(long, env = "CANET_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
     /// With --watch, refuse a version whose recorded validation NDCG@10 is below the live version's by more than this share,
-    /// if both were measured on the same kind of data. `off` takes every version [default: 0.05. If the flag is given, a
-    /// version without metrics is refused; otherwise only after one that has some]
+    /// if both were measured on the same kind of data, and a version without metrics. `off` takes every version [default:
+    /// 0.05, if the drop is beyond chance; a version without metrics is refused only after one that has some]
     #[arg(long, env = "CANET_MAX_REGRESSION", value_name = "SHARE", value_parser = max_regression)]
     max_regression: Option<MaxRegression>,
     /// A second version, which answers a share of the users beside the live one. POST /admin/promote and /admin/withdraw end
@@ -57,16 +57,16 @@ fn max_regression(text: &str) -> Result<MaxRegression, String> {
 
 impl ReloadArgs {
     /// The default of `--max-regression`: an operator who lets versions replace each other unseen does not want one that is
-    /// much worse. Noise between trainings on the same data is smaller.
+    /// much worse.
     const MAX_REGRESSION: f64 = 0.05;
 
     /// What a version must pass that the watch finds.
     pub(crate) fn gate(&self) -> Option<Gate> {
         match self.max_regression {
             Some(MaxRegression::Off) => None,
-            Some(MaxRegression::Share(max_regression)) => Some(Gate { max_regression, unmeasured: Unmeasured::Refuse }),
-            // Imported models have no metrics, and neither have those that replace them.
-            None => Some(Gate { max_regression: Self::MAX_REGRESSION, unmeasured: Unmeasured::RefuseAfterMeasured }),
+            Some(MaxRegression::Share(max_regression)) => Some(Gate { max_regression, doubt: Doubt::Refuse }),
+            // A small validation split measures little, and imported models have no metrics: nobody chose to lose those.
+            None => Some(Gate { max_regression: Self::MAX_REGRESSION, doubt: Doubt::Accept }),
         }
     }
 

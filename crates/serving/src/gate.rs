@@ -11,18 +11,22 @@ use canet_model::checkpoint::{DataRecord, Manifest};
 pub struct Gate {
     /// The largest share of the live version's NDCG@10 that a new version may lack, from 0 up to but not including 1.
     pub max_regression: f64,
-    /// What happens to versions without metrics.
-    pub unmeasured: Unmeasured,
+    /// What happens if the records leave doubt.
+    pub doubt: Doubt,
 }
 
-/// What a [`Gate`] does with a version whose accuracy is not recorded.
+/// What a [`Gate`] does with a version if the records do not prove that it is worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unmeasured {
-    /// It is always refused.
+pub enum Doubt {
+    /// It is refused if it lacks more than the share, however uncertain the figures are, and if it has no figure.
     Refuse,
-    /// It is refused if it would replace a version whose accuracy is recorded.
-    RefuseAfterMeasured,
+    /// It is refused only if it lacks more than the share and more than chance explains, or if it has no figure and would
+    /// replace a version that has one.
+    Accept,
 }
+
+/// How many standard errors of the difference chance explains.
+const CHANCE: f64 = 2.0;
 
 /// The recorded accuracy of a version.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +34,8 @@ pub(crate) struct Measured {
     version: u64,
     /// NDCG@10 on the validation split.
     ndcg: Option<f64>,
+    /// Its standard error, if that is recorded.
+    error: Option<f64>,
     data: DataRecord,
     exclude_seen: bool,
 }
@@ -74,12 +80,18 @@ impl Measured {
     /// that for every request.
     pub(crate) fn of(version: u64, manifest: &Manifest, fixed_route: Option<&str>) -> Measured {
         let policy = fixed_route.filter(|route| matches!(*route, "full" | "smallest")).unwrap_or("auto");
-        let ndcg = |metrics: &BTreeMap<String, f64>| {
-            metrics.get(&format!("{policy}.ndcg@10")).or_else(|| metrics.get("ndcg@10")).copied()
+        let validation = manifest.metrics.validation.as_ref();
+        let metric = |suffix: &str| {
+            let named = |metrics: &BTreeMap<String, f64>| {
+                let name = format!("ndcg@10{suffix}");
+                metrics.get(&format!("{policy}.{name}")).or_else(|| metrics.get(&name)).copied()
+            };
+            validation.and_then(named)
         };
         Measured {
             version,
-            ndcg: manifest.metrics.validation.as_ref().and_then(ndcg),
+            ndcg: metric(""),
+            error: metric(".se"),
             data: manifest.data.clone(),
             exclude_seen: manifest.exclude_seen,
         }
@@ -106,7 +118,7 @@ impl Gate {
     /// [`Regression`] if it may not.
     pub(crate) fn check(&self, new: &Measured, live: &Measured) -> Result<(), Regression> {
         let Some(ndcg) = new.ndcg else {
-            return match self.unmeasured == Unmeasured::Refuse || live.ndcg.is_some() {
+            return match self.doubt == Doubt::Refuse || live.ndcg.is_some() {
                 true => Err(Regression::Unmeasured { version: new.version, live: live.version }),
                 false => Ok(()),
             };
@@ -121,8 +133,13 @@ impl Gate {
             );
             return Ok(());
         };
-        let Gate { max_regression, .. } = *self;
-        if ndcg >= live_ndcg * (1.0 - max_regression) {
+        let Gate { max_regression, doubt } = *self;
+        // The two figures are of the same users where the data is the same, so that chance explains less than this.
+        let chance = match (doubt, new.error, live.error) {
+            (Doubt::Accept, Some(error), Some(live_error)) => CHANCE * error.hypot(live_error),
+            _ => 0.0,
+        };
+        if ndcg >= live_ndcg * (1.0 - max_regression) || live_ndcg - ndcg <= chance {
             return Ok(());
         }
         Err(Regression::Worse { version: new.version, ndcg, live: live.version, live_ndcg, max_regression })
@@ -133,7 +150,9 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const GATE: Gate = Gate { max_regression: 0.05, unmeasured: Unmeasured::RefuseAfterMeasured };
+    const GATE: Gate = Gate { max_regression: 0.05, doubt: Doubt::Accept };
+
+    const STRICT: Gate = Gate { doubt: Doubt::Refuse, ..GATE };
 
     fn measured(version: u64, ndcg: impl Into<Option<f64>>) -> Measured {
         let data = DataRecord {
@@ -144,7 +163,7 @@ mod tests {
             items: 9,
             interactions: None,
         };
-        Measured { version, ndcg: ndcg.into(), data, exclude_seen: true }
+        Measured { version, ndcg: ndcg.into(), error: None, data, exclude_seen: true }
     }
 
     fn named(name: &str, measured: Measured) -> Measured {
@@ -168,14 +187,28 @@ mod tests {
     }
 
     #[test]
+    fn a_drop_that_chance_explains_is_doubtful() {
+        let noisy = |version, ndcg| Measured { error: Some(0.01), ..measured(version, ndcg) };
+        // Two standard errors of the difference are 0.0283.
+        for (ndcg, passes) in [(0.19, true), (0.173, true), (0.171, false), (0.1, false)] {
+            assert_eq!(GATE.check(&noisy(2, ndcg), &noisy(1, 0.2)).is_ok(), passes, "{ndcg}");
+        }
+        assert!(STRICT.check(&noisy(2, 0.173), &noisy(1, 0.2)).is_err());
+        // Without both errors nothing is known of chance.
+        assert!(GATE.check(&noisy(2, 0.173), &measured(1, 0.2)).is_err());
+        // However precise the figures are, the share may be lacking.
+        let precise = |version, ndcg| Measured { error: Some(1e-6), ..measured(version, ndcg) };
+        assert!(GATE.check(&precise(2, 0.191), &precise(1, 0.2)).is_ok());
+    }
+
+    #[test]
     fn a_version_without_metrics_replaces_none_that_has_some() {
-        let strict = Gate { unmeasured: Unmeasured::Refuse, ..GATE };
         let unmeasured = Err(Regression::Unmeasured { version: 2, live: 1 });
         assert_eq!(GATE.check(&measured(2, None), &measured(1, 0.2)), unmeasured);
-        assert_eq!(strict.check(&measured(2, None), &measured(1, 0.2)), unmeasured);
+        assert_eq!(STRICT.check(&measured(2, None), &measured(1, 0.2)), unmeasured);
         assert_eq!(GATE.check(&measured(2, None), &measured(1, None)), Ok(()));
-        assert_eq!(strict.check(&measured(2, None), &measured(1, None)), unmeasured);
-        assert_eq!(strict.check(&measured(2, 0.01), &measured(1, None)), Ok(()));
+        assert_eq!(STRICT.check(&measured(2, None), &measured(1, None)), unmeasured);
+        assert_eq!(STRICT.check(&measured(2, 0.01), &measured(1, None)), Ok(()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod watch;
 
 pub use answer_log::{AnswerLog, AnswerLogTarget, Roll};
 pub use catalogue_file::{CatalogueFile, CatalogueRevision, CatalogueView, CurrentView};
-pub use gate::{Gate, Regression, Unmeasured};
+pub use gate::{Doubt, Gate, Regression};
 pub use generation::{Generation, GenerationId, Policy};
 pub use judge::{JUDGED, Judge, UserAnswer, UserRequest, Visit};
 pub use load::{First, LoadError, Loader};

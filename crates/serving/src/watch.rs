@@ -207,23 +207,7 @@ impl Watch {
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             poll.tick().await;
-            let watched = Arc::clone(&reloader);
-            let look = move || {
-                let directory = watched.directory();
-                let listing = directory.list()?;
-                watched.log_ignored(&listing);
-                Stamp::of(directory, &listing)
-            };
-            let stamp = match tokio::task::spawn_blocking(look).await {
-                Ok(Ok(Some(stamp))) => stamp,
-                Ok(Ok(None)) => continue,
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "the watched directory could not be read");
-                    continue;
-                }
-                // The runtime is stopping.
-                Err(_) => return,
-            };
+            let Some(mut stamp) = look(&reloader).await else { continue };
             let (candidate, offered) = (reloader.candidate(), reloader.take_offered());
             if candidate == Some(stamp.version) || offered.contains(&stamp.version) {
                 self.tried(stamp);
@@ -241,6 +225,11 @@ impl Watch {
                         self.incomplete(began, Instant::now());
                         continue;
                     }
+                    // The last file may have grown since the look. What changes after this look is seen by the next poll.
+                    stamp = match look(&reloader).await {
+                        Some(found) if found.version == version => found,
+                        _ => continue,
+                    };
                     version
                 }
             };
@@ -250,6 +239,22 @@ impl Watch {
             }
         }
     }
+}
+
+/// The present state of the highest version. `None` if there is none, or if the directory cannot be read now.
+async fn look(reloader: &Arc<Reloader>) -> Option<Stamp> {
+    let reloader = Arc::clone(reloader);
+    let look = move || {
+        let directory = reloader.directory();
+        let listing = directory.list()?;
+        reloader.log_ignored(&listing);
+        Stamp::of(directory, &listing)
+    };
+    // The task fails if the runtime is stopping.
+    tokio::task::spawn_blocking(look).await.ok()?.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the watched directory could not be read");
+        None
+    })
 }
 
 /// Whether all files of a version have their digests. They are read on a thread of low priority.
