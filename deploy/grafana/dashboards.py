@@ -182,6 +182,10 @@ def checkpoints():
         lines("Seconds of a reload", [(f"sum({increase('canet_reload_duration_seconds_sum')}) "
                                       f"/ sum({increase('canet_reload_duration_seconds_count')})", "mean")], "s",
               "From its start to the swap, over this range.", width=12, height=7),
+        lines("Rows by version", [(f"sum by (version) ({rate('canet_route_requests_total')})", "{{version}}")], "reqps",
+              "Two versions: a candidate answers its share of the users, or a reload has just replaced one.", width=12),
+        lines("Refused rows by version", [(f"sum by (version, reason) ({rate('canet_version_rejected_total')})",
+                                           "{{version}} {{reason}}")], "reqps", width=12),
         lines("Agreement with the full model", [(mean("canet_shadow_overlap"), "mean")], "percentunit",
               "Share of the full model's ten best items that the routes found (needs --shadow)."),
         lines("Agreement by route", [(mean("canet_shadow_overlap", "route"), "{{route}}")], "percentunit"),

@@ -326,7 +326,7 @@ fn routes_tell_their_share_of_the_traffic_and_how_long_it_took() {
     assert_eq!((&entry(0)["rows"], &entry(0)["share"]), (&json!(3), &json!(0.75)));
     assert_eq!((&entry(23)["rows"], &entry(23)["share"]), (&json!(1), &json!(0.25)));
     assert_eq!((&entry(1)["rows"], &entry(1)["share"], &entry(1)["latency"]), (&json!(0), &json!(0.0), &Value::Null));
-    let seconds = server.client.metric("route_latency_seconds_sum{route=\"h4-l1-e6\"}");
+    let seconds = server.client.metric("route_latency_seconds_sum{route=\"h4-l1-e6\",version=\"1\"}");
     let latency = |name: &str| entry(0)["latency"][name].as_f64().unwrap();
     assert!((latency("mean") - seconds / 3.0 * 1e3).abs() < 1e-9);
     assert!(latency("p50") > 0.0 && latency("p50") <= latency("p99"));

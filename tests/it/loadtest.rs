@@ -52,7 +52,7 @@ fn a_smoke_run_over_every_route_is_answered_and_says_so() {
     // Of a Poisson process with the mean 400: its standard deviation is 20.
     let answered = summary["answered"].as_f64().unwrap();
     assert!((300.0..500.0).contains(&answered) && summary["requests"] == summary["answered"], "{summary}");
-    assert_eq!(server.client.metric("route_latency_seconds_count{route=\"h12-l4-e10\"}").min(1.0), 1.0);
+    assert_eq!(server.client.metric("route_latency_seconds_count{route=\"h12-l4-e10\",version=\"1\"}").min(1.0), 1.0);
     let scrape = server.client.get("/metrics").text;
     let asked = scrape.lines().filter(|line| line.starts_with("canet_route_requests_total{reason=\"override\""));
     let rows: Vec<f64> = asked.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();

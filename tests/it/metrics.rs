@@ -101,7 +101,7 @@ fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
         (durations("*"), 1.0),
         ("cold_start_total".to_owned(), 2.0),
         ("router_flops_total".to_owned(), expected_router),
-        ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\"}".to_owned(), 3.0),
+        ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\",version=\"1\"}".to_owned(), 3.0),
         ("stage_duration_seconds_count{stage=\"queue\"}".to_owned(), 998.0),
         ("stage_duration_seconds_count{stage=\"router\"}".to_owned(), 995.0),
         ("stage_duration_seconds_count{stage=\"forward\"}".to_owned(), 998.0),
@@ -114,13 +114,10 @@ fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
     }
     *executed.entry("h8-l2-e6".to_owned()).or_default() += 3.0 * slice_flops(8, 2, 6, 3);
     *full.entry("h8-l2-e6".to_owned()).or_default() += 3.0 * slice_flops(12, 4, 10, 3);
-    expected.extend(
-        router_count
-            .iter()
-            .map(|(route, count)| (format!("route_requests_total{{reason=\"router\",route=\"{route}\"}}"), *count)),
-    );
+    expected.extend(router_count.iter().map(|(route, count)| {
+        (format!("route_requests_total{{reason=\"router\",route=\"{route}\",version=\"1\"}}"), *count)
+    }));
     for (name, values) in [
-        ("route_latency_seconds_count{route", &answered),
         ("queue_wait_seconds_count{lane", &by_width),
         ("batch_size_sum{lane", &by_width),
         ("executed_flops_total{route", &executed),
@@ -128,6 +125,8 @@ fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
     ] {
         expected.extend(values.iter().map(|(route, value)| (format!("{name}=\"{route}\"}}"), *value)));
     }
+    let latency = |route: &String| format!("route_latency_seconds_count{{route=\"{route}\",version=\"1\"}}");
+    expected.extend(answered.iter().map(|(route, value)| (latency(route), *value)));
 
     let after = client.get("/metrics").text;
     let mut found = difference(&before, &after);
@@ -148,11 +147,11 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     for route in server.checkpoint.space.routes() {
         let route = server.checkpoint.space.name(route);
         for series in [
-            format!("route_requests_total{{reason=\"router\",route=\"{route}\"}}"),
-            format!("route_requests_total{{reason=\"degraded\",route=\"{route}\"}}"),
-            format!("route_requests_total{{reason=\"fixed\",route=\"{route}\"}}"),
-            format!("route_requests_total{{reason=\"override\",route=\"{route}\"}}"),
-            format!("route_latency_seconds_count{{route=\"{route}\"}}"),
+            format!("route_requests_total{{reason=\"router\",route=\"{route}\",version=\"1\"}}"),
+            format!("route_requests_total{{reason=\"degraded\",route=\"{route}\",version=\"1\"}}"),
+            format!("route_requests_total{{reason=\"fixed\",route=\"{route}\",version=\"1\"}}"),
+            format!("route_requests_total{{reason=\"override\",route=\"{route}\",version=\"1\"}}"),
+            format!("route_latency_seconds_count{{route=\"{route}\",version=\"1\"}}"),
             format!("route_forward_seconds_count{{route=\"{route}\"}}"),
             format!("executed_flops_total{{route=\"{route}\"}}"),
             format!("shadow_overlap_count{{route=\"{route}\"}}"),
@@ -176,6 +175,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     }
     for reason in ["overloaded", "deadline", "cancelled", "unavailable", "failed", "not_finite", "unread"] {
         assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
+        assert_eq!(metric(&scrape, &format!("version_rejected_total{{reason=\"{reason}\",version=\"1\"}}")), 0.0);
     }
     for reason in ["room", "client_limit", "no_request", "stalled"] {
         assert_eq!(metric(&scrape, &format!("disconnects_total{{reason=\"{reason}\"}}")), 0.0);
@@ -187,7 +187,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
     // 24 routes: within the cardinality that the families' documentation states.
     let series = scrape.lines().filter(|line| line.starts_with("canet_")).count();
     let endpoints = scrape.lines().filter(|line| line.starts_with("canet_request_duration_seconds_count{")).count();
-    assert!(series < 24 * (65 + 24) + 3 * 33 + endpoints * 36 + 160, "{series}");
+    assert!(series < 24 * (40 + 49) + 3 * 33 + endpoints * 36 + 170, "{series}");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn promtool_finds_no_fault_with_the_metrics() {
 #[test]
 fn saved_time_never_falls_and_losses_are_made_up_for_first() {
     let (metrics, space) = (canet_api::metrics().unwrap(), small_config().check().unwrap());
-    let series = Series::new(&metrics, &space, BatchBy::Width);
+    let series = Series::new(&metrics, 1, &space, BatchBy::Width);
     let saved = || metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}");
     let mut seen = vec![saved()];
     for (full, executed) in [(2.0, 1.0), (1.0, 4.0), (1.0, 0.0), (5.0, 1.0)] {
@@ -235,7 +235,7 @@ fn saved_time_never_falls_and_losses_are_made_up_for_first() {
 #[test]
 fn a_reload_forgets_no_loss_and_two_generations_make_up_for_it_together() {
     let (metrics, space) = (canet_api::metrics().unwrap(), small_config().check().unwrap());
-    let generation = || Series::new(&metrics, &space, BatchBy::Width);
+    let generation = || Series::new(&metrics, 1, &space, BatchBy::Width);
     let spent = |series: &Series, full: f64, executed: f64| {
         series.route(space.smallest()).spent(DeviceSeconds { full, executed });
         metric(&metrics.render().unwrap(), "saved_seconds_total{route=\"h4-l1-e6\"}")

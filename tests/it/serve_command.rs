@@ -307,7 +307,7 @@ fn a_pinned_route_runs_for_every_request_that_names_none() {
     let answer = server.client.recommend(&json!({"history": [101, 102]})).items();
     assert_eq!(answer, server.client.recommend(&json!({"history": [101, 102], "route": "h8-l2-e6"})).items());
     assert_eq!(server.client.metric("router_flops_total"), 0.0);
-    assert_eq!(server.client.metric("route_requests_total{reason=\"fixed\",route=\"h8-l2-e6\"}"), 3.0);
+    assert_eq!(server.client.metric("route_requests_total{reason=\"fixed\",route=\"h8-l2-e6\",version=\"1\"}"), 3.0);
 
     // A version without the route is refused, and the one that serves goes on.
     let other = canet_model::ModelConfig { hidden: vec![4, 12], ..small_config() };

@@ -147,7 +147,7 @@ struct RouteTable<'a> {
     length: usize,
     router_flops: u64,
     full_flops: u64,
-    /// Start of the counts and latencies: UTC, RFC 3339.
+    /// Start of this version's counts and latencies: UTC, RFC 3339.
     since: String,
     routes: Vec<RouteEntry<'a>>,
 }
@@ -279,17 +279,16 @@ impl<'a> ModelDescription<'a> {
 )]
 pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
     let serving = recommender.serving()?;
-    let since = rfc3339(recommender.metrics().since());
     let candidate = serving.candidate.as_ref().map(|Candidate { generation, split }| CandidateRoutes {
         version: generation.model.version(),
         share: split.share(),
-        table: RouteTable::of(generation, &since),
+        table: RouteTable::of(generation),
     });
-    Ok(Json(Routes { live: RouteTable::of(&serving.live, &since), candidate }).into_response())
+    Ok(Json(Routes { live: RouteTable::of(&serving.live), candidate }).into_response())
 }
 
 impl<'a> RouteTable<'a> {
-    fn of(generation: &'a Generation, since: &str) -> RouteTable<'a> {
+    fn of(generation: &'a Generation) -> RouteTable<'a> {
         let (space, shape, length) = (generation.model.space(), generation.model.shape(), generation.max_len());
         let full_flops = shape.full_flops(space, length);
         let traffic: Vec<Traffic> = space.routes().map(|route| generation.series.route(route).traffic()).collect();
@@ -315,7 +314,7 @@ impl<'a> RouteTable<'a> {
             length,
             router_flops: shape.router_flops(space.len(), length),
             full_flops,
-            since: since.to_owned(),
+            since: rfc3339(generation.series.since()),
             routes: space.routes().zip(&traffic).map(entry).collect(),
         }
     }

@@ -56,7 +56,7 @@ impl Generation {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Generation {
             id: GenerationId(NEXT.fetch_add(1, Ordering::Relaxed)),
-            series: Series::new(metrics, model.space(), policy.batch_by),
+            series: Series::new(metrics, model.version(), model.space(), policy.batch_by),
             judgements: metrics.judgements(model.space(), model.version()),
             budget: policy.budget,
             bias: model.bias(policy.budget),

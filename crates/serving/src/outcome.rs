@@ -10,18 +10,20 @@ use canet_domain::Reason;
 /// A row that drops this without an outcome was cancelled: its client left, or its call failed because of another row.
 pub(crate) struct RowOutcome<'a> {
     metrics: &'a Metrics,
+    generation: &'a Arc<Generation>,
     counted: bool,
 }
 
 impl<'a> RowOutcome<'a> {
-    /// Of a row that enters now.
-    pub(crate) fn new(metrics: &'a Metrics) -> RowOutcome<'a> {
-        RowOutcome { metrics, counted: false }
+    /// Of a row that enters now, for a generation to answer.
+    pub(crate) fn new(metrics: &'a Metrics, generation: &'a Arc<Generation>) -> RowOutcome<'a> {
+        RowOutcome { metrics, generation, counted: false }
     }
 
     /// The row is answered.
-    pub(crate) fn answered(mut self, generation: &Arc<Generation>, arrived: Instant, answer: &Answer) {
+    pub(crate) fn answered(mut self, arrived: Instant, answer: &Answer) {
         self.counted = true;
+        let generation = self.generation;
         let Answer { routing, times, .. } = answer;
         generation.series.route(routing.route).answered(routing.reason, arrived.elapsed());
         if routing.reason == Reason::Degraded {
@@ -38,26 +40,36 @@ impl<'a> RowOutcome<'a> {
     /// The row is refused.
     pub(crate) fn refused(mut self, refusal: &Refusal) {
         self.counted = true;
-        count(self.metrics, refusal, 1);
+        self.rejected(reason(refusal));
+    }
+}
+
+impl RowOutcome<'_> {
+    fn rejected(&self, reason: Rejected) {
+        self.metrics.rejected(reason, 1);
+        self.generation.series.rejected(reason);
     }
 }
 
 impl Drop for RowOutcome<'_> {
     fn drop(&mut self) {
         if !self.counted {
-            self.metrics.rejected(Rejected::Cancelled, 1);
+            self.rejected(Rejected::Cancelled);
         }
     }
 }
 
 /// Counts rows that are refused before they enter.
 pub(crate) fn count(metrics: &Metrics, refusal: &Refusal, rows: usize) {
-    let reason = match refusal {
+    metrics.rejected(reason(refusal), rows);
+}
+
+fn reason(refusal: &Refusal) -> Rejected {
+    match refusal {
         Refusal::Overloaded(_) => Rejected::Overloaded,
         Refusal::DeadlineExceeded => Rejected::Deadline,
         Refusal::Unavailable(_) => Rejected::Unavailable,
         Refusal::Internal => Rejected::Failed,
         Refusal::NotFinite => Rejected::NotFinite,
-    };
-    metrics.rejected(reason, rows);
+    }
 }

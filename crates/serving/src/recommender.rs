@@ -360,7 +360,7 @@ impl Recommender {
         let shadow = self.shadow.get();
         let _live = shadow.map(Shadow::live);
         let sampled = shadow.filter(|shadow| shadow.samples()).map(|shadow| (shadow, request.clone()));
-        let outcome = RowOutcome::new(&self.metrics);
+        let outcome = RowOutcome::new(&self.metrics, &generation);
         let answer = match self.submit(Arc::clone(&generation), request).await {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -368,7 +368,7 @@ impl Recommender {
                 return Err(refusal);
             }
         };
-        outcome.answered(&generation, arrived, &answer);
+        outcome.answered(arrived, &answer);
         if let Some((shadow, request)) = sampled {
             shadow.compare(request, answer.routing.route, &generation);
         }

@@ -444,6 +444,8 @@ impl Reloader {
         if let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
             let labels = serving.generations().flat_map(|generation| generation.series.labels().iter().cloned());
             self.loader.metrics.keep_series(&labels.collect());
+            let versions = serving.generations().map(|generation| generation.series.version().to_owned());
+            self.loader.metrics.keep_versions(&versions.collect());
         }
         tracing::debug!(version, "the replaced generation is freed");
     }

@@ -71,23 +71,23 @@ pub(super) fn options(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts 
     HistogramOpts { common_opts: Opts::new(name, help.trim()).namespace("canet"), buckets: buckets.to_vec() }
 }
 
-/// The labels whose values depend on the checkpoint.
-const MODEL_LABELS: [&str; 2] = ["route", "lane"];
+/// The labels whose values depend on the routes of the checkpoint.
+pub(super) const MODEL_LABELS: &[&str] = &["route", "lane"];
 
 /// A family whose series may become stale when another checkpoint serves.
 pub(super) trait Stale {
-    /// Removes every series whose route or lane is not in `live`.
-    fn keep(&self, live: &HashSet<String>);
+    /// Removes every series of which one of `labels` has a value that is not in `live`.
+    fn keep(&self, labels: &[&str], live: &HashSet<String>);
 }
 
 impl<T: MetricVecBuilder> Stale for MetricVec<T> {
-    fn keep(&self, live: &HashSet<String>) {
+    fn keep(&self, names: &[&str], live: &HashSet<String>) {
         for family in self.collect() {
             for series in family.get_metric() {
                 let labels: HashMap<&str, &str> =
                     series.get_label().iter().map(|label| (label.name(), label.value())).collect();
                 let of_model = |name: &&str| labels.get(*name).is_some_and(|value| !live.contains(*value));
-                if MODEL_LABELS.iter().any(of_model) {
+                if names.iter().any(of_model) {
                     // An error means that the series is already gone.
                     drop(self.remove(&labels));
                 }
@@ -98,7 +98,7 @@ impl<T: MetricVecBuilder> Stale for MetricVec<T> {
 
 /// Families without labels depend on no checkpoint.
 macro_rules! without_labels {
-    ($($kind:ty),+) => { $( impl Stale for $kind { fn keep(&self, _live: &HashSet<String>) {} } )+ };
+    ($($kind:ty),+) => { $( impl Stale for $kind { fn keep(&self, _labels: &[&str], _live: &HashSet<String>) {} } )+ };
 }
 
 without_labels!(IntCounter, IntGauge, Histogram);
@@ -121,6 +121,8 @@ macro_rules! families {
             pub(super) saving: std::sync::Arc<std::sync::Mutex<()>>,
             /// The series of versions that serve, or did until lately, the newest last.
             pub(super) judgements: std::sync::Mutex<Vec<std::sync::Arc<$crate::metrics::Judgements>>>,
+            /// When the rows of each version were first counted.
+            pub(super) versions: std::sync::Mutex<std::collections::HashMap<String, std::time::SystemTime>>,
             $( $(#[doc = $help])+ pub(super) $field: $kind, )+
         }
 
@@ -137,7 +139,14 @@ macro_rules! families {
                     registry.register(Box::new($field.clone()))?;
                 )+
                 let since = std::time::SystemTime::now();
-                Ok($name { registry, since, saving: std::sync::Arc::default(), judgements: std::sync::Mutex::default(), $($field),+ })
+                Ok($name {
+                    registry,
+                    since,
+                    saving: std::sync::Arc::default(),
+                    judgements: std::sync::Mutex::default(),
+                    versions: std::sync::Mutex::default(),
+                    $($field),+
+                })
             }
 
             /// The time at which counting began.
@@ -147,7 +156,7 @@ macro_rules! families {
 
             /// Removes the series of every route and lane whose name is not in `live`.
             pub fn keep_series(&self, live: &std::collections::HashSet<String>) {
-                $( $crate::metrics::family::Stale::keep(&self.$field, live); )+
+                $( $crate::metrics::family::Stale::keep(&self.$field, $crate::metrics::family::MODEL_LABELS, live); )+
             }
         }
     };

@@ -1,4 +1,5 @@
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::{
@@ -6,7 +7,7 @@ use prometheus::{
 };
 
 use super::cache_series::CACHE_MISSES;
-use super::family::families;
+use super::family::{Stale, families};
 use crate::CatalogueView;
 
 /// 100 µs to 10 s, with finer steps around the times of answers.
@@ -31,8 +32,8 @@ const SHARES: [f64; 9] = [0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 families! {
     /// Every series of one server; the fields' documentation is the help text.
     ///
-    /// A route has 65 series and 24 for each version, a lane has 33, an endpoint has up to 36, and everything else together has
-    /// fewer than 160. The paper's space of 36 routes makes about 4,300 series with a lane for each width.
+    /// A route has 40 series and 49 for each version that serves, a lane has 33, an endpoint has up to 36, and everything else
+    /// together has fewer than 170. The paper's space of 36 routes makes about 4,300 series with a lane for each width.
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport, by endpoint and by HTTP status or gRPC code. An endpoint is the template of a path,
@@ -48,10 +49,11 @@ families! {
         /// room while all places were taken (room), a client had too many (client_limit), no request came in time
         /// (no_request), or the client did not take its answer (stalled).
         disconnects_total: IntCounterVec, labels ["reason"];
-        /// Rows answered, by route and by the reason for the route. A single request is one row, a batch has many.
-        route_requests_total: IntCounterVec, labels ["route", "reason"];
-        /// Seconds from a row's arrival to its answer, by route.
-        route_latency_seconds: HistogramVec, labels ["route"], buckets SECONDS;
+        /// Rows answered, by route, by the reason for the route and by the version that answered. A single request is one row, a
+        /// batch has many.
+        route_requests_total: IntCounterVec, labels ["route", "reason", "version"];
+        /// Seconds from a row's arrival to its answer, by route and version.
+        route_latency_seconds: HistogramVec, labels ["route", "version"], buckets SECONDS;
         /// Seconds of a batch's forward pass, counted once for each route in the batch.
         route_forward_seconds: HistogramVec, labels ["route"], buckets SECONDS;
         /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
@@ -100,6 +102,8 @@ families! {
         /// (failed), the model computed NaN or infinity for the row (not_finite), or answers that clients have not read
         /// yet left no room for this one (unread).
         rejected_total: IntCounterVec, labels ["reason"];
+        /// The rows of rejected_total that a version was to answer, by that version and by reason.
+        version_rejected_total: IntCounterVec, labels ["version", "reason"];
         /// Rows answered under pressure by a cheaper route than the router chose.
         degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity. No model runs, and no route series counts them.
@@ -192,7 +196,7 @@ pub enum Rejected {
 }
 
 impl Rejected {
-    const ALL: [Rejected; 7] = [
+    pub(super) const ALL: [Rejected; 7] = [
         Rejected::Overloaded,
         Rejected::Deadline,
         Rejected::Cancelled,
@@ -202,7 +206,7 @@ impl Rejected {
         Rejected::Unread,
     ];
 
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Rejected::Overloaded => "overloaded",
             Rejected::Deadline => "deadline",
@@ -393,6 +397,21 @@ impl Metrics {
     /// Counts rows that were not answered.
     pub fn rejected(&self, reason: Rejected, rows: usize) {
         self.rejected_total.with_label_values(&[reason.label()]).inc_by(rows as u64);
+    }
+
+    /// When the rows of a version were first counted, which is now if they never were.
+    pub(super) fn counted_since(&self, version: &str) -> SystemTime {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        *versions.entry(version.to_owned()).or_insert_with(SystemTime::now)
+    }
+
+    /// Removes the rows of every version that is not in `live`.
+    pub fn keep_versions(&self, live: &HashSet<String>) {
+        for family in [&self.route_requests_total, &self.version_rejected_total] {
+            family.keep(&["version"], live);
+        }
+        self.route_latency_seconds.keep(&["version"], live);
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).retain(|version, _| live.contains(version));
     }
 
     /// Counts a row answered by popularity.

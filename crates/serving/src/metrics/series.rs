@@ -1,11 +1,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::cache_series::CacheSeries;
-use super::registry::Metrics;
+use super::registry::{Metrics, Rejected};
 use super::traffic::Traffic;
 use crate::batch_cost::RouteCost;
 use canet_domain::{BatchBy, Reason, Route, RouteSpace};
@@ -17,7 +17,11 @@ pub struct Series {
     lanes: Vec<LaneSeries>,
     padding: Histogram,
     history_cache: CacheSeries,
+    /// By [`Rejected`], in its order.
+    rejected: [IntCounter; Rejected::ALL.len()],
     labels: HashSet<String>,
+    version: String,
+    since: SystemTime,
 }
 
 /// The series of one route.
@@ -69,20 +73,41 @@ pub struct LaneSeries {
 }
 
 impl Series {
-    /// Creates the series of every route and lane of `space`.
-    pub fn new(metrics: &Metrics, space: &RouteSpace, batch_by: BatchBy) -> Series {
+    /// Creates the series of every route and lane of `space`, for a version of the model.
+    pub fn new(metrics: &Metrics, version: u64, space: &RouteSpace, batch_by: BatchBy) -> Series {
+        let version = version.to_string();
+        let since = metrics.counted_since(&version);
         Series {
-            routes: space.routes().map(|route| RouteSeries::new(metrics, space.name(route))).collect(),
+            routes: space.routes().map(|route| RouteSeries::new(metrics, &version, space.name(route))).collect(),
+            rejected: Rejected::ALL
+                .map(|reason| metrics.version_rejected_total.with_label_values(&[&version, reason.label()])),
             lanes: batch_by.lanes(space).iter().map(|name| LaneSeries::new(metrics, name)).collect(),
             padding: metrics.batch_padding_ratio.clone(),
             history_cache: CacheSeries::new(metrics),
             labels: space.routes().map(|route| space.name(route).to_owned()).chain(batch_by.lanes(space)).collect(),
+            version,
+            since,
         }
     }
 
     /// The names of every route and every lane.
     pub fn labels(&self) -> &HashSet<String> {
         &self.labels
+    }
+
+    /// The version, as the series name it.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// When the rows of this version were first counted.
+    pub fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Counts a row that this version was to answer and did not.
+    pub(crate) fn rejected(&self, reason: Rejected) {
+        self.rejected[reason as usize].inc();
     }
 
     /// The series of a route.
@@ -107,15 +132,15 @@ impl Series {
 }
 
 impl RouteSeries {
-    fn new(metrics: &Metrics, route: &str) -> RouteSeries {
-        let reason = |reason: Reason| metrics.route_requests_total.with_label_values(&[route, reason.name()]);
+    fn new(metrics: &Metrics, version: &str, route: &str) -> RouteSeries {
+        let reason = |reason: Reason| metrics.route_requests_total.with_label_values(&[route, reason.name(), version]);
         RouteSeries {
             routed: reason(Reason::Router),
             degraded: reason(Reason::Degraded),
             fixed: reason(Reason::Fixed),
             overridden: reason(Reason::Override),
             explored: reason(Reason::Explored),
-            latency: metrics.route_latency_seconds.with_label_values(&[route]),
+            latency: metrics.route_latency_seconds.with_label_values(&[route, version]),
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
             reused_flops: metrics.reused_flops_total.with_label_values(&[route]),
@@ -142,7 +167,7 @@ impl RouteSeries {
         self.latency.observe(latency.as_secs_f64());
     }
 
-    /// The rows counted so far by [`answered`](RouteSeries::answered).
+    /// The rows of this version that [`answered`](RouteSeries::answered) has counted.
     pub fn traffic(&self) -> Traffic {
         Traffic::of(&self.latency)
     }
