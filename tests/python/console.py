@@ -156,6 +156,21 @@ def reloads(watched, history):
     assert TOKEN not in kept(page)
 
 
+def names_the_candidate(page):
+    """The page follows what somebody else orders."""
+    def order(path, body):
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        requests.post(f"{URL}/admin/{path}", json=body, headers=headers, timeout=30).raise_for_status()
+
+    expect(page.locator("#candidate")).to_be_hidden()
+    order("candidate", {"version": 1, "share": 0.05})
+    expect(page.locator("#candidate")).to_have_text("v1 is the candidate for 5.0 % of the users")
+    order("candidate", {"version": 1, "share": 0.1})
+    expect(page.locator("#candidate")).to_have_text("v1 is the candidate for 10.0 % of the users")
+    order("withdraw", {})
+    expect(page.locator("#candidate")).to_be_hidden()
+
+
 def asks_for_a_key(browser):
     """What the page does before a server that wants a key: here the browser itself refuses what comes without."""
     watched = Watched(browser, URL, **WIDE)
@@ -203,7 +218,7 @@ def counts_each_series(page):
     """A reload took the routes of one lane away: what is left grew by 3 and 2, though the sum fell."""
     grown = page.evaluate("""async () => {
         const scrapes = await import("/console/scrape.js");
-        const scrape = (text, time) => scrapes.parse(text, time, ["rows_total"]);
+        const scrape = (text, time) => scrapes.parse(text, time, ["rows_total"], () => true);
         const before = scrape('canet_rows_total{lane="a"} 100\\ncanet_rows_total{lane="b"} 5', 0);
         const after = scrape('canet_rows_total{lane="b"} 8\\ncanet_rows_total{lane="c"} 2', 1);
         const by = Object.fromEntries(scrapes.growthBy(before, after, "rows_total", "lane"));
@@ -241,6 +256,7 @@ with chromium() as browser:
     counts_each_series(wide.page)
     accessible(wide.page, "light")
     reloads(wide, history)
+    names_the_candidate(wide.page)
     assert not wide.complaints and not wide.elsewhere(), (wide.complaints, wide.elsewhere())
     wide.close()
     asks_for_a_key(browser)

@@ -17,8 +17,8 @@ const RATE_SECONDS = 10;
 
 const latency = "request_duration_seconds";
 const FAMILIES = [
-  "batch_size_bucket", "batch_size_count", "executed_flops_total", "full_flops_total", "model_info", "queue_depth",
-  "rejected_total", `${latency}_bucket`, `${latency}_count`, "requests_total", "route_requests_total",
+  "batch_size_bucket", "batch_size_count", "candidate_share", "executed_flops_total", "full_flops_total", "model_info",
+  "queue_depth", "rejected_total", `${latency}_bucket`, `${latency}_count`, "requests_total", "route_requests_total",
   "router_flops_total",
 ];
 
@@ -33,7 +33,7 @@ let charts = null;
 let cells = new Map();
 let timer = 0;
 
-// After each scrape, calls `seen` with the labels of the model that serves, or with the problem.
+// After each scrape, calls `seen` with the labels of the model that serves and its candidate, or with the problem.
 export function start(seen) {
   charts = {
     rate: chart(byId("rate-chart"), byId("rate-reading"), [{ label: "", colour: "--accent" }], format.rate),
@@ -70,10 +70,17 @@ async function poll(seen) {
     kept.push(scrape);
     while (kept[1]?.time <= scrape.time - WINDOW_SECONDS) kept.shift();
     show();
-    seen(scrapes.info(scrape, "model_info"), null);
+    const model = scrapes.info(scrape, "model_info");
+    seen(model && { ...model, candidate: candidate(scrape) }, null);
   } catch (problem) {
     seen(null, problem);
   }
+}
+
+// The candidate as `/model` has it, or null.
+function candidate(scrape) {
+  const labels = scrapes.info(scrape, "candidate_share");
+  return labels && { ...labels, share: scrapes.sum(scrape, "candidate_share") };
 }
 
 // The scrape from the given number of seconds ago, or the oldest.

@@ -9,7 +9,7 @@ import * as model from "./model.js";
 import * as routes from "./routes.js";
 import * as search from "./search.js";
 
-// Digest and version of the models on the page.
+// Digests and versions of the models on the page.
 let followed = null;
 
 async function follow() {
@@ -21,7 +21,8 @@ async function follow() {
   await answer.ask();
 }
 
-const identity = ({ version, digest }) => `${version} ${digest}`;
+const identity = ({ version, digest, candidate }) =>
+  `${version} ${digest} ${candidate ? `${candidate.version} ${candidate.digest} ${candidate.share}` : ""}`;
 
 async function seen(serves, problem) {
   if (problem) return fault(problem);
