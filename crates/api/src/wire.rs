@@ -60,8 +60,8 @@ pub(crate) struct RecommendRequest {
     #[serde(default = "default_timeout_ms", deserialize_with = "timeout_ms")]
     #[schema(value_type = Option<u64>, default = default_timeout_ms, minimum = 1, maximum = 60_000)]
     pub(crate) timeout_ms: u64,
-    /// An opaque id of the user, at most 256 bytes. It changes no ranking. Answers to one user can be compared with what
-    /// that user does next. An empty id means that it is not given.
+    /// An opaque id of the user, at most 256 bytes. It decides whether a candidate version answers, and changes no ranking
+    /// otherwise. Answers to one user can be compared with what that user does next. An empty id means that it is not given.
     #[serde(default)]
     #[schema(schema_with = user_schema)]
     pub(crate) user: Option<ItemId>,
@@ -195,8 +195,9 @@ fn user_schema() -> AnyOfBuilder {
         .item(text().max_length(Some(MAX_USER)).pattern(Some("^[\\x00-\\x7f]*$")))
         .item(ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null])))
         .description(Some(
-            "An opaque id of the user, at most 256 bytes. It changes no ranking. Answers to one user can be compared with \
-             what that user does next. An empty id means that it is not given.",
+            "An opaque id of the user, at most 256 bytes. It decides whether a candidate version answers, and changes no \
+             ranking otherwise. Answers to one user can be compared with what that user does next. An empty id means that it is \
+             not given.",
         ))
 }
 
