@@ -53,3 +53,10 @@ impl CacheSeries {
         *seen = now;
     }
 }
+
+impl Drop for CacheSeries {
+    /// The cache goes with its generation.
+    fn drop(&mut self) {
+        self.observe(HistoryCacheStats::default);
+    }
+}
