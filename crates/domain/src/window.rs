@@ -65,7 +65,7 @@ mod tests {
             for length in 1..=40 {
                 let read = window.of(&items[..length], 0);
                 let start = length - read.len();
-                assert!(start % stride == 0 && read.len() <= max_len, "{window:?} {length}");
+                assert!(start.is_multiple_of(stride) && read.len() <= max_len, "{window:?} {length}");
                 // The window is as long as it can be.
                 assert!(start < stride || read.len() + stride > max_len, "{window:?} {length}");
                 assert_eq!(read.last(), items[..length].last());
