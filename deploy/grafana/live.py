@@ -56,7 +56,8 @@ def main():
     options = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch, \
             serving(options.canet, staged(options.model, Path(scratch)),
-                    [*FLAGS, "--answer-log", f"{scratch}/answers"]) as addresses, \
+                    [*FLAGS, "--answer-log", f"{scratch}/answers", "--catalogue", catalogue(options.model, scratch)]) \
+            as addresses, \
             prometheus(Path(scratch), addresses["http"]) as address:
         started = time.time()
         put_under_load(Path(scratch), addresses["http"], options)
@@ -83,6 +84,14 @@ def staged(model, scratch):
     weights = there / "3" / "weights.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     return there
+
+
+def catalogue(model, scratch):
+    """A catalogue file that knows one item of the model."""
+    item = next(model.glob("*/items.tsv")).read_text().split("\n", 1)[0]
+    file = Path(scratch) / "catalogue.csv"
+    file.write_text(f"id,category\n{item},any\n")
+    return str(file)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn users_return_as_often_as_told_with_one_to_three_new_items() {
-        let mix = SessionMix { returning: 0.8, window: Window { max_len: 1000, stride: 1 }, items: 10_000 };
+        let mix = SessionMix { returning: 0.8, window: Window { max_len: 1000, stride: 1 }, items: 10_000_000 };
         let (mut sessions, mut rng) = (Sessions::new(mix, &[]), ChaCha8Rng::seed_from_u64(3));
         let (mut before, mut returned) = (Vec::<History>::new(), 0);
         for _ in 0..2000 {

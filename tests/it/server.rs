@@ -1,5 +1,6 @@
 //! Servers to ask over HTTP: one in this process on a free port, and the binary itself.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -206,7 +207,7 @@ pub(crate) fn numbered(draft: CheckpointDraft) -> CheckpointDraft {
 /// The binary, serving; killed when dropped.
 pub(crate) struct Process {
     child: Child,
-    lines: Mutex<Receiver<String>>,
+    log: Mutex<Log>,
     pub(crate) client: Client,
     /// Where it speaks gRPC.
     pub(crate) grpc: SocketAddr,
@@ -249,17 +250,14 @@ impl Process {
         thread::spawn(move || {
             BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
-        let address = |scheme: &str| -> SocketAddr {
-            let line = wait_for(&lines, &format!("listening on {scheme}"));
-            line.split("://").nth(1).unwrap().split(['"', ' ']).next().unwrap().parse().unwrap()
-        };
-        let (grpc, http) = (address("grpc"), address("http"));
-        Process { child, lines: Mutex::new(lines), client: Client::new(http), grpc }
+        let mut log = Log { early: VecDeque::new(), lines };
+        let [grpc, http] = log.addresses();
+        Process { child, log: Mutex::new(log), client: Client::new(http), grpc }
     }
 
     /// Waits for a log line that has `text` in it.
     pub(crate) fn log_line(&self, text: &str) -> String {
-        wait_for(&self.lines.lock().unwrap(), text)
+        self.log.lock().unwrap().wait_for(text)
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -297,15 +295,39 @@ impl Drop for Process {
     }
 }
 
-fn wait_for(lines: &Receiver<String>, text: &str) -> String {
-    let mut seen = Vec::new();
-    while let Ok(line) = lines.recv() {
-        if line.contains(text) {
-            return line;
+/// The log of a process, line by line.
+struct Log {
+    /// Lines that came before the addresses.
+    early: VecDeque<String>,
+    lines: Receiver<String>,
+}
+
+impl Log {
+    /// The addresses of gRPC and of HTTP. Keeps the lines before them, since a server loads its model meanwhile.
+    fn addresses(&mut self) -> [SocketAddr; 2] {
+        let mut found = [None, None];
+        while let [None, _] | [_, None] = found {
+            let Ok(line) = self.lines.recv() else { panic!("the server does not listen: {:#?}", self.early) };
+            let schemes = ["listening on grpc://", "listening on http://"];
+            match schemes.iter().enumerate().find_map(|(place, scheme)| Some((place, line.split_once(scheme)?.1))) {
+                Some((place, rest)) => found[place] = rest.split(['"', ' ']).next().and_then(|text| text.parse().ok()),
+                None => self.early.push_back(line),
+            }
         }
-        seen.push(line);
+        found.map(Option::unwrap)
     }
-    panic!("no {text:?} in {seen:#?}");
+
+    /// The next line that has `text` in it.
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        while let Some(line) = self.early.pop_front().or_else(|| self.lines.recv().ok()) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no {text:?} in {seen:#?}");
+    }
 }
 
 /// The binary with arguments and without the test's environment of flags.

@@ -72,7 +72,7 @@ def check_metadata(server, model, name):
     assert server["name"] == "canet", server
     assert (model["name"], model["versions"], model["platform"]) == (name, ["1"], "canet"), model
     tensors = [(tensor["name"], tensor["datatype"]) for tensor in model["inputs"] + model["outputs"]]
-    inputs = [("history", "BYTES"), ("k", "INT64"), ("user", "BYTES")]
+    inputs = [("history", "BYTES"), ("k", "INT64"), ("history_start", "INT64"), ("user", "BYTES")]
     expected = inputs + [("items", "BYTES"), ("scores", "FP32"), ("route", "BYTES")]
     assert tensors == expected, tensors
 

@@ -126,6 +126,7 @@ mod tests {
             positions: canet_model::Positions::Relative,
             embedding_norm: true,
             norm_eps: 1e-3,
+            history_stride: 2,
             ..progress.config.clone()
         };
         let leaves = leaves(&progress.options, &config);

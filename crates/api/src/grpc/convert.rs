@@ -28,7 +28,7 @@ impl TryFrom<proto::RecommendRequest> for RecommendRequest {
             timeout_ms: message.timeout_ms.unwrap_or(default.timeout_ms),
             user: message.user.map(|user| ItemId(user.into())),
             filter: filter.map(|filter| read_filter("filter", filter)).transpose()?,
-            max_per: Some(max_per(message.max_per)?),
+            max_per: Some(message.max_per).filter(|limits| !limits.is_empty()).map(max_per).transpose()?,
             history: default.history,
         })
     }
