@@ -72,9 +72,9 @@ fn a_candidate_answers_its_share_of_the_users_and_the_same_ones_on_every_server(
     assert_eq!(count(&sides, 1) + count(&sides, 2), 4000);
     assert_eq!(versions(&other.client, 4000), sides);
     // A single call and another history change nothing, and neither does a number in place of a text.
-    for user in 0..100 {
+    for (user, side) in sides.iter().take(100).enumerate() {
         for body in [json!({"history": [105, 106], "user": user.to_string()}), json!({"history": [], "user": user})] {
-            assert_eq!(client.recommend(&body).json()["model"]["version"], json!(sides[user]), "{body}");
+            assert_eq!(client.recommend(&body).json()["model"]["version"], json!(side), "{body}");
         }
     }
     // Without a user the history decides, and the same one always gets the same version.
@@ -340,9 +340,9 @@ fn every_transport_sends_a_user_to_the_same_version() {
         proto::recommend_result::Outcome::Recommendation(answer) => version(answer),
         proto::recommend_result::Outcome::Problem(problem) => panic!("{problem:?}"),
     };
-    for user in 0..20 {
+    for (user, side) in sides.iter().take(20).enumerate() {
         let answer = grpc.call("canet.v1.Recommender/Recommend", &[], &request(user)).answers;
-        assert_eq!(version(&answer[0]), sides[user], "{user}");
+        assert_eq!(version(&answer[0]), *side, "{user}");
     }
     let requests = || (0..200).map(request).collect();
     let batch = proto::RecommendBatchRequest { requests: requests() };
@@ -381,8 +381,8 @@ fn an_inference_call_is_split_by_row_and_names_the_version_of_each() {
     // Each row has the items of its own version.
     let items = mixed["outputs"].as_array().unwrap().iter().find(|output| output["name"] == "items").unwrap();
     let items: Vec<&[Value]> = items["data"].as_array().unwrap().chunks(10).collect();
-    for user in 0..20 {
-        assert_eq!(items[user], server.client.recommend(&json!({"history": [102], "user": user})).items(), "{user}");
+    for (user, items) in items.iter().take(20).enumerate() {
+        assert_eq!(*items, server.client.recommend(&json!({"history": [102], "user": user})).items(), "{user}");
     }
     // Rows of one version need no list.
     for version in [1, 2] {
