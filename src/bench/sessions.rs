@@ -97,8 +97,11 @@ mod tests {
 
     #[test]
     fn users_return_as_often_as_told_with_one_to_three_new_items() {
-        let mix = SessionMix { returning: 0.8, window: Window { max_len: 1000, stride: 1 }, items: 10_000_000 };
-        let (mut sessions, mut rng) = (Sessions::new(mix, &[]), ChaCha8Rng::seed_from_u64(3));
+        // The window holds a whole sequence, and no two sequences have an item in common.
+        let mix = SessionMix { returning: 0.8, window: Window { max_len: 1000, stride: 1 }, items: 1_000_000 };
+        let items = |user: u32| (1 + 1000 * user..=1000 * (user + 1)).filter_map(Item::new).collect();
+        let sequences: Vec<Vec<Item>> = (0..1000).map(items).collect();
+        let (mut sessions, mut rng) = (Sessions::new(mix, &sequences), ChaCha8Rng::seed_from_u64(3));
         let (mut before, mut returned) = (Vec::<History>::new(), 0);
         for _ in 0..2000 {
             let history = sessions.request(&mut rng).unwrap();
