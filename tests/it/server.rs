@@ -308,9 +308,13 @@ impl Log {
         let mut found = [None, None];
         while let [None, _] | [_, None] = found {
             let Ok(line) = self.lines.recv() else { panic!("the server does not listen: {:#?}", self.early) };
-            let schemes = ["listening on grpc://", "listening on http://"];
-            match schemes.iter().enumerate().find_map(|(place, scheme)| Some((place, line.split_once(scheme)?.1))) {
-                Some((place, rest)) => found[place] = rest.split(['"', ' ']).next().and_then(|text| text.parse().ok()),
+            // Over TLS they are grpcs and https.
+            let place = ["listening on grpc", "listening on http"].iter().position(|scheme| line.contains(scheme));
+            match place {
+                Some(place) => {
+                    let address = line.split("://").nth(1).unwrap().split(['"', ' ']).next().unwrap();
+                    found[place] = Some(address.parse().unwrap());
+                }
                 None => self.early.push_back(line),
             }
         }
