@@ -16,7 +16,7 @@ use super::product::Product;
 use super::scores::{ScorePass, allowed_lanes};
 use super::simd::{Kernel, RowMajor, Simd, bf16_pair};
 use super::workspace::{ROW_BLOCK, Workspace, block_columns};
-use canet_domain::{Candidates, Item, TopK};
+use canet_domain::{Candidates, Item, ItemSet, TopK};
 use canet_model::{Precision, Query, WeightsError};
 
 /// An output layer in bytes. A weight of an item is about `scale (code - 128)`.
@@ -104,6 +104,7 @@ impl QuantizedOutput {
                 if !searches.iter().any(|search| search.open) {
                     continue;
                 }
+                level.run(PrefetchSets { searches, column: first + outputs });
                 let input = RowMajor { data: codes, stride };
                 let product = Product::new(&self.codes, [scores.width, outputs], input, searches.len());
                 Product { first, ..product }.write_prefetching(level, &mut workspace.score_block, width);
@@ -216,6 +217,24 @@ impl<'a> RowSearch<'a> {
             });
         }
         Some(best)
+    }
+}
+
+/// Prefetches what the rows' sets have from a column on. Between two blocks a row's set leaves the nearest caches if many
+/// rows have sets of their own.
+struct PrefetchSets<'a, 'b> {
+    searches: &'a [RowSearch<'b>],
+    column: usize,
+}
+
+impl Kernel for PrefetchSets<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for set in self.searches.iter().filter_map(|search| search.lowest.set()) {
+            simd.prefetch(set.words(), ItemSet::word_of(self.column));
+        }
     }
 }
 

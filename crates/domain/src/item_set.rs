@@ -94,7 +94,13 @@ impl ItemSet {
     /// are 0, so a caller reads groups of columns that divide 64.
     #[inline(always)]
     pub fn bits_from(&self, column: usize) -> u64 {
-        self.words.get(column / WORD).map_or(0, |word| word >> (column % WORD))
+        self.words.get(Self::word_of(column)).map_or(0, |word| word >> (column % WORD))
+    }
+
+    /// The place of the [word](Self::words) that has a column's bit.
+    #[inline(always)]
+    pub fn word_of(column: usize) -> usize {
+        column / WORD
     }
 
     /// Removes every item.

@@ -57,7 +57,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(self, from: &[f32], at: usize) {
+    fn prefetch<T>(self, from: &[T], at: usize) {
         let place = from.as_ptr().wrapping_add(at);
         // SAFETY: a prefetch may take any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) }

@@ -90,7 +90,7 @@ impl<const VNNI: bool, const BF16: bool> Simd for Avx512Vectors<VNNI, BF16> {
     }
 
     #[inline(always)]
-    fn prefetch(self, from: &[f32], at: usize) {
+    fn prefetch<T>(self, from: &[T], at: usize) {
         let place = from.as_ptr().wrapping_add(at);
         // SAFETY: a prefetch may take any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) }

@@ -65,7 +65,7 @@ pub(super) trait Simd: Copy {
     /// `at` must be below `from.len()`.
     unsafe fn splat_unchecked(self, from: &[f32], at: usize) -> Self::Vector;
     /// Prefetches the cache line of a place into the second-level cache. Places outside the slice are allowed.
-    fn prefetch(self, from: &[f32], at: usize);
+    fn prefetch<T>(self, from: &[T], at: usize);
     /// Writes the lanes to the first `LANES` places.
     fn store(self, vector: Self::Vector, to: &mut [f32]);
     /// Writes the lanes to the `LANES` places from `at` on.

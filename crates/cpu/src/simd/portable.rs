@@ -53,7 +53,7 @@ impl<const N: usize> Simd for Portable<N> {
     }
 
     #[inline(always)]
-    fn prefetch(self, _: &[f32], _: usize) {}
+    fn prefetch<T>(self, _: &[T], _: usize) {}
 
     #[inline(always)]
     fn store(self, vector: [f32; N], to: &mut [f32]) {
