@@ -2,7 +2,8 @@
 ///
 /// Storing costs about a tenth of what a later use saves. So while at least a tenth of the entries that leave were used,
 /// every history is stored. While fewer were used, proportionally fewer histories are stored: a stream of users who never
-/// return then costs little, and the entries of those who do return stay longer.
+/// return then costs little, and the entries of those who do return stay longer. An entry leaves when a row extends it,
+/// which is a use, or when it makes room.
 pub(super) struct Admission {
     /// The share of entries that were used before they left, lately.
     used: f64,
@@ -37,8 +38,8 @@ impl Admission {
         admits
     }
 
-    /// An entry has left to make room.
-    pub(super) fn evicted(&mut self, used: bool) {
+    /// An entry has left.
+    pub(super) fn left(&mut self, used: bool) {
         self.used += RATE * (f64::from(u8::from(used)) - self.used);
     }
 }
@@ -55,9 +56,9 @@ mod tests {
     fn everything_is_stored_while_entries_are_used_and_a_sixteenth_while_none_is() {
         let mut admission = Admission::default();
         assert_eq!(admitted(&mut admission), 1600);
-        (0..1000).for_each(|_| admission.evicted(false));
+        (0..1000).for_each(|_| admission.left(false));
         assert_eq!(admitted(&mut admission), 100);
-        (0..1000).for_each(|entry| admission.evicted(entry % 4 == 0));
+        (0..1000).for_each(|entry| admission.left(entry % 4 == 0));
         assert_eq!(admitted(&mut admission), 1600);
     }
 }

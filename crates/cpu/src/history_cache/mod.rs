@@ -183,6 +183,7 @@ impl State {
         match self.tree.remove(found) {
             Some(entry) => {
                 self.bytes -= entry.bytes;
+                self.admission.left(true);
                 Found::Taken(entry.states)
             }
             None => Found::Skip,
@@ -212,7 +213,7 @@ impl State {
         let entry = self.tree.remove_oldest()?;
         self.bytes -= entry.bytes;
         self.stats.evictions += 1;
-        self.admission.evicted(entry.used);
+        self.admission.left(entry.used);
         Some(entry)
     }
 

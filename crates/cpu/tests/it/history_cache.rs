@@ -190,6 +190,28 @@ fn a_returning_history_reuses_all_but_its_new_items() {
 }
 
 #[test]
+fn sessions_that_end_do_not_keep_new_ones_out() {
+    let config = ModelConfig { positions: Positions::Relative, ..small_config() };
+    let mut rng = rng(5);
+    let (weights, space) = (random_weights(&config, &mut rng), config.check().unwrap());
+    // Room for a few histories, so that most sessions leave to make room.
+    let options = CpuOptions { history_cache: 20_000, ..CpuOptions::fastest(Precision::Fp32, 1) };
+    let forward = CpuForward::load(&config, &weights, options).unwrap();
+    let excluded = HashSet::new();
+    let selection = Selection { k: 5, excluded: &excluded, candidates: Candidates::All };
+    for _ in 0..400 {
+        let items: Vec<Item> = (0..6).map(|_| item(rng.gen_range(1..=config.items as u32))).collect();
+        for length in [4, 5, 6] {
+            let history = History::new(&items[..length], 12).unwrap();
+            forward.rank_reusing(&[(space.full(), Query { history: &history, selection })]).unwrap();
+        }
+    }
+    let stats = forward.history_cache().unwrap().stats();
+    assert!(stats.evictions > 300, "{stats:?}");
+    assert_eq!(stats.hits, 800);
+}
+
+#[test]
 fn a_model_that_counts_positions_from_the_newest_item_keeps_nothing() {
     let config = small_config();
     let weights = random_weights(&config, &mut rng(1));
