@@ -174,7 +174,10 @@ fn table(checkpoint: &Checkpoint) -> String {
         None => line("budgets", "not calibrated: the router's own choice".to_owned()),
         Some(calibration) => {
             for point in calibration.reachable() {
-                line("budget", format!("{:.3} of full, spent {:.3} on validation", point.budget, point.spent));
+                let decides =
+                    point.route.as_deref().map(|route| format!(": {route} for every request")).unwrap_or_default();
+                let spent = format!("{:.3} of full, spent {:.3} on validation{decides}", point.budget, point.spent);
+                line("budget", spent);
             }
             if calibration.reachable().len() < calibration.points.len() {
                 line("", "greater budgets spend no more".to_owned());

@@ -12,7 +12,7 @@ use super::numbers::share;
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::{Failure, progress};
-use canet_domain::{Candidates, Flops, History, Item, Ranked, RequestFlops, Route, Selection};
+use canet_domain::{Candidates, Flops, History, Item, Ranked, RequestFlops, Route, RoutePolicy, Selection};
 use canet_evaluation::SeenItems;
 use canet_model::{ForwardError, Model, Query};
 
@@ -85,7 +85,9 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     }
     let dataset = args.data.read_known(&model)?;
     let seen = args.seen.rule(model.manifest());
-    let ranker = BatchRanker { model: &model, fixed_route, budget: args.flops_budget, k, seen };
+    let policy = fixed_route.map_or_else(|| model.policy(args.flops_budget), RoutePolicy::Fixed);
+    let asks_router = policy.bias().is_some();
+    let ranker = BatchRanker { model: &model, policy, budget: args.flops_budget, k, seen };
     // On a terminal the printed lines show the progress.
     let bar = match io::stdout().is_terminal() {
         true => ProgressBar::hidden(),
@@ -101,7 +103,7 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
         let routes = ranker.routes(&histories)?;
         let ranked = ranker.rank(&routes, &UserBatch { users, histories: &histories, sequences })?;
         for (((user, route), history), ranked) in users.iter().zip(routes).zip(&histories).zip(&ranked) {
-            total.add(model.cost(route, history.len()), fixed_route.is_none());
+            total.add(model.cost(route, history.len()), asks_router);
             let item = |Ranked { item, score }: &Ranked| RecommendedItem {
                 item: catalogue.id(*item),
                 score: *score,
@@ -135,8 +137,8 @@ struct UserBatch<'a> {
 /// Ranks batches of users with one set of options.
 struct BatchRanker<'a> {
     model: &'a Model,
-    /// The route of every user; `None` for the router's choice.
-    fixed_route: Option<Route>,
+    /// What decides routes.
+    policy: RoutePolicy,
     /// Share of the full model's FLOPs that the router may spend.
     budget: f64,
     k: usize,
@@ -145,7 +147,7 @@ struct BatchRanker<'a> {
 
 impl BatchRanker<'_> {
     fn routes(&self, histories: &[History]) -> Result<Vec<Route>, Failure> {
-        if let Some(route) = self.fixed_route {
+        if let Some(route) = self.policy.fixed() {
             return Ok(vec![route; histories.len()]);
         }
         let histories: Vec<&History> = histories.iter().collect();

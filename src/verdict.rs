@@ -73,16 +73,18 @@ impl Words {
     pub(crate) fn rows(&self) -> Vec<[String; 5]> {
         let verdict = &self.verdict;
         let single = verdict.routing == Routing::SingleRoute;
-        let routed = match verdict.budget {
+        let routed = match (verdict.budget, &verdict.fixed) {
             _ if single => "model".to_owned(),
-            Some(budget) => format!("routed, budget {}", percent(budget)),
-            None => "routed".to_owned(),
+            (Some(budget), Some(route)) => format!("{route} for all, budget {}", percent(budget)),
+            (Some(budget), None) => format!("routed, budget {}", percent(budget)),
+            (None, _) => "routed".to_owned(),
         };
         let mut rows = vec![[routed, estimate(verdict.routed), percent(verdict.compute), String::new(), String::new()]];
         let slice = format!("best single slice on validation, {}", verdict.slice.name);
         let full = ("full model".to_owned(), &verdict.full);
         let slices = match (single, verdict.slice.compute == verdict.full.compute) {
             (true, _) => vec![],
+            _ if verdict.routing == Routing::Fixed => vec![full],
             (false, true) => vec![full],
             (false, false) => vec![(slice, &verdict.slice), full],
         };
@@ -204,6 +206,10 @@ fn routing(verdict: &Verdict) -> String {
         Routing::Loses => {
             format!("Routing loses on these data: the routed model minus {best}, is {} NDCG@10.", difference(over))
         }
+        Routing::Fixed => format!(
+            "{name} runs every request under this budget: on validation, the router is not shown to gain over fixed slices of \
+             the same cost."
+        ),
         Routing::SingleRoute => "The model has one slice, so there is nothing to route.".to_owned(),
     }
 }

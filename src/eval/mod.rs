@@ -140,8 +140,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         Ok::<Ranker<'_>, Failure>(ranker.seeing(seen).on_progress(|ranked| progress.ranked(ranked)))
     };
     let mut test = ranker(&cases)?;
-    let bias = model.bias(args.flops_budget);
-    let inputs = BaselineInputs { dataset: &dataset, bias: &bias, seed: args.seed };
+    let policy = model.policy(args.flops_budget);
+    let inputs = BaselineInputs { dataset: &dataset, policy: &policy, seed: args.seed };
     let mut runs: Vec<EvalRun> = Vec::new();
     for baseline in &baselines {
         progress.begins(baseline.name(space));
@@ -156,7 +156,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         (Some(selection), Some(compared)) => {
             progress.begins("the best single slice");
             let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
-            let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget).map_err(Failure::forward)?;
+            let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget, &policy);
+            let verdict = verdict.map_err(Failure::forward)?;
             Some(Words::of(verdict, &args.commands()?))
         }
         _ => None,

@@ -115,6 +115,8 @@ impl Analysis<'_> {
         Verdict::new(&VerdictInputs {
             routes: self.space.len(),
             budget,
+            // The report is about the router, also where a server does not ask it.
+            fixed: None,
             routed: contender("auto", &routed),
             full: contender("full", &|model| model.test.fixed(self.space.full())),
             slice: contender(&names.join(", "), &|model| model.test.fixed(slice(model))),

@@ -12,6 +12,7 @@ fn inputs() -> VerdictInputs {
     VerdictInputs {
         routes: 4,
         budget: Some(0.3),
+        fixed: None,
         routed: contender("auto", 150, Some(30.0)),
         full: contender("full", 152, Some(100.0)),
         slice: contender("h4-l2-e4", 90, Some(25.0)),
@@ -50,6 +51,20 @@ fn routing_that_pays_is_the_headline() {
     ] {
         assert!(text.lines().any(|line| line.starts_with(row)), "{row}: {text}");
     }
+}
+
+#[test]
+fn a_budget_without_a_router_names_the_slice_of_all() {
+    let found = words(&VerdictInputs { fixed: Some("h4-l2-e4".to_owned()), ..inputs() });
+    assert!(
+        found.headline.starts_with("h4-l2-e4 runs every request under this budget: on validation"),
+        "{}",
+        found.headline
+    );
+    let text = found.text();
+    assert!(text.lines().any(|line| line.starts_with("h4-l2-e4 for all, budget 30 %")), "{text}");
+    assert!(!text.contains("best single slice"), "{text}");
+    assert!(text.ends_with("Next: canet serve --model m\n"), "{text}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn calibrated(seed: u64) -> CheckpointDraft {
     let routes = draft.config.check().unwrap().len();
     let only = |route: usize| (0..routes).map(|index| if index == route { 1e3 } else { 0.0 }).collect();
     let points = [(0.1, only(0)), (0.3, vec![0.0; routes]), (1.0, only(routes - 1))];
-    let points = points.map(|(budget, bias)| BudgetPoint { budget, bias, spent: budget });
+    let points = points.map(|(budget, bias)| BudgetPoint { budget, bias, route: None, spent: budget });
     CheckpointDraft { calibration: Some(Calibration { points: points.into() }), ..draft }
 }
 

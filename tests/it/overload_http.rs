@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -177,7 +178,12 @@ fn a_calibrated_server_under_pressure_takes_the_bias_of_a_smaller_budget() {
     let only = |route: usize| (0..24).map(|index| if index == route { 1e6 } else { 0.0 }).collect();
     // At the budget 1 the full model alone is chosen; at half of it already the second route: no cap on what routes cost
     // would choose that one.
-    let points = [(0.5, 1), (1.0, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
+    let points = [(0.5, 1), (1.0, 23)].map(|(budget, route)| BudgetPoint {
+        budget,
+        bias: only(route),
+        route: None,
+        spent: budget,
+    });
     let draft = numbered(draft(small_config(), 11));
     let draft = CheckpointDraft { calibration: Some(Calibration { points: points.into() }), ..draft };
     let forward = Arc::new(reference(&draft.config, &draft.weights));
@@ -195,4 +201,35 @@ fn a_calibrated_server_under_pressure_takes_the_bias_of_a_smaller_budget() {
     // Nobody's own choice is touched.
     let own = server.client.recommend(&json!({"history": [103], "route": "full"})).json();
     assert_eq!((&own["route"]["name"], &own["route"]["reason"]), (&full, &json!("override")));
+}
+
+#[test]
+fn a_server_under_pressure_takes_the_route_of_a_smaller_budget() {
+    let point =
+        |budget, route: &str| BudgetPoint { budget, bias: vec![0.0; 24], route: Some(route.to_owned()), spent: budget };
+    let points = vec![point(0.5, "h8-l2-e10"), point(1.0, "h12-l4-e10")];
+    let draft = CheckpointDraft { calibration: Some(Calibration { points }), ..numbered(draft(small_config(), 11)) };
+    let forward = Arc::new(reference(&draft.config, &draft.weights));
+    let policy = Policy { budget: 1.0, ..POLICY };
+    let server = Server::under(policy, draft, forward, Limits { degrade: true, ..NO_QUEUE });
+    // A row arrives while another waits as soon as several clients ask.
+    let found = AtomicBool::new(false);
+    let routes: Vec<Value> = thread::scope(|scope| {
+        let ask = || {
+            let client = server.client.clone();
+            let until = (0..1_000_000).take_while(|_| !found.load(Ordering::Relaxed));
+            let routes = until.map(|_| client.recommend(&json!({"history": [103, 131, 107]})).json()["route"].clone());
+            routes
+                .filter(|route| route["reason"] == "degraded")
+                .inspect(|_| found.store(true, Ordering::Relaxed))
+                .last()
+        };
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        clients.into_iter().filter_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(!routes.is_empty());
+    // Half of the budget names a route, and less than that leaves the smallest one.
+    let cheaper = |route: &Value| route["name"] == "h8-l2-e10" || route["name"] == "h4-l1-e6";
+    assert!(routes.iter().all(|route| cheaper(route) && route["confidence"].is_null()), "{routes:?}");
+    assert_eq!(metric(&server.client.get("/metrics").text, "router_flops_total"), 0.0);
 }

@@ -29,7 +29,7 @@ fn model(config: ModelConfig, seed: u64) -> CheckpointDraft {
     let routes = draft.config.check().unwrap().len();
     let tilted = |tilt: f32| (0..routes).map(|route| -tilt * route as f32 / routes as f32).collect();
     let points = [(0.1, 9.0), (0.5, 2.0), (0.9, -3.0)];
-    let points = points.map(|(budget, tilt)| BudgetPoint { budget, bias: tilted(tilt), spent: budget });
+    let points = points.map(|(budget, tilt)| BudgetPoint { budget, bias: tilted(tilt), route: None, spent: budget });
     let titles = (1001..=1040).map(|id| (format!("x{id}").into(), format!("<b>{id}</b> & \"co\"").into()));
     CheckpointDraft {
         calibration: Some(Calibration { points: points.into() }),

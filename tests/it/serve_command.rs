@@ -66,7 +66,12 @@ fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
     // A bias that leaves the router one choice: the smallest route at budget 0.1, the full one at 0.8. Between them the
     // bias is interpolated, so that they change places at 0.45; outside the nearest one holds.
     let only = |route: usize| (0..24).map(|index| if index == route { 1e6 } else { 0.0 }).collect();
-    let points = [(0.1, 0), (0.8, 23)].map(|(budget, route)| BudgetPoint { budget, bias: only(route), spent: budget });
+    let points = [(0.1, 0), (0.8, 23)].map(|(budget, route)| BudgetPoint {
+        budget,
+        bias: only(route),
+        route: None,
+        spent: budget,
+    });
     let calibration = Some(Calibration { points: points.into() });
     CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
     for (budget, route, other_budget, other_route) in [
@@ -86,10 +91,55 @@ fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
         // A request's own budget comes before the server's, and a route that it names before both.
         assert_eq!(routed(json!({"budget": other_budget})), (json!(other_route), json!("router")));
         assert_eq!(routed(json!({"budget": other_budget, "route": route})), (json!(route), json!("override")));
-        let points = json!([{"budget": 0.1, "spent": 0.1}, {"budget": 0.8, "spent": 0.8}]);
+        let points = [0.1, 0.8].map(|budget| json!({"budget": budget, "route": null, "spent": budget}));
         let default: f64 = budget.parse().unwrap();
         assert_eq!(server.client.get("/model").json()["budget"], json!({"default": default, "points": points}));
     }
+}
+
+#[test]
+fn a_budget_whose_calibration_names_a_route_runs_it_without_the_router() {
+    use canet_model::checkpoint::{BudgetPoint, Calibration};
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    let only = |route: usize| (0..24).map(|index| if index == route { 1e6 } else { 0.0 }).collect();
+    let point = |budget, route: Option<&str>| BudgetPoint {
+        budget,
+        bias: only(23),
+        route: route.map(str::to_owned),
+        spent: budget,
+    };
+    let points = vec![point(0.2, Some("h4-l2-e6")), point(0.6, None), point(0.9, Some("h12-l2-e10"))];
+    let draft = CheckpointDraft { calibration: Some(Calibration { points }), ..numbered(draft(small_config(), 3)) };
+    draft.write(&root).unwrap();
+    let server = Process::serve(&root, &["--flops-budget", "0.3"]);
+    let answer = |budget: Value| server.client.recommend(&json!({"history": [101, 102], "budget": budget})).json();
+    let reason = |answer: &Value| answer["route"]["reason"].clone();
+    for (budget, route) in [(json!(null), "h4-l2-e6"), (json!(0.05), "h4-l2-e6"), (json!(1), "h12-l2-e10")] {
+        let fixed = answer(budget);
+        assert_eq!((&fixed["route"]["name"], reason(&fixed)), (&json!(route), json!("fixed")));
+        assert_eq!(fixed["route"]["confidence"], Value::Null);
+        // It costs what the same route costs when a request names it, which runs no router.
+        let named = server.client.recommend(&json!({"history": [101, 102], "route": route})).json();
+        assert_eq!((&fixed["compute"], &fixed["items"]), (&named["compute"], &named["items"]));
+    }
+    for budget in [0.6, 0.8] {
+        let routed = answer(json!(budget));
+        assert_eq!((&routed["route"]["name"], reason(&routed)), (&json!("h12-l4-e10"), json!("router")));
+    }
+    assert_eq!(server.client.get("/model").json()["budget"]["points"][0]["route"], "h4-l2-e6");
+    // `rank` and `inspect` follow the same policy.
+    let interactions = directory.path().join("log.txt");
+    std::fs::write(&interactions, "1 101 102\n2 103\n").unwrap();
+    let printed = |command: &str, flags: &[&str]| {
+        let output = canet(&[command, "--model"]).arg(&root).args(flags).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let rank = printed("rank", &["--data", interactions.to_str().unwrap(), "--device", "cpu"]);
+    let lines: Vec<Value> = rank.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line["route"] == "h4-l2-e6"), "{rank}");
+    let inspected = printed("inspect", &[]);
+    assert!(inspected.contains("0.200 of full, spent 0.200 on validation: h4-l2-e6 for every request"), "{inspected}");
 }
 
 #[test]
@@ -385,7 +435,7 @@ fn budgets_end_where_the_router_spends_no_more() {
     use canet_model::checkpoint::{BudgetPoint, Calibration};
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
-    let point = |(budget, spent)| BudgetPoint { budget, bias: vec![0.0; 24], spent };
+    let point = |(budget, spent)| BudgetPoint { budget, bias: vec![0.0; 24], route: None, spent };
     let points = [(0.1, 0.1), (0.3, 0.28), (0.6, 0.28), (0.9, 0.28)].map(point);
     let calibration = Some(Calibration { points: points.into() });
     CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();

@@ -53,7 +53,7 @@ struct ModelDescription<'a> {
     #[schema(required)]
     fixed_route: Option<&'a str>,
     /// `null` if the checkpoint has no calibration. A request's `budget` then changes nothing.
-    budget: Option<Budget>,
+    budget: Option<Budget<'a>>,
     /// The catalogue file over the checkpoint's items. `null` if the server has none.
     #[schema(required)]
     catalogue: Option<CatalogueDescription>,
@@ -105,19 +105,21 @@ impl CatalogueDescription {
 
 /// How a compute budget selects routes.
 #[derive(Serialize, ToSchema)]
-struct Budget {
+struct Budget<'a> {
     /// The budget of requests that name none.
     default: f64,
-    /// The calibrated budgets, ascending. Between two of them the router's bias is interpolated. Above the last one the
-    /// router spends no more.
-    points: Vec<BudgetPoint>,
+    /// The calibrated budgets, ascending. Between two of them the router's bias is interpolated, or the smaller one applies if
+    /// a route stands for either. Above the last one requests spend no more.
+    points: Vec<BudgetPoint<'a>>,
 }
 
 /// A budget, and the share of the full model's FLOPs that validation data spent under it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Spent)]
-struct BudgetPoint {
+struct BudgetPoint<'a> {
     budget: f64,
+    /// The route of every request under this budget. `null` if the router decides.
+    route: Option<&'a str>,
     spent: f64,
 }
 
@@ -242,7 +244,7 @@ impl<'a> ModelDescription<'a> {
             points: calibration
                 .reachable()
                 .iter()
-                .map(|point| BudgetPoint { budget: point.budget, spent: point.spent })
+                .map(|point| BudgetPoint { budget: point.budget, route: point.route.as_deref(), spent: point.spent })
                 .collect(),
         });
         ModelDescription {

@@ -23,6 +23,6 @@ pub use item_set::ItemSet;
 pub use proportion::Proportion;
 pub use ranking::{Candidates, Ranked, Selection, TopK, top_k};
 pub use route::{Route, RouteSpace, RouteSpaceError, Slice};
-pub use routing::{Choice, Reason, choose_route, choose_route_among};
+pub use routing::{Choice, Reason, RoutePolicy, choose_route, choose_route_among};
 pub use text_sizes::{TextSizes, json_length};
 pub use window::Window;

@@ -40,6 +40,33 @@ pub fn choose_route_among(space: &RouteSpace, logits: &[f32], bias: &[f32], allo
     Choice { route, confidence: (best - highest).exp() / total }
 }
 
+/// What decides the route of requests that name none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RoutePolicy {
+    /// The router, with this bias on each route's logit.
+    Router(Vec<f32>),
+    /// This route, whatever the history. The router does not run.
+    Fixed(Route),
+}
+
+impl RoutePolicy {
+    /// The route of every request; `None` if the router chooses.
+    pub fn fixed(&self) -> Option<Route> {
+        match self {
+            RoutePolicy::Router(_) => None,
+            RoutePolicy::Fixed(route) => Some(*route),
+        }
+    }
+
+    /// The bias on the router's logits; `None` if it does not run.
+    pub fn bias(&self) -> Option<&[f32]> {
+        match self {
+            RoutePolicy::Router(bias) => Some(bias),
+            RoutePolicy::Fixed(_) => None,
+        }
+    }
+}
+
 /// Why a request ran its route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -47,7 +74,8 @@ pub enum Reason {
     Router,
     /// The router's choice was too expensive under the current load. This is its choice among the cheaper routes.
     Degraded,
-    /// The server runs it for every request.
+    /// Every request under this budget runs it, because the router is not shown to gain there, or because the server was
+    /// started with it.
     Fixed,
     /// The request named it.
     Override,

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use crate::target_rank::rank_by;
 use crate::{Estimate, EvalRun, Metric, Ranker, SeenItems};
 use canet_data::{Case, Dataset, Split};
-use canet_domain::{Item, Route, RouteSpace};
+use canet_domain::{Item, Route, RoutePolicy, RouteSpace};
 use canet_model::ForwardError;
 
 /// A run of an evaluation, by the name that a user types: the router itself, or a baseline to compare it with.
@@ -62,8 +62,8 @@ impl Baseline {
 pub struct BaselineInputs<'a> {
     /// Training data of [`Popularity`] and [`Markov`]. The ranker's cases come from it too.
     pub dataset: &'a Dataset,
-    /// The budget's bias on the router's logits, one element per route.
-    pub bias: &'a [f32],
+    /// What decides routes under the budget.
+    pub policy: &'a RoutePolicy,
     /// Seed of the random baselines.
     pub seed: u64,
 }
@@ -77,16 +77,16 @@ pub fn evaluate(
     inputs: &BaselineInputs<'_>,
     baselines: &[Baseline],
 ) -> Result<Vec<EvalRun>, ForwardError> {
-    let (space, BaselineInputs { dataset, bias, seed }) = (ranker.space(), *inputs);
+    let (space, BaselineInputs { dataset, policy, seed }) = (ranker.space(), *inputs);
     let mut runs: Vec<EvalRun> = Vec::new();
     for baseline in baselines {
         let new = match *baseline {
-            Baseline::Auto => vec![ranker.routed(bias)?],
+            Baseline::Auto => vec![ranker.routed(policy)?],
             Baseline::Full => vec![ranker.fixed(space.full())?.named("full")],
             Baseline::Smallest => vec![ranker.fixed(space.smallest())?.named("smallest")],
             Baseline::Statics => space.routes().map(|route| ranker.fixed(route)).collect::<Result<_, _>>()?,
             Baseline::Random => vec![ranker.random(seed)?],
-            Baseline::RandomMatched => vec![ranker.random_matched(bias, seed)?],
+            Baseline::RandomMatched => vec![ranker.random_matched(policy, seed)?],
             Baseline::Popularity => {
                 vec![
                     ranker.without_network("popularity", Popularity::fit(dataset).ranks(ranker.cases(), ranker.seen())),

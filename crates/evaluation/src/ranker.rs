@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::eval_run::{Assignment, RoutedCases};
 use crate::{CasesByUser, Estimate, EvalRun, Metric, RouteTable, SeenItems, target_rank};
 use canet_data::Case;
-use canet_domain::{Flops, History, HistoryError, ModelShape, Route, RouteSpace, Window, choose_route};
+use canet_domain::{Flops, History, HistoryError, ModelShape, Route, RoutePolicy, RouteSpace, Window, choose_route};
 use canet_model::{Forward, ForwardError, Model, Rows};
 
 /// Number of assignments over which a run with random routes is averaged.
@@ -146,14 +146,22 @@ impl<'a> Ranker<'a> {
         Ok(self.logits()?.iter().map(|logits| choose_route(space, logits, bias).route).collect())
     }
 
-    /// `auto`: each case on the router's choice under the budget's `bias`, one element per route.
+    /// `auto`: each case on the route that a server runs under a budget of this policy.
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
-    pub fn routed(&mut self, bias: &[f32]) -> Result<EvalRun, ForwardError> {
-        let routes = self.choices(bias)?;
-        let assignment = self.assign(routes, RouterCost::Included)?;
+    pub fn routed(&mut self, policy: &RoutePolicy) -> Result<EvalRun, ForwardError> {
+        let (routes, cost) = self.decided(policy)?;
+        let assignment = self.assign(routes, cost)?;
         Ok(self.run("auto", vec![assignment]))
+    }
+
+    /// The route of each case under a policy, and what they pay for the router.
+    fn decided(&mut self, policy: &RoutePolicy) -> Result<(Vec<Route>, RouterCost), ForwardError> {
+        match policy {
+            RoutePolicy::Router(bias) => Ok((self.choices(bias)?, RouterCost::Included)),
+            RoutePolicy::Fixed(route) => Ok((vec![*route; self.cases.len()], RouterCost::None)),
+        }
     }
 
     /// Every case on one route. The run has the route's name.
@@ -180,18 +188,18 @@ impl<'a> Ranker<'a> {
         Ok(self.run("random", assignments))
     }
 
-    /// `random-matched`: the router's choices shuffled among the cases, [`RANDOM_ASSIGNMENTS`] times.
+    /// `random-matched`: the routes of [`routed`](Self::routed) shuffled among the cases, [`RANDOM_ASSIGNMENTS`] times.
     ///
-    /// The run has the router's route frequencies and pays for the router, but its choices do not depend on the user.
+    /// The run has their frequencies and their cost, but its choices do not depend on the user.
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
-    pub fn random_matched(&mut self, bias: &[f32], seed: u64) -> Result<EvalRun, ForwardError> {
+    pub fn random_matched(&mut self, policy: &RoutePolicy, seed: u64) -> Result<EvalRun, ForwardError> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut routes = self.choices(bias)?;
+        let (mut routes, cost) = self.decided(policy)?;
         let assign = |_| {
             routes.shuffle(&mut rng);
-            self.assign(routes.clone(), RouterCost::Included)
+            self.assign(routes.clone(), cost)
         };
         let assignments = (0..RANDOM_ASSIGNMENTS).map(assign).collect::<Result<_, _>>()?;
         Ok(self.run("random-matched", assignments))

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Estimate, EvalRun, Metric, MultiModelEstimate, Ranker, SeenItems};
 use canet_data::{Case, Dataset, Split};
-use canet_domain::{Route, RouteSpace};
+use canet_domain::{Route, RoutePolicy, RouteSpace};
 use canet_model::ForwardError;
 
 /// The metric of every verdict.
@@ -35,6 +35,8 @@ pub struct VerdictInputs {
     pub routes: usize,
     /// The router's budget as a share of the full model's FLOPs; `None` for a router that is not calibrated.
     pub budget: Option<f64>,
+    /// The route of every request under this budget; `None` if the router decides.
+    pub fixed: Option<String>,
     /// The routed model.
     pub routed: Contender,
     /// The full route for every user.
@@ -62,6 +64,9 @@ pub struct Verdict {
     pub users: usize,
     /// The router's budget as a share of the full model's FLOPs; `None` for a router that is not calibrated.
     pub budget: Option<f64>,
+    /// The route of every request under this budget; `None` if the router decides. A verdict of an older version has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<String>,
     /// Whether routing pays.
     pub routing: Routing,
     /// The simple baseline that the routed model is not shown to beat, if there is one.
@@ -137,6 +142,8 @@ pub enum Routing {
     NotShown,
     /// The routed model is shown to be worse.
     Loses,
+    /// The router does not decide under this budget: on validation it was not shown to gain over fixed routes.
+    Fixed,
     /// The model has one route.
     SingleRoute,
 }
@@ -178,7 +185,7 @@ impl Difference {
 impl Verdict {
     /// Draws the conclusion.
     pub fn new(inputs: &VerdictInputs) -> Verdict {
-        let VerdictInputs { routes, budget, routed, full, slice, popularity, markov, full_flops, repeats, seen } =
+        let VerdictInputs { routes, budget, fixed, routed, full, slice, popularity, markov, full_flops, repeats, seen } =
             inputs;
         let share = |contender: &Contender| contender.flops.map(|flops| flops / full_flops.max(f64::MIN_POSITIVE));
         let rival = |other: &Contender| Rival {
@@ -191,6 +198,7 @@ impl Verdict {
         let [full_rival, slice_rival, markov_rival, popularity_rival] = [full, slice, markov, popularity].map(rival);
         let routing = match slice_rival.difference.shown {
             _ if *routes == 1 => Routing::SingleRoute,
+            _ if fixed.is_some() => Routing::Fixed,
             Shown::Better => Routing::Pays,
             Shown::Open => Routing::NotShown,
             Shown::Worse => Routing::Loses,
@@ -210,7 +218,7 @@ impl Verdict {
         let serve = match (&unbeaten, routing) {
             (Some(Unbeaten { full_beats: false, .. }), _) => None,
             (Some(_), _) => Some(full_rival.name.clone()),
-            (None, Routing::Pays | Routing::SingleRoute) => Some(routed.name.clone()),
+            (None, Routing::Pays | Routing::Fixed | Routing::SingleRoute) => Some(routed.name.clone()),
             (None, Routing::NotShown | Routing::Loses) => Some(slice_rival.name.clone()),
         };
         let routed_value = MultiModelEstimate::of(&routed.values);
@@ -218,6 +226,7 @@ impl Verdict {
             metric: METRIC.to_string(),
             users: routed.values.first().map_or(0, Vec::len),
             budget: *budget,
+            fixed: fixed.clone(),
             routing,
             unbeaten,
             serve,
@@ -260,7 +269,8 @@ impl<'a> VerdictRuns<'a> {
     }
 
     /// Chooses the single route on the validation cases, ranks it on the test cases and draws the conclusion. `budget` is the
-    /// router's, `None` if it is not calibrated.
+    /// router's, `None` if it is not calibrated, and `policy` is what decides routes under it. A policy that is itself a
+    /// single route is compared with no other.
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
@@ -269,15 +279,20 @@ impl<'a> VerdictRuns<'a> {
         test: &mut Ranker<'_>,
         validation: &mut Ranker<'_>,
         budget: Option<f64>,
+        policy: &RoutePolicy,
     ) -> Result<Verdict, ForwardError> {
         let limit = self.routed.flops().unwrap_or_default();
         let value = |route| Ok(validation.fixed(route)?.estimate(METRIC).mean);
-        let slice = best_affordable_route(test.space(), &test.costs(), limit, value)?;
+        let slice = match policy {
+            RoutePolicy::Router(_) => best_affordable_route(test.space(), &test.costs(), limit, value)?,
+            RoutePolicy::Fixed(route) => *route,
+        };
         let slice = test.fixed(slice)?;
         let repeating = Case::repeating(test.cases());
         Ok(Verdict::new(&VerdictInputs {
             routes: test.space().len(),
             budget,
+            fixed: policy.fixed().map(|route| test.space().name(route).to_owned()),
             routed: Contender::of_run(self.routed),
             full: Contender::of_run(self.full),
             slice: Contender::of_run(&slice),

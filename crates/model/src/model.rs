@@ -1,7 +1,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use canet_domain::{Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RouteSpace, choose_route};
+use canet_domain::{
+    Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RoutePolicy, RouteSpace, choose_route,
+};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ReplayError, TitlesFault};
 use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query, RankedBatch};
@@ -110,7 +112,8 @@ impl Model {
         Model { name, version, digest, manifest, space, catalogue, titles_fault, forward, precision }
     }
 
-    /// The router's choice for each history under a budget, which is a share of the full model's FLOPs.
+    /// The router's choice for each history under a budget, which is a share of the full model's FLOPs. A server asks it
+    /// only where the budget's [policy](Model::policy) says so.
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails or a logit is not finite.
@@ -153,7 +156,13 @@ impl Model {
         self.shape().request_flops(&self.space, route, length)
     }
 
-    /// The value that a budget adds to each route's logit. The values are zero if the checkpoint is not calibrated.
+    /// What decides routes under a budget: the router, or one route without the router.
+    pub fn policy(&self, budget: f64) -> RoutePolicy {
+        self.manifest.policy(&self.space, budget)
+    }
+
+    /// The value that a budget adds to each route's logit, wherever the router decides. The values are zero if the
+    /// checkpoint is not calibrated.
     pub fn bias(&self, budget: f64) -> Vec<f32> {
         self.manifest.bias(&self.space, budget)
     }

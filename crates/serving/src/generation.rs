@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{CatalogueView, CurrentView, Timings};
 use crate::metrics::{Judgements, Metrics, Series};
-use canet_domain::{BatchBy, Route, TextSizes};
+use canet_domain::{BatchBy, Route, RoutePolicy, TextSizes};
 use canet_model::Model;
 use canet_model::checkpoint::Calibration;
 
@@ -19,9 +19,11 @@ pub struct Generation {
     pub model: Model,
     /// Share of the full model's FLOPs that a request spends unless it names a budget of its own.
     pub budget: f64,
-    /// The bias of `budget`, one value a route.
+    /// The router's bias for `budget`, one value a route.
     pub bias: Vec<f32>,
-    /// The route of every request that names none. The router then does not run.
+    /// What decides routes under `budget`.
+    pub route_policy: RoutePolicy,
+    /// The route of every request that names none, whatever its budget. The router then does not run.
     pub fixed_route: Option<Route>,
     /// Which rows share a batch.
     pub batch_by: BatchBy,
@@ -60,12 +62,23 @@ impl Generation {
             judgements: metrics.judgements(model.space(), model.version()),
             budget: policy.budget,
             bias: model.bias(policy.budget),
+            route_policy: model.policy(policy.budget),
             fixed_route: None,
             batch_by: policy.batch_by,
             text_sizes: TextSizes::of(model.catalogue()),
             timings: Timings::default(),
             catalogue_view: CurrentView::default(),
             model,
+        }
+    }
+
+    /// The route of requests that name none under a request's budget, or under the server's if the request names none. `None`
+    /// if the router decides.
+    pub fn fixed_route_for(&self, budget: Option<f64>) -> Option<Route> {
+        match (self.fixed_route, budget, self.calibration()) {
+            (Some(route), ..) => Some(route),
+            (None, Some(budget), Some(calibration)) => calibration.fixed_route(self.model.space(), budget),
+            (None, ..) => self.route_policy.fixed(),
         }
     }
 

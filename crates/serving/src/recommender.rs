@@ -380,7 +380,7 @@ impl Recommender {
         let (reply, answer) = oneshot::channel();
         let is_routed = request.route.is_none() && generation.fixed_route.is_none();
         let explores = self.exploration.get().filter(|_| is_routed).and_then(Exploration::draw);
-        let arrival = Row { request, generation, explores, reply }.arrive();
+        let arrival = Row { request, generation, explores, reply }.arrive(|| self.scheduler.degrade_level());
         self.scheduler.admit(due, arrival).map_err(|rejected| rejected.reason)?;
         match tokio::time::timeout_at(due.deadline.into(), answer).await {
             Ok(Ok(outcome)) => outcome,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::exploration::Draw;
-use super::scheduler::{self, Arrival, Due, Routed};
+use super::scheduler::{self, Arrival, Curve, DegradeLevel, Due, Routed};
 use super::{Generation, GenerationId, Refusal};
 use crate::metrics::InLane;
 use canet_catalogue::Restriction;
@@ -127,15 +127,31 @@ pub(crate) struct RoutedRow {
 pub(crate) type Reply = oneshot::Sender<Result<Answer, Refusal>>;
 
 impl Row {
-    /// The row as the scheduler takes it in.
-    pub(crate) fn arrive(self) -> Arrival<LaneKey, Row, RoutedRow> {
+    /// The row as the scheduler takes it in. `level` says how far rows are degraded, and is asked for only if it matters.
+    pub(crate) fn arrive(self, level: impl FnOnce() -> DegradeLevel) -> Arrival<LaneKey, Row, RoutedRow> {
         let named = self.request.route.map(|route| (route, Reason::Override));
-        if let Some((route, reason)) = named.or(self.generation.fixed_route.map(|route| (route, Reason::Fixed))) {
+        if let Some((route, reason)) = named.or_else(|| self.without_router(level)) {
             let routing = self.routing(route, reason, None);
             return Arrival::Routed(self.routed(routing, Duration::ZERO, Duration::ZERO));
         }
         let RequestFlops { router, full, .. } = self.cost(self.generation.model.space().full());
         Arrival::Unrouted { row: self, router_flops: router, full_flops: full }
+    }
+
+    /// The route of a row that names none and does not need the router.
+    fn without_router(&self, level: impl FnOnce() -> DegradeLevel) -> Option<(Route, Reason)> {
+        let (generation, budget) = (&self.generation, self.request.budget);
+        if let Some(route) = generation.fixed_route {
+            return Some((route, Reason::Fixed));
+        }
+        let route = generation.fixed_route_for(budget)?;
+        let (level, space) = (level(), generation.model.space());
+        if let Some(draw) = self.explores.filter(|_| level == DegradeLevel::NONE) {
+            return Some((draw.route(space), Reason::Explored));
+        }
+        let budget = budget.unwrap_or(generation.budget);
+        let curve = generation.calibration().map(|calibration| Curve { calibration, space });
+        Some(level.fixed(route, budget, curve, |route| self.cost(route).slice))
     }
 
     /// The routing of this row on `route`; there is a `confidence` if the router ran.

@@ -2,7 +2,7 @@ use std::hash::Hash;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::scheduler::{Arrival, Due, Limits, Rejected, Row, Scheduler, UnroutedRow, Work};
+use super::scheduler::{Arrival, DegradeLevel, Due, Limits, Rejected, Row, Scheduler, UnroutedRow, Work};
 
 /// A [`Scheduler`] that threads share: the one lock of the queue, and a way to wait for work.
 ///
@@ -12,12 +12,20 @@ pub struct SharedScheduler<L, U, R> {
     scheduler: Mutex<Scheduler<L, U, R>>,
     /// Notified when a waiting executor may find work.
     changed: Condvar,
+    /// Whether rows are degraded under pressure.
+    degrades: bool,
 }
 
 impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
     /// An empty queue.
     pub fn new(limits: Limits) -> SharedScheduler<L, U, R> {
-        SharedScheduler { scheduler: Mutex::new(Scheduler::new(limits, Instant::now())), changed: Condvar::new() }
+        let scheduler = Mutex::new(Scheduler::new(limits, Instant::now()));
+        SharedScheduler { scheduler, changed: Condvar::new(), degrades: limits.degrade }
+    }
+
+    /// How far rows whose route needs no router are degraded now.
+    pub fn degrade_level(&self) -> DegradeLevel {
+        if self.degrades { self.lock().degrade_level(Instant::now()) } else { DegradeLevel::NONE }
     }
 
     /// Takes a row into the queue, as [`Scheduler::admit`].

@@ -238,10 +238,10 @@ fn calibration(space: &RouteSpace, shape: &ModelShape) -> Calibration {
         let bias: Vec<f32> = space.routes().map(|route| (-price * cost(route)) as f32).collect();
         let spent: f64 = rows.iter().map(|row| cost(choose_route(space, row, &bias).route)).sum();
         let budget = spent / rows.len() as f64;
-        BudgetPoint { budget, bias, spent: budget }
+        BudgetPoint { budget, bias, route: None, spent: budget }
     };
     let calibration = Calibration { points: [64.0, 32.0, 16.0, 8.0, 4.0, 0.0].map(point).into() };
-    calibration.check(space.len()).unwrap();
+    calibration.check(space).unwrap();
     calibration
 }
 

@@ -1,5 +1,10 @@
-use canet_domain::{ModelShape, RouteSpace, choose_route};
+use std::convert::Infallible;
+
+use canet_domain::{Flops, ModelShape, Route, RouteSpace, choose_route};
+use canet_evaluation::best_affordable_route;
 use canet_model::checkpoint::{BudgetPoint, Calibration};
+
+use crate::records::RouterGains;
 
 /// The users on whom the route biases of budgets are fitted.
 pub(crate) struct RoutedUsers<'a> {
@@ -14,6 +19,8 @@ pub(crate) struct RoutedUsers<'a> {
     pub lengths: Vec<usize>,
     /// The bias of each route before its price. With it, a budget is an upper bound, because no price is negative.
     pub base: Option<&'a [f32]>,
+    /// What the router gains under each budget; `None` for a router that decides under all of them.
+    pub gains: Option<&'a RouterGains>,
 }
 
 /// The budgets of every calibration, beside the job's own.
@@ -28,15 +35,44 @@ const HIGHEST_PRICE: f64 = 1e6;
 /// A budget below the least possible share is raised to this multiple of it.
 const SLACK: f64 = 1.02;
 
+/// The budgets of a job's calibration: from 10 to 90 %, and the job's own.
+pub(crate) fn budgets(own: f64) -> Vec<f64> {
+    let mut budgets = BUDGETS.to_vec();
+    if BUDGETS.iter().all(|budget| (budget - own).abs() > 1e-9) {
+        budgets.push(own);
+        budgets.sort_by(f64::total_cmp);
+    }
+    budgets
+}
+
 impl RoutedUsers<'_> {
-    /// Fits the budgets from 10 to 90 % and `own`.
+    /// Fits every budget. Where the router is not shown to gain, the best affordable route takes its place.
     pub(crate) fn calibrate(&self, own: f64) -> Calibration {
-        let mut budgets = BUDGETS.to_vec();
-        if BUDGETS.iter().all(|budget| (budget - own).abs() > 1e-9) {
-            budgets.push(own);
-            budgets.sort_by(f64::total_cmp);
-        }
-        Calibration { points: budgets.into_iter().map(|budget| self.fit(budget)).collect() }
+        let point = |budget: f64| {
+            let fitted = self.fit(budget);
+            match self.gains.filter(|gains| !gains.shows_gain_at(budget)) {
+                Some(gains) => self.with_route(fitted, gains),
+                None => fitted,
+            }
+        };
+        Calibration { points: budgets(own).into_iter().map(point).collect() }
+    }
+
+    /// The point with the best route within its budget.
+    fn with_route(&self, point: BudgetPoint, gains: &RouterGains) -> BudgetPoint {
+        let costs = self.shares();
+        let value = |route: Route| Ok::<f64, Infallible>(gains.means.get(route.index()).copied().unwrap_or_default());
+        let Ok(route) = best_affordable_route(self.space, &costs, point.budget, value);
+        BudgetPoint { route: Some(self.space.name(route).to_owned()), spent: costs[route.index()], ..point }
+    }
+
+    /// The share of the full model's FLOPs that each route spends on these users.
+    fn shares(&self) -> Vec<f64> {
+        let sum = |route: Route| {
+            self.lengths.iter().map(|length| self.shape.route_flops(self.space, route, *length)).sum::<Flops>()
+        };
+        let full = sum(self.space.full()) as f64;
+        self.space.routes().map(|route| sum(route) as f64 / full.max(1.0)).collect()
     }
 
     /// Finds the bias under which these users spend the share `budget` of the full model's FLOPs, or the closest share
@@ -69,7 +105,7 @@ impl RoutedUsers<'_> {
             }
         }
         let bias = self.bias(high);
-        BudgetPoint { budget, spent: self.spent(&bias), bias }
+        BudgetPoint { budget, spent: self.spent(&bias), bias, route: None }
     }
 
     /// The bias of each route at a price.
@@ -100,8 +136,10 @@ impl RoutedUsers<'_> {
 #[cfg(test)]
 mod tests {
     use canet_domain::{FfnInner, RouterShape};
+    use canet_evaluation::Estimate;
 
     use super::*;
+    use crate::records::BudgetGain;
 
     #[test]
     fn a_budget_out_of_reach_still_prefers_better_routes_of_similar_cost() {
@@ -111,8 +149,15 @@ mod tests {
         let logits = vec![vec![0.0; 4]; 10];
         // The first two routes cost nearly the same, and the second has the higher utility.
         let base = [1.0, 2.0, 2.5, 3.0];
-        let users =
-            RoutedUsers { space: &space, shape, max_len: 5, logits: &logits, lengths: vec![5; 10], base: Some(&base) };
+        let users = RoutedUsers {
+            space: &space,
+            shape,
+            max_len: 5,
+            logits: &logits,
+            lengths: vec![5; 10],
+            base: Some(&base),
+            gains: None,
+        };
         let cheapest = shape.route_flops(&space, space.smallest(), 5) + shape.router_flops(4, 5);
         let least = cheapest as f64 / shape.full_flops(&space, 5) as f64;
         let point = users.fit(0.01);
@@ -121,5 +166,43 @@ mod tests {
         // The budget of 1.1 is enough for the full route and the router.
         assert_eq!(choose_route(&space, &logits[0], &users.fit(1.1).bias).route.index(), 3);
         assert!(users.fit(0.9).spent <= 0.9);
+    }
+
+    #[test]
+    fn the_best_affordable_route_takes_the_place_of_a_router_that_is_not_shown_to_gain() {
+        let space = RouteSpace::new(vec![4, 8], vec![1], vec![4, 8]).unwrap();
+        let shape =
+            ModelShape { items: 2000, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 1, ffn: 1 } };
+        let gain = |budget, mean, se| BudgetGain { budget, gain: Estimate { mean, se: Some(se) } };
+        // The third route is better than the full one.
+        let gains = RouterGains {
+            means: vec![0.1, 0.2, 0.4, 0.3],
+            budgets: vec![gain(0.1, 0.01, 0.02), gain(0.6, 0.01, 0.002), gain(0.9, -0.01, 0.002)],
+        };
+        let users = RoutedUsers {
+            space: &space,
+            shape,
+            max_len: 5,
+            logits: &vec![vec![0.0; 4]; 10],
+            lengths: vec![5; 10],
+            base: Some(&[0.0; 4]),
+            gains: Some(&gains),
+        };
+        let calibration = users.calibrate(0.3);
+        calibration.check(&space).unwrap();
+        let at = |budget: f64| calibration.points.iter().find(|point| point.budget == budget).unwrap();
+        // No route is within a tenth, and two are within 60 %, where the router decides.
+        let cost = |route: usize| {
+            let route = space.route(route).unwrap();
+            shape.route_flops(&space, route, 5) as f64 / shape.full_flops(&space, 5) as f64
+        };
+        assert!(cost(0) > 0.1 && cost(1) < 0.6 && cost(2) > 0.6 && cost(2) < 1.0);
+        assert_eq!((at(0.1).route.as_deref(), at(0.1).spent), (Some("h4-l1-e4"), cost(0)));
+        assert_eq!(at(0.6).route, None);
+        // A budget without a measured gain has a route too.
+        assert_eq!(at(0.8).route.as_deref(), Some(if cost(2) <= 0.8 { "h8-l1-e4" } else { "h4-l1-e8" }));
+        assert_eq!(at(0.6).bias, users.fit(0.6).bias);
+        let without = RoutedUsers { gains: None, ..users }.calibrate(0.3);
+        assert!(without.points.iter().all(|point| point.route.is_none()));
     }
 }

@@ -1,6 +1,6 @@
 //! Results of stages and epochs, as the state file and the run log record them.
 
-use canet_evaluation::Verdict;
+use canet_evaluation::{Estimate, Verdict};
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,34 @@ pub(crate) struct ValidationScore {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct BaseBias {
     pub base: Vec<f32>,
+    /// What the router gains under each budget. A state that was saved by an older version has none.
+    #[serde(default)]
+    pub gains: Option<RouterGains>,
+}
+
+/// What the router gains under each budget, on held-out cases of users that its predictors did not see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RouterGains {
+    /// Mean NDCG@10 of each route over all held-out cases.
+    pub means: Vec<f64>,
+    pub budgets: Vec<BudgetGain>,
+}
+
+/// The router's gain in NDCG@10 under a budget, over the static mixture of routes that costs as much as routes and router.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct BudgetGain {
+    /// Share of the full model's FLOPs, the router's included.
+    pub budget: f64,
+    #[serde(flatten)]
+    pub gain: Estimate,
+}
+
+impl RouterGains {
+    /// Whether the router is shown to gain under a budget: the lower end of the 95 % interval is above 0.
+    pub(crate) fn shows_gain_at(&self, budget: f64) -> bool {
+        let lower = |gain: &Estimate| gain.mean - 1.96 * gain.se.unwrap_or(f64::INFINITY);
+        self.budgets.iter().any(|at| (at.budget - budget).abs() < 1e-9 && lower(&at.gain) > 0.0)
+    }
 }
 
 /// What a checkpoint records of its weights' accuracy and cost.

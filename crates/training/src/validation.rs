@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use canet_data::{Case, Split};
-use canet_domain::{Route, RouteSpace};
+use canet_domain::{Route, RoutePolicy, RouteSpace};
 use canet_evaluation::{
     Baseline, BaselineInputs, EvalRun, EvaluatedModel, Metric, Ranker, VerdictRuns, evaluate, selection_cases,
 };
@@ -60,7 +60,7 @@ impl<'a> Validation<'a> {
         let forward = self.load(weights)?;
         let mut ranker = self.ranker(&*forward, &self.cases)?;
         let point = self.users(&mut ranker, base_bias)?.fit(self.job.options.flops_budget);
-        let run = ranker.routed(&point.bias)?;
+        let run = ranker.routed(&RoutePolicy::Router(point.bias))?;
         Ok(ValidationScore {
             ndcg: run.estimate(Metric::Ndcg(10)).mean,
             saved: Some(1.0 - point.spent),
@@ -155,6 +155,7 @@ impl<'a> Validation<'a> {
             logits: ranker.logits()?,
             lengths,
             base: base_bias.map(|bias| bias.base.as_slice()),
+            gains: base_bias.and_then(|bias| bias.gains.as_ref()),
         })
     }
 }
@@ -172,8 +173,11 @@ pub(crate) fn measure(
 ) -> Result<Measurement, TrainError> {
     let forward = job.backend.load(&job.config, weights)?;
     let calibration = Validation::new(job, space).calibrate(&*forward, base_bias)?;
-    let bias = calibration.bias(job.options.flops_budget);
-    let inputs = BaselineInputs { dataset: job.dataset, bias: &bias, seed: job.options.seed };
+    let policy = match space.len() {
+        1 => RoutePolicy::Fixed(space.full()),
+        _ => calibration.policy(space, job.options.flops_budget),
+    };
+    let inputs = BaselineInputs { dataset: job.dataset, policy: &policy, seed: job.options.seed };
     let [validation, test] = [Split::Validation, Split::Test].map(|split| job.dataset.cases(split));
     let selection = selection_cases(job.dataset);
     let ranker = |cases| -> Result<Ranker<'_>, TrainError> {
@@ -186,7 +190,7 @@ pub(crate) fn measure(
     let verdict = match VerdictRuns::among(&tested) {
         Some(runs) => {
             let budget = Some(job.options.flops_budget);
-            Some(runs.judge(&mut test_ranker, &mut ranker(&selection)?, budget)?)
+            Some(runs.judge(&mut test_ranker, &mut ranker(&selection)?, budget, &policy)?)
         }
         None => None,
     };

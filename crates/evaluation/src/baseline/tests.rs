@@ -1,3 +1,5 @@
+use canet_domain::RoutePolicy;
+
 use super::*;
 use crate::testing::{RingModel, dataset, item, items, space};
 
@@ -63,7 +65,7 @@ fn baselines_run_in_order_and_once() {
     let mut ranker = Ranker::new(model.with_space(&space), &cases, 8).unwrap();
     let names = ["smallest", "statics", "markov", "auto", "h4-l2-e4", "popularity", "random-matched", "random", "full"];
     let baselines: Vec<Baseline> = names.iter().map(|name| Baseline::parse(&space, name).unwrap()).collect();
-    let inputs = BaselineInputs { dataset: &dataset, bias: &[0.0; 4], seed: 7 };
+    let inputs = BaselineInputs { dataset: &dataset, policy: &RoutePolicy::Router(vec![0.0; 4]), seed: 7 };
     let runs = evaluate(&mut ranker, &inputs, &baselines).unwrap();
     assert_eq!(
         runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(),

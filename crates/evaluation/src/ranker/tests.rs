@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use canet_domain::Item;
+use canet_domain::{Item, RoutePolicy};
 
 use super::*;
 use crate::compare;
@@ -58,7 +58,7 @@ fn a_fixed_route_ranks_every_case_on_it() {
 fn the_routed_run_takes_the_routers_choice_and_pays_for_it() {
     let space = space();
     with_ranker(&RingModel::new(), 64, |ranker| {
-        let run = ranker.routed(&[0.0; 4]).unwrap();
+        let run = ranker.routed(&RoutePolicy::Router(vec![0.0; 4])).unwrap();
         assert_eq!(run.values(Metric::Mrr), reciprocal([5, 1, 1, 2]));
         let cost = |user: usize| {
             let route = space.route(CHOICES[user]).unwrap();
@@ -78,7 +78,7 @@ fn the_routed_run_takes_the_routers_choice_and_pays_for_it() {
         close(shares[0].ndcg.mean, f64::midpoint(1.0, 1.0 / 3_f64.log2()));
         close(shares[0].flops, (cost(1) + cost(3)) as f64 / 2.0);
         // A bias of 2 exceeds every logit.
-        let biased = ranker.routed(&[0.0, 0.0, 2.0, 0.0]).unwrap();
+        let biased = ranker.routed(&RoutePolicy::Router(vec![0.0, 0.0, 2.0, 0.0])).unwrap();
         assert_eq!(biased.values(Metric::Mrr), reciprocal(RANKS.map(|ranks| ranks[2])));
     });
 }
@@ -104,7 +104,7 @@ fn a_user_with_several_cases_is_one_observation() {
     close(run.flops().unwrap(), (f64::midpoint(cost(1, 1), cost(1, 3)) + cost(1, 1) + cost(1, 2)) / 3.0);
 
     // The router's choices are 1 and 0 for the first user's cases, 1 and 0 for the other users.
-    let routed = ranker.routed(&[0.0; 4]).unwrap();
+    let routed = ranker.routed(&RoutePolicy::Router(vec![0.0; 4])).unwrap();
     let shares: Vec<f64> = routed.route_usage(&space).iter().map(|share| share.share).collect();
     assert_eq!(shares, [0.5, 0.5]);
     // Route 0 has rank 1 for the first user's second case and rank 2 for the last user.
@@ -122,7 +122,7 @@ fn the_table_gives_the_outcome_of_every_policy() {
     let model = RingModel::new();
     with_ranker(&model, 3, |ranker| {
         let table = ranker.table(Metric::Mrr).unwrap();
-        let routed = ranker.routed(&[0.0; 4]).unwrap();
+        let routed = ranker.routed(&RoutePolicy::Router(vec![0.0; 4])).unwrap();
         let [third, fourth] = [2, 3].map(|route| space.route(route).unwrap());
         assert_eq!(table.values(third), reciprocal(RANKS.map(|ranks| ranks[2])));
         assert_eq!(table.fixed(fourth).values, ranker.fixed(fourth).unwrap().values(Metric::Mrr));
@@ -153,9 +153,9 @@ fn every_case_is_computed_once_on_each_route_and_by_the_router() {
     let space = space();
     with_ranker(&model, 3, |ranker| {
         for round in 0..2 {
-            ranker.routed(&[0.0; 4]).unwrap();
+            ranker.routed(&RoutePolicy::Router(vec![0.0; 4])).unwrap();
             ranker.random(round).unwrap();
-            ranker.random_matched(&[0.0; 4], round).unwrap();
+            ranker.random_matched(&RoutePolicy::Router(vec![0.0; 4]), round).unwrap();
             space.routes().for_each(|route| drop(ranker.fixed(route).unwrap()));
         }
     });
@@ -179,7 +179,7 @@ fn random_runs_are_seeded_and_matched_ones_keep_the_routers_frequencies() {
             let own = ranks.map(|rank| 1.0 / f64::from(rank));
             assert!(*value >= own.into_iter().fold(1.0, f64::min) && *value <= own.into_iter().fold(0.0, f64::max));
         }
-        let matched = ranker.random_matched(&[0.0; 4], 1).unwrap();
+        let matched = ranker.random_matched(&RoutePolicy::Router(vec![0.0; 4]), 1).unwrap();
         let shares: Vec<_> =
             matched.route_usage(&space).iter().map(|share| (share.route.index(), share.share)).collect();
         assert_eq!(shares, [(0, 0.5), (1, 0.5)]);

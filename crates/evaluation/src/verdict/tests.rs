@@ -1,5 +1,7 @@
 use std::convert::Infallible;
 
+use canet_domain::RoutePolicy;
+
 use super::*;
 use crate::testing::{RingModel, close, dataset, space};
 use crate::{Baseline, BaselineInputs, evaluate, t_critical};
@@ -15,6 +17,7 @@ fn inputs() -> VerdictInputs {
     VerdictInputs {
         routes: 4,
         budget: Some(0.3),
+        fixed: None,
         routed: contender("auto", 150, 1.0, Some(30.0)),
         full: contender("full", 100, 1.0, Some(100.0)),
         slice: contender("h4-l2-e4", 90, 1.0, Some(25.0)),
@@ -54,6 +57,8 @@ fn the_best_single_route_decides_whether_routing_pays() {
     assert_eq!(with(contender("s", 149, 1.0, Some(30.0))), (Routing::NotShown, served("s")));
     assert_eq!(with(contender("s", 150, 1.0, Some(30.0))), (Routing::NotShown, served("s")));
     assert_eq!(with(contender("s", 190, 1.0, Some(30.0))), (Routing::Loses, served("s")));
+    let fixed = Verdict::new(&VerdictInputs { fixed: served("s"), ..inputs() });
+    assert_eq!((fixed.routing, fixed.serve, fixed.fixed), (Routing::Fixed, served("auto"), served("s")));
     let single = Verdict::new(&VerdictInputs { routes: 1, ..inputs() });
     assert_eq!((single.routing, single.serve), (Routing::SingleRoute, served("auto")));
 }
@@ -150,10 +155,11 @@ fn the_single_route_is_chosen_on_validation() {
     let model = RingModel::new();
     let ranker = |cases| Ranker::new(model.with_space(&space), cases, 8).unwrap();
     let (mut on_validation, mut on_test) = (ranker(&validation), ranker(&test));
-    let inputs = BaselineInputs { dataset: &dataset, bias: &[0.0; 4], seed: 1 };
+    let inputs = BaselineInputs { dataset: &dataset, policy: &RoutePolicy::Router(vec![0.0; 4]), seed: 1 };
     let wanted = [Baseline::Auto, Baseline::Full, Baseline::Popularity, Baseline::Markov];
     let runs = evaluate(&mut on_test, &inputs, &wanted).unwrap();
-    let found = VerdictRuns::among(&runs).unwrap().judge(&mut on_test, &mut on_validation, Some(0.5)).unwrap();
+    let found =
+        VerdictRuns::among(&runs).unwrap().judge(&mut on_test, &mut on_validation, Some(0.5), inputs.policy).unwrap();
     assert_eq!(found.slice.name, "h4-l1-e4");
     assert_eq!((found.users, found.budget), (3, Some(0.5)));
     close(found.slice.value.mean, Metric::Ndcg(10).value(Some(2)));

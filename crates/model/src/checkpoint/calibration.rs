@@ -1,6 +1,8 @@
+use canet_domain::{Route, RoutePolicy, RouteSpace};
 use serde::{Deserialize, Serialize};
 
-/// Router biases by budget, fitted on validation data. A bias makes the router spend its budget.
+/// What decides routes by budget, fitted on validation data: the router with a bias that makes it spend the budget, or
+/// one route where the router is not shown to gain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
@@ -8,7 +10,7 @@ pub struct Calibration {
     pub points: Vec<BudgetPoint>,
 }
 
-/// A budget and its bias.
+/// A budget and what decides routes under it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetPoint {
@@ -16,7 +18,10 @@ pub struct BudgetPoint {
     pub budget: f64,
     /// The value added to each route's logit.
     pub bias: Vec<f32>,
-    /// Share of the full model's FLOPs spent on the validation data, including the router.
+    /// The name of the route that every request runs under this budget, without the router; absent if the router decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Share of the full model's FLOPs spent on the validation data, including the router if it decides.
     pub spent: f64,
 }
 
@@ -52,6 +57,14 @@ pub enum CalibrationError {
         /// Number of routes.
         routes: usize,
     },
+    /// A route is not one of the model's.
+    #[error("`calibration.points[{point}].route` is {name:?}, which is no route of this model")]
+    NoRoute {
+        /// Index of the point.
+        point: usize,
+        /// The name.
+        name: String,
+    },
     /// A bias is not finite.
     #[error("`calibration.points[{point}].bias[{route}]` is not finite")]
     NotFinite {
@@ -62,12 +75,20 @@ pub enum CalibrationError {
     },
 }
 
+impl BudgetPoint {
+    /// The route that every request under this budget runs; `None` if the router decides.
+    pub fn fixed_route(&self, space: &RouteSpace) -> Option<Route> {
+        self.route.as_ref().and_then(|name| space.parse(name))
+    }
+}
+
 impl Calibration {
-    /// Checks the points against a model of `routes` routes.
+    /// Checks the points against a model's routes.
     ///
     /// # Errors
     /// [`CalibrationError`] that names the field.
-    pub fn check(&self, routes: usize) -> Result<(), CalibrationError> {
+    pub fn check(&self, space: &RouteSpace) -> Result<(), CalibrationError> {
+        let routes = space.len();
         if self.points.is_empty() {
             return Err(CalibrationError::Empty);
         }
@@ -83,6 +104,9 @@ impl Calibration {
             if let Some(route) = values.bias.iter().position(|bias| !bias.is_finite()) {
                 return Err(CalibrationError::NotFinite { point, route });
             }
+            if let Some(name) = values.route.as_ref().filter(|name| space.parse(name).is_none()) {
+                return Err(CalibrationError::NoRoute { point, name: name.clone() });
+            }
         }
         let descent = self.points.windows(2).position(|pair| pair[0].budget >= pair[1].budget);
         descent.map_or(Ok(()), |place| Err(CalibrationError::NotAscending { point: place + 1 }))
@@ -97,14 +121,36 @@ impl Calibration {
         &self.points[..last.map_or(self.points.len(), |last| last + 1)]
     }
 
-    /// The bias of a budget, one value a route. It is interpolated linearly between points; outside them the nearest point
-    /// applies.
-    pub fn bias(&self, budget: f64) -> Vec<f32> {
+    /// What decides routes under a budget.
+    ///
+    /// Between two points where the router decides, it has [a bias between](Self::bias) theirs. Between two others, the
+    /// point of the smaller budget applies, because it costs less. Outside the points the nearest one applies.
+    pub fn policy(&self, space: &RouteSpace, budget: f64) -> RoutePolicy {
+        let Some((low, high)) = self.around(budget) else { return RoutePolicy::Router(vec![0.0; space.len()]) };
+        match low.fixed_route(space) {
+            Some(route) => RoutePolicy::Fixed(route),
+            None if high.route.is_some() => RoutePolicy::Router(low.bias.clone()),
+            None => RoutePolicy::Router(self.bias(budget)),
+        }
+    }
+
+    /// The route that every request under a budget runs; `None` if the router decides. It is that of the
+    /// [policy](Self::policy), found without a look at biases.
+    pub fn fixed_route(&self, space: &RouteSpace, budget: f64) -> Option<Route> {
+        self.around(budget)?.0.fixed_route(space)
+    }
+
+    /// The last point up to a budget and the first above it. They are one point outside the points; `None` if there are none.
+    fn around(&self, budget: f64) -> Option<(&BudgetPoint, &BudgetPoint)> {
         let above = self.points.partition_point(|point| point.budget <= budget);
-        let (Some(low), high) = (self.points.get(above.saturating_sub(1)), self.points.get(above)) else {
-            return Vec::new();
-        };
-        let high = high.unwrap_or(low);
+        let low = self.points.get(above.saturating_sub(1))?;
+        Some((low, self.points.get(above).unwrap_or(low)))
+    }
+
+    /// The router's bias for a budget, one value a route, also where the router does not decide. It is interpolated linearly
+    /// between points; outside them the nearest point applies.
+    pub fn bias(&self, budget: f64) -> Vec<f32> {
+        let Some((low, high)) = self.around(budget) else { return Vec::new() };
         let span = high.budget - low.budget;
         let weight = if span > 0.0 { ((budget - low.budget) / span).clamp(0.0, 1.0) as f32 } else { 0.0 };
         low.bias.iter().zip(&high.bias).map(|(low, high)| low + weight * (high - low)).collect()
@@ -113,6 +159,8 @@ impl Calibration {
 
 #[cfg(test)]
 mod tests {
+    use canet_domain::{RoutePolicy, RouteSpace};
+
     use super::{BudgetPoint, Calibration};
 
     #[test]
@@ -121,6 +169,7 @@ mod tests {
             let points = spent.iter().zip(1..).map(|(spent, tenths)| BudgetPoint {
                 budget: f64::from(tenths) / 10.0,
                 bias: Vec::new(),
+                route: None,
                 spent: *spent,
             });
             Calibration { points: points.collect() }.reachable().len()
@@ -133,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_bias_is_linear_between_budgets_and_constant_outside() {
-        let point = |budget, bias: [f32; 2]| BudgetPoint { budget, bias: bias.to_vec(), spent: budget };
+        let point = |budget, bias: [f32; 2]| BudgetPoint { budget, bias: bias.to_vec(), route: None, spent: budget };
         let calibration =
             Calibration { points: vec![point(0.2, [4.0, -4.0]), point(0.4, [2.0, 0.0]), point(1.0, [0.0, 3.0])] };
         for (budget, expected) in [
@@ -149,5 +198,44 @@ mod tests {
             let close = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6);
             assert!(found.len() == 2 && close, "{budget}: {found:?}");
         }
+    }
+
+    #[test]
+    fn between_points_of_different_kind_the_cheaper_one_holds() {
+        let space = RouteSpace::new(vec![4, 8], vec![1], vec![4]).unwrap();
+        let point = |budget, bias: f32, route: Option<&str>| BudgetPoint {
+            budget,
+            bias: vec![bias; 2],
+            route: route.map(str::to_owned),
+            spent: budget,
+        };
+        let [small, large] = ["h4-l1-e4", "h8-l1-e4"].map(|name| RoutePolicy::Fixed(space.parse(name).unwrap()));
+        let router = |bias: f32| RoutePolicy::Router(vec![bias; 2]);
+        let calibration = Calibration {
+            points: vec![
+                point(0.2, 9.0, Some("h4-l1-e4")),
+                point(0.4, 4.0, None),
+                point(0.6, 2.0, None),
+                point(0.8, 1.0, Some("h8-l1-e4")),
+            ],
+        };
+        calibration.check(&space).unwrap();
+        for (budget, expected) in [
+            (0.1, &small),
+            (0.3, &small),
+            (0.4, &router(4.0)),
+            (0.5, &router(3.0)),
+            (0.7, &router(2.0)),
+            (0.8, &large),
+            (3.0, &large),
+        ] {
+            assert_eq!(calibration.policy(&space, budget), *expected, "{budget}");
+            assert_eq!(calibration.fixed_route(&space, budget), expected.fixed(), "{budget}");
+        }
+        // The bias is that of the router, wherever it decides.
+        assert_eq!(calibration.bias(0.3), [6.5; 2]);
+        let unknown = Calibration { points: vec![point(0.2, 0.0, Some("h5-l1-e4"))] };
+        let message = unknown.check(&space).unwrap_err().to_string();
+        assert_eq!(message, r#"`calibration.points[0].route` is "h5-l1-e4", which is no route of this model"#);
     }
 }

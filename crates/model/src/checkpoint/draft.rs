@@ -80,7 +80,7 @@ impl CheckpointDraft {
             return Err(CheckpointError::Metric { path, metric });
         }
         if let Some(calibration) = &self.calibration {
-            calibration.check(space.len()).map_err(|source| CheckpointError::Calibration { path, source })?;
+            calibration.check(&space).map_err(|source| CheckpointError::Calibration { path, source })?;
         }
         let (found, expected) = (self.catalogue.len(), self.config.items);
         if found != expected {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Calibration;
 use crate::ModelConfig;
-use canet_domain::{Flops, RouteSpace};
+use canet_domain::{Flops, RoutePolicy, RouteSpace};
 
 /// The content of `canet.json`. Unknown fields are refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,18 @@ impl Manifest {
     /// Version of the layout that this program writes and reads.
     pub const FORMAT: u32 = 1;
 
-    /// The value that a budget adds to each route's logit. The values are zero without a calibration.
+    /// What decides routes under a budget: the calibration, or the router as it is without one. In a model of one route, no
+    /// router runs.
+    pub fn policy(&self, space: &RouteSpace, budget: f64) -> RoutePolicy {
+        match &self.calibration {
+            _ if space.len() == 1 => RoutePolicy::Fixed(space.full()),
+            Some(calibration) => calibration.policy(space, budget),
+            None => RoutePolicy::Router(vec![0.0; space.len()]),
+        }
+    }
+
+    /// The value that a budget adds to each route's logit where the router decides. The values are zero without a
+    /// calibration.
     pub fn bias(&self, space: &RouteSpace, budget: f64) -> Vec<f32> {
         self.calibration.as_ref().map_or_else(|| vec![0.0; space.len()], |calibration| calibration.bias(budget))
     }

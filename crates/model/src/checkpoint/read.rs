@@ -49,7 +49,7 @@ pub(super) fn read(name: &str, version: u64, directory: &Path) -> Result<Checkpo
     let config = manifest.config.clone();
     let space = config.check().map_err(|source| CheckpointError::Config { path: path.clone(), source })?;
     if let Some(calibration) = &manifest.calibration {
-        calibration.check(space.len()).map_err(|source| CheckpointError::Calibration { path: path.clone(), source })?;
+        calibration.check(&space).map_err(|source| CheckpointError::Calibration { path: path.clone(), source })?;
     }
     let (weights, popularity) = read_weights(&directory.join(WEIGHTS), &manifest.files.weights.sha256, &config)?;
     let (catalogue, titles_fault) = read_catalogue(directory, &manifest.files.items.sha256, &config, popularity)?;

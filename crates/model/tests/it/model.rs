@@ -19,7 +19,7 @@ fn an_open_model_routes_ranks_and_prices() {
     // This bias makes the router choose route 7 under every budget.
     let mut bias = vec![0.0; routes];
     bias[7] = 1e6;
-    draft.calibration = Some(Calibration { points: vec![BudgetPoint { budget: 0.4, bias, spent: 0.4 }] });
+    draft.calibration = Some(Calibration { points: vec![BudgetPoint { budget: 0.4, bias, route: None, spent: 0.4 }] });
     let forward = native(&draft.config, &draft.weights);
     draft.write(root.path()).unwrap();
     let directory = ModelDirectory::open(root.path()).unwrap();

@@ -70,7 +70,7 @@ impl DegradeLevel {
     /// With a calibration the router follows the calibration's own curve: it takes the bias of a smaller budget. Below
     /// the curve's lowest budget, and without a calibration, the cost of routes is capped.
     pub fn router(self, budget: f64, calibration: Option<&Calibration>) -> DegradedRouter {
-        let share = 0.5_f64.powi(self.0.cast_signed());
+        let share = self.share();
         let curve = calibration.and_then(|curve| Some((curve, curve.points.first()?, curve.points.last()?)));
         match curve {
             Some((calibration, lowest, highest)) if self != DegradeLevel::NONE => {
@@ -80,6 +80,48 @@ impl DegradeLevel {
             }
             _ => DegradedRouter { bias: None, cost_cap: share },
         }
+    }
+}
+
+/// What is known of a model's budgets.
+#[derive(Clone, Copy, Debug)]
+pub struct Curve<'a> {
+    /// The budgets.
+    pub calibration: &'a Calibration,
+    /// The routes.
+    pub space: &'a RouteSpace,
+}
+
+impl DegradeLevel {
+    /// The route of a row under a budget whose calibration names `route`: that one, or a cheaper one under pressure.
+    ///
+    /// Such a row never asks the router. It moves along the routes that the calibration names for smaller budgets, and below
+    /// all of them it runs the smallest route.
+    pub fn fixed(
+        self,
+        route: Route,
+        budget: f64,
+        curve: Option<Curve<'_>>,
+        cost: impl Fn(Route) -> Flops,
+    ) -> (Route, Reason) {
+        let highest = curve.and_then(|curve| Some((curve, curve.calibration.points.last()?)));
+        let Some((Curve { calibration, space }, highest)) = highest else { return (route, Reason::Fixed) };
+        if self == DegradeLevel::NONE {
+            return (route, Reason::Fixed);
+        }
+        let lowered = budget.min(highest.budget) * self.share();
+        let affordable = calibration.points.iter().rev().skip_while(|point| point.budget > lowered);
+        let cheaper = affordable.filter_map(|point| point.fixed_route(space)).find(|other| cost(*other) <= cost(route));
+        let cheaper = cheaper.unwrap_or(space.smallest());
+        match cost(cheaper) < cost(route) {
+            true => (cheaper, Reason::Degraded),
+            false => (route, Reason::Fixed),
+        }
+    }
+
+    /// The share of its budget that a row may spend.
+    fn share(self) -> f64 {
+        0.5_f64.powi(self.0.cast_signed())
     }
 }
 
@@ -154,6 +196,7 @@ mod tests {
         let point = |budget, price: f32| BudgetPoint {
             budget,
             bias: (0..4).map(|route| -price * (1 << route) as f32 / 8.0).collect(),
+            route: None,
             spent: budget,
         };
         Calibration { points: vec![point(0.2, 8.0), point(0.4, 2.0), point(0.8, 0.0)] }
@@ -195,7 +238,7 @@ mod tests {
     #[test]
     fn no_row_costs_more_even_if_a_smaller_budget_prefers_the_most_expensive_route() {
         // No budget takes routes 0 and 2.
-        let point = |budget, bias: [f32; 4]| BudgetPoint { budget, bias: bias.into(), spent: budget };
+        let point = |budget, bias: [f32; 4]| BudgetPoint { budget, bias: bias.into(), route: None, spent: budget };
         let odd = Calibration { points: vec![point(0.1, [-1e9, -1e9, -1e9, 9.0]), point(1.0, [-1e9, 0.0, -1e9, 0.0])] };
         for (level, expected) in [(0, 1), (1, 1), (3, 1), (6, 0)] {
             let router = DegradeLevel(level).router(1.0, Some(&odd));
@@ -203,6 +246,37 @@ mod tests {
             assert_eq!((choice.route.index(), reason == Reason::Degraded), (expected, expected != 1), "{level}");
             assert!((0.0..=1.0).contains(&choice.confidence), "{choice:?}");
         }
+    }
+
+    #[test]
+    fn a_row_of_a_fixed_route_moves_along_the_routes_of_smaller_budgets() {
+        let point = |budget, route: Option<&str>| BudgetPoint {
+            budget,
+            bias: vec![0.0; 4],
+            route: route.map(str::to_owned),
+            spent: budget,
+        };
+        let curve = Calibration {
+            points: vec![
+                point(0.125, Some("h64-l2-e64")),
+                point(0.25, None),
+                point(0.5, Some("h64-l3-e64")),
+                point(1.0, Some("h64-l4-e64")),
+            ],
+        };
+        let space = space();
+        let curve = Curve { calibration: &curve, space: &space };
+        let at = |level: u32, route: usize, budget: f64, curve: Option<Curve<'_>>| {
+            let route = space.route(route).unwrap();
+            let (route, reason) = DegradeLevel(level).fixed(route, budget, curve, cost);
+            (route.index(), reason)
+        };
+        let found: Vec<_> = (0..=4).map(|level| at(level, 3, 2.0, Some(curve))).collect();
+        let degraded = [2, 1, 1, 0].map(|route| (route, Reason::Degraded));
+        assert_eq!(found, [&[(3, Reason::Fixed)], &degraded[..]].concat());
+        assert_eq!(at(3, 1, 0.125, Some(curve)), (0, Reason::Degraded));
+        assert_eq!(at(6, 0, 0.125, Some(curve)), (0, Reason::Fixed));
+        assert_eq!(at(6, 3, 0.3, None), (3, Reason::Fixed));
     }
 
     /// The levels over time, one every `step`, under a pressure that depends on the time.

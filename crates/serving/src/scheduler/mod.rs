@@ -24,7 +24,7 @@ mod wait_quantile;
 mod work;
 
 pub use cost::BatchTiming;
-pub use degrade::{DegradeLevel, DegradedRouter};
+pub use degrade::{Curve, DegradeLevel, DegradedRouter};
 pub use lanes::Due;
 pub use work::{
     Arrival, Batch, Limits, QueueFull, RejectReason, Rejected, Routed, RouterBatch, Row, Started, UnroutedRow, Work,
@@ -262,9 +262,13 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         others.into_iter().rev().for_each(|other| self.unrouted.push_front(other));
         self.executors[executor].to_route = Some(to_route);
         self.executors[executor].routing = routing;
+        RouterBatch { rows, level: self.degrade_level(now), late, cancelled }
+    }
+
+    /// How far rows are degraded at `now`.
+    pub fn degrade_level(&mut self, now: Instant) -> DegradeLevel {
         let pressure = self.pressure();
-        let level = self.degrade.as_mut().map_or(DegradeLevel::NONE, |degrade| degrade.level(now, pressure));
-        RouterBatch { rows, level, late, cancelled }
+        self.degrade.as_mut().map_or(DegradeLevel::NONE, |degrade| degrade.level(now, pressure))
     }
 
     /// The executor's router has run for `took`. `rows` come in the order in which they were handed out.

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
-use canet_evaluation::Estimate;
+use canet_evaluation::{Estimate, UpperHull};
 use tch::{Kind, TchError, Tensor};
 
 use super::policy::{CaseTable, Policy};
 use super::predictor::UtilityPredictor;
+use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
 
 /// Number of folds of the users. Each fold is predicted by predictors that did not train on it.
@@ -196,6 +197,37 @@ fn regression_slope(table: &CaseTable, predictions: &[f64]) -> f64 {
 fn gains(table: &CaseTable, folds: &[usize], predictions: &[f64], rule: RoutingRule) -> Vec<f64> {
     let mut gains = vec![0.0; table.cases()];
     for fold in 0..FOLDS {
+        let trial = FoldTrial::new(table, folds, fold, predictions, rule);
+        for budget in BUDGETS {
+            for (case, gain) in trial.gains(budget, 0.0) {
+                gains[case] += gain / BUDGETS.len() as f64;
+            }
+        }
+    }
+    gains
+}
+
+/// A rule on the cases of one fold. The routes' means and the hull come from the other folds.
+struct FoldTrial<'a> {
+    table: &'a CaseTable,
+    /// The fold's cases.
+    inside: Vec<usize>,
+    means: Vec<f64>,
+    hull: UpperHull,
+    /// The routes that may be chosen.
+    allowed: Vec<usize>,
+    k: f64,
+    predictions: &'a [f64],
+}
+
+impl<'a> FoldTrial<'a> {
+    fn new(
+        table: &'a CaseTable,
+        folds: &[usize],
+        fold: usize,
+        predictions: &'a [f64],
+        rule: RoutingRule,
+    ) -> FoldTrial<'a> {
         let part =
             |within: bool| (0..table.cases()).filter(|case| (folds[*case] == fold) == within).collect::<Vec<_>>();
         let (inside, outside) = (part(true), part(false));
@@ -205,17 +237,56 @@ fn gains(table: &CaseTable, folds: &[usize], predictions: &[f64], rule: RoutingR
             true => (0..table.routes).collect(),
             false => hull.vertices().iter().map(|route| route.index()).collect(),
         };
-        let policy = Policy { means: &means, k: rule.k, predictions, allowed: &allowed };
-        for budget in BUDGETS {
-            let choices = table.at_budget(&policy, &inside, budget);
-            let mixture = table.mixture(&inside, &hull, choices.spent);
-            for (case, route) in inside.iter().zip(choices.routes) {
-                let gain = table.ndcg[case * table.routes + route] - table.expected(*case, &mixture);
-                gains[*case] += gain / BUDGETS.len() as f64;
+        FoldTrial { table, inside, means, hull, allowed, k: rule.k, predictions }
+    }
+
+    /// Each case's gain over the static mixture of the same cost, under a budget of which the router takes the share `router`.
+    fn gains(&self, budget: f64, router: f64) -> Vec<(usize, f64)> {
+        let FoldTrial { table, inside, means, hull, allowed, k, predictions } = self;
+        let policy = Policy { means, k: *k, predictions, allowed };
+        let choices = table.at_budget(&policy, inside, budget - router);
+        let mixture = table.mixture(inside, hull, choices.spent + router);
+        let gain = |(case, route): (&usize, usize)| {
+            (*case, table.ndcg[case * table.routes + route] - table.expected(*case, &mixture))
+        };
+        inside.iter().zip(choices.routes).map(gain).collect()
+    }
+}
+
+/// The gain of choosing the best rule under each of some budgets, like [`gain_of_choice`] but with the router's FLOPs: it may
+/// spend them less, and the static mixture may spend them more.
+pub(super) fn gains_by_budget<'a>(
+    cases: &Cases<'_>,
+    trials: &[RuleTrial],
+    predictions: impl Fn(Utility) -> Option<&'a [f64]>,
+    budgets: &[f64],
+) -> Vec<BudgetGain> {
+    let Cases { table, folds, users } = *cases;
+    let mut by_user = vec![BTreeMap::<usize, (f64, f64)>::new(); budgets.len()];
+    for fold in 0..FOLDS {
+        let Some(rule) = best_trial(trials, |case| folds[case] != fold).map(|trial| trial.rule) else { continue };
+        let Some(predictions) = predictions(rule.utility) else { continue };
+        let trial = FoldTrial::new(table, folds, fold, predictions, rule);
+        let router = table.router_share(&trial.inside);
+        for (budget, by_user) in budgets.iter().zip(&mut by_user) {
+            for (case, gain) in trial.gains(*budget, router) {
+                let (sum, count) = by_user.entry(users[case]).or_default();
+                (*sum, *count) = (*sum + gain, *count + 1.0);
             }
         }
     }
-    gains
+    let mean = |by_user: BTreeMap<usize, (f64, f64)>| {
+        Estimate::of(&by_user.into_values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
+    };
+    budgets.iter().zip(by_user).map(|(budget, by_user)| BudgetGain { budget: *budget, gain: mean(by_user) }).collect()
+}
+
+/// Measured cases, and the fold and the user of each.
+#[derive(Clone, Copy)]
+pub(super) struct Cases<'a> {
+    pub table: &'a CaseTable,
+    pub folds: &'a [usize],
+    pub users: &'a [usize],
 }
 
 #[cfg(test)]
@@ -250,6 +321,11 @@ mod tests {
         let trials = try_rules(&table, &folds, Utility::Ndcg, &fit.predictions);
         let (chosen, gain) = (best_trial(&trials, |_| true).unwrap().rule, gain_of_choice(&trials, &folds, &users));
         assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{chosen:?} {gain:?}");
+        let cases = Cases { table: &table, folds: &folds, users: &users };
+        let middle = gains_by_budget(&cases, &trials, |_| Some(&fit.predictions), &[0.05, 0.75]);
+        let lower = |gain: &BudgetGain| gain.gain.mean - 1.96 * gain.gain.se.unwrap();
+        // Within a budget that pays for the smallest route alone, no router can gain.
+        assert!(lower(&middle[0]) <= 0.0 && lower(&middle[1]) > 0.0, "{middle:?}");
 
         let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds).unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);

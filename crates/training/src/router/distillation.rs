@@ -19,7 +19,7 @@ use crate::log::Event;
 use crate::optimizer::{AdamW, AdamWOptions, Rates, Schedule};
 use crate::options::RouterFit;
 use crate::parameters::Parameters;
-use crate::records::BaseBias;
+use crate::records::{BaseBias, RouterGains};
 use crate::stage::{Stage, StageEnd};
 use crate::state::derive_seed;
 use crate::supernet::Supernet;
@@ -92,12 +92,13 @@ pub(super) fn distill(
     let routes_by_user = k > 0.0 && spread > 1e-9;
     // Logits get standard deviation 1, so that a softmax over them is meaningful.
     let unit = if routes_by_user { k * spread } else { deviation(&means) };
+    let gains = Some(RouterGains { means: means.clone(), budgets: fit.budgets.clone() });
     let base = means.iter().zip(allowed).map(|(mean, allowed)| match (fit.calibrated, allowed) {
         (true, true) => (mean / unit) as f32,
         (true, false) => NEVER,
         (false, _) => 0.0,
     });
-    context.state.progress.base_bias = Some(BaseBias { base: base.collect() });
+    context.state.progress.base_bias = Some(BaseBias { base: base.collect(), gains });
     if !routes_by_user {
         clear_head(&context.state.parameters)?;
         return Ok(StageEnd::Done);

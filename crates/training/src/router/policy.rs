@@ -6,6 +6,8 @@ pub(super) struct RouteCosts {
     space: RouteSpace,
     /// FLOPs of each route, by length of the history.
     by_length: Vec<Vec<f64>>,
+    /// FLOPs of the router, by length of the history.
+    router: Vec<f64>,
     /// FLOPs of each route relative to the full route, at the longest history. Prices multiply these.
     relative: Vec<f64>,
 }
@@ -55,6 +57,7 @@ impl RouteCosts {
         RouteCosts {
             space: space.clone(),
             by_length: (0..=max_len).map(|length| at(length.max(1))).collect(),
+            router: (0..=max_len).map(|length| shape.router_flops(space.len(), length.max(1)) as f64).collect(),
             relative: longest.iter().map(|cost| cost / full).collect(),
         }
     }
@@ -82,6 +85,13 @@ impl CaseTable {
         let sum = |route: usize| cases.iter().map(|case| self.costs_of(*case)[route]).sum::<f64>();
         let full = sum(self.routes - 1);
         (0..self.routes).map(|route| sum(route) / full.max(1.0)).collect()
+    }
+
+    /// The share of the full model's FLOPs that the router costs over some cases.
+    pub(super) fn router_share(&self, cases: &[usize]) -> f64 {
+        let router: f64 = cases.iter().map(|case| self.costs.router[self.lengths[*case]]).sum();
+        let full: f64 = cases.iter().map(|case| self.costs_of(*case)[self.routes - 1]).sum();
+        router / full.max(1.0)
     }
 
     /// FLOPs of each route for a case.

@@ -3,13 +3,17 @@ use canet_domain::Item;
 use canet_evaluation::Estimate;
 use tch::{Kind, TchError, Tensor};
 
-use super::crossfit::{CrossFit, Deviations, FOLDS, RoutingRule, best_trial, cross_fit, gain_of_choice, try_rules};
+use super::crossfit::{
+    Cases, CrossFit, Deviations, FOLDS, RoutingRule, best_trial, cross_fit, gain_of_choice, gains_by_budget, try_rules,
+};
 use super::features::Features;
 use super::policy::{CaseTable, RouteCosts};
 use super::predictor::UtilityPredictor;
+use crate::calibration::budgets;
 use crate::context::StageContext;
 use crate::error::TrainError;
 use crate::options::RouterFit;
+use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
 use crate::state::derive_seed;
 
@@ -32,6 +36,8 @@ pub(super) struct UtilityFit {
     pub rule: RoutingRule,
     /// The gain in NDCG@10 of choosing this rule, estimated on users who had no part in the choice.
     pub gain: Estimate,
+    /// The same under each budget of the calibration, the router's FLOPs included.
+    pub budgets: Vec<BudgetGain>,
     /// Utilities of all cases.
     pub deviations: Deviations,
     /// Whether the routes' means enter as biases. If not, predictions contain them.
@@ -80,6 +86,11 @@ impl<'a> MeasuredCases<'a> {
         }
         let users: Vec<usize> = self.cases.iter().map(|case| case.user).collect();
         let gain = gain_of_choice(&trials, &self.folds, &users);
+        let cases = Cases { table: &self.table, folds: &self.folds, users: &users };
+        let predictions = |utility: Utility| {
+            fits.iter().find(|(fitted, ..)| *fitted == utility).map(|(_, fit, _)| fit.predictions.as_slice())
+        };
+        let budgets = gains_by_budget(&cases, &trials, predictions, &budgets(context.job.options.flops_budget));
         let rule = best_trial(&trials, |_| true).ok_or(TrainError::NothingToValidate)?.rule;
         let fit = fits.into_iter().find(|(utility, ..)| *utility == rule.utility);
         let (_, cross_fit, utilities) = fit.ok_or(TrainError::NothingToValidate)?;
@@ -94,7 +105,7 @@ impl<'a> MeasuredCases<'a> {
             predictors.push(predictor);
         }
         let calibrated = context.job.options.router.fit != RouterFit::Uncalibrated;
-        Ok(UtilityFit { cross_fit, rule, gain, deviations, calibrated, predictors })
+        Ok(UtilityFit { cross_fit, rule, gain, budgets, deviations, calibrated, predictors })
     }
 }
 

@@ -20,8 +20,9 @@ fn what_is_written_comes_back() {
     let root = root.path().join("tiny");
     let mut draft = draft(small_config(), 7);
     draft.metrics.validation = Some(BTreeMap::from([("ndcg@10".to_owned(), 0.123_456_789_012_345_67)]));
-    draft.calibration =
-        Some(Calibration { points: vec![BudgetPoint { budget: 0.3, bias: vec![-0.1; 24], spent: 0.299 }] });
+    draft.calibration = Some(Calibration {
+        points: vec![BudgetPoint { budget: 0.3, bias: vec![-0.1; 24], route: None, spent: 0.299 }],
+    });
     let options =
         BTreeMap::from([("seed".to_owned(), json!(u64::MAX)), ("sandwich".to_owned(), json!({"negatives": 8}))]);
     draft.training = Some(TrainingRecord { program: "0.1.0".to_owned(), options, everything: false });
