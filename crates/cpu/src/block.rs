@@ -156,11 +156,18 @@ impl Block {
         workspace: &mut Workspace,
     ) {
         let tokens = histories.iter().map(|history| history.tokens).sum();
+        if let Some(first) = histories.first() {
+            first.kept.prefetch(workspace.level);
+        }
         self.project(slice, tokens, workspace);
         let Workspace { level, stride, projected, mixed, scratch, .. } = workspace;
         let (row, first_key) = slice.projected();
         let mut token = 0;
-        for Continued { tokens, kept } in histories {
+        for place in 0..histories.len() {
+            if let Some(next) = histories.get(place + 1) {
+                next.kept.prefetch(*level);
+            }
+            let Continued { tokens, kept } = &mut histories[place];
             let past = kept.tokens();
             kept.append(RowMajor { data: &projected[token * row + first_key..], stride: row }, *tokens);
             level.run(Attention {

@@ -1,5 +1,5 @@
 use super::panels::PANEL;
-use super::simd::RowMajor;
+use super::simd::{Kernel, LINE, Level, RowMajor, Simd};
 
 /// What a slice computed for the positions of one history, as far as later positions need it.
 ///
@@ -79,6 +79,12 @@ impl KeptRows {
         RowMajor { data: &self.values, stride: self.width }
     }
 
+    /// Prefetches all rows. Attention reads the part of one head after that of another, in steps of a row, which the
+    /// processor's own prefetcher follows too late.
+    pub(crate) fn prefetch(&self, level: Level) {
+        level.run(PrefetchValues(&self.values));
+    }
+
     /// Adds the first `count` rows, each as wide as these or wider.
     pub(crate) fn append(&mut self, rows: RowMajor<'_>, count: usize) {
         self.values.truncate(self.tokens * self.width);
@@ -104,6 +110,19 @@ impl KeptRows {
 
     fn bytes(&self) -> usize {
         self.values.capacity() * size_of::<f32>()
+    }
+}
+
+struct PrefetchValues<'a>(&'a [f32]);
+
+impl Kernel for PrefetchValues<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for at in (0..self.0.len()).step_by(LINE) {
+            simd.prefetch(self.0, at);
+        }
     }
 }
 

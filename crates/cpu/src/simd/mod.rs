@@ -33,7 +33,7 @@ use self::{
 
 use self::portable::Portable;
 pub(super) use self::tile::{
-    Bf16Pairs, ByteQuads, ColumnMajor, F32, Multiply, Prefetching, Rhs, RowMajor, RowMajorMut, Tile,
+    Bf16Pairs, ByteQuads, ColumnMajor, F32, LINE, Multiply, Prefetching, Rhs, RowMajor, RowMajorMut, Tile,
 };
 
 /// Operations on vectors of float32. A value proves that the CPU has them.

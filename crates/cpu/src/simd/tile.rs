@@ -4,7 +4,7 @@ use std::hint::black_box;
 use super::{Kernel, Simd};
 
 /// Values in a cache line.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// How far ahead, in values, a tile of one row prefetches.
 const PREFETCH_AHEAD: usize = 1024;
