@@ -140,8 +140,8 @@ struct LearningArgs {
     /// Samples in a step [default: 256 for sparse data, else 32; with --preset paper 64]
     #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Learning rate of the widest slice at the end of the warm-up [default: 0.001; for sparse data 0.001 x sqrt(128 / the largest
-    /// --hidden)]
+    /// Learning rate of the widest slice at the end of the warm-up [default: 0.001 x sqrt(128 / the largest --hidden); with
+    /// --preset paper 0.001]
     #[arg(long, env = "CANET_LR", value_parser = positive)]
     lr: Option<f64>,
     /// Steps of the warm-up, over which the learning rate rises.
@@ -153,16 +153,14 @@ struct LearningArgs {
     /// Longer gradients are scaled down to this norm.
     #[arg(long, env = "CANET_CLIP_NORM", default_value_t = 5.0, value_parser = positive)]
     clip_norm: f64,
-    /// Share of activations that is dropped [default: 0.5 for sparse data, else 0.2; with --preset paper
-    /// 0.2]
+    /// Share of activations that is dropped [default: 0.5 for fewer than 500,000 interactions, else 0.2; with
+    /// --preset paper 0.2]
     ///
     /// With --preset utility, embeddings and blocks narrower than 64 drop less.
     #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
     dropout: Option<f64>,
-    /// Whether the output layer uses the item embedding as its weight [default: true for sparse data with --preset
-    /// utility if the largest --embedding equals the largest --hidden, else false]
-    ///
-    /// One table for both helps rare items and costs accuracy on frequent ones.
+    /// Whether the output layer uses the item embedding as its weight [default: true with --preset utility if the
+    /// largest --embedding equals the largest --hidden, else false]
     #[arg(long, env = "CANET_TIE_EMBEDDINGS", value_name = "BOOL")]
     tie_embeddings: Option<bool>,
     /// End a stage after this many epochs without a better validation NDCG@10.
@@ -185,7 +183,7 @@ struct UtilityArgs {
     #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = share_or_zero)]
     distillation: f64,
     /// How much more narrow slices count: a slice's loss, and the learning rate of its features, are (widest / width)^EXPONENT
-    /// times those of the widest slice [default: 0.5 for sparse data, else 0]
+    /// times those of the widest slice [default: 0.5]
     #[arg(long, env = "CANET_NARROW_BOOST", value_name = "EXPONENT", value_parser = share_or_zero)]
     narrow_boost: Option<f64>,
     /// Newest training positions of each user that are held out for the router, but at most a tenth of them [default: 0

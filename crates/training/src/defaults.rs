@@ -4,7 +4,7 @@ use crate::samples::SampleOptions;
 
 /// Default options that depend on the preset and the data.
 ///
-/// Those for sparse data are measured: `models/experiments` has the results. Those for dense data are not measured yet.
+/// `models/experiments` has the measurements behind them: Amazon Beauty for sparse data, MovieLens-100K for dense data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
     /// Passes over the training data in the first stage.
@@ -34,7 +34,10 @@ pub struct Defaults {
 /// Data is sparse if it has fewer interactions an item. Amazon Beauty has 16, MovieLens-1M has 290.
 const SPARSE: u64 = 32;
 
-/// The learning rate of this width and the power of a width by which the rate falls, for sparse data. A narrow model has few
+/// Data of fewer interactions is small: its models overfit sooner. MovieLens-1M has a million.
+const SMALL: u64 = 500_000;
+
+/// The learning rate of this width and the power of a width by which the rate falls. A narrow model has few
 /// features, so each has to grow larger, and a wide one overfits at the rate of a narrow one.
 const RATE: f64 = 1e-3;
 const RATE_WIDTH: f64 = 128.0;
@@ -69,19 +72,18 @@ impl Defaults {
         let items: usize = sequences.iter().map(|sequence| sequence.len()).sum();
         let windows = items.div_ceil(sequences.len().max(1)).div_ceil(max_len.max(1));
         let sparse = dataset.interactions < SPARSE * dataset.ids.len() as u64;
-        let narrow_boost = if sparse { NARROW_BOOST } else { 0.0 };
         let prefixes = SampleOptions { loss_positions: Some(1), per_user: None };
         let windows = SampleOptions { loss_positions: None, per_user: Some(windows) };
         Defaults {
             epochs: if sparse { 18 } else { 40 },
             samples: if sparse { prefixes } else { windows },
             batch_size: if sparse { 256 } else { 32 },
-            learning_rate: RATE * (RATE_WIDTH / width.max(1) as f64).powf(narrow_boost),
+            learning_rate: RATE * (RATE_WIDTH / width.max(1) as f64).powf(NARROW_BOOST),
             beta2: if sparse { 0.999 } else { 0.98 },
-            narrow_boost,
+            narrow_boost: NARROW_BOOST,
             weight_decay: 0.0,
-            dropout: if sparse { 0.5 } else { 0.2 },
-            tied: sparse,
+            dropout: if dataset.interactions < SMALL { 0.5 } else { 0.2 },
+            tied: true,
             // Most users of sparse data have few interactions, and the supernet needs the newest of them.
             router_holdout: if sparse { 0 } else { 10 },
             negatives: (dataset.ids.len() > FULL_SOFTMAX_ITEMS).then_some(NEGATIVES),
