@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use serde_json::value::RawValue;
 
 use self::client::{Client, RecommendRequest};
 use self::response::RecommendResponse;
@@ -43,6 +44,15 @@ pub(super) struct RecommendArgs {
     candidates: Option<Vec<String>>,
     #[command(flatten)]
     seen: SeenArgs,
+    /// Items to keep, as the JSON of a request: '{"category": ["a", "b"], "not": {"brand": "c"}}'
+    #[arg(long, env = "CANET_FILTER", value_name = "JSON", value_parser = json)]
+    filter: Option<Box<RawValue>>,
+    /// Most items with the same value of a key, such as category=2, separated by commas
+    #[arg(long, env = "CANET_MAX_PER", value_name = "KEY=N", value_delimiter = ',', value_parser = quota)]
+    max_per: Vec<(String, u64)>,
+    /// How many known items of the user are older than those of --history [default: 0]
+    #[arg(long, env = "CANET_HISTORY_START", value_name = "N")]
+    history_start: Option<u64>,
     /// Milliseconds that the server may take
     #[arg(long, env = "CANET_TIMEOUT_MS", value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
@@ -90,6 +100,9 @@ pub(super) fn run(args: RecommendArgs) -> Result<(), Failure> {
         exclude_seen: args.seen.include_seen.map(|include| !include),
         timeout_ms: args.timeout_ms,
         user: args.user.as_deref(),
+        filter: args.filter.as_deref(),
+        max_per: args.max_per.iter().map(|(key, most)| (key.as_str(), *most)).collect(),
+        history_start: args.history_start,
     };
     let client = Client {
         url: args.url.trim_end_matches('/'),
@@ -103,6 +116,18 @@ pub(super) fn run(args: RecommendArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::data(format!("{}: this is no response of a canet server: {error}", client.url)))?;
     let printed = if args.json { format!("{}\n", text.trim_end()) } else { table::of(&response) };
     io::stdout().write_all(printed.as_bytes()).map_err(Failure::output)
+}
+
+/// Reads a JSON value, which the server checks.
+fn json(text: &str) -> Result<Box<RawValue>, String> {
+    serde_json::from_str(text).map_err(|error| format!("it must be JSON, such as {{\"category\": \"a\"}}: {error}"))
+}
+
+/// Reads a pair such as `category=2`.
+fn quota(text: &str) -> Result<(String, u64), String> {
+    let pair = text.rsplit_once('=').and_then(|(key, most)| Some((key.trim(), most.trim().parse().ok()?)));
+    let (key, most) = pair.ok_or("it must be a key and a number, such as category=2")?;
+    Ok((key.to_owned(), most))
 }
 
 /// The ids in a list, without blanks around them.

@@ -51,6 +51,30 @@ fn ids(answer: &Value) -> Vec<u32> {
     items.iter().map(|item| item["item"].as_str().unwrap().parse().unwrap()).collect()
 }
 
+#[test]
+fn the_command_line_asks_with_filters_quotas_and_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("catalogue.csv"), file()).unwrap();
+    let server = serve(directory.path(), &[]);
+    let url = format!("http://{}", server.client.address);
+    let filter = r#"{"category": ["shoes", "sale"], "not": {"brand": "b1"}}"#;
+    let flags = ["--filter", filter, "--max-per", "brand=1,category=4", "--history-start", "7", "--k", "20"];
+    let output = canet(&["recommend", "--url", &url, "--history", "101", "--json"]).args(flags).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let request = json!({
+        "history": [101], "filter": serde_json::from_str::<Value>(filter).unwrap(), "max_per": {"brand": 1, "category": 4},
+        "history_start": 7, "k": 20,
+    });
+    let expected = ids(&server.client.recommend(&request).json());
+    assert_eq!(ids(&answer), expected);
+    assert!(!expected.is_empty() && expected.len() <= 6, "{expected:?}");
+    for flags in [["--filter", "shoes"], ["--max-per", "brand"], ["--max-per", "brand=many"]] {
+        let output = canet(&["recommend", "--url", &url, "--history", "101"]).args(flags).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(64) && stderr.contains(flags[0]), "{stderr}");
+    }
+}
+
 fn replace(path: &Path, text: &str) {
     let next = path.with_extension("next");
     fs::write(&next, text).unwrap();
