@@ -10,6 +10,7 @@ use canet_domain::{Flops, Route};
 use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 
 use super::Failure;
+use super::columns::{self, aligned, wrapped};
 use super::exit::say;
 use super::printable::printable_lines;
 
@@ -85,29 +86,68 @@ fn name(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
-/// The metrics of each run, a line each, as `auto: mrr 0.0949 ±0.0068, ndcg@10 0.1069 ±0.0079`. Their names are `RUN.METRIC`, and
-/// `RUN.METRIC.se` is a standard error.
-fn runs(metrics: &BTreeMap<String, f64>) -> Vec<String> {
-    let mut runs: Vec<(&str, Vec<String>)> = Vec::new();
-    for (name, value) in metrics.iter().filter(|(name, _)| !name.ends_with(".se")) {
-        let (run, metric) = name.split_once('.').unwrap_or(("", name));
-        let error = metrics.get(&format!("{name}.se")).map_or(String::new(), |error| format!(" ±{error:.4}"));
-        let words = format!("{metric} {value:.4}{error}");
-        match runs.last_mut() {
-            Some((last, listed)) if *last == run => listed.push(words),
-            _ => runs.push((run, vec![words])),
-        }
-    }
-    let line = |(run, listed): (&str, Vec<String>)| match run {
-        "" => listed.join(", "),
-        run => format!("{run}: {}", listed.join(", ")),
-    };
-    runs.into_iter().map(line).collect()
+/// Characters of a line's label.
+const LABEL: usize = 12;
+
+/// `.0901 ±.0070`, if the metric was measured. Metrics are named `RUN.METRIC`, and their standard errors `RUN.METRIC.se`.
+fn measured(metrics: &BTreeMap<String, f64>, name: &str) -> Option<String> {
+    let digits = |value: f64| format!("{value:.4}").trim_start_matches('0').to_owned();
+    let value = metrics.get(name)?;
+    let error = metrics.get(&format!("{name}.se"));
+    Some(error.map_or_else(|| digits(*value), |error| format!("{} ±{}", digits(*value), digits(*error))))
 }
 
-/// A list in lines of at most 100 characters. A longer entry has a line of its own.
-fn wrapped(entries: impl Iterator<Item = String>) -> Vec<String> {
-    const WIDTH: usize = 100;
+/// What the model is and how good, in a sentence or two.
+fn answer(checkpoint: &Checkpoint) -> String {
+    let (name, version) = (&checkpoint.name, checkpoint.version);
+    let routes = match checkpoint.space.len() {
+        1 => "one slice".to_owned(),
+        routes => format!("{routes} slices"),
+    };
+    let metrics = &checkpoint.manifest.metrics;
+    let splits = [("test", &metrics.test), ("validation", &metrics.validation)];
+    let known = splits.into_iter().find_map(|(split, metrics)| {
+        let metrics = metrics.as_ref()?;
+        let routed = measured(metrics, "auto.ndcg@10")?;
+        let full = measured(metrics, "full.ndcg@10").map(|full| format!(", the full model {full}")).unwrap_or_default();
+        let saved = metrics.get("auto.saved");
+        let saved =
+            saved.map(|saved| format!(" Routing saves {:.0} % of the compute.", 100.0 * saved)).unwrap_or_default();
+        Some(format!("NDCG@10 is {routed} on the {split} split{full}.{saved}"))
+    });
+    let known = known.unwrap_or_else(|| "Its accuracy was not measured.".to_owned());
+    format!("{name}, version {version}, passes every check and has {routes}. {known}")
+}
+
+/// A table of the metrics of one split, a row for each run.
+fn metrics(split: &str, metrics: &BTreeMap<String, f64>) -> String {
+    let names = |part: fn((&str, &str)) -> String| -> Vec<String> {
+        let named = metrics.keys().filter(|name| !name.ends_with(".se")).filter_map(|name| name.split_once('.'));
+        let mut names: Vec<String> = named.map(part).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let columns = names(|(_, metric)| metric.to_owned());
+    let rows = names(|(run, _)| run.to_owned()).into_iter().map(|run| {
+        let cells = columns.iter().map(|metric| {
+            let name = format!("{run}.{metric}");
+            match (metric.as_str(), metrics.get(&name)) {
+                ("saved", Some(saved)) => format!("{:.1} %", 100.0 * saved),
+                _ => measured(metrics, &name).unwrap_or_else(|| "-".to_owned()),
+            }
+        });
+        std::iter::once(run.clone()).chain(cells).collect()
+    });
+    let titles: Vec<String> =
+        columns.iter().map(|metric| metric.replace("ndcg", "NDCG").replace("hr", "HR").replace("mrr", "MRR")).collect();
+    let header: Vec<&str> = std::iter::once(split).chain(titles.iter().map(String::as_str)).collect();
+    aligned(&header, rows)
+}
+
+/// A list in lines that fit behind a label. A longer entry has a line of its own.
+fn listed(entries: impl Iterator<Item = String>) -> Vec<String> {
+    const WIDTH: usize = columns::WIDTH - LABEL - 1;
     let mut lines: Vec<String> = Vec::new();
     for entry in entries {
         match lines.last_mut() {
@@ -123,10 +163,15 @@ fn wrapped(entries: impl Iterator<Item = String>) -> Vec<String> {
 
 fn table(checkpoint: &Checkpoint) -> String {
     let (manifest, config) = (&checkpoint.manifest, &checkpoint.config);
-    let mut text = String::new();
+    let mut text = format!("{}\n\n", wrapped(&answer(checkpoint)));
+    for (split, measured) in [("test", &manifest.metrics.test), ("validation", &manifest.metrics.validation)] {
+        if let Some(measured) = measured {
+            text += &format!("{}\n", metrics(split, measured));
+        }
+    }
     let mut line = |label: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{label:<12} {value}");
+        let _ = writeln!(text, "{label:<LABEL$} {value}");
     };
     let known = |count: Option<u64>| count.map_or("unknown".to_owned(), |count| count.to_string());
     line("model", format!("{}, version {}, of {}", checkpoint.name, checkpoint.version, manifest.created));
@@ -141,7 +186,7 @@ fn table(checkpoint: &Checkpoint) -> String {
         None => line("training", "unknown".to_owned()),
         Some(training) => {
             line("training", format!("canet {}", training.program));
-            for options in wrapped(training.options.iter().map(|(name, value)| format!("{name} {value}"))) {
+            for options in listed(training.options.iter().map(|(name, value)| format!("{name} {value}"))) {
                 line("", options);
             }
         }
@@ -156,16 +201,7 @@ fn table(checkpoint: &Checkpoint) -> String {
     let norm = if config.embedding_norm { "yes" } else { "no" };
     line("", format!("positions {}, embedding_norm {norm}, norm_eps {:e}", name(&config.positions), config.norm_eps));
     if manifest.training.as_ref().is_some_and(|training| training.everything) {
-        line("learnt", "every interaction, after what follows was measured".to_owned());
-    }
-    for (split, metrics) in [("validation", &manifest.metrics.validation), ("test", &manifest.metrics.test)] {
-        let runs = metrics.as_ref().map(runs).unwrap_or_default();
-        if runs.is_empty() {
-            line(split, "not measured".to_owned());
-        }
-        for (place, run) in runs.into_iter().enumerate() {
-            line(if place == 0 { split } else { "" }, run);
-        }
+        line("learnt", "every interaction, after the accuracy was measured".to_owned());
     }
     if !manifest.exclude_seen {
         line("seen items", "recommended unless a request excludes them, and counted in the metrics".to_owned());

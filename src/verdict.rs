@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, Unbeaten, Verdict};
 
-use crate::columns::aligned;
+use crate::columns::{aligned, wrapped};
 
 /// From this share of repeated targets on, the next command has `--include-seen`.
 const MANY_REPEATS: f64 = 0.2;
@@ -37,7 +37,7 @@ pub(crate) struct Words {
 }
 
 /// The titles of [`Words::rows`].
-pub(crate) const COLUMNS: [&str; 5] = ["run", "NDCG@10", "compute", "routed minus this", "conclusion"];
+pub(crate) const COLUMNS: [&str; 5] = ["run", "NDCG@10", "compute", "routed minus this (95 %)", "conclusion"];
 
 impl Words {
     /// Puts a verdict into words.
@@ -80,7 +80,7 @@ impl Words {
             (None, _) => "routed".to_owned(),
         };
         let mut rows = vec![[routed, estimate(verdict.routed), percent(verdict.compute), String::new(), String::new()]];
-        let slice = format!("best single slice on validation, {}", verdict.slice.name);
+        let slice = format!("best single slice, {}", verdict.slice.name);
         let full = ("full model".to_owned(), &verdict.full);
         let slices = match (single, verdict.slice.compute == verdict.full.compute) {
             (true, _) => vec![],
@@ -96,9 +96,9 @@ impl Words {
     /// The lines that a command prints.
     pub(crate) fn text(&self) -> String {
         let rows = self.rows().into_iter().map(Vec::from);
-        let mut text = format!("{}\n\n{}\n", self.headline, aligned(&COLUMNS, rows));
+        let mut text = format!("{}\n\n{}\n", wrapped(&self.headline), aligned(&COLUMNS, rows));
         for sentence in &self.sentences {
-            text += &format!("{sentence}\n");
+            text += &format!("{}\n", wrapped(sentence));
         }
         if let Some(next) = &self.next {
             text += &format!("Next: {next}\n");
@@ -114,7 +114,8 @@ fn row(name: String, rival: &Rival) -> [String; 5] {
         Shown::Worse => "routed is worse",
         Shown::Open => "not shown",
     };
-    [name, estimate(rival.value), compute, difference(&rival.difference), shown.to_owned()]
+    let difference = difference(&rival.difference).replace("95 %: ", "");
+    [name, estimate(rival.value), compute, difference, shown.to_owned()]
 }
 
 /// A baseline's name in a sentence.

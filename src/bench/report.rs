@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::closed_loop::Timed;
+use crate::columns::wrapped;
 use canet_model::Precision;
 
 /// The measurements; the table and the JSON document are two views of them.
@@ -78,8 +79,27 @@ impl Report {
         )
     }
 
+    /// The router's choices beside the full model, at the largest number of requests in flight that both have.
+    fn answer(&self) -> Option<String> {
+        let of = |name: &str| self.results.iter().filter(move |measured| measured.workload == name).collect::<Vec<_>>();
+        let full = of("full");
+        let pairs =
+            of("own").into_iter().filter_map(|own| Some((own, full.iter().find(|full| full.batch == own.batch)?)));
+        let (own, full) = pairs.max_by_key(|(own, _)| own.batch)?;
+        let [routed, whole] = [own, full].map(|measured| measured.timed.requests_per_second);
+        Some(format!(
+            "The routed model answers {routed:.0} requests/s with {} in flight, {:.1} times as many as the full model \
+             ({whole:.0}).",
+            own.batch,
+            routed / whole
+        ))
+    }
+
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
+        if let Some(answer) = self.answer() {
+            text += &format!("{}\n\n", wrapped(&answer));
+        }
         // Writing to a string cannot fail.
         let _ = writeln!(text, "model       {}\nhistories   {}", self.model, self.histories);
         let _ = write!(text, "one thread  {:.1} GFLOP/s at matrix products", self.gemm / 1e9);

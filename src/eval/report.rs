@@ -1,6 +1,7 @@
 use canet_domain::RouteSpace;
 use canet_evaluation::{Comparison, EvalRun, Metric, SeenItems};
 
+use crate::columns::wrapped;
 use crate::verdict::Words;
 
 /// What an evaluation found. The tables and the JSON document are two views of it.
@@ -27,6 +28,6 @@ pub(super) struct Report<'a> {
 impl Report<'_> {
     /// The line that says what is unfair about the targets; empty if nothing is.
     pub(super) fn caution(&self) -> String {
-        self.warning.map(|warning| format!("Caution: {warning}.\n\n")).unwrap_or_default()
+        self.warning.map(|warning| wrapped(&format!("Caution: {warning}.")) + "\n\n").unwrap_or_default()
     }
 }

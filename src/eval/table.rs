@@ -1,6 +1,6 @@
 use super::report::Report;
 use crate::caveats;
-use crate::columns::aligned;
+use crate::columns::{aligned, wrapped};
 use canet_evaluation::{Estimate, EvalRun, Metric, RESAMPLES, SeenItems};
 
 /// The report as text tables.
@@ -12,8 +12,10 @@ pub(super) fn tables(report: &Report<'_>) -> String {
     }
     text += &heading(report);
     text += &runs(&report.runs);
-    text += "\nOther list lengths\n";
-    text += &other_lengths(&report.runs);
+    for length in [5, 20] {
+        text += &format!("\nThe {length} best items\n");
+        text += &at_length(&report.runs, length);
+    }
     if let Some(auto) = report.runs.iter().find(|run| run.name == "auto") {
         text += "\nRoutes that auto chose\n";
         text += &routes(auto, report);
@@ -24,7 +26,7 @@ pub(super) fn tables(report: &Report<'_>) -> String {
         text += &comparisons(report);
         let users = report.runs.first().map_or(0, EvalRun::users);
         text += &caveats::multiple_comparisons("comparisons", report.comparisons.len(), users)
-            .map(|caveat| format!("\n{caveat}\n"))
+            .map(|caveat| format!("\n{}\n", wrapped(&caveat)))
             .unwrap_or_default();
     }
     text
@@ -39,17 +41,17 @@ fn heading(report: &Report<'_>) -> String {
     let clustered = if report.holdout > 1 { " over users, each with the mean over their targets" } else { "" };
     let mut warning = String::new();
     if let Some(caveat) = caveats::repeated_targets(report.repeated, targets, report.seen) {
-        warning += &format!("{caveat}\n");
+        warning += &format!("{}\n", wrapped(&caveat));
     }
     let ranked = match report.seen {
         SeenItems::Excluded => "all items outside the user's own history",
         SeenItems::Included => "all items, with those of the user's own history",
     };
-    format!(
-        "{users} users, {} split{scored}. Each target is ranked among {ranked}. ± is a standard error{clustered}.\n\
-         {warning}\n",
+    let protocol = format!(
+        "{users} users, {} split{scored}. Each target is ranked among {ranked}. ± is a standard error{clustered}.",
         report.split
-    )
+    );
+    format!("{}\n{warning}\n", wrapped(&protocol))
 }
 
 fn runs(runs: &[EvalRun]) -> String {
@@ -64,14 +66,14 @@ fn runs(runs: &[EvalRun]) -> String {
     aligned(&["run", "NDCG@10", "HR@10", "MRR@10", "MRR", "MFLOPs", "saved"], runs.iter().map(row))
 }
 
-fn other_lengths(runs: &[EvalRun]) -> String {
-    let metrics =
-        [Metric::Ndcg(5), Metric::Hr(5), Metric::MrrAt(5), Metric::Ndcg(20), Metric::Hr(20), Metric::MrrAt(20)];
+fn at_length(runs: &[EvalRun], length: u32) -> String {
+    let metrics = [Metric::Ndcg(length), Metric::Hr(length), Metric::MrrAt(length)];
     let row = |run: &EvalRun| {
         let cells = metrics.map(|metric| estimate(run.estimate(metric)));
         std::iter::once(run.name.clone()).chain(cells).collect()
     };
-    aligned(&["run", "NDCG@5", "HR@5", "MRR@5", "NDCG@20", "HR@20", "MRR@20"], runs.iter().map(row))
+    let [ndcg, hr, mrr] = metrics.map(|metric| metric.to_string().to_uppercase());
+    aligned(&["run", &ndcg, &hr, &mrr], runs.iter().map(row))
 }
 
 fn routes(run: &EvalRun, report: &Report<'_>) -> String {

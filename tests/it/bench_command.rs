@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::metrics::slice_flops;
 use super::support::{BACKENDS, write_checkpoint};
+use super::terminal::assert_fits_a_terminal;
 
 /// Items of every history.
 const LENGTH: u64 = 7;
@@ -101,10 +102,12 @@ fn a_batch_that_outlasts_its_time_is_told_of() {
 #[test]
 fn a_table_is_for_people_and_random_histories_are_as_long_as_the_model_reads() {
     let folder = tempfile::tempdir().unwrap();
-    let output = bench(folder.path(), &["--workload", "full", "--batch", "3"]);
+    let output = bench(folder.path(), &["--workload", "own,full", "--batch", "1,3"]);
     let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("The routed model answers ") && table.contains("/s with 3 in flight, "), "{table}");
+    assert_fits_a_terminal(&table);
     assert!(table.contains("4096 random ones of 12 items"), "{table}");
-    let row = table.lines().find(|line| line.starts_with("full ")).unwrap();
+    let row = table.lines().rfind(|line| line.starts_with("full ")).unwrap();
     assert_eq!(row.split_whitespace().nth(1), Some("3"), "{table}");
 }
 

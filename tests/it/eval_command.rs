@@ -10,6 +10,7 @@ use canet_model::checkpoint::ModelDirectory;
 use serde_json::Value;
 
 use super::support::{reference, write_checkpoint};
+use super::terminal::assert_fits_a_terminal;
 
 /// Writes thirty users with items x1001 to x1040, one user with too few items and one with an unknown item.
 fn write_data(path: &Path) {
@@ -235,15 +236,17 @@ fn the_verdict_leads_and_tables_follow_if_asked_for() {
     let (plain, log) = text(&[]);
     let (verbose, _) = text(&["--verbose"]);
     assert!(!plain.contains("HR@10") && plain.contains("Markov chain") && plain.contains("NDCG@10"), "{plain}");
-    assert!(verbose.contains("Other list lengths") && verbose.contains("auto - random-matched"), "{verbose}");
+    assert!(verbose.contains("The 20 best items") && verbose.contains("auto - random-matched"), "{verbose}");
     assert_eq!(verbose.lines().next(), plain.lines().next());
+    assert_fits_a_terminal(&verbose);
     // Without a terminal a line for each run shows the progress.
     for run in ["auto", "full", "popularity", "markov", "the best single slice"] {
         assert!(log.contains(&format!("evaluating {run}\n")), "{run}: {log}");
     }
     let document = setting.json(&[]);
     let verdict = &document["verdict"];
-    assert_eq!(verdict["headline"], plain.lines().next().unwrap());
+    let headline = plain.split("\n\n").next().unwrap().replace('\n', " ");
+    assert_eq!(verdict["headline"], headline);
     assert_eq!((&verdict["metric"], &verdict["users"]), (&"ndcg@10".into(), &30.into()));
 
     // The single slice is the best on validation among those that cost no more than the routed run on test.
