@@ -101,6 +101,15 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
     ExitCode::from(failure.code())
 }
 
+/// Like [`report`], but prints the failure as a log line of `--log-format json`. Control characters are escaped in JSON.
+pub(crate) fn report_as_json(failure: &Failure) -> ExitCode {
+    let code = failure.code();
+    // The server's own log may have been closed already, or was never opened.
+    let lines = tracing_subscriber::fmt().json().flatten_event(true).with_writer(stderr).finish();
+    tracing::subscriber::with_default(lines, || tracing::error!(exit_code = code, "{failure}"));
+    ExitCode::from(code)
+}
+
 /// Prints clap's message. The exit code is 0 for `--help` and `--version`, else 64.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let asked_for = !error.use_stderr();

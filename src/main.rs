@@ -82,6 +82,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
+    let report = match &cli.command {
+        Command::Serve(args) if args.logs_json() => exit::report_as_json,
+        _ => exit::report,
+    };
     let result: Result<(), Failure> = match cli.command {
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
@@ -96,7 +100,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => exit::report(&failure),
+        Err(failure) => report(&failure),
     }
 }
 

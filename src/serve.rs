@@ -113,6 +113,13 @@ fn pinned_route(text: &str) -> Result<String, String> {
     }
 }
 
+impl ServeArgs {
+    /// Whether log lines are JSON.
+    pub(crate) fn logs_json(&self) -> bool {
+        self.telemetry.is_json()
+    }
+}
+
 /// Serves until a signal to stop, then drains. If the executors die, the process ends with 69, so that its supervisor
 /// restarts it.
 ///

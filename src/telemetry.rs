@@ -53,6 +53,11 @@ enum LogFormat {
 }
 
 impl TelemetryArgs {
+    /// Whether log lines are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.log_format == LogFormat::Json
+    }
+
     /// Writes logs to standard error and, with a collector, exports spans. `runtime` drives the connection to the
     /// collector.
     ///

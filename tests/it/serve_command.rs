@@ -59,6 +59,19 @@ fn a_served_model_answers_and_its_log_names_the_address() {
 }
 
 #[test]
+fn the_last_line_of_a_failure_is_in_the_format_of_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing\n\u{1b}model");
+    let mut command = canet(&["serve", "--log-format", "json", "--listen", "127.0.0.1:0", "--grpc", "off", "--model"]);
+    let (code, stderr) = run(command.arg(&missing));
+    assert_eq!(code, Some(65), "{stderr}");
+    let lines: Vec<Value> = stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["level"], &last["exit_code"]), (&json!("ERROR"), &json!(65)), "{stderr}");
+    assert!(last["message"].as_str().unwrap().contains("missing") && last["timestamp"].is_string(), "{stderr}");
+}
+
+#[test]
 fn a_budget_moves_the_router_by_the_checkpoints_calibration() {
     use canet_model::checkpoint::{BudgetPoint, Calibration};
     let directory = tempfile::tempdir().unwrap();
