@@ -4,6 +4,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Names and descriptions of the scenarios, a line each.
+scenarios() {
+    awk '/^export const SCENARIOS/ { inside = 1 }
+        inside && /^};/ { exit }
+        inside && /^  [^ ]+: \{/ { name = $1; gsub(/[:\047]/, "", name) }
+        inside && match($0, /about: \047[^\047]*\047/) { print name ": " substr($0, RSTART + 8, RLENGTH - 9) }' loadtest/lib/scenarios.js
+}
+if ! scenarios | grep -q "^${SCENARIO:-smoke}: "; then
+    echo "SCENARIO=$SCENARIO is none of these scenarios:" >&2
+    scenarios | sed 's/^/  /' >&2
+    exit 64
+fi
+
 export SCENARIO="${SCENARIO:-smoke}" OUT="${OUT:-target/loadtest/${SCENARIO:-smoke}}"
 mkdir -p "$(dirname "$OUT")"
 python=$(python3 scripts/tools.py loadtest/requirements.txt)

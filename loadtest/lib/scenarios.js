@@ -28,7 +28,7 @@ export function stepRates() {
 const steps = () => pieces(settings.rate, stepRates().map((rate) => [1 / settings.steps, rate / settings.rate]));
 
 /**
- * `about` for people, `seconds` unless DURATION is given, `load()` the rate over time, `mix` of routes, `lengths`
+ * run.sh reads names and `about` from these lines too. `about` for people, `seconds` unless DURATION is given, `load()` the rate over time, `mix` of routes, `lengths`
  * `[shortest, longest]` of histories where they are not 1 to the model's longest, `sessions: true` where users return,
  * `call` the kind of call, and `capacity: true` where failures are the finding and not a fault.
  */
@@ -64,10 +64,7 @@ export const SCENARIOS = {
 /** The scenario that SCENARIO names, with every field filled in. */
 export function chosen() {
   const scenario = SCENARIOS[settings.scenario];
-  if (scenario === undefined) {
-    const known = Object.entries(SCENARIOS).map(([name, { about }]) => `  ${name}: ${about}`).join('\n');
-    throw new Error(`SCENARIO=${settings.scenario} is none of\n${known}`);
-  }
+  if (scenario === undefined) throw new Error(`SCENARIO=${settings.scenario}: there is no such scenario`);
   const seconds = settings.seconds || scenario.seconds;
   const { highest, rate } = (scenario.load || (() => constant(settings.rate)))();
   return {

@@ -134,7 +134,11 @@ fn a_broken_objective_an_unknown_scenario_and_no_server_are_told_apart() {
     assert!(code == BROKEN && said.contains("broken: latency: p(99)<=0"), "{code} {said}");
 
     let (code, said, _) = run(&server, directory.path(), &[("SCENARIO", "earthquake")]);
-    assert!(![0, BROKEN].contains(&code) && said.contains("SCENARIO=earthquake is none of"), "{code} {said}");
+    assert_eq!(code, 64, "{said}");
+    assert!(said.starts_with("SCENARIO=earthquake is none of these scenarios:\n  smoke: "), "{said}");
+    let scenarios =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/lib/scenarios.js")).unwrap();
+    assert_eq!(said.lines().count() - 1, scenarios.matches("about: ").count(), "{said}");
 
     server.signal("KILL");
     server.wait();
