@@ -64,7 +64,7 @@ pub enum CheckpointError {
         example: PathBuf,
     },
     /// The version does not exist.
-    #[error("{path}: there is no version {version}; there are {available:?}")]
+    #[error("{path}: there is no version {version}; the model has {}", in_words(available))]
     NoVersion {
         /// The model's directory.
         path: PathBuf,
@@ -267,6 +267,20 @@ fn remedy(error: &TensorFileError) -> &'static str {
     if matches!(error, TensorFileError::Header(_)) { "; copy it again" } else { "" }
 }
 
+/// `no version`, `version 2`, `versions 1, 2 and 5`. Of many it names the highest ones.
+fn in_words(versions: &[u64]) -> String {
+    const SHOWN: usize = 5;
+    let more = if versions.len() > SHOWN { "…, " } else { "" };
+    match &versions[versions.len().saturating_sub(SHOWN)..] {
+        [] => "no version".to_owned(),
+        [version] => format!("version {version}"),
+        [rest @ .., last] => {
+            let rest: Vec<String> = rest.iter().map(u64::to_string).collect();
+            format!("versions {more}{} and {last}", rest.join(", "))
+        }
+    }
+}
+
 /// Says that some directories are no versions, and which names are.
 pub(super) fn not_versions(ignored: &[String]) -> String {
     const SHOWN: usize = 5;
@@ -280,3 +294,20 @@ pub(super) fn not_versions(ignored: &[String]) -> String {
 
 /// Which names are versions, for messages.
 pub const VERSION_NAMES: &str = "a version's name is a whole number from 1, without leading zeros or other characters";
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn versions_are_listed_as_a_person_would() {
+        for (versions, words) in [
+            (&[][..], "no version"),
+            (&[2], "version 2"),
+            (&[1, 2, 5], "versions 1, 2 and 5"),
+            (&[1, 2, 3, 4, 5, 6, 9], "versions …, 3, 4, 5, 6 and 9"),
+        ] {
+            assert_eq!(in_words(versions), words);
+        }
+    }
+}

@@ -24,7 +24,7 @@ fn a_wrong_path_is_answered_with_the_right_one() {
         assert!(words.iter().all(|word| error.contains(word)), "{path}: {error}");
     }
     let error = ModelDirectory::open(&model).unwrap().load(Some(4)).unwrap_err().to_string();
-    assert!(error.contains("there is no version 4; there are [1]"), "{error}");
+    assert!(error.contains("there is no version 4; the model has version 1"), "{error}");
 }
 
 #[test]
