@@ -29,7 +29,7 @@ fn every_alert_links_to_its_heading_of_the_runbook() {
     let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
     let (rules, runbook) = (read("deploy/prometheus/rules.yml"), read("docs/operations.md"));
     let headings: Vec<String> =
-        runbook.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_lowercase).collect();
+        runbook.lines().filter_map(|line| line.strip_prefix("### ")).map(str::to_lowercase).collect();
     let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(|value| value.trim().to_owned());
     let alerts: Vec<String> = rules.lines().filter_map(|line| value(line, "- alert:")).collect();
     let links: Vec<String> = rules.lines().filter_map(|line| value(line, "runbook_url:")).collect();

@@ -43,6 +43,7 @@ mod live_accuracy;
 mod loadtest;
 mod malformed;
 mod manifests;
+mod manual;
 mod memory;
 mod metrics;
 mod mixed;

@@ -1,4 +1,4 @@
-//! The nginx configuration of `docs/serving.md`, in front of a server. Without nginx the test has nothing to run and says so.
+//! The nginx configuration of `docs/network.md`, in front of a server. Without nginx the test has nothing to run and says so.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use super::tls::{Files, authority, config, identity};
 
 /// The first block of nginx's language that has a whole configuration.
 fn documented() -> &'static str {
-    let page = include_str!("../../docs/serving.md");
+    let page = include_str!("../../docs/network.md");
     let mut blocks = page.split("```nginx\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.find(|block| block.contains("events {")).unwrap()
 }
