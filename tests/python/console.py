@@ -54,21 +54,48 @@ def add(page, text):
     page.keyboard.press("Enter")
 
 
-def recommends(page):
+def opens_with_an_example(page):
+    """A history of popular items whose answer saves compute, as the router of this model can."""
     expect(page.locator("#status")).to_have_text("live")
+    expect(page.locator("#history .item")).to_have_count(8)
+    ids = page.locator("#history .id").all_text_contents()
+    assert len(set(ids)) == 8, ids
+    answer = recommend(ids)
+    shows(page, answer)
+    assert answer["route"]["reason"] == "router" and answer["compute"]["saved"] > 0.5, answer
+    # Every model knows the popular items.
+    assert answer["history"] == {"used": 8, "unknown": []}, answer
+
+
+def recommends(page):
+    opens_with_an_example(page)
+    page.get_by_role("button", name="Clear").click()
     expect(page.locator("#history-hint")).to_be_visible()
     shows(page, recommend([]))
+    # Counts have a zero: bars of a cold start are in proportion to them.
+    shares = page.locator("#items .bar-fill").evaluate_all("bars => bars.map(bar => Number(bar.style.getPropertyValue('--share')))")
+    counts = [item["score"] for item in recommend([])["items"]]
+    assert all(abs(share - count / counts[0]) < 1e-6 for share, count in zip(shares, counts, strict=True)), (shares, counts)
+    page.get_by_role("button", name="Example").click()
+    expect(page.locator("#history .item")).to_have_count(8)
+    page.get_by_role("button", name="Clear").click()
 
     # By keys, by title and by id; then by mouse.
     add(page, "Film 113")
     expect(page.locator("#history .id")).to_have_text(["113"])
+    # The list would cover the recommendations.
+    expect(page.locator("#found")).to_be_hidden()
     add(page, "128")
     page.locator("#search").fill("120")
     page.locator("#found [role=option]", has_text="120").click()
     expect(page.locator("#history .id")).to_have_text(["113", "128", "120"])
     shows(page, recommend(["113", "128", "120"]))
+    page.locator("#search").fill("11")
+    expect(page.locator("#found")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#found")).to_be_hidden()
+    page.locator("#search").fill("")
+    page.keyboard.press("Escape")
 
     page.get_by_role("button", name="Move up: item 120").click()
     expect(page.locator("#history .id")).to_have_text(["113", "120", "128"])
@@ -133,6 +160,12 @@ def follows(page):
     page.wait_for_function("parseFloat(document.getElementById('live-saved').textContent) > 5")
     counted = "[...document.querySelectorAll('#batches .bar-count')].reduce((sum, bar) => sum + Number(bar.textContent), 0)"
     page.wait_for_function(f"{counted} >= 60")
+    # One user returns with the item that was recommended: a judged answer, and a hit.
+    first = recommend(["101", "102"], user="ann", route="h12-l1-e6")
+    recommend(["101", "102", first["items"][0]["item"]], user="ann", route="h12-l1-e6")
+    expect(page.locator("#accuracy li")).to_have_text(["h12-l1-e6100.0 % of 1"])
+    expect(page.locator("#hit-rate")).to_have_text("100.0 %")
+    expect(page.locator("#accuracy-hint")).to_be_hidden()
     expect(page.locator("#rate-chart")).to_have_attribute("aria-label", "Requests per second, now 0")
     painted = """canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(value => value)"""
     for chart in page.locator(".chart canvas").all():
@@ -194,7 +227,8 @@ def asks_for_a_key(browser):
     page.keyboard.press("Enter")
     expect(page.locator("#key-form")).to_be_hidden()
     expect(page.locator("#status")).to_have_text("live")
-    shows(page, recommend([]))
+    expect(page.locator("#history .item")).to_have_count(8)
+    shows(page, recommend(page.locator("#history .id").all_text_contents()))
     assert all("401" in complaint for complaint in watched.complaints), watched.complaints
     assert "a key" not in kept(page)
     watched.close()

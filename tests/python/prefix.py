@@ -20,6 +20,7 @@ with chromium() as browser:
     console = Watched(browser, f"{URL}/", viewport={"width": 1440, "height": 1000})
     page = console.page
     expect(page.locator("#status")).to_have_text("live")
+    page.get_by_role("button", name="Clear").click()
     page.locator("#search").fill("Film 113")
     expect(page.locator("#found [role=option]").first).to_contain_text("Film 113")
     page.keyboard.press("ArrowDown")

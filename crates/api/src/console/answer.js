@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { byId, make, text } from "./dom.js";
 import * as format from "./format.js";
 import * as routes from "./routes.js";
-import { label, spoken } from "./item.js";
+import { heads, label, spoken } from "./item.js";
 import { add, change, onChange, state } from "./state.js";
 import * as tried from "./tried.js";
 
@@ -53,14 +53,18 @@ function show({ user, answer, took }) {
   tried.take(answer, took, before === null);
   const places = before && new Map(before.items.map(({ item }, place) => [item, place]));
   const scores = answer.items.map(({ score }) => score);
-  const span = { low: Math.min(...scores), high: Math.max(...scores) };
+  // Counts of a cold start have a zero, scores of the model have none.
+  const cold = answer.route.reason === "cold_start";
+  const span = { low: cold ? 0 : Math.min(...scores), high: Math.max(...scores), least: cold ? 0 : 0.06 };
+  heads("items", answer.items);
+  text("score-head", cold ? "count" : "score");
   list.replaceChildren(...answer.items.map((item, place) => entry(item, place, span, places)));
 
   const { name, reason, confidence } = answer.route;
   const { used, unknown } = answer.history;
   const left = state.history.length - unknown.length - used;
   const notes = [
-    reason === "cold_start" ? "By popularity: scores are counts of interactions." : "",
+    reason === "cold_start" ? "By popularity: how often each item is in the training data." : "",
     unknown.length ? `Not in this model: ${unknown.join(", ")}.` : "",
     left > 0 ? `The model reads the last ${used} items.` : "",
     answer.items.length ? "" : "No item is left to recommend.",
@@ -104,9 +108,9 @@ function difference(before, after) {
   return `${was} → ${is}: ${cost}, ${common} of ${after.items.length} items as before`;
 }
 
-function entry(item, place, { low, high }, places) {
+function entry(item, place, { low, high, least }, places) {
   const bar = make("span", { class: "bar-fill" });
-  bar.style.setProperty("--share", high > low ? 0.06 + 0.94 * (item.score - low) / (high - low) : 1);
+  bar.style.setProperty("--share", high > low ? least + (1 - least) * (item.score - low) / (high - low) : 1);
   const name = spoken(item);
   return make("li", { class: "item" },
     make("button", { type: "button", class: "pick", title: "Add to the history", onclick: () => add(item),

@@ -41,6 +41,8 @@ export const find = (q, signal) => json(send(`items?q=${encodeURIComponent(q)}`,
 export const metrics = async () => (await send("metrics")).text();
 export const reload = (version, token) => json(send("admin/reload", { method: "POST", body: { version }, token }));
 
+export const recommendMany = (requests) => json(send("recommend/batch", { method: "POST", body: { requests } }));
+
 // The answer, and the server's time for it in milliseconds.
 export async function recommend(body, signal) {
   const response = await send("recommend", { method: "POST", body, signal });

@@ -2,13 +2,18 @@
 
 import * as api from "./api.js";
 import { byId, make, text } from "./dom.js";
-import { label, spoken } from "./item.js";
+import { heads, label, spoken } from "./item.js";
 import { change, move, onChange, remove, state } from "./state.js";
 
 const list = byId("history");
 
-// The items of the example: the most popular ones, which every model knows.
-const EXAMPLE = 3;
+// The example is one of some histories of popular items, which every model knows: the first one whose answer saves
+// enough, or else the one that saves most.
+const TRIES = 12;
+const LENGTH = 8;
+const SAVES = 0.5;
+
+let opened = false;
 
 export function start() {
   onChange(show);
@@ -16,21 +21,39 @@ export function start() {
     change({ history: [] });
     byId("search").focus();
   });
-  byId("example").addEventListener("click", async () => {
-    try {
-      const { items } = await api.find("");
-      change({ history: items.slice(0, EXAMPLE) });
-    } catch (problem) {
-      text("announce", `No example: ${problem.message}`);
-    }
-  });
+  byId("example").addEventListener("click", () =>
+    example().catch((problem) => text("announce", `No example: ${problem.message}`)));
   show();
+}
+
+// Shows the example when the page opens.
+export async function open() {
+  if (opened) return;
+  opened = true;
+  // Without an example the page still shows what is popular.
+  if (state.history.length === 0) await example().catch(() => {});
+}
+
+async function example() {
+  const { items } = await api.find("");
+  const length = Math.min(LENGTH, items.length);
+  // Steps that share no factor with 20, the number of items found, give different items.
+  const steps = [1, 3, 7, 9, 11, 13];
+  const draw = (tried, place) => items[(5 * tried + steps[tried % steps.length] * place) % items.length];
+  const histories = Array.from({ length: TRIES }, (_, tried) =>
+    [...new Set(Array.from({ length }, (_, place) => draw(tried, place)))]);
+  const { results } = await api.recommendMany(histories.map((history) => ({ history: history.map(({ item }) => item), k: 1 })));
+  const saved = results.map(({ compute }) => compute?.saved ?? -1);
+  const enough = saved.findIndex((share) => share >= SAVES);
+  // Somebody may have chosen items meanwhile.
+  if (state.history.length === 0) change({ history: histories[enough >= 0 ? enough : saved.indexOf(Math.max(...saved))] });
 }
 
 function show() {
   const { history } = state;
   list.replaceChildren(...history.map(entry));
   text("history-count", history.length ? String(history.length) : "");
+  heads("history", history);
   byId("history-hint").hidden = history.length > 0;
   byId("example").hidden = history.length > 0;
   byId("clear").hidden = history.length === 0;

@@ -1,6 +1,6 @@
 // Shows an item.
 
-import { make } from "./dom.js";
+import { byId, make } from "./dom.js";
 
 // An item's title and id, or only its id.
 export function label({ item, title }) {
@@ -9,3 +9,10 @@ export function label({ item, title }) {
 
 // An item's name for labels and screen readers.
 export const spoken = ({ item, title }) => title ?? `item ${item}`;
+
+// Shows the headings of a list of items, without the one of ids if the ids stand in the place of titles.
+export function heads(list, items) {
+  const head = byId(`${list}-head`);
+  head.hidden = items.length === 0;
+  head.classList.toggle("untitled", items.every(({ title }) => title === undefined));
+}

@@ -17,8 +17,9 @@ const RATE_SECONDS = 10;
 
 const latency = "request_duration_seconds";
 const FAMILIES = [
-  "batch_size_bucket", "batch_size_count", "candidate_share", "executed_flops_total", "full_flops_total", "model_info",
-  "queue_depth", "rejected_total", `${latency}_bucket`, `${latency}_count`, "requests_total", "route_requests_total",
+  "batch_size_bucket", "batch_size_count", "candidate_share", "executed_flops_total", "full_flops_total",
+  "history_cache_hits_total", "history_cache_misses_total", "hits_total", "judged_total", "model_info", "queue_depth",
+  "rejected_total", `${latency}_bucket`, `${latency}_count`, "requests_in_flight", "requests_total", "route_requests_total",
   "router_flops_total",
 ];
 
@@ -36,9 +37,9 @@ let timer = 0;
 // After each scrape, calls `seen` with the labels of the model that serves and its candidate, or with the problem.
 export function start(seen) {
   charts = {
-    rate: chart(byId("rate-chart"), byId("rate-reading"), [{ label: "", colour: "--accent" }], format.rate),
+    rate: chart(byId("rate-chart"), byId("rate-reading"), [{ label: "", colour: "--accent" }], format.rate, CHART_SECONDS),
     latency: chart(byId("latency-chart"), byId("latency-reading"),
-      [{ label: "p50", colour: "--accent" }, { label: "p99", colour: "--warm" }], format.rate),
+      [{ label: "p50", colour: "--accent" }, { label: "p99", colour: "--warm" }], format.rate, CHART_SECONDS),
   };
   const next = async () => {
     await poll(seen);
@@ -111,9 +112,12 @@ function show() {
   text("p50", format.milliseconds(ms(0.5)));
   text("p99", format.milliseconds(ms(0.99)));
   text("queue", format.count(scrapes.sum(now, "queue_depth")));
+  text("in-flight", format.count(scrapes.sum(now, "requests_in_flight")));
   text("live-saved", format.percent(saved()));
+  text("cache-hits", format.percent(cacheHits()));
   lines();
   heat();
+  accuracy();
   batches();
 }
 
@@ -125,6 +129,34 @@ function saved() {
   const grown = (name) => scrapes.growth(before, now, name);
   const full = grown("full_flops_total");
   return full > 0 ? 1 - (grown("executed_flops_total") + grown("router_flops_total")) / full : null;
+}
+
+// The share of the rows that reused a history. Null without the cache.
+function cacheHits() {
+  const [before, now] = [since(WINDOW_SECONDS), kept.at(-1)];
+  const [hits, misses] = ["history_cache_hits_total", "history_cache_misses_total"].map((name) =>
+    scrapes.growth(before, now, name) || scrapes.sum(now, name));
+  return hits + misses > 0 ? hits / (hits + misses) : null;
+}
+
+// Routes whose answers were judged most often.
+const JUDGED_ROUTES = 8;
+
+function accuracy() {
+  const now = kept.at(-1);
+  const [judged, hits] = ["judged_total", "hits_total"].map((name) => scrapes.growthBy(null, now, name, "route"));
+  const [all, found] = ["judged_total", "hits_total"].map((name) => scrapes.sum(now, name));
+  text("hit-rate", format.percent(all > 0 ? found / all : null));
+  byId("accuracy-hint").hidden = all > 0;
+  const shown = [...judged].filter(([, count]) => count > 0).sort(([, a], [, b]) => b - a).slice(0, JUDGED_ROUTES);
+  const rate = ([route, count]) => (hits.get(route) ?? 0) / count;
+  const most = Math.max(...shown.map(rate), 0.01);
+  byId("accuracy").replaceChildren(...shown.map((entry) => {
+    const bar = make("span", { class: "bar-fill" });
+    bar.style.setProperty("--share", rate(entry) / most);
+    return make("li", {}, make("span", { class: "bar-name mono" }, entry[0]), make("span", { class: "bar-track" }, bar),
+      make("span", { class: "bar-count mono" }, `${format.percent(rate(entry))} of ${format.count(entry[1])}`));
+  }));
 }
 
 function lines() {

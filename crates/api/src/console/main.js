@@ -18,6 +18,7 @@ async function follow() {
   model.show(serves, its);
   routes.take(serves, its);
   live.take(its);
+  await history.open();
   await answer.ask();
 }
 

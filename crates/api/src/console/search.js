@@ -71,7 +71,7 @@ function choose(place) {
   add(found[place]);
   text("announce", `${spoken(found[place])} added`);
   field.value = "";
-  search();
+  close();
 }
 
 function press(event) {

@@ -27,5 +27,5 @@ function row({ items, route, compute, took }, shown) {
   const by = { router: "router", override: "you", degraded: "server", fixed: "server", explored: "chance" }[route.reason];
   const values = [route.name, by, format.flops(compute.flops), format.percent(compute.saved),
     format.milliseconds(took), `${same}/${items.length}`];
-  return make("tr", {}, ...values.map((value, column) => make("td", { class: column ? "" : "mono" }, value)));
+  return make("tr", {}, ...values.map((value, column) => make("td", { class: ["mono", "", "roomy", "", "roomy", ""][column] }, value)));
 }
