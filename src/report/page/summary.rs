@@ -10,6 +10,7 @@ pub(in crate::report) fn summary(found: &Findings) -> Vec<String> {
         return sentences;
     };
     sentences.extend([
+        simple_baselines(found),
         savings(point),
         against_hull(point),
         against_full(point, found),
@@ -40,6 +41,17 @@ fn over_budgets(found: &Findings) -> String {
             budgets(better)
         ),
     }
+}
+
+/// What the baselines without a network reach.
+fn simple_baselines(found: &Findings) -> String {
+    let full = found.routes.last().map_or(0.0, |route| route.test.mean);
+    format!(
+        "A Markov chain has an NDCG@10 of {}, the most popular items have {}, and the full model has {}.",
+        plain(found.markov.mean),
+        plain(found.popularity.mean),
+        plain(full)
+    )
 }
 
 fn savings(point: &OperatingPoint) -> String {

@@ -68,6 +68,30 @@ fn budget(point: &OperatingPoint) -> String {
     point.budget.map_or_else(|| "own choice".to_owned(), percent)
 }
 
+/// The points in their order. Neighbours at which the router chooses alike are one group.
+fn groups_of_equal(points: &[OperatingPoint]) -> Vec<Vec<&OperatingPoint>> {
+    let mut groups: Vec<Vec<&OperatingPoint>> = Vec::new();
+    for point in points {
+        let same = |group: &&mut Vec<&OperatingPoint>| {
+            group[0].cost.flops == point.cost.flops && group[0].test.by_model == point.test.by_model
+        };
+        match groups.last_mut().filter(same) {
+            Some(group) => group.push(point),
+            None => groups.push(vec![point]),
+        }
+    }
+    groups
+}
+
+/// The name of the row of a group.
+fn budgets_of(points: &[&OperatingPoint]) -> String {
+    match points {
+        [first, .., last] => format!("{} to {}", budget(first), budget(last)),
+        [only] => budget(only),
+        [] => String::new(),
+    }
+}
+
 /// What the verdict compares.
 pub(super) fn verdict(found: &Findings) -> String {
     let mut table = Table::new("The verdict", &COLUMNS);
@@ -92,10 +116,11 @@ pub(super) fn budgets(found: &Findings) -> String {
         "routes in use",
     ];
     let mut table = Table::new("The router at each budget", &header);
-    for point in &found.points {
+    for points in groups_of_equal(&found.points) {
+        let point = points[0];
         let over = &point.over;
         table.row(
-            &budget(point),
+            &budgets_of(&points),
             &[
                 text(value(&point.test)),
                 Cell { small: format!("time {}", percent(point.seconds_saved)), ..text(percent(point.saved)) },
@@ -116,10 +141,10 @@ pub(super) fn budgets(found: &Findings) -> String {
 pub(super) fn permutation_test(found: &Findings) -> String {
     let header = ["budget", "gain of the router", "mean gain of permutations", "middle 95 % of permutations", "p"];
     let mut table = Table::new("Permutation test", &header);
-    for point in &found.points {
-        let permuted = &point.permuted;
+    for points in groups_of_equal(&found.points) {
+        let permuted = &points[0].permuted;
         table.row(
-            &budget(point),
+            &budgets_of(&points),
             &[
                 text(signed(permuted.own)),
                 text(signed(permuted.mean)),

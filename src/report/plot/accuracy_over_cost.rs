@@ -44,6 +44,9 @@ impl CostKind {
     }
 }
 
+/// Lines of the grid, about.
+const TICKS: usize = 6;
+
 const RIGHT: f64 = 14.0;
 /// Height of a line of notes above the plot.
 const NOTE: f64 = 14.0;
@@ -87,6 +90,9 @@ pub(in crate::report) fn accuracy_over_cost(found: &Findings, kind: CostKind, wi
     frame(&mut svg, kind, &across, &up, [top, bottom]);
     let place = |cost: f64, value: f64| [across.at(cost), up.at(value)];
     let mut labels = Labels::new([LEFT, top, right, bottom]);
+    for y in up.ticks(TICKS).into_iter().map(|value| up.at(value)) {
+        labels.avoid_grid([[LEFT, y], [right, y]]);
+    }
     for (_, value) in &drawn {
         let y = up.at(*value);
         svg.line("zero", [LEFT, y, right, y]);
@@ -160,7 +166,7 @@ pub(in crate::report) fn accuracy_over_cost(found: &Findings, kind: CostKind, wi
 
 fn frame(svg: &mut Svg, kind: CostKind, across: &Axis, up: &Axis, [top, bottom]: [f64; 2]) {
     let right = svg.width() - RIGHT;
-    for value in up.ticks(6) {
+    for value in up.ticks(TICKS) {
         let y = up.at(value);
         svg.line("grid", [LEFT, y, right, y]);
         svg.text("", Anchor::End, [LEFT - 6.0, y + 4.0], &plain(value));

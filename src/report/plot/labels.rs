@@ -8,9 +8,13 @@ pub(super) struct Labels {
     area: [f64; 4],
     /// Boxes that a name must not cover.
     occupied: Vec<[f64; 4]>,
-    /// Boxes along lines, which a name covers only if there is no other place.
-    lines: Vec<[f64; 4]>,
+    /// Boxes along lines, which a name covers only if there is no other place, with how much they count.
+    lines: Vec<([f64; 4], usize)>,
 }
+
+/// How much covering a piece of a line counts. A curve is worse to cover than the grid.
+const CURVE: usize = 100;
+const GRID: usize = 1;
 
 impl Labels {
     pub(super) fn new(area: [f64; 4]) -> Labels {
@@ -23,19 +27,28 @@ impl Labels {
     }
 
     /// Asks names to avoid a line.
-    pub(super) fn avoid_line(&mut self, [a, b]: [[f64; 2]; 2]) {
+    pub(super) fn avoid_line(&mut self, line: [[f64; 2]; 2]) {
+        self.avoid(line, CURVE);
+    }
+
+    /// Asks names to avoid a line of the grid, if that takes them over no other line.
+    pub(super) fn avoid_grid(&mut self, line: [[f64; 2]; 2]) {
+        self.avoid(line, GRID);
+    }
+
+    fn avoid(&mut self, [a, b]: [[f64; 2]; 2], counts: usize) {
         let steps = ((b[0] - a[0]).hypot(b[1] - a[1]) / 6.0).ceil().max(1.0);
         for step in 0..=steps as usize {
             let share = step as f64 / steps;
             let [x, y] = [a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])];
-            self.lines.push([x - 2.0, y - 2.0, x + 2.0, y + 2.0]);
+            self.lines.push(([x - 2.0, y - 2.0, x + 2.0, y + 2.0], counts));
         }
     }
 
     /// Draws a name near its point. If there is no room, only the point's tooltip shows the name.
     pub(super) fn draw(&mut self, svg: &mut Svg, class: &str, [x, y]: [f64; 2], text: &str) {
         let width = text_width(text);
-        let places: Vec<(f64, f64, Anchor)> = [8.0, 16.0, 28.0]
+        let places: Vec<(f64, f64, Anchor)> = [8.0, 16.0, 28.0, 40.0]
             .into_iter()
             .flat_map(|distance| {
                 [
@@ -63,9 +76,13 @@ impl Labels {
             };
             [left, y - HEIGHT + 3.0, left + width, y + 3.0]
         };
-        let off_lines = |place: &&(f64, f64, Anchor)| self.lines.iter().all(|line| apart(covered(place), *line));
-        let mut free = places.iter().filter(|place| self.is_free(covered(place)));
-        let Some((x, y, anchor)) = free.clone().find(off_lines).or_else(|| free.next()) else { return };
+        let covers = |place: &&(f64, f64, Anchor)| -> usize {
+            let own = covered(place);
+            self.lines.iter().filter(|(line, _)| !apart(own, *line)).map(|(_, counts)| counts).sum()
+        };
+        // The first of equally good places is the nearest.
+        let free = places.iter().filter(|place| self.is_free(covered(place)));
+        let Some((x, y, anchor)) = free.min_by_key(covers) else { return };
         self.occupied.push(covered(&(*x, *y, *anchor)));
         svg.text(class, *anchor, [*x, *y], text);
     }

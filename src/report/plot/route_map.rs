@@ -1,6 +1,6 @@
 use super::super::findings::{Findings, GroupFinding, Grouping};
 use super::super::format::percent;
-use super::svg::{Anchor, Svg, shortened};
+use super::svg::{Anchor, Svg, shortened, text_width};
 
 const ROW: f64 = 26.0;
 const HEAD: f64 = 46.0;
@@ -48,10 +48,18 @@ pub(in crate::report) fn route_map(found: &Findings, width: f64) -> Svg {
         }
         let name = &group.label;
         if wide {
-            svg.text("", Anchor::Start, [2.0, y + 17.0], &shortened(name, label - 10.0));
+            let lines = lines(name, label - 10.0, 2);
+            let first = if lines.len() > 1 { y + 11.0 } else { y + 17.0 };
+            for (place, line) in lines.iter().enumerate() {
+                svg.text("", Anchor::Start, [2.0, first + 13.0 * place as f64], line);
+            }
         } else {
-            svg.text("", Anchor::Start, [2.0, y + 13.0], &shortened(name, width));
-            y += 19.0;
+            // Above the cells there is room for each title.
+            for line in lines(name, width - 4.0, usize::MAX) {
+                svg.text("", Anchor::Start, [2.0, y + 13.0], &line);
+                y += 15.0;
+            }
+            y += 4.0;
         }
         let mut left = 1.0;
         for (place, route) in shown.iter().enumerate() {
@@ -72,6 +80,22 @@ pub(in crate::report) fn route_map(found: &Findings, width: f64) -> Svg {
     }
     svg.reach(y + 4.0);
     svg
+}
+
+/// A group's name in at most `most` lines that fit `room`. It breaks between titles. What is still wider is shortened.
+fn lines(name: &str, room: f64, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for title in name.split(", ") {
+        let full = lines.len() == most;
+        match lines.last_mut() {
+            Some(line) if full || text_width(line) + text_width(", ") + text_width(title) <= room => {
+                line.push_str(", ");
+                line.push_str(title);
+            }
+            _ => lines.push(title.to_owned()),
+        }
+    }
+    lines.iter().map(|line| shortened(line, room)).collect()
 }
 
 fn cell(svg: &mut Svg, [x, y, column]: [f64; 3], share: f64, tip: &str) {
@@ -97,5 +121,20 @@ pub(in crate::report) fn grouping_title(kind: Grouping) -> &'static str {
         Grouping::Taste => "By taste: over-represented titles",
         Grouping::Length => "By length of the history",
         Grouping::Popularity => "By popularity of its items",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{lines, text_width};
+
+    #[test]
+    fn names_break_between_titles() {
+        let name = "Star Wars (1977), Fargo (1996), Contact (1997)";
+        let room = text_width("Star Wars (1977), Fargo (1996)") + 1.0;
+        assert_eq!(lines(name, room, 2), ["Star Wars (1977), Fargo (1996)", "Contact (1997)"]);
+        assert_eq!(lines(name, text_width(name), 2), [name]);
+        let cut = lines(name, room, 1);
+        assert!(cut.len() == 1 && cut[0].starts_with("Star Wars (1977), Fargo") && cut[0].ends_with('…'), "{cut:?}");
     }
 }
