@@ -38,6 +38,21 @@ with chromium() as browser:
     page.wait_for_url(f"{URL}/docs")
     explorer = page.locator("openapi-explorer")
     expect(explorer).to_contain_text("Recommend for many")
+    # The binary's version, not only the API's.
+    version = requests.get(f"{URL}/v2", timeout=30).json()["version"]
+    expect(explorer).to_contain_text(f"canet {version}")
+    # Nothing asks for a key here, and an operation has one heading.
+    page.goto(f"{URL}/docs#?route=post-/recommend")
+    page.reload()
+    expect(explorer.locator(".expanded-endpoint-body h2")).to_have_text("Recommend")
+    expect(explorer.locator(".expanded-endpoint-body h1")).to_be_hidden()
+    # 24 routes, and three words for them, are folded.
+    values = explorer.locator("summary", has_text="27 values").first
+    expect(values).to_be_visible()
+    for scheme, ground in [("dark", "rgb(24, 27, 30)"), ("light", "rgb(255, 255, 255)")]:
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator("body")).to_have_css("background-color", ground)
+        expect(explorer).to_have_attribute("bg-color", "#181b1e" if scheme == "dark" else "#ffffff")
     # A client resolves the server's address against that of the document, and appends the path.
     document = requests.get(f"{URL}/openapi.json", timeout=30).json()
     relative = document["servers"][0]["url"] + "/model"
