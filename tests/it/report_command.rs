@@ -253,7 +253,7 @@ fn the_page_is_complete_and_works_in_a_browser() {
     assert!(printed.contains("static routes of the same FLOPs"), "{printed}");
     assert!(printed.contains("3 of 60 targets are in the user's own history and count as misses."), "{printed}");
     let page = fs::read_to_string(setting.path("out/report.html")).unwrap();
-    let first = printed.lines().next().unwrap();
+    let first = printed.split("\n\n").next().unwrap().replace('\n', " ");
     assert!(page.contains(&format!("<h2>{first}</h2>")), "{first}");
     for text in ["http:", "https:", "<script", "<b>10", "url(", "@import", " src=", "<link"] {
         assert!(!page.contains(text), "the page has {text}");

@@ -2,6 +2,9 @@ use super::svg::{Anchor, Svg, text_width};
 
 const HEIGHT: f64 = 13.0;
 
+/// Distance of a name from its point beyond which a line joins them.
+const FAR: f64 = 14.0;
+
 /// Places names beside points so that they cover no other mark.
 pub(super) struct Labels {
     /// The area for names: left, top, right, bottom.
@@ -46,7 +49,8 @@ impl Labels {
     }
 
     /// Draws a name near its point. If there is no room, only the point's tooltip shows the name.
-    pub(super) fn draw(&mut self, svg: &mut Svg, class: &str, [x, y]: [f64; 2], text: &str) {
+    pub(super) fn draw(&mut self, svg: &mut Svg, class: &str, point: [f64; 2], text: &str) {
+        let [x, y] = point;
         let width = text_width(text);
         let places: Vec<(f64, f64, Anchor)> = [8.0, 16.0, 28.0, 40.0]
             .into_iter()
@@ -83,7 +87,14 @@ impl Labels {
         // The first of equally good places is the nearest.
         let free = places.iter().filter(|place| self.is_free(covered(place)));
         let Some((x, y, anchor)) = free.min_by_key(covers) else { return };
-        self.occupied.push(covered(&(*x, *y, *anchor)));
+        let own = covered(&(*x, *y, *anchor));
+        self.occupied.push(own);
+        // A name that is far from its point needs a line to it.
+        let [left, top, right, bottom] = own;
+        let end = [point[0].clamp(left, right), point[1].clamp(top, bottom)];
+        if (end[0] - point[0]).hypot(end[1] - point[1]) > FAR {
+            svg.line("leader", [point[0], point[1], end[0], end[1]]);
+        }
         svg.text(class, *anchor, [*x, *y], text);
     }
 

@@ -19,7 +19,8 @@ export function start() {
   onChange(show);
   byId("clear").addEventListener("click", () => {
     change({ history: [] });
-    byId("search").focus();
+    // In the search field the focus would open the list, which covers this button.
+    byId("example").focus();
   });
   byId("example").addEventListener("click", () =>
     example().catch((problem) => text("announce", `No example: ${problem.message}`)));
