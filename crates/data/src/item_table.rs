@@ -1,24 +1,20 @@
 //! Catalogue files: what a shop knows about its items.
 
 mod error;
+mod json;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-use std::fmt;
 use std::path::Path;
 
 use canet_domain::Catalogue;
 use hashbrown::HashMap;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 pub use self::error::{ItemFault, ItemTableError, KeyFault};
 use super::contained::{Panicked, contained};
 use super::dense_ids::DenseIds;
 use super::detect::{self, Sample};
 use super::interaction::Id;
-use super::json_lines;
 use super::lines::Lines;
 use super::parquet_file::{self, ParquetFile};
 use super::records::Record;
@@ -108,7 +104,7 @@ impl ItemTable {
                 None => return Err(DataError::Empty(path.to_owned()).into()),
                 Some(first) => match detect::json(first.trim()) {
                     Some(Err(fault)) => return Err(DataError::Header { path: path.to_owned(), fault }.into()),
-                    Some(Ok(_)) => read_json(path, &mut lines)?,
+                    Some(Ok(_)) => json::read(path, &mut lines)?,
                     None => read_table(path, first, &mut lines)?,
                 },
             };
@@ -445,124 +441,6 @@ impl Header {
         let separator = separator.copied().unwrap_or(Separator::Byte(b','));
         let names = names(&separator);
         Header { syntax: Syntax::quoted(separator), lists: vec![Values::Bars; names.len()], names }
-    }
-}
-
-/// Reads JSON lines.
-fn read_json(path: &Path, lines: &mut Lines) -> Result<ItemTableBuilder, ItemTableError> {
-    let mut builder = ItemTableBuilder::new();
-    let mut first = None;
-    while let Some((line, text)) =
-        lines.next_line().map_err(|source| DataError::Read { path: path.to_owned(), source })?
-    {
-        let add = || -> Result<(), ItemFault> {
-            let text = text?;
-            if text.trim_ascii().is_empty() {
-                return Ok(());
-            }
-            let fields = Fields::parse(text)?;
-            let names: Vec<String> = fields.0.iter().map(|(name, _)| name.to_string()).collect();
-            let id = match id_column(&names) {
-                Some(id) => id,
-                None if builder.table.is_empty() => {
-                    first = Some(names.join(", "));
-                    return Ok(());
-                }
-                None => return Err(LineFault::EmptyId("id".to_owned()).into()),
-            };
-            let (mut of_item, mut title, mut hidden) = (Cow::Borrowed(""), Cow::Borrowed(""), false);
-            for (column, (name, value)) in fields.0.iter().enumerate() {
-                match special(name) {
-                    _ if column == id => of_item = one(name, value)?,
-                    Some(Use::Title) => title = one(name, value)?,
-                    Some(_) => hidden = boolean(&one(name, value)?)?,
-                    None => {
-                        let key = builder.key(name).map_err(|fault| match fault {
-                            KeyFault::Reserved => ItemFault::Reserved(name.to_string()),
-                            KeyFault::Name => LineFault::EmptyId(name.chars().take(40).collect()).into(),
-                            _ => ItemFault::ManyKeys(name.to_string()),
-                        })?;
-                        each(name, value, |text| builder.value(key, text))?;
-                    }
-                }
-            }
-            builder.item(&of_item, &title, hidden)
-        };
-        add().map_err(|fault| in_line(path, LineUnit::Line, line, fault))?;
-        if let Some(found) = first.take() {
-            return Err(ItemTableError::NoId { path: path.to_owned(), found });
-        }
-    }
-    Ok(builder)
-}
-
-/// The fields of an object, in their order.
-struct Fields<'t>(Vec<(Cow<'t, str>, &'t RawValue)>);
-
-impl<'t> Fields<'t> {
-    fn parse(line: &'t [u8]) -> Result<Fields<'t>, LineFault> {
-        let mut json = serde_json::Deserializer::from_slice(line);
-        let fields = FieldsSeed.deserialize(&mut json).and_then(|fields| json.end().map(|()| fields));
-        fields.map_err(|error| match std::str::from_utf8(line) {
-            Err(_) => LineFault::NotUtf8,
-            Ok(_) => LineFault::Json(json_lines::fault(&error)),
-        })
-    }
-}
-
-struct FieldsSeed;
-
-impl<'t> DeserializeSeed<'t> for FieldsSeed {
-    type Value = Fields<'t>;
-
-    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<Fields<'t>, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'t> Visitor<'t> for FieldsSeed {
-    type Value = Fields<'t>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<M: MapAccess<'t>>(self, mut map: M) -> Result<Fields<'t>, M::Error> {
-        let mut fields = Vec::new();
-        while let Some(name) = map.next_key::<Name<'t>>()? {
-            fields.push((name.0, map.next_value()?));
-        }
-        Ok(Fields(fields))
-    }
-}
-
-/// A key, borrowed unless it has escapes.
-#[derive(serde::Deserialize)]
-struct Name<'t>(#[serde(borrow)] Cow<'t, str>);
-
-/// The text of a value that is no list.
-fn one<'t>(name: &str, value: &'t RawValue) -> Result<Cow<'t, str>, ItemFault> {
-    if value.get().starts_with('[') {
-        return Err(ItemFault::List(name.to_owned()));
-    }
-    scalar(name, value)
-}
-
-/// Calls `add` for a value or for each value of a list.
-fn each(name: &str, value: &RawValue, mut add: impl FnMut(&str) -> Result<(), ItemFault>) -> Result<(), ItemFault> {
-    if !value.get().starts_with('[') {
-        return add(&scalar(name, value)?);
-    }
-    let values: Vec<&RawValue> =
-        serde_json::from_str(value.get()).map_err(|error| LineFault::Json(json_lines::fault(&error)))?;
-    values.into_iter().try_for_each(|value| add(&scalar(name, value)?))
-}
-
-fn scalar<'t>(name: &str, value: &'t RawValue) -> Result<Cow<'t, str>, ItemFault> {
-    match json_lines::value::<serde_json::Error>(value) {
-        Ok(json_lines::Value::Text(text)) => Ok(text),
-        Ok(json_lines::Value::Nested) => Err(LineFault::Nested(name.to_owned()).into()),
-        Err(error) => Err(LineFault::Json(json_lines::fault(&error)).into()),
     }
 }
 
