@@ -133,7 +133,7 @@ mod tests {
         let name = "Star Wars (1977), Fargo (1996), Contact (1997)";
         let room = text_width("Star Wars (1977), Fargo (1996)") + 1.0;
         assert_eq!(lines(name, room, 2), ["Star Wars (1977), Fargo (1996)", "Contact (1997)"]);
-        assert_eq!(lines(name, text_width(name), 2), [name]);
+        assert_eq!(lines(name, text_width(name) + 1.0, 2), [name]);
         let cut = lines(name, room, 1);
         assert!(cut.len() == 1 && cut[0].starts_with("Star Wars (1977), Fargo") && cut[0].ends_with('…'), "{cut:?}");
     }
