@@ -15,15 +15,15 @@ pub(crate) fn assert_fits_a_terminal(text: &str) {
 #[test]
 fn inspect_leads_with_the_accuracy_and_fits() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/ml-100k");
-    let output = canet(&["inspect", "--version", "2", "--model"]).arg(model).output().unwrap();
+    let output = canet(&["inspect", "--version", "3", "--model"]).arg(model).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     // The numbers of `canet.json`.
-    let lead = "ml-100k, version 2, passes every check and has 36 slices. NDCG@10 is .0901 ±.0070 on the test split, the full \
-                model .0882 ±.0070. Routing saves 71 % of the compute.";
+    let lead = "ml-100k, version 3, passes every check and has 8 slices. NDCG@10 is .1009 ±.0078 on the test split, the full \
+                model .0962 ±.0076. Routing saves 81 % of the compute.";
     assert_eq!(text.split("\n\n").next().unwrap().replace('\n', " "), lead);
     let full = text.lines().find(|line| line.starts_with("full ")).unwrap();
     let cells: Vec<&str> = full.split_whitespace().collect();
-    assert_eq!(cells, ["full", ".1750", "±.0124", ".0777", "±.0059", ".0882", "±.0070", "0.0", "%"]);
+    assert_eq!(cells, ["full", ".1803", "±.0125", ".0873", "±.0066", ".0962", "±.0076", "0.0", "%"]);
     assert_fits_a_terminal(&text);
 }
 
