@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http bench-reading experiment report
+	bench-gpu bench-served bench-routes bench-http bench-reading experiment report fuzz
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -34,6 +34,9 @@ test: setup ## Runs every test (needs promtool, Chromium and curl, which root on
 	@python3 scripts/tools.py tests/requirements.txt >/dev/null
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
 	scripts/test.sh $(ARGS)
+
+fuzz: ## Feeds every parser with new mutants of its corpus, each for SECONDS (default 60)
+	CANET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --release --locked -p canet-fuzz --test targets -- --nocapture $(ARGS)
 
 # DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).
 TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)
