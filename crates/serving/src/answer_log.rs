@@ -209,22 +209,31 @@ struct RollingFiles {
 
 impl RollingFiles {
     fn open(directory: PathBuf, roll: Roll, now: SystemTime) -> io::Result<RollingFiles> {
-        let file = RollingFiles::create(&directory, 0, now)?;
-        Ok(RollingFiles { directory, roll, file, size: 0, began: Instant::now(), count: 1 })
+        let (file, count) = RollingFiles::create(&directory, 0, now)?;
+        Ok(RollingFiles { directory, roll, file, size: 0, began: Instant::now(), count: count + 1 })
     }
 
-    /// Servers may share the directory: time, process and number make the name unique, and a name that is taken is an error.
-    fn create(directory: &std::path::Path, count: u64, now: SystemTime) -> io::Result<File> {
+    /// Creates the next file, and returns its number. Servers may share the directory: time, process and number make the name
+    /// unique. Servers in containers have the same process id, so a number that is taken gives way to the next.
+    fn create(directory: &std::path::Path, first: u64, now: SystemTime) -> io::Result<(File, u64)> {
         let time = rfc3339(now).replace([':', '-'], "");
-        let name = format!("answers-{time}-{}-{count}.jsonl", std::process::id());
-        OpenOptions::new().write(true).create_new(true).open(directory.join(name))
+        let mut count = first;
+        loop {
+            let name = format!("answers-{time}-{}-{count}.jsonl", std::process::id());
+            match OpenOptions::new().write(true).create_new(true).open(directory.join(name)) {
+                Ok(file) => return Ok((file, count)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => count += 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn write(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
         let is_full = self.size >= self.roll.size || self.began.elapsed() >= self.roll.age;
         if is_full && self.size > 0 {
-            self.file = RollingFiles::create(&self.directory, self.count, now)?;
-            (self.size, self.began, self.count) = (0, Instant::now(), self.count + 1);
+            let (file, count) = RollingFiles::create(&self.directory, self.count, now)?;
+            self.file = file;
+            (self.size, self.began, self.count) = (0, Instant::now(), count + 1);
         }
         let written = self.file.write_all(lines);
         match written {
@@ -297,6 +306,21 @@ mod tests {
         assert_eq!(write(Roll { size: 7, age: FOR_EVER }), ["first\nsecond\n", "third\n"]);
         assert_eq!(write(Roll { size: 1000, age: Duration::ZERO }), ["first\n", "second\n", "third\n"]);
         assert_eq!(write(Roll { size: 1001, age: FOR_EVER }), ["first\nsecond\nthird\n"]);
+    }
+
+    /// As servers in containers do that start in the same second.
+    #[test]
+    fn servers_that_share_a_directory_and_a_name_write_files_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let (roll, now) = (Roll { size: 1, age: FOR_EVER }, SystemTime::now());
+        let mut servers = [0, 1, 2].map(|_| RollingFiles::open(directory.path().to_owned(), roll, now).unwrap());
+        for files in &mut servers {
+            files.write(b"first\n", now).unwrap();
+            files.write(b"second\n", now).unwrap();
+        }
+        let mut contents = contents(directory.path());
+        contents.sort();
+        assert_eq!(contents, [["first\n"; 3], ["second\n"; 3]].concat());
     }
 
     #[test]
