@@ -75,7 +75,11 @@ pub enum ImportError {
         source: PickleError,
     },
     /// Tensors are missing or unknown.
-    #[error("{path}: not the authors' model of this args.json: missing {missing:?}, unknown {unknown:?}")]
+    #[error(
+        "{path}: not the authors' model of this args.json: missing {}, unknown {}",
+        listed(missing),
+        listed(unknown)
+    )]
     Names {
         /// The file.
         path: PathBuf,
@@ -146,5 +150,27 @@ impl ImportError {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> ImportError {
         let path = path.to_owned();
         move |source| ImportError::Io { path, source }
+    }
+}
+
+/// Most names that a message lists.
+const LISTED: usize = 8;
+
+/// A list of names for a message. A configuration of many layers has thousands.
+fn listed(names: &[String]) -> String {
+    let (shown, rest) = names.split_at(names.len().min(LISTED));
+    if rest.is_empty() { format!("{shown:?}") } else { format!("{shown:?} and {} more", rest.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ImportError;
+
+    #[test]
+    fn many_names_are_counted() {
+        let missing = (0..5000).map(|number| format!("layer.{number}")).collect();
+        let error = ImportError::Names { path: "a.pt".into(), missing, unknown: vec!["odd".to_owned()] }.to_string();
+        assert!(error.contains("\"layer.7\"] and 4992 more, unknown [\"odd\"]"), "{error}");
+        assert!(error.len() < 400, "{error}");
     }
 }
