@@ -123,11 +123,16 @@ def check_chart(documents, flags, scratch):
     assert pod["spec"]["terminationGracePeriodSeconds"] > drain + sleep
     mounted = {mount["name"] for each in containers(pod) for mount in each["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}, mounted
+    assert not violations(pod["spec"]), violations(pod["spec"])
+    assert pod["spec"]["automountServiceAccountToken"] is False
     for each in containers(pod):
-        security = each["securityContext"]
-        assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
-        assert security["capabilities"] == {"drop": ["ALL"]}
-    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+        assert each["securityContext"]["readOnlyRootFilesystem"]
+        models = [mount for mount in each["volumeMounts"] if mount["mountPath"] == "/models"]
+        assert all(mount.get("readOnly") for mount in models) or each["name"] == "models"
+    # Keys and tokens come from secrets alone.
+    for entry in container["env"]:
+        if re.search("KEY$|TOKEN$", entry["name"]) and entry["name"] != "CANET_TLS_KEY":
+            assert set(entry["valueFrom"]) == {"secretKeyRef"}, entry
     if "HorizontalPodAutoscaler" in by_kind:
         # Else a roll-out would set the number of pods back.
         assert "replicas" not in by_kind["Deployment"]["spec"]
@@ -147,6 +152,37 @@ def check_chart(documents, flags, scratch):
         # Values of one's own leave the chart's beside them.
         assert not secured or {"serverName", "ca", "cert"} <= set(endpoint["tlsConfig"])
         assert ("CANET_API_KEY" in environment) <= ("authorization" in endpoint)
+
+
+# Kinds of volumes that the Pod Security Standard "restricted" allows.
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected",
+           "secret"}
+
+
+def violations(spec):
+    """What of a pod the Pod Security Standard "restricted" forbids, control by control."""
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
+    pod = spec.get("securityContext", {})
+    found += ["sysctls"] if pod.get("sysctls") else []
+    for volume in spec.get("volumes", []):
+        found += [f"volume {volume['name']}"] if set(volume) - {"name"} - VOLUMES else []
+    for container in spec["containers"] + spec.get("initContainers", []):
+        own = container.get("securityContext", {})
+        of = {**pod, **own}
+        capabilities = own.get("capabilities", {})
+        wrong = {
+            "privileged": own.get("privileged"),
+            "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is not False,
+            "capabilities.drop": "ALL" not in capabilities.get("drop", []),
+            "capabilities.add": set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"},
+            "runAsNonRoot": of.get("runAsNonRoot") is not True,
+            "runAsUser": of.get("runAsUser") == 0,
+            "seccompProfile": of.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"),
+            "procMount": own.get("procMount", "Default") != "Default",
+            "hostPort": any(port.get("hostPort") for port in container.get("ports", [])),
+        }
+        found += [f"{container['name']}: {name}" for name, is_wrong in wrong.items() if is_wrong]
+    return found
 
 
 def port_number(container, name):
@@ -173,6 +209,20 @@ def check_refusals(helm, documents, scratch):
     file = scratch / "wrong.yaml"
     file.write_text(yaml.safe_dump(deployment))
     assert run(Path(sys.executable).parent / "kubernetes-validate", "--strict", file)[0] != 0
+    for weaken in (
+        lambda spec, container: spec.update(hostNetwork=True),
+        lambda spec, container: spec["volumes"].append({"name": "host", "hostPath": {"path": "/"}}),
+        lambda spec, container: spec["securityContext"].pop("runAsNonRoot"),
+        lambda spec, container: spec["securityContext"].pop("seccompProfile"),
+        lambda spec, container: container["securityContext"].pop("capabilities"),
+        lambda spec, container: container["securityContext"].update(allowPrivilegeEscalation=True),
+        lambda spec, container: container["securityContext"].update(privileged=True),
+        lambda spec, container: container["securityContext"].update(runAsUser=0),
+        lambda spec, container: container["ports"][0].update(hostPort=80),
+    ):
+        spec = yaml.safe_load(yaml.safe_dump(deployment))["spec"]["template"]["spec"]
+        weaken(spec, spec["containers"][0])
+        assert len(violations(spec)) == 1, violations(spec)
 
 
 def check_kserve(documents, chart, flags, scratch):
@@ -182,6 +232,7 @@ def check_kserve(documents, chart, flags, scratch):
     check_documents(documents + [pod_of(runtime)], scratch)
     container = runtime["spec"]["containers"][0]
     check_environment([entry["name"] for entry in container["env"]], flags)
+    assert not violations(runtime["spec"]), violations(runtime["spec"])
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     assert environment["CANET_THREADS"] == container["resources"]["requests"]["cpu"]
     predictor = service["spec"]["predictor"]
