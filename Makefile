@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native serve test check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http bench-reading experiment report fuzz
+	bench-gpu bench-served bench-routes bench-http bench-reading experiment report fuzz chaos soak sbom
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -37,6 +37,16 @@ test: setup ## Runs every test (needs promtool, Chromium and curl, which root on
 
 fuzz: ## Feeds every parser with new mutants of its corpus, each for SECONDS (default 60)
 	CANET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --release --locked -p canet-fuzz --test targets -- --nocapture $(ARGS)
+
+chaos: setup ## Kills, stops, floods and starves real servers for ROUNDS rounds of each fault (default 30)
+	CANET_TEST_CHAOS=$(or $(ROUNDS),30) scripts/test.sh --test it $(ARGS) -- --nocapture chaos:: exactly_once:: hostile:: \
+		reload_http:: blocked_log:: train_stops::
+
+soak: build ## Loads a server for MINUTES (default 60) with a reload a minute and measures the slope of its memory
+	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/soak/soak.py --canet $(CANET) --minutes $(or $(MINUTES),60) $(ARGS)
+
+sbom: ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
+	@python3 scripts/sbom.py $(ARGS)
 
 # DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).
 TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)

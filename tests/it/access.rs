@@ -1,7 +1,7 @@
 //! Access: API keys, other sites' pages, and what answers tell browsers and compress.
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use canet_api::proto::inference as proto;
 use canet_api::{Access, ApiKeys, Connections, Origins};
@@ -9,6 +9,7 @@ use serde_json::json;
 use tonic::Code;
 
 use super::grpc_client::{Ended, Grpc};
+use super::http2_client::Http2;
 use super::raw::{RawReply, exchange};
 use super::server::{Process, Server, canet, run};
 use super::support::write_checkpoint;
@@ -308,5 +309,50 @@ fn keys_and_the_operators_token_may_come_from_files() {
             .args(flags));
         assert_eq!(code, Some(64), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
+/// At the level of `debug` in every part, for calls with right and with wrong secrets, over both transports.
+#[test]
+fn no_secret_is_logged_or_shown() {
+    const KEY: &str = "key-6b1f0c9a";
+    const TOKEN: &str = "token-93d27e55";
+    let directory = tempfile::tempdir().unwrap();
+    let [model, keys, token] = ["small", "keys", "token"].map(|name| directory.path().join(name));
+    write_checkpoint(&model, 9);
+    std::fs::write(&keys, KEY).unwrap();
+    std::fs::write(&token, TOKEN).unwrap();
+    let [keys, token] = [&keys, &token].map(|path| path.to_str().unwrap());
+    let flags = ["--api-key-file", keys, "--admin-token-file", token, "--log", "debug", "--drain-delay", "0"];
+    let mut server = Process::launch(&model, &flags);
+    while server.client.get("/readyz").status != 200 {}
+    let mut shown = String::new();
+    for (key, status) in [(KEY.to_owned(), 200), (format!("{KEY}x"), 401)] {
+        for (path, body) in [("/recommend", &br#"{"history":[101]}"#[..]), ("/recommend/batch", b"{"), ("/v2", b"")] {
+            let method = if body.is_empty() { "GET" } else { "POST" };
+            let reply = server.client.send(method, path, &[JSON, ("x-api-key", &key)], body);
+            assert_eq!(reply.status == 401, status == 401, "{reply:?}");
+            shown += &format!("{reply:?}");
+        }
+        let mut http2 = Http2::open(TcpStream::connect(server.client.address).unwrap(), 1 << 20).unwrap();
+        let call = http2.get("/metrics", &[("x-api-key", &key)]).unwrap();
+        let metrics = http2.answer(call).unwrap();
+        assert_eq!(metrics.is_some(), status == 200);
+        shown += &String::from_utf8_lossy(&metrics.unwrap_or_default());
+    }
+    for (token, status) in [(TOKEN.to_owned(), 200), (format!("{TOKEN}x"), 401)] {
+        let bearer = format!("Bearer {token}");
+        let reply = server.client.send("POST", "/admin/reload", &[("authorization", &bearer)], b"");
+        assert_eq!(reply.status, status);
+        shown += &format!("{reply:?}");
+    }
+    shown += &std::fs::read_to_string(format!("/proc/{}/cmdline", server.id())).unwrap();
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let log = server.rest_of_log();
+    assert!(log.len() > 20 && log.iter().any(|line| line.contains("DEBUG")), "{log:#?}");
+    for secret in [KEY, TOKEN] {
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(log.iter().all(|line| !line.contains(secret)), "{log:#?}");
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
-fn unframed<A: Message + Default>(mut bytes: &[u8]) -> Vec<A> {
+pub(crate) fn unframed<A: Message + Default>(mut bytes: &[u8]) -> Vec<A> {
     let mut messages = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(5) {
         let (message, rest) = rest.split_at(u32::from_be_bytes(head[1..].try_into().unwrap()) as usize);

@@ -260,6 +260,13 @@ impl Process {
         self.log.lock().unwrap().wait_for(text)
     }
 
+    /// The lines that nobody waited for, until the process closes its log.
+    pub(crate) fn rest_of_log(&self) -> Vec<String> {
+        let mut log = self.log.lock().unwrap();
+        let early: Vec<String> = log.early.drain(..).collect();
+        early.into_iter().chain(log.lines.iter()).collect()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());

@@ -6,6 +6,7 @@
 mod answers;
 mod bodies;
 mod connections;
+mod floods;
 mod stalled;
 
 use std::io::{self, Read, Write};
