@@ -213,7 +213,7 @@ fn each_row_is_answered_once_by_a_version_that_served_then() {
     let scrape = server.client.get("/metrics").text;
     let counted = scrape.lines().filter(|line| {
         let is_one = |path: &&str| line.contains(&format!("endpoint=\"{path}\""));
-        line.starts_with("canet_requests_total{") && ENDPOINTS.iter().any(|path| is_one(path))
+        line.starts_with("canet_requests_total{") && ENDPOINTS.iter().any(is_one)
     });
     let counted: f64 = counted.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum();
     assert_eq!(counted, sent as f64, "calls that were counted and sent");
