@@ -23,6 +23,9 @@ const CHUNK: usize = 64 << 10;
 /// that this machine can make. A server without optimisation takes some thirty times as long for a frame.
 const PAUSE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 20 });
 
+/// Chunks that each connection has sent before the attack stands: a second of it, or two without optimisation.
+const CHUNKS: usize = if cfg!(debug_assertions) { 4 } else { 50 };
+
 /// How long a write may wait before the client connects anew.
 const WRITES: Duration = Duration::from_millis(200);
 
@@ -135,7 +138,7 @@ fn frames_of_http2_without_end() {
 }
 
 fn attack(target: &Target, port: Port, client: u8, flood: Flood, reads: bool, stage: &Stage, sent: &AtomicU64) {
-    let mut stands = false;
+    let mut chunks = 0;
     while !stage.is_over() {
         let Ok(mut stream) = connect_from(client, target.address(port)) else { continue };
         stream.set_write_timeout(Some(WRITES)).unwrap();
@@ -147,7 +150,8 @@ fn attack(target: &Target, port: Port, client: u8, flood: Flood, reads: bool, st
                 bytes.extend(flood.next(&mut next));
             }
             let written = stream.write_all(&bytes);
-            if !std::mem::replace(&mut stands, true) {
+            chunks += 1;
+            if chunks == CHUNKS {
                 stage.stand();
             }
             // The server may close the connection, or stop to read.
