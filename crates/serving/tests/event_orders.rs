@@ -85,7 +85,7 @@ enum Place {
 enum Doing {
     Nothing,
     Routing(Vec<Request>),
-    Running(u8),
+    Running,
 }
 
 struct Account {
@@ -274,7 +274,7 @@ impl World {
                     assert!(stays.is_none_or(|stays| stays > *last));
                 }
                 if !batch.rows.is_empty() {
-                    self.executors[executor] = Doing::Running(batch.lane);
+                    self.executors[executor] = Doing::Running;
                 }
             }
         }
@@ -296,11 +296,13 @@ impl World {
                 self.scheduler.routed(executor, took, routed);
             }
             Doing::Routing(rows) => {
-                rows.iter().for_each(|row| drop(self.gone(row, |place| place == Place::Routing).due));
+                for row in &rows {
+                    self.gone(row, |place| place == Place::Routing);
+                }
                 self.scheduler.unroutable(executor);
             }
-            Doing::Running(_) if works => self.scheduler.completed(executor, took, None),
-            Doing::Running(_) => self.scheduler.failed(executor, took),
+            Doing::Running if works => self.scheduler.completed(executor, took, None),
+            Doing::Running => self.scheduler.failed(executor, took),
         }
     }
 
