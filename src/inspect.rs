@@ -3,11 +3,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
-use serde_json::{Value, json};
-
-use canet_domain::{Flops, Route};
 use canet_model::checkpoint::{Checkpoint, ModelDirectory};
+use clap::builder::BoolishValueParser;
 
 use super::Failure;
 use super::columns::{self, aligned, wrapped};
@@ -35,50 +32,12 @@ pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
     if let Some(fault) = &checkpoint.titles_fault {
         say(fault);
     }
-    let text = if args.json { format!("{:#}\n", document(&checkpoint)) } else { printable_lines(&table(&checkpoint)) };
+    let text = if args.json {
+        format!("{:#}\n", checkpoint.description().to_json())
+    } else {
+        printable_lines(&table(&checkpoint))
+    };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
-}
-
-/// Each route's cost of a request of `max_len` items, including the router, and its share of the full slice's cost.
-fn costs(checkpoint: &Checkpoint) -> impl Iterator<Item = (Route, Flops, f64)> {
-    let (shape, space, length) = (checkpoint.config.shape(), &checkpoint.space, checkpoint.config.max_len);
-    space.routes().map(move |route| {
-        let cost = shape.request_flops(space, route, length);
-        let flops = cost.slice + cost.router;
-        (route, flops, flops as f64 / cost.full as f64)
-    })
-}
-
-fn document(checkpoint: &Checkpoint) -> Value {
-    let routes: Vec<Value> = costs(checkpoint)
-        .map(|(route, flops, share)| {
-            let slice = checkpoint.space.slice(route);
-            json!({
-                "route": checkpoint.space.name(route),
-                "hidden": slice.hidden,
-                "layers": slice.layers,
-                "embedding": slice.embedding,
-                "flops": flops,
-                "share": share,
-            })
-        })
-        .collect();
-    let manifest = &checkpoint.manifest;
-    json!({
-        "name": checkpoint.name,
-        "version": checkpoint.version,
-        "digest": checkpoint.digest,
-        "created": manifest.created,
-        "config": manifest.config,
-        "parameters": checkpoint.weights.parameters(),
-        "data": manifest.data,
-        "metrics": manifest.metrics,
-        "flops": manifest.flops,
-        "calibration": manifest.calibration.as_ref().map(|calibration| json!({ "points": calibration.reachable() })),
-        "exclude_seen": manifest.exclude_seen,
-        "training": manifest.training,
-        "routes": routes,
-    })
 }
 
 /// The value's name on the command line and in the manifest.
@@ -191,7 +150,7 @@ fn table(checkpoint: &Checkpoint) -> String {
             }
         }
     }
-    line("parameters", checkpoint.weights.parameters().to_string());
+    line("parameters", checkpoint.description().parameters().to_string());
     let stride = match config.history_stride {
         1 => String::new(),
         stride => format!(" from multiples of {stride} on"),
@@ -221,7 +180,7 @@ fn table(checkpoint: &Checkpoint) -> String {
         }
     }
     let _ = writeln!(text, "\n{:<16} {:>12} {:>9}", "route", "MFLOPs", "of full");
-    for (route, flops, share) in costs(checkpoint) {
+    for (route, flops, share) in checkpoint.description().costs() {
         let name = checkpoint.space.name(route);
         let _ = writeln!(text, "{name:<16} {:>12.3} {:>8.1}%", flops as f64 / 1e6, 100.0 * share);
     }

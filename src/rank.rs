@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::Args;
@@ -12,9 +11,9 @@ use super::numbers::share;
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::{Failure, progress};
-use canet_domain::{Candidates, Flops, History, Item, Ranked, RequestFlops, Route, RoutePolicy, Selection};
+use canet_domain::{Flops, Ranked, RequestFlops};
 use canet_evaluation::SeenItems;
-use canet_model::{ForwardError, Model, Query};
+use canet_ranking::{BatchRanker, OptionsError, RankError, RankingOptions, Recommended, UserItems};
 
 /// Recommends items to every user of a file, without a server. Prints one line of JSON per user
 ///
@@ -44,9 +43,6 @@ pub(crate) struct RankArgs {
     batch_size: u32,
 }
 
-/// Largest number of ranked items in memory. It limits the batch if `--k` is large.
-const MAX_RANKED_ITEMS: usize = 1 << 18;
-
 /// One line of the output.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -69,47 +65,46 @@ struct RecommendedItem<'a> {
 pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     let model = args.model.open(&*args.target.open()?)?;
     let (space, catalogue) = (model.space(), model.catalogue());
-    let fixed_route = match args.route.as_str() {
-        "auto" => None,
-        name => Some(space.named(name).ok_or_else(|| {
-            let example = space.name(space.smallest());
-            Failure::Usage(format!("--route {name:?}: use auto, full, smallest or a route's name, as {example}"))
-        })?),
+    let seen = args.seen.rule(model.manifest());
+    let options = RankingOptions {
+        k: args.k.map_or(10.min(catalogue.len()), |k| k as usize),
+        route: &args.route,
+        budget: args.flops_budget,
+        exclude_seen: seen == SeenItems::Excluded,
+        index: None,
+        filter: None,
     };
-    let k = args.k.map_or(10.min(catalogue.len()), |k| k as usize);
-    if k > catalogue.len() {
-        return Err(Failure::Usage(format!("--k is {k}, but the model knows only {} items", catalogue.len())));
-    }
-    if model.manifest().calibration.is_none() && fixed_route.is_none() {
+    let ranker = BatchRanker::new(&model, options).map_err(|error| wrong_flag(&error))?;
+    let routed = ranker.fixed_route().is_none();
+    if model.manifest().calibration.is_none() && routed {
         say("the checkpoint has no calibration, so --flops-budget changes nothing");
     }
     let dataset = args.data.read_known(&model)?;
-    let seen = args.seen.rule(model.manifest());
-    let policy = fixed_route.map_or_else(|| model.policy(args.flops_budget), RoutePolicy::Fixed);
-    let asks_router = policy.bias().is_some();
-    let ranker = BatchRanker { model: &model, policy, budget: args.flops_budget, k, seen };
     // On a terminal the printed lines show the progress.
     let bar = match io::stdout().is_terminal() {
         true => ProgressBar::hidden(),
         false => progress::rankings(Some(dataset.users.len()))?,
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let batch = (args.batch_size as usize).min((MAX_RANKED_ITEMS / k).max(1));
+    let batch = ranker.batch_size(args.batch_size as usize);
     let mut total = TotalFlops::default();
     for (users, sequences) in dataset.users.chunks(batch).zip(dataset.sequences.chunks(batch)) {
-        let histories: Result<Vec<History>, _> =
-            sequences.iter().map(|sequence| History::in_window(sequence, model.config().window(), 0)).collect();
-        let histories = histories.map_err(Failure::data)?;
-        let routes = ranker.routes(&histories)?;
-        let ranked = ranker.rank(&routes, &UserBatch { users, histories: &histories, sequences })?;
-        for (((user, route), history), ranked) in users.iter().zip(routes).zip(&histories).zip(&ranked) {
-            total.add(model.cost(route, history.len()), asks_router);
+        let items: Vec<UserItems<'_>> =
+            sequences.iter().map(|sequence| UserItems { sequence, excluded: &[] }).collect();
+        let recommended = ranker.rank(&items).map_err(|error| match error {
+            RankError::Forward(error) => Failure::forward(error),
+            RankError::User { place, source } => Failure::Data(format!("user {:?}: {source}", users[place])),
+        })?;
+        for (user, Recommended { items, route, read }) in users.iter().zip(recommended) {
+            // `read_known` keeps users with a known item alone, and such a user has a route.
+            let Some(route) = route else { continue };
+            total.add(model.cost(route, read), routed);
             let item = |Ranked { item, score }: &Ranked| RecommendedItem {
                 item: catalogue.id(*item),
                 score: *score,
                 title: catalogue.title(*item),
             };
-            let line = Line { user, items: ranked.iter().map(item).collect(), route: space.name(route) };
+            let line = Line { user, items: items.iter().map(item).collect(), route: space.name(route) };
             serde_json::to_writer(&mut out, &line).map_err(Failure::output)?;
             out.write_all(b"\n").map_err(Failure::output)?;
         }
@@ -125,58 +120,15 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Users that are ranked together.
-struct UserBatch<'a> {
-    users: &'a [Box<str>],
-    /// What the model reads.
-    histories: &'a [History],
-    /// All items of each user.
-    sequences: &'a [Vec<Item>],
-}
-
-/// Ranks batches of users with one set of options.
-struct BatchRanker<'a> {
-    model: &'a Model,
-    /// What decides routes.
-    policy: RoutePolicy,
-    /// Share of the full model's FLOPs that the router may spend.
-    budget: f64,
-    k: usize,
-    seen: SeenItems,
-}
-
-impl BatchRanker<'_> {
-    fn routes(&self, histories: &[History]) -> Result<Vec<Route>, Failure> {
-        if let Some(route) = self.policy.fixed() {
-            return Ok(vec![route; histories.len()]);
+/// The failure for an option, by the name of its flag.
+fn wrong_flag(error: &OptionsError) -> Failure {
+    Failure::Usage(match error {
+        OptionsError::K { k, most } => format!("--k is {k}, but the model knows only {most} items"),
+        OptionsError::Route { name, example } => {
+            format!("--route {name:?}: use auto, full, smallest or a route's name, as {example}")
         }
-        let histories: Vec<&History> = histories.iter().collect();
-        let choices = self.model.route(&histories, self.budget).map_err(Failure::forward)?;
-        Ok(choices.into_iter().map(|choice| choice.route).collect())
-    }
-
-    fn rank(&self, routes: &[Route], batch: &UserBatch<'_>) -> Result<Vec<Vec<Ranked>>, Failure> {
-        let UserBatch { users, histories, sequences } = batch;
-        // The whole sequence counts as seen, including items before the history that the model reads.
-        let excluded = |sequence: &Vec<Item>| self.seen.masked(sequence).iter().copied().collect::<HashSet<Item>>();
-        let excluded: Vec<HashSet<Item>> = sequences.iter().map(excluded).collect();
-        let rows: Vec<(Route, Query<'_>)> = (routes.iter().zip(*histories).zip(&excluded))
-            .map(|((route, history), excluded)| {
-                let selection = Selection { k: self.k, excluded, candidates: Candidates::All };
-                (*route, Query { history, selection })
-            })
-            .collect();
-        let ranked = self.model.rank(&rows).map_err(Failure::forward)?;
-        let complete =
-            |((_, query), ranked): (&(Route, Query<'_>), &Vec<Ranked>)| self.model.is_complete(query, ranked);
-        match rows.iter().zip(&ranked).position(|row| !complete(row)) {
-            Some(place) => {
-                let error = ForwardError::NotFinite("the scores");
-                Err(Failure::Data(format!("user {:?}: {error}", users[place])))
-            }
-            None => Ok(ranked),
-        }
-    }
+        OptionsError::Budget(_) | OptionsError::Filter(_) | OptionsError::NoCatalogueFile => error.to_string(),
+    })
 }
 
 /// FLOPs over all users.

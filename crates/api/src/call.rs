@@ -10,10 +10,10 @@ use super::answer_size::AnswerForm;
 use super::deadline::Arrival;
 use super::limits::check_rows;
 use super::observe::CallId;
-use super::popularity::most_popular;
 use super::reservation::Reservation;
-use super::validate::{Accepted, ColdStart, Work, accept, check_sum};
+use super::validate::{Accepted, Work, accept, check_sum};
 use super::wire::{Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken};
+use canet_catalogue::{ColdStart, most_popular};
 use canet_domain::Reason;
 use canet_serving::{Answer, CatalogueView, Generation, JUDGED, Recommender, Serving, Times, UserAnswer, UserRequest};
 

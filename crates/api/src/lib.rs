@@ -37,7 +37,6 @@ mod openapi;
 mod ops;
 mod pace;
 mod pages;
-mod popularity;
 mod problem;
 pub mod proto;
 mod recommend;

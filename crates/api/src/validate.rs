@@ -7,7 +7,7 @@ use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, che
 use super::restriction::restriction;
 use super::side::side;
 use super::wire::{HistoryUsed, ItemId, RecommendRequest};
-use canet_catalogue::Restriction;
+use canet_catalogue::ColdStart;
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_serving::{CatalogueView, Request, Serving, Side, Visit};
 
@@ -58,15 +58,6 @@ pub(crate) enum Work {
     Rank(Request),
     /// Popularity ranks, because the history has no known item.
     ColdStart(ColdStart),
-}
-
-/// A request for a ranking by popularity.
-pub(crate) struct ColdStart {
-    pub(crate) k: usize,
-    pub(crate) excluded: HashSet<Item>,
-    /// The items to choose from, within the restriction.
-    pub(crate) candidates: Option<HashSet<Item>>,
-    pub(crate) restriction: Option<Restriction>,
 }
 
 /// Checks a request against the generation of `serving` that will answer it. Nothing checks it again later.

@@ -5,7 +5,7 @@ use canet_domain::{
     Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RoutePolicy, RouteSpace, choose_route,
 };
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Manifest, ModelDirectory, ReplayError, TitlesFault};
+use crate::checkpoint::{Checkpoint, CheckpointError, Description, Manifest, ModelDirectory, ReplayError, TitlesFault};
 use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query, RankedBatch};
 
 /// A checkpoint that answers: its description in host memory and its weights on a device.
@@ -185,6 +185,12 @@ impl Model {
     /// The checkpoint's description of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The checkpoint without its weights, for programs.
+    pub fn description(&self) -> Description<'_> {
+        let Model { name, version, digest, manifest, space, .. } = self;
+        Description { name, version: *version, digest, manifest, space }
     }
 
     /// The sizes and flags of the network.

@@ -17,6 +17,7 @@
 //! [`ModelConfig::parameters`]: crate::ModelConfig::parameters
 
 mod calibration;
+mod description;
 mod directory;
 mod draft;
 mod error;
@@ -28,6 +29,7 @@ mod read;
 mod staging;
 
 pub use calibration::{BudgetPoint, Calibration, CalibrationError};
+pub use description::Description;
 pub use directory::{Listing, ModelDirectory};
 pub use draft::CheckpointDraft;
 pub use error::{CheckpointError, VERSION_NAMES};

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::files::{ITEMS, MANIFEST, PROBES, TITLES, WEIGHTS};
 use super::items::Title;
-use super::{CheckpointError, Manifest, Probes, TitlesFault, files, items};
+use super::{CheckpointError, Description, Manifest, Probes, TitlesFault, files, items};
 use crate::tensor_file::{TensorFile, TensorSpec, size_limit};
 use crate::{HostTensor, ModelConfig, Weights, json};
 
@@ -35,6 +35,14 @@ pub struct Checkpoint {
     pub titles_fault: Option<TitlesFault>,
     /// Recorded answers.
     pub probes: Probes,
+}
+
+impl Checkpoint {
+    /// The checkpoint without its weights, for programs.
+    pub fn description(&self) -> Description<'_> {
+        let Checkpoint { name, version, digest, manifest, space, .. } = self;
+        Description { name, version: *version, digest, manifest, space }
+    }
 }
 
 /// Limit on the size of a manifest. A calibration of 20 points for 1,024 routes takes 300 KB. Parsed, a hostile one takes a

@@ -1,16 +1,31 @@
 //! Rankings by popularity, for histories without a known item.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
-use super::validate::ColdStart;
-use canet_catalogue::{Restriction, SetPool};
 use canet_domain::{Catalogue, Item};
+
+use super::pool::SetPool;
+use super::restriction::Restriction;
 
 /// If fewer than one item in so many is allowed, they are sorted. A scan by popularity could go through the whole catalogue.
 const SORTED_ONE_IN: usize = 16;
 
+/// A request for a ranking by popularity.
+#[derive(Clone, Debug)]
+pub struct ColdStart {
+    /// Number of items, at most.
+    pub k: usize,
+    /// Items that must not appear.
+    pub excluded: HashSet<Item>,
+    /// The items to choose from, within the restriction.
+    pub candidates: Option<HashSet<Item>>,
+    /// What the catalogue file allows, and the request's filter and quotas.
+    pub restriction: Option<Restriction>,
+}
+
 /// The most popular items that a request allows, the most popular first.
-pub(crate) fn most_popular(catalogue: &Catalogue, cold: &ColdStart) -> Vec<Item> {
+pub fn most_popular(catalogue: &Catalogue, cold: &ColdStart) -> Vec<Item> {
     let is_allowed = |item: &Item| !cold.excluded.contains(item);
     match (&cold.candidates, &cold.restriction) {
         (None, None) => catalogue.by_popularity().iter().copied().filter(is_allowed).take(cold.k).collect(),
@@ -74,14 +89,13 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    use canet_catalogue::{ItemIndex, MaxPer, Restriction};
     use canet_data::ItemTableBuilder;
     use canet_domain::{Catalogue, Item};
     use canet_testing::rng;
     use rand::Rng;
 
-    use super::most_popular;
-    use crate::validate::ColdStart;
+    use super::{ColdStart, most_popular};
+    use crate::{ItemIndex, MaxPer, Restriction};
 
     /// Items with a few values, of which some are hidden and some are not in the file.
     fn index(catalogue: &Catalogue, rng: &mut impl Rng) -> Arc<ItemIndex> {
