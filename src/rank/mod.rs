@@ -1,9 +1,13 @@
-use std::io::{self, BufWriter, IsTerminal, Write};
+mod parquet_file;
+
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use self::parquet_file::ParquetFile;
 use super::exit::say;
 use super::interactions::DataArgs;
 use super::model::ModelArgs;
@@ -15,7 +19,7 @@ use canet_domain::{Flops, Ranked, RequestFlops};
 use canet_evaluation::SeenItems;
 use canet_ranking::{BatchRanker, OptionsError, RankError, RankingOptions, Recommended, UserItems};
 
-/// Recommends items to every user of a file, without a server. Prints one line of JSON per user
+/// Recommends items to every user of a file, without a server. Prints one line of JSON per user, or writes Parquet
 ///
 /// A user's history is all of their interactions. Users are printed in the order of their first interaction. Users
 /// without an item that the model knows are left out.
@@ -34,6 +38,9 @@ pub(crate) struct RankArgs {
     /// Share of the full model's FLOPs that the router may spend, if the checkpoint is calibrated for budgets
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
     flops_budget: f64,
+    /// Parquet file to write instead of lines on standard output. Its columns are user, items, scores and route
+    #[arg(long, env = "CANET_OUT", value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     seen: SeenArgs,
     #[command(flatten)]
@@ -80,12 +87,15 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
         say("the checkpoint has no calibration, so --flops-budget changes nothing");
     }
     let dataset = args.data.read_known(&model)?;
+    let mut output = match &args.out {
+        Some(path) => Output::Parquet(Box::new(ParquetFile::create(path)?)),
+        None => Output::Lines(BufWriter::new(io::stdout().lock())),
+    };
     // On a terminal the printed lines show the progress.
-    let bar = match io::stdout().is_terminal() {
+    let bar = match args.out.is_none() && io::stdout().is_terminal() {
         true => ProgressBar::hidden(),
         false => progress::rankings(Some(dataset.users.len()))?,
     };
-    let mut out = BufWriter::new(io::stdout().lock());
     let batch = ranker.batch_size(args.batch_size as usize);
     let mut total = TotalFlops::default();
     for (users, sequences) in dataset.users.chunks(batch).zip(dataset.sequences.chunks(batch)) {
@@ -105,12 +115,11 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
                 title: catalogue.title(*item),
             };
             let line = Line { user, items: items.iter().map(item).collect(), route: space.name(route) };
-            serde_json::to_writer(&mut out, &line).map_err(Failure::output)?;
-            out.write_all(b"\n").map_err(Failure::output)?;
+            output.write(&line)?;
         }
         bar.inc(users.len() as u64);
     }
-    out.flush().map_err(Failure::output)?;
+    output.finish()?;
     bar.finish_and_clear();
     say(format_args!(
         "recommended to {} users, {:.1} % of the full model's FLOPs saved",
@@ -118,6 +127,32 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
         100.0 * total.saved()
     ));
     Ok(())
+}
+
+/// Where the recommendations go.
+enum Output {
+    /// Standard output, a line of JSON per user.
+    Lines(BufWriter<StdoutLock<'static>>),
+    Parquet(Box<ParquetFile>),
+}
+
+impl Output {
+    fn write(&mut self, line: &Line<'_>) -> Result<(), Failure> {
+        match self {
+            Output::Lines(out) => {
+                serde_json::to_writer(&mut *out, line).map_err(Failure::output)?;
+                out.write_all(b"\n").map_err(Failure::output)
+            }
+            Output::Parquet(file) => file.write(line),
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Output::Lines(mut out) => out.flush().map_err(Failure::output),
+            Output::Parquet(file) => file.finish(),
+        }
+    }
 }
 
 /// The failure for an option, by the name of its flag.
