@@ -7,7 +7,7 @@ CANET = target/release/canet
 FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-native serve test check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
+.PHONY: help setup build build-native wheel serve test test-python check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
 	bench-gpu bench-served bench-routes bench-http bench-reading experiment report fuzz chaos soak sbom
 
 help: ## Lists the targets
@@ -25,6 +25,9 @@ build-native: ## Builds target/native/release/canet, a server for CPUs alone: no
 	@# What both builds share is compiled once; each has its own binary.
 	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features \
 		--target-dir target/native
+
+wheel: build-native ## Builds the Python wheel into target/wheel: the module and the command, for CPUs, without training
+	@python3 scripts/wheel.py $(ARGS)
 
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
@@ -47,6 +50,9 @@ soak: build ## Loads a server for MINUTES (default 60) with a reload a minute an
 
 sbom: ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
 	@python3 scripts/sbom.py $(ARGS)
+
+test-python: wheel ## Installs the wheel and tests the Python package (6 GB of packages, once per user)
+	@scripts/test-python.sh $(ARGS)
 
 # DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).
 TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)
@@ -83,13 +89,14 @@ check: setup ## Formatting, clippy and the tests of the pure crates: under a min
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --locked --quiet $(PURE)
 
-lint: setup ## Formatting, clippy on both feature sets, documentation, and with cargo-deny licences, duplicate crates and sources
+lint: setup ## Formatting, clippy on every feature set, documentation, and with cargo-deny licences, duplicate crates and sources
 	cargo fmt --all -- --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	cargo clippy --locked -p canet-python --features module -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
 	@scripts/cargo-deny.sh
-	cargo deny check licenses bans sources
+	cargo deny --all-features check licenses bans sources
 
 audit: ## Looks for advisories about the dependencies (needs GitHub)
 	@scripts/cargo-deny.sh

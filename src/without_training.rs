@@ -14,5 +14,7 @@ pub(crate) struct TrainArgs {
 
 /// Fails with a message that says what to do.
 pub(crate) fn run(_: TrainArgs) -> Result<(), Failure> {
-    Err(Failure::usage("training needs LibTorch, and this build has none: use a build that has it (`make build`)"))
+    Err(Failure::usage(
+        "training needs LibTorch, and this build has none: build canet from its source with LibTorch (`make build`)",
+    ))
 }

@@ -1,0 +1,411 @@
+"""Clients of a running server, synchronous and asynchronous.
+
+Both follow `_attempts`, which decides when a call is tried again. They differ in how they send and how they wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import operator
+import random
+import ssl
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Union
+
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("canet's clients need httpx: pip install 'canet[client]'", name="httpx") from error
+
+# Statuses of a server that may answer the same request soon: overloaded, starting or draining, and a proxy without a server.
+_TRIED_AGAIN = (429, 502, 503)
+
+# Seconds before the second attempt if the server does not name a time. Each further attempt waits twice as long.
+_FIRST_WAIT = 0.1
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """An item of an answer."""
+
+    item: str
+    score: float
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class RouteTaken:
+    """The route that ran and why. The name is `None` if the most popular items were recommended."""
+
+    name: str | None
+    reason: str
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class Compute:
+    """FLOPs of an answer: spent, what the full model would have spent, the saved share, and what a cache saved besides."""
+
+    flops: int
+    full_flops: int
+    saved: float
+    reused: int
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """The model that answered."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True)
+class HistoryUsed:
+    """How many items the model read, and which ids it does not know."""
+
+    used: int
+    unknown: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one request, the best item first."""
+
+    items: list[RankedItem]
+    route: RouteTaken
+    compute: Compute
+    model: ModelVersion
+    history: HistoryUsed
+
+    @classmethod
+    def of(cls, json: Mapping[str, Any]) -> Answer:
+        """Reads the server's JSON. Fields that this version does not know are ignored."""
+        try:
+            return cls(
+                [_read(RankedItem, item) for item in json["items"]],
+                _read(RouteTaken, json["route"]),
+                _read(Compute, json["compute"]),
+                _read(ModelVersion, json["model"]),
+                _read(HistoryUsed, json["history"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ClientError("the response is no answer of a canet server") from error
+
+
+def _read(kind: Any, json: Mapping[str, Any]) -> Any:
+    return kind(**{name: json[name] for name in kind.__dataclass_fields__ if name in json})
+
+
+class ClientError(Exception):
+    """A call to a server failed."""
+
+
+class ConnectionFailed(ClientError):
+    """No response arrived: the server cannot be reached, or did not answer in time."""
+
+
+class Refused(ClientError):
+    """The server answered with an error."""
+
+    def __init__(self, status: int, code: str, detail: str, field: str | None, retry_after: float | None) -> None:
+        super().__init__(f"{status} {code}{f', field `{field}`' if field else ''}: {detail}")
+        self.status = status
+        """HTTP status."""
+        self.code = code
+        """Stable name of the kind of error, as `overloaded`."""
+        self.detail = detail
+        """What is wrong, for a person."""
+        self.field = field
+        """The field of the request that is wrong, if one is."""
+        self.retry_after = retry_after
+        """Seconds after which the server asks to try again, if it says so."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Refused, (self.status, self.code, self.detail, self.field, self.retry_after)
+
+    @classmethod
+    def of(cls, problem: Mapping[str, Any], status: int, retry_after: float | None = None) -> Refused:
+        detail = str(problem.get("detail", "the response gives no reason, so this may be no canet server"))
+        return cls(problem.get("status", status), str(problem.get("code", "unknown")), detail, problem.get("field"), retry_after)
+
+
+@dataclass(frozen=True)
+class _Send:
+    """Send the request, and give what came: a response or an error of the transport."""
+
+    timeout: float
+
+
+@dataclass(frozen=True)
+class _Wait:
+    seconds: float
+
+
+_Step = Union[_Send, _Wait]
+
+
+def _attempts(timeout: float, retries: int) -> Generator[_Step, Any, httpx.Response]:
+    """The steps of a call, with the response at the end.
+
+    The call is tried again after an error of the connection and after the statuses 429, 502 and 503: after the time that
+    `Retry-After` names, or else after a random, growing time. It is not tried again if the time would end before.
+    """
+    end = time.monotonic() + timeout
+    for attempt in range(retries + 1):
+        outcome = yield _Send(max(end - time.monotonic(), 0.001))
+        is_response = isinstance(outcome, httpx.Response)
+        if is_response and outcome.status_code not in _TRIED_AGAIN:
+            return outcome
+        asked = _retry_after(outcome) if is_response else None
+        # Random, so that clients that failed together do not come back together.
+        wait = _FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.0) if asked is None else asked
+        if attempt == retries or time.monotonic() + wait >= end:
+            break
+        yield _Wait(wait)
+    if is_response:
+        return outcome
+    raise ConnectionFailed(f"{outcome.request.url}: {str(outcome) or type(outcome).__name__}; is the server running?") from outcome
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the header names, as a number or as a date."""
+    value = response.headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (date.replace(tzinfo=date.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _json(response: httpx.Response) -> Any:
+    """The body of a response, or its error."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if response.is_success and isinstance(body, dict):
+        return body
+    raise Refused.of(body if isinstance(body, dict) else {}, response.status_code, _retry_after(response))
+
+
+def _id(value: Any) -> str | int:
+    """An item id as JSON has it. NumPy's integers become integers."""
+    return value if isinstance(value, str) else operator.index(value)
+
+
+def _request(history: Iterable[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of a request. The server chooses the fields that are `None`."""
+    request = {name: value for name, value in fields.items() if value is not None}
+    for name in ("exclude", "candidates"):
+        if name in request:
+            request[name] = [_id(item) for item in request[name]]
+    return {"history": [_id(item) for item in history], **request}
+
+
+def _results(body: Mapping[str, Any]) -> list[Answer | Refused]:
+    return [Answer.of(result) if "items" in result else Refused.of(result, 500) for result in body["results"]]
+
+
+class _Settings:
+    """What both clients are made from."""
+
+    _transport: Any
+    _http: Any
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        api_key: str | None = None,
+        timeout: float = 15.0,
+        retries: int = 2,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """A client of the server at `url`, as `http://HOST:PORT` or `https://HOST/PREFIX`.
+
+        `timeout` is the time in seconds for a whole call with its retries. `retries` is how often a call is tried again if
+        the server cannot be reached, is overloaded or is not ready. `ssl_context` has private authorities or a client
+        certificate.
+        """
+        if not timeout > 0:
+            raise ValueError(f"`timeout` is {timeout}: it must be above 0")
+        if retries < 0:
+            raise ValueError(f"`retries` is {retries}: it must be at least 0")
+        self._timeout, self._retries = timeout, retries
+        self._http = self._transport(
+            base_url=url.rstrip("/"),
+            headers={} if api_key is None else {"x-api-key": api_key},
+            # A redirect would send the request and the API key to another server.
+            follow_redirects=False,
+            verify=True if ssl_context is None else ssl_context,
+        )
+
+
+class Client(_Settings):
+    """A client that keeps its connections. Threads may share it.
+
+    Every method raises `Refused` if the server answers with an error, and `ConnectionFailed` if no response arrives in time.
+    """
+
+    _transport = httpx.Client
+    _http: httpx.Client
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, **request: Any) -> Any:
+        steps = _attempts(self._timeout, self._retries)
+        outcome: Any = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return _json(end.value)
+            if isinstance(step, _Wait):
+                outcome = time.sleep(step.seconds)
+                continue
+            try:
+                outcome = self._http.request(method, path, timeout=step.timeout, **request)
+            except httpx.RequestError as error:
+                outcome = error
+
+    def recommend(
+        self,
+        history: Iterable[str | int],
+        *,
+        k: int | None = None,
+        exclude_seen: bool | None = None,
+        exclude: Iterable[str | int] | None = None,
+        candidates: Iterable[str | int] | None = None,
+        route: str | None = None,
+        budget: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        max_per: Mapping[str, int] | None = None,
+        user: str | int | None = None,
+        history_start: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> Answer:
+        """The best items after a history, oldest item first. The server chooses what is not given."""
+        fields = {name: value for name, value in locals().items() if name not in ("self", "history")}
+        return Answer.of(self._call("POST", "/recommend", json=_request(history, fields)))
+
+    def recommend_batch(self, requests: Iterable[Mapping[str, Any]]) -> list[Answer | Refused]:
+        """Answers many requests, each a mapping with `history` and the other arguments of `recommend`.
+
+        A request that the server refuses has its error in place of an answer.
+        """
+        return _results(self._call("POST", "/recommend/batch", json=_batch(requests)))
+
+    def model(self) -> dict[str, Any]:
+        """`GET /model`: the model that serves."""
+        return self._call("GET", "/model")
+
+    def routes(self) -> dict[str, Any]:
+        """`GET /routes`: every route with its cost, traffic and accuracy."""
+        return self._call("GET", "/routes")
+
+    def is_ready(self) -> bool:
+        """Whether the server can answer now."""
+        try:
+            return self._http.get("/readyz", timeout=self._timeout).is_success
+        except httpx.RequestError:
+            return False
+
+
+def _batch(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    parts = ({**request} for request in requests)
+    return {"requests": [_request(part.pop("history"), part) for part in parts]}
+
+
+class AsyncClient(_Settings):
+    """`Client` for asyncio. Its methods and errors are the same."""
+
+    _transport = httpx.AsyncClient
+    _http: httpx.AsyncClient
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def _call(self, method: str, path: str, **request: Any) -> Any:
+        steps = _attempts(self._timeout, self._retries)
+        outcome: Any = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as end:
+                return _json(end.value)
+            if isinstance(step, _Wait):
+                outcome = await asyncio.sleep(step.seconds)
+                continue
+            try:
+                outcome = await self._http.request(method, path, timeout=step.timeout, **request)
+            except httpx.RequestError as error:
+                outcome = error
+
+    async def recommend(
+        self,
+        history: Iterable[str | int],
+        *,
+        k: int | None = None,
+        exclude_seen: bool | None = None,
+        exclude: Iterable[str | int] | None = None,
+        candidates: Iterable[str | int] | None = None,
+        route: str | None = None,
+        budget: float | None = None,
+        filter: Mapping[str, Any] | None = None,
+        max_per: Mapping[str, int] | None = None,
+        user: str | int | None = None,
+        history_start: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> Answer:
+        """The best items after a history, oldest item first. The server chooses what is not given."""
+        fields = {name: value for name, value in locals().items() if name not in ("self", "history")}
+        return Answer.of(await self._call("POST", "/recommend", json=_request(history, fields)))
+
+    async def recommend_batch(self, requests: Iterable[Mapping[str, Any]]) -> list[Answer | Refused]:
+        """Answers many requests, each a mapping with `history` and the other arguments of `recommend`.
+
+        A request that the server refuses has its error in place of an answer.
+        """
+        return _results(await self._call("POST", "/recommend/batch", json=_batch(requests)))
+
+    async def model(self) -> dict[str, Any]:
+        """`GET /model`: the model that serves."""
+        return await self._call("GET", "/model")
+
+    async def routes(self) -> dict[str, Any]:
+        """`GET /routes`: every route with its cost, traffic and accuracy."""
+        return await self._call("GET", "/routes")
+
+    async def is_ready(self) -> bool:
+        """Whether the server can answer now."""
+        try:
+            return (await self._http.get("/readyz", timeout=self._timeout)).is_success
+        except httpx.RequestError:
+            return False

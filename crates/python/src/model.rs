@@ -1,0 +1,240 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use canet_catalogue::{FilterExpression, ItemIndex};
+use canet_cpu::CpuBackend;
+use canet_data::ItemTable;
+use canet_domain::Item;
+use canet_model::checkpoint::ModelDirectory;
+use canet_model::{Model as Checkpoint, Precision};
+use canet_ranking::{BatchRanker, OptionsError, RankError, RankingOptions, Recommended, Sequences, UserItems};
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::reading::{Ids, read};
+
+create_exception!(canet, ModelError, PyException, "A checkpoint cannot be opened, or computes NaN or infinity.");
+
+/// Users of a batch, as in `canet rank`.
+const BATCH: usize = 256;
+
+/// A checkpoint on the CPU.
+#[pyclass(frozen, module = "canet._native")]
+pub(crate) struct Model {
+    checkpoint: Checkpoint,
+    /// The catalogue file, if there is one.
+    index: Option<Arc<ItemIndex>>,
+}
+
+/// What a model is opened from.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct OpenOptions {
+    path: PathBuf,
+    version: Option<u64>,
+    catalogue: Option<PathBuf>,
+    threads: Option<usize>,
+    precision: String,
+}
+
+/// What users get.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct RecommendOptions<'py> {
+    k: usize,
+    route: String,
+    budget: f64,
+    exclude_seen: Option<bool>,
+    exclude: Option<Bound<'py, PyAny>>,
+    /// A filter in JSON.
+    filter: Option<String>,
+}
+
+/// Items, scores and routes: dense ids with 0 for none, their scores, and the index of each user's route with -1 for none.
+type RankedArrays<'py> = (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<i32>>);
+
+#[pymethods]
+impl Model {
+    #[new]
+    fn open(py: Python<'_>, options: OpenOptions) -> PyResult<Model> {
+        let OpenOptions { path, version, catalogue, threads, precision } = options;
+        let precision = match precision.as_str() {
+            "fp32" => Precision::Fp32,
+            "bf16" => Precision::Bf16,
+            other => return Err(PyValueError::new_err(format!("`precision` is {other:?}: use fp32 or bf16"))),
+        };
+        let threads = match threads {
+            Some(0) => return Err(PyValueError::new_err("`threads` is 0: it must be at least 1")),
+            Some(threads) => threads,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let backend = CpuBackend::new(precision, threads)
+            .map_err(|error| PyValueError::new_err(format!("`precision` bf16: {error}; use fp32")))?;
+        py.detach(|| {
+            let directory = ModelDirectory::open(&path).map_err(model_error)?;
+            let checkpoint = Checkpoint::open(&directory, version, &backend).map_err(model_error)?;
+            let index = |path: PathBuf| {
+                let table = ItemTable::read(&path).map_err(|error| PyValueError::new_err(error.to_string()))?;
+                Ok::<_, PyErr>(Arc::new(ItemIndex::new(Arc::new(table), checkpoint.catalogue())))
+            };
+            let index = catalogue.map(index).transpose()?;
+            Ok(Model { checkpoint, index })
+        })
+    }
+
+    /// The description of `canet inspect --json`.
+    fn description(&self) -> String {
+        self.checkpoint.description().to_json().to_string()
+    }
+
+    /// External ids, by dense id from 1.
+    fn ids(&self) -> Vec<&str> {
+        self.checkpoint.catalogue().ids().iter().map(|id| &**id).collect()
+    }
+
+    /// The title of an external id, if it has one: that of the catalogue file, or else the model's.
+    fn title(&self, id: &str) -> Option<&str> {
+        let catalogue = self.checkpoint.catalogue();
+        let item = catalogue.item(id)?;
+        self.index.as_ref().and_then(|index| index.title(item)).or_else(|| catalogue.title(item))
+    }
+
+    /// Why titles are missing, if some are.
+    fn titles_fault(&self) -> Option<String> {
+        self.checkpoint.titles_fault().map(ToString::to_string)
+    }
+
+    fn recommend<'py>(
+        &self,
+        py: Python<'py>,
+        histories: &Bound<'py, PyAny>,
+        options: RecommendOptions<'py>,
+    ) -> PyResult<RankedArrays<'py>> {
+        let RecommendOptions { k, route, budget, exclude_seen, exclude, filter } = options;
+        let filter = filter.map(|json| serde_json::from_str::<FilterExpression>(&json)).transpose();
+        let filter = filter.map_err(|error| PyValueError::new_err(format!("`filter` is not a filter: {error}")))?;
+        let options = RankingOptions {
+            k,
+            route: &route,
+            budget,
+            exclude_seen: exclude_seen.unwrap_or(self.checkpoint.manifest().exclude_seen),
+            index: self.index.as_ref(),
+            filter: filter.as_ref(),
+        };
+        let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_option)?;
+        let sequences = self.histories(histories)?;
+        let users = sequences.len();
+        let excluded = match exclude {
+            None => Ids::One(Vec::new()),
+            Some(exclude) => read(&exclude, "exclude", self.checkpoint.catalogue())?,
+        };
+        if let Ids::Many(lists) = &excluded
+            && lists.len() != users
+        {
+            let message = format!("`exclude` has {} lists for {users} histories", lists.len());
+            return Err(PyValueError::new_err(message));
+        }
+        let excluded = |place: usize| -> &[Item] {
+            match &excluded {
+                Ids::One(items) => items,
+                Ids::Many(lists) => lists.user(place),
+            }
+        };
+        let size = users.checked_mul(k).ok_or_else(out_of_memory)?;
+        let (mut items, mut scores, mut routes) = (filled(size, 0)?, filled(size, f32::NAN)?, filled(users, -1)?);
+        py.detach(|| {
+            let batch = ranker.batch_size(BATCH);
+            for first in (0..users).step_by(batch) {
+                let places = first..users.min(first + batch);
+                let user = |place| UserItems { sequence: sequences.user(place), excluded: excluded(place) };
+                let batch: Vec<UserItems<'_>> = places.clone().map(user).collect();
+                let recommended = ranker.rank(&batch).map_err(|error| rank_error(&error, first))?;
+                for (place, Recommended { items: ranked, route, .. }) in places.zip(recommended) {
+                    routes[place] = route.map_or(-1, |route| route.index() as i32);
+                    let rows = items[place * k..].iter_mut().zip(&mut scores[place * k..]);
+                    for ((item, score), ranked) in rows.zip(ranked) {
+                        (*item, *score) = (ranked.item.id(), ranked.score);
+                    }
+                }
+                interrupted()?;
+            }
+            Ok::<_, PyErr>(())
+        })?;
+        Ok((
+            PyArray1::from_vec(py, items).reshape([users, k])?,
+            PyArray1::from_vec(py, scores).reshape([users, k])?,
+            PyArray1::from_vec(py, routes),
+        ))
+    }
+
+    fn scores<'py>(
+        &self,
+        py: Python<'py>,
+        histories: &Bound<'py, PyAny>,
+        route: &str,
+        budget: f64,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let options = RankingOptions { k: 1, route, budget, exclude_seen: false, index: None, filter: None };
+        let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_option)?;
+        let sequences = self.histories(histories)?;
+        let (users, columns) = (sequences.len(), self.checkpoint.catalogue().len());
+        let mut scores = filled(users.checked_mul(columns).ok_or_else(out_of_memory)?, f32::NAN)?;
+        py.detach(|| {
+            for (batch, rows) in scores.chunks_mut(BATCH * columns).enumerate() {
+                let (first, count) = (batch * BATCH, rows.len() / columns);
+                let batch: Vec<&[Item]> = (first..first + count).map(|place| sequences.user(place)).collect();
+                ranker.scores(&batch, rows).map_err(|error| rank_error(&error, first))?;
+                interrupted()?;
+            }
+            Ok::<_, PyErr>(())
+        })?;
+        PyArray1::from_vec(py, scores).reshape([users, columns])
+    }
+}
+
+impl Model {
+    fn histories(&self, histories: &Bound<'_, PyAny>) -> PyResult<Sequences> {
+        match read(histories, "histories", self.checkpoint.catalogue())? {
+            Ids::Many(sequences) => Ok(sequences),
+            Ids::One(items) if items.is_empty() && histories.len().is_ok_and(|length| length == 0) => {
+                Ok(Sequences::default())
+            }
+            Ids::One(_) => Err(PyValueError::new_err("`histories` is one history: put it into a list")),
+        }
+    }
+}
+
+/// Runs Python's signal handlers, so that Ctrl-C stops a long call.
+fn interrupted() -> PyResult<()> {
+    Python::attach(Python::check_signals)
+}
+
+fn model_error(error: impl ToString) -> PyErr {
+    ModelError::new_err(error.to_string())
+}
+
+fn wrong_option(error: OptionsError) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+/// The error for a batch whose first history is at `first`.
+fn rank_error(error: &RankError, first: usize) -> PyErr {
+    match error {
+        RankError::Forward(error) => model_error(error),
+        RankError::User { place, source } => model_error(format!("history {}: {source}", first + place)),
+    }
+}
+
+fn out_of_memory() -> PyErr {
+    PyMemoryError::new_err("the answer does not fit into memory: give fewer histories")
+}
+
+/// A list of equal values, or an error if there is no room for it.
+fn filled<T: Clone>(count: usize, value: T) -> PyResult<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_| out_of_memory())?;
+    list.resize(count, value);
+    Ok(list)
+}
