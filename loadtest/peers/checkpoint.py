@@ -26,12 +26,6 @@ class Checkpoint:
         items = {name.split("\t")[0]: index + 1 for index, name in enumerate(names)}
         return cls(directory, config, load_file(directory / "weights.safetensors"), items)
 
-    def route(self, name):
-        """Width, depth and embedding width of a route, as of `h64-l2-e64`."""
-        if name == "full":
-            return tuple(self.config[key][-1] for key in ("hidden", "layers", "embedding"))
-        return tuple(int(part[1:]) for part in name.split("-"))
-
     def histories(self, path):
         """The last `max_len` known items of each user in `path`: RecBole's `.inter`, `user item` lines in the order of
         time, or one `user item item ...` line a user."""
