@@ -70,6 +70,22 @@ pub struct TimedDataset {
     pub times: Vec<Vec<i64>>,
 }
 
+/// A data set, and the order in which its items appear.
+#[derive(Clone, Debug)]
+pub struct OrderedDataset {
+    /// The interactions.
+    pub dataset: Dataset,
+    /// Every item, in the order in which the files name them first. Dropped interactions do not count.
+    pub order: Vec<Item>,
+}
+
+/// What was read.
+struct Read {
+    dataset: Dataset,
+    order: Vec<Item>,
+    rows: TimedRows,
+}
+
 /// A file without times in a format that has them. The order of the lines then counts as the order of time.
 ///
 /// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
@@ -107,7 +123,16 @@ impl Dataset {
     /// # Errors
     /// [`DataError`] as for [`Dataset::read`].
     pub fn read_all(paths: &[PathBuf], options: &ReadOptions) -> Result<Dataset, DataError> {
-        Ok(Dataset::with_rows(paths, options)?.0)
+        Ok(Dataset::with_rows(paths, options)?.dataset)
+    }
+
+    /// Reads several paths as one data set, with its items in the order of first appearance.
+    ///
+    /// # Errors
+    /// [`DataError`] as for [`Dataset::read`].
+    pub fn read_all_ordered(paths: &[PathBuf], options: &ReadOptions) -> Result<OrderedDataset, DataError> {
+        let Read { dataset, order, .. } = Dataset::with_rows(paths, options)?;
+        Ok(OrderedDataset { dataset, order })
     }
 
     /// Reads several paths as one data set, with the times of its interactions.
@@ -115,7 +140,7 @@ impl Dataset {
     /// # Errors
     /// [`DataError`] as for [`Dataset::read`], or if a file has no times or numbers that are no dates.
     pub fn read_all_timed(paths: &[PathBuf], options: &ReadOptions) -> Result<TimedDataset, DataError> {
-        let (dataset, rows) = Dataset::with_rows(paths, options)?;
+        let Read { dataset, rows, .. } = Dataset::with_rows(paths, options)?;
         let undated = |file: &&FileSummary| file.time_unit.is_none() || !file.has_dates();
         match (dataset.files.iter().find(undated), rows.by_user(dataset.users.len())) {
             (None, Some(times)) => Ok(TimedDataset { dataset, times }),
@@ -125,10 +150,10 @@ impl Dataset {
         }
     }
 
-    fn with_rows(paths: &[PathBuf], options: &ReadOptions) -> Result<(Dataset, TimedRows), DataError> {
+    fn with_rows(paths: &[PathBuf], options: &ReadOptions) -> Result<Read, DataError> {
         let FilesRead { collected, files, name, sha256, titles, skipped, untimed } = read_files(paths, options)?;
         let Collected { users, mut ids, mut sequences, span, rare, rows } = collected;
-        number_items(&mut ids, &mut sequences);
+        let order = number_items(&mut ids, &mut sequences);
         let interactions = sequences.iter().map(|sequence| sequence.len() as u64).sum();
         let parsed_sha256 = parsed_sha256(&ids, &users, &sequences);
         let dataset = Dataset {
@@ -147,7 +172,7 @@ impl Dataset {
             span: span.map(|(first, last)| TimeSpan { first, last, dates: files.iter().all(FileSummary::has_dates) }),
             files,
         };
-        Ok((dataset, rows))
+        Ok(Read { dataset, order, rows })
     }
 
     /// Reads a path with the dense ids of a catalogue. It drops and counts interactions with other items.
@@ -249,11 +274,12 @@ fn parsed_sha256(ids: &[Box<str>], users: &[Box<str>], sequences: &[Vec<Item>]) 
     format!("{:x}", hash.finalize())
 }
 
-/// Sorts the dense ids by external id, if all external ids are plain numbers.
-fn number_items(ids: &mut Vec<Box<str>>, sequences: &mut [Vec<Item>]) {
-    let numbers: Option<Vec<u64>> = ids.iter().map(|id| plain_number(id)).collect();
-    let Some(numbers) = numbers else { return };
+/// Sorts the dense ids by external id, if all external ids are plain numbers. Returns the items in the order of first
+/// appearance.
+fn number_items(ids: &mut Vec<Box<str>>, sequences: &mut [Vec<Item>]) -> Vec<Item> {
     let first_items: Vec<Item> = (1..).map_while(Item::new).take(ids.len()).collect();
+    let numbers: Option<Vec<u64>> = ids.iter().map(|id| plain_number(id)).collect();
+    let Some(numbers) = numbers else { return first_items };
     let mut order = first_items.clone();
     order.sort_unstable_by_key(|item| numbers[item.column() - 1]);
     let mut renumbered = first_items.clone();
@@ -264,6 +290,7 @@ fn number_items(ids: &mut Vec<Box<str>>, sequences: &mut [Vec<Item>]) {
     for item in sequences.iter_mut().flatten() {
         *item = renumbered[item.column() - 1];
     }
+    renumbered
 }
 
 /// The number that an id spells canonically. Equal numbers are then equal ids.

@@ -36,7 +36,7 @@ mod times;
 
 pub use bad_line::{BadLine, LineFault, LineUnit, Skipped};
 pub use condition::{Condition, ConditionError};
-pub use dataset::{Dataset, TimedDataset, Untimed};
+pub use dataset::{Dataset, OrderedDataset, TimedDataset, Untimed};
 pub use error::{ColumnFault, DataError, HeaderFault, TooManyBadLines};
 pub use foreign::Foreign;
 pub use form::Form;

@@ -451,6 +451,25 @@ fn a_file_that_takes_too_much_memory_is_refused() {
 }
 
 #[test]
+fn the_order_of_appearance_is_known_beside_the_order_of_numbers() {
+    let folder = Folder::new();
+    let read = |name: &str, text: &str, min_interactions| {
+        let options = ReadOptions { min_interactions, ..strict() };
+        Dataset::read_all_ordered(&[folder.write(name, text)], &options).unwrap()
+    };
+    // By appearance 9, 100, 10. The times do not matter.
+    let lines = "user,item,time\nann,9,3\nann,100,2\nbob,10,1\nbob,9,0\n";
+    let ordered = read("a.csv", lines, 0);
+    assert_eq!(ordered.dataset.ids.join(" "), "9 10 100");
+    assert_eq!(ordered.order, items(&[1, 3, 2]));
+    assert_eq!(ordered.dataset.sequences, [items(&[3, 1]), items(&[1, 2])]);
+    assert_eq!(read("b.csv", "user,item,time\nann,b,3\nann,a,2\n", 0).order, items(&[1, 2]));
+    // The first interaction is dropped with its user.
+    let lines = "user,item,time\nbob,1,3\nann,2,3\ncid,1,2\nann,1,2\ncid,2,0\n";
+    assert_eq!(read("c.csv", lines, 2).order, items(&[2, 1]));
+}
+
+#[test]
 fn each_interaction_has_its_time_beside_it() {
     let folder = Folder::new();
     let dated =
