@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use canet_data::{BadLinePolicy, Condition, Dataset, ReadOptions, TimeColumn, TimedDataset};
+use canet_data::{BadLinePolicy, Condition, Dataset, OrderedDataset, ReadOptions, TimeColumn, TimedDataset};
 use canet_model::Model;
 
 use crate::Failure;
@@ -89,6 +89,13 @@ impl FormatArgs {
             min_interactions: self.min_interactions,
             max_bytes: memory::for_interactions(),
         }
+    }
+
+    /// Reads data with the order in which its items appear.
+    pub(crate) fn read_ordered(&self, paths: &[PathBuf]) -> Result<OrderedDataset, Failure> {
+        let ordered = Dataset::read_all_ordered(paths, &self.options()).map_err(Failure::data)?;
+        remarks(&ordered.dataset);
+        Ok(ordered)
     }
 
     /// The flags that differ from the defaults, each after a space, as a shell takes them.

@@ -62,6 +62,7 @@ mod proxy;
 mod rank_command;
 mod raw;
 mod readme;
+mod recbole;
 mod recommend_command;
 mod reload;
 mod reload_http;

@@ -7,7 +7,7 @@ use zip::result::ZipError;
 use super::PickleError;
 use crate::{ConfigError, ForwardError, JsonError, LoadError};
 
-/// Why the authors' files cannot be imported. Every message names the file and the fault.
+/// Why files of another program cannot be imported. Every message names the file and the fault.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The system refused to read a file.
@@ -74,26 +74,34 @@ pub enum ImportError {
         /// The request that was refused.
         source: PickleError,
     },
+    /// The pickle is not a checkpoint of RecBole.
+    #[error("{path}: refused: {source}; give the .pth that RecBole's trainer saved")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The request that was refused.
+        source: PickleError,
+    },
     /// Tensors are missing or unknown.
-    #[error(
-        "{path}: not the authors' model of this args.json: missing {}, unknown {}",
-        listed(missing),
-        listed(unknown)
-    )]
+    #[error("{path}: not {model}: missing {}, unknown {}", listed(missing), listed(unknown))]
     Names {
         /// The file.
         path: PathBuf,
+        /// The model that was expected.
+        model: &'static str,
         /// Names of missing tensors.
         missing: Vec<String>,
         /// Names of unknown tensors.
         unknown: Vec<String>,
     },
-    /// A tensor does not have the shape that the arguments imply.
-    #[error("{path}: `{name}` has shape {found:?}, args.json makes it {expected:?}")]
+    /// A tensor does not have the shape that the arguments or other tensors imply.
+    #[error("{path}: `{name}` has shape {found:?}, in {model} it has {expected:?}")]
     Shape {
         /// The file.
         path: PathBuf,
-        /// The authors' name.
+        /// The model that was expected.
+        model: &'static str,
+        /// The name in the file.
         name: String,
         /// Its shape.
         found: Vec<usize>,
@@ -105,7 +113,7 @@ pub enum ImportError {
     Tensor {
         /// The file.
         path: PathBuf,
-        /// The authors' name.
+        /// The name in the file.
         name: String,
         /// The reason.
         reason: String,
@@ -125,11 +133,34 @@ pub enum ImportError {
         source: CatalogueError,
     },
     /// The number of item ids is not the number of items.
-    #[error("{path}: {found} lines, `num_item` in args.json is {expected}")]
+    #[error("{path}: {found} lines, the model has {expected} items")]
     ItemCount {
         /// The file.
         path: PathBuf,
         /// Number of lines.
+        found: usize,
+        /// Number of items of the model.
+        expected: usize,
+    },
+    /// RecBole's configuration asks for what is not computed, or lacks what is needed.
+    #[error("{path}: `{setting}` is {reason}")]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// RecBole's name of the setting.
+        setting: &'static str,
+        /// Its value and what to do.
+        reason: String,
+    },
+    /// The data have another number of items than the model, so that they do not give the order of its items.
+    #[error(
+        "{path}: {found} items, the model has {expected}; select the interactions that RecBole trained on (--where, \
+         --min-interactions), or give the ids in RecBole's order with --items"
+    )]
+    RecBoleItems {
+        /// The data.
+        path: PathBuf,
+        /// Number of items in the data.
         found: usize,
         /// Number of items of the model.
         expected: usize,

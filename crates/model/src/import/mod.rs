@@ -1,4 +1,4 @@
-//! Imports the authors' checkpoint: `state_dict.pt` and `args.json`.
+//! Imports the authors' checkpoint (`state_dict.pt` and `args.json`), and SASRec models of RecBole (`SASRec.pth`).
 //!
 //! A restricted machine interprets the pickle in it. No foreign code runs.
 
@@ -6,11 +6,13 @@ mod arguments;
 mod error;
 mod names;
 mod pickle;
+mod recbole;
 mod state_dict;
 mod strided;
 
 pub use error::ImportError;
 pub use pickle::PickleError;
+pub use recbole::RecBoleImport;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,6 +34,10 @@ const ARGUMENTS_LIMIT: u64 = 1 << 20;
 
 /// Limit on the mean length of a line of item ids, the line break included.
 const ITEM_LINE_LIMIT: u64 = 1025;
+
+/// The models to import, as errors name them.
+const AUTHORS: &str = "the authors' model of this args.json";
+const SASREC: &str = "a SASRec of RecBole";
 
 /// Number of histories to record as probes.
 const PROBES: usize = 8;
@@ -95,14 +101,11 @@ impl Import<'_> {
         let values = |shape: &[usize]| shape.iter().map(|size| *size as u64).product::<u64>();
         let limit = ARGUMENTS_LIMIT + 8 * origins.iter().map(|origin| values(&origin.shape)).sum::<u64>();
         let mut stored = StateDict::open(path, file, limit)?;
-        check_names_and_shapes(path, &stored, &origins)?;
+        let wanted = origins.iter().map(|origin| (origin.theirs.as_str(), origin.shape.as_slice())).collect();
+        check_names_and_shapes(path, AUTHORS, &stored, wanted, is_unused)?;
         let mut weights = Weights::default();
         for Origin { ours, theirs, .. } in origins {
-            let mut data = stored.read(&theirs, limit)?;
-            if let Some(place) = data.iter().position(|value| !value.is_finite()) {
-                let reason = format!("holds {} at place {place}: every value must be finite", data[place]);
-                return Err(ImportError::Tensor { path: path.to_owned(), name: theirs, reason });
-            }
+            let mut data = finite(path, &theirs, stored.read(&theirs, limit)?)?;
             // The last row of the authors' item tables is unused.
             data.truncate(ours.shape.iter().product());
             weights.insert(ours.name, HostTensor { shape: ours.shape, data });
@@ -118,23 +121,42 @@ impl Import<'_> {
     fn read_catalogue(&self, items: usize) -> Result<Catalogue, ImportError> {
         let ids: Vec<Box<str>> = match self.items {
             None => (1..=items).map(|id| id.to_string().into()).collect(),
-            Some(path) => {
-                let bytes = read_bounded(path, items as u64 * ITEM_LINE_LIMIT)?;
-                let text = String::from_utf8(bytes).map_err(|_| ImportError::NotText { path: path.to_owned() })?;
-                text.lines().map(Box::from).collect()
-            }
+            Some(path) => read_ids(path, items)?,
         };
         let path = self.items.unwrap_or(self.args);
-        if ids.len() != items {
-            return Err(ImportError::ItemCount { path: path.to_owned(), found: ids.len(), expected: items });
-        }
         Catalogue::new(ids, vec![0; items]).map_err(|source| ImportError::Items { path: path.to_owned(), source })
     }
 }
 
-fn check_names_and_shapes(path: &Path, stored: &StateDict, origins: &[Origin]) -> Result<(), ImportError> {
-    let mut wanted: BTreeMap<&str, &[usize]> =
-        origins.iter().map(|origin| (origin.theirs.as_str(), origin.shape.as_slice())).collect();
+/// Reads external ids, one a line, for as many items as the model has.
+fn read_ids(path: &Path, items: usize) -> Result<Vec<Box<str>>, ImportError> {
+    let bytes = read_bounded(path, items as u64 * ITEM_LINE_LIMIT)?;
+    let text = String::from_utf8(bytes).map_err(|_| ImportError::NotText { path: path.to_owned() })?;
+    let ids: Vec<Box<str>> = text.lines().map(Box::from).collect();
+    match ids.len() == items {
+        true => Ok(ids),
+        false => Err(ImportError::ItemCount { path: path.to_owned(), found: ids.len(), expected: items }),
+    }
+}
+
+/// Checks that every value of a tensor is finite.
+fn finite(path: &Path, name: &str, data: Vec<f32>) -> Result<Vec<f32>, ImportError> {
+    match data.iter().position(|value| !value.is_finite()) {
+        None => Ok(data),
+        Some(place) => {
+            let reason = format!("holds {} at place {place}: every value must be finite", data[place]);
+            Err(ImportError::Tensor { path: path.to_owned(), name: name.to_owned(), reason })
+        }
+    }
+}
+
+fn check_names_and_shapes(
+    path: &Path,
+    model: &'static str,
+    stored: &StateDict,
+    mut wanted: BTreeMap<&str, &[usize]>,
+    is_unused: impl Fn(&str) -> bool,
+) -> Result<(), ImportError> {
     let mut unknown = Vec::new();
     let mut odd = None;
     for (name, found) in stored.shapes().filter(|(name, _)| !is_unused(name)) {
@@ -146,11 +168,11 @@ fn check_names_and_shapes(path: &Path, stored: &StateDict, origins: &[Origin]) -
     }
     if !unknown.is_empty() || !wanted.is_empty() {
         let missing = wanted.into_keys().map(str::to_owned).collect();
-        return Err(ImportError::Names { path: path.to_owned(), missing, unknown });
+        return Err(ImportError::Names { path: path.to_owned(), model, missing, unknown });
     }
     odd.map_or(Ok(()), |(name, found, expected)| {
         let (name, found, expected) = (name.to_owned(), found.to_vec(), expected.to_vec());
-        Err(ImportError::Shape { path: path.to_owned(), name, found, expected })
+        Err(ImportError::Shape { path: path.to_owned(), model, name, found, expected })
     })
 }
 

@@ -7,7 +7,8 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::ImportError;
-use super::pickle::parse;
+use super::pickle::{Saved, View, parse, parse_recbole};
+use super::recbole::Settings;
 use super::strided::{Element, Strided};
 use crate::TensorFile;
 
@@ -56,6 +57,16 @@ impl StateDict {
         if magic == ZIP_MAGIC { open_archive(path, file) } else { open_safetensors(path, file, limit) }
     }
 
+    /// Opens a checkpoint of RecBole, and reads the settings of its training.
+    pub(super) fn open_recbole(path: &Path, file: File) -> Result<(StateDict, Settings), ImportError> {
+        let archive = Archive::open(path, file)?;
+        let Saved { tensors, settings } = parse_recbole(&archive.pickle)
+            .map_err(|source| ImportError::Checkpoint { path: path.to_owned(), source })?;
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value.owned())).collect();
+        let tensors = archive.tensors(tensors);
+        Ok((archive.state_dict(tensors), Settings(settings)))
+    }
+
     /// The shape of each tensor, by name.
     pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.strided.shape()))
@@ -86,33 +97,56 @@ impl StateDict {
     }
 }
 
-/// Opens a zip archive of `data.pkl` and one entry a storage, all in one directory.
-fn open_archive(path: &Path, file: File) -> Result<StateDict, ImportError> {
-    let failed = |source| ImportError::Archive { path: path.to_owned(), source };
-    let mut zip = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
-    let prefixes: Vec<&str> = zip.file_names().filter_map(|name| name.strip_suffix("data.pkl")).collect();
-    let prefix = match prefixes.as_slice() {
-        [prefix] => (*prefix).to_owned(),
-        _ => return Err(ImportError::NotTorch { path: path.to_owned() }),
-    };
-    // PyTorch before 2.1 does not write this entry. It wrote the machine's byte order, which was little-endian in practice.
-    match read_entry(&mut zip, &format!("{prefix}byteorder"), 16) {
-        Ok(order) if order != b"little" => return Err(ImportError::ByteOrder { path: path.to_owned() }),
-        Ok(_) | Err(ZipError::FileNotFound) => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let pickle = read_entry(&mut zip, &format!("{prefix}data.pkl"), PICKLE_LIMIT).map_err(failed)?;
-    let views = parse(&pickle).map_err(|source| ImportError::Pickle { path: path.to_owned(), source })?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in views {
-        let element = view.storage.element;
-        let array = Array::Entry {
-            name: format!("{prefix}data/{}", view.storage.key),
-            size: view.storage.count.saturating_mul(element.width()),
+/// A zip archive of `data.pkl` and one entry a storage, all in one directory.
+struct Archive {
+    path: PathBuf,
+    zip: ZipArchive<BufReader<File>>,
+    prefix: String,
+    pickle: Vec<u8>,
+}
+
+impl Archive {
+    fn open(path: &Path, file: File) -> Result<Archive, ImportError> {
+        let failed = |source| ImportError::Archive { path: path.to_owned(), source };
+        let mut zip = ZipArchive::new(BufReader::new(file)).map_err(failed)?;
+        let prefixes: Vec<&str> = zip.file_names().filter_map(|name| name.strip_suffix("data.pkl")).collect();
+        let prefix = match prefixes.as_slice() {
+            [prefix] => (*prefix).to_owned(),
+            _ => return Err(ImportError::NotTorch { path: path.to_owned() }),
         };
-        tensors.insert(name.to_owned(), Tensor { element, strided: view.strided, array });
+        // PyTorch before 2.1 does not write this entry. It wrote the machine's byte order, which was little-endian in
+        // practice.
+        match read_entry(&mut zip, &format!("{prefix}byteorder"), 16) {
+            Ok(order) if order != b"little" => return Err(ImportError::ByteOrder { path: path.to_owned() }),
+            Ok(_) | Err(ZipError::FileNotFound) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let pickle = read_entry(&mut zip, &format!("{prefix}data.pkl"), PICKLE_LIMIT).map_err(failed)?;
+        Ok(Archive { path: path.to_owned(), zip, prefix, pickle })
     }
-    Ok(StateDict { path: path.to_owned(), tensors, source: Source::Zip(zip) })
+
+    fn tensors(&self, views: Vec<(&str, View<'_>)>) -> BTreeMap<String, Tensor> {
+        let tensor = |(name, view): (&str, View<'_>)| {
+            let element = view.storage.element;
+            let array = Array::Entry {
+                name: format!("{}data/{}", self.prefix, view.storage.key),
+                size: view.storage.count.saturating_mul(element.width()),
+            };
+            (name.to_owned(), Tensor { element, strided: view.strided, array })
+        };
+        views.into_iter().map(tensor).collect()
+    }
+
+    fn state_dict(self, tensors: BTreeMap<String, Tensor>) -> StateDict {
+        StateDict { path: self.path, tensors, source: Source::Zip(self.zip) }
+    }
+}
+
+fn open_archive(path: &Path, file: File) -> Result<StateDict, ImportError> {
+    let archive = Archive::open(path, file)?;
+    let views = parse(&archive.pickle).map_err(|source| ImportError::Pickle { path: path.to_owned(), source })?;
+    let tensors = archive.tensors(views);
+    Ok(archive.state_dict(tensors))
 }
 
 fn open_safetensors(path: &Path, file: File, limit: u64) -> Result<StateDict, ImportError> {

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod model;
+mod recbole;
 mod state_dict;
 
 use canet_cpu::{CpuForward, CpuOptions};

@@ -21,14 +21,73 @@ pub(in crate::import) struct Storage<'a> {
     pub(in crate::import) count: usize,
 }
 
+/// What a training program saved: a state dict, and perhaps the settings of its training.
+pub(in crate::import) struct Saved<'a> {
+    /// The tensors, in their order.
+    pub(in crate::import) tensors: Vec<(&'a str, View<'a>)>,
+    /// The settings by name, as far as they are plain data. Empty if there are none.
+    pub(in crate::import) settings: HashMap<&'a str, Setting<&'a str>>,
+}
+
+/// A setting of a training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::import) enum Setting<T> {
+    None,
+    Int(i64),
+    Float(f64),
+    Text(T),
+    /// Anything else.
+    Other,
+}
+
+impl Setting<&str> {
+    /// The setting without its pickle.
+    pub(in crate::import) fn owned(self) -> Setting<String> {
+        match self {
+            Setting::None => Setting::None,
+            Setting::Int(value) => Setting::Int(value),
+            Setting::Float(value) => Setting::Float(value),
+            Setting::Text(text) => Setting::Text(text.to_owned()),
+            Setting::Other => Setting::Other,
+        }
+    }
+}
+
 /// The tensors of a pickled state dict, in its order.
 ///
 /// # Errors
 /// [`PickleError`] for anything that a state dict of float tensors does not need.
 pub(in crate::import) fn parse(bytes: &[u8]) -> Result<Vec<(&str, View<'_>)>, PickleError> {
-    let mut machine = Machine::new(bytes);
-    while !machine.step()? {}
-    machine.finish()
+    let mut machine = Machine::new(bytes, Unknown::Refused);
+    let root = machine.run()?;
+    machine.tensors(root)
+}
+
+/// The state dict and the settings in a checkpoint of RecBole: a dict whose `state_dict` holds the tensors, and whose `config`
+/// is an object with the settings in its `final_config_dict`. A state dict alone is read too.
+///
+/// Objects of unknown classes are never made: the machine keeps their place and, if they have one, their state.
+///
+/// # Errors
+/// [`PickleError`] if there is no state dict of float tensors.
+pub(in crate::import) fn parse_recbole(bytes: &[u8]) -> Result<Saved<'_>, PickleError> {
+    let mut machine = Machine::new(bytes, Unknown::Skipped);
+    let root = machine.run()?;
+    let state_dict = match machine.get(root, "state_dict") {
+        None => root,
+        Some(Value::Dict(dict)) => dict,
+        Some(_) => return Err(PickleError::Entry("`state_dict`".to_owned())),
+    };
+    let settings = machine.settings(root).unwrap_or_default();
+    Ok(Saved { tensors: machine.tensors(state_dict)?, settings })
+}
+
+/// What happens to a global, and to an opcode, that a state dict does not need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unknown {
+    Refused,
+    /// The machine goes on with an object that it knows nothing of.
+    Skipped,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +95,13 @@ enum Value<'a> {
     None,
     Bool,
     Int(i64),
+    Float(f64),
     Text(&'a str),
     Global(Global),
+    /// An unknown class, or a value of a kind that no state dict has.
+    Opaque,
+    /// An instance of an unknown class: index in the machine's objects.
+    Object(usize),
     Storage(Storage<'a>),
     /// Index in the machine's tuples.
     Tuple(usize),
@@ -66,12 +130,16 @@ struct Machine<'a> {
     tuples: Vec<Vec<Value<'a>>>,
     dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
     views: Vec<View<'a>>,
+    /// The state of each object, if it is a dict.
+    objects: Vec<Option<usize>>,
+    unknown: Unknown,
 }
 
 impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Machine<'a> {
+    fn new(bytes: &'a [u8], unknown: Unknown) -> Machine<'a> {
         Machine {
             input: Reader::new(bytes),
+            unknown,
             opcode_at: 0,
             stack: Vec::new(),
             marks: Vec::new(),
@@ -79,6 +147,19 @@ impl<'a> Machine<'a> {
             tuples: Vec::new(),
             dicts: Vec::new(),
             views: Vec::new(),
+            objects: Vec::new(),
+        }
+    }
+
+    /// Runs the pickle, whose result must be a dict.
+    fn run(&mut self) -> Result<usize, PickleError> {
+        while !self.step()? {}
+        if self.input.at() != self.input.length() {
+            return Err(PickleError::Length(self.input.at()));
+        }
+        match self.stack.as_slice() {
+            &[Value::Dict(root)] if self.marks.is_empty() => Ok(root),
+            _ => Err(self.operands("STOP")),
         }
     }
 
@@ -88,6 +169,7 @@ impl<'a> Machine<'a> {
         match self.input.byte()? {
             0x80 => match self.input.byte()? {
                 2 => {}
+                3 | 4 if self.unknown == Unknown::Skipped => {}
                 other => return Err(PickleError::Protocol(other)),
             },
             b'(' => self.marks.push(self.stack.len()),
@@ -149,22 +231,104 @@ impl<'a> Machine<'a> {
             b'Q' => self.persistent_id()?,
             b'R' => self.reduce()?,
             b'b' => self.build()?,
+            opcode if self.unknown == Unknown::Skipped => self.step_beyond_state_dicts(opcode)?,
             opcode => return Err(PickleError::Opcode { opcode, at: self.opcode_at }),
         }
         Ok(false)
     }
 
-    /// The result after STOP, which must be one dict of tensors by name.
-    fn finish(mut self) -> Result<Vec<(&'a str, View<'a>)>, PickleError> {
-        if self.input.at() != self.input.length() {
-            return Err(PickleError::Length(self.input.at()));
+    /// Runs an opcode that no state dict of protocol 2 has.
+    fn step_beyond_state_dicts(&mut self, opcode: u8) -> Result<(), PickleError> {
+        match opcode {
+            // FRAME says where the next bytes end. They are at hand already.
+            0x95 => drop(self.input.array::<8>()?),
+            0x94 => self.store(u32::try_from(self.memo.len()).map_err(|_| self.operands("MEMOIZE"))?)?,
+            0x8c => {
+                let length = self.input.byte()?.into();
+                let text =
+                    std::str::from_utf8(self.input.take(length)?).map_err(|_| self.operands("SHORT_BINUNICODE"))?;
+                self.stack.push(Value::Text(text));
+            }
+            b'G' => {
+                let value = f64::from_be_bytes(self.input.array()?);
+                self.stack.push(Value::Float(value));
+            }
+            0x93 => {
+                let (name, module) = (self.pop("STACK_GLOBAL")?, self.pop("STACK_GLOBAL")?);
+                let (Value::Text(module), Value::Text(name)) = (module, name) else {
+                    return Err(self.operands("STACK_GLOBAL"));
+                };
+                self.push_global(module, name)?;
+            }
+            // SHORT_BINBYTES, BINBYTES, BINBYTES8, BINUNICODE8 and LONG4.
+            b'C' => self.skip_bytes(|input| Ok(input.byte()?.into()))?,
+            b'B' | 0x8b => self.skip_bytes(|input| Ok(u32::from_le_bytes(input.array()?).into()))?,
+            0x8e | 0x8d => self.skip_bytes(|input| Ok(u64::from_le_bytes(input.array()?)))?,
+            // EMPTY_LIST and EMPTY_SET.
+            b']' | 0x8f => self.stack.push(Value::Opaque),
+            b'a' => drop(self.pop("APPEND")?),
+            // APPENDS and ADDITEMS.
+            b'e' | 0x90 => drop(self.pop_to_mark("APPENDS")?),
+            0x91 => {
+                self.pop_to_mark("FROZENSET")?;
+                self.stack.push(Value::Opaque);
+            }
+            b'0' => drop(self.pop("POP")?),
+            b'1' => drop(self.pop_to_mark("POP_MARK")?),
+            0x81 => {
+                self.pop_many(2, "NEWOBJ")?;
+                self.push_object();
+            }
+            0x92 => {
+                self.pop_many(3, "NEWOBJ_EX")?;
+                self.push_object();
+            }
+            opcode => return Err(PickleError::Opcode { opcode, at: self.opcode_at }),
         }
-        let (&[Value::Dict(root)], true) = (self.stack.as_slice(), self.marks.is_empty()) else {
-            return Err(self.operands("STOP"));
+        Ok(())
+    }
+
+    /// Skips as many bytes as the length in front of them says.
+    fn skip_bytes(
+        &mut self,
+        length: impl FnOnce(&mut Reader<'a>) -> Result<u64, PickleError>,
+    ) -> Result<(), PickleError> {
+        let at = self.input.at();
+        let length = usize::try_from(length(&mut self.input)?).map_err(|_| PickleError::Length(at))?;
+        self.input.take(length)?;
+        self.stack.push(Value::Opaque);
+        Ok(())
+    }
+
+    /// The value of a key that is set last, as in Python.
+    fn get(&self, dict: usize, wanted: &str) -> Option<Value<'a>> {
+        let entry = |(key, _): &&(Value<'a>, Value<'a>)| matches!(key, Value::Text(text) if *text == wanted);
+        self.dicts.get(dict)?.iter().rev().find(entry).map(|(_, value)| *value)
+    }
+
+    /// The plain values of `config.final_config_dict`.
+    fn settings(&self, root: usize) -> Option<HashMap<&'a str, Setting<&'a str>>> {
+        let Value::Object(config) = self.get(root, "config")? else { return None };
+        let Value::Dict(settings) = self.get((*self.objects.get(config)?)?, "final_config_dict")? else { return None };
+        let plain = |(key, value): &(Value<'a>, Value<'a>)| {
+            let Value::Text(name) = *key else { return None };
+            let value = match *value {
+                Value::None => Setting::None,
+                Value::Int(value) => Setting::Int(value),
+                Value::Float(value) => Setting::Float(value),
+                Value::Text(text) => Setting::Text(text),
+                _ => Setting::Other,
+            };
+            Some((name, value))
         };
+        Some(self.dicts.get(settings)?.iter().filter_map(plain).collect())
+    }
+
+    /// The entries of a dict, which must all be tensors by name.
+    fn tensors(mut self, dict: usize) -> Result<Vec<(&'a str, View<'a>)>, PickleError> {
         let mut tensors: Vec<(&str, View<'_>)> = Vec::new();
         let mut known = HashSet::new();
-        for (place, (key, value)) in std::mem::take(&mut self.dicts[root]).into_iter().enumerate() {
+        for (place, (key, value)) in std::mem::take(&mut self.dicts[dict]).into_iter().enumerate() {
             let (Value::Text(name), Value::Tensor(view)) = (key, value) else {
                 let name = if let Value::Text(name) = key { format!("`{name}`") } else { place.to_string() };
                 return Err(PickleError::Entry(name));
@@ -180,14 +344,21 @@ impl<'a> Machine<'a> {
     /// GLOBAL, `module\nname\n`. The name is looked up in the allow-list and never imported.
     fn global(&mut self) -> Result<(), PickleError> {
         let (module, name) = (self.input.line()?, self.input.line()?);
+        self.push_global(module, name)
+    }
+
+    fn push_global(&mut self, module: &str, name: &str) -> Result<(), PickleError> {
         let global = match (module, name) {
             ("collections", "OrderedDict") => Some(Global::OrderedDict),
             ("torch._utils", "_rebuild_tensor_v2") => Some(Global::RebuildTensor),
             ("torch", storage) => Element::of_storage(storage).map(Global::Storage),
             _ => None,
         };
-        let global = global.ok_or_else(|| PickleError::Global(format!("{module}.{name}")))?;
-        self.stack.push(Value::Global(global));
+        self.stack.push(match global {
+            Some(global) => Value::Global(global),
+            None if self.unknown == Unknown::Skipped => Value::Opaque,
+            None => return Err(PickleError::Global(format!("{module}.{name}"))),
+        });
         Ok(())
     }
 
@@ -203,6 +374,11 @@ impl<'a> Machine<'a> {
             Value::Int(count),
         ] = id
         else {
+            if self.unknown == Unknown::Skipped {
+                // A storage of integers, as of an optimizer's steps.
+                self.stack.push(Value::Opaque);
+                return Ok(());
+            }
             return Err(self.operands("BINPERSID"));
         };
         let count = usize::try_from(count).map_err(|_| self.operands("BINPERSID"))?;
@@ -242,6 +418,7 @@ impl<'a> Machine<'a> {
                 self.stack.push(Value::Tensor(self.views.len()));
                 self.views.push(View { storage, strided });
             }
+            _ if self.unknown == Unknown::Skipped => self.push_object(),
             _ => return Err(refused),
         }
         Ok(())
@@ -251,6 +428,12 @@ impl<'a> Machine<'a> {
     /// ignored.
     fn build(&mut self) -> Result<(), PickleError> {
         let state = self.pop("BUILD")?;
+        if let (Unknown::Skipped, Some(object)) = (self.unknown, self.stack.last()) {
+            if let (Value::Object(object), Value::Dict(state)) = (*object, state) {
+                self.objects[object] = Some(state);
+            }
+            return Ok(());
+        }
         let (Some(Value::Dict(_)), Value::Dict(state)) = (self.stack.last(), state) else {
             return Err(self.operands("BUILD"));
         };
@@ -272,8 +455,13 @@ impl<'a> Machine<'a> {
     }
 
     fn set_items(&mut self, entries: &[Value<'a>], operation: &'static str) -> Result<(), PickleError> {
-        let (Some(&Value::Dict(dict)), true) = (self.stack.last(), entries.len().is_multiple_of(2)) else {
+        let (Some(&filled), true) = (self.stack.last(), entries.len().is_multiple_of(2)) else {
             return Err(self.operands(operation));
+        };
+        let dict = match filled {
+            Value::Dict(dict) => dict,
+            Value::Object(_) => return Ok(()),
+            _ => return Err(self.operands(operation)),
         };
         self.dicts[dict].extend(entries.chunks_exact(2).map(|pair| (pair[0], pair[1])));
         Ok(())
@@ -314,6 +502,11 @@ impl<'a> Machine<'a> {
     fn push_dict(&mut self) {
         self.stack.push(Value::Dict(self.dicts.len()));
         self.dicts.push(Vec::new());
+    }
+
+    fn push_object(&mut self) {
+        self.stack.push(Value::Object(self.objects.len()));
+        self.objects.push(None);
     }
 
     fn pop(&mut self, operation: &'static str) -> Result<Value<'a>, PickleError> {

@@ -103,7 +103,7 @@ fn external_ids_come_from_a_file() {
     let draft = read("a\nb\nc\nd d\né").unwrap();
     assert_eq!(draft.catalogue.ids().iter().map(|id| &**id).collect::<Vec<_>>(), ["a", "b", "c", "d d", "é"]);
     for (lines, message) in [
-        ("a\nb\n", "items.txt: 2 lines, `num_item` in args.json is 5"),
+        ("a\nb\n", "items.txt: 2 lines, the model has 5 items"),
         ("a\nb\nc\nd\na\n", "items.txt: item id \"a\" stands in the catalogue twice"),
         ("a\nb\n\nd\ne\n", "items.txt: item id \"\" is empty"),
     ] {
@@ -119,9 +119,13 @@ fn arguments_that_do_not_fit_are_refused() {
         (
             "\"max_len\": 2",
             "\"max_len\": 3",
-            "`backbone.position.pe.weight` has shape [2, 3], args.json makes it [3, 3]",
+            "`backbone.position.pe.weight` has shape [2, 3], in the authors' model of this args.json it has [3, 3]",
         ),
-        ("\"num_item\": 5", "\"num_item\": 6", "`backbone.output.layer.bias` has shape [6], args.json makes it [7]"),
+        (
+            "\"num_item\": 5",
+            "\"num_item\": 6",
+            "`backbone.output.layer.bias` has shape [6], in the authors' model of this args.json it has [7]",
+        ),
         ("[1], \"attn", "[2], \"attn", "missing [\"backbone.TRMs.1."),
         ("\"d_list\": [2]", "\"d_list\": []", "`hidden` is empty"),
         ("\"num_item\": 5", "\"num_item\": 99999999999", "`items` is 99999999999"),
