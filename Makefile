@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native wheel serve test test-python check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http bench-reading experiment report fuzz chaos soak sbom
+	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz chaos soak sbom
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -80,6 +80,10 @@ bench: setup ## Times one core's batches, and lanes by width against lanes by ro
 
 experiment: build ## Trains the row ROW of models/experiments and reports on it (SEEDS=1,2 DATA=directory)
 	@python3 models/experiments/run.py $(ROW) --seeds $(or $(SEEDS),1) --data $(or $(DATA),data) $(ARGS)
+
+bench-accuracy: build ## Trains RecBole's SASRec on DATA=FILE and measures it as canet's models (hours; 6 GB of packages)
+	$$(python3 scripts/tools.py models/experiments/requirements.txt) models/experiments/recbole_sasrec.py --data $(DATA) \
+		--canet $(CANET) $(ARGS)
 
 # The crates that need neither LibTorch nor a binary.
 PURE = --workspace --exclude canet --exclude canet-torch --exclude canet-training

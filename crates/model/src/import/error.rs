@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn many_names_are_counted() {
         let missing = (0..5000).map(|number| format!("layer.{number}")).collect();
-        let error = ImportError::Names { path: "a.pt".into(), missing, unknown: vec!["odd".to_owned()] }.to_string();
+        let (path, model, unknown) = ("a.pt".into(), "the model", vec!["odd".to_owned()]);
+        let error = ImportError::Names { path, model, missing, unknown }.to_string();
         assert!(error.contains("\"layer.7\"] and 4992 more, unknown [\"odd\"]"), "{error}");
         assert!(error.len() < 400, "{error}");
     }
