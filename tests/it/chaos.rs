@@ -3,7 +3,7 @@
 //! `make chaos ROUNDS=50` runs many rounds. A test run has a few. Moments are random, from a seed that is printed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -393,7 +393,10 @@ fn a_server_without_descriptors_answers_again_as_soon_as_it_has_some() {
 #[cfg(feature = "libtorch")]
 #[test]
 fn a_training_that_is_killed_at_random_moments_comes_to_the_same_weights() {
+    use std::io::{BufRead, BufReader};
+
     use super::train_command::{finish, ring, train};
+
     let flags = ["--preset", "utility", "--epochs", "2", "--settle-epochs", "1", "--newest-epochs", "1"];
     let directory = tempfile::tempdir().unwrap();
     let data = ring(directory.path());
