@@ -27,7 +27,7 @@ def test_users_get_what_canet_rank_recommends(model, histories, rank):
     for flags, options in [
         ([], {}),
         (["--k", "3", "--route", "full"], {"k": 3, "route": "full"}),
-        (["--k", "25", "--route", "h96-l4-e64", "--include-seen"], {"k": 25, "route": "h96-l4-e64", "exclude_seen": False}),
+        (["--k", "25", "--route", "h32-l2-e32", "--include-seen"], {"k": 25, "route": "h32-l2-e32", "exclude_seen": False}),
         (["--flops-budget", "0.9"], {"budget": 0.9}),
     ]:
         lines = rank(histories, *flags)
@@ -140,7 +140,7 @@ def test_parquet_goes_in_and_comes_out(model, histories, command, tmp_path):
 
 def test_scores_rank_as_recommend_does(model, histories):
     columns = {item: place for place, item in enumerate(model.items)}
-    for route in ["auto", "smallest", "h96-l4-e128"]:
+    for route in ["auto", "smallest", "h64-l1-e64"]:
         found = model.recommend(histories[:50], k=20, route=route)
         scores = model.scores(histories[:50], route=route)
         assert scores.shape == (50, len(model.items)) and scores.dtype == numpy.float32
@@ -256,7 +256,7 @@ def test_the_description_is_that_of_canet_inspect(model, command):
     routes = inspected.pop("routes")
     assert model.info == inspected
     assert [vars(route) for route in model.routes] == [{"name": route.pop("route"), **route} for route in routes]
-    assert repr(model) == "Model('ml-100k', version=2)"
+    assert repr(model) == "Model('ml-100k', version=3)"
 
 
 def test_a_model_is_pickled_as_its_path_and_version(model, histories):

@@ -13,7 +13,7 @@ import canet
 from canet.torch import Slice
 from conftest import MODEL, REPOSITORY
 
-ROUTES = ["smallest", "h96-l4-e64", "full"]
+ROUTES = ["smallest", "h32-l2-e32", "full"]
 
 # Scores closer than this may change places, because both sides round.
 TIE = 1e-4
@@ -84,7 +84,7 @@ def test_the_module_trains_and_saves_as_any_other(histories):
 
 
 def test_wrong_routes_and_versions_are_named(tmp_path):
-    with pytest.raises(ValueError, match="there is no route 'h5': use full, smallest or a route's name, as h64-l2-e64"):
+    with pytest.raises(ValueError, match="there is no route 'h5': use full, smallest or a route's name, as h16-l1-e16"):
         canet.to_torch(MODEL, "h5")
     with pytest.raises(FileNotFoundError, match="holds no version"):
         canet.to_torch(tmp_path)
