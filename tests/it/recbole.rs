@@ -129,8 +129,9 @@ fn the_order_comes_from_the_data_or_from_a_file() {
 #[test]
 fn data_with_other_items_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
+    let without_one = format!("item_id!={}", ids()[0]);
     for (flags, message) in [
-        (&["--min-interactions", "30"][..], "items, the model has 60; select the interactions that RecBole trained on"),
+        (&["--where", &without_one][..], "59 items, the model has 60; select the interactions that RecBole trained on"),
         (&["--items", "/dev/null"], "/dev/null: 0 lines, the model has 60 items"),
         (&["--heads", "2"], "`n_heads` is 3, and 2 heads are asked for"),
     ] {
