@@ -7,7 +7,8 @@
 RecBole trains with its defaults: hidden 64, 2 layers, 2 heads, dropout .5, the last 50 items of a history, every prefix a
 sample, Adam with a rate of .001, batches of 2,048. Loss CE is the full softmax, loss BPR has one negative item a sample. Early
 stopping watches NDCG@10 on the validation items with a patience of 10 evaluations; --minutes caps a training. Both programs
-split the data alike: the last item of a user is the test item, the one before it the validation item.
+split the data alike: the last item of a user is the test item, the one before it the validation item. They differ in users of
+three interactions alone, whose second item RecBole trains on.
 
 `canet import --recbole` then makes a model of the result, and `canet eval` measures it, so that one program counts both
 sides. With --against, `canet report --trained-alone` compares it with a model of canet over the same users. A trained model
