@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 use clap::builder::BoolishValueParser;
+use serde_json::Value;
 
 use super::Failure;
 use super::columns::{self, aligned, wrapped};
@@ -120,6 +121,16 @@ fn listed(entries: impl Iterator<Item = String>) -> Vec<String> {
     lines
 }
 
+/// An option of a training, or those within it: `seed 1`, `settle.epochs 3`.
+fn options(name: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(within) => {
+            within.iter().flat_map(|(key, value)| options(&format!("{name}.{key}"), value)).collect()
+        }
+        value => vec![format!("{name} {value}")],
+    }
+}
+
 fn table(checkpoint: &Checkpoint) -> String {
     let (manifest, config) = (&checkpoint.manifest, &checkpoint.config);
     let mut text = format!("{}\n\n", wrapped(&answer(checkpoint)));
@@ -145,7 +156,7 @@ fn table(checkpoint: &Checkpoint) -> String {
         None => line("training", "unknown".to_owned()),
         Some(training) => {
             line("training", format!("canet {}", training.program));
-            for options in listed(training.options.iter().map(|(name, value)| format!("{name} {value}"))) {
+            for options in listed(training.options.iter().flat_map(|(name, value)| options(name, value))) {
                 line("", options);
             }
         }

@@ -452,7 +452,8 @@ fn budgets_end_where_the_router_spends_no_more() {
     let points = [(0.1, 0.1), (0.3, 0.28), (0.6, 0.28), (0.9, 0.28)].map(point);
     let calibration = Some(Calibration { points: points.into() });
     CheckpointDraft { calibration, ..numbered(draft(small_config(), 3)) }.write(&root).unwrap();
-    let reachable = json!([{"budget": 0.1, "spent": 0.1}, {"budget": 0.3, "spent": 0.28}]);
+    let reachable = [(0.1, 0.1), (0.3, 0.28)];
+    let reachable = json!(reachable.map(|(budget, spent)| json!({"budget": budget, "route": null, "spent": spent})));
     let served = Process::serve(&root, &[]).client.get("/model").json();
     assert_eq!(served["budget"]["points"], reachable);
     let inspect = |more: &[&str]| {

@@ -101,23 +101,18 @@ fn every_variant_of_the_preset_makes_a_model_that_serves() {
 }
 
 #[test]
-fn rare_items_are_scored_by_the_table_by_which_they_are_read() {
+fn items_are_scored_by_the_table_by_which_they_are_read() {
     let scratch = TempDir::new().unwrap();
-    // 40 interactions an item, and 6.
-    let often = ring(scratch.path());
-    let rarely = scratch.path().join("rarely.txt");
-    fs::write(&rarely, fs::read_to_string(&often).unwrap().lines().take(180).collect::<Vec<_>>().join("\n")).unwrap();
-    let variants: [(&Path, &[&str], bool); 6] = [
-        (&rarely, &[], true),
-        (&rarely, &["--tie-embeddings", "false"], false),
-        (&rarely, &["--embedding", "4"], false),
-        (&rarely, &["--preset", "paper"], false),
-        (&often, &[], false),
-        (&often, &["--tie-embeddings", "true"], true),
+    let data = ring(scratch.path());
+    let variants: [(&[&str], bool); 4] = [
+        (&[], true),
+        (&["--tie-embeddings", "false"], false),
+        (&["--embedding", "4"], false),
+        (&["--preset", "paper"], false),
     ];
-    for (place, (data, flags, tied)) in variants.into_iter().enumerate() {
+    for (place, (flags, tied)) in variants.into_iter().enumerate() {
         let out = scratch.path().join(place.to_string());
-        finish(train(data, &out, &[&["--epochs", "1"], flags].concat()));
+        finish(train(&data, &out, &[&["--epochs", "1"], flags].concat()));
         let weights = ModelDirectory::open(&out).unwrap().load(None).unwrap().weights;
         let [read, scored] = ["item_embedding", "output.weight"].map(|name| weights.get(&format!("backbone.{name}")));
         assert_eq!(read.unwrap().data == scored.unwrap().data, tied, "{flags:?}");
@@ -192,7 +187,7 @@ fn how_a_model_was_trained_is_recorded() {
     assert_eq!((&start["event"], &start["program"]), (&"start".into(), &env!("CARGO_PKG_VERSION").into()));
     let options = &start["options"];
     for (name, expected) in
-        [("seed", Value::from(7)), ("epochs", 1.into()), ("dropout", 0.1.into()), ("tied", false.into())]
+        [("seed", Value::from(7)), ("epochs", 1.into()), ("dropout", 0.1.into()), ("tied", true.into())]
     {
         assert_eq!(options[name], expected, "{name}: {options}");
     }
@@ -319,12 +314,13 @@ fn a_training_that_needs_more_memory_than_there_is_does_not_start() {
     assert!(message.contains("interactions 1200") && message.contains("training needs about"), "{message}");
 }
 
-/// The lines of the verdict, which stands at the end of standard error.
+/// The headline of the verdict, which stands at the end of standard error, and the lines that follow it.
 fn verdict(log: &[u8]) -> Vec<String> {
     let log = String::from_utf8(log.to_vec()).unwrap();
-    let lines: Vec<&str> = log.lines().collect();
-    let table = lines.iter().rposition(|line| line.starts_with("run ")).unwrap_or_else(|| panic!("{log}"));
-    lines[table - 2..].iter().map(|line| (*line).to_owned()).collect()
+    let (before, _) = log.rsplit_once("\n\nrun ").unwrap_or_else(|| panic!("{log}"));
+    let headline = before.rsplit("\n\n").next().unwrap();
+    let following = log[before.len()..].lines().map(str::to_owned);
+    [headline.replace('\n', " ")].into_iter().chain(following).collect()
 }
 
 /// A shop's log: 200 users and 150 products. Two of three times the next product is the one that goes with the last one, and
@@ -382,7 +378,7 @@ fn a_markov_chain_that_is_better_comes_first() {
     assert!(!text.contains("HR@10"), "the tables are for --verbose: {text}");
     let document: Value = serde_json::from_slice(&finish(json).stdout).unwrap();
     let found = &document["verdict"];
-    assert_eq!(found["headline"], text.lines().next().unwrap());
+    assert_eq!(found["headline"], text.split("\n\n").next().unwrap().replace('\n', " "));
     assert_eq!(found["unbeaten"], serde_json::json!({"name": "markov", "wins": true, "full_beats": false}));
     assert_eq!(found["serve"], Value::Null);
     let mean = |name: &str| {

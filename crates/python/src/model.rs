@@ -208,7 +208,7 @@ impl Model {
 
 /// Runs Python's signal handlers, so that Ctrl-C stops a long call.
 fn interrupted() -> PyResult<()> {
-    Python::attach(Python::check_signals)
+    Python::attach(|python| python.check_signals())
 }
 
 fn model_error(error: impl ToString) -> PyErr {
