@@ -242,7 +242,7 @@ def test_a_missing_or_damaged_model_is_named(tmp_path):
             canet.Model(MODEL, **options)
     damaged = tmp_path / "damaged" / "1"
     damaged.mkdir(parents=True)
-    for file in (MODEL / "2").iterdir():
+    for file in (MODEL / "3").iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
     weights = bytearray((damaged / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
