@@ -7,7 +7,9 @@ use canet_api::Code;
 use serde_json::Value;
 
 use super::readme::{ROOT, fences, manual, read};
-use super::server::{Process, Server, canet, numbered};
+#[cfg(feature = "libtorch")]
+use super::server::canet;
+use super::server::{Process, Server, numbered};
 use super::support::{draft, small_config};
 
 /// Flags of other programs.

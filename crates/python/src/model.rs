@@ -207,6 +207,7 @@ impl Model {
 }
 
 /// Runs Python's signal handlers, so that Ctrl-C stops a long call.
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method itself is not general enough for `attach`")]
 fn interrupted() -> PyResult<()> {
     Python::attach(|python| python.check_signals())
 }
