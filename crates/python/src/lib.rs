@@ -1,6 +1,6 @@
 //! The module `canet._native`, on which the Python package `canet` is built (`python/canet`).
 //!
-//! [`model`] opens a checkpoint and ranks with [`canet_ranking`], as `canet rank` does. [`reading`] reads histories from lists,
+//! `model` opens a checkpoint and ranks with `canet_ranking`, as `canet rank` does. `reading` reads histories from lists,
 //! NumPy arrays and Arrow arrays where they are. Everything that a person reads, such as documentation and types, is in the
 //! Python package.
 
