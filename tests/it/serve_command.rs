@@ -141,6 +141,15 @@ fn a_budget_whose_calibration_names_a_route_runs_it_without_the_router() {
         assert_eq!((&routed["route"]["name"], reason(&routed)), (&json!("h12-l4-e10"), json!("router")));
     }
     assert_eq!(server.client.get("/model").json()["budget"]["points"][0]["route"], "h4-l2-e6");
+    // Exploring draws a route without the router too.
+    let exploring = Process::serve(&root, &["--flops-budget", "0.3", "--explore", "1"]);
+    let explored: Vec<Value> =
+        (0..20).map(|_| exploring.client.recommend(&json!({"history": [101, 102]})).json()["route"].clone()).collect();
+    assert!(
+        explored.iter().all(|route| route["reason"] == "explored" && route["confidence"].is_null()),
+        "{explored:?}"
+    );
+    assert!(explored.iter().any(|route| route["name"] != explored[0]["name"]), "{explored:?}");
     // `rank` and `inspect` follow the same policy.
     let interactions = directory.path().join("log.txt");
     std::fs::write(&interactions, "1 101 102\n2 103\n").unwrap();

@@ -132,6 +132,15 @@ fn assert_answers(request: &Value, answer: &Value) {
     assert!(flops <= full * 2, "{}", shown());
 }
 
+/// What became of an input whose answer, if there is one, is not looked at.
+fn accepted_or_refused(reply: &Reply, seed: &Seed) -> Outcome {
+    if reply.status == 200 {
+        return Outcome::Accepted;
+    }
+    assert_problem(reply, &shown(seed));
+    Outcome::Refused(String::from_utf8_lossy(&reply.body).into_owned())
+}
+
 /// Checks a problem document.
 fn assert_problem(reply: &Reply, shown: &str) {
     let problem: Value =
@@ -275,11 +284,7 @@ fn infer_with_binary_data() {
         let request = Request::post(INFER).header("inference-header-content-length", length);
         let body = body.strip_prefix(b"\n").unwrap_or(body).to_vec();
         let reply = server.hand(request.body(Body::from(body)).unwrap());
-        if reply.status != 200 {
-            assert_problem(&reply, &shown(seed));
-            return Outcome::Refused(String::from_utf8_lossy(&reply.body).into_owned());
-        }
-        Outcome::Accepted
+        accepted_or_refused(&reply, seed)
     });
     server.assert_ready();
 }
@@ -304,11 +309,7 @@ fn packed_bodies() {
     fuzz(&target, 1000, |seed| {
         let coding = seed.name.rsplit('.').next().unwrap();
         let reply = server.send("POST", "/recommend", &[JSON, ("content-encoding", coding)], &seed.bytes);
-        if reply.status != 200 {
-            assert_problem(&reply, &shown(seed));
-            return Outcome::Refused(String::from_utf8_lossy(&reply.body).into_owned());
-        }
-        Outcome::Accepted
+        accepted_or_refused(&reply, seed)
     });
     server.assert_ready();
 }
@@ -322,11 +323,7 @@ fn operators_bodies() {
         let path = format!("/admin/{}", seed.name.trim_start_matches("found-").split('.').next().unwrap());
         let reply = server.send("POST", &path, &[JSON], &seed.bytes);
         server.withdraw_candidate();
-        if reply.status != 200 {
-            assert_problem(&reply, &shown(seed));
-            return Outcome::Refused(String::from_utf8_lossy(&reply.body).into_owned());
-        }
-        Outcome::Accepted
+        accepted_or_refused(&reply, seed)
     });
     server.assert_ready();
 }
