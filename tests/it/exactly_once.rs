@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -123,21 +123,58 @@ fn stream(process: &Process, _: &Client, users: &[String]) -> Vec<(u64, Vec<Stri
     rows.into_iter().map(|row| row.expect("every row is answered")).collect()
 }
 
-/// Ends the load, also where a reload fails.
-struct Stop<'a>(&'a AtomicBool);
+/// How far the load is. It ends with the reloads, and where a client or a reload fails.
+#[derive(Default)]
+struct Load {
+    state: Mutex<LoadState>,
+    changed: Condvar,
+}
 
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+#[derive(Default)]
+struct LoadState {
+    /// Calls that each client has made.
+    calls: [u64; 4],
+    has_ended: bool,
+}
+
+impl Load {
+    fn has_ended(&self) -> bool {
+        self.state.lock().unwrap().has_ended
+    }
+
+    fn called(&self, client: usize) {
+        self.state.lock().unwrap().calls[client] += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until each client has been answered again: also by a call that began after this one.
+    fn wait_for_all(&self) {
+        let state = self.state.lock().unwrap();
+        let before = state.calls;
+        let waits = |state: &mut LoadState| {
+            !state.has_ended && state.calls.iter().zip(before).any(|(calls, before)| *calls < before + 2)
+        };
+        drop(self.changed.wait_while(state, waits).unwrap());
     }
 }
 
-/// Calls until `stop`, each for users of its own.
-fn load(process: &Process, name: &str, call: Call, stop: &AtomicBool) -> Vec<Answered> {
+/// Ends the load when it drops.
+struct End<'a>(&'a Load);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap().has_ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Calls until the load ends, each time for users of its own.
+fn call_on(process: &Process, (place, name, call): (usize, &str, Call), load: &Load) -> Vec<Answered> {
+    let _end = End(load);
     let client = Client::new(process.client.address);
     let mut answered = Vec::new();
     let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !load.has_ended() {
         let users: Vec<String> = (number..number + ROWS).map(|number| format!("{name} {number}")).collect();
         number += ROWS;
         let sent = Instant::now();
@@ -150,13 +187,16 @@ fn load(process: &Process, name: &str, call: Call, stop: &AtomicBool) -> Vec<Ans
             sent,
             received,
         }));
+        load.called(place);
     }
     answered
 }
 
-/// Reloads one version after the other.
-fn reload(client: &Client, reloads: u64) -> Vec<Served> {
-    let mut served = vec![Served { version: 1, from: Instant::now(), to: None }];
+/// Reloads one version after the other. Version 1 serves since `began`. Each version answers all clients.
+fn reload(client: &Client, reloads: u64, load: &Load, began: Instant) -> Vec<Served> {
+    let _end = End(load);
+    load.wait_for_all();
+    let mut served = vec![Served { version: 1, from: began, to: None }];
     for number in 0..reloads {
         let version = 2 - number % 2;
         let from = Instant::now();
@@ -164,6 +204,7 @@ fn reload(client: &Client, reloads: u64) -> Vec<Served> {
         assert_eq!(reply.status, 200, "{reply:?}");
         served.last_mut().unwrap().to = Some(Instant::now());
         served.push(Served { version, from, to: None });
+        load.wait_for_all();
     }
     served
 }
@@ -176,19 +217,18 @@ fn each_row_is_answered_once_by_a_version_that_served_then() {
         numbered(draft(small_config(), seed)).write(&root).unwrap();
     }
     let log = directory.path().join("log");
-    let flags = ["--version", "1", "--drain-delay", "0", "--answer-log", log.to_str().unwrap()];
+    let log_flag = ["--answer-log", log.to_str().unwrap()];
+    let flags = [&["--version", "1", "--drain-delay", "0", "--queue-limit-ms", "60000"], &log_flag[..]].concat();
     let mut server = Process::serve(&root, &flags);
-    let stop = AtomicBool::new(false);
-    let calls: [(&str, Call); 4] = [("http", one), ("batch", batch), ("infer", infer), ("stream", stream)];
+    let (load, began) = (Load::default(), Instant::now());
+    let calls: [(usize, &str, Call); 4] =
+        [(0, "http", one), (1, "batch", batch), (2, "infer", infer), (3, "stream", stream)];
     let (served, answered) = thread::scope(|scope| {
-        let workers = calls.map(|(name, call)| {
-            let (server, stop) = (&server, &stop);
-            scope.spawn(move || load(server, name, call, stop))
+        let workers = calls.map(|call| {
+            let (server, load) = (&server, &load);
+            scope.spawn(move || call_on(server, call, load))
         });
-        let served = scope.spawn(|| {
-            let _stop = Stop(&stop);
-            reload(&server.client, RELOADS * rounds(1))
-        });
+        let served = scope.spawn(|| reload(&server.client, RELOADS * rounds(1), &load, began));
         let answered: Vec<Answered> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
         (served.join().unwrap(), answered)
     });
