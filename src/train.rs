@@ -7,9 +7,8 @@ use std::time::Duration;
 use canet_data::Dataset;
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
-    AdamWOptions, Defaults, Finished, JointOptions, LossForm, LossWeights, MemoryEstimate, NewestOptions, Preset,
-    RouterFit, RouterOptions, SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions,
-    TrainOutcome, train,
+    AdamWOptions, Defaults, Finished, JointOptions, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterOptions,
+    SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, TrainOutcome, train,
 };
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -192,9 +191,6 @@ struct UtilityArgs {
     /// The router learns from the validation positions as well.
     #[arg(long, env = "CANET_ROUTER_HOLDOUT")]
     router_holdout: Option<usize>,
-    /// How the router learns from the accuracy of each slice for held-out users.
-    #[arg(long, env = "CANET_ROUTER_FIT", value_enum, default_value = "distilled")]
-    router_fit: RouterFit,
     /// Passes over all training data after the router is trained. 0 skips this stage.
     #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = 3)]
     settle_epochs: u64,
@@ -213,9 +209,6 @@ struct UtilityArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Preset paper")]
 struct PaperArgs {
-    /// Form of the guide and balance terms.
-    #[arg(long, env = "CANET_LOSSES", value_enum, default_value = "paper")]
-    losses: LossForm,
     /// Weight of the FLOPs term.
     #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = 1.0, value_parser = non_negative)]
     flops_weight: f64,
@@ -431,7 +424,6 @@ impl TrainArgs {
             exclude_seen: !self.include_seen,
             joint: JointOptions {
                 temperature: paper.temperature,
-                losses: paper.losses,
                 weights: LossWeights {
                     guide: paper.guide_weight,
                     balance: paper.balance_weight,
@@ -443,10 +435,7 @@ impl TrainArgs {
                 distillation: utility.distillation,
                 narrow_boost: utility.narrow_boost.unwrap_or(defaults.narrow_boost),
             },
-            router: RouterOptions {
-                holdout: utility.router_holdout.unwrap_or(defaults.router_holdout),
-                fit: utility.router_fit,
-            },
+            router: RouterOptions { holdout: utility.router_holdout.unwrap_or(defaults.router_holdout) },
             settle: SettleOptions { epochs: utility.settle_epochs, learning_rate: utility.settle_lr },
             newest: NewestOptions { epochs: utility.newest_epochs },
         }

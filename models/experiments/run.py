@@ -43,7 +43,6 @@ RECORDED = {
     "--distillation": ("training", "options", "sandwich", "distillation"),
     "--narrow-boost": ("training", "options", "sandwich", "narrow_boost"),
     "--router-holdout": ("training", "options", "router", "holdout"),
-    "--router-fit": ("training", "options", "router", "fit"),
     "--settle-epochs": ("training", "options", "settle", "epochs"),
     "--settle-lr": ("training", "options", "settle", "learning_rate"),
     **{f"--{name}": ("config", name.replace("-", "_")) for name in ("max-len", "hidden", "layers", "embedding", "heads", "positions")},

@@ -65,7 +65,7 @@ fn a_trained_model_learns_what_is_certain_and_is_written_as_the_next_version() {
     let out = scratch.path().join("ring");
     let printed = finish(train(&data, &out, &[])).stdout;
     assert_eq!(String::from_utf8(printed).unwrap().trim(), out.join("1").to_str().unwrap());
-    finish(train(&data, &out, &["--epochs", "1", "--preset", "paper", "--losses", "paper-code"]));
+    finish(train(&data, &out, &["--epochs", "1", "--preset", "paper"]));
 
     let models = ModelDirectory::open(&out).unwrap();
     assert_eq!(models.versions().unwrap(), [1, 2]);
@@ -77,15 +77,13 @@ fn a_trained_model_learns_what_is_certain_and_is_written_as_the_next_version() {
     assert_eq!(budgets, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]);
 }
 
-/// Without distillation, with a router that learns utilities itself or uncalibrated, and with one route alone.
+/// Without distillation, and with one route alone.
 #[test]
 fn every_variant_of_the_preset_makes_a_model_that_serves() {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
-    let variants: [&[&str]; 4] = [
+    let variants: [&[&str]; 2] = [
         &["--distillation", "0", "--settle-epochs", "0", "--negatives", "8"],
-        &["--router-fit", "direct"],
-        &["--router-fit", "uncalibrated"],
         &["--hidden", "8", "--layers", "2", "--embedding", "8"],
     ];
     for (place, flags) in variants.iter().enumerate() {
@@ -167,7 +165,7 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
     let sizes = train(&data, &copy, &["--seed", "2", "--hidden", "8"]).output().unwrap();
     let message = String::from_utf8_lossy(&sizes.stderr);
     assert!(message.contains("--hidden 4,8 (now 8)") && message.contains("--seed 1 (now 2)"), "{message}");
-    finish(train(&data, &copy, &["--router-fit", "uncalibrated", "--settle-epochs", "1", "--flops-budget", "0.35"]));
+    finish(train(&data, &copy, &["--settle-epochs", "1", "--flops-budget", "0.35"]));
     let [settled, supernet] = [curve(&copy), curve(&straight)];
     assert_eq!(settled.len(), 6 + 1);
     assert_eq!(settled[..6], supernet[..6]);

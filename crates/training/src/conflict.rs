@@ -8,7 +8,7 @@ use crate::options::TrainOptions;
 use crate::state::Progress;
 
 /// The flag of each value in the options and in the configuration, by its path in their JSON.
-const FLAGS: [(&str, &str); 40] = [
+const FLAGS: [(&str, &str); 38] = [
     ("preset", "--preset"),
     ("epochs", "--epochs"),
     ("samples.loss_positions", "--loss-positions"),
@@ -25,7 +25,6 @@ const FLAGS: [(&str, &str); 40] = [
     ("flops_budget", "--flops-budget"),
     ("exclude_seen", "--include-seen"),
     ("joint.temperature", "--temperature"),
-    ("joint.losses", "--losses"),
     ("joint.weights.guide", "--guide-weight"),
     ("joint.weights.balance", "--balance-weight"),
     ("joint.weights.flops", "--flops-weight"),
@@ -33,7 +32,6 @@ const FLAGS: [(&str, &str); 40] = [
     ("sandwich.distillation", "--distillation"),
     ("sandwich.narrow_boost", "--narrow-boost"),
     ("router.holdout", "--router-holdout"),
-    ("router.fit", "--router-fit"),
     ("settle.epochs", "--settle-epochs"),
     ("settle.learning_rate", "--settle-lr"),
     ("newest.epochs", "--newest-epochs"),

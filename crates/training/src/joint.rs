@@ -4,7 +4,7 @@ use tch::{TchError, Tensor};
 
 use crate::batch::Batch;
 use crate::dropout::DropoutShares;
-use crate::losses::{LossForm, balance, budget_distance, expected_share, guide, hits, next_item, sample_routes};
+use crate::losses::{balance, budget_distance, expected_share, guide, hits, next_item, sample_routes};
 use crate::options::JointOptions;
 use crate::parameters::Parameters;
 use crate::step_loss::StepLoss;
@@ -35,23 +35,22 @@ impl Joint<'_> {
     /// LibTorch's, if memory runs out.
     pub(crate) fn loss(&self, parameters: &Parameters, batch: &Batch) -> Result<StepLoss, TchError> {
         let net = Supernet { config: self.config, parameters, dropout: DropoutShares::even(self.dropout) };
-        let (form, weights) = (self.options.losses, self.options.weights);
+        let weights = self.options.weights;
 
         let logits = net.router_logits(batch)?; // [B, routes]
         let choice = sample_routes(&logits, self.options.temperature)?; // [B, routes]
         let hidden = net.hidden(batch, &SubnetMask::PerRow(self.tables.masks(&choice)?))?; // [T, D]
         let scores = net.scores(&batch.at_scored(&hidden)?)?; // [S, N + 1]
         let routed = next_item(&scores, &batch.targets)?;
-        let guide = guide(form, &logits, &self.easy_rows(parameters, batch)?, self.tables)?;
-        let balance = balance(form, &logits)?;
+        let guide = guide(&logits, &self.easy_rows(parameters, batch)?, self.tables)?;
+        let balance = balance(&logits)?;
         let share = expected_share(&logits, batch, &self.config.shape(), self.space)?;
 
-        let mut total =
-            routed.f_add(&guide.f_mul_scalar(weights.guide)?)?.f_add(&balance.f_mul_scalar(weights.balance)?)?;
-        if form == LossForm::Paper {
-            let distance = budget_distance(&share, self.flops_budget)?;
-            total = total.f_add(&distance.f_mul_scalar(weights.flops)?)?;
-        }
+        let distance = budget_distance(&share, self.flops_budget)?;
+        let total = routed
+            .f_add(&guide.f_mul_scalar(weights.guide)?)?
+            .f_add(&balance.f_mul_scalar(weights.balance)?)?
+            .f_add(&distance.f_mul_scalar(weights.flops)?)?;
         let parts = vec![("routed", routed), ("guide", guide), ("balance", balance), ("share", share)];
         Ok(StepLoss::whole(total, parts))
     }

@@ -60,12 +60,10 @@ pub use defaults::Defaults;
 pub use dropout::DropoutShares;
 pub use error::TrainError;
 pub use job::{Finished, TrainJob, TrainOutcome};
-pub use losses::{LossForm, LossWeights};
+pub use losses::LossWeights;
 pub use memory::MemoryEstimate;
 pub use optimizer::AdamWOptions;
-pub use options::{
-    JointOptions, NewestOptions, RouterFit, RouterOptions, SandwichOptions, SettleOptions, TrainOptions,
-};
+pub use options::{JointOptions, NewestOptions, RouterOptions, SandwichOptions, SettleOptions, TrainOptions};
 pub use parameters::{ParameterOptions, Parameters, Recipe};
 pub use pipeline::train;
 pub use samples::SampleOptions;

@@ -9,18 +9,6 @@ use tch::{Kind, TchError, Tensor};
 use crate::batch::Batch;
 use crate::subnet_mask::MaskTables;
 
-/// The form of the guide and balance terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossForm {
-    /// As the paper describes them: the guide uses probabilities, the balance uses the mean over the batch, and a third
-    /// term depends on the FLOPs of the routes.
-    Paper,
-    /// As in the authors' code, for comparison: the guide sums raw logits, the balance acts on each user alone, and no
-    /// term depends on FLOPs.
-    PaperCode,
-}
-
 /// Weights of the terms beside the cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossWeights {
@@ -88,20 +76,16 @@ fn soft_size_targets(easy: &Tensor, sizes: i64, sharpness: f64) -> Result<Tensor
 /// The guide: cross-entropy of the router's sizes. Its targets are small sizes for rows with `easy` = 1 and large sizes
 /// for the others. `logits` is `[B, routes]`, `easy` is `[B]`.
 ///
+/// It uses probabilities, as the paper describes it; the authors' code sums raw logits.
+///
 /// # Errors
 /// LibTorch's.
-pub(crate) fn guide(form: LossForm, logits: &Tensor, easy: &Tensor, tables: &MaskTables) -> Result<Tensor, TchError> {
-    let axes = match form {
-        LossForm::Paper => tables.marginals(&logits.f_softmax(-1, Kind::Float)?)?,
-        LossForm::PaperCode => tables.marginals(logits)?,
-    };
+pub(crate) fn guide(logits: &Tensor, easy: &Tensor, tables: &MaskTables) -> Result<Tensor, TchError> {
+    let axes = tables.marginals(&logits.f_softmax(-1, Kind::Float)?)?;
     let mut total = Tensor::f_zeros([], (Kind::Float, logits.device()))?;
     for (axis, sharpness) in axes.iter().zip([2.0, 1.0, 2.0]) {
         let sizes = axis.size().last().copied().unwrap_or_default();
-        let log_probabilities = match form {
-            LossForm::Paper => axis.f_clamp_min(1e-12)?.f_log()?,
-            LossForm::PaperCode => axis.f_log_softmax(-1, Kind::Float)?,
-        }; // [B, sizes]
+        let log_probabilities = axis.f_clamp_min(1e-12)?.f_log()?; // [B, sizes]
         let targets = soft_size_targets(easy, sizes, sharpness)?; // [B, sizes]
         total = total.f_add(&soft_cross_entropy(&log_probabilities, &targets)?)?;
     }
@@ -111,19 +95,14 @@ pub(crate) fn guide(form: LossForm, logits: &Tensor, easy: &Tensor, tables: &Mas
 /// The balance: cross-entropy between the uniform distribution over routes and the router's mean probabilities over the
 /// batch. `logits` is `[B, routes]`.
 ///
-/// It is lowest if the users are spread evenly over the routes, however certain the router is about each user.
+/// It is lowest if the users are spread evenly over the routes, however certain the router is about each user. In the authors'
+/// code it acts on each user alone.
 ///
 /// # Errors
 /// LibTorch's.
-pub(crate) fn balance(form: LossForm, logits: &Tensor) -> Result<Tensor, TchError> {
-    let log_probabilities = match form {
-        LossForm::Paper => {
-            let mean = logits.f_softmax(-1, Kind::Float)?.f_mean_dim([0_i64].as_slice(), true, Kind::Float)?;
-            mean.f_clamp_min(1e-12)?.f_log()? // [1, routes]
-        }
-        LossForm::PaperCode => logits.f_log_softmax(-1, Kind::Float)?, // [B, routes]
-    };
-    log_probabilities.f_mean(Kind::Float)?.f_neg()
+pub(crate) fn balance(logits: &Tensor) -> Result<Tensor, TchError> {
+    let mean = logits.f_softmax(-1, Kind::Float)?.f_mean_dim([0_i64].as_slice(), true, Kind::Float)?;
+    mean.f_clamp_min(1e-12)?.f_log()?.f_mean(Kind::Float)?.f_neg()
 }
 
 /// The expected share of the full model's FLOPs that a batch costs under the router's probabilities, with a gradient.
@@ -239,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guide_uses_probabilities_or_as_in_the_authors_code_sums_of_logits() {
+    fn the_guide_uses_probabilities_of_sizes() {
         let (_, tables) = tables(&config());
         // The routes are h2-l1, h2-l2, h2-l3, h4-l1, h4-l2 and h4-l3. The user is hard.
         let logits = [0.3_f64, -0.2, 0.9, 0.0, 1.1, -0.7];
@@ -251,23 +230,15 @@ mod tests {
         let depth = [p[0] + p[3], p[1] + p[4], p[2] + p[5]];
         let expected = -(0.2 * width[0].ln() + 0.8 * width[1].ln())
             - (depth[0].ln() + 2.0 * depth[1].ln() + 4.0 * depth[2].ln()) / 7.0;
-        close(guide(LossForm::Paper, &tensor, &hard, &tables).unwrap().double_value(&[]), expected);
-
-        let log_softmax = |sums: &[f64]| -> Vec<f64> {
-            let total: f64 = sums.iter().map(|sum| sum.exp()).sum();
-            sums.iter().map(|sum| sum - total.ln()).collect()
-        };
-        let width = log_softmax(&[1.0, 0.4]);
-        let depth = log_softmax(&[0.3, 0.9, 0.2]);
-        let expected = -(0.2 * width[0] + 0.8 * width[1]) - (depth[0] + 2.0 * depth[1] + 4.0 * depth[2]) / 7.0;
-        close(guide(LossForm::PaperCode, &tensor, &hard, &tables).unwrap().double_value(&[]), expected);
+        close(guide(&tensor, &hard, &tables).unwrap().double_value(&[]), expected);
     }
 
     #[test]
-    fn certain_users_on_different_routes_are_balanced_unlike_in_the_authors_code() {
+    fn certain_users_on_different_routes_are_balanced() {
         let certain = Tensor::from_slice2(&[[20.0_f32, 0.0], [0.0, 20.0]]);
-        close(balance(LossForm::Paper, &certain).unwrap().double_value(&[]), 2.0_f64.ln());
-        close(balance(LossForm::PaperCode, &certain).unwrap().double_value(&[]), 10.0);
+        close(balance(&certain).unwrap().double_value(&[]), 2.0_f64.ln());
+        let alike = Tensor::from_slice2(&[[20.0_f32, 0.0], [20.0, 0.0]]);
+        close(balance(&alike).unwrap().double_value(&[]), 10.0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use canet_model::checkpoint::TrainingRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::losses::{LossForm, LossWeights};
+use crate::losses::LossWeights;
 use crate::optimizer::AdamWOptions;
 use crate::parameters::Recipe;
 use crate::samples::SampleOptions;
@@ -84,9 +84,6 @@ impl TrainOptions {
     /// with `new` if both are then equal.
     pub(crate) fn continued_by(&self, new: &TrainOptions, begun: &[Stage]) -> TrainOptions {
         let mut before = self.clone();
-        if new.preset == Preset::Utility && !begun.contains(&Stage::Router) {
-            before.router.fit = new.router.fit;
-        }
         if new.preset == Preset::Utility && !begun.contains(&Stage::Settle) {
             (before.settle, before.flops_budget) = (new.settle, new.flops_budget);
         }
@@ -122,8 +119,6 @@ fn exclude_seen() -> bool {
 pub struct JointOptions {
     /// Temperature of the Gumbel-softmax that draws routes.
     pub temperature: f64,
-    /// Form of the guide and balance terms.
-    pub losses: LossForm,
     /// Weights of the terms.
     pub weights: LossWeights,
 }
@@ -153,22 +148,6 @@ pub struct RouterOptions {
     /// The supernet leaves at most this many of a user's newest training positions to the router, and at most a tenth
     /// of them. The router has the validation position as well.
     pub holdout: usize,
-    /// The router's targets.
-    pub fit: RouterFit,
-}
-
-/// How the router learns from the utilities of held-out cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum RouterFit {
-    /// Small networks on pooled embeddings learn the utilities. The router learns their predictions for all training
-    /// histories.
-    Distilled,
-    /// The router learns the utilities directly (for comparison).
-    Direct,
-    /// Like `distilled`, but routes are chosen by the predictions alone, without the routes' mean utilities and their
-    /// hull (for comparison).
-    Uncalibrated,
 }
 
 /// Options of the stage `settle`.

@@ -85,8 +85,8 @@ impl Progress {
             "preset": "paper", "epochs": 1, "samples": {"loss_positions": null, "per_user": null}, "batch_size": 1,
             "learning_rate": 0.1, "warmup_steps": 1, "dropout": 0.0, "tied": false, "patience": 1, "seed": 1,
             "optimizer": {"betas": [0.9, 0.98], "eps": 1e-8, "weight_decay": 0.0, "clip_norm": 1.0}, "flops_budget": 0.3,
-            "joint": {"temperature": 1.0, "losses": "paper", "weights": {"guide": 0.0, "balance": 0.0, "flops": 0.0}},
-            "sandwich": {"negatives": null, "distillation": 0.5}, "router": {"holdout": 0, "fit": "distilled"},
+            "joint": {"temperature": 1.0, "weights": {"guide": 0.0, "balance": 0.0, "flops": 0.0}},
+            "sandwich": {"negatives": null, "distillation": 0.5}, "router": {"holdout": 0},
             "settle": {"epochs": 1, "learning_rate": 0.1}, "newest": {"epochs": 0},
         });
         Progress {

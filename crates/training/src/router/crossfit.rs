@@ -23,32 +23,17 @@ const BUDGETS: [f64; 4] = [0.2, 0.3, 0.4, 0.5];
 /// Factors of the predictions that are compared, as multiples of the regression slope.
 const FACTORS: [f64; 6] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0];
 
-/// Utilities as a predictor learns them: without the mean of the case and without the mean of the route, scaled to
-/// standard deviation 1.
+/// Utilities, `[M, routes]`, less the mean of their case and of their route, scaled to standard deviation 1. The means of the
+/// routes and the scale are taken over `cases`.
 ///
-/// Shapes: M cases.
-pub(super) struct Deviations {
-    /// `[M, routes]`
-    pub values: Tensor,
-    /// Mean of each route after the means of the cases are subtracted: `[1, routes]`
-    pub means: Tensor,
-    /// Standard deviation before scaling.
-    pub scale: f64,
-}
-
-impl Deviations {
-    /// Deviations of utilities, `[M, routes]`. The means of the routes and the scale are taken over `cases`.
-    ///
-    /// # Errors
-    /// LibTorch's.
-    pub(super) fn of(utilities: &Tensor, cases: &Tensor) -> Result<Deviations, TchError> {
-        let centred = utilities.f_sub(&utilities.f_mean_dim([1_i64].as_slice(), true, Kind::Double)?)?; // [M, routes]
-        let own = centred.f_index_select(0, cases)?; // [cases, routes]
-        let means = own.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?; // [1, routes]
-        let scale = own.f_sub(&means)?.f_square()?.f_mean(Kind::Double)?.f_sqrt()?.f_double_value(&[])?.max(1e-12);
-        let values = centred.f_sub(&means)?.f_div_scalar(scale)?.f_to_kind(Kind::Float)?; // [M, routes]
-        Ok(Deviations { values, means, scale })
-    }
+/// # Errors
+/// LibTorch's.
+pub(super) fn deviations(utilities: &Tensor, cases: &Tensor) -> Result<Tensor, TchError> {
+    let centred = utilities.f_sub(&utilities.f_mean_dim([1_i64].as_slice(), true, Kind::Double)?)?; // [M, routes]
+    let own = centred.f_index_select(0, cases)?; // [cases, routes]
+    let means = own.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?; // [1, routes]
+    let scale = own.f_sub(&means)?.f_square()?.f_mean(Kind::Double)?.f_sqrt()?.f_double_value(&[])?.max(1e-12);
+    centred.f_sub(&means)?.f_div_scalar(scale)?.f_to_kind(Kind::Float) // [M, routes]
 }
 
 /// Predictions for all cases, each by predictors that did not train on its fold.
@@ -80,10 +65,10 @@ pub(super) fn cross_fit(features: &Tensor, utilities: &Tensor, folds: &[usize]) 
         if inside.numel() == 0 || outside.numel() == 0 {
             continue;
         }
-        let deviations = Deviations::of(utilities, &outside)?;
-        let _ = truth.shallow_clone().f_index_copy_(0, &inside, &deviations.values.f_index_select(0, &inside)?)?;
+        let deviations = deviations(utilities, &outside)?;
+        let _ = truth.shallow_clone().f_index_copy_(0, &inside, &deviations.f_index_select(0, &inside)?)?;
         let seen = features.f_index_select(0, &outside)?; // [outside, F]
-        let targets = deviations.values.f_index_select(0, &outside)?; // [outside, routes]
+        let targets = deviations.f_index_select(0, &outside)?; // [outside, routes]
         let unseen = features.f_index_select(0, &inside)?; // [inside, F]
         for _ in 0..PREDICTORS {
             let mut predictor = UtilityPredictor::new(features.size2()?.1, routes as usize, features.device())?;

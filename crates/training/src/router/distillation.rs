@@ -17,7 +17,6 @@ use crate::error::TrainError;
 use crate::forecast::Work;
 use crate::log::Event;
 use crate::optimizer::{AdamW, AdamWOptions, Rates, Schedule};
-use crate::options::RouterFit;
 use crate::parameters::Parameters;
 use crate::records::{BaseBias, RouterGains};
 use crate::stage::{Stage, StageEnd};
@@ -77,27 +76,23 @@ pub(super) fn distill(
     let every: Vec<usize> = (0..cases.cases.len()).collect();
     let means = cases.table.means(&every);
     let routes = 0..cases.table.routes;
-    let allowed: Vec<bool> = match fit.calibrated && !fit.rule.every_route {
-        true => {
+    let allowed: Vec<bool> = match fit.rule.every_route {
+        true => routes.map(|_| true).collect(),
+        false => {
             let hull = cases.table.hull(&every, &means);
             routes.map(|route| hull.vertices().iter().any(|kept| kept.index() == route)).collect()
         }
-        false => routes.map(|_| true).collect(),
     };
     let mask: Vec<f32> = allowed.iter().map(|allowed| f32::from(u8::from(*allowed))).collect();
     let mask = Tensor::f_from_slice(&mask)?.f_to_device(cases.inputs.device())?; // [routes]
     let predicted = fit.predict(&cases.inputs)?; // [M, routes]
     let spread = logit_distance(&predicted, &predicted.f_zeros_like()?, &mask)?.f_double_value(&[])?.sqrt();
-    let k = if fit.calibrated { fit.rule.k } else { 1.0 };
+    let k = fit.rule.k;
     let routes_by_user = k > 0.0 && spread > 1e-9;
     // Logits get standard deviation 1, so that a softmax over them is meaningful.
     let unit = if routes_by_user { k * spread } else { deviation(&means) };
     let gains = Some(RouterGains { means: means.clone(), budgets: fit.budgets.clone() });
-    let base = means.iter().zip(allowed).map(|(mean, allowed)| match (fit.calibrated, allowed) {
-        (true, true) => (mean / unit) as f32,
-        (true, false) => NEVER,
-        (false, _) => 0.0,
-    });
+    let base = means.iter().zip(allowed).map(|(mean, allowed)| if allowed { (mean / unit) as f32 } else { NEVER });
     context.state.progress.base_bias = Some(BaseBias { base: base.collect(), gains });
     if !routes_by_user {
         clear_head(&context.state.parameters)?;
@@ -113,26 +108,13 @@ impl<'a> RouterTargets<'a> {
         let logits = self.fit.predict(&features)?.f_mul_scalar(self.factor)?; // [B, routes]
         Ok(DistillationBatch { histories, logits })
     }
-
-    /// A batch of random cases whose targets are their own utilities.
-    fn utilities(&self, seed: u64) -> Result<DistillationBatch<'a>, TchError> {
-        let (cases, deviations) = (self.cases.cases, &self.fit.deviations.values);
-        let mut drawn = shuffled(cases.len(), seed);
-        drawn.truncate(BATCH);
-        drawn.sort_by_key(|case| Reverse(cases[*case].history.len()));
-        let rows: Vec<i64> = drawn.iter().map(|case| *case as i64).collect();
-        let rows = Tensor::f_from_slice(&rows)?.f_to_device(deviations.device())?; // [B]
-        let logits = deviations.f_index_select(0, &rows)?.f_mul_scalar(self.factor)?; // [B, routes]
-        Ok(DistillationBatch { histories: drawn.iter().map(|case| cases[*case].history).collect(), logits })
-    }
 }
 
-/// Trains the router on random training histories, or on the cases' own utilities for [`RouterFit::Direct`].
+/// Trains the router on random training histories.
 fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> Result<StageEnd, TrainError> {
     let sequences = context.job.dataset.training_sequences();
     let sequences: Vec<&[Item]> = sequences.into_iter().filter(|sequence| !sequence.is_empty()).collect();
     let planned = distillation_steps(sequences.len());
-    let direct = context.job.options.router.fit == RouterFit::Direct;
     let seed = context.state.progress.stage_seed();
 
     init_embedding(&context.state.parameters)?;
@@ -152,10 +134,7 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
         }
         let began = Instant::now();
         let seed = derive_seed(seed, [1, steps]);
-        let DistillationBatch { histories, logits } = match direct {
-            true => targets.utilities(seed)?,
-            false => targets.predictions(random_histories(&sequences, seed))?,
-        };
+        let DistillationBatch { histories, logits } = targets.predictions(random_histories(&sequences, seed))?;
         let found = router_logits(context, &histories)?; // [B, routes]
         let device = found.device();
         let loss = logit_distance(&found, &logits.f_to_device(device)?, &targets.allowed.f_to_device(device)?)?;

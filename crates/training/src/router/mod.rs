@@ -56,7 +56,7 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
     })?;
     context.display.line(&format!(
         "router: it explains {:.1} % of which slice suits whom, on users it has not seen ({} positions). Routed by it, they \
-         gain {:+.4} NDCG@10{} over static mixtures of the same cost",
+         gain {:+.4} NDCG@10{} over static mixtures of the same cost, before the router's own compute",
         100.0 * fit.cross_fit.explained.max(0.0),
         cases.cases.len(),
         fit.gain.mean,

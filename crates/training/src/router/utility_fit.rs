@@ -4,7 +4,7 @@ use canet_evaluation::Estimate;
 use tch::{Kind, TchError, Tensor};
 
 use super::crossfit::{
-    Cases, CrossFit, Deviations, FOLDS, RoutingRule, best_trial, cross_fit, gain_of_choice, gains_by_budget, try_rules,
+    Cases, CrossFit, FOLDS, RoutingRule, best_trial, cross_fit, deviations, gain_of_choice, gains_by_budget, try_rules,
 };
 use super::features::Features;
 use super::policy::{CaseTable, RouteCosts};
@@ -12,7 +12,6 @@ use super::predictor::UtilityPredictor;
 use crate::calibration::budgets;
 use crate::context::StageContext;
 use crate::error::TrainError;
-use crate::options::RouterFit;
 use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
 use crate::state::derive_seed;
@@ -38,10 +37,6 @@ pub(super) struct UtilityFit {
     pub gain: Estimate,
     /// The same under each budget of the calibration, the router's FLOPs included.
     pub budgets: Vec<BudgetGain>,
-    /// Utilities of all cases.
-    pub deviations: Deviations,
-    /// Whether the routes' means enter as biases. If not, predictions contain them.
-    pub calibrated: bool,
     predictors: Vec<UtilityPredictor>,
 }
 
@@ -95,32 +90,27 @@ impl<'a> MeasuredCases<'a> {
         let fit = fits.into_iter().find(|(utility, ..)| *utility == rule.utility);
         let (_, cross_fit, utilities) = fit.ok_or(TrainError::NothingToValidate)?;
         let every = Tensor::f_arange(self.cases.len() as i64, (Kind::Int64, device))?; // [M]
-        let deviations = Deviations::of(&utilities, &every)?;
+        let targets = deviations(&utilities, &every)?;
         let mut predictors = Vec::with_capacity(PREDICTORS);
         for _ in 0..PREDICTORS {
             let mut predictor = UtilityPredictor::new(self.inputs.size2()?.1, self.table.routes, device)?;
             for _ in 0..cross_fit.passes {
-                predictor.train_pass(&self.inputs, &deviations.values)?;
+                predictor.train_pass(&self.inputs, &targets)?;
             }
             predictors.push(predictor);
         }
-        let calibrated = context.job.options.router.fit != RouterFit::Uncalibrated;
-        Ok(UtilityFit { cross_fit, rule, gain, budgets, deviations, calibrated, predictors })
+        Ok(UtilityFit { cross_fit, rule, gain, budgets, predictors })
     }
 }
 
 impl UtilityFit {
-    /// The mean of all predictions, plus the routes' means if these do not enter as biases: `[M, F] -> [M, routes]`
+    /// The mean of all predictions: `[M, F] -> [M, routes]`
     ///
     /// # Errors
     /// LibTorch's.
     pub(super) fn predict(&self, features: &Tensor) -> Result<Tensor, TchError> {
         let predictions =
             self.predictors.iter().map(|predictor| predictor.predict(features)).collect::<Result<Vec<_>, _>>()?;
-        let mean = Tensor::f_stack(&predictions, 0)?.f_mean_dim([0_i64].as_slice(), false, Kind::Float)?; // [M, routes]
-        match self.calibrated {
-            true => Ok(mean),
-            false => mean.f_add(&self.deviations.means.f_div_scalar(self.deviations.scale)?.f_to_kind(Kind::Float)?),
-        }
+        Tensor::f_stack(&predictions, 0)?.f_mean_dim([0_i64].as_slice(), false, Kind::Float) // [M, routes]
     }
 }
