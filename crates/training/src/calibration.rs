@@ -47,12 +47,20 @@ pub(crate) fn budgets(own: f64) -> Vec<f64> {
 
 impl RoutedUsers<'_> {
     /// Fits every budget. Where the router is not shown to gain, the best affordable route takes its place.
+    ///
+    /// If that route costs less than the router of a smaller budget, that router stays: it gained over this route too, and a
+    /// greater budget does not spend less.
     pub(crate) fn calibrate(&self, own: f64) -> Calibration {
+        let mut routed: Option<BudgetPoint> = None;
         let point = |budget: f64| {
             let fitted = self.fit(budget);
-            match self.gains.filter(|gains| !gains.shows_gain_at(budget)) {
-                Some(gains) => self.with_route(fitted, gains),
-                None => fitted,
+            let Some(gains) = self.gains.filter(|gains| !gains.shows_gain_at(budget)) else {
+                return routed.insert(fitted).clone();
+            };
+            let fixed = self.with_route(fitted, gains);
+            match routed.as_ref().filter(|routed| routed.spent > fixed.spent) {
+                Some(routed) => BudgetPoint { budget, ..routed.clone() },
+                None => fixed,
             }
         };
         Calibration { points: budgets(own).into_iter().map(point).collect() }
@@ -199,8 +207,16 @@ mod tests {
         assert!(cost(0) > 0.1 && cost(1) < 0.6 && cost(2) > 0.6 && cost(2) < 1.0);
         assert_eq!((at(0.1).route.as_deref(), at(0.1).spent), (Some("h4-l1-e4"), cost(0)));
         assert_eq!(at(0.6).route, None);
-        // A budget without a measured gain has a route too.
-        assert_eq!(at(0.8).route.as_deref(), Some(if cost(2) <= 0.8 { "h8-l1-e4" } else { "h4-l1-e8" }));
+        // Above, a budget without a measured gain has a route if that costs more than the router, and else the router.
+        let above = |budget: f64| calibration.points.iter().filter(move |point| point.budget > budget);
+        for point in above(0.6) {
+            match point.budget < cost(2) {
+                true => assert_eq!((&point.route, &point.bias), (&None, &at(0.6).bias), "{point:?}"),
+                false => assert_eq!(point.route.as_deref(), Some("h8-l1-e4"), "{point:?}"),
+            }
+        }
+        assert!(above(0.6).any(|point| point.route.is_none()) && above(0.6).any(|point| point.route.is_some()));
+        assert!(calibration.points.is_sorted_by_key(|point| point.spent), "{calibration:?}");
         assert_eq!(at(0.6).bias, users.fit(0.6).bias);
         let without = RoutedUsers { gains: None, ..users }.calibrate(0.3);
         assert!(without.points.iter().all(|point| point.route.is_none()));
