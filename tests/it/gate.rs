@@ -10,7 +10,7 @@ use std::time::Duration;
 use canet_model::checkpoint::{CheckpointDraft, MetricsRecord};
 use serde_json::json;
 
-use super::server::{Client, Process, numbered};
+use super::server::{Client, Process, canet, numbered, run};
 use super::support::{draft, small_config};
 
 fn good(seed: u64) -> CheckpointDraft {
@@ -88,6 +88,26 @@ fn a_server_that_starts_serves_what_one_that_watched_serves() {
         let server = Process::serve(&root, flags);
         assert_eq!((version(&server.client), outcome(&server.client, "regression")), (expected, refused), "{flags:?}");
     }
+}
+
+#[test]
+fn a_watching_server_starts_with_the_version_below_a_damaged_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = root(directory.path());
+    for seed in [3, 4] {
+        good(seed).write(&root).unwrap();
+    }
+    let weights = root.join("2/weights.safetensors");
+    let mut damaged = fs::read(&weights).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&weights, damaged).unwrap();
+    let server = Process::serve(&root, &["--watch"]);
+    assert_eq!((version(&server.client), outcome(&server.client, "rejected")), (1, 1.0));
+    assert!(server.log_line("the version is refused: the one before it is loaded").contains("weights.safetensors"));
+    // Who does not watch asked for the highest version, and no other one.
+    let (code, said) =
+        run(&mut canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off", "--model", root.to_str().unwrap()]));
+    assert!(code == Some(65) && said.contains("weights.safetensors"), "{code:?} {said}");
 }
 
 #[test]

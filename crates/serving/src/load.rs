@@ -112,7 +112,7 @@ impl Loader {
             tracing::warn!(version = model.version(), %fault, "titles are missing");
         }
         let fixed_route = self.fixed_route_of(&model)?;
-        self.warn_of_unreachable_budget(&model);
+        self.tell_reachable_budget(&model);
         if self.backend.history_cache() > 0 && model.forward().history_cache().is_none() {
             let reason = "the model counts positions from the newest item, so that each new item changes all states";
             tracing::info!(version = model.version(), reason, "no histories are kept");
@@ -133,17 +133,17 @@ impl Loader {
         Ok(Generation { timings, fixed_route, ..Generation::new(model, self.policy, &self.metrics) })
     }
 
-    /// Says in the log that the server's budget is more than the router can spend.
-    fn warn_of_unreachable_budget(&self, model: &Model) {
+    /// Says in the log that the server's budget is more than the model spends.
+    fn tell_reachable_budget(&self, model: &Model) {
         let last = model.manifest().calibration.as_ref().and_then(|calibration| calibration.reachable().last());
         let Some(last) = last.filter(|last| self.fixed_route.is_none() && self.policy.budget > last.budget) else {
             return;
         };
-        tracing::warn!(
+        tracing::info!(
             flops_budget = self.policy.budget,
             reachable = last.budget,
             spent = last.spent,
-            "the router spends no more than at the largest reachable budget"
+            "this model spends no more than `reachable`, whatever greater budget is asked for"
         );
     }
 
@@ -161,8 +161,8 @@ impl Loader {
     /// Loads the version to start with: the named one, or the highest that is not the candidate's.
     ///
     /// A highest version that is incomplete is passed over for the one below it, so that a server can start while somebody
-    /// copies a version. If the start is gated, so are the versions that the gate refuses: a server that starts then serves
-    /// what one that watched all along serves. Every version that is passed over is logged and counted.
+    /// copies a version. If the start is gated, so are damaged versions and those that the gate refuses: a server that starts
+    /// then serves what one that watched all along serves. Every version that is passed over is logged and counted.
     ///
     /// # Errors
     /// [`LoadError`] of the first version that is not passed over, or of the lowest if all are.
@@ -193,6 +193,10 @@ impl Loader {
                 Err(error) if error.is_incomplete() && !versions.is_empty() => {
                     tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
+                }
+                Err(error) if first.gated && error.checkpoint_at_fault() && !versions.is_empty() => {
+                    tracing::warn!(%error, "the version is refused: the one before it is loaded");
+                    self.metrics.reloaded(Reloaded::Rejected, started.elapsed());
                 }
                 outcome => return outcome,
             }
