@@ -91,8 +91,11 @@ impl ModelShape {
     }
 
     /// Cost of the router for `routes` routes and a history of `length` items: one block reduced to its last position, and the
-    /// linear head.
+    /// linear head. A model of one route runs no router.
     pub fn router_flops(&self, routes: usize, length: usize) -> Flops {
+        if routes == 1 {
+            return 0;
+        }
         let [d, f, r, l] = [self.router.dim, self.router.ffn, routes, length].map(|size| size as u64);
         last_block(d, f, l) + 2 * d * r
     }
