@@ -176,12 +176,17 @@ impl DataArgs {
     }
 }
 
+/// Whether the dataset has other interactions than those that the model was trained on, from the same file.
+pub(crate) fn is_selection(model: &Model, dataset: &Dataset) -> bool {
+    !is_origin(model, dataset) && dataset.sha256 == model.manifest().data.sha256
+}
+
 /// Prints a remark if the model was trained on other data than these.
 pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
     let name = &model.manifest().data.name;
     match (is_origin(model, dataset), learnt_everything(model)) {
         (true, _) => {}
-        (false, _) if dataset.sha256 == model.manifest().data.sha256 => say(format_args!(
+        (false, _) if is_selection(model, dataset) => say(format_args!(
             "the model was made from this file ({name}), but other flags (such as --where or --min-interactions) selected its \
              interactions"
         )),
@@ -195,7 +200,7 @@ pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
 
 /// Whether the model has learnt every interaction of the dataset, including those that would test it.
 pub(crate) fn all_learnt(model: &Model, dataset: &Dataset) -> bool {
-    learnt_everything(model) && (is_origin(model, dataset) || dataset.sha256 == model.manifest().data.sha256)
+    learnt_everything(model) && (is_origin(model, dataset) || is_selection(model, dataset))
 }
 
 /// Whether the model was trained on these interactions, in whatever form. Of older models only the file is known.

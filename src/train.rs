@@ -293,9 +293,14 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
             Ok(())
         }
         TrainOutcome::Finished(finished) => {
-            let Finished { checkpoint, verdict } = *finished;
+            let Finished { checkpoint, verdict, cut_short } = *finished;
             if let Some(verdict) = verdict {
-                let text = Words::of(verdict, &args.commands()).text();
+                let mut words = Words::of(verdict, &args.commands());
+                if cut_short {
+                    let why = "--max-minutes ended the training early: train longer before you judge the model by these figures.";
+                    words.sentences.insert(0, why.to_owned());
+                }
+                let text = words.text();
                 // Standard output has the version's path alone, for scripts. The training is done if standard error is closed.
                 drop(write!(stderr(), "\n{}\n", printable_lines(&text)));
             }

@@ -37,7 +37,7 @@ pub(crate) struct Words {
 }
 
 /// The titles of [`Words::rows`].
-pub(crate) const COLUMNS: [&str; 5] = ["run", "NDCG@10", "compute", "routed minus this (95 %)", "conclusion"];
+pub(crate) const COLUMNS: [&str; 5] = ["run", "NDCG@10", "compute", "model minus this (95 %)", "conclusion"];
 
 impl Words {
     /// Puts a verdict into words.
@@ -110,8 +110,8 @@ impl Words {
 fn row(name: String, rival: &Rival) -> [String; 5] {
     let compute = rival.compute.map_or_else(|| "-".to_owned(), percent);
     let shown = match rival.difference.shown {
-        Shown::Better => "routed is better",
-        Shown::Worse => "routed is worse",
+        Shown::Better => "model is better",
+        Shown::Worse => "model is worse",
         Shown::Open => "not shown",
     };
     let difference = difference(&rival.difference).replace("95 %: ", "");
@@ -218,10 +218,11 @@ fn routing(verdict: &Verdict) -> String {
 /// What routing saves beside the full model, and what that costs.
 fn compute(verdict: &Verdict) -> String {
     let over = &verdict.full.difference;
+    let model = if verdict.routing == Routing::Fixed { &verdict.slice.name } else { "The routed model" };
     let spends = if verdict.saved >= 0.0 {
-        format!("The routed model saves {} of the full model's compute", percent(verdict.saved))
+        format!("{model} saves {} of the full model's compute", percent(verdict.saved))
     } else {
-        format!("The routed model spends {} more compute than the full model", percent(-verdict.saved))
+        format!("{model} spends {} more compute than the full model", percent(-verdict.saved))
     };
     let result = match over.shown {
         Shown::Open => "No loss or gain is shown",

@@ -122,7 +122,8 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let warning = warning(split, args.holdout, interactions::all_learnt(&model, &dataset));
+    let selected = interactions::is_selection(&model, &dataset);
+    let warning = warning(split, args.holdout, interactions::all_learnt(&model, &dataset), selected);
     if let Some(warning) = warning {
         say(warning);
     }
@@ -158,7 +159,9 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
             let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
             let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget, &policy);
             let verdict = verdict.map_err(Failure::forward)?;
-            Some(Words::of(verdict, &args.commands()?))
+            let words = Words::of(verdict, &args.commands()?);
+            // Figures of targets that were trained on recommend nothing.
+            Some(if selected { Words { next: None, ..words } } else { words })
         }
         _ => None,
     };
@@ -230,11 +233,15 @@ fn rankings(
 }
 
 /// Says which targets a training on the same data has used.
-fn warning(split: Split, holdout: u32, all_learnt: bool) -> Option<&'static str> {
+fn warning(split: Split, holdout: u32, all_learnt: bool, selected: bool) -> Option<&'static str> {
     match (split, holdout) {
         _ if all_learnt => Some(
             "this model has learnt every interaction of these data (--newest-epochs), including the targets. For its \
              metrics before that, see canet inspect",
+        ),
+        _ if selected => Some(
+            "the model was trained on another selection of these interactions, so it has learnt some of the targets, and its \
+             figures are too good. Train with the same --where, --min-interactions and columns",
         ),
         (Split::Test, 1) => None,
         (Split::Validation, 1) | (Split::Test, 2) => Some(

@@ -1,18 +1,20 @@
 use canet_data::{Dataset, Split};
 use canet_domain::{Catalogue, History, RouteSpace, Window};
-use canet_model::checkpoint::{CheckpointDraft, DataRecord, Probes, TrainingRecord};
+use canet_evaluation::Verdict;
+use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, Probes, TrainingRecord};
 use canet_model::{Device, Precision};
 use canet_torch::TorchForward;
 
 use crate::error::TrainError;
-use crate::job::{Finished, TrainJob};
+use crate::job::TrainJob;
 use crate::state::TrainState;
 use crate::validation::measure;
 
 /// Number of probes in a checkpoint.
 const PROBES: usize = 8;
 
-/// Writes the weights of the last stage as a checkpoint.
+/// Writes the weights of the last stage as a checkpoint, which it reads back. The verdict is `None` if an older version measured
+/// the model.
 ///
 /// If the last stage trained on the splits that measure a model, the checkpoint has the measurement from before that
 /// stage.
@@ -23,7 +25,7 @@ pub(crate) fn write_checkpoint(
     job: &TrainJob<'_>,
     space: &RouteSpace,
     state: &TrainState,
-) -> Result<Finished, TrainError> {
+) -> Result<(Checkpoint, Option<Verdict>), TrainError> {
     let weights = state.parameters.to_weights()?;
     let dataset = job.dataset;
     let (measured, everything) = match &state.progress.measured {
@@ -53,7 +55,7 @@ pub(crate) fn write_checkpoint(
         training: Some(TrainingRecord { everything, ..job.options.record() }),
         exclude_seen: job.options.exclude_seen,
     };
-    Ok(Finished { checkpoint: draft.write(job.out)?, verdict: measured.verdict })
+    Ok((draft.write(job.out)?, measured.verdict))
 }
 
 /// Histories of users, at even steps from the shortest to the longest.

@@ -9,7 +9,7 @@ use crate::checkpoint::write_checkpoint;
 use crate::context::{LOG_NAME, StageContext};
 use crate::epochs::Epochs;
 use crate::error::TrainError;
-use crate::job::{TrainJob, TrainOutcome};
+use crate::job::{Finished, TrainJob, TrainOutcome};
 use crate::log::Event;
 use crate::router::fit_router;
 use crate::stage::{Stage, StageEnd};
@@ -60,16 +60,19 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
         PipelineEnd::Paused => Ok(TrainOutcome::Paused),
         PipelineEnd::Finished { reason } => {
             let diverged = |error: TrainError| error.or_diverged(context.state.progress.latest_epoch());
-            let finished = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
+            let (checkpoint, verdict) = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
             let elapsed_seconds = context.elapsed().as_secs_f64();
             context.log.write(&Event::Finish { reason, elapsed_seconds })?;
-            let log = job.out.join(format!("{}.train.jsonl", finished.checkpoint.version));
+            let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));
             fs::rename(work.join(LOG_NAME), &log).map_err(|source| TrainError::io(&log, source))?;
             fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
-            Ok(TrainOutcome::Finished(Box::new(finished)))
+            Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict, cut_short: reason == OUT_OF_TIME })))
         }
     }
 }
+
+/// The reason of a training that the time limit cut short, in its log.
+const OUT_OF_TIME: &str = "max_minutes";
 
 /// Locks the working directory, so that no second process writes the same state. The system frees the lock when the
 /// process ends.
@@ -92,9 +95,9 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
                 context.save()?;
                 return Ok(PipelineEnd::Stopped);
             }
-            Some(StageEnd::OutOfTime) => reason = "max_minutes",
+            Some(StageEnd::OutOfTime) => reason = OUT_OF_TIME,
             // A stage that time cut short stays the reason, however the later stages end.
-            _ if reason == "max_minutes" => {}
+            _ if reason == OUT_OF_TIME => {}
             Some(StageEnd::Patience) => reason = "patience",
             Some(StageEnd::Done) => reason = "epochs",
             None => {}
