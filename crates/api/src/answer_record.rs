@@ -1,4 +1,3 @@
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -45,12 +44,13 @@ struct AnswerRecord<'a> {
 
 /// Writes an answer to the log, if it is in the sample.
 pub(crate) fn write(log: &AnswerLog, asked: &Asked<'_>, answer: &Recommendation<'_>, times: Times) {
-    if !log.samples(sample_hash(asked)) {
+    let request_id = asked.id.map_or("", CallId::as_str);
+    if !log.samples(asked.user, (request_id, asked.place)) {
         return;
     }
     let record = AnswerRecord {
         time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        request_id: asked.id.map_or("", CallId::as_str),
+        request_id,
         row: asked.place,
         user: asked.user,
         model: answer.model.name,
@@ -74,17 +74,6 @@ pub(crate) fn write(log: &AnswerLog, asked: &Asked<'_>, answer: &Recommendation<
         line.push(b'\n');
         log.offer(&line);
     }
-}
-
-/// All answers to a user are in the sample or none, so that the log shows which answer was the last before an item. The hash
-/// is the same in every replica.
-fn sample_hash(asked: &Asked<'_>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match asked.user {
-        Some(user) => user.hash(&mut hasher),
-        None => (asked.id.map(CallId::as_str), asked.place).hash(&mut hasher),
-    }
-    hasher.finish()
 }
 
 /// Whole ones: a fraction takes longer to write.

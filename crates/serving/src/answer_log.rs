@@ -5,12 +5,16 @@
 //! a busy server wakes it no more often.
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::Hasher;
 use std::io::{self, Write};
 use std::mem;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+use twox_hash::XxHash64;
 
 use crate::metrics::{AnswerLogged, Metrics};
 use canet_model::checkpoint::rfc3339;
@@ -81,9 +85,21 @@ impl AnswerLog {
         Ok(AnswerLog { share, shared })
     }
 
-    /// Whether answers are logged whose user, or whose request without a user, has this hash.
-    pub fn samples(&self, hash: u64) -> bool {
-        (hash >> 11) as f64 / (1_u64 << 53) as f64 <= self.share
+    /// Whether the answers to a user are logged. A request without a user is drawn by its id and its place in its call.
+    ///
+    /// All answers to a user are in the sample or none, so that the log shows which answer was the last before an item. The hash
+    /// is XXH64, which is the same in every replica and every release.
+    pub fn samples(&self, user: Option<&str>, request: (&str, usize)) -> bool {
+        let mut hasher = XxHash64::default();
+        match user {
+            Some(user) => hasher.write(user.as_bytes()),
+            None => {
+                hasher.write(request.0.as_bytes());
+                hasher.write(&(request.1 as u64).to_le_bytes());
+            }
+        }
+        // 53 bits are what a float holds exactly, so that a share of 1 takes every answer.
+        ((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64) < self.share
     }
 
     /// Takes a line with its line break, or drops and counts it if too many wait. It never waits for the disk.
@@ -213,14 +229,14 @@ impl RollingFiles {
         Ok(RollingFiles { directory, roll, file, size: 0, began: Instant::now(), count: count + 1 })
     }
 
-    /// Creates the next file, and returns its number. Servers may share the directory: time, process and number make the name
+    /// Creates the next file, and returns its number. Only its owner may read it, because it names users. Servers may share the directory: time, process and number make the name
     /// unique. Servers in containers have the same process id, so a number that is taken gives way to the next.
     fn create(directory: &std::path::Path, first: u64, now: SystemTime) -> io::Result<(File, u64)> {
         let time = rfc3339(now).replace([':', '-'], "");
         let mut count = first;
         loop {
             let name = format!("answers-{time}-{}-{count}.jsonl", std::process::id());
-            match OpenOptions::new().write(true).create_new(true).open(directory.join(name)) {
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(name)) {
                 Ok(file) => return Ok((file, count)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => count += 1,
                 Err(error) => return Err(error),
@@ -255,6 +271,7 @@ impl RollingFiles {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
@@ -320,6 +337,9 @@ mod tests {
         }
         let mut contents = contents(directory.path());
         contents.sort();
+        let modes =
+            fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().mode() & 0o777);
+        assert!(modes.into_iter().all(|mode| mode == 0o600));
         assert_eq!(contents, [["first\n"; 3], ["second\n"; 3]].concat());
     }
 
@@ -358,6 +378,13 @@ mod tests {
         let roll = Roll { size: 1, age: FOR_EVER };
         let target = AnswerLogTarget::Files { directory: directory.path().to_owned(), roll };
         let log = AnswerLog::start(target, 0.5, Arc::new(Metrics::new().unwrap())).unwrap();
-        assert!(log.samples(0) && log.samples(u64::MAX / 4) && !log.samples(u64::MAX / 4 * 3));
+        let users: Vec<String> = (0..1000).map(|user| format!("user {user}")).collect();
+        let logged = |user: &String| log.samples(Some(user), ("", 0));
+        let count = users.iter().filter(|user| logged(user)).count();
+        // Within four standard deviations of half.
+        assert!((437..563).contains(&count), "{count}");
+        assert!(users.iter().all(|user| logged(user) == log.samples(Some(user), ("another", 7))));
+        let rows = (0..1000).filter(|row| log.samples(None, ("request", *row))).count();
+        assert!((437..563).contains(&rows), "{rows}");
     }
 }
