@@ -41,6 +41,7 @@ mod train;
 #[cfg(not(feature = "libtorch"))]
 #[path = "without_training.rs"]
 mod train;
+mod variables;
 mod verdict;
 
 use exit::Failure;

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use clap::CommandFactory;
 use clap::builder::BoolishValueParser;
 use tokio::task::JoinSet;
 
-use super::Failure;
 use super::access::AccessArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
@@ -16,6 +16,7 @@ use super::secret::Secret;
 use super::signals::Signals;
 use super::target::{MOST_EXECUTORS, TargetArgs, cores};
 use super::telemetry::TelemetryArgs;
+use super::{Cli, Failure, variables};
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
@@ -134,6 +135,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .build()
         .map_err(Failure::unavailable)?;
     let telemetry = args.telemetry.install(&runtime)?;
+    variables::warn_of_unknown(&Cli::command());
     // Executors and runtime share the cores.
     let (backend, executors) = args.target.open_beside_runtime(args.executors, args.history_cache)?;
     if args.history_cache > 0 && backend.history_cache() == 0 {
