@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -112,6 +112,10 @@ impl Client<'_> {
             ureq::Error::BodyExceedsLimit(_) => {
                 Failure::data(format!("{}: the response is longer than {MAX_RESPONSE} bytes", self.url))
             }
+            _ if is_of_tls(error) => Failure::unavailable(format!(
+                "{}: {error}; --ca must name a file with the authority of the server's certificate",
+                self.url
+            )),
             _ => Failure::unavailable(format!("{}: {error}; is the server running?", self.url)),
         }
     }
@@ -163,4 +167,12 @@ fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 
 fn bad_file(flag: &str, path: &Path, reason: impl Display) -> Failure {
     Failure::usage(format!("{flag} {}: {reason}", path.display()))
+}
+/// Whether the server was reached, and its certificate or its TLS is at fault.
+fn is_of_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    }
 }
