@@ -80,7 +80,8 @@ pub enum RejectReason {
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the work that waits is predicted to take {} ms, and at most {} ms may wait: try again later",
+    "the work that waits takes {} ms as predicted, and with this request it would take more than the {} ms that may wait: try \
+     again later",
     backlog.as_millis(), limit.as_millis()
 )]
 pub struct QueueFull {
