@@ -14,7 +14,8 @@ pub(crate) struct AccessArgs {
     /// API keys, separated by commas. Clients must send one as `x-api-key` or bearer token; probes and pages need none
     #[arg(long, env = "CANET_API_KEY", value_name = "KEYS", hide_env_values = true, value_delimiter = ',')]
     api_key: Vec<Secret>,
-    /// File with further API keys, one a line. Unlike flags and variables, a file does not show in the list of processes
+    /// File with further API keys, one a line. Unlike the flag, it does not show in the list of processes. It is read at the
+    /// start alone
     #[arg(long, env = "CANET_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Allow pages of these sites to call the server: origins as https://shop.example, separated by commas, or `*`

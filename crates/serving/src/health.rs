@@ -29,7 +29,6 @@ impl Health {
 
     /// Counts a batch that failed. Returns whether it was one too many, which ends the service.
     pub(crate) fn failed(&self) -> bool {
-        // Saturating is enough: the counter would need weeks of failures to overflow.
         let ends = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= FAILURES;
         if ends {
             self.end();

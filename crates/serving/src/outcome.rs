@@ -5,7 +5,7 @@ use super::{Answer, Generation, Refusal};
 use crate::metrics::{Metrics, Rejected, Stage};
 use canet_domain::Reason;
 
-/// Counts how a row ended: exactly once, and nowhere else.
+/// Counts how a row ended: exactly once.
 ///
 /// A row that drops this without an outcome was cancelled: its client left, or its call failed because of another row.
 pub(crate) struct RowOutcome<'a> {
