@@ -152,6 +152,32 @@ fn an_old_connection_ends_with_what_it_was_asked() {
     assert!(frames.any(|frame| frame.kind == http2::GOAWAY));
 }
 
+#[test]
+fn a_client_that_sends_frames_and_asks_for_nothing_loses_its_connection_and_one_that_asks_does_not() {
+    let server = Server::start();
+    let ping = http2::frame(http2::PING, 0, 0, &[7; 8]);
+    let mut asking = connect(server.client.address);
+    http2::open(&mut asking, &[http2::settings(1000)]);
+    for request in 0..1000 {
+        let stream = 2 * request + 1;
+        let around = [http2::get(stream, "/healthz"), ping.clone(), http2::window_update(0, 100)];
+        asking.write_all(&around.concat()).unwrap();
+        let mut frames = std::iter::from_fn(|| Frame::read(&mut asking).unwrap());
+        assert!(frames.any(|frame| frame.stream == stream && frame.ends_stream()), "request {request}");
+    }
+    assert_eq!(server.metric("disconnects_total{reason=\"flood\"}"), 0.0);
+
+    let mut flooding = connect(server.client.address);
+    http2::open(&mut flooding, &[http2::settings(1000)]);
+    // The server may close the connection before all is sent.
+    let _ = flooding.write_all(&ping.repeat(5000));
+    read_to_close(&mut flooding);
+    assert_eq!(server.metric("disconnects_total{reason=\"flood\"}"), 1.0);
+    asking.write_all(&http2::get(2001, "/healthz")).unwrap();
+    let mut frames = std::iter::from_fn(|| Frame::read(&mut asking).unwrap());
+    assert!(frames.any(|frame| frame.stream == 2001 && frame.ends_stream()));
+}
+
 /// A connection with an open request: the last byte of its body is missing.
 fn busy(server: &Server) -> (TcpStream, u8) {
     let request = post("/recommend", br#"{"history":[101]}"#);

@@ -2,9 +2,9 @@
 
 use std::io::{self, Read, Write};
 
-use super::http2::{DATA, Frame, GOAWAY, HEADERS, OK, PREFACE, RST_STREAM, SETTINGS, frame, settings, window_update};
-
-const PING: u8 = 6;
+use super::http2::{
+    DATA, Frame, GOAWAY, HEADERS, OK, PING, PREFACE, RST_STREAM, SETTINGS, frame, settings, window_update,
+};
 
 /// Flags of frames.
 const END_STREAM: u8 = 0x1;

@@ -177,7 +177,7 @@ fn every_series_of_every_route_exists_from_the_start_and_has_a_help_text() {
         assert_eq!(metric(&scrape, &format!("rejected_total{{reason=\"{reason}\"}}")), 0.0);
         assert_eq!(metric(&scrape, &format!("version_rejected_total{{reason=\"{reason}\",version=\"1\"}}")), 0.0);
     }
-    for reason in ["room", "client_limit", "no_request", "stalled"] {
+    for reason in ["room", "client_limit", "no_request", "stalled", "flood"] {
         assert_eq!(metric(&scrape, &format!("disconnects_total{{reason=\"{reason}\"}}")), 0.0);
     }
     assert!(scrape.lines().any(|line| line.starts_with("process_resident_memory_bytes ")));

@@ -1,17 +1,18 @@
 //! Frames of HTTP/2 that cost their sender nothing, without end: what each of these attacks has done to other servers.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Port, Security, Stage, Target, connect_from};
-use crate::http2::{DATA, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, get, settings, window_update};
+use super::{Port, Security, Stage, Stream, Target, connect_from};
+use crate::http2::{DATA, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame, get, settings, window_update};
 
 const PRIORITY: u8 = 2;
-const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+/// A type that no standard defines.
+const UNKNOWN: u8 = 0xbe;
 
 /// Connections of an attack on each port.
 const CONNECTIONS: u8 = 4;
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 500 } 
 
 /// Chunks that each connection has sent before the attack stands: a second of it, or two without optimisation.
 const CHUNKS: usize = if cfg!(debug_assertions) { 4 } else { 50 };
+
+/// Bytes of memory that all connections of an attack may take together.
+const MEMORY: u64 = 32 << 20;
 
 /// How long a write may wait before the client connects anew.
 const WRITES: Duration = Duration::from_millis(200);
@@ -50,10 +54,16 @@ enum Flood {
     Priorities,
     /// Windows that grow byte by byte.
     Windows,
+    /// Resets of a stream that was answered.
+    Resets,
+    /// Announcements that the client leaves.
+    GoAways,
+    /// Frames of an unknown type, which a server must ignore.
+    Unknown,
 }
 
 impl Flood {
-    const ALL: [Flood; 9] = [
+    const ALL: [Flood; 12] = [
         Flood::RapidReset,
         Flood::MadeResets,
         Flood::Continuation,
@@ -63,13 +73,23 @@ impl Flood {
         Flood::EmptyData,
         Flood::Priorities,
         Flood::Windows,
+        Flood::Resets,
+        Flood::GoAways,
+        Flood::Unknown,
     ];
+
+    /// Whether the server closes each of its connections because the client asks for nothing. h2 itself ends the others.
+    fn exceeds_the_budget(self) -> bool {
+        use Flood::{Pings, Priorities, Resets, Settings, Unknown, Windows};
+        matches!(self, Pings | Settings | Priorities | Windows | Resets | Unknown)
+    }
 
     /// Frames that come once, after the settings.
     fn first(self) -> Vec<u8> {
         match self {
             // The head of a request that does not end.
             Flood::Continuation => frame(HEADERS, 0, 1, &[0x82, 0x86, 0x84]),
+            Flood::Resets => get(1, "/healthz"),
             // The head of a request whose body follows.
             Flood::EmptyData => post(1),
             // A literal that enters the table: a name of one byte and a value of 4,000.
@@ -106,6 +126,9 @@ impl Flood {
             Flood::EmptyData => frame(DATA, 0, 1, &[]),
             Flood::Priorities => frame(PRIORITY, 0, new(), &[0, 0, 0, 0, 16]),
             Flood::Windows => window_update(0, 1),
+            Flood::Resets => frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()),
+            Flood::GoAways => frame(GOAWAY, 0, 0, &[0; 8]),
+            Flood::Unknown => frame(UNKNOWN, 0, 0, &[]),
         }
     }
 }
@@ -118,59 +141,102 @@ fn post(stream: u32) -> Vec<u8> {
 #[test]
 fn frames_of_http2_without_end() {
     let target = Target::start(Security::Plain);
-    for flood in Flood::ALL {
-        let sent = AtomicU64::new(0);
-        let parts = 2 * usize::from(CONNECTIONS);
-        target.withstand(&format!("{flood:?}"), parts, |stage| {
-            thread::scope(|scope| {
-                for client in 0..CONNECTIONS {
-                    for port in [Port::Http, Port::Grpc] {
-                        let (target, sent) = (&target, &sent);
-                        // Half of the clients read what the server sends.
-                        let reads = client % 2 == 0;
-                        scope.spawn(move || attack(target, port, 2 + client, flood, reads, stage, sent));
-                    }
-                }
-            });
-        });
-        println!("{flood:?}: {} bytes", sent.into_inner());
-    }
+    Flood::ALL.into_iter().for_each(|flood| withstand(&target, flood));
 }
 
-fn attack(target: &Target, port: Port, client: u8, flood: Flood, reads: bool, stage: &Stage, sent: &AtomicU64) {
-    let mut chunks = 0;
-    while !stage.is_over() {
-        let Ok(mut stream) = connect_from(client, target.address(port)) else { continue };
-        stream.set_write_timeout(Some(WRITES)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        let mut next = 3;
-        let mut bytes = [PREFACE, &settings(1 << 16), &flood.first()].concat();
+/// TLS keeps buffers of its own.
+#[test]
+fn frames_of_http2_without_end_over_tls() {
+    let target = Target::start(Security::Tls);
+    [Flood::Pings, Flood::Settings, Flood::RapidReset].into_iter().for_each(|flood| withstand(&target, flood));
+}
+
+fn withstand(target: &Target, flood: Flood) {
+    let sent = AtomicU64::new(0);
+    let parts = 2 * usize::from(CONNECTIONS);
+    let closed = || target.metric("disconnects_total{reason=\"flood\"}");
+    let (closed_before, memory) = (closed(), target.process.forget_peak());
+    target.withstand(&format!("{:?}, {flood:?}", target.security()), parts, |stage| {
+        thread::scope(|scope| {
+            for client in 0..CONNECTIONS {
+                for port in [Port::Http, Port::Grpc] {
+                    let sent = &sent;
+                    // Half of the clients read what the server sends.
+                    let attack = Attack { flood, port, client: 2 + client, reads: client % 2 == 0 };
+                    scope.spawn(move || attack.run(target, stage, sent));
+                }
+            }
+        });
+    });
+    let (closed, memory) = (closed() - closed_before, target.process.peak().saturating_sub(memory));
+    println!(
+        "{flood:?}: {} bytes sent, {closed} connections closed, {} KB more memory",
+        sent.into_inner(),
+        memory >> 10
+    );
+    assert!(memory < MEMORY, "{flood:?}: {memory} bytes of memory");
+    let expected = if flood.exceeds_the_budget() { parts as f64..f64::INFINITY } else { 0.0..f64::INFINITY };
+    assert!(expected.contains(&closed), "{flood:?}: {closed} connections were closed");
+}
+
+/// One client of a flood, which connects anew whenever the server closes its connection.
+struct Attack {
+    flood: Flood,
+    port: Port,
+    /// The last number of its address.
+    client: u8,
+    /// Whether it reads what the server sends.
+    reads: bool,
+}
+
+impl Attack {
+    fn run(&self, target: &Target, stage: &Stage, sent: &AtomicU64) {
+        let mut chunks = 0;
         while !stage.is_over() {
-            while bytes.len() < CHUNK {
-                bytes.extend(flood.next(&mut next));
-            }
-            let written = stream.write_all(&bytes);
-            chunks += 1;
-            if chunks == CHUNKS {
-                stage.stand();
-            }
-            // The server may close the connection, or stop to read.
-            if written.is_err() {
-                break;
-            }
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            if reads {
-                read_what_is_there(&mut stream);
-            }
-            bytes.clear();
-            if stage.waits(PAUSE) {
-                return;
+            let Ok(mut stream) = self.connect(target) else { continue };
+            let mut next = 3;
+            let mut bytes = Vec::new();
+            loop {
+                while bytes.len() < CHUNK {
+                    bytes.extend(self.flood.next(&mut next));
+                }
+                let written = stream.write_all(&bytes).and_then(|()| stream.flush());
+                chunks += 1;
+                if chunks == CHUNKS {
+                    stage.stand();
+                }
+                // A connection that the server closes buys no further chunk.
+                if stage.waits(PAUSE) {
+                    return;
+                }
+                // The server may close the connection, or stop to read.
+                if written.is_err() {
+                    break;
+                }
+                sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                if self.reads {
+                    read_what_is_there(&mut stream);
+                }
+                bytes.clear();
             }
         }
     }
+
+    /// Connects and sends what comes first.
+    fn connect(&self, target: &Target) -> std::io::Result<Box<dyn Stream>> {
+        let tcp = connect_from(self.client, target.address(self.port))?;
+        // Both handles set the options of one socket.
+        let socket = tcp.try_clone()?;
+        let mut stream = target.secure(tcp)?;
+        stream.write_all(&[PREFACE, &settings(1 << 16), &self.flood.first()].concat())?;
+        stream.flush()?;
+        socket.set_write_timeout(Some(WRITES))?;
+        socket.set_read_timeout(Some(Duration::from_millis(1)))?;
+        Ok(stream)
+    }
 }
 
-fn read_what_is_there(stream: &mut TcpStream) {
+fn read_what_is_there(stream: &mut impl Read) {
     let mut bytes = [0; CHUNK];
     // It may be nothing, or the end.
     let _ = stream.read(&mut bytes);

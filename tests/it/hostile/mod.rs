@@ -150,6 +150,10 @@ impl Target {
         target
     }
 
+    fn security(&self) -> Security {
+        if self.tls.is_some() { Security::Tls } else { Security::Plain }
+    }
+
     fn address(&self, port: Port) -> SocketAddr {
         match port {
             Port::Http => self.process.client.address,
@@ -159,7 +163,11 @@ impl Target {
 
     /// Connects from 127.0.0.`client`.
     fn connect(&self, port: Port, client: u8) -> io::Result<Box<dyn Stream>> {
-        let tcp = connect_from(client, self.address(port))?;
+        self.secure(connect_from(client, self.address(port))?)
+    }
+
+    /// Speaks TLS on a connection if the server does.
+    fn secure(&self, tcp: std::net::TcpStream) -> io::Result<Box<dyn Stream>> {
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
         let name = ServerName::try_from("localhost").unwrap();
         let session = ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
@@ -177,6 +185,12 @@ impl Target {
         // The server may refuse before it has read all.
         let _ = stream.write_all(request).and_then(|()| stream.flush());
         RawReply::parse(&read_all(&mut stream))
+    }
+
+    /// The value of a series.
+    fn metric(&self, series: &str) -> f64 {
+        let reply = self.exchange(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        super::server::metric(&String::from_utf8_lossy(&reply.body), series)
     }
 
     /// The items of [`small`]; `None` where the server is overloaded.

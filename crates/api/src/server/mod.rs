@@ -3,6 +3,7 @@
 mod activity;
 mod age;
 mod answer;
+mod frame_budget;
 mod places;
 mod preface;
 mod stalled_stream;
@@ -324,7 +325,7 @@ impl Connection {
             }
         });
         let builder = builder(timeouts, activity.clone());
-        let stream = Preface::new(stream, age.clone());
+        let stream = Preface::new(stream, age.clone(), activity.clone());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         // hyper's own limit for heads is the one between requests, and begins after the first bytes.
         let no_request = async {

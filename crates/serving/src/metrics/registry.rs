@@ -47,7 +47,8 @@ families! {
         connections: IntGauge;
         /// Connections that the server closed because of their client, and HTTP/2 streams that it reset: an idle one made
         /// room while all places were taken (room), a client had too many (client_limit), no request came in time
-        /// (no_request), or the client did not take its answer (stalled).
+        /// (no_request), the client did not take its answer (stalled), or it sent too many HTTP/2 frames that ask for
+        /// nothing (flood).
         disconnects_total: IntCounterVec, labels ["reason"];
         /// Rows answered, by route, by the reason for the route and by the version that answered. A single request is one row, a
         /// batch has many.
@@ -253,11 +254,13 @@ pub enum Disconnect {
     NoRequest,
     /// The client did not take its answer.
     Stalled,
+    /// The client sent too many HTTP/2 frames that ask for nothing.
+    Flood,
 }
 
 impl Disconnect {
-    const ALL: [Disconnect; 4] =
-        [Disconnect::Room, Disconnect::ClientLimit, Disconnect::NoRequest, Disconnect::Stalled];
+    const ALL: [Disconnect; 5] =
+        [Disconnect::Room, Disconnect::ClientLimit, Disconnect::NoRequest, Disconnect::Stalled, Disconnect::Flood];
 
     fn label(self) -> &'static str {
         match self {
@@ -265,6 +268,7 @@ impl Disconnect {
             Disconnect::ClientLimit => "client_limit",
             Disconnect::NoRequest => "no_request",
             Disconnect::Stalled => "stalled",
+            Disconnect::Flood => "flood",
         }
     }
 }
