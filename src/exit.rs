@@ -43,6 +43,14 @@ impl Failure {
         Failure::Usage(error.to_string())
     }
 
+    /// The system refuses a thread or a descriptor that the server needs to start.
+    pub(crate) fn resources(error: impl Display) -> Failure {
+        Failure::Unavailable(format!(
+            "the server cannot start its threads: {error}: raise the limits on memory, threads and open files (`ulimit -d`, \
+             `ulimit -v`, `ulimit -u`, `ulimit -n`, or those of the container)"
+        ))
+    }
+
     /// Standard output cannot be written.
     pub(crate) fn output(error: impl Into<io::Error>) -> Failure {
         let error = error.into();

@@ -173,7 +173,7 @@ impl Servers {
             drop(runtime);
             drop(ending);
         };
-        thread::Builder::new().name("probes".to_owned()).spawn(serve).map_err(Failure::unavailable)?;
+        thread::Builder::new().name("probes".to_owned()).spawn(serve).map_err(Failure::resources)?;
         self.tasks.spawn(async move { drop(ended.await) });
         Ok(address)
     }

@@ -127,13 +127,13 @@ impl ServeArgs {
 /// The order matters. Signals are caught before anything takes time. Ports are bound before the model loads, so that a
 /// port in use fails at once and probes get answers during the load.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
-    let mut signals = Signals::install().map_err(Failure::unavailable)?;
+    let mut signals = Signals::install().map_err(Failure::resources)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(cores().div_ceil(2)))
         .max_blocking_threads(4)
         .enable_all()
         .build()
-        .map_err(Failure::unavailable)?;
+        .map_err(Failure::resources)?;
     let telemetry = args.telemetry.install(&runtime)?;
     variables::warn_of_unknown(&Cli::command());
     // Executors and runtime share the cores.
@@ -187,9 +187,9 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
     let mut servers = Servers::new(listeners.fit(connections));
     let (recommender, executors) =
-        Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::unavailable)?;
+        Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::resources)?;
     if let Some(share) = args.shadow {
-        recommender.compare_with_full(share).map_err(Failure::unavailable)?;
+        recommender.compare_with_full(share).map_err(Failure::resources)?;
     }
     args.feedback.apply(&recommender, answer_log);
     if let Some(file) = &catalogue {
