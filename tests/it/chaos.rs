@@ -22,7 +22,7 @@ use super::server::{Client, Process, canet, numbered, run};
 use super::support::{draft, rng, small_config};
 
 /// Longer than anything takes that does not hang.
-const HANGS: Duration = Duration::from_secs(60);
+pub(crate) const HANGS: Duration = Duration::from_secs(60);
 
 /// How many rounds to run: `few`, or as many as `CANET_TEST_CHAOS` says.
 pub(crate) fn rounds(few: u64) -> u64 {
@@ -30,7 +30,7 @@ pub(crate) fn rounds(few: u64) -> u64 {
 }
 
 /// A random generator. A test run draws the same moments each time; more rounds draw new ones.
-fn moments() -> ChaCha8Rng {
+pub(crate) fn moments() -> ChaCha8Rng {
     let seed = match std::env::var_os("CANET_TEST_CHAOS") {
         None => 1,
         Some(_) => std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64,
@@ -40,11 +40,11 @@ fn moments() -> ChaCha8Rng {
 }
 
 /// Writes the next version of a model whose ids are 101 to 140.
-fn publish(root: &Path, seed: u64) -> u64 {
+pub(crate) fn publish(root: &Path, seed: u64) -> u64 {
     numbered(draft(small_config(), seed)).write(root).unwrap().version
 }
 
-fn request() -> Value {
+pub(crate) fn request() -> Value {
     json!({"history": [101, 105, 109], "k": 3})
 }
 
@@ -250,6 +250,13 @@ fn a_server_that_is_stopped_and_continued_answers_what_was_sent_meanwhile() {
     }
 }
 
+/// Compiles a source of the fixtures to a library for LD_PRELOAD.
+pub(crate) fn compile(source: &str, library: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(source);
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(source).status();
+    assert!(compiled.unwrap().success());
+}
+
 /// The wall clock steps by years and back while requests wait and versions are loaded.
 #[test]
 fn a_wall_clock_that_steps_costs_no_request() {
@@ -257,9 +264,7 @@ fn a_wall_clock_that_steps_costs_no_request() {
     let [root, library, offset, log] =
         ["small", "clock_offset.so", "offset", "log"].map(|name| directory.path().join(name));
     publish(&root, 1);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/clock_offset.c");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status();
-    assert!(compiled.unwrap().success());
+    compile("clock_offset.c", &library);
     let step = |seconds: i64| {
         let file = fs::File::options().create(true).truncate(false).write(true).open(&offset).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_le_bytes(), 0).unwrap();
@@ -341,7 +346,7 @@ fn connections_that_are_reset_at_any_byte_leave_nothing_behind() {
     let root = directory.path().join("small");
     publish(&root, 1);
     let server = Process::serve(&root, &[]);
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap().count();
+    let descriptors = || server.descriptors().len();
     // What stays open for good is open now.
     assert_eq!(server.client.recommend(&request()).status, 200);
     let before = descriptors();

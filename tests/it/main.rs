@@ -16,6 +16,8 @@ mod blocked_log;
 mod candidate;
 mod catalogue_file;
 mod chaos;
+mod chaos_disk;
+mod chaos_limits;
 mod connections;
 mod console;
 mod damaged;

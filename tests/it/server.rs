@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use canet_api::{self, Access, Connections};
 use canet_domain::{BatchBy, Catalogue};
@@ -231,7 +231,8 @@ impl Process {
         Process::launch_by(canet(&[]), model, flags)
     }
 
-    fn launch_by(mut binary: Command, model: &Path, flags: &[&str]) -> Process {
+    /// The same by another binary.
+    pub(crate) fn launch_by(mut binary: Command, model: &Path, flags: &[&str]) -> Process {
         // A busy machine refuses nobody, unless a test is about that.
         if !flags.contains(&"--queue-limit-ms") {
             binary.env("CANET_QUEUE_LIMIT_MS", "60000");
@@ -278,9 +279,7 @@ impl Process {
 
     /// Bytes of memory that it had at most since it began or since [`forget_peak`](Process::forget_peak).
     pub(crate) fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+        self.memory("VmHWM:")
     }
 
     /// Begins to look for the most memory anew, from what it has now.
@@ -291,6 +290,31 @@ impl Process {
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// How it ended, or `None` if it still runs after `time`.
+    pub(crate) fn wait_for(&mut self, time: Duration) -> Option<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || began.elapsed() > time {
+                return ended;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Bytes of a line of its status, as `VmRSS:`.
+    pub(crate) fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+        value.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// The descriptors that it has open.
+    pub(crate) fn descriptors(&self) -> Vec<u64> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
     }
 }
 

@@ -3,10 +3,10 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{GRPC, Port, Security, Stage, Target, connect_from, small};
-use crate::http2::HEADERS;
+use super::{GRPC, HANGS, Port, Security, Stage, Stream, Target, connect_from, small};
+use crate::http2::{HEADERS, PREFACE, settings};
 use crate::http2_client::{Http2, is_last};
 use crate::raw::{RawReply, read_to_close};
 
@@ -54,6 +54,86 @@ fn idle(target: &Target, port: Port, clients: u8, stage: &Stage) {
 
 fn is_closed(stream: &mut TcpStream) -> bool {
     !matches!(stream.read(&mut [0; 512]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Connections on which nothing is asked, of both listeners together.
+const IDLE: usize = 10_000;
+
+/// The most memory that an idle connection may take, in bytes.
+const EACH: usize = if cfg!(debug_assertions) { 48 << 10 } else { 32 << 10 };
+
+/// How long the server leaves idle connections open: the time for a client of HTTP/2 to answer a ping is the shortest.
+const IDLE_FOR: Duration = Duration::from_secs(55);
+
+/// How many idle connections each listener can have: half of [`IDLE`], or fewer if the limit on open files leaves this process
+/// or the server less than that.
+fn idle_places() -> usize {
+    let (_, limit) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
+    // Other tests of this process have connections too.
+    (IDLE / 2).min(usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(2000) / 2)
+}
+
+/// Opens so many connections that are idle once the server has answered: of HTTP/1.1 on one listener, of HTTP/2 on the other.
+fn rest(target: &Target, port: Port, count: usize) -> Vec<Box<dyn Stream>> {
+    let http2 = [PREFACE, &settings(1 << 16)].concat();
+    let (sent, answer_starts) = match port {
+        Port::Http => (&b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"[..], &b"HTTP/1.1 "[..]),
+        // The head of the server's settings.
+        Port::Grpc => (&http2[..], &[0, 0][..]),
+    };
+    let open = |n: usize| {
+        let mut stream = target.connect(port, 2 + u8::try_from(n % 200).unwrap()).unwrap();
+        stream.write_all(sent).unwrap();
+        stream
+    };
+    let mut streams: Vec<_> = (0..count).map(open).collect();
+    for stream in &mut streams {
+        let mut answer = [0; 512];
+        let read = stream.read(&mut answer).unwrap();
+        assert!(answer[..read].starts_with(answer_starts), "{port:?}: {:?}", answer[..read].escape_ascii().to_string());
+    }
+    streams
+}
+
+#[test]
+fn ten_thousand_idle_connections_take_little_and_leave_nothing() {
+    let places = idle_places();
+    let number = places.to_string();
+    let flags = ["--max-connections", number.as_str(), "--max-connections-per-client", "0"];
+    let target = Target::with(Security::Plain, &flags);
+    let process = &target.process;
+    let (descriptors, mut peaks) = (process.descriptors().len(), Vec::new());
+    for round in 0..2 {
+        let room = || target.metric("disconnects_total{reason=\"room\"}");
+        let (mut idle, room_before, opening) = (Vec::new(), room(), Instant::now());
+        for port in [Port::Http, Port::Grpc] {
+            let before = process.memory("VmRSS:");
+            let began = Instant::now();
+            idle.extend(rest(&target, port, places));
+            let each = process.memory("VmRSS:").saturating_sub(before) as usize / places;
+            println!("round {round}: {places} on {port:?} in {:?}, {each} bytes each", began.elapsed());
+            assert!(round > 0 || each < EACH, "an idle connection of {port:?} takes {each} bytes");
+        }
+        // On a machine that takes longer, the server has begun to close them.
+        assert!(process.descriptors().len() >= 2 * places || opening.elapsed() > IDLE_FOR);
+        peaks.push(process.memory("VmRSS:"));
+        // Every place is taken. Who comes next gets that of the one who has been idle longest.
+        for _ in 0..20 {
+            let name = "beside idle connections";
+            target.assert_answered(name, || target.recommend_by_http(name));
+            target.assert_answered(name, || target.recommend_by_grpc(name));
+        }
+        let made = room() - room_before;
+        assert!(made >= 2.0, "{made} connections made room, of two listeners");
+        drop(idle);
+        let began = Instant::now();
+        while process.descriptors().len() > descriptors + 1 {
+            assert!(began.elapsed() < HANGS, "{} descriptors, {descriptors} before", process.descriptors().len());
+        }
+        // The one that asks.
+        assert_eq!(target.metric("connections"), 1.0);
+    }
+    assert!(peaks[1] < peaks[0] + peaks[0] / 10, "the second ten thousand took more: {peaks:?}");
 }
 
 /// Most health watches that a server may keep for clients without a key.
