@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native wheel serve test test-python check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz chaos soak sbom
+	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz chaos soak policy sbom
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -42,11 +42,14 @@ fuzz: ## Feeds every parser with new mutants of its corpus, each for SECONDS (de
 	CANET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --release --locked -p canet-fuzz --test targets -- --nocapture $(ARGS)
 
 chaos: setup ## Kills, stops, floods and starves real servers for ROUNDS rounds of each fault (default 30)
-	CANET_TEST_CHAOS=$(or $(ROUNDS),30) scripts/test.sh --test it $(ARGS) -- --nocapture chaos:: exactly_once:: hostile:: \
+	CANET_TEST_CHAOS=$(or $(ROUNDS),30) scripts/test.sh --test it $(ARGS) -- --nocapture chaos exactly_once:: hostile:: \
 		reload_http:: blocked_log:: train_stops::
 
 soak: build ## Loads a server for MINUTES (default 60) with a reload a minute and measures the slope of its memory
 	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/soak/soak.py --canet $(CANET) --minutes $(or $(MINUTES),60) $(ARGS)
+
+policy: ## Checks the rendered chart with checkov (300 MB of packages, once per user)
+	@deploy/policy.sh $(ARGS)
 
 sbom: ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
 	@python3 scripts/sbom.py $(ARGS)

@@ -129,10 +129,14 @@ def check_chart(documents, flags, scratch):
         assert each["securityContext"]["readOnlyRootFilesystem"]
         models = [mount for mount in each["volumeMounts"] if mount["mountPath"] == "/models"]
         assert all(mount.get("readOnly") for mount in models) or each["name"] == "models"
-    # Keys and tokens come from secrets alone.
-    for entry in container["env"]:
-        if re.search("KEY$|TOKEN$", entry["name"]) and entry["name"] != "CANET_TLS_KEY":
-            assert set(entry["valueFrom"]) == {"secretKeyRef"}, entry
+    # Keys and tokens come from secrets alone, and as files.
+    assert not {"CANET_API_KEY", "CANET_ADMIN_TOKEN"} & set(environment)
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    for name in {"CANET_API_KEY_FILE", "CANET_ADMIN_TOKEN_FILE"} & set(environment):
+        directory, file = environment[name].rsplit("/", 1)
+        mount = next(mount for mount in container["volumeMounts"] if mount["mountPath"] == directory)
+        secret = volumes[mount["name"]]["secret"]
+        assert mount["readOnly"] and secret["items"] == [{"key": file, "path": file}] and secret["defaultMode"] == 0o440
     if "HorizontalPodAutoscaler" in by_kind:
         # Else a roll-out would set the number of pods back.
         assert "replicas" not in by_kind["Deployment"]["spec"]
@@ -157,7 +161,7 @@ def check_chart(documents, flags, scratch):
         assert (endpoint.get("scheme") == "https") == secured
         # Values of one's own leave the chart's beside them.
         assert not secured or {"serverName", "ca", "cert"} <= set(endpoint["tlsConfig"])
-        assert ("CANET_API_KEY" in environment) <= ("authorization" in endpoint)
+        assert ("CANET_API_KEY_FILE" in environment) <= ("authorization" in endpoint)
 
 
 # Kinds of volumes that the Pod Security Standard "restricted" allows.
