@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native wheel serve test test-python check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz chaos soak policy sbom
+	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz chaos soak policy sbom image dist
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -54,7 +54,14 @@ policy: ## Checks the rendered chart with checkov (300 MB of packages, once per 
 sbom: ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
 	@python3 scripts/sbom.py $(ARGS)
 
-test-python: wheel ## Installs the wheel and tests the Python package (6 GB of packages, once per user)
+image: $(if $(WITHOUT_REGISTRY),build-native) ## Builds the image for CPUs, starts it and asks it (WITHOUT_REGISTRY=1; see deploy/README.md)
+	@python3 scripts/image.py $(if $(WITHOUT_REGISTRY),--without-registry) $(ARGS)
+
+dist: wheel ## Collects a release in dist/: binary, wheel, image, chart, licences and checksums (WITHOUT_REGISTRY=1, WITHOUT_IMAGE=1)
+	@python3 scripts/dist.py $(if $(WITHOUT_IMAGE),--without-image) $(if $(WITHOUT_REGISTRY),--without-registry) $(ARGS)
+
+test-python: wheel ## Installs the wheel and tests the Python package (1.2 GB of packages, once per user)
+	@scripts/system.sh test-python
 	@scripts/test-python.sh $(ARGS)
 
 # DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).

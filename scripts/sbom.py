@@ -44,7 +44,8 @@ def main():
     print(f"{options.out}: {len(document['components'])} components")
 
 
-def describe(native):
+def resolve(native):
+    """The metadata of cargo by the ids of packages, and a function from kinds of dependencies to the ids that cargo compiles."""
     features = ["--no-default-features"] if native else []
     metadata = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", PLATFORM, *features))
     packages = {package["id"]: package for package in metadata["packages"]}
@@ -58,6 +59,11 @@ def describe(native):
         found = (line.split()[:2] for line in lines.splitlines() if line)
         return {by_version[name, version.removeprefix("v")] for name, version in found}
 
+    return packages, nodes, tree
+
+
+def describe(native):
+    packages, nodes, tree = resolve(native)
     linked, built = tree("normal"), tree("normal,build")
     binary = next(id for id, package in packages.items() if package["name"] == "canet")
     checksums = locked()

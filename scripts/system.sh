@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the tools that building needs: with the argument `native` those of the build without LibTorch alone, with
-# `tests` also those that the tests run. What is missing is installed where this is root on Debian or Ubuntu, and named
-# elsewhere.
+# `tests` also those that the tests run, with `test-python` those of the Python package and its tests. What is missing is installed
+# where this is root on Debian or Ubuntu, and named elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +20,12 @@ if [[ ${1-} == tests ]]; then
     need promtool prometheus
     need chromium chromium
     need curl curl
+fi
+if [[ ${1-} == test-python ]]; then
+    # Spark runs on Java. The image is built by Buildah on a Debian that mmdebstrap makes.
+    need java default-jre-headless
+    need buildah buildah
+    need mmdebstrap mmdebstrap
 fi
 
 if ((${#missing[@]})); then
