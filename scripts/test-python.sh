@@ -5,16 +5,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CANET_WHEEL=$(echo "$PWD"/target/wheel/canet-*.whl)
-# PyTorch and ONNX Runtime come from the environment of the benchmarks, so that nobody fetches them twice.
-peers=$(python3 scripts/tools.py loadtest/peers/requirements.txt)
-packages=$(python3 scripts/tools.py crates/python/tests/requirements.txt)
+packages=$(python3 scripts/tools.py --cpu-torch crates/python/tests/requirements.txt)
 
 # An environment that sees these packages, and that the wheel of this checkout alone is installed into.
 environment=target/test-python
 rm -rf "$environment"
 python3 -c 'import sys, venv; venv.create(sys.argv[1], symlinks=True)' "$environment"
 site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-{ site "$packages"; site "$peers"; } > "$(site "$environment/bin/python")/packages.pth"
+site "$packages" > "$(site "$environment/bin/python")/packages.pth"
 python3 -m pip --python "$environment/bin/python" install --quiet --disable-pip-version-check --no-deps "$CANET_WHEEL"
 
 # The tests install the wheel into an empty environment too. Environments here have no pip of their own.
