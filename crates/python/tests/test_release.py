@@ -44,7 +44,8 @@ def release(tmp_path_factory):
     assert ran.stdout.splitlines()[-1] == str(out)
     # Nothing half-made lies beside it.
     assert [file.name for file in out.parent.iterdir()] == [out.name]
-    return out, ran.stderr
+    yield out, ran.stderr
+    shutil.rmtree(directory)
 
 
 def test_every_file_has_its_checksum_and_the_version(release):
