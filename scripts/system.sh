@@ -22,10 +22,8 @@ if [[ ${1-} == tests ]]; then
     need curl curl
 fi
 if [[ ${1-} == test-python ]]; then
-    # Spark runs on Java. The image is built by Buildah on a Debian that mmdebstrap makes.
+    # Spark runs on Java.
     need java default-jre-headless
-    need buildah buildah
-    need mmdebstrap mmdebstrap
 fi
 
 if ((${#missing[@]})); then
