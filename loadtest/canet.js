@@ -12,6 +12,9 @@ import { sessionSource } from './lib/sessions.js';
 import { settings } from './lib/settings.js';
 import { summarize } from './lib/summary.js';
 
+/** Users who may return, in a scenario of sessions. */
+const ACTIVE = 1000;
+
 const scenario = chosen();
 const files = recorded(settings.histories);
 const client = grpcClient(scenario.call === 'grpc');
@@ -57,10 +60,10 @@ function thresholds() {
     wanted.latency = [`p(99)<=${settings.timeoutMs}`];
     wanted.refused_without_retry_after = ['count==0'];
   }
-  if (settings.scenario === 'step') {
+  if (scenario.steps) {
     // k6 keeps figures of a tag only where a threshold asks for them; these always hold.
     stepRates().forEach((_, step) => {
-      wanted[`latency{step:${step}}`] = ['max>=0'];
+      ['latency', 'sent_late'].forEach((name) => (wanted[`${name}{step:${step}}`] = ['max>=0']));
       ['answered', 'refused', 'expired'].forEach((name) => (wanted[`${name}{step:${step}}`] = ['count>=0']));
       wanted[`failed{step:${step}}`] = ['rate>=0'];
     });
@@ -79,18 +82,19 @@ export function requests(server) {
   const [shortest, longest] = scenario.lengths(server.max_len);
   const drawn = historySource(server.items, shortest, longest, files);
   const history = scenario.sessions
-    ? sessionSource(server.items, longest, files, settings.returning)
+    ? sessionSource(server.items, longest, files, { returning: settings.returning, active: ACTIVE / settings.sources })
     : () => ({ history: drawn() });
   const route = routeMix(scenario.mix, server.routes, scenario.seconds);
-  const send = caller(scenario.call, client, scenario.capacity === true);
-  arrive(scenario.profile, settings.sources, settings.poisson, (now) => {
+  const send = caller(scenario.call, client, scenario.capacity);
+  const tags = (now) => (scenario.steps ? { step: String(stepAt(now, scenario.seconds)) } : {});
+  arrive(scenario.profile, settings.sources, settings.poisson, tags, (now) => {
     const request = () => ({
       ...history(),
       k: settings.k,
       route: route(now),
       timeout_ms: settings.timeoutMs,
     });
-    send(request, settings.scenario === 'step' ? { step: String(stepAt(now, scenario.seconds)) } : {});
+    send(request, tags(now));
   });
 }
 

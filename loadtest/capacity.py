@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Measures what this machine serves and writes loadtest/results: report.md, a picture a model, and k6's summaries.
+"""Measures what one core of this machine serves and writes loadtest/results: report.md, a picture a model, and k6's summaries.
 
-    make capacity                                 models/ml-100k, and a model of MovieLens-1M's shape made for it
+    make capacity                                 a model of MovieLens-1M's shape, which is made for it
     make capacity ARGS="--model models/mine --step-seconds 20"
 
-For each model, routed and always full: coarse steps find where the objective breaks, fine ones draw latency over
-offered load. The crossover is the lowest load from which on the routed answers' p99 is below the full model's. Then
-every scenario runs against the first model. Servers are started and stopped here; nothing else should run meanwhile.
+The server runs on its own cores (--server-cores) and k6 on the others. For each model there are four curves of latency over
+offered load: routed and always full, each with the history cache and without. Their users return with one to three new items
+(80 % of the requests; RETURNING). Coarse steps find where the objective breaks, fine ones draw the curve. A curve of which
+requests left late is no measurement, and the report says so. The crossover is the lowest load from which on the routed
+answers' p99 is below the full model's. Then every scenario runs against the first model. Servers are started and stopped
+here; nothing else should run meanwhile.
 """
 
 import argparse
@@ -17,52 +20,84 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 
 from curve import draw
-from serve import serving
-from shape import write_shape
+from machine import pinned, split
+from serve import has_version, serving
+from shape import MAX_LEN, write_shape
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CANET = REPOSITORY / "target" / "release" / "canet"
-ROUTES = {"auto": "routed", "full": "always full"}
+# Room for the histories of the 1,000 users who may return, up to 2 MB each.
+CACHE, NO_CACHE = ["--history-cache", "2GB"], ["--history-cache", "0"]
+# Of each curve: the route that requests name, and flags of the server.
+CURVES = {
+    "routed": ("auto", CACHE),
+    "routed, no cache": ("auto", NO_CACHE),
+    "always full": ("full", CACHE),
+    "always full, no cache": ("full", NO_CACHE),
+}
 # Coarse runs begin here and go up by this factor until the objective breaks.
-FIRST_RATE, FACTOR, HIGHEST_RATE = 200, 4, 200_000
+FIRST_RATE, FACTOR, HIGHEST_RATE = 100, 4, 200_000
+COARSE_STEPS = 8
+# The last step of a curve, beside what the coarse steps found, and how much further it goes if that was not the end.
+BEYOND, FURTHER = 1.5, 1.4
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, action="append", help="directory of a model; may be given again")
     options.add_argument("--out", type=Path, default=REPOSITORY / "loadtest" / "results")
-    options.add_argument("--steps", type=int, default=16, help="of a curve")
-    options.add_argument("--step-seconds", type=float, default=15)
-    options.add_argument("--scenario-seconds", type=float, default=30, help="of each scenario; 0 leaves them out")
+    options.add_argument("--server-cores", type=int, default=1)
+    options.add_argument("--steps", type=int, default=12, help="of a curve")
+    options.add_argument("--step-seconds", type=float, default=10)
+    options.add_argument("--coarse-seconds", type=float, default=2, help="of a coarse step")
+    options.add_argument("--scenario-seconds", type=float, default=10, help="of each scenario; 0 leaves them out")
     options.add_argument("--p99-ms", type=float, default=100, help="the objective")
+    options.add_argument("--late-ms", type=float, default=50, help="requests that leave later than this make a run invalid")
     options.add_argument("--serve", default="", help="further flags of canet serve")
+    options.add_argument("--canet", type=Path, default=REPOSITORY / "target" / "release" / "canet")
     options = options.parse_args()
-    models = options.model or [REPOSITORY / "models" / "ml-100k", shaped()]
+    options.slo = {"slo_p99_ms": options.p99_ms, "late_ms": options.late_ms, "sources": 8}
+    models = options.model or [shaped(options.canet)]
     options.out.mkdir(parents=True, exist_ok=True)
-    sections = [measure(model, options) for model in models]
+    report, first = [heading(options)], None
+    for model in models:
+        curves = measure(model, options)
+        first = first or curves
+        report.append(section(model.name, curves, options.p99_ms))
     if options.scenario_seconds > 0:
-        sections.append(scenarios(models[0], sections[0]["capacity"]["auto"], options))
-    report = [heading(options)] + [section["text"] for section in sections]
+        report.append(scenarios(models[0], capacity(first["always full, no cache"]), options))
     (options.out / "report.md").write_text("\n".join(report))
     print(f"the report is {options.out / 'report.md'}")
 
 
-def shaped():
-    """A model of MovieLens-1M's shape, trained for a minute on drawn users: its sizes are right, its taste is none."""
+def shaped(canet):
+    """A model of MovieLens-1M's shape, trained for some minutes on drawn users: its sizes are right, its taste is none."""
     directory = REPOSITORY / "target" / "loadtest" / "ml-1m-shaped"
-    if not directory.is_dir():
+    if not has_version(directory):
         with tempfile.TemporaryDirectory() as scratch:
             data = Path(scratch) / "users.txt"
             write_shape(data)
             train = ["train", "--data", data, "--out", directory, "--epochs", "1", "--max-minutes", "3",
                      "--router-holdout", "0", "--settle-epochs", "0",
+                     "--max-len", MAX_LEN, "--history-stride", MAX_LEN // 4,
                      "--hidden", "64,96,128", "--layers", "2,4,6,8", "--embedding", "64,96,128", "--heads", "4"]
-            subprocess.run([CANET, *map(str, train)], check=True)
+            subprocess.run([canet, *map(str, train)], check=True)
     return directory
+
+
+@contextmanager
+def server(model, options, flags=()):
+    """A server of the model on its cores; what starts in the block runs on the others."""
+    server_cores, load_cores = split(options.server_cores)
+    with ExitStack() as stack:
+        with pinned(server_cores):
+            addresses = stack.enter_context(serving(options.canet, model, [*options.serve.split(), *flags]))
+        stack.enter_context(pinned(load_cores))
+        yield addresses
 
 
 def k6(out, addresses, **settings):
@@ -78,127 +113,138 @@ def k6(out, addresses, **settings):
 
 
 def measure(model, options):
-    """Curves of one model."""
-    curves, capacity = {}, {}
-    slo = {"slo_p99_ms": options.p99_ms, "sources": 8}
-    with tempfile.TemporaryDirectory() as scratch:
-        for route in ROUTES:
-            with serving(CANET, model, options.serve.split()) as addresses:
-                capacity[route] = coarse(Path(scratch) / "coarse", addresses, mix=route, **slo)
-        highest, found = max(capacity.values()), {}
-        # The coarse steps may have met a moment's noise: both curves must show their end.
-        while not found or not all(end is None or end["found_the_end"] for end in found.values()):
-            highest = round(1.4 * highest)
-            for route in ROUTES:
-                out = options.out / f"{model.name}-{route}"
-                seconds = options.steps * options.step_seconds
-                with serving(CANET, model, options.serve.split()) as addresses:
-                    summary = k6(out, addresses, scenario="step", rate=highest, steps=options.steps,
-                                 duration=f"{seconds}s", mix=route, **slo)
-                out.with_suffix(".html").unlink()
-                curves[route], found[route] = summary, summary["capacity"]
-    picture = options.out / f"{model.name}.svg"
-    draw(picture, model.name, {ROUTES[route]: summary["steps"] for route, summary in curves.items()}, options.p99_ms)
-    return {"capacity": capacities(curves), "text": section(model.name, curves, options.p99_ms, picture.name)}
+    """The summaries of k6 for the curves of one model, and their picture."""
+    curves = {}
+    for name, (route, flags) in CURVES.items():
+        with server(model, options, flags) as addresses, tempfile.TemporaryDirectory() as scratch:
+            highest = BEYOND * coarse(Path(scratch) / "coarse", addresses, options, route)
+        out = options.out / f"{model.name}-{name.replace(',', '').replace(' ', '-')}"
+        # The coarse steps may have met a moment's noise: the curve must show its end.
+        while name not in curves or not (curves[name]["capacity"] or {"found_the_end": True})["found_the_end"]:
+            with server(model, options, flags) as addresses:
+                curves[name] = k6(out, addresses, scenario="step-sessions", rate=round(highest), steps=options.steps, mix=route,
+                                  duration=f"{options.steps * options.step_seconds}s", **options.slo)
+            out.with_suffix(".html").unlink()
+            highest *= FURTHER
+    draw(options.out / f"{model.name}.svg", model.name, {name: summary["steps"] for name, summary in curves.items()},
+         options.p99_ms)
+    return curves
 
 
-def capacities(curves):
-    """The highest offered load of each curve at which the objective held; 0 where it never did."""
-    ends = {route: summary["capacity"] for route, summary in curves.items()}
-    return {route: end["offered_rps"] if end else 0 for route, end in ends.items()}
-
-
-def coarse(out, addresses, **settings):
+def coarse(out, addresses, options, route):
     """A rate near the highest at which the objective still holds."""
     rate = FIRST_RATE
     while True:
-        found = k6(out, addresses, scenario="step", rate=rate, steps=8, duration="32s", **settings)["capacity"]
+        found = k6(out, addresses, scenario="step-sessions", rate=rate, steps=COARSE_STEPS, mix=route,
+                   duration=f"{COARSE_STEPS * options.coarse_seconds}s", **options.slo)["capacity"]
         if found is None:
-            return rate / 8
+            return rate / COARSE_STEPS
         if found["found_the_end"] or rate >= HIGHEST_RATE:
             return found["offered_rps"]
         rate *= FACTOR
 
 
-def crossover(steps):
-    """The lowest offered load from which on the routed p99 is below the full one's; None where it never is."""
+def capacity(summary):
+    """The highest offered load of a curve at which the objective held; 0 where it never did."""
+    return summary["capacity"]["offered_rps"] if summary["capacity"] else 0
+
+
+def crossover(routed, full):
+    """The lowest load from which on the routed p99 is below the full one's; None where it never is."""
     lower = None
-    for routed, full in zip(steps["auto"], steps["full"]):
-        p99 = [step["latency"] and step["latency"]["p99_ms"] for step in (routed, full)]
-        if None in p99 or p99[0] >= p99[1]:
+    for step in routed["steps"]:
+        load = step["offered_rps"]
+        if p99_at(routed["steps"], load) >= p99_at(full["steps"], load):
             lower = None
         elif lower is None:
-            lower = routed["offered_rps"]
+            lower = load
     return lower
 
 
-def section(name, curves, p99_ms, picture):
+def p99_at(steps, load):
+    """Between the steps of a curve; without an answer, and beyond the last step, it has no end."""
+    points = [(0, 0)]
+    points += [(step["offered_rps"], step["latency"]["p99_ms"] if step["latency"] else float("inf")) for step in steps]
+    for (before, low), (after, high) in zip(points, points[1:]):
+        if load <= after:
+            return high if before == 0 else low + (high - low) * (load - before) / (after - before)
+    return float("inf")
+
+
+def section(name, curves, p99_ms):
     """What the report says of a model, from k6's summaries of its curves alone."""
-    capacity, steps = capacities(curves), {route: summary["steps"] for route, summary in curves.items()}
-    from_here = crossover(steps)
+    from_here = crossover(curves["routed, no cache"], curves["always full, no cache"])
     pays = f"from {from_here:g} requests/s on" if from_here is not None else "at no load that was tried"
-    rows = [
-        f"| {routed['offered_rps']:g} | {cells(routed)} | {cells(full)} |"
-        for routed, full in zip(steps["auto"], steps["full"])
-    ]
-    return "\n".join([
+    lines = [
         f"## {name}",
         "",
-        f"Capacity at p99 <= {p99_ms:g} ms: **{capacity['auto']:g} requests/s** routed, "
-        f"**{capacity['full']:g}** always full. Routing has the lower p99 {pays}.",
+        f"Capacity at p99 <= {p99_ms:g} ms, of users who return ({share(curves)} of the requests):",
+        "",
+        "| | capacity, requests/s | at .6 of it: p50 ms | p99 ms | sent late, p99 ms |",
+        "|---|---|---|---|---|",
+        *(f"| {curve} | **{capacity(summary):g}** | {planned(summary)} |" for curve, summary in curves.items()),
+        "",
+        f"Without the cache, routing has the lower p99 {pays}.",
         "",
         *broken(curves),
-        f"![Latency over offered load]({picture})",
+        f"![Latency over offered load]({name}.svg)",
         "",
-        "| offered/s | routed: answered/s | p50 ms | p99 ms | full: answered/s | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
-        "",
-    ])
+    ]
+    for curve, summary in curves.items():
+        lines += [
+            f"### {name}, {curve}",
+            "",
+            "| offered/s | answered/s | refused | p50 ms | p99 ms | sent late, p99 ms |",
+            "|---|---|---|---|---|---|",
+            *(f"| {step['offered_rps']:g} | {step['answered_rps']:g} | {step['refused']} | {times(step)} |"
+              for step in summary["steps"]),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def share(curves):
+    return f"{100 * next(iter(curves.values()))['returning']:g} %"
+
+
+def planned(summary):
+    """The cells of the highest step that is at most .6 of the capacity, which is what one plans with."""
+    below = [step for step in summary["steps"] if step["offered_rps"] <= 0.6 * capacity(summary)]
+    return times(below[-1]) if below else "- | - | -"
+
+
+def times(step):
+    """Cells of a step: p50, p99, and the p99 of lateness."""
+    found = [step["latency"] and step["latency"]["p50_ms"], step["latency"] and step["latency"]["p99_ms"]]
+    found.append(step["sent_late"] and step["sent_late"]["p99_ms"])
+    return " | ".join("-" if value is None else f"{value:.1f}" for value in found)
 
 
 def broken(curves):
     """A paragraph on the objectives that curves broke, and on what late sending does to a capacity."""
-    lines, late = [], False
-    for route, summary in curves.items():
-        for objective in summary["objectives"]:
-            if objective["ok"]:
-                continue
-            measured = ""
-            if objective["objective"].startswith("sent_late"):
-                late, measured = True, f" (it was {summary['sent_late']['p99_ms']:.0f} ms)"
-            lines.append(f"- {ROUTES[route]}: `{objective['objective']}`{measured}")
-    if not lines:
-        return []
-    lines = ["Objectives that these curves broke, over all of their steps:", "", *lines, ""]
+    lines = [
+        f"- {curve}: `{objective['objective']}`"
+        for curve, summary in curves.items() for objective in summary["objectives"] if not objective["ok"]
+    ]
+    late = [curve for curve, summary in curves.items() if summary["capacity"] and summary["capacity"]["late"]]
     if late:
-        lines += [
-            "Where requests left late k6 had too little of the machine, and the run is not valid by the rule of the load tests. "
-            "Lateness is not known by step: it may have come from the steps above the capacity alone. So that curve's capacity "
-            "is an indication for this machine with k6 on it, not a measurement of the server.",
-            "",
-        ]
-    return lines
+        lines.append(f"- Requests left late up to the capacity of: {', '.join(late)}. k6 had too little of the machine, so these "
+                     "are no measurements of the server.")
+    return ["Objectives that these curves broke:", "", *lines, ""] if lines else ["No curve broke an objective of the load test.", ""]
 
 
-def cells(step):
-    latency = step["latency"] or {"p50_ms": None, "p99_ms": None}
-    times = ["-" if value is None else f"{value:.1f}" for value in (latency["p50_ms"], latency["p99_ms"])]
-    return " | ".join([f"{step['answered_rps']:g}", *times])
-
-
-def scenarios(model, capacity, options):
-    """One line a scenario, at half of the capacity (overload: at three times, batch: at as many rows)."""
-    rate = max(1, round(capacity / 2))
+def scenarios(model, full, options):
+    """One line a scenario, at half of what the full route answers of new users (overload: at three times that, batch: at as
+    many rows)."""
+    rate = max(1, round(full / 2))
     lines = ["## Scenarios", "", f"Against {model.name}, R = {rate} requests/s unless said otherwise.", ""]
     names = ["smoke", "steady", "spike", "soak", "routes-one", "routes-uniform", "routes-zipf", "routes-flip", "short",
-             "long", "batch", "grpc", "reload", "overload"]
-    with serving(CANET, model, options.serve.split()) as addresses, \
-            tempfile.TemporaryDirectory() as scratch:
+             "long", "sessions", "batch", "grpc", "reload", "overload"]
+    own = {"batch": {"rate": max(1, rate // 16)}, "overload": {"rate": max(1, round(full)), "mix": "full"}}
+    with server(model, options) as addresses, tempfile.TemporaryDirectory() as scratch:
         for name in names:
-            own = {"batch": max(1, rate // 16), "overload": max(1, round(capacity)), "routes-one": max(1, rate // 2)}
-            summary = k6(Path(scratch) / name, addresses, scenario=name, rate=own.get(name, rate), sources=8,
-                         duration=f"{options.scenario_seconds}s", slo_p99_ms=options.p99_ms)
+            settings = {"rate": rate, "duration": f"{options.scenario_seconds}s", **options.slo, **own.get(name, {})}
+            summary = k6(Path(scratch) / name, addresses, scenario=name, **settings)
             latency = summary["latency"] or {"p50_ms": "-", "p99_ms": "-"}
             broken = [objective["objective"] for objective in summary["objectives"] if not objective["ok"]]
             lines.append(
@@ -208,17 +254,20 @@ def scenarios(model, capacity, options):
                 + (f"; {summary['reloads']} reloads" if summary["reloads"] else "")
                 + (f"; broken: {', '.join(broken)}" if broken else "")
             )
-    return {"text": "\n".join([*lines, ""])}
+    return "\n".join([*lines, ""])
 
 
 def heading(options):
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    version = subprocess.run([CANET, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    said = subprocess.run([options.canet, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    server_cores, load_cores = split(options.server_cores)
+    shared = " It shares them with the server." if server_cores & load_cores else ""
     return "\n".join([
         "# Capacity",
         "",
-        f"{version}, {date.today()}, {os.cpu_count()} cores of {cpu[1] if cpu else platform.machine()}; k6 sends from "
-        f"the same machine and takes its share. Poisson arrivals, drawn histories, {options.step_seconds:g} s a step"
+        f"{said}, {date.today()}, {cpu[1] if cpu else platform.machine()}: the server has {len(server_cores)} of "
+        f"{os.cpu_count()} cores, and k6 sends from {len(load_cores)} of them.{shared} Poisson arrivals, "
+        f"{options.step_seconds:g} s a step"
         + (f"; `canet serve {options.serve}`" if options.serve else "") + ". Made by `make capacity`.",
         "",
     ])

@@ -10,7 +10,7 @@ matplotlib.rcParams["svg.fonttype"] = "none"
 from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
 from matplotlib.ticker import FuncFormatter  # noqa: E402
 
-COLOURS = ["#0b6e4f", "#b3471d"]
+COLOURS = ["#0b6e4f", "#5aa98b", "#b3471d", "#d9a06b"]
 
 
 def draw(path, title, curves, objective_ms):
@@ -26,8 +26,9 @@ def draw(path, title, curves, objective_ms):
     right = {"xycoords": axes.get_yaxis_transform(), "ha": "right", "color": "#777"}
     axes.annotate("objective", (1, objective_ms), textcoords="offset points", xytext=(0, 4), **right)
     axes.set_title(title, loc="right")
-    axes.set(xlabel="offered requests/s", ylabel="ms", yscale="log", xlim=(0, None))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+    axes.set(xlabel="offered requests/s", ylabel="ms", xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None})

@@ -9,6 +9,8 @@ import random
 from itertools import accumulate
 
 USERS, ITEMS, MEAN, SHORTEST = 1_000, 3_416, 165, 20
+# What models of this data set usually read of a history.
+MAX_LEN = 200
 
 
 def write_shape(path, seed=1):

@@ -14,9 +14,10 @@ export const sentLate = new Trend('sent_late', true);
 
 /**
  * Calls `send(seconds)` at each arrival of this virtual user, for `profile.seconds` seconds; `seconds` counts from
- * the start. `profile.rate(seconds)` is the rate of all sources together, at most `profile.highest`.
+ * the start. `profile.rate(seconds)` is the rate of all sources together, at most `profile.highest`. `tags(seconds)` are those
+ * of the arrival's lateness.
  */
-export function arrive(profile, sources, poisson, send) {
+export function arrive(profile, sources, poisson, tags, send) {
   const share = profile.highest / sources;
   const start = Date.now();
   // Evenly spaced sources start apart, so that all of them together are evenly spaced too.
@@ -30,7 +31,7 @@ export function arrive(profile, sources, poisson, send) {
   const fire = () => {
     const seconds = due / 1000;
     if (Math.random() * profile.highest < profile.rate(seconds)) {
-      sentLate.add(Math.max(0, Date.now() - start - due));
+      sentLate.add(Math.max(0, Date.now() - start - due), tags(seconds));
       send(seconds);
     }
     next();

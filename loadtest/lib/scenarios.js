@@ -30,12 +30,20 @@ const steps = () => pieces(settings.rate, stepRates().map((rate) => [1 / setting
 /**
  * run.sh reads names and `about` from these lines too. `about` for people, `seconds` unless DURATION is given, `load()` the rate over time, `mix` of routes, `lengths`
  * `[shortest, longest]` of histories where they are not 1 to the model's longest, `sessions: true` where users return,
- * `call` the kind of call, and `capacity: true` where failures are the finding and not a fault.
+ * `call` the kind of call, `steps: true` where the load is that of `stepRates`, and `capacity: true` where failures are the
+ * finding and not a fault, as of steps.
  */
 export const SCENARIOS = {
   smoke: { about: 'a short run at R: does everything work?', seconds: 10 },
   steady: { about: 'R for a minute', seconds: 60 },
-  step: { about: 'equal steps up to R: where is the objective broken?', seconds: 200, load: steps, capacity: true },
+  step: { about: 'equal steps up to R: where is the objective broken?', seconds: 200, load: steps, steps: true },
+  'step-sessions': {
+    about: 'the same by users who return with one to three new items (RETURNING, a share)',
+    seconds: 200,
+    load: steps,
+    steps: true,
+    sessions: true,
+  },
   spike: {
     about: 'R, then five times R for a fifth of the time, then R again',
     seconds: 60,
@@ -74,10 +82,11 @@ export function chosen() {
     mix: settings.mix || scenario.mix || 'auto',
     lengths: scenario.lengths || ((most) => [1, most]),
     call: scenario.call || 'single',
+    capacity: Boolean(scenario.capacity || scenario.steps),
   };
 }
 
-/** The step, from 0, that a moment of the scenario `step` belongs to. */
+/** The step, from 0, that a moment of a scenario of steps belongs to. */
 export function stepAt(now, seconds) {
   return Math.min(settings.steps - 1, Math.floor((now / seconds) * settings.steps));
 }

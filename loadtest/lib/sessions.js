@@ -2,20 +2,19 @@
 
 import { between, weighted, zipfWeights } from './random.js';
 
-/** Users who may return, of each virtual user that sends. */
-const ACTIVE = 250;
-
-/** Most items that a request carries. Earlier ones are left out, and `history_start` says how many. */
+/** Most items that a request carries, if the model reads no more. Earlier ones are left out, and `history_start` says how many. */
 const SENT = 100;
 
 /**
  * Returns a function that makes the next request's history, as `{ history, history_start }`. A share `returning` of the
- * requests is of users who return; each of the others is of a new user, who takes the place of one of them. A user's items
- * are a history of a file, entered at a random place, or as many as four times `longest`, after Zipf's law.
+ * requests is of users who return; each of the others is of a new user, who takes the place of one of the `active` users.
+ * A user's items are a history of a file, entered at a random place, or four times `longest` items after Zipf's law.
+ * `longest` is how many items the model reads.
  */
-export function sessionSource(items, longest, files, returning) {
+export function sessionSource(items, longest, files, { returning, active }) {
   const draw = weighted(zipfWeights(items.length, 1));
   const drawn = () => Array.from({ length: 4 * longest }, () => items[draw()]);
+  const sent = Math.max(SENT, longest);
   const users = [];
 
   function newUser() {
@@ -29,13 +28,13 @@ export function sessionSource(items, longest, files, returning) {
       const grown = users[place].known + between(1, 3);
       if (grown > users[place].all.length) users[place] = newUser();
       else users[place].known = grown;
-    } else if (users.length < ACTIVE) {
+    } else if (users.length < active) {
       place = users.push(newUser()) - 1;
     } else {
       users[place] = newUser();
     }
     const { all, known } = users[place];
-    const start = Math.max(0, known - SENT);
+    const start = Math.max(0, known - sent);
     return { history: all.slice(start, known), history_start: start };
   };
 }

@@ -24,7 +24,7 @@ function times(metric) {
   };
 }
 
-/** One row a step of the scenario `step`. */
+/** One row a step of a scenario of steps. */
 function steps(metrics, seconds) {
   return stepRates().map((rate, step) => {
     const of = (name) => count(metrics, `${name}{step:${step}}`);
@@ -40,8 +40,14 @@ function steps(metrics, seconds) {
       expired,
       failed: failed ? failed.values.passes : 0,
       latency: times(metrics[`latency{step:${step}}`]),
+      sent_late: times(metrics[`sent_late{step:${step}}`]),
     };
   });
+}
+
+/** Whether the requests of a step left late: then the step says nothing about the server. */
+function late(step) {
+  return step.sent_late !== null && step.sent_late.p99_ms > settings.lateMs;
 }
 
 /** Whether a step met the objective. */
@@ -52,12 +58,15 @@ function met(step) {
 
 /**
  * The step before the first two in a row that broke the objective, or before the last one if that did; `null` where there
- * is none before. One broken step among good ones is something else that this machine did.
+ * is none before. One broken step among good ones is something else that this machine did. `late` says whether requests of
+ * these steps left late: then it is no measurement of the server.
  */
 function capacity(list) {
   const broken = list.findIndex((step, place) => !met(step) && (place + 1 === list.length || !met(list[place + 1])));
   const last = broken === -1 ? list.length - 1 : broken - 1;
-  return last < 0 ? null : { offered_rps: list[last].offered_rps, found_the_end: broken !== -1 };
+  if (last < 0) return null;
+  const end = broken !== -1;
+  return { offered_rps: list[last].offered_rps, found_the_end: end, late: list.slice(0, last + 1 + (end ? 2 : 0)).some(late) };
 }
 
 function objectives(metrics) {
@@ -82,6 +91,7 @@ export function summarize(data, scenario) {
     arrivals: settings.poisson ? 'poisson' : 'uniform',
     mix: scenario.mix,
     histories: settings.histories || 'drawn',
+    returning: scenario.sessions ? settings.returning : 0,
     requests: total,
     answered_rps: round(answered / ran),
     answered,
@@ -94,7 +104,7 @@ export function summarize(data, scenario) {
     reloads: count(metrics, 'reloads'),
     objectives: objectives(metrics),
   };
-  if (settings.scenario === 'step') {
+  if (scenario.steps) {
     report.steps = steps(metrics, ran);
     report.capacity = capacity(report.steps);
   }
@@ -116,7 +126,8 @@ function text(report) {
   ];
   for (const step of report.steps || []) {
     const p99 = step.latency ? `${step.latency.p99_ms} ms` : '-';
-    lines.push(`  offered ${step.offered_rps}/s, answered ${step.answered_rps}/s, p99 ${p99}`);
+    const sent = late(step) ? `, sent late: p99 ${step.sent_late.p99_ms} ms` : '';
+    lines.push(`  offered ${step.offered_rps}/s, answered ${step.answered_rps}/s, p99 ${p99}${sent}`);
   }
   if (report.capacity) {
     const open = report.capacity.found_the_end ? '' : ' or more: raise RATE';

@@ -126,6 +126,72 @@ fn steps_find_where_the_objective_is_broken() {
 }
 
 #[test]
+fn steps_of_users_who_return_find_what_the_server_kept_and_say_when_requests_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    let config = ModelConfig { positions: Positions::Relative, history_stride: 6, layers: vec![2], ..small_config() };
+    numbered(draft(config, 1)).write(&root).unwrap();
+    let server = Process::serve(&root, &["--route", "full"]);
+    let settings = [("SCENARIO", "step-sessions"), ("RATE", "100"), ("STEPS", "2"), ("DURATION", "4s")];
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    let summary = summary.unwrap_or_else(|| panic!("no summary: {said}"));
+    assert_eq!(code, 0, "{said}");
+    let hits = server.client.metric("history_cache_hits_total");
+    assert!(hits > 0.2 * summary["answered"].as_f64().unwrap(), "{hits}: {summary}");
+    let late = |step: usize| summary["steps"][step]["sent_late"]["max_ms"].as_f64().unwrap();
+    assert_eq!(summary["sent_late"]["max_ms"].as_f64().unwrap(), late(0).max(late(1)), "{summary}");
+    // No objective was broken, so the last step is the capacity, and no request left later than allowed.
+    assert_eq!(summary["capacity"], json!({"offered_rps": 100, "found_the_end": false, "late": false}));
+
+    // Every request leaves later than no time at all.
+    let settings = [&settings[..], &[("LATE_MS", "0")]].concat();
+    let (code, said, summary) = run(&server, directory.path(), &settings);
+    assert!(code == BROKEN && said.contains("sent late: p99"), "{code} {said}");
+    assert_eq!(summary.unwrap()["capacity"]["late"], json!(true));
+}
+
+#[test]
+fn the_capacity_report_draws_every_curve_of_a_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("small");
+    numbered(draft(small_config(), 1)).write(&root).unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = Command::new("python3")
+        .current_dir(scripts)
+        .args(["scripts/tools.py", "loadtest/requirements.txt"])
+        .output()
+        .unwrap();
+    assert!(packages.status.success(), "{}", String::from_utf8_lossy(&packages.stderr));
+    // No answer takes no time, so each curve ends at its first step, however fast this machine is.
+    let output = Command::new(String::from_utf8(packages.stdout).unwrap().trim())
+        .arg(scripts.join("loadtest/capacity.py"))
+        .args(["--model", root.to_str().unwrap(), "--out", directory.path().to_str().unwrap()])
+        .args(["--canet", env!("CARGO_BIN_EXE_canet"), "--p99-ms", "0", "--late-ms", "10000"])
+        .args(["--steps", "2", "--step-seconds", "0.5", "--coarse-seconds", "0.2", "--scenario-seconds", "0"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let report = fs::read_to_string(directory.path().join("report.md")).unwrap();
+    let picture = fs::read_to_string(directory.path().join("small.svg")).unwrap();
+    for (curve, mix) in
+        [("routed", "auto"), ("routed, no cache", "auto"), ("always full", "full"), ("always full, no cache", "full")]
+    {
+        assert!(report.contains(&format!("| {curve} | **0** | - | - | - |")), "{report}");
+        assert!(
+            report.contains(&format!("### small, {curve}\n")) && picture.contains(&format!("{curve}, p99")),
+            "{report}"
+        );
+        let summary = directory.path().join(format!("small-{}.json", curve.replace(',', "").replace(' ', "-")));
+        let summary: Value = serde_json::from_str(&fs::read_to_string(summary).unwrap()).unwrap();
+        assert_eq!((&summary["mix"], &summary["capacity"]), (&json!(mix), &Value::Null));
+        let answered = summary["answered"].as_u64().unwrap();
+        assert!(answered > 0 && summary["requests"] == summary["answered"], "{summary}");
+    }
+}
+
+#[test]
 fn a_broken_objective_an_unknown_scenario_and_no_server_are_told_apart() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = server(&directory.path().join("small"), 1);
