@@ -67,10 +67,10 @@ test-python: wheel ## Installs the wheel and tests the Python package (1.2 GB of
 # DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).
 TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)
 
-bench-peers: build $(if $(DATA),,data) ## Times canet against ONNX Runtime and PyTorch, in turns (DATA=FILE; 6 GB of packages)
+bench-peers: build $(if $(DATA),,data) ## Times canet against ONNX Runtime, OpenVINO and PyTorch, in turns (DATA=FILE; 6 GB of packages)
 	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/compare.py $(TIMED) $(ARGS)
 
-bench-served: build $(if $(DATA),,data) ## Loads canet and FastAPI around PyTorch with k6, in turns (DATA=FILE; 6 GB of packages)
+bench-served: build $(if $(DATA),,data) ## Loads canet and FastAPI around ONNX Runtime and PyTorch with k6, in turns (DATA=FILE; 6 GB of packages)
 	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/served.py $(TIMED) $(ARGS)
 
 bench-gpu: build $(if $(DATA),,data) ## Times canet against PyTorch on a GPU, in turns (DATA=FILE; 6 GB of packages)
@@ -132,7 +132,7 @@ report: build data ## Writes target/report/report.html on what routing is worth 
 loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RATE=..., DURATION=...; loadtest/README.md)
 	@loadtest/run.sh
 
-capacity: build ## Measures this machine for an hour and writes loadtest/results (see loadtest/README.md)
+capacity: build ## Measures a core of this machine for a quarter of an hour and writes loadtest/results (see loadtest/README.md)
 	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/capacity.py $(ARGS)
 
 dashboards: build ## Runs every query of the dashboards and alerts under load and draws docs/dashboards.png

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from package import window
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -26,9 +28,9 @@ class Checkpoint:
         items = {name.split("\t")[0]: index + 1 for index, name in enumerate(names)}
         return cls(directory, config, load_file(directory / "weights.safetensors"), items)
 
-    def histories(self, path):
-        """The last `max_len` known items of each user in `path`: RecBole's `.inter`, `user item` lines in the order of
-        time, or one `user item item ...` line a user."""
+    def sequences(self, path):
+        """All known items of each user in `path`: RecBole's `.inter`, `user item` lines in the order of time, or one
+        `user item item ...` line a user."""
         users = {}
         with open(path) as file:
             lines = [line.split() for line in file]
@@ -38,4 +40,20 @@ class Checkpoint:
             lines = [fields[:2] for fields in lines]
         for user, *items in lines:
             users.setdefault(user, []).extend(self.items[item] for item in items if item in self.items)
-        return [items[-self.config["max_len"] :] for items in users.values() if items]
+        return [items for items in users.values() if items]
+
+    def histories(self, path):
+        """What the model reads of each of these users."""
+        return [self.read_part(items) for items in self.sequences(path)]
+
+    def read_part(self, items):
+        """The items that the model reads of a sequence."""
+        return window(items, self.config["max_len"], self.config.get("history_stride", 1))
+
+    def routes(self):
+        """The names of all routes."""
+        config = self.config
+        return [
+            f"h{width}-l{depth}-e{embedding}"
+            for width in config["hidden"] for depth in config["layers"] for embedding in config["embedding"] or [width]
+        ]

@@ -1,14 +1,9 @@
 """A route as the peers run it: the module of `canet.to_torch` scores, then what was seen is masked and the best items are taken."""
 
-import sys
-from pathlib import Path
-
 import torch
 from torch import nn
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "crates" / "python" / "python"))
-
-from canet.torch import Slice  # noqa: E402
+from package import Slice
 
 # What a score of a seen item becomes; finite, since not every runtime sorts infinities.
 NEVER = -1e30

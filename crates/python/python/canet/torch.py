@@ -58,6 +58,12 @@ def sizes(config: Mapping[str, Any], route: str) -> tuple[int, int, int]:
     raise ValueError(f"there is no route {route!r}: use full, smallest or a route's name, as {example}")
 
 
+def window(items: Sequence[Any], max_len: int, stride: int) -> Sequence[Any]:
+    """The items that a model reads of a history: at most `max_len` of the newest, from a multiple of `stride` on."""
+    beyond = max(len(items) - max_len, 0)
+    return items[-(-beyond // stride) * stride :]
+
+
 class Slice(nn.Module):
     """Scores of the next item by one route.
 
@@ -110,9 +116,7 @@ class Slice(nn.Module):
             known = [self.dense[str(item)] for item in history if str(item) in self.dense]
             if not known:
                 raise ValueError(f"history {place} has no item that the model knows")
-            # The oldest item that is read is at a multiple of the stride.
-            beyond = max(len(known) - self.max_len, 0)
-            rows.append(known[-(-beyond // self.history_stride) * self.history_stride :])
+            rows.append(window(known, self.max_len, self.history_stride))
         longest = max(map(len, rows), default=1)
         padded = [[0] * (longest - len(row)) + row for row in rows]
         return torch.tensor(padded, dtype=torch.int64).reshape(len(rows), longest)
