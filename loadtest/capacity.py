@@ -178,7 +178,7 @@ def section(name, curves, p99_ms):
     lines = [
         f"## {name}",
         "",
-        f"Capacity at p99 <= {p99_ms:g} ms, of users who return ({share(curves)} of the requests):",
+        f"Capacity at p99 <= {p99_ms:g} ms. {share(curves)} of the requests are of users who return:",
         "",
         "| | capacity, requests/s | at .6 of it: p50 ms | p99 ms | sent late, p99 ms |",
         "|---|---|---|---|---|",

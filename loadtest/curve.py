@@ -20,13 +20,13 @@ def draw(path, title, curves, objective_ms):
         known = [step for step in steps if step["latency"]]
         offered = [step["offered_rps"] for step in known]
         for field, style in (("p99_ms", "-"), ("p50_ms", ":")):
-            label = f"{name}, {field[:3]}"
+            label = name if field == "p99_ms" else None
             axes.plot(offered, [step["latency"][field] for step in known], style, color=colour, marker=".", label=label)
     axes.axhline(objective_ms, color="#777", linewidth=0.8)
-    right = {"xycoords": axes.get_yaxis_transform(), "ha": "right", "color": "#777"}
-    axes.annotate("objective", (1, objective_ms), textcoords="offset points", xytext=(0, 4), **right)
+    left = {"xycoords": axes.get_yaxis_transform(), "ha": "left", "color": "#777"}
+    axes.annotate("objective", (0, objective_ms), textcoords="offset points", xytext=(4, 4), **left)
     axes.set_title(title, loc="right")
-    axes.set(xlabel="offered requests/s", ylabel="ms", xscale="log", yscale="log")
+    axes.set(xlabel="offered requests/s", ylabel="ms: 99 % (line), 50 % (dots)", xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)

@@ -79,12 +79,12 @@ def main():
         ours = workloads(options, bf16, libtorch)
         runs = {name: [] for name in ours}
         theirs = {(name, batch): [] for name in peers for batch in options.batch}
-        returning = {(name, batch): [] for name in peers for batch in options.batch if batch == max(options.batch)}
+        returning = {name: [] for name in peers}
         for _ in range(options.rounds):
             for (name, batch), found in theirs.items():
                 found.append(requests_per_second(peers[name], histories, batch, options.seconds))
-            for (name, batch), found in returning.items():
-                found.append(requests_per_second(peers[name], sessions, batch, options.seconds))
+            for name, found in returning.items():
+                found.append(requests_per_second(peers[name], sessions, max(options.batch), options.seconds))
             for name, flags in ours.items():
                 with pinned(cores if name == "uniform, two cores" else {max(cores)}):
                     runs[name].append(bench(options, flags))
@@ -249,7 +249,7 @@ def rows(options, runs, theirs, returning, overlap):
                 if name in options.peers:
                     aimed = (name, budget, cache) == ("onnxruntime", min(BUDGETS), " with the cache")
                     peer = f"{NAMES[name]}, full"
-                    ratio(what + cache, rates, returning[name, most], peer, SESSIONS_AIM if aimed else None)
+                    ratio(what + cache, rates, returning[name], peer, SESSIONS_AIM if aimed else None)
         ratio(f"{what} with the cache", *ours.values(), "canet without the cache")
         found.extend(kept(what, runs[f"{what} with the cache"]))
     ratio("uniform mix, two cores", speed["uniform, two cores"], speed["uniform"], "one core", 1.85)

@@ -180,7 +180,7 @@ fn the_capacity_report_draws_every_curve_of_a_model() {
     {
         assert!(report.contains(&format!("| {curve} | **0** | - | - | - |")), "{report}");
         assert!(
-            report.contains(&format!("### small, {curve}\n")) && picture.contains(&format!("{curve}, p99")),
+            report.contains(&format!("### small, {curve}\n")) && picture.contains(&format!(">{curve}<")),
             "{report}"
         );
         let summary = directory.path().join(format!("small-{}.json", curve.replace(',', "").replace(' ', "-")));
