@@ -80,9 +80,14 @@ impl OpenError {
         matches!(self, OpenError::Checkpoint(error) if error.is_incomplete())
     }
 
-    /// Whether the checkpoint is at fault, rather than the device.
+    /// Whether the store that holds the model does not answer or refuses.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, OpenError::Checkpoint(error) if error.is_unavailable())
+    }
+
+    /// Whether the checkpoint is at fault, rather than the device or the store.
     pub fn checkpoint_at_fault(&self) -> bool {
-        matches!(self, OpenError::Checkpoint(_) | OpenError::Probes { .. })
+        matches!(self, OpenError::Checkpoint(_) | OpenError::Probes { .. }) && !self.is_unavailable()
     }
 }
 

@@ -19,6 +19,14 @@ pub enum CheckpointError {
         /// The system's error.
         source: io::Error,
     },
+    /// The store that holds the model does not answer or refuses.
+    #[error("{address}: {reason}")]
+    Origin {
+        /// The object or the model.
+        address: String,
+        /// The reason, and what to do.
+        reason: String,
+    },
     /// The model directory does not exist.
     #[error("{path}: no such model directory; check the path, or make one with `canet train` or `canet import`")]
     NoModel {
@@ -229,6 +237,11 @@ impl CheckpointError {
             CheckpointError::Manifest { source, .. } => source.inner().is_eof(),
             _ => false,
         }
+    }
+
+    /// Whether the store that holds the model does not answer or refuses. The version may be good.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, CheckpointError::Origin { .. })
     }
 
     /// Whether the file system refused an operation, for example because the disk is full.

@@ -13,6 +13,10 @@ pub(super) const ITEMS: &str = "items.tsv";
 pub(super) const PROBES: &str = "probes.safetensors";
 pub(super) const TITLES: &str = "titles.tsv";
 
+/// The files of a version, in the order in which a copy that is not renamed must be made: the manifest last, because readers
+/// take a version without it for none. Titles may be missing.
+pub const FILE_NAMES: [&str; 5] = [WEIGHTS, ITEMS, PROBES, TITLES, MANIFEST];
+
 /// SHA-256 of bytes, in hexadecimal.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
@@ -106,13 +110,14 @@ pub(crate) fn sha256_of(file: &mut File) -> io::Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-fn compare(path: &Path, found: String, expected: &str) -> Result<(), CheckpointError> {
+/// Checks a digest of the file at `path`.
+pub(super) fn compare(path: &Path, found: String, expected: &str) -> Result<(), CheckpointError> {
     if found == expected {
         return Ok(());
     }
     Err(CheckpointError::Digest { path: path.to_owned(), found, expected: expected.to_owned() })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

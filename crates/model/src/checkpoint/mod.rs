@@ -13,6 +13,8 @@
 //! file may be seen half: reading it then fails with an error that [is incomplete](CheckpointError::is_incomplete). Every file is JSON, text or safetensors, so
 //! reading a checkpoint never runs code.
 //!
+//! A model may also lie in an object store, its [`Origin`]. A [`ModelDirectory`] then holds copies of the versions that are read.
+//!
 //! [`Model::open`]: crate::Model::open
 //! [`ModelConfig::parameters`]: crate::ModelConfig::parameters
 
@@ -24,6 +26,8 @@ mod error;
 mod files;
 mod items;
 mod manifest;
+mod mirror;
+mod origin;
 mod probes;
 mod read;
 mod staging;
@@ -33,10 +37,12 @@ pub use description::Description;
 pub use directory::{Listing, ModelDirectory};
 pub use draft::CheckpointDraft;
 pub use error::{CheckpointError, VERSION_NAMES};
+pub use files::FILE_NAMES;
 pub use items::TitlesFault;
 pub use manifest::{
     DataRecord, FileRecord, FileRecords, FlopsRecord, Manifest, MetricsRecord, TrainingRecord, rfc3339,
 };
+pub use origin::{Origin, OriginError, OriginObject};
 pub use probes::{Probes, ProbesError, ReplayError, Tolerance};
 pub use read::Checkpoint;
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::files::{ITEMS, MANIFEST, PROBES, TITLES, WEIGHTS};
 use super::items::Title;
-use super::{CheckpointError, Description, Manifest, Probes, TitlesFault, files, items};
+use super::{CheckpointError, Description, FileRecord, Manifest, Probes, TitlesFault, files, items};
 use crate::tensor_file::{TensorFile, TensorSpec, size_limit};
 use crate::{HostTensor, ModelConfig, Weights, json};
 
@@ -74,19 +74,47 @@ pub(super) fn manifest(directory: &Path) -> Result<Manifest, CheckpointError> {
     parse_manifest(&path, &files::read_bounded(&path, MANIFEST_LIMIT)?)
 }
 
-/// Whether every file of the version in `directory` has the digest of its manifest. The weights come last, because they are
-/// the largest file.
+/// Whether every file of the version in `directory` has the digest of its manifest.
 pub(super) fn is_complete(directory: &Path) -> Result<bool, CheckpointError> {
-    let Manifest { config, files, .. } = manifest(directory)?;
-    config.check().map_err(|source| CheckpointError::Config { path: directory.join(MANIFEST), source })?;
-    let items = files::has_digest(&directory.join(ITEMS), &files.items.sha256, items::ids_limit(config.items))?;
-    Ok(items
-        && files::is_whole(&directory.join(PROBES), &files.probes.sha256, Probes::file_limit(&config))?
-        && files::is_whole(&directory.join(WEIGHTS), &files.weights.sha256, size_limit(&weight_specs(&config)))?)
+    let manifest = manifest(directory)?;
+    for ExpectedFile { name, sha256, limit } in expected_files(&directory.join(MANIFEST), &manifest)? {
+        let path = directory.join(name);
+        let is_complete = match name {
+            ITEMS => files::has_digest(&path, sha256, limit)?,
+            _ => files::is_whole(&path, sha256, limit)?,
+        };
+        if !is_complete {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What a manifest says of another file.
+pub(super) struct ExpectedFile<'a> {
+    pub(super) name: &'static str,
+    pub(super) sha256: &'a str,
+    /// The most bytes that the configuration allows.
+    pub(super) limit: u64,
+}
+
+/// Every file with a digest in the manifest at `path`. The weights come last, because they are the largest.
+pub(super) fn expected_files<'a>(
+    path: &Path,
+    manifest: &'a Manifest,
+) -> Result<[ExpectedFile<'a>; 3], CheckpointError> {
+    let Manifest { config, files, .. } = manifest;
+    config.check().map_err(|source| CheckpointError::Config { path: path.to_owned(), source })?;
+    let file = |name, record: &'a FileRecord, limit| ExpectedFile { name, sha256: &record.sha256, limit };
+    Ok([
+        file(ITEMS, &files.items, items::ids_limit(config.items)),
+        file(PROBES, &files.probes, Probes::file_limit(config)),
+        file(WEIGHTS, &files.weights, size_limit(&weight_specs(config))),
+    ])
 }
 
 /// Checks the format first: another format has other fields, and its number explains more than they do.
-fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
+pub(super) fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,

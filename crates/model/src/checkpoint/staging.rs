@@ -23,7 +23,7 @@ pub(super) struct Staging<'a> {
     model: &'a ModelDirectory,
     path: PathBuf,
     published: bool,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl<'a> Staging<'a> {
@@ -38,7 +38,7 @@ impl<'a> Staging<'a> {
             match fs::create_dir(&path) {
                 Ok(()) => {
                     let lock = lock(&path);
-                    return Ok(Staging { model, path, published: false, _lock: lock });
+                    return Ok(Staging { model, path, published: false, lock });
                 }
                 // Process ids repeat in another container or after a restart.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -50,6 +50,32 @@ impl<'a> Staging<'a> {
     /// The path of one of the version's files.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Renames the directory to a number, and returns its lock. `None` if there is a version of that number. Its files must be
+    /// synced already.
+    pub(super) fn publish_as(&mut self, version: u64) -> Result<Option<File>, CheckpointError> {
+        files::sync_directory(&self.path)?;
+        let target = self.model.version_path(version);
+        match fs::rename(&self.path, &target) {
+            Ok(()) => {
+                self.published = true;
+                files::sync_directory(self.model.path())?;
+                // Without locks, the opened directory stands for one.
+                let lock = self.lock.take().map_or_else(|| File::open(&target), Ok);
+                lock.map(Some).map_err(CheckpointError::io(&target, "open"))
+            }
+            Err(error) if taken(&error) => Ok(None),
+            Err(error) => Err(CheckpointError::io(target, "create")(error)),
+        }
+    }
+
+    /// Removes a directory. It is moved into this one first, so that nobody sees half of it.
+    pub(super) fn take(self, path: &Path) -> Result<(), CheckpointError> {
+        match fs::rename(path, self.path.join("removed")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CheckpointError::io(path, "remove")(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Renames the directory to the next free number. Its files must be synced already.

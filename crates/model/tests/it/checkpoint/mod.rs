@@ -3,5 +3,6 @@
 mod damage;
 mod directory;
 mod flags;
+mod origin;
 mod probes;
 mod writing;
