@@ -2,8 +2,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write, stderr};
 use std::process::ExitCode;
 
-use canet_model::ForwardError;
 use canet_model::checkpoint::CheckpointError;
+use canet_model::{ForwardError, OpenError};
 
 use crate::printable::printable_lines;
 
@@ -63,6 +63,16 @@ impl Failure {
     /// A checkpoint that cannot be written: invalid content is bad data, anything else the file system's fault.
     pub(crate) fn writing(error: &CheckpointError) -> Failure {
         if error.is_io() { Failure::Io(error.to_string()) } else { Failure::data(error) }
+    }
+
+    /// A checkpoint that cannot be read: the store is at fault, or the files are.
+    pub(crate) fn checkpoint(error: &CheckpointError) -> Failure {
+        if error.is_unavailable() { Failure::unavailable(error) } else { Failure::data(error) }
+    }
+
+    /// A model that cannot be opened.
+    pub(crate) fn opening(error: &OpenError) -> Failure {
+        if error.is_unavailable() { Failure::unavailable(error) } else { Failure::data(error) }
     }
 
     /// A forward pass failed: the checkpoint is at fault if it computes NaN, else the device is.

@@ -1,35 +1,36 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 
-use canet_model::checkpoint::{Checkpoint, ModelDirectory};
+use canet_model::checkpoint::Checkpoint;
 use clap::builder::BoolishValueParser;
 use serde_json::Value;
 
 use super::Failure;
 use super::columns::{self, aligned, wrapped};
 use super::exit::say;
+use super::model_address::{CacheArgs, ModelAddress};
 use super::printable::printable_lines;
 
 /// Shows a checkpoint's routes, FLOPs, parameters and metrics. Reading it checks it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// Directory of the model, as models/NAME
-    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the model, as models/NAME, or s3://BUCKET/PREFIX
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR|S3")]
+    model: ModelAddress,
     /// Version to show instead of the highest
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
     /// One JSON document instead of a table
     #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// Prints the table or the JSON document.
 pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
-    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
-    let checkpoint = directory.load(args.version).map_err(Failure::data)?;
+    let checkpoint = args.model.open(&args.cache)?.load(args.version).map_err(|error| Failure::checkpoint(&error))?;
     if let Some(fault) = &checkpoint.titles_fault {
         say(fault);
     }

@@ -22,10 +22,12 @@ mod interactions;
 mod listen;
 mod memory;
 mod model;
+mod model_address;
 #[cfg_attr(not(feature = "libtorch"), allow(dead_code, reason = "canet train alone uses some of the parsers"))]
 mod numbers;
 mod printable;
 mod progress;
+mod publish;
 mod rank;
 mod recommend;
 mod reloads;
@@ -70,6 +72,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
+    Publish(publish::PublishArgs),
     Rank(rank::RankArgs),
     Recommend(recommend::RecommendArgs),
     Report(report::ReportArgs),
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Import(args) => import::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Publish(args) => publish::run(args),
         Command::Rank(args) => rank::run(args),
         Command::Recommend(args) => recommend::run(args),
         Command::Report(args) => report::run(args),

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
@@ -8,8 +9,7 @@ use super::Failure;
 use super::numbers::{share, share_below_one};
 use super::secret::Secret;
 use super::signals::{Signal, Signals};
-use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Doubt, Gate, Offer, Reloader, Stamp, Start, Watch};
+use canet_serving::{Doubt, Gate, Offer, Reloader, Start, Watch};
 
 /// Which versions serve beside and after the first one. SIGHUP reloads too.
 #[derive(Debug, Args)]
@@ -17,6 +17,9 @@ pub(crate) struct ReloadArgs {
     /// Load a new highest version as soon as it appears and is complete. While there is a candidate, the watch waits
     #[arg(long, env = "CANET_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
+    /// Seconds between two looks of --watch for a new version [default: 0.5, and 30 for an s3:// model]
+    #[arg(long, env = "CANET_WATCH_INTERVAL", value_name = "SECONDS", value_parser = interval)]
+    watch_interval: Option<Duration>,
     /// With --watch, refuse a version whose recorded validation NDCG@10 is below the live version's by more than this share,
     /// if both were measured on the same kind of data, and a version without metrics. `off` takes every version [default:
     /// 0.05, if the drop is beyond chance; a version without metrics is refused only after one that has some]
@@ -55,6 +58,15 @@ fn max_regression(text: &str) -> Result<MaxRegression, String> {
     }
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
+    seconds.filter(|seconds| allowed.contains(seconds)).ok_or_else(|| "from 0.1 to 3600 seconds".to_owned())
+}
+
+/// How often --watch lists a store, which takes money for it.
+const WATCH_STORE: Duration = Duration::from_secs(30);
+
 impl ReloadArgs {
     /// The default of `--max-regression`: an operator who lets versions replace each other unseen does not want one that is
     /// much worse.
@@ -92,10 +104,10 @@ impl ReloadArgs {
         }
     }
 
-    /// With --watch, watches for versions that differ from the present ones.
-    pub(crate) fn watch(&self, directory: &ModelDirectory) -> Option<Watch> {
-        // If the directory is unreadable now, loading will report it.
-        self.watch.then(|| Watch::new(Stamp::read(directory).unwrap_or_default()))
+    /// With --watch, how often to look for versions that differ from those that the server began with.
+    pub(crate) fn watch(&self, is_remote: bool) -> Option<Duration> {
+        let default = if is_remote { WATCH_STORE } else { Watch::INTERVAL };
+        self.watch.then(|| self.watch_interval.unwrap_or(default))
     }
 }
 
@@ -103,12 +115,12 @@ impl ReloadArgs {
 pub(crate) async fn until_stopped(
     signals: &mut Signals,
     reloader: &Arc<Reloader>,
-    watch: Option<Watch>,
+    watch: Option<Duration>,
 ) -> &'static str {
     // Dropping the set aborts the watch, but not a reload that has begun.
     let mut watching = tokio::task::JoinSet::new();
-    if let Some(watch) = watch {
-        watching.spawn(watch.run(Arc::clone(reloader)));
+    if let Some(interval) = watch {
+        watching.spawn(Watch::new(reloader.began_with()).run(Arc::clone(reloader), interval));
     }
     loop {
         match signals.next().await {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::access::AccessArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
+use super::model_address::{CacheArgs, ModelAddress};
 use super::numbers::{bytes, share};
 use super::reloads::{ReloadArgs, until_stopped};
 use super::secret::Secret;
@@ -19,7 +20,6 @@ use super::telemetry::TelemetryArgs;
 use super::{Cli, Failure, variables};
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
-use canet_model::checkpoint::ModelDirectory;
 use canet_serving::{
     AnswerLog, CatalogueFile, Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready,
 };
@@ -36,9 +36,11 @@ const LAST_REFUSALS: Duration = Duration::from_secs(2);
 /// Serves a model over HTTP and gRPC.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
-    /// Directory of the model, with its versions
-    #[arg(long, env = "CANET_MODEL", value_name = "DIR")]
-    model: PathBuf,
+    /// Directory of the model, with its versions, or s3://BUCKET/PREFIX
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR|S3")]
+    model: ModelAddress,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Version to serve instead of the highest that is not the candidate
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
@@ -143,7 +145,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     let start = args.reloads.start(args.version)?;
     let max_batch = args.max_batch.unwrap_or(backend.max_batch()).into();
-    let directory = ModelDirectory::open(&args.model).map_err(Failure::data)?;
+    let directory = args.model.open(&args.cache)?;
     let listeners = args.listen.bind()?;
     let metrics = Arc::new(canet_api::metrics().map_err(Failure::unavailable)?);
     let answer_log = args.feedback.answer_log(&metrics)?;
@@ -195,7 +197,7 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     if let Some(file) = &catalogue {
         recommender.follow_catalogue(Arc::clone(file));
     }
-    let watch = args.reloads.watch(&loader.directory);
+    let watch = args.reloads.watch(args.model.is_remote());
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
     let loading = reloader.start(start);

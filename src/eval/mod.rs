@@ -13,6 +13,7 @@ use self::report::Report;
 use super::exit::say;
 use super::interactions::{self, DataArgs};
 use super::model::ModelArgs;
+use super::model_address::{CacheArgs, ModelAddress};
 use super::numbers::share;
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
@@ -27,12 +28,14 @@ use canet_evaluation::{
 /// Ranks the whole catalogue for every user and says whether the model and its router are worth serving
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Directory of the model, which holds its versions
-    #[arg(long, env = "CANET_MODEL", value_name = "DIR", required_unless_present = "answers")]
-    model: Option<PathBuf>,
+    /// Directory of the model, which holds its versions, or s3://BUCKET/PREFIX
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR|S3", required_unless_present = "answers")]
+    model: Option<ModelAddress>,
     /// Version of the model [default: the highest]
     #[arg(long, env = "CANET_VERSION", value_name = "N")]
     version: Option<u64>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Judge logged answers (serve --answer-log) by the interactions of --data instead: a directory or a file. It needs no
     /// model, but times in the data
     #[arg(long, env = "CANET_ANSWERS", value_name = "PATH", conflicts_with_all = ["route", "split", "holdout", "compare", "metric"])]
@@ -204,14 +207,14 @@ impl EvalArgs {
 
     /// The model, which is given unless answers are judged.
     fn model(&self) -> Result<ModelArgs, Failure> {
-        let directory = self.model.clone().ok_or_else(|| Failure::Usage("--model is needed".to_owned()))?;
-        Ok(ModelArgs::new(directory, self.version))
+        let address = self.model.clone().ok_or_else(|| Failure::Usage("--model is needed".to_owned()))?;
+        Ok(ModelArgs::new(address, self.version, self.cache.clone()))
     }
 
     /// The commands that a verdict may recommend.
     fn commands(&self) -> Result<Commands, Failure> {
         let (model, data) = (self.model()?, self.data.flags());
-        Ok(Commands { retrain: Some(format!("{data} --out {}", model.directory())), model: model.flags() })
+        Ok(Commands { retrain: Some(format!("{data} --out {}", model.out())), model: model.flags() })
     }
 }
 

@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use crate::Failure;
 use canet_data::Case;
 use canet_domain::Route;
@@ -80,9 +78,9 @@ impl MeasuredModel {
 
 /// The item embedding table, one row per column of the scores. It is read from the checkpoint again, because an opened
 /// model keeps no weights in host memory.
-pub(super) fn item_embedding(directory: &Path, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
-    let checkpoint = ModelDirectory::open(directory).and_then(|directory| directory.load(Some(model.version())));
-    let weights = checkpoint.map_err(Failure::data)?.weights;
+pub(super) fn item_embedding(directory: &ModelDirectory, model: &Model) -> Result<Vec<Vec<f32>>, Failure> {
+    let checkpoint = directory.load(Some(model.version()));
+    let weights = checkpoint.map_err(|error| Failure::checkpoint(&error))?.weights;
     let table = weights.get("backbone.item_embedding").map_err(Failure::data)?;
     let columns = table.shape.last().copied().unwrap_or(1).max(1);
     Ok(table.data.chunks_exact(columns).map(<[f32]>::to_vec).collect())

@@ -14,7 +14,7 @@ mod route_map;
 mod timing;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -25,6 +25,7 @@ use self::output::Output;
 use self::timing::RequestTimes;
 use super::exit::say;
 use super::interactions::{self, DataArgs};
+use super::model_address::{CacheArgs, ModelAddress};
 use super::numbers::share;
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
@@ -33,6 +34,7 @@ use super::{Failure, model, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{History, HistoryError, Window};
 use canet_evaluation::{Markov, MultiModelEstimate, Popularity, Ranker, SeenItems, TwoFolds};
+use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Backend, Model};
 
 /// The summary and the route map are about the budget nearest to this one.
@@ -44,16 +46,18 @@ const SUMMARY_BUDGET: f64 = 0.30;
 /// intervals of paired differences over users. The page says which numbers were chosen on which split.
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// Directory of a model, whose highest version is used. Give several for models that differ by their seed alone: the
+    /// Directory of a model, or s3://BUCKET/PREFIX, whose highest version is used. Give several for models that differ by their seed alone: the
     /// report then shows means over them and their standard deviation
-    #[arg(long, env = "CANET_MODEL", value_name = "DIR", value_delimiter = ',', required = true)]
-    model: Vec<PathBuf>,
+    #[arg(long, env = "CANET_MODEL", value_name = "DIR|S3", value_delimiter = ',', required = true)]
+    model: Vec<ModelAddress>,
+    #[command(flatten)]
+    cache: CacheArgs,
     #[command(flatten)]
     data: DataArgs,
     /// Directory of a model to compare with the routed ones: its full route runs for every user. Use it for small models
     /// that were trained alone; may be given several times
-    #[arg(long, env = "CANET_TRAINED_ALONE", value_name = "DIR", value_delimiter = ',')]
-    trained_alone: Vec<PathBuf>,
+    #[arg(long, env = "CANET_TRAINED_ALONE", value_name = "DIR|S3", value_delimiter = ',')]
+    trained_alone: Vec<ModelAddress>,
     /// FILE.html, or a directory that gets report.html. The numbers (.json) and the plots (.svg) are written beside the
     /// page
     #[arg(long, env = "CANET_OUT", value_name = "DIR|FILE.html")]
@@ -83,10 +87,11 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     args.budgets.dedup();
     let output = Output::open(&args.out)?;
     let backend = args.target.open()?;
-    let Some((first_path, other_paths)) = args.model.split_first() else {
+    let Some((first_address, other_addresses)) = args.model.split_first() else {
         return Err(Failure::usage("--model is needed"));
     };
-    let first = model::open(first_path, None, &*backend)?;
+    let directory = first_address.open(&args.cache)?;
+    let first = model::open(&directory, None, &*backend)?;
     let dataset = args.data.read_to_measure(&first)?;
     let splits = Splits { validation: dataset.cases(Split::Validation), test: dataset.cases(Split::Test) };
     if splits.test.is_empty() {
@@ -102,8 +107,8 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     let measure = |model: &Model| MeasuredModel::measure(model, &splits, &options);
     let mut measured = vec![measure(&first)?];
     let mut models = vec![model_finding(&first, &measured[0], &dataset)];
-    for path in other_paths {
-        let other = model::open(path, None, &*backend)?;
+    for address in other_addresses {
+        let other = model::open(&address.open(&args.cache)?, None, &*backend)?;
         check_same_items(&first, &other)?;
         check_same_routes(&first, &other)?;
         if args.seen.rule(other.manifest()) != seen {
@@ -133,7 +138,15 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
         folds: TwoFolds::split(measured[0].test.cases_by_user().users(), args.seed),
         seed: args.seed,
     };
-    let inputs = Inputs { args: &args, backend: &*backend, model: &first, dataset: &dataset, splits: &splits, seen };
+    let inputs = Inputs {
+        args: &args,
+        backend: &*backend,
+        directory: &directory,
+        model: &first,
+        dataset: &dataset,
+        splits: &splits,
+        seen,
+    };
     let found = inputs.findings(&analysis, models)?;
     let written = output.write(&found)?;
     let summary: String = page::summary(&found).into_iter().map(|line| format!("{line}\n")).collect();
@@ -204,6 +217,8 @@ fn histories(cases: &[Case<'_>], window: Window) -> Result<Vec<History>, History
 struct Inputs<'a> {
     args: &'a ReportArgs,
     backend: &'a dyn Backend,
+    /// The first model's versions.
+    directory: &'a ModelDirectory,
     /// The first model.
     model: &'a Model,
     dataset: &'a Dataset,
@@ -214,14 +229,14 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn findings(&self, analysis: &Analysis<'_>, models: Vec<ModelFinding>) -> Result<Findings, Failure> {
-        let Inputs { args, backend, model, dataset, splits, seen } = *self;
+        let Inputs { args, backend, model, dataset, splits, seen, .. } = *self;
         let budgets: Vec<Option<f64>> = match model.manifest().calibration {
             Some(_) => args.budgets.iter().copied().map(Some).collect(),
             None => vec![None],
         };
         let distance = |budget: &Option<f64>| budget.map_or(0.0, |budget| (budget - SUMMARY_BUDGET).abs());
         let nearest = (0..budgets.len()).min_by(|a, b| distance(&budgets[*a]).total_cmp(&distance(&budgets[*b])));
-        let groups = route_map::user_groups(&args.model[0], model, splits, args.seed)?;
+        let groups = route_map::user_groups(self.directory, model, splits, args.seed)?;
         let map = route_map::route_map(analysis, model.catalogue(), &groups, nearest.unwrap_or_default())
             .ok_or_else(|| Failure::usage("--model is needed"))?;
         let points: Vec<OperatingPoint> =
@@ -236,7 +251,7 @@ impl Inputs<'_> {
         let place = nearest.unwrap_or_default();
         let verdict = analysis.verdict(place, budgets.get(place).copied().flatten(), &simple, seen);
         let baseline = |values: &Vec<f64>| MultiModelEstimate::of(std::slice::from_ref(values)).into();
-        let standalone = |path: &PathBuf| self.standalone(path, analysis, &points);
+        let standalone = |address: &ModelAddress| self.standalone(address, analysis, &points);
         Ok(Findings {
             verdict: Words::of(verdict, &self.commands()),
             metric: METRIC.to_string(),
@@ -269,19 +284,21 @@ impl Inputs<'_> {
 
     /// The commands that the verdict may recommend. They are about the first model.
     fn commands(&self) -> Commands {
-        let directory = self.args.model.first().map(quoted).unwrap_or_default();
+        let first = self.args.model.first();
+        let model = first.map(|model| quoted(model.to_string())).unwrap_or_default();
+        let out = first.map(|model| quoted(model.out())).unwrap_or_default();
         let data = self.args.data.flags();
-        Commands { model: format!("--model {directory}"), retrain: Some(format!("{data} --out {directory}")) }
+        Commands { model: format!("--model {model}"), retrain: Some(format!("{data} --out {out}")) }
     }
 
     /// Measures the full route of a model that was trained alone and compares the router with it.
     fn standalone(
         &self,
-        path: &Path,
+        address: &ModelAddress,
         analysis: &Analysis<'_>,
         points: &[OperatingPoint],
     ) -> Result<StandaloneModel, Failure> {
-        let model = &model::open(path, None, self.backend)?;
+        let model = &model::open(&address.open(&self.args.cache)?, None, self.backend)?;
         check_same_items(self.model, model)?;
         check_not_learnt(model, self.dataset)?;
         let (space, test) = (model.space(), &self.splits.test);

@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use super::analysis::{Analysis, IN_USE};
 use super::findings::{GroupFinding, Grouping, RouteMap};
 use super::measured::{Splits, item_embedding};
@@ -9,13 +7,14 @@ use canet_evaluation::{
     GroupDescription, MultiModelEstimate, UserGroup, by_length, by_popularity, by_taste, route_frequencies,
 };
 use canet_model::Model;
+use canet_model::checkpoint::ModelDirectory;
 
 /// Number of clusters of taste.
 const TASTES: usize = 8;
 
 /// Groups the test users by taste, by the length of their history and by the popularity of its items.
 pub(super) fn user_groups(
-    directory: &Path,
+    directory: &ModelDirectory,
     model: &Model,
     splits: &Splits<'_>,
     seed: u64,

@@ -55,6 +55,7 @@ mod mixed;
 mod native_build;
 #[cfg(feature = "libtorch")]
 mod newest;
+mod object_store;
 mod openapi;
 mod oracle;
 mod overload_http;

@@ -31,8 +31,8 @@ pub(crate) struct Reloaded {
 /// `POST /admin/reload` answers once the new generation serves.
 ///
 /// # Errors
-/// 404 if there is no such version, 409 while another reload runs or if the version is the candidate, 422 if the request or the checkpoint is wrong. After
-/// any error the old model still serves.
+/// 404 if there is no such version, 409 while another reload runs or if the version is the candidate, 422 if the request or the checkpoint is wrong, 503
+/// if the store of the model fails. After any error the old model still serves.
 #[utoipa::path(
     post,
     path = "/admin/reload",
@@ -62,6 +62,7 @@ impl From<ReloadError> for Problem {
             ReloadError::Conflict(_) => Code::Conflict,
             ReloadError::Load(error) if error.is_missing() => Code::NotFound,
             ReloadError::Load(error) if error.checkpoint_at_fault() => Code::CheckpointRejected,
+            ReloadError::Load(error) if error.is_unavailable() => Code::Unavailable,
             ReloadError::Load(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,
             ReloadError::Unready(_) => Code::Unavailable,
         };

@@ -12,7 +12,7 @@ use canet_domain::{Catalogue, Item, TextSizes};
 use tokio::sync::oneshot;
 
 use super::pace::{Pace, return_freed_memory};
-use super::watch::{POLL, Stamp, Step, Watch};
+use super::watch::{Stamp, Step, Watch};
 use super::{Generation, Recommender, Serving};
 use crate::metrics::{CatalogueReloaded, Metrics};
 
@@ -120,7 +120,7 @@ impl CatalogueFile {
     /// Watches the file and swaps in new contents once it stands still. Ends only with the runtime.
     pub async fn watch(self: Arc<Self>, recommender: Weak<Recommender>) {
         let mut watch = Watch::new(self.opened.clone());
-        let mut poll = tokio::time::interval(POLL);
+        let mut poll = tokio::time::interval(Watch::INTERVAL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             poll.tick().await;
@@ -224,7 +224,7 @@ impl CatalogueFile {
 mod tests {
     use std::time::Instant;
 
-    use super::{POLL, Stamp, Step, Watch};
+    use super::{Stamp, Step, Watch};
 
     #[test]
     fn a_file_is_news_once_it_stands_still() {
@@ -236,7 +236,7 @@ mod tests {
         let mut watch = Watch::new(Stamp::of_file(&path).ok());
         let mut loads = |polls: std::ops::Range<u32>| {
             let mut is_load = |poll: u32| {
-                let now = start + POLL * poll;
+                let now = start + Watch::INTERVAL * poll;
                 let step = watch.next(&Stamp::of_file(&path).unwrap(), now);
                 if let Step::Read(_) = step {
                     watch.incomplete(now, now);

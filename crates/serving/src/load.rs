@@ -87,7 +87,12 @@ impl LoadError {
         matches!(self, LoadError::Open(error) if error.is_incomplete())
     }
 
-    /// Whether the checkpoint is at fault, rather than the device.
+    /// Whether the store that holds the model does not answer or refuses.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, LoadError::Open(error) if error.is_unavailable())
+    }
+
+    /// Whether the checkpoint is at fault, rather than the device or the store.
     pub fn checkpoint_at_fault(&self) -> bool {
         match self {
             LoadError::Open(error) => error.checkpoint_at_fault(),
@@ -105,9 +110,13 @@ impl Loader {
     /// # Errors
     /// [`LoadError`] if the version cannot be opened or the device fails.
     pub fn load(&self, version: Option<u64>, pace: Pace) -> Result<Generation, LoadError> {
+        self.load_from(&self.directory, version, pace)
+    }
+
+    fn load_from(&self, directory: &ModelDirectory, version: Option<u64>, pace: Pace) -> Result<Generation, LoadError> {
         let started = Instant::now();
         pace.keep();
-        let model = Model::open(&self.directory, version, &*self.backend)?;
+        let model = Model::open(directory, version, &*self.backend)?;
         if let Some(fault) = model.titles_fault() {
             tracing::warn!(version = model.version(), %fault, "titles are missing");
         }
@@ -167,18 +176,28 @@ impl Loader {
     /// # Errors
     /// [`LoadError`] of the first version that is not passed over, or of the lowest if all are.
     pub fn load_first(&self, first: First) -> Result<Generation, LoadError> {
+        self.load_first_of(&self.directory, first)
+    }
+
+    /// Like [`load_first`](Loader::load_first), but takes the versions of a store that were copied before. `None` if none of
+    /// them will do, or if the model is in no store.
+    pub(crate) fn load_first_copy(&self, first: First) -> Option<Generation> {
+        self.load_first_of(&self.directory.copies()?, first).ok()
+    }
+
+    fn load_first_of(&self, directory: &ModelDirectory, first: First) -> Result<Generation, LoadError> {
         if first.version.is_some() {
-            return self.load(first.version, Pace::Alone);
+            return self.load_from(directory, first.version, Pace::Alone);
         }
-        let mut versions = self.directory.versions().map_err(OpenError::from)?;
+        let mut versions = directory.versions().map_err(OpenError::from)?;
         if let Some(candidate) = first.candidate {
             versions.retain(|version| *version != candidate);
             if versions.is_empty() {
-                return Err(LoadError::NoOther { path: self.directory.path().to_owned(), candidate });
+                return Err(LoadError::NoOther { path: self.directory.address(), candidate });
             }
         }
         let mut refused = match self.gate.filter(|_| first.gated) {
-            Some(gate) => self.refused_by(gate, &versions),
+            Some(gate) => self.refused_by(gate, directory, &versions),
             None => HashMap::new(),
         };
         loop {
@@ -189,7 +208,7 @@ impl Loader {
                 self.metrics.reloaded(Reloaded::Regression, started.elapsed());
                 continue;
             }
-            match self.load(version, Pace::Alone) {
+            match self.load_from(directory, version, Pace::Alone) {
                 Err(error) if error.is_incomplete() && !versions.is_empty() => {
                     tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
@@ -205,11 +224,11 @@ impl Loader {
 
     /// The versions that a server that watched since the first of `versions`, which ascend, has refused. The first never is
     /// one of them.
-    fn refused_by(&self, gate: Gate, versions: &[u64]) -> HashMap<u64, Regression> {
+    fn refused_by(&self, gate: Gate, directory: &ModelDirectory, versions: &[u64]) -> HashMap<u64, Regression> {
         let (mut refused, mut live) = (HashMap::new(), None);
         for version in versions {
             // Loading reports what is wrong with this one.
-            let Ok(new) = self.measured(*version) else { continue };
+            let Ok(new) = self.measured(directory, *version) else { continue };
             match live.as_ref().map_or(Ok(()), |live| gate.check(&new, live)) {
                 Ok(()) => live = Some(new),
                 Err(regression) => drop(refused.insert(*version, regression)),
@@ -224,11 +243,11 @@ impl Loader {
     /// [`LoadError`] if it may not, or if the manifest cannot be read.
     pub(crate) fn check_gate(&self, version: u64, live: &Generation) -> Result<(), LoadError> {
         let Some(gate) = self.gate else { return Ok(()) };
-        Ok(gate.check(&self.measured(version)?, &self.measured_of(live))?)
+        Ok(gate.check(&self.measured(&self.directory, version)?, &self.measured_of(live))?)
     }
 
-    fn measured(&self, version: u64) -> Result<Measured, LoadError> {
-        let manifest = self.directory.manifest(version).map_err(OpenError::from)?;
+    fn measured(&self, directory: &ModelDirectory, version: u64) -> Result<Measured, LoadError> {
+        let manifest = directory.manifest(version).map_err(OpenError::from)?;
         Ok(Measured::of(version, &manifest, self.fixed_route.as_deref()))
     }
 

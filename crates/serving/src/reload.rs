@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::pace::{Pace, return_freed_memory};
-use super::{First, Generation, LoadError, Loader, Recommender, Unready};
+use super::{First, Generation, LoadError, Loader, Recommender, Stamp, Unready};
 use crate::metrics::Reloaded;
 use canet_model::OpenError;
 use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, VERSION_NAMES};
@@ -42,6 +42,10 @@ pub struct Reloader {
     logged: Mutex<HashSet<String>>,
     /// Versions that were candidates since the watch last asked.
     offered: Mutex<BTreeSet<u64>>,
+    /// The highest version just before the first load.
+    began_with: Mutex<Option<Stamp>>,
+    /// Whether the store failed when the watch last looked.
+    store_fails: AtomicBool,
 }
 
 /// What a server begins with.
@@ -156,6 +160,8 @@ impl Reloader {
             threads: Mutex::default(),
             logged: Mutex::default(),
             offered: Mutex::default(),
+            began_with: Mutex::default(),
+            store_fails: AtomicBool::new(false),
         })
     }
 
@@ -252,6 +258,29 @@ impl Reloader {
         serving.candidate.map(|candidate| candidate.generation.model.version())
     }
 
+    /// The state of the highest version when the server began to load its first one. `None` if there was none, or if it could
+    /// not be read.
+    pub fn began_with(&self) -> Option<Stamp> {
+        self.began_with.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a look at the versions for which the store failed, and logs when that begins and ends.
+    pub(crate) fn looked(&self, error: Option<&CheckpointError>, took: Duration) {
+        let failed = error.filter(|error| error.is_unavailable());
+        let failed_before = self.store_fails.swap(failed.is_some(), Ordering::Relaxed);
+        match (failed, error) {
+            (Some(error), _) => {
+                self.loader.metrics.reloaded(Reloaded::Failed, took);
+                if !failed_before {
+                    tracing::warn!(%error, "the store cannot be read: the server keeps the model that it has");
+                }
+            }
+            (None, Some(error)) => tracing::debug!(%error, "the watched directory could not be read"),
+            (None, None) if failed_before => tracing::info!("the store can be read again"),
+            (None, None) => {}
+        }
+    }
+
     /// The versions that were candidates since the last call.
     pub(crate) fn take_offered(&self) -> BTreeSet<u64> {
         std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner))
@@ -329,7 +358,12 @@ impl Reloader {
 
     fn load_first(&self, Start { version, gated, candidate }: Start) -> Result<Reload, ReloadError> {
         let first = First { version, gated, candidate: candidate.map(|(candidate, _)| candidate) };
-        let live = self.loader.load_first(first)?;
+        // What appears from now on is new to the watch. If this fails, loading reports it.
+        self.begin_with(Stamp::read(self.directory()).unwrap_or_default());
+        let live = match self.loader.load_first(first) {
+            Err(error) if error.is_unavailable() => self.load_first_copy(first, error)?,
+            outcome => outcome?,
+        };
         let candidate = candidate.and_then(|(version, share)| {
             let started = Instant::now();
             match self.loader.load(Some(version), Pace::Alone) {
@@ -350,6 +384,22 @@ impl Reloader {
         let reload = Reload::of(&live);
         recommender.begin(live, candidate);
         Ok(reload)
+    }
+
+    /// Loads an earlier copy of a version, because its store fails: a server that restarts meanwhile can go on.
+    fn load_first_copy(&self, first: First, error: LoadError) -> Result<Generation, LoadError> {
+        let started = Instant::now();
+        // Without a copy, the store's error says more than that there is none.
+        let Some(copy) = self.loader.load_first_copy(first) else { return Err(error) };
+        tracing::error!(%error, version = copy.model.version(), "the store cannot be read: an earlier copy serves");
+        self.loader.metrics.reloaded(Reloaded::Failed, started.elapsed());
+        // Every version of the store is new to the watch.
+        self.begin_with(None);
+        Ok(copy)
+    }
+
+    fn begin_with(&self, stamp: Option<Stamp>) {
+        *self.began_with.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
     }
 
     /// The version that an operator's order means.
@@ -486,6 +536,11 @@ fn opening(error: CheckpointError) -> LoadError {
 }
 
 impl ReloadError {
+    /// Whether the store that holds the model does not answer or refuses.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        matches!(self, ReloadError::Load(error) if error.is_unavailable())
+    }
+
     /// The outcome that `reload_total` counts.
     fn counted(&self) -> Reloaded {
         match self {

@@ -10,11 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{Pace, ReloadError, Reloader};
-use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory};
-
-/// How often the directory is listed. A listing costs microseconds. Unlike notifications it also works on network file
-/// systems.
-pub(crate) const POLL: Duration = Duration::from_millis(500);
+use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, OriginObject};
 
 /// How long the files of a version must stand still before it is loaded although they do not have their digests. Somebody may
 /// be copying them.
@@ -46,6 +42,8 @@ struct FileStamp {
     modified: (i64, i64),
     /// Seconds and nanoseconds of the last change of contents, name, owner or mode.
     changed: (i64, i64),
+    /// What a store says of an object's content, in place of times. Empty for a file.
+    tag: String,
 }
 
 /// Decides which state of a model's directory is new.
@@ -103,6 +101,13 @@ impl Stamp {
 
     fn of(directory: &ModelDirectory, listing: &Listing) -> Result<Option<Stamp>, CheckpointError> {
         let Some(version) = listing.versions.last().copied() else { return Ok(None) };
+        if let Some(objects) = listing.objects.get(&version) {
+            return Ok(Some(Stamp {
+                version,
+                files: objects.iter().map(FileStamp::of_object).collect(),
+                inodes: Vec::new(),
+            }));
+        }
         let path = directory.path().join(version.to_string());
         let files = Stamp::files(&path).map_err(|source| CheckpointError::Io { path, action: "list", source })?;
         let (files, inodes) = files.into_iter().unzip();
@@ -133,8 +138,14 @@ impl FileStamp {
             bytes: about.len(),
             modified: (about.mtime(), about.mtime_nsec()),
             changed: (about.ctime(), about.ctime_nsec()),
+            tag: String::new(),
         };
         (stamp, (about.dev(), about.ino()))
+    }
+
+    fn of_object(object: &OriginObject) -> FileStamp {
+        let OriginObject { key, bytes, tag } = object.clone();
+        FileStamp { name: key.into(), bytes, modified: (0, 0), changed: (0, 0), tag }
     }
 }
 
@@ -144,6 +155,10 @@ fn followed(entry: &DirEntry) -> io::Result<Metadata> {
 }
 
 impl Watch {
+    /// How often files are looked at, unless somebody says otherwise. A listing costs microseconds. Unlike notifications it
+    /// also works on network file systems.
+    pub const INTERVAL: Duration = Duration::from_millis(500);
+
     /// A state is new only if it differs from `served`.
     pub fn new(served: Option<Stamp>) -> Watch {
         Watch { tried: served, ..Watch::default() }
@@ -198,12 +213,14 @@ impl Watch {
         self.pending = None;
     }
 
-    /// Loads every new state of the reloader's directory. Ends only with the runtime.
+    /// Looks at the reloader's directory every `interval` and loads each new state. Ends only with the runtime.
+    ///
+    /// A store that fails delays a version and does not make it one that was tried.
     ///
     /// While there is a candidate, it loads nothing: a new live version would end the comparison. It then looks again once the
     /// candidate is promoted or withdrawn. The candidate's own version is not new to it.
-    pub async fn run(mut self, reloader: Arc<Reloader>) {
-        let mut poll = tokio::time::interval(POLL);
+    pub async fn run(mut self, reloader: Arc<Reloader>, interval: Duration) {
+        let mut poll = tokio::time::interval(interval);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             poll.tick().await;
@@ -233,9 +250,11 @@ impl Watch {
                     version
                 }
             };
-            // Another reload may miss this version, so the next poll asks again.
-            if !matches!(reloader.reload_watched(version).await, Err(ReloadError::InProgress)) {
-                self.tried(stamp);
+            match reloader.reload_watched(version).await {
+                // Another reload may miss this version, so the next poll asks again.
+                Err(ReloadError::InProgress) => {}
+                Err(error) if error.is_unavailable() => {}
+                _ => self.tried(stamp),
             }
         }
     }
@@ -245,16 +264,16 @@ impl Watch {
 async fn look(reloader: &Arc<Reloader>) -> Option<Stamp> {
     let reloader = Arc::clone(reloader);
     let look = move || {
-        let directory = reloader.directory();
-        let listing = directory.list()?;
-        reloader.log_ignored(&listing);
-        Stamp::of(directory, &listing)
+        let (directory, started) = (reloader.directory(), Instant::now());
+        let found = directory.list().and_then(|listing| {
+            reloader.log_ignored(&listing);
+            Stamp::of(directory, &listing)
+        });
+        reloader.looked(found.as_ref().err(), started.elapsed());
+        found.ok().flatten()
     };
     // The task fails if the runtime is stopping.
-    tokio::task::spawn_blocking(look).await.ok()?.unwrap_or_else(|error| {
-        tracing::debug!(%error, "the watched directory could not be read");
-        None
-    })
+    tokio::task::spawn_blocking(look).await.ok()?
 }
 
 /// Whether all files of a version have their digests. They are read on a thread of low priority.
@@ -297,7 +316,8 @@ mod tests {
 
     /// A version of one file, by its number, size and inode.
     fn stamp(version: u64, bytes: u64, inode: u64) -> Stamp {
-        let file = FileStamp { name: "canet.json".into(), bytes, modified: (1, 0), changed: (1, 0) };
+        let file =
+            FileStamp { name: "canet.json".into(), bytes, modified: (1, 0), changed: (1, 0), tag: String::new() };
         Stamp { version, files: vec![file], inodes: vec![(1, inode)] }
     }
 
@@ -307,7 +327,7 @@ mod tests {
         let (start, mut watch) = (Instant::now(), Watch::new(states.first().cloned()));
         let mut loads = Vec::new();
         for (poll, state) in states.iter().enumerate() {
-            let now = start + POLL * poll as u32;
+            let now = start + Watch::INTERVAL * poll as u32;
             let version = match watch.next(state, now) {
                 Step::Wait => continue,
                 Step::Load(version) => version,

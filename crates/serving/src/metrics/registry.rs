@@ -288,7 +288,7 @@ pub enum Reloaded {
     Missing,
     /// Another reload was running.
     Busy,
-    /// The device failed, or the server is stopping.
+    /// The device or the store of the model failed, or the server is stopping.
     Failed,
 }
 

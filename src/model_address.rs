@@ -1,0 +1,145 @@
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use canet_model::checkpoint::ModelDirectory;
+use canet_store::{S3Address, S3Model, S3Settings};
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
+use twox_hash::XxHash64;
+
+use super::Failure;
+
+/// Where the versions of a model are.
+#[derive(Clone, Debug)]
+pub(crate) enum ModelAddress {
+    /// A directory.
+    Directory(PathBuf),
+    /// A prefix of a bucket.
+    S3(S3Address),
+}
+
+/// Where copies of models are kept.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct CacheArgs {
+    /// Directory for copies of the versions of an s3:// model. Those that were read last stay [default:
+    /// $XDG_CACHE_HOME/canet/models, or ~/.cache/canet/models]
+    #[arg(long, env = "CANET_MODEL_CACHE", value_name = "DIR")]
+    model_cache: Option<PathBuf>,
+}
+
+impl ModelAddress {
+    fn parse(text: OsString) -> Result<ModelAddress, canet_store::AddressError> {
+        match text.to_str() {
+            Some(address) if S3Address::is_meant_by(address) => address.parse().map(ModelAddress::S3),
+            _ => Ok(ModelAddress::Directory(text.into())),
+        }
+    }
+
+    /// Opens the model. A directory must have a version. A store is not asked yet.
+    pub(crate) fn open(&self, cache: &CacheArgs) -> Result<ModelDirectory, Failure> {
+        let address = match self {
+            ModelAddress::Directory(path) => {
+                return ModelDirectory::open(path).map_err(|error| Failure::checkpoint(&error));
+            }
+            ModelAddress::S3(address) => address,
+        };
+        let settings = s3_settings();
+        let path = cache.directory()?.join(place(address, &settings)).join(address.name());
+        let model = S3Model::new(address.clone(), &settings).map_err(Failure::usage)?;
+        ModelDirectory::of_origin(&path, Arc::new(model)).map_err(|error| Failure::writing(&error))
+    }
+
+    /// Whether asking for versions costs a request to a store.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, ModelAddress::S3(_))
+    }
+
+    /// The directory as a new version's, for a command that the program recommends.
+    pub(crate) fn out(&self) -> PathBuf {
+        match self {
+            ModelAddress::Directory(path) => path.clone(),
+            ModelAddress::S3(address) => Path::new("models").join(address.name()),
+        }
+    }
+}
+
+impl ValueParserFactory for ModelAddress {
+    type Parser = clap::builder::ValueParser;
+
+    fn value_parser() -> Self::Parser {
+        OsStringValueParser::new().try_map(ModelAddress::parse).into()
+    }
+}
+
+impl CacheArgs {
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.model_cache {
+            return Ok(path.clone());
+        }
+        let variable = |name: &str| {
+            variables().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| PathBuf::from(value))
+        };
+        let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+        let missing = || {
+            Failure::usage("there is no home directory for copies of the model: name a directory with --model-cache")
+        };
+        Ok(cache.ok_or_else(missing)?.join("canet").join("models"))
+    }
+}
+
+/// The directory of a place in a store, so that two models of one name are kept apart.
+fn place(address: &S3Address, settings: &S3Settings) -> String {
+    let place = format!("{} {address}", settings.endpoint().unwrap_or_default());
+    format!("{:016x}", XxHash64::oneshot(0, place.as_bytes()))
+}
+
+/// The settings in the environment.
+pub(crate) fn s3_settings() -> S3Settings {
+    S3Settings::from_variables(variables())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the usual variables of S3 are no flags of this program")]
+fn variables() -> std::env::VarsOs {
+    std::env::vars_os()
+}
+
+impl fmt::Display for ModelAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ModelAddress::Directory(path) => path.display().fmt(f),
+            ModelAddress::S3(address) => address.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_directory_unless_it_says_otherwise() {
+        let parse = |text: &str| ModelAddress::parse(text.into());
+        for text in ["models/ml-100k", "s3", "./s3://x", "gs://bucket/x"] {
+            assert!(matches!(parse(text).unwrap(), ModelAddress::Directory(path) if path == Path::new(text)), "{text}");
+        }
+        let remote = parse("s3://models/ml-100k/").unwrap();
+        assert!(remote.is_remote());
+        assert_eq!((remote.to_string().as_str(), remote.out()), ("s3://models/ml-100k", "models/ml-100k".into()));
+        assert!(parse("s3://").is_err());
+    }
+
+    #[test]
+    fn models_of_one_name_have_copies_of_their_own() {
+        let address = |text: &str| text.parse::<S3Address>().unwrap();
+        let at = |endpoint: &str| S3Settings::from_variables([("AWS_ENDPOINT_URL".into(), endpoint.into())]);
+        let places = [
+            place(&address("s3://a/ml"), &at("")),
+            place(&address("s3://b/ml"), &at("")),
+            place(&address("s3://a/ml"), &at("http://minio")),
+        ];
+        assert!(places[0] != places[1] && places[0] != places[2] && places[1] != places[2]);
+        assert_eq!(places[0], place(&address("s3://a/ml/"), &at("")));
+    }
+}
