@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use canet_data::Dataset;
+use canet_model::checkpoint::Checkpoint;
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
     AdamWOptions, Defaults, Finished, JointOptions, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterOptions,
-    SampleOptions, SandwichOptions, SettleOptions, Stage, TrainError, TrainJob, TrainOptions, TrainOutcome, train,
+    SampleOptions, SandwichOptions, SettleOptions, SourceRecord, Stage, TrainError, TrainJob, TrainOptions,
+    TrainOutcome, is_tied, train,
 };
 use clap::Args;
 use clap::builder::BoolishValueParser;
@@ -19,6 +21,7 @@ use crate::data;
 use crate::exit::say;
 use crate::interactions::DataArgs;
 use crate::memory::{self, gigabytes};
+use crate::model_address::{CacheArgs, ModelAddress};
 use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
 use crate::printable::printable_lines;
 use crate::target::DeviceArgs;
@@ -32,6 +35,17 @@ pub(crate) struct TrainArgs {
     /// Directory of the model, for example models/NAME.
     #[arg(long, env = "CANET_OUT", value_name = "DIR")]
     out: PathBuf,
+    /// Start from the weights of this model, in a directory or at s3://BUCKET/PREFIX, in place of random ones.
+    ///
+    /// Items are matched by their ids: new ones get the mean row, and dropped ones go. Sizes that you do not give are the
+    /// model's. Slices that it lacks start as usual.
+    #[arg(long, env = "CANET_FROM", value_name = "DIR|S3")]
+    from: Option<ModelAddress>,
+    /// Version of --from [default: the highest]
+    #[arg(long, env = "CANET_FROM_VERSION", value_name = "N", requires = "from")]
+    from_version: Option<u64>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Training method.
     #[arg(long, env = "CANET_PRESET", value_enum, default_value = "utility")]
     preset: Preset,
@@ -75,42 +89,44 @@ pub(crate) struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sizes")]
 struct SizeArgs {
-    /// Longest history that the model reads, in items.
-    #[arg(long, env = "CANET_MAX_LEN", default_value_t = 50)]
-    max_len: usize,
+    /// Longest history that the model reads, in items [default: 50, or that of --from]
+    #[arg(long, env = "CANET_MAX_LEN")]
+    max_len: Option<usize>,
     /// Read a history longer than --max-len from a multiple of this place on, so that `serve --history-cache` still knows
-    /// it when the next item comes: --max-len / 4 is a good value. 1 reads the last --max-len items.
-    #[arg(long, env = "CANET_HISTORY_STRIDE", default_value_t = 1)]
-    history_stride: usize,
-    /// Widths of the routes, in ascending order [default: 16,32,64,128; with --preset paper 64,96,128]
+    /// it when the next item comes: --max-len / 4 is a good value. 1 reads the last --max-len items [default: 1, or that of
+    /// --from]
+    #[arg(long, env = "CANET_HISTORY_STRIDE")]
+    history_stride: Option<usize>,
+    /// Widths of the routes, in ascending order [default: those of --from, or 16,32,64,128; with --preset paper 64,96,128]
     #[arg(long, env = "CANET_HIDDEN", value_delimiter = ',')]
     hidden: Option<Vec<usize>>,
-    /// Depths of the routes, in ascending order [default: 1,2; with --preset paper 2,4,6,8]
+    /// Depths of the routes, in ascending order [default: those of --from, or 1,2; with --preset paper 2,4,6,8]
     #[arg(long, env = "CANET_LAYERS", value_delimiter = ',')]
     layers: Option<Vec<usize>>,
     /// Embedding widths of the routes, in ascending order, or `hidden`: each route's embedding is as wide as its --hidden
-    /// [default: hidden; with --preset paper 64,96,128]
+    /// [default: those of --from, or hidden; with --preset paper 64,96,128]
     #[arg(long, env = "CANET_EMBEDDING", value_parser = embedding_widths)]
     embedding: Option<EmbeddingWidths>,
-    /// Attention heads. Every width must be a multiple of this [default: 2; with --preset paper 4]
+    /// Attention heads. Every width must be a multiple of this [default: those of --from, or 2; with --preset paper 4]
     #[arg(long, env = "CANET_HEADS")]
     heads: Option<usize>,
-    /// Head width in the attention scale of a narrow slice: its own or the full one. The authors' code uses the full one.
-    #[arg(long, env = "CANET_ATTENTION_SCALE", value_enum, default_value = "slice")]
-    attention_scale: WidthRule,
+    /// Head width in the attention scale of a narrow slice: its own or the full one. The authors' code uses the full one
+    /// [default: slice, or that of --from]
+    #[arg(long, env = "CANET_ATTENTION_SCALE", value_enum)]
+    attention_scale: Option<WidthRule>,
     /// Inner width of a narrow slice's feed-forward network: 4 x its own width or 4 x the full one. The authors' code
-    /// uses 4 x the full one.
-    #[arg(long, env = "CANET_FFN_INNER", value_enum, default_value = "slice")]
-    ffn_inner: WidthRule,
-    /// How the backbone reads positions [default: relative; with --preset paper newest]
+    /// uses 4 x the full one [default: slice, or that of --from]
+    #[arg(long, env = "CANET_FFN_INNER", value_enum)]
+    ffn_inner: Option<WidthRule>,
+    /// How the backbone reads positions [default: that of --from, or relative; with --preset paper newest]
     #[arg(long, env = "CANET_POSITIONS", value_enum)]
     positions: Option<Positions>,
-    /// Whether a layer norm follows the embedding [default: true; with --preset paper false]
+    /// Whether a layer norm follows the embedding [default: that of --from, or true; with --preset paper false]
     #[arg(long, env = "CANET_EMBEDDING_NORM", value_name = "BOOL")]
     embedding_norm: Option<bool>,
-    /// Constant that every layer norm adds to the variance.
-    #[arg(long, env = "CANET_NORM_EPS", default_value_t = ModelConfig::NORM_EPS, value_parser = positive)]
-    norm_eps: f64,
+    /// Constant that every layer norm adds to the variance [default: 0.00001, or that of --from]
+    #[arg(long, env = "CANET_NORM_EPS", value_parser = positive)]
+    norm_eps: Option<f64>,
 }
 
 /// Flags that determine how the weights are trained.
@@ -120,8 +136,9 @@ struct LearningArgs {
     /// Passes over the data in the first stage, at most. The learning rate falls to a tenth over them [default: 18 for
     /// sparse data, else 40; with --preset paper 100]
     ///
-    /// Data is sparse if it has fewer than 32 interactions an item.
-    #[arg(long, env = "CANET_EPOCHS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Data is sparse if it has fewer than 32 interactions an item. With --from, 0 keeps the weights as they are for the next
+    /// stage.
+    #[arg(long, env = "CANET_EPOCHS")]
     epochs: Option<u64>,
     /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1 for sparse data, else all;
     /// with --preset paper all]
@@ -158,8 +175,8 @@ struct LearningArgs {
     /// With --preset utility, embeddings and blocks narrower than 64 drop less.
     #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
     dropout: Option<f64>,
-    /// Whether the output layer uses the item embedding as its weight [default: true with --preset utility if the
-    /// largest --embedding equals the largest --hidden, else false]
+    /// Whether the output layer uses the item embedding as its weight [default: as in --from; without it true with --preset
+    /// utility if the largest --embedding equals the largest --hidden, else false]
     #[arg(long, env = "CANET_TIE_EMBEDDINGS", value_name = "BOOL")]
     tie_embeddings: Option<bool>,
     /// End a stage after this many epochs without a better validation NDCG@10.
@@ -269,10 +286,12 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     let dataset = args.data.read()?;
     data::lines(&dataset).for_each(say);
     dataset.check_size().map_err(Failure::data)?;
-    let config = args.sizes.config(args.preset, dataset.ids.len());
+    let source = args.source()?;
+    let config = args.sizes.config(args.preset, dataset.ids.len(), source.as_ref())?;
     let job = TrainJob {
-        options: args.options(&dataset, &config),
+        options: args.options(&dataset, &config, source.as_ref())?,
         config,
+        source: source.as_ref(),
         dataset: &dataset,
         device: backend.device(),
         backend,
@@ -359,34 +378,68 @@ fn check_memory(job: &TrainJob<'_>, skip: bool) -> Result<(), Failure> {
 }
 
 impl SizeArgs {
-    /// The configuration of a model for this many items.
-    fn config(&self, preset: Preset, items: usize) -> ModelConfig {
+    /// The configuration of a model for this many items: the flags, else the source's values, else the preset's.
+    fn config(&self, preset: Preset, items: usize, source: Option<&Checkpoint>) -> Result<ModelConfig, Failure> {
         let paper = preset == Preset::Paper;
-        let list = |given: &Option<Vec<usize>>, utility: &[usize], published: &[usize]| {
-            given.clone().unwrap_or_else(|| if paper { published } else { utility }.to_vec())
+        let base = match source {
+            Some(source) => source.config.clone(),
+            None => ModelConfig {
+                items,
+                max_len: 50,
+                heads: if paper { 4 } else { 2 },
+                hidden: if paper { vec![64, 96, 128] } else { vec![16, 32, 64, 128] },
+                layers: if paper { vec![2, 4, 6, 8] } else { vec![1, 2] },
+                embedding: if paper { vec![64, 96, 128] } else { Vec::new() },
+                router: RouterConfig::default(),
+                attention_scale: WidthRule::Slice,
+                ffn_inner: WidthRule::Slice,
+                positions: if paper { Positions::Newest } else { Positions::Relative },
+                embedding_norm: !paper,
+                history_stride: 1,
+                norm_eps: ModelConfig::NORM_EPS,
+            },
         };
-        let hidden = list(&self.hidden, &[16, 32, 64, 128], &[64, 96, 128]);
-        let embedding = match &self.embedding {
-            Some(EmbeddingWidths(widths)) => widths.clone(),
-            None if paper => vec![64, 96, 128],
-            None => Vec::new(),
-        };
-        ModelConfig {
+        let config = ModelConfig {
             items,
-            max_len: self.max_len,
-            heads: self.heads.unwrap_or(if paper { 4 } else { 2 }),
-            layers: list(&self.layers, &[1, 2], &[2, 4, 6, 8]),
-            embedding,
-            router: RouterConfig::default(),
-            attention_scale: self.attention_scale,
-            ffn_inner: self.ffn_inner,
-            positions: self.positions.unwrap_or(if paper { Positions::Newest } else { Positions::Relative }),
-            embedding_norm: self.embedding_norm.unwrap_or(!paper),
-            history_stride: self.history_stride,
-            norm_eps: self.norm_eps,
-            hidden,
+            max_len: self.max_len.unwrap_or(base.max_len),
+            heads: self.heads.unwrap_or(base.heads),
+            hidden: self.hidden.clone().unwrap_or_else(|| base.hidden.clone()),
+            layers: self.layers.clone().unwrap_or_else(|| base.layers.clone()),
+            embedding: self.embedding.as_ref().map_or_else(|| base.embedding.clone(), |widths| widths.0.clone()),
+            router: base.router,
+            attention_scale: self.attention_scale.unwrap_or(base.attention_scale),
+            ffn_inner: self.ffn_inner.unwrap_or(base.ffn_inner),
+            positions: self.positions.unwrap_or(base.positions),
+            embedding_norm: self.embedding_norm.unwrap_or(base.embedding_norm),
+            history_stride: self.history_stride.unwrap_or(base.history_stride),
+            norm_eps: self.norm_eps.unwrap_or(base.norm_eps),
+        };
+        match source {
+            Some(_) => contradiction(&config, &base).map_or(Ok(config), Err),
+            None => Ok(config),
         }
     }
+}
+
+/// The flag that gives the source's weights another meaning, if one does.
+fn contradiction(config: &ModelConfig, source: &ModelConfig) -> Option<Failure> {
+    let differs = [
+        ("--heads", config.heads != source.heads, source.heads.to_string()),
+        ("--positions", config.positions != source.positions, value_name(source.positions)),
+        ("--embedding-norm", config.embedding_norm != source.embedding_norm, source.embedding_norm.to_string()),
+        ("--norm-eps", config.norm_eps != source.norm_eps, source.norm_eps.to_string()),
+        ("--attention-scale", config.attention_scale != source.attention_scale, value_name(source.attention_scale)),
+        ("--ffn-inner", config.ffn_inner != source.ffn_inner, value_name(source.ffn_inner)),
+    ];
+    let (flag, _, value) = differs.into_iter().find(|(_, differs, _)| *differs)?;
+    Some(Failure::Usage(format!(
+        "{flag}: the weights of --from were trained with {value}, and mean something else with another value: leave {flag} out"
+    )))
+}
+
+/// The value as its flag takes it.
+fn value_name(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 impl TrainArgs {
@@ -397,15 +450,54 @@ impl TrainArgs {
         Commands { retrain: Some(format!("{data} --out {out}")), model }
     }
 
+    /// The model to start from, if any.
+    fn source(&self) -> Result<Option<Checkpoint>, Failure> {
+        let Some(address) = &self.from else {
+            return match self.learning.epochs {
+                Some(0) => Err(Failure::usage("--epochs 0 is for a training that starts --from a model")),
+                _ => Ok(None),
+            };
+        };
+        let source = address.open(&self.cache)?.load(self.from_version);
+        let source = source.map_err(|error| Failure::checkpoint(&error))?;
+        let SizeArgs { hidden, layers, embedding, .. } = &self.sizes;
+        if source.space.len() == 1 && hidden.is_none() && layers.is_none() && embedding.is_none() {
+            say(format_args!(
+                "{}, version {}, has one route, and so will this model: --hidden and --layers give it more",
+                source.name, source.version
+            ));
+        }
+        Ok(Some(source))
+    }
+
+    /// Whether the output layer uses the item embedding. The source's own rule holds for its weights.
+    fn tied(&self, default: bool, config: &ModelConfig, source: Option<&Checkpoint>) -> Result<bool, Failure> {
+        let (given, possible) = (self.learning.tie_embeddings, config.width() == config.embedding_width());
+        let Some(source) = source else { return Ok(given.unwrap_or(default && possible)) };
+        let is_tied = is_tied(source);
+        if given == Some(true) && !is_tied {
+            return Err(Failure::usage(
+                "--tie-embeddings true: the model of --from scores items by another table than the one by which it reads \
+                 them: leave the flag out",
+            ));
+        }
+        Ok(given.unwrap_or(is_tied && possible))
+    }
+
     /// The options, with defaults that depend on the preset and the data.
-    fn options(&self, dataset: &Dataset, config: &ModelConfig) -> TrainOptions {
+    fn options(
+        &self,
+        dataset: &Dataset,
+        config: &ModelConfig,
+        source: Option<&Checkpoint>,
+    ) -> Result<TrainOptions, Failure> {
         let TrainArgs { learning, utility, paper, .. } = self;
         let defaults = match self.preset {
             Preset::Utility => Defaults::of(dataset, config.max_len, config.width()),
             Preset::Paper => Defaults::PAPER,
         };
         let number = |given: Option<Count>, default| given.map_or(default, Count::number);
-        TrainOptions {
+        Ok(TrainOptions {
             preset: self.preset,
             epochs: learning.epochs.unwrap_or(defaults.epochs),
             samples: SampleOptions {
@@ -422,7 +514,7 @@ impl TrainArgs {
                 clip_norm: learning.clip_norm,
             },
             dropout: learning.dropout.unwrap_or(defaults.dropout),
-            tied: learning.tie_embeddings.unwrap_or(defaults.tied && config.width() == config.embedding_width()),
+            tied: self.tied(defaults.tied, config, source)?,
             patience: learning.patience,
             seed: learning.seed,
             flops_budget: self.flops_budget,
@@ -443,7 +535,8 @@ impl TrainArgs {
             router: RouterOptions { holdout: utility.router_holdout.unwrap_or(defaults.router_holdout) },
             settle: SettleOptions { epochs: utility.settle_epochs, learning_rate: utility.settle_lr },
             newest: NewestOptions { epochs: utility.newest_epochs },
-        }
+            from: source.map(SourceRecord::of),
+        })
     }
 }
 

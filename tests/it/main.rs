@@ -89,3 +89,5 @@ mod train_command;
 #[cfg(feature = "libtorch")]
 mod train_stops;
 mod unread_answers;
+#[cfg(feature = "libtorch")]
+mod warm_start;

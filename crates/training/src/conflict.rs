@@ -8,7 +8,7 @@ use crate::options::TrainOptions;
 use crate::state::Progress;
 
 /// The flag of each value in the options and in the configuration, by its path in their JSON.
-const FLAGS: [(&str, &str); 38] = [
+const FLAGS: [(&str, &str); 41] = [
     ("preset", "--preset"),
     ("epochs", "--epochs"),
     ("samples.loss_positions", "--loss-positions"),
@@ -35,6 +35,9 @@ const FLAGS: [(&str, &str); 38] = [
     ("settle.epochs", "--settle-epochs"),
     ("settle.learning_rate", "--settle-lr"),
     ("newest.epochs", "--newest-epochs"),
+    ("from.name", "--from"),
+    ("from.version", "the version of --from"),
+    ("from.digest", "the digest of --from"),
     ("config.max_len", "--max-len"),
     ("config.hidden", "--hidden"),
     ("config.layers", "--layers"),
@@ -98,6 +101,7 @@ fn collect(value: Value, path: &str, leaves: &mut BTreeMap<String, Value>) {
 /// A value as its flag takes it. The configuration leaves out values at their default.
 fn shown(path: &str, value: Option<&Value>) -> String {
     match value {
+        None if path.starts_with("from.") => "none".to_owned(),
         None => "at its default".to_owned(),
         Some(Value::Null) if path == "sandwich.negatives" => "the whole catalogue".to_owned(),
         Some(Value::Null) => "all".to_owned(),
@@ -112,6 +116,7 @@ fn shown(path: &str, value: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::warm_start::SourceRecord;
 
     /// Values that no flag sets.
     const FIXED: [&str; 6] =
@@ -127,7 +132,9 @@ mod tests {
             history_stride: 2,
             ..progress.config.clone()
         };
-        let leaves = leaves(&progress.options, &config);
+        let from = SourceRecord { name: String::new(), version: 1, digest: String::new() };
+        let options = TrainOptions { from: Some(from), ..progress.options.clone() };
+        let leaves = leaves(&options, &config);
         for path in leaves.keys() {
             let known = FLAGS.iter().any(|(known, _)| known == path) || FIXED.contains(&path.as_str());
             assert!(known, "{path} has no flag");

@@ -21,6 +21,8 @@ pub struct TrainJob<'a> {
     pub config: ModelConfig,
     /// How to train it.
     pub options: TrainOptions,
+    /// The model whose weights it starts from, in place of random ones alone. `options` records it.
+    pub source: Option<&'a Checkpoint>,
     /// Where to train it.
     pub device: Device,
     /// Computes the forward passes that rank held-out users.

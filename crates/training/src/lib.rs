@@ -12,7 +12,7 @@
 //! | `sandwich`, `full_softmax`, `sampled_softmax`, `joint`, `losses`, `step_loss` | the objectives |
 //! | `supernet`, `block`, `layers`, `dropout`, `subnet_mask` | the forward pass of training |
 //! | `batch`, `samples`, `holdout` | the training data |
-//! | `parameters`, `optimizer`, `tensors` | weights, AdamW, operations on tensors |
+//! | `parameters`, `warm_start`, `optimizer`, `tensors` | weights, AdamW, operations on tensors |
 //! | `job`, `options`, `defaults`, `memory`, `stage`, `error` | what to train and how |
 
 mod batch;
@@ -53,6 +53,7 @@ mod subnet_mask;
 mod supernet;
 mod tensors;
 mod validation;
+mod warm_start;
 mod width_rates;
 
 pub use batch::{Batch, Sample};
@@ -70,3 +71,4 @@ pub use samples::SampleOptions;
 pub use stage::{Preset, Stage};
 pub use subnet_mask::{MaskTables, RowMasks, SubnetMask, one_hot};
 pub use supernet::Supernet;
+pub use warm_start::{SourceRecord, is_tied};

@@ -10,6 +10,7 @@ use crate::optimizer::AdamWOptions;
 use crate::parameters::Recipe;
 use crate::samples::SampleOptions;
 use crate::stage::{Preset, Stage};
+use crate::warm_start::SourceRecord;
 use crate::width_rates::NarrowBoost;
 
 /// The options that determine the trained weights, beside the model's configuration and the data. An unfinished
@@ -18,7 +19,7 @@ use crate::width_rates::NarrowBoost;
 pub struct TrainOptions {
     /// The stages.
     pub preset: Preset,
-    /// Passes over the training data in the first stage.
+    /// Passes over the training data in the first stage. With 0, the next stage begins with the initial weights.
     pub epochs: u64,
     /// How an epoch splits sequences into samples.
     pub samples: SampleOptions,
@@ -55,6 +56,9 @@ pub struct TrainOptions {
     /// Options of the stage `newest`.
     #[serde(default)]
     pub newest: NewestOptions,
+    /// The model whose weights the training starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<SourceRecord>,
 }
 
 impl TrainOptions {

@@ -10,6 +10,7 @@ use crate::records::{BaseBias, EpochRecord, Measurement};
 use crate::route_ranks::RouteRanks;
 use crate::stage::Stage;
 use crate::step_loss::LossValues;
+use crate::warm_start::start_from;
 
 /// The progress of an unfinished training: everything that resuming needs beside the tensors of [`TrainState`].
 ///
@@ -119,13 +120,18 @@ pub(crate) struct TrainState {
 }
 
 impl TrainState {
-    /// The state at the start of a job, with fresh weights.
+    /// The state at the start of a job, with random weights or with those of its source.
     ///
     /// # Errors
     /// LibTorch's, if memory runs out.
     pub(crate) fn fresh(job: &TrainJob<'_>) -> Result<TrainState, TrainError> {
         tch::manual_seed(derive_seed(job.options.seed, [u64::MAX, 0]) as i64);
-        let parameters = Parameters::fresh(&job.config, job.parameters())?;
+        let mut parameters = Parameters::fresh(&job.config, job.parameters())?;
+        if let Some(source) = job.source {
+            let mut weights = parameters.to_weights()?;
+            start_from(&mut weights, &job.config, &job.dataset.ids, source);
+            parameters = Parameters::from_weights(&weights, job.parameters())?;
+        }
         let optimizer = AdamW::new(job.options.optimizer, &parameters)?;
         let progress = Progress {
             config: job.config.clone(),
