@@ -14,7 +14,7 @@ use super::support::{draft, small_config};
 
 /// Flags of other programs.
 #[cfg(feature = "libtorch")]
-const FOREIGN_FLAGS: [&str; 3] = ["--bench", "--build-arg", "--model-control-mode"];
+const FOREIGN_FLAGS: [&str; 4] = ["--bench", "--model-control-mode", "--reuse-values", "--set"];
 
 /// Pages of `docs/` and the README, by name.
 fn texts() -> Vec<(String, String)> {

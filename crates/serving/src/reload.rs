@@ -503,6 +503,8 @@ impl Reloader {
     /// Counts and logs how a load ended.
     fn count(&self, order: Order, outcome: Result<&Reload, &ReloadError>, took: Duration) {
         let reload_ms = took.as_millis();
+        // Whoever reads the line finds it counted.
+        self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
         match (outcome, order) {
             (Ok(Reload { name, version, digest }), Order::Offer(Offer { share, .. })) => {
                 tracing::info!(name, version, digest, share, reload_ms, "the candidate answers its share of the users");
@@ -520,7 +522,6 @@ impl Reloader {
                 _ => tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has"),
             },
         }
-        self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
     }
 }
 
