@@ -14,7 +14,7 @@ use super::support::python;
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Pages that were written by hand, besides those of `docs/`.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 8] = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
@@ -23,7 +23,6 @@ const PAGES: [&str; 9] = [
     "loadtest/README.md",
     "models/README.md",
     "models/experiments/README.md",
-    "models/experiments/rezero/README.md",
 ];
 
 /// The page of the training, whose examples need data: another test runs them.
