@@ -207,17 +207,19 @@ mod tests {
         assert!(cost(0) > 0.1 && cost(1) < 0.6 && cost(2) > 0.6 && cost(2) < 1.0);
         assert_eq!((at(0.1).route.as_deref(), at(0.1).spent), (Some("h4-l1-e4"), cost(0)));
         assert_eq!(at(0.6).route, None);
-        // Above, a budget without a measured gain has a route if that costs more than the router, and else the router.
-        let above = |budget: f64| calibration.points.iter().filter(move |point| point.budget > budget);
-        for point in above(0.6) {
-            match point.budget < cost(2) {
-                true => assert_eq!((&point.route, &point.bias), (&None, &at(0.6).bias), "{point:?}"),
-                false => assert_eq!(point.route.as_deref(), Some("h8-l1-e4"), "{point:?}"),
-            }
-        }
-        assert!(above(0.6).any(|point| point.route.is_none()) && above(0.6).any(|point| point.route.is_some()));
-        assert!(calibration.points.is_sorted_by_key(|point| point.spent), "{calibration:?}");
+        // Above, a budget without a measured gain has the best route again, which costs more than the router.
+        let last = calibration.points.last().unwrap();
+        assert_eq!(last.route.as_deref(), Some(if cost(2) <= 0.9 { "h8-l1-e4" } else { "h4-l1-e8" }));
+        assert!(last.spent >= at(0.6).spent, "{calibration:?}");
         assert_eq!(at(0.6).bias, users.fit(0.6).bias);
+        // If the smallest route is the best, it costs less than the router that gained over it, so the router stays.
+        let gains = RouterGains { means: vec![0.4, 0.3, 0.2, 0.1], ..gains.clone() };
+        let kept = RoutedUsers { gains: Some(&gains), lengths: users.lengths.clone(), ..users }.calibrate(0.3);
+        let (before, after) = kept.points.split_at(kept.points.iter().position(|point| point.budget == 0.6).unwrap());
+        assert!(before.iter().all(|point| point.route.is_some()));
+        for point in after {
+            assert_eq!((&point.route, &point.bias, point.spent), (&None, &after[0].bias, after[0].spent), "{point:?}");
+        }
         let without = RoutedUsers { gains: None, ..users }.calibrate(0.3);
         assert!(without.points.iter().all(|point| point.route.is_none()));
     }
