@@ -106,7 +106,7 @@ def test_the_comparison_in_this_process_runs(log, tmp_path):
     like_for_like = rows["full route, 32 in flight", "ONNX Runtime, full"]
     assert like_for_like["median"] == pytest.approx(like_for_like["canet"] / like_for_like["theirs"], rel=1e-2)
     sessions = "sessions, the router's mix at a budget of 0.3,"
-    assert 0 < rows[f"{sessions} requests that reuse a history", None]["median"] < 0.8
+    assert 0 < rows[f"{sessions} requests that reuse a history", None]["median"] < 1
     assert rows[f"{sessions} with the cache", "OpenVINO, full"]["median"] > 0
 
 
