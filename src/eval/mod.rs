@@ -126,7 +126,12 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         SplitArg::Test => (Split::Test, "test"),
     };
     let selected = interactions::is_selection(&model, &dataset);
-    let warning = warning(split, args.holdout, interactions::all_learnt(&model, &dataset), selected);
+    let learnt = match interactions::all_learnt(&model, &dataset) {
+        true => Learnt::Everything,
+        false if selected => Learnt::OtherSelection,
+        false => Learnt::TrainingPart,
+    };
+    let warning = warning(split, args.holdout, learnt);
     if let Some(warning) = warning {
         say(warning);
     }
@@ -235,14 +240,25 @@ fn rankings(
     Some(cases * routes + selection.map_or(0, |selection| selection.len() * space.len()))
 }
 
+/// What the model has learnt of the data.
+#[derive(Clone, Copy)]
+enum Learnt {
+    /// All interactions.
+    Everything,
+    /// Another selection of the same file's interactions.
+    OtherSelection,
+    /// The training part, or nothing.
+    TrainingPart,
+}
+
 /// Says which targets a training on the same data has used.
-fn warning(split: Split, holdout: u32, all_learnt: bool, selected: bool) -> Option<&'static str> {
+fn warning(split: Split, holdout: u32, learnt: Learnt) -> Option<&'static str> {
     match (split, holdout) {
-        _ if all_learnt => Some(
+        _ if matches!(learnt, Learnt::Everything) => Some(
             "this model has learnt every interaction of these data (--newest-epochs), including the targets. For its \
              metrics before that, see canet inspect",
         ),
-        _ if selected => Some(
+        _ if matches!(learnt, Learnt::OtherSelection) => Some(
             "the model was trained on another selection of these interactions, so it has learnt some of the targets, and its \
              figures are too good. Train with the same --where, --min-interactions and columns",
         ),

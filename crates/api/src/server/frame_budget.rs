@@ -7,8 +7,7 @@ const HEAD: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 
-/// What one frame costs. The other amounts are in this unit: the cost of a frame is one for each byte of an answer that a
-/// client may acknowledge with a frame of its own.
+/// What one frame costs. All amounts are in bytes of an answer: a client may acknowledge every 128 of them with a frame.
 const FRAME: u64 = 128;
 
 /// Frames that a connection may send at once without asking for anything.
