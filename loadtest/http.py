@@ -4,13 +4,14 @@
     http.py --model models/ml-100k [--canet target/release/canet,OTHER] [--connections 32] [--rounds 5] [--seconds 3]
             [--answer-log] [--json FILE]
 
-Two kinds of request: a cold start, which runs no model, and one that names the smallest route for a history of 15 items.
+Three kinds of request: a cold start, which runs no model, and two that name the smallest and the full route for a history
+of 15 items.
 CPU is that of the server's threads but the executors, as the kernel counts it for each, over the requests that wrk saw
-answered. Several binaries are measured in turns, each with a server of its own, and their ratio to the first is printed
-with its spread: what slows the machine down slows all.
+answered. Several binaries are measured in turns, each with a server of its own. Their ratios to the first within a round
+are printed as a mean with its standard error: what slows the machine down slows all.
 
-With --answer-log every request has one of many users, and each binary has three servers: one that neither judges nor logs
-answers, one that judges them, and one that judges them and writes all of them to a file.
+With --answer-log every request has one of many users, and each binary has two servers: one without an answer log, and one
+that writes all answers to files.
 """
 
 import argparse
@@ -42,9 +43,11 @@ def main():
     options = options.parse_args()
     version = max(int(path.name) for path in options.model.iterdir() if path.name.isdigit())
     items = (options.model / str(version) / "items.tsv").read_text().split("\n")[:ITEMS]
+    history = [line.split("\t")[0] for line in items]
     requests = {
         "cold start": {"history": []},
-        "smallest route": {"history": [line.split("\t")[0] for line in items], "route": "smallest"},
+        "smallest route": {"history": history, "route": "smallest"},
+        "full route": {"history": history, "route": "full"},
     }
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -53,9 +56,11 @@ def main():
             for name, binary, flags in variants(options, scratch)
         }
         found = {name: {server: [] for server in servers} for name in requests}
-        for _ in range(options.rounds):
+        for round_ in range(options.rounds):
+            # Every second round goes backwards, so that none is always after the same one.
+            turns = list(servers.items())[:: -1 if round_ % 2 else 1]
             for name, request in requests.items():
-                for binary, server in servers.items():
+                for binary, server in turns:
                     found[name][binary].append(measure(server, request, options))
     rows = []
     for name, runs_by_server in found.items():
@@ -71,26 +76,28 @@ def main():
                     "cpu_us": statistics.median(cpu),
                     "least": min(cpu),
                     "greatest": max(cpu),
-                    "to_first": statistics.median(ratios),
-                    "to_first_least": min(ratios),
-                    "to_first_greatest": max(ratios),
+                    "to_first": statistics.mean(ratios),
+                    "to_first_se": standard_error(ratios),
                     "requests_per_second": statistics.median(run["requests_per_second"] for run in runs),
-                    "rate_to_first": statistics.median(rates),
-                    "rate_to_first_least": min(rates),
-                    "rate_to_first_greatest": max(rates),
+                    "rate_to_first": statistics.mean(rates),
+                    "rate_to_first_se": standard_error(rates),
                 }
             )
             row = rows[-1]
             print(
                 f"{name:>15}, {server}: {row['cpu_us']:.1f} us of CPU a request outside the model "
                 f"({row['least']:.1f} to {row['greatest']:.1f}), {row['requests_per_second']:.0f} requests/s, "
-                f"{row['to_first']:.2f} x the first's CPU ({row['to_first_least']:.2f} to {row['to_first_greatest']:.2f}), "
-                f"{row['rate_to_first']:.3f} x its rate ({row['rate_to_first_least']:.3f} to "
-                f"{row['rate_to_first_greatest']:.3f})"
+                f"{row['to_first']:.3f} ±{row['to_first_se']:.3f} x the first's CPU, "
+                f"{row['rate_to_first']:.3f} ±{row['rate_to_first_se']:.3f} x its rate"
             )
     if options.json:
         document = {**described(), "connections": options.connections, "rounds": options.rounds, "rows": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def standard_error(values):
+    """Of their mean."""
+    return statistics.stdev(values) / len(values) ** 0.5
 
 
 def variants(options, scratch):
@@ -99,9 +106,8 @@ def variants(options, scratch):
         if not options.answer_log:
             yield binary, binary, []
             continue
-        yield f"{binary}, no judging and no log", binary, ["--judge-memory", "0"]
-        yield f"{binary}, judging", binary, []
-        yield f"{binary}, judging and an answer log", binary, ["--answer-log", str(scratch / f"answers-{number}")]
+        yield f"{binary}, no answer log", binary, []
+        yield f"{binary}, an answer log", binary, ["--answer-log", str(scratch / f"answers-{number}")]
 
 
 def bodies(request, options):

@@ -19,60 +19,51 @@ pub(crate) struct Asked<'a> {
     pub(crate) arrived: Instant,
 }
 
-/// One line of the answer log. `docs/live-accuracy.md` documents the fields.
-#[derive(Serialize)]
-struct AnswerRecord<'a> {
-    time: String,
-    request_id: &'a str,
-    row: usize,
-    user: Option<&'a str>,
-    model: &'a str,
-    version: u64,
-    route: Option<&'a str>,
-    reason: &'static str,
-    confidence: Option<f32>,
-    k: usize,
-    candidates: bool,
-    history: usize,
-    items: Ids<'a>,
-    scores: Scores<'a>,
-    queue_us: u64,
-    router_us: u64,
-    forward_us: u64,
-    total_us: u64,
-}
-
 /// Writes an answer to the log, if it is in the sample.
 pub(crate) fn write(log: &AnswerLog, asked: &Asked<'_>, answer: &Recommendation<'_>, times: Times) {
     let request_id = asked.id.map_or("", CallId::as_str);
     if !log.samples(asked.user, (request_id, asked.place)) {
         return;
     }
-    let record = AnswerRecord {
-        time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-        request_id,
-        row: asked.place,
-        user: asked.user,
-        model: answer.model.name,
-        version: answer.model.version,
-        route: answer.route.name,
-        reason: answer.route.reason,
-        confidence: answer.route.confidence,
-        k: asked.k,
-        candidates: asked.candidates,
-        history: answer.history.used,
-        items: Ids(&answer.items),
-        scores: Scores(&answer.items),
-        queue_us: microseconds(times.queue),
-        router_us: microseconds(times.router),
-        forward_us: microseconds(times.forward),
-        total_us: microseconds(asked.arrived.elapsed()),
-    };
-    let mut line = Vec::with_capacity(512 + 32 * answer.items.len());
-    // Nothing in a record can fail: all keys are text.
-    if serde_json::to_writer(&mut line, &record).is_ok() {
-        line.push(b'\n');
-        log.offer(&line);
+    log.offer(&line(request_id, asked, answer, times));
+}
+
+/// One line of the answer log. `docs/live-accuracy.md` documents the fields.
+///
+/// The keys are written as they stand, because a serializer would look for what to escape in each of them.
+fn line(request_id: &str, asked: &Asked<'_>, answer: &Recommendation<'_>, times: Times) -> Vec<u8> {
+    let mut line = Line(Vec::with_capacity(512 + 32 * answer.items.len()));
+    line.put("{\"time\":", &humantime::format_rfc3339_millis(SystemTime::now()).to_string());
+    line.put(",\"request_id\":", request_id);
+    line.put(",\"row\":", &asked.place);
+    line.put(",\"user\":", &asked.user);
+    line.put(",\"model\":", answer.model.name);
+    line.put(",\"version\":", &answer.model.version);
+    line.put(",\"route\":", &answer.route.name);
+    line.put(",\"reason\":", answer.route.reason);
+    line.put(",\"confidence\":", &answer.route.confidence);
+    line.put(",\"k\":", &asked.k);
+    line.put(",\"candidates\":", &asked.candidates);
+    line.put(",\"history\":", &answer.history.used);
+    line.put(",\"items\":", &Ids(&answer.items));
+    line.put(",\"scores\":", &Scores(&answer.items));
+    line.put(",\"queue_us\":", &microseconds(times.queue));
+    line.put(",\"router_us\":", &microseconds(times.router));
+    line.put(",\"forward_us\":", &microseconds(times.forward));
+    line.put(",\"total_us\":", &microseconds(asked.arrived.elapsed()));
+    line.0.extend_from_slice(b"}\n");
+    line.0
+}
+
+struct Line(Vec<u8>);
+
+impl Line {
+    /// Writes what precedes a value, then the value as JSON.
+    fn put(&mut self, before: &'static str, value: &(impl Serialize + ?Sized)) {
+        self.0.extend_from_slice(before.as_bytes());
+        // Writing to memory cannot fail, and no value here has a key.
+        let written = serde_json::to_writer(&mut self.0, value);
+        debug_assert!(written.is_ok());
     }
 }
 

@@ -1,8 +1,8 @@
 //! The answer log: lines that a thread of its own writes to files, or to standard output.
 //!
 //! [`AnswerLog::offer`] copies a line into a buffer of bounded size and returns. If the buffer is full, because the disk is slow
-//! or nobody reads, the line is dropped and counted. The thread takes the whole buffer at a time, a few times a second, so that
-//! a busy server wakes it no more often.
+//! or nobody reads, the line is dropped and counted. The thread takes the whole buffer at a time, when it
+//! holds a chunk or a few times a second, so that lines do not wake it one by one.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::Hasher;
@@ -22,8 +22,11 @@ use canet_model::checkpoint::rfc3339;
 /// Most bytes of lines that wait to be written.
 const WAITING: usize = 8 << 20;
 
-/// How long the thread collects lines before it writes them.
+/// How long the thread collects lines before it writes them, if they are few.
 const COLLECT: Duration = Duration::from_millis(200);
+
+/// Bytes that the thread writes without collecting more: enough for a cheap write, and few enough to be still in the cache.
+const CHUNK: usize = 256 << 10;
 
 /// Where the answer log goes.
 #[derive(Clone, Debug)]
@@ -56,7 +59,7 @@ pub struct AnswerLog {
 
 struct Shared {
     state: Mutex<State>,
-    /// Tells the thread of the first line and of the end.
+    /// Tells the thread of the first line, of a full chunk and of the end.
     lines_wait: Condvar,
     /// Tells whoever waits for the end that the thread has ended.
     ended: Condvar,
@@ -110,11 +113,12 @@ impl AnswerLog {
             self.shared.metrics.answers_logged(AnswerLogged::Dropped, 1);
             return;
         }
-        let is_first = state.waiting.is_empty();
+        let before = state.waiting.len();
         state.waiting.extend_from_slice(line);
         state.lines += 1;
+        let fills_chunk = before < CHUNK && state.waiting.len() >= CHUNK;
         drop(state);
-        if is_first {
+        if before == 0 || fills_chunk {
             self.shared.lines_wait.notify_one();
         }
     }
@@ -171,8 +175,8 @@ impl Shared {
     fn take(&self, taken: &mut Vec<u8>) -> Option<u64> {
         let nothing_waits = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
         let state = self.lines_wait.wait_while(self.state(), nothing_waits).unwrap_or_else(PoisonError::into_inner);
-        // More lines come: one write for all of them is cheaper. Half a buffer is enough.
-        let collects = |state: &mut State| !state.is_closed && state.waiting.len() < WAITING / 2;
+        // More lines come: one write for all of them is cheaper.
+        let collects = |state: &mut State| !state.is_closed && state.waiting.len() < CHUNK;
         let (mut state, _) =
             self.lines_wait.wait_timeout_while(state, COLLECT, collects).unwrap_or_else(PoisonError::into_inner);
         if state.waiting.is_empty() {
@@ -229,8 +233,10 @@ impl RollingFiles {
         Ok(RollingFiles { directory, roll, file, size: 0, began: Instant::now(), count: count + 1 })
     }
 
-    /// Creates the next file, and returns its number. Only its owner may read it, because it names users. Servers may share the directory: time, process and number make the name
-    /// unique. Servers in containers have the same process id, so a number that is taken gives way to the next.
+    /// Creates the next file, and returns its number. Only its owner may read it, because it names users.
+    ///
+    /// Servers may share the directory: time, process and number make the name unique. Servers in containers have the same
+    /// process id, so a number that is taken gives way to the next.
     fn create(directory: &std::path::Path, first: u64, now: SystemTime) -> io::Result<(File, u64)> {
         let time = rfc3339(now).replace([':', '-'], "");
         let mut count = first;
