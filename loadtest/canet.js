@@ -80,10 +80,9 @@ export function setup() {
 export function requests(server) {
   randomSeed(settings.seed * 1000 + __VU);
   const [shortest, longest] = scenario.lengths(server.max_len);
-  const drawn = historySource(server.items, shortest, longest, files);
   const history = scenario.sessions
     ? sessionSource(server.items, longest, files, { returning: settings.returning, active: ACTIVE / settings.sources })
-    : () => ({ history: drawn() });
+    : historySource(server.items, shortest, longest, files);
   const route = routeMix(scenario.mix, server.routes, scenario.seconds);
   const send = caller(scenario.call, client, scenario.capacity);
   const tags = (now) => (scenario.steps ? { step: String(stepAt(now, scenario.seconds)) } : {});

@@ -224,13 +224,19 @@ def broken(curves):
     """A paragraph on the objectives that curves broke, and on what late sending does to a capacity."""
     lines = [
         f"- {curve}: `{objective['objective']}`"
-        for curve, summary in curves.items() for objective in summary["objectives"] if not objective["ok"]
+        for curve, summary in curves.items() for objective in summary["objectives"]
+        # Steps beyond the capacity may well leave late.
+        if not objective["ok"] and not objective["objective"].startswith("sent_late")
     ]
-    late = [curve for curve, summary in curves.items() if summary["capacity"] and summary["capacity"]["late"]]
+    found = {curve: summary["capacity"] for curve, summary in curves.items() if summary["capacity"]}
+    late = [curve for curve, capacity in found.items() if capacity["late"]]
     if late:
         lines.append(f"- Requests left late up to the capacity of: {', '.join(late)}. k6 had too little of the machine, so these "
                      "are no measurements of the server.")
-    return ["Objectives that these curves broke:", "", *lines, ""] if lines else ["No curve broke an objective of the load test.", ""]
+    lines = ["Objectives that these curves broke:", "", *lines, ""] if lines else ["No curve broke an objective of the load test.", ""]
+    if at_least := [curve for curve, capacity in found.items() if capacity["at_least"] and not capacity["late"]]:
+        lines += [f"k6 was late in the first steps beyond the capacity of: {', '.join(at_least)}. The server may be capable of more.", ""]
+    return lines
 
 
 def scenarios(model, full, options):

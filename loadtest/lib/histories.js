@@ -34,18 +34,18 @@ function ofInteractions(lines) {
   return Array.from(users.values(), (events) => events.sort((a, b) => a[0] - b[0]).map((event) => event[1]));
 }
 
-/** Returns a function that makes the next history, of `shortest` to `longest` items. */
+/** Returns a function that makes the next request's history, of `shortest` to `longest` items, as `{ history }`. */
 export function historySource(items, shortest, longest, files) {
   if (files.length > 0) {
     // A user at some point of his life: what he did up to then.
     return () => {
       const history = files[Math.floor(Math.random() * files.length)];
       const end = Math.min(history.length, logUniform(shortest, Math.max(shortest, history.length)));
-      return history.slice(Math.max(0, end - longest), end);
+      return { history: history.slice(Math.max(0, end - longest), end) };
     };
   }
   const draw = weighted(zipfWeights(items.length, 1));
-  return () => Array.from({ length: logUniform(shortest, longest) }, () => items[draw()]);
+  return () => ({ history: Array.from({ length: logUniform(shortest, longest) }, () => items[draw()]) });
 }
 
 /** The same order for every virtual user and every run: which items are popular must not follow from their ids. */

@@ -20,18 +20,29 @@ export function zipfWeights(count, exponent) {
   return Array.from({ length: count }, (_, rank) => 1 / Math.pow(rank + 1, exponent));
 }
 
-/** Draws indexes with chances in proportion to `weights`. */
+/**
+ * Returns a function that draws indexes with chances in proportion to `weights`, in constant time: Walker's alias method, with
+ * its table made as Vose does (IEEE Transactions on Software Engineering 17(9), 1991). Each place of the table holds its own
+ * index and an alias that fills the place up.
+ */
 export function weighted(weights) {
-  let total = 0;
-  const sums = weights.map((weight) => (total += weight));
+  const count = weights.length;
+  const mean = weights.reduce((sum, weight) => sum + weight, 0) / count;
+  const kept = weights.map((weight) => weight / mean);
+  const alias = kept.map((_, index) => index);
+  const light = [];
+  const heavy = [];
+  kept.forEach((share, index) => (share < 1 ? light : heavy).push(index));
+  while (light.length > 0 && heavy.length > 0) {
+    const [filled, giver] = [light.pop(), heavy[heavy.length - 1]];
+    alias[filled] = giver;
+    kept[giver] -= 1 - kept[filled];
+    if (kept[giver] < 1) light.push(heavy.pop());
+  }
   return () => {
-    const point = Math.random() * total;
-    let [low, high] = [0, sums.length - 1];
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (sums[middle] > point) high = middle;
-      else low = middle + 1;
-    }
-    return low;
+    const point = Math.random() * count;
+    const place = Math.floor(point);
+    // What rounding left over in `light` is full but for rounding, and its own alias.
+    return point - place < kept[place] ? place : alias[place];
   };
 }

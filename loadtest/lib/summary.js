@@ -58,15 +58,21 @@ function met(step) {
 
 /**
  * The step before the first two in a row that broke the objective, or before the last one if that did; `null` where there
- * is none before. One broken step among good ones is something else that this machine did. `late` says whether requests of
- * these steps left late: then it is no measurement of the server.
+ * is none before. One broken step among good ones is something else that this machine did. `late` says whether requests left
+ * late up to this step: then it is no measurement of the server. `at_least` says whether they left late in the two that broke
+ * the objective: then the server may be capable of more.
  */
 function capacity(list) {
   const broken = list.findIndex((step, place) => !met(step) && (place + 1 === list.length || !met(list[place + 1])));
   const last = broken === -1 ? list.length - 1 : broken - 1;
   if (last < 0) return null;
   const end = broken !== -1;
-  return { offered_rps: list[last].offered_rps, found_the_end: end, late: list.slice(0, last + 1 + (end ? 2 : 0)).some(late) };
+  return {
+    offered_rps: list[last].offered_rps,
+    found_the_end: end,
+    late: list.slice(0, last + 1).some(late),
+    at_least: end && list.slice(last + 1, last + 3).some(late),
+  };
 }
 
 function objectives(metrics) {
