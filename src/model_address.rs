@@ -1,13 +1,11 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use canet_model::checkpoint::ModelDirectory;
-use canet_store::{S3Address, S3Model, S3Settings};
+use canet_store::{OpenError, S3Address, S3Settings};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
-use twox_hash::XxHash64;
 
 use super::Failure;
 
@@ -45,10 +43,11 @@ impl ModelAddress {
             }
             ModelAddress::S3(address) => address,
         };
-        let settings = s3_settings();
-        let path = cache.directory()?.join(place(address, &settings)).join(address.name());
-        let model = S3Model::new(address.clone(), &settings).map_err(Failure::usage)?;
-        ModelDirectory::of_origin(&path, Arc::new(model)).map_err(|error| Failure::writing(&error))
+        let cache = cache.directory()?;
+        canet_store::open(address.clone(), &s3_settings(), &cache).map_err(|error| match error {
+            OpenError::Settings(error) => Failure::usage(error),
+            OpenError::Copies(error) => Failure::writing(&error),
+        })
     }
 
     /// Whether asking for versions costs a request to a store.
@@ -78,21 +77,11 @@ impl CacheArgs {
         if let Some(path) = &self.model_cache {
             return Ok(path.clone());
         }
-        let variable = |name: &str| {
-            variables().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| PathBuf::from(value))
-        };
-        let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
         let missing = || {
             Failure::usage("there is no home directory for copies of the model: name a directory with --model-cache")
         };
-        Ok(cache.ok_or_else(missing)?.join("canet").join("models"))
+        canet_store::default_cache(variables()).ok_or_else(missing)
     }
-}
-
-/// The directory of a place in a store, so that two models of one name are kept apart.
-fn place(address: &S3Address, settings: &S3Settings) -> String {
-    let place = format!("{} {address}", settings.endpoint().unwrap_or_default());
-    format!("{:016x}", XxHash64::oneshot(0, place.as_bytes()))
 }
 
 /// The settings in the environment.
@@ -128,18 +117,5 @@ mod tests {
         assert!(remote.is_remote());
         assert_eq!((remote.to_string().as_str(), remote.out()), ("s3://models/ml-100k", "models/ml-100k".into()));
         assert!(parse("s3://").is_err());
-    }
-
-    #[test]
-    fn models_of_one_name_have_copies_of_their_own() {
-        let address = |text: &str| text.parse::<S3Address>().unwrap();
-        let at = |endpoint: &str| S3Settings::from_variables([("AWS_ENDPOINT_URL".into(), endpoint.into())]);
-        let places = [
-            place(&address("s3://a/ml"), &at("")),
-            place(&address("s3://b/ml"), &at("")),
-            place(&address("s3://a/ml"), &at("http://minio")),
-        ];
-        assert!(places[0] != places[1] && places[0] != places[2] && places[1] != places[2]);
-        assert_eq!(places[0], place(&address("s3://a/ml/"), &at("")));
     }
 }

@@ -130,7 +130,7 @@ fn every_error_stands_in_the_table_of_errors() {
         .filter(|row| row.len() == 5 && row[0].parse::<u16>().is_ok())
         .map(|row| (row[0].to_owned(), quoted(row[1]).collect(), row[2].to_owned()))
         .collect();
-    let exist = Code::ALL.map(|code| {
+    let exist = Code::ALL.iter().map(|code| {
         let mapping = code.mapping();
         // `InvalidArgument` is written INVALID_ARGUMENT.
         let grpc = format!("{:?}", mapping.grpc);
@@ -138,7 +138,7 @@ fn every_error_stands_in_the_table_of_errors() {
         let grpc = words.trim_start_matches('_').to_uppercase();
         (mapping.status.as_u16().to_string(), mapping.name.to_owned(), grpc)
     });
-    assert_eq!(documented, exist.into_iter().collect());
+    assert_eq!(documented, exist.collect());
 }
 
 #[test]

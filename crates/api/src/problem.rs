@@ -4,13 +4,14 @@ use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use strum::VariantArray;
 use utoipa::ToSchema;
 
 use super::unpack;
 use canet_serving::{Refusal, Unready};
 
 /// Every error that a client can get. This is the one table of stable codes and of their statuses over HTTP and gRPC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum Code {
     /// The body is not JSON.
     InvalidJson,
@@ -48,24 +49,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Code; 16] = [
-        Code::InvalidJson,
-        Code::Unauthorized,
-        Code::Forbidden,
-        Code::NotFound,
-        Code::MethodNotAllowed,
-        Code::RequestTimeout,
-        Code::ReloadInProgress,
-        Code::Conflict,
-        Code::TooLarge,
-        Code::UnsupportedMediaType,
-        Code::InvalidRequest,
-        Code::CheckpointRejected,
-        Code::Overloaded,
-        Code::Internal,
-        Code::Unavailable,
-        Code::DeadlineExceeded,
-    ];
+    pub const ALL: &'static [Code] = Code::VARIANTS;
 
     /// Its status on each transport, and its name.
     pub fn mapping(self) -> CodeMapping {

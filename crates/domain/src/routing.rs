@@ -1,3 +1,5 @@
+use strum::{IntoStaticStr, VariantArray};
+
 use crate::{Route, RouteSpace};
 
 /// A route and the router's confidence in it.
@@ -67,8 +69,9 @@ impl RoutePolicy {
     }
 }
 
-/// Why a request ran its route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a request ran its route. Answers and metrics have the name in snake case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// The router chose it.
     Router,
@@ -87,19 +90,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 6] =
-        [Reason::Router, Reason::Degraded, Reason::Fixed, Reason::Override, Reason::Explored, Reason::ColdStart];
+    pub const ALL: &'static [Reason] = Reason::VARIANTS;
 
     /// The name in answers and metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Reason::Router => "router",
-            Reason::Degraded => "degraded",
-            Reason::Fixed => "fixed",
-            Reason::Override => "override",
-            Reason::Explored => "explored",
-            Reason::ColdStart => "cold_start",
-        }
+        self.into()
     }
 }
 

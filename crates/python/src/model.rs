@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use canet_catalogue::{FilterExpression, ItemIndex};
@@ -7,7 +7,8 @@ use canet_data::ItemTable;
 use canet_domain::Item;
 use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Model as Checkpoint, Precision};
-use canet_ranking::{BatchRanker, OptionsError, RankError, RankingOptions, Recommended, Sequences, UserItems};
+use canet_ranking::{BatchRanker, RankError, RankingOptions, Recommended, Sequences, UserItems};
+use canet_store::{OpenError, S3Address, S3Settings};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyMemoryError, PyValueError};
@@ -33,6 +34,7 @@ pub(crate) struct Model {
 #[pyo3(from_item_all)]
 struct OpenOptions {
     path: PathBuf,
+    model_cache: Option<PathBuf>,
     version: Option<u64>,
     catalogue: Option<PathBuf>,
     threads: Option<usize>,
@@ -59,7 +61,7 @@ type RankedArrays<'py> = (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray2<f32>>, 
 impl Model {
     #[new]
     fn open(py: Python<'_>, options: OpenOptions) -> PyResult<Model> {
-        let OpenOptions { path, version, catalogue, threads, precision } = options;
+        let OpenOptions { path, model_cache, version, catalogue, threads, precision } = options;
         let precision = match precision.as_str() {
             "fp32" => Precision::Fp32,
             "bf16" => Precision::Bf16,
@@ -73,10 +75,10 @@ impl Model {
         let backend = CpuBackend::new(precision, threads)
             .map_err(|error| PyValueError::new_err(format!("`precision` bf16: {error}; use fp32")))?;
         py.detach(|| {
-            let directory = ModelDirectory::open(&path).map_err(model_error)?;
+            let directory = model_directory(&path, model_cache)?;
             let checkpoint = Checkpoint::open(&directory, version, &backend).map_err(model_error)?;
             let index = |path: PathBuf| {
-                let table = ItemTable::read(&path).map_err(|error| PyValueError::new_err(error.to_string()))?;
+                let table = ItemTable::read(&path).map_err(wrong_value)?;
                 Ok::<_, PyErr>(Arc::new(ItemIndex::new(Arc::new(table), checkpoint.catalogue())))
             };
             let index = catalogue.map(index).transpose()?;
@@ -123,7 +125,7 @@ impl Model {
             index: self.index.as_ref(),
             filter: filter.as_ref(),
         };
-        let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_option)?;
+        let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_value)?;
         let sequences = self.histories(histories)?;
         let users = sequences.len();
         let excluded = match exclude {
@@ -177,7 +179,7 @@ impl Model {
         budget: f64,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let options = RankingOptions { k: 1, route, budget, exclude_seen: false, index: None, filter: None };
-        let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_option)?;
+        let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_value)?;
         let sequences = self.histories(histories)?;
         let (users, columns) = (sequences.len(), self.checkpoint.catalogue().len());
         let mut scores = filled(users.checked_mul(columns).ok_or_else(out_of_memory)?, f32::NAN)?;
@@ -212,12 +214,33 @@ fn interrupted() -> PyResult<()> {
     Python::attach(|python| python.check_signals())
 }
 
-fn model_error(error: impl ToString) -> PyErr {
-    ModelError::new_err(error.to_string())
+/// The directory of a model, or that of the copies of one in a store.
+fn model_directory(path: &Path, cache: Option<PathBuf>) -> PyResult<ModelDirectory> {
+    let Some(address) = path.to_str().filter(|text| S3Address::is_meant_by(text)) else {
+        return ModelDirectory::open(path).map_err(model_error);
+    };
+    let address: S3Address = address.parse().map_err(wrong_value)?;
+    let cache = cache.or_else(|| canet_store::default_cache(variables()));
+    let cache = cache.ok_or_else(|| {
+        wrong_value("there is no home directory for copies of the model: name a directory with `model_cache`")
+    })?;
+    canet_store::open(address, &S3Settings::from_variables(variables()), &cache).map_err(|error| match error {
+        OpenError::Settings(error) => wrong_value(error),
+        OpenError::Copies(error) => model_error(error),
+    })
 }
 
-fn wrong_option(error: OptionsError) -> PyErr {
+#[expect(clippy::disallowed_methods, reason = "the usual variables of S3 are no arguments")]
+fn variables() -> std::env::VarsOs {
+    std::env::vars_os()
+}
+
+fn wrong_value(error: impl ToString) -> PyErr {
     PyValueError::new_err(error.to_string())
+}
+
+fn model_error(error: impl ToString) -> PyErr {
+    ModelError::new_err(error.to_string())
 }
 
 /// The error for a batch whose first history is at `first`.

@@ -21,6 +21,7 @@ mod generation;
 mod health;
 mod judge;
 mod load;
+mod load_state;
 pub mod metrics;
 mod outcome;
 mod pace;

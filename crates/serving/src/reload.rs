@@ -1,12 +1,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::load_state::{Building, Draining, InDrain};
 use super::pace::{Pace, return_freed_memory};
 use super::{Conflict, First, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
 use crate::metrics::Reloaded;
@@ -485,52 +486,5 @@ fn opening(error: CheckpointError) -> LoadError {
     LoadError::Open(OpenError::from(error))
 }
 
-/// Counts the generations that no longer serve and are not freed yet.
-#[derive(Clone, Default)]
-struct Draining(Arc<(Mutex<usize>, Condvar)>);
-
-/// One of them. It counts until this drops.
-struct InDrain(Draining);
-
-impl Draining {
-    fn enter(&self) -> InDrain {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        InDrain(self.clone())
-    }
-
-    /// Waits until there is none.
-    fn wait(&self) {
-        let (count, changed) = &*self.0;
-        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *count > 0 {
-            count = changed.wait(count).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Drop for InDrain {
-    fn drop(&mut self) {
-        let (count, changed) = &*self.0.0;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        changed.notify_all();
-    }
-}
-
 /// How a reload ended.
 type Outcome = Result<Reload, ReloadError>;
-
-/// Marks the reload between its start and its swap, of which there is at most one. Dropping it ends the mark, also in a
-/// panic.
-struct Building(Arc<AtomicBool>);
-
-impl Building {
-    fn begin(building: &Arc<AtomicBool>) -> Option<Building> {
-        (!building.swap(true, Ordering::AcqRel)).then(|| Building(Arc::clone(building)))
-    }
-}
-
-impl Drop for Building {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}

@@ -55,7 +55,7 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation, view: Optio
         close(max_per);
     });
     property("RouteTaken", "reason", &|reason| {
-        reason.enum_values = Some(Reason::ALL.map(|reason| json!(reason.name())).into());
+        reason.enum_values = Some(Reason::ALL.iter().map(|reason| json!(reason.name())).collect());
     });
     property("RouteTaken", "name", &|name| {
         name.enum_values = Some(names(space).chain([Value::Null]).collect());

@@ -60,7 +60,7 @@ pub(super) fn complete(operation: &mut Operation, endpoint: &Documentation, requ
 /// Groups codes by status, in the order of the table of codes.
 fn by_status(codes: &[Code]) -> BTreeMap<StatusCode, Vec<Code>> {
     let mut statuses = BTreeMap::<StatusCode, Vec<Code>>::new();
-    for code in Code::ALL.into_iter().filter(|code| codes.contains(code)) {
+    for code in Code::ALL.iter().copied().filter(|code| codes.contains(code)) {
         statuses.entry(code.mapping().status).or_default().push(code);
     }
     statuses

@@ -92,6 +92,10 @@ class Recommendations:
         )
 
 
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or path[:5].lower() == "s3://" else os.path.abspath(path)
+
+
 class Model:
     """A checkpoint that ranks on the CPU, in this process.
 
@@ -107,8 +111,12 @@ class Model:
         version: int | None = None,
         threads: int | None = None,
         precision: str = "fp32",
+        model_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         """Opens a version of the model in the directory `path`, by default the highest.
+
+        `path` may be `s3://BUCKET/PREFIX`. The version is then copied into `model_cache`, by default that of the command
+        `canet`, and the usual variables `AWS_*` say who asks.
 
         `catalogue` is a catalogue file with hidden items, titles and the keys of filters. `threads` limits the cores of a
         call, by default to all. `precision` is `fp32` or `bf16`.
@@ -117,6 +125,7 @@ class Model:
         """
         options = {
             "path": os.fspath(path),
+            "model_cache": os.fspath(model_cache or "") or os.environ.get("CANET_MODEL_CACHE") or None,
             "version": version,
             "catalogue": None if catalogue is None else os.fspath(catalogue),
             "threads": threads,
@@ -132,7 +141,7 @@ class Model:
         self.info: dict[str, Any] = description
         """Name, version, configuration, data, metrics and cost, as `canet inspect --json` prints them."""
         # A relative path means another file where the model is unpickled.
-        absolute = {name: options[name] and os.path.abspath(options[name]) for name in ("path", "catalogue")}
+        absolute = {name: _absolute(options[name]) for name in ("path", "model_cache", "catalogue")}
         self._options = {**options, **absolute, "version": self.info["version"]}
 
     @cached_property

@@ -1,14 +1,18 @@
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
 };
 
 use super::cache_series::CACHE_MISSES;
 use super::family::{Stale, families};
+use super::labels::{AnswerLogged, CatalogueReloaded, Disconnect, Rejected, Reloaded, Stage};
 use crate::CatalogueView;
+use strum::VariantArray;
 
 /// 100 µs to 10 s, with finer steps around the times of answers.
 const SECONDS: [f64; 17] =
@@ -154,192 +158,6 @@ families! {
     }
 }
 
-/// A stage of a row, as `stage_duration_seconds` labels it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Waiting for the device.
-    Queue,
-    /// In the router's micro-batch.
-    Router,
-    /// In the batch of its route.
-    Forward,
-}
-
-impl Stage {
-    const ALL: [Stage; 3] = [Stage::Queue, Stage::Router, Stage::Forward];
-
-    fn label(self) -> &'static str {
-        match self {
-            Stage::Queue => "queue",
-            Stage::Router => "router",
-            Stage::Forward => "forward",
-        }
-    }
-}
-
-/// Why a row was not answered, as `rejected_total` labels it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
-    /// The queue was full.
-    Overloaded,
-    /// The deadline passed.
-    Deadline,
-    /// The client left, or another row failed the whole inference call.
-    Cancelled,
-    /// No model was ready.
-    Unavailable,
-    /// The device failed on the row's batch.
-    Failed,
-    /// The router's logits or the scores of the row were NaN or infinite.
-    NotFinite,
-    /// Answers that clients have not read yet left no room for the row's answer.
-    Unread,
-}
-
-impl Rejected {
-    pub(super) const ALL: [Rejected; 7] = [
-        Rejected::Overloaded,
-        Rejected::Deadline,
-        Rejected::Cancelled,
-        Rejected::Unavailable,
-        Rejected::Failed,
-        Rejected::NotFinite,
-        Rejected::Unread,
-    ];
-
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Rejected::Overloaded => "overloaded",
-            Rejected::Deadline => "deadline",
-            Rejected::Cancelled => "cancelled",
-            Rejected::Unavailable => "unavailable",
-            Rejected::Failed => "failed",
-            Rejected::NotFinite => "not_finite",
-            Rejected::Unread => "unread",
-        }
-    }
-}
-
-/// What became of an answer for the answer log, as `answer_log_total` labels it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerLogged {
-    /// It is written.
-    Written,
-    /// Too many answers waited to be written.
-    Dropped,
-    /// It could not be written.
-    Failed,
-}
-
-impl AnswerLogged {
-    const ALL: [AnswerLogged; 3] = [AnswerLogged::Written, AnswerLogged::Dropped, AnswerLogged::Failed];
-
-    fn label(self) -> &'static str {
-        match self {
-            AnswerLogged::Written => "written",
-            AnswerLogged::Dropped => "dropped",
-            AnswerLogged::Failed => "failed",
-        }
-    }
-}
-
-/// Why the server closed a connection or reset a stream, as `disconnects_total` labels it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disconnect {
-    /// The connection was idle and made room for another one.
-    Room,
-    /// The client has too many connections.
-    ClientLimit,
-    /// No request came in time.
-    NoRequest,
-    /// The client did not take its answer.
-    Stalled,
-    /// The client sent too many HTTP/2 frames that ask for nothing.
-    Flood,
-}
-
-impl Disconnect {
-    const ALL: [Disconnect; 5] =
-        [Disconnect::Room, Disconnect::ClientLimit, Disconnect::NoRequest, Disconnect::Stalled, Disconnect::Flood];
-
-    fn label(self) -> &'static str {
-        match self {
-            Disconnect::Room => "room",
-            Disconnect::ClientLimit => "client_limit",
-            Disconnect::NoRequest => "no_request",
-            Disconnect::Stalled => "stalled",
-            Disconnect::Flood => "flood",
-        }
-    }
-}
-
-/// How a reload ended, as `reload_total` labels it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reloaded {
-    /// The new generation serves.
-    Served,
-    /// The checkpoint is at fault.
-    Rejected,
-    /// Files of the checkpoint are missing or end early, as while it is copied.
-    Incomplete,
-    /// The recorded accuracy is too far below the live version's.
-    Regression,
-    /// There is no such checkpoint.
-    Missing,
-    /// Another reload was running.
-    Busy,
-    /// The device or the store of the model failed, or the server is stopping.
-    Failed,
-}
-
-impl Reloaded {
-    const ALL: [Reloaded; 7] = [
-        Reloaded::Served,
-        Reloaded::Rejected,
-        Reloaded::Incomplete,
-        Reloaded::Regression,
-        Reloaded::Missing,
-        Reloaded::Busy,
-        Reloaded::Failed,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Reloaded::Served => "served",
-            Reloaded::Rejected => "rejected",
-            Reloaded::Incomplete => "incomplete",
-            Reloaded::Regression => "regression",
-            Reloaded::Missing => "missing",
-            Reloaded::Busy => "busy",
-            Reloaded::Failed => "failed",
-        }
-    }
-}
-
-/// How a reading of the catalogue file ended, as `catalogue_reload_total` labels it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CatalogueReloaded {
-    /// Its contents serve.
-    Served,
-    /// Its contents are wrong.
-    Rejected,
-    /// It could not be read.
-    Failed,
-}
-
-impl CatalogueReloaded {
-    const ALL: [CatalogueReloaded; 3] =
-        [CatalogueReloaded::Served, CatalogueReloaded::Rejected, CatalogueReloaded::Failed];
-
-    fn label(self) -> &'static str {
-        match self {
-            CatalogueReloaded::Served => "served",
-            CatalogueReloaded::Rejected => "rejected",
-            CatalogueReloaded::Failed => "failed",
-        }
-    }
-}
-
 impl Metrics {
     /// The families, with every series that depends neither on a model nor on an endpoint.
     ///
@@ -349,16 +167,12 @@ impl Metrics {
         let metrics = Metrics::register()?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         metrics.registry.register(Box::new(process))?;
-        Stage::ALL.iter().for_each(|stage| drop(metrics.stage_duration_seconds.with_label_values(&[stage.label()])));
-        Rejected::ALL.iter().for_each(|reason| drop(metrics.rejected_total.with_label_values(&[reason.label()])));
-        Disconnect::ALL.iter().for_each(|reason| drop(metrics.disconnects_total.with_label_values(&[reason.label()])));
-        Reloaded::ALL.iter().for_each(|outcome| drop(metrics.reload_total.with_label_values(&[outcome.label()])));
-        AnswerLogged::ALL
-            .iter()
-            .for_each(|outcome| drop(metrics.answer_log_total.with_label_values(&[outcome.label()])));
-        for outcome in CatalogueReloaded::ALL {
-            metrics.catalogue_reload_total.with_label_values(&[outcome.label()]);
-        }
+        create::<Stage>(&metrics.stage_duration_seconds);
+        create::<Rejected>(&metrics.rejected_total);
+        create::<Disconnect>(&metrics.disconnects_total);
+        create::<Reloaded>(&metrics.reload_total);
+        create::<AnswerLogged>(&metrics.answer_log_total);
+        create::<CatalogueReloaded>(&metrics.catalogue_reload_total);
         for full in [true, false] {
             metrics.batch_release_total.with_label_values(&[release(full)]);
         }
@@ -390,17 +204,17 @@ impl Metrics {
 
     /// Counts a connection that the server closed, or a stream that it reset.
     pub fn disconnect(&self, reason: Disconnect) {
-        self.disconnects_total.with_label_values(&[reason.label()]).inc();
+        self.disconnects_total.with_label_values(&[reason]).inc();
     }
 
     /// Counts a row's time in a stage.
     pub(crate) fn stage(&self, stage: Stage, took: Duration) {
-        self.stage_duration_seconds.with_label_values(&[stage.label()]).observe(took.as_secs_f64());
+        self.stage_duration_seconds.with_label_values(&[stage]).observe(took.as_secs_f64());
     }
 
     /// Counts rows that were not answered.
     pub fn rejected(&self, reason: Rejected, rows: usize) {
-        self.rejected_total.with_label_values(&[reason.label()]).inc_by(rows as u64);
+        self.rejected_total.with_label_values(&[reason]).inc_by(rows as u64);
     }
 
     /// When the rows of a version were first counted, which is now if they never were.
@@ -430,7 +244,7 @@ impl Metrics {
 
     /// Counts answers for the answer log.
     pub(crate) fn answers_logged(&self, outcome: AnswerLogged, answers: u64) {
-        self.answer_log_total.with_label_values(&[outcome.label()]).inc_by(answers);
+        self.answer_log_total.with_label_values(&[outcome]).inc_by(answers);
     }
 
     /// Counts a sampled request that was not compared.
@@ -455,7 +269,7 @@ impl Metrics {
 
     /// Counts a reload; its time counts only if it served.
     pub(crate) fn reloaded(&self, outcome: Reloaded, took: Duration) {
-        self.reload_total.with_label_values(&[outcome.label()]).inc();
+        self.reload_total.with_label_values(&[outcome]).inc();
         if outcome == Reloaded::Served {
             self.reload_duration_seconds.observe(took.as_secs_f64());
         }
@@ -468,7 +282,7 @@ impl Metrics {
 
     /// Counts a reading of the catalogue file.
     pub(crate) fn catalogue_reloaded(&self, outcome: CatalogueReloaded) {
-        self.catalogue_reload_total.with_label_values(&[outcome.label()]).inc();
+        self.catalogue_reload_total.with_label_values(&[outcome]).inc();
     }
 
     /// Describes the catalogue file that serves, in place of the one before.
@@ -496,6 +310,13 @@ impl Metrics {
         if let Some((version, digest, share)) = candidate {
             self.candidate_share.with_label_values(&[&version.to_string(), digest]).set(share);
         }
+    }
+}
+
+/// Creates the series of a family with one label, for every value.
+fn create<L: VariantArray + AsRef<str> + Debug>(family: &MetricVec<impl MetricVecBuilder>) {
+    for label in L::VARIANTS {
+        family.with_label_values(&[label]);
     }
 }
 

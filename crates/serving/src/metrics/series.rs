@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime};
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::cache_series::CacheSeries;
-use super::registry::{Metrics, Rejected};
+use super::labels::Rejected;
+use super::registry::Metrics;
 use super::traffic::Traffic;
 use crate::batch_cost::RouteCost;
 use canet_domain::{BatchBy, Reason, Route, RouteSpace};
+use strum::VariantArray;
 
 /// The series of every route and lane of one model. They are resolved once, so that no request looks up a label.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub struct Series {
     padding: Histogram,
     history_cache: CacheSeries,
     /// By [`Rejected`], in its order.
-    rejected: [IntCounter; Rejected::ALL.len()],
+    rejected: Vec<IntCounter>,
     labels: HashSet<String>,
     version: String,
     since: SystemTime,
@@ -79,8 +81,10 @@ impl Series {
         let since = metrics.counted_since(&version);
         Series {
             routes: space.routes().map(|route| RouteSeries::new(metrics, &version, space.name(route))).collect(),
-            rejected: Rejected::ALL
-                .map(|reason| metrics.version_rejected_total.with_label_values(&[&version, reason.label()])),
+            rejected: Rejected::VARIANTS
+                .iter()
+                .map(|reason| metrics.version_rejected_total.with_label_values(&[&version, reason.as_ref()]))
+                .collect(),
             lanes: batch_by.lanes(space).iter().map(|name| LaneSeries::new(metrics, name)).collect(),
             padding: metrics.batch_padding_ratio.clone(),
             history_cache: CacheSeries::new(metrics),
