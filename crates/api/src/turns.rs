@@ -40,6 +40,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::time::{Duration, Instant};
 
     use super::Turns;
 
@@ -47,9 +48,10 @@ mod tests {
     async fn other_tasks_run_while_one_works_for_long() {
         let (is_done, others_ran) = (Cell::new(false), Cell::new(false));
         let long = async {
-            let mut turns = Turns::default();
+            let (mut turns, began) = (Turns::default(), Instant::now());
             // Ends only because the other task gets its turn.
             while !others_ran.get() {
+                assert!(began.elapsed() < Duration::from_secs(60));
                 turns.step().await;
             }
             is_done.set(true);

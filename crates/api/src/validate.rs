@@ -68,7 +68,47 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
     let side = side(&wire, serving);
     let generation = serving.generation(side);
     let catalogue = generation.model.catalogue();
-    let (asked, most) = (wire.k(catalogue.len()), max_k(catalogue.len()));
+    let k = check_bounds(&wire, catalogue.len())?;
+    let route = parse_route(&wire.route, generation.model.space())?;
+    let view = generation.catalogue_view();
+    let narrowed = wire.candidates.is_some() || wire.filter.is_some() || wire.max_per.is_some();
+    let restriction = restriction(wire.filter.as_ref(), wire.max_per.as_ref(), view.as_ref())?;
+
+    let (mut seen, mut unknown) = (Vec::new(), Vec::new());
+    for id in wire.history {
+        match catalogue.item(&id.0) {
+            Some(item) => seen.push(item),
+            None => unknown.push(id.0),
+        }
+    }
+    let mut excluded = known(&wire.exclude, catalogue).collect::<HashSet<Item>>();
+    if wire.exclude_seen.unwrap_or(generation.model.manifest().exclude_seen) {
+        // Includes items that the model does not read because the history is too long: the user saw them too.
+        excluded.extend(&seen);
+    }
+    let is_allowed = |item: &Item| restriction.as_ref().is_none_or(|restriction| restriction.allows(*item));
+    let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue).filter(is_allowed));
+    let before = usize::try_from(wire.history_start.unwrap_or_default()).unwrap_or(usize::MAX);
+    let (used, work) = match History::in_window(&seen, generation.model.config().window(), before) {
+        Ok(history) => {
+            let (budget, due) = (wire.budget, arrival.due(wire.timeout_ms));
+            let candidates = candidates.map(Iterator::collect);
+            let request = Request { history, k, excluded, candidates, restriction, route, budget, due };
+            (request.history.len(), Work::Rank(request))
+        }
+        Err(_) => {
+            let candidates = candidates.map(Iterator::collect);
+            (0, Work::ColdStart(ColdStart { k, excluded, candidates, restriction }))
+        }
+    };
+    let user = wire.user.map(|ItemId(id)| id).filter(|id| !id.is_empty());
+    let history = HistoryUsed { used, unknown };
+    Ok(Accepted { side, work, view, history, user, visit: None, place: 0, narrowed })
+}
+
+/// Checks what depends on no item, and returns `k`. The catalogue has `items`.
+fn check_bounds(wire: &RecommendRequest, items: usize) -> Result<usize, Problem> {
+    let (asked, most) = (wire.k(items), max_k(items));
     let k = match usize::try_from(asked) {
         Ok(k) if (1..=most).contains(&k) => k,
         _ => return Err(Problem::invalid("k", format!("`k` is {asked}: it must be from 1 to {most}"))),
@@ -90,66 +130,10 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
     {
         check_ids(name, ids.map_or(0, Vec::len))?;
     }
-    let user = wire.user.map(|ItemId(id)| id).filter(|id| !id.is_empty());
-    if let Some(user) = user.as_ref().filter(|user| user.len() > MAX_USER) {
+    if let Some(ItemId(user)) = wire.user.as_ref().filter(|user| user.0.len() > MAX_USER) {
         return Err(Problem::invalid("user", format!("`user` has {} bytes: at most {MAX_USER}", user.len())));
     }
-    let route = parse_route(&wire.route, generation.model.space())?;
-    let view = generation.catalogue_view();
-    let narrowed = wire.candidates.is_some() || wire.filter.is_some() || wire.max_per.is_some();
-    let restriction = restriction(wire.filter.as_ref(), wire.max_per.as_ref(), view.as_ref())?;
-
-    let (mut seen, mut unknown) = (Vec::new(), Vec::new());
-    for id in wire.history {
-        match catalogue.item(&id.0) {
-            Some(item) => seen.push(item),
-            None => unknown.push(id.0),
-        }
-    }
-    let mut excluded = known(&wire.exclude, catalogue).collect::<HashSet<Item>>();
-    if wire.exclude_seen.unwrap_or(generation.model.manifest().exclude_seen) {
-        // Includes items that the model does not read because the history is too long: the user saw them too.
-        excluded.extend(&seen);
-    }
-    let is_allowed = |item: &Item| restriction.as_ref().is_none_or(|restriction| restriction.allows(*item));
-    let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue).filter(is_allowed));
-    let before = usize::try_from(before).unwrap_or(usize::MAX);
-    Ok(match History::in_window(&seen, generation.model.config().window(), before) {
-        Ok(history) => Accepted {
-            side,
-            view,
-            user,
-            visit: None,
-            place: 0,
-            narrowed,
-            history: HistoryUsed { used: history.len(), unknown },
-            work: Work::Rank(Request {
-                history,
-                k,
-                excluded,
-                candidates: candidates.map(Iterator::collect),
-                restriction,
-                route,
-                budget: wire.budget,
-                due: arrival.due(wire.timeout_ms),
-            }),
-        },
-        Err(_) => Accepted {
-            side,
-            view,
-            user,
-            visit: None,
-            place: 0,
-            narrowed,
-            history: HistoryUsed { used: 0, unknown },
-            work: Work::ColdStart(ColdStart {
-                k,
-                excluded,
-                candidates: candidates.map(Iterator::collect),
-                restriction,
-            }),
-        },
-    })
+    Ok(k)
 }
 
 /// The items of known ids. Unknown ones can be neither recommended nor excluded.

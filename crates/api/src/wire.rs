@@ -502,7 +502,8 @@ mod tests {
     #[test]
     fn null_means_not_given() {
         let request = r#"{"history": [], "k": null, "exclude_seen": null, "exclude": null, "candidates": null,
-                          "route": null, "filter": null, "max_per": null, "budget": null, "timeout_ms": null, "user": null}"#;
+                          "route": null, "filter": null, "max_per": null, "budget": null, "timeout_ms": null, "user": null,
+                          "history_start": null}"#;
         let request: RecommendRequest = serde_json::from_str(request).unwrap();
         assert_eq!(format!("{request:?}"), format!("{:?}", RecommendRequest::new(Vec::new())));
         for required in ["{\"history\": null}", "{\"history\": [null]}"] {
