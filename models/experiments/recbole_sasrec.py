@@ -12,7 +12,8 @@ three interactions alone, whose second item RecBole trains on.
 
 `canet import --recbole` then makes a model of the result, and `canet eval` measures it, so that one program counts both
 sides. With --against, `canet report --trained-alone` compares it with a model of canet over the same users. A trained model
-stays in the work directory and is not trained again. The result is DATA-recbole-LOSS.json beside this file.
+stays in the work directory and is not trained again, and one that was stopped goes on after its last whole epoch. The result
+is DATA-recbole-LOSS.json beside this file.
 
 This file is not called recbole.py, because Python would then import it in place of RecBole.
 """
@@ -134,17 +135,25 @@ def train(options, loss, directory):
 
     trainer = WithoutHistory(config, model)
     trainer.saved_model_file = "sasrec.pth"
-    history, began, cpu_began = [], time.monotonic(), time.process_time()
+    history = resumed(trainer)
+    before = history[-1] if history else {"minutes": 0, "cpu_minutes": 0}
+    began, cpu_began = time.monotonic(), time.process_time()
 
     def after_epoch(epoch, score):
-        minutes, cpu_minutes = (time.monotonic() - began) / 60, (time.process_time() - cpu_began) / 60
+        minutes = before["minutes"] + (time.monotonic() - began) / 60
+        cpu_minutes = before["cpu_minutes"] + (time.process_time() - cpu_began) / 60
         history.append({"epoch": epoch + 1, "validation": round(score, 6), "minutes": minutes, "cpu_minutes": cpu_minutes})
+        trainer._save_checkpoint(epoch, verbose=False, saved_model_file="last.pth.part")
+        os.replace("last.pth.part", "last.pth")
+        Path("history.json").write_text(json.dumps(history) + "\n")
         print(f"{loss}: epoch {epoch + 1}, validation NDCG@10 {score:.4f}, {cpu_minutes:.1f} minutes of CPU time", flush=True)
         if cpu_minutes / options.threads >= options.minutes:
             raise TimeIsUp
 
     ended_by = "patience"
     try:
+        if before["cpu_minutes"] / options.threads >= options.minutes:
+            raise TimeIsUp
         trainer.fit(train_data, valid_data, saved=True, show_progress=False, callback_fn=after_epoch)
     except TimeIsUp:
         ended_by = "minutes"
@@ -169,6 +178,22 @@ def train(options, loss, directory):
     }
     Path("training.json").write_text(json.dumps(training, indent=1) + "\n")
     os.chdir(started_in)
+
+
+def resumed(trainer):
+    """What the epochs so far came to. The trainer goes on after the last of them, with other random draws."""
+    import torch
+
+    if not Path("last.pth").exists():
+        return []
+    # RecBole's own resume_checkpoint cannot read the file with PyTorch 2.6 or later, because it holds more than tensors.
+    last = torch.load("last.pth", map_location=trainer.device, weights_only=False)
+    trainer.start_epoch = last["epoch"] + 1
+    trainer.cur_step, trainer.best_valid_score = last["cur_step"], last["best_valid_score"]
+    trainer.model.load_state_dict(last["state_dict"])
+    trainer.optimizer.load_state_dict(last["optimizer"])
+    history = json.loads(Path("history.json").read_text())
+    return [epoch for epoch in history if epoch["epoch"] <= trainer.start_epoch]
 
 
 def measure(options, name, loss, directory):
