@@ -123,6 +123,14 @@ impl<'a> StageContext<'a> {
         self.time.is_over(self.job.options.ends_by(stage)).then_some(StageEnd::OutOfTime)
     }
 
+    /// Why work that runs beyond its stage's share of the time must end now: a signal asked for it, or the whole time is over.
+    pub(crate) fn exhausted(&self) -> Option<StageEnd> {
+        if self.job.stop.load(Ordering::Relaxed) {
+            return Some(StageEnd::Stopped);
+        }
+        self.time.is_over(1.0).then_some(StageEnd::OutOfTime)
+    }
+
     /// Saves the state if the last save is old.
     ///
     /// # Errors

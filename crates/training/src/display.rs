@@ -1,25 +1,42 @@
+use std::cell::Cell;
 use std::io::{IsTerminal, Write, stderr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::stage::Stage;
 
-/// Progress on standard error: a bar for each stage if it is a terminal, and a line for each epoch.
+/// Time without a line after which a step prints one, if there is no bar.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Progress on standard error: a bar for each stage if it is a terminal, else a line a minute, and a line for each epoch.
 pub(crate) struct Display {
     is_terminal: bool,
     bar: Option<ProgressBar>,
+    stage: Option<Stage>,
+    steps: u64,
+    done: Cell<u64>,
+    spoke: Cell<Instant>,
 }
 
 impl Display {
     /// A display that shows nothing yet.
     pub(crate) fn new() -> Display {
-        Display { is_terminal: stderr().is_terminal(), bar: None }
+        Display {
+            is_terminal: stderr().is_terminal(),
+            bar: None,
+            stage: None,
+            steps: 0,
+            done: Cell::new(0),
+            spoke: Cell::new(Instant::now()),
+        }
     }
 
     /// Starts the bar of a stage of `steps` steps, `done` of which are done.
     pub(crate) fn begin(&mut self, stage: Stage, steps: u64, done: u64) {
         self.clear();
+        (self.stage, self.steps) = (Some(stage), steps);
+        self.done.set(done);
         self.bar = self.is_terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
             let template = format!("{} {{bar:20}} {{pos}}/{{len}} {{wide_msg}}", stage.name());
@@ -32,24 +49,35 @@ impl Display {
         });
     }
 
-    /// Counts work that has no steps. If there is a bar, shows the time that is left beside it.
+    /// Counts work that has no steps, and shows the time that is left.
     pub(crate) fn advance(&self, units: u64, left: Option<Duration>) {
-        if let Some(bar) = &self.bar {
-            bar.inc(units);
-            bar.set_message(time_left(left));
-        }
+        self.count(units, "", || time_left(left));
     }
 
-    /// Counts a step. If there is a bar, shows a message beside it.
+    /// Counts a step, and shows a message beside it.
     pub(crate) fn step(&self, message: impl FnOnce() -> String) {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-            bar.set_message(message());
+        self.count(1, ": ", message);
+    }
+
+    /// Counts units. `between` separates a line's count from its message.
+    fn count(&self, units: u64, between: &str, message: impl FnOnce() -> String) {
+        self.done.set(self.done.get() + units);
+        match (&self.bar, self.stage) {
+            (Some(bar), _) => {
+                bar.inc(units);
+                bar.set_message(message());
+            }
+            (None, Some(stage)) if self.spoke.get().elapsed() >= SILENCE => {
+                let (stage, done, all, message) = (stage.name(), self.done.get(), self.steps, message());
+                self.line(&format!("{stage}: {done} of {all} done{between}{message}"));
+            }
+            _ => {}
         }
     }
 
     /// Prints a line.
     pub(crate) fn line(&self, line: &str) {
+        self.spoke.set(Instant::now());
         match &self.bar {
             Some(bar) => bar.println(line),
             // The training continues if standard error is closed.

@@ -7,6 +7,7 @@ use super::policy::{CaseTable, Policy};
 use super::predictor::UtilityPredictor;
 use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
+use crate::stage::StageEnd;
 
 /// Number of folds of the users. Each fold is predicted by predictors that did not train on it.
 pub(super) const FOLDS: usize = 5;
@@ -47,11 +48,17 @@ pub(super) struct CrossFit {
 }
 
 /// Predicts each fold by predictors that trained on the other folds: features `[M, F]`, utilities `[M, routes]`, and a
-/// fold for each case.
+/// fold for each case. `interrupted` is asked before each training pass. If it is out of time, predictors stay as they are. If
+/// it is stopped, there is no result.
 ///
 /// # Errors
 /// LibTorch's.
-pub(super) fn cross_fit(features: &Tensor, utilities: &Tensor, folds: &[usize]) -> Result<CrossFit, TchError> {
+pub(super) fn cross_fit(
+    features: &Tensor,
+    utilities: &Tensor,
+    folds: &[usize],
+    interrupted: impl Fn() -> Option<StageEnd>,
+) -> Result<Option<CrossFit>, TchError> {
     let (cases, routes) = utilities.size2()?;
     let by_passes = PASSES.map(|_| Tensor::zeros([cases, routes], (Kind::Float, features.device())));
     let truth = Tensor::f_zeros([cases, routes], (Kind::Float, features.device()))?; // [M, routes]
@@ -75,7 +82,11 @@ pub(super) fn cross_fit(features: &Tensor, utilities: &Tensor, folds: &[usize]) 
             let mut done = 0;
             for (passes, predictions) in PASSES.iter().zip(&by_passes) {
                 for _ in done..*passes {
-                    predictor.train_pass(&seen, &targets)?;
+                    match interrupted() {
+                        None => predictor.train_pass(&seen, &targets)?,
+                        Some(StageEnd::Stopped) => return Ok(None),
+                        Some(_) => break,
+                    }
                 }
                 done = *passes;
                 let predicted = predictor.predict(&unseen)?.f_div_scalar(PREDICTORS as f64)?; // [inside, routes]
@@ -92,11 +103,11 @@ pub(super) fn cross_fit(features: &Tensor, utilities: &Tensor, folds: &[usize]) 
         }
     }
     let (place, error) = best;
-    Ok(CrossFit {
+    Ok(Some(CrossFit {
         passes: PASSES[place],
         predictions: Vec::try_from(&by_passes[place].f_to_kind(Kind::Double)?.f_flatten(0, 1)?)?,
         explained: if variance > 1e-12 { 1.0 - error / variance } else { 0.0 },
-    })
+    }))
 }
 
 /// A way to turn predictions into routes.
@@ -299,7 +310,7 @@ mod tests {
         let table = CaseTable::new(RouteCosts::new(&space, &shape, 5), vec![5; 600], ndcg);
 
         let features = Tensor::cat(&[taste, Tensor::randn([600, 4], options)], 1);
-        let fit = cross_fit(&features, &utilities, &folds).unwrap();
+        let fit = cross_fit(&features, &utilities, &folds, || None).unwrap().unwrap();
         assert!(fit.explained > 0.3, "{}", fit.explained);
         // Each user has two cases, both in one fold.
         let users: Vec<usize> = (0..600).map(|case| case % 300).collect();
@@ -312,11 +323,15 @@ mod tests {
         // Within a budget that pays for the smallest route alone, no router can gain.
         assert!(lower(&middle[0]) <= 0.0 && lower(&middle[1]) > 0.0, "{middle:?}");
 
-        let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds).unwrap();
+        let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds, || None).unwrap().unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);
         let trials = try_rules(&table, &folds, Utility::Ndcg, &blind.predictions);
         let gain = gain_of_choice(&trials, &folds, &users);
         assert!(gain.mean < 2.5 * gain.se.unwrap_or_default().max(1e-3), "{gain:?}");
+        // Out of time it predicts nothing, and stopped it has no result.
+        let late = cross_fit(&features, &utilities, &folds, || Some(StageEnd::OutOfTime)).unwrap().unwrap();
+        assert!(late.predictions.iter().all(|predicted| *predicted == 0.0));
+        assert!(cross_fit(&features, &utilities, &folds, || Some(StageEnd::Stopped)).unwrap().is_none());
     }
 
     fn trial(gains: Vec<f64>) -> RuleTrial {

@@ -44,7 +44,7 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
     }
     tch::manual_seed(context.state.progress.stage_seed() as i64);
     let cases = MeasuredCases::new(context, &cases[..context.state.ranks.cases()])?;
-    let fit = cases.fit(context)?;
+    let Some(fit) = cases.fit(context)? else { return Ok(StageEnd::Stopped) };
     context.log.write(&Event::Router {
         cases: cases.cases.len(),
         utility: fit.rule.utility.name(),

@@ -14,6 +14,7 @@ use crate::context::StageContext;
 use crate::error::TrainError;
 use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
+use crate::stage::StageEnd;
 use crate::state::derive_seed;
 
 /// The measured held-out cases.
@@ -64,18 +65,20 @@ impl<'a> MeasuredCases<'a> {
         Ok(MeasuredCases { cases, folds: cases.iter().map(fold).collect(), table, features, inputs })
     }
 
-    /// Chooses the rule that gains most, and trains predictors of its utility on all cases.
+    /// Chooses the rule that gains most, and trains predictors of its utility on all cases. `None` if the training is stopped.
     ///
     /// # Errors
     /// [`TrainError`], if the device fails.
-    pub(super) fn fit(&self, context: &StageContext<'_>) -> Result<UtilityFit, TrainError> {
+    pub(super) fn fit(&self, context: &StageContext<'_>) -> Result<Option<UtilityFit>, TrainError> {
         let device = self.inputs.device();
         let (mut fits, mut trials) = (Vec::new(), Vec::new());
         for utility in Utility::ALL {
             let values = context.state.ranks.utilities(utility);
             let shape = [self.cases.len() as i64, self.table.routes as i64];
             let utilities = Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(device)?; // [M, routes]
-            let fit = cross_fit(&self.inputs, &utilities, &self.folds)?;
+            let Some(fit) = cross_fit(&self.inputs, &utilities, &self.folds, || context.exhausted())? else {
+                return Ok(None);
+            };
             trials.extend(try_rules(&self.table, &self.folds, utility, &fit.predictions));
             fits.push((utility, fit, utilities));
         }
@@ -95,11 +98,15 @@ impl<'a> MeasuredCases<'a> {
         for _ in 0..PREDICTORS {
             let mut predictor = UtilityPredictor::new(self.inputs.size2()?.1, self.table.routes, device)?;
             for _ in 0..cross_fit.passes {
-                predictor.train_pass(&self.inputs, &targets)?;
+                match context.exhausted() {
+                    None => predictor.train_pass(&self.inputs, &targets)?,
+                    Some(StageEnd::Stopped) => return Ok(None),
+                    Some(_) => break,
+                }
             }
             predictors.push(predictor);
         }
-        Ok(UtilityFit { cross_fit, rule, gain, budgets, predictors })
+        Ok(Some(UtilityFit { cross_fit, rule, gain, budgets, predictors }))
     }
 }
 
