@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from ._model import Model, Recommendations, Route
     from ._native import ModelError
     from .torch import to_torch
+
+# Code that is generated from canet/v1/recommender.proto is `canet.v1`, in a directory `canet` of its own.
+__path__ = extend_path(__path__, __name__)
 
 # Where each name is defined. A name is imported when it is first used, so that nobody waits for what they do not use.
 _DEFINED_IN = {

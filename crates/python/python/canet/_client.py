@@ -170,7 +170,9 @@ def _attempts(timeout: float, retries: int) -> Generator[_Step, Any, httpx.Respo
         yield _Wait(wait)
     if is_response:
         return outcome
-    raise ConnectionFailed(f"{outcome.request.url}: {str(outcome) or type(outcome).__name__}; is the server running?") from outcome
+    reason = str(outcome) or type(outcome).__name__
+    advice = "give its authority as `ssl_context`" if "CERTIFICATE" in reason else "is the server running?"
+    raise ConnectionFailed(f"{outcome.request.url}: {reason}; {advice}") from outcome
 
 
 def _retry_after(response: httpx.Response) -> float | None:
