@@ -57,6 +57,9 @@ pub(crate) fn non_negative(text: &str) -> Result<f64, String> {
     number(text, |value| value >= 0.0, "it must be a number of 0 or more")
 }
 
+/// The budget that every command takes unless told.
+pub(crate) const DEFAULT_BUDGET: f64 = 0.3;
+
 /// A share below 1, or 0.
 pub(crate) fn share_below_one(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..1.0).contains(&value), "it must be a number of at least 0 and below 1")

@@ -11,7 +11,7 @@ use super::access::AccessArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
 use super::model_address::{CacheArgs, ModelAddress};
-use super::numbers::{bytes, share};
+use super::numbers::{DEFAULT_BUDGET, bytes, share};
 use super::reloads::{ReloadArgs, until_stopped};
 use super::secret::Secret;
 use super::signals::Signals;
@@ -72,7 +72,7 @@ pub(crate) struct ServeArgs {
     batch_by: BatchBy,
     /// Share of the full model's FLOPs to spend, if the checkpoint is calibrated. The server interpolates between calibrated
     /// budgets; beyond them it takes the nearest one
-    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Run this route for every request that names none: full, smallest or a route's name. The router does not run. A
     /// version without this route is not loaded

@@ -22,7 +22,7 @@ use crate::exit::say;
 use crate::interactions::DataArgs;
 use crate::memory::{self, gigabytes};
 use crate::model_address::{CacheArgs, ModelAddress};
-use crate::numbers::{minutes, non_negative, positive, share, share_below_one, share_or_zero};
+use crate::numbers::{DEFAULT_BUDGET, minutes, non_negative, positive, share, share_below_one, share_or_zero};
 use crate::printable::printable_lines;
 use crate::target::DeviceArgs;
 use crate::verdict::{Commands, Words, quoted};
@@ -50,7 +50,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, env = "CANET_PRESET", value_enum, default_value = "utility")]
     preset: Preset,
     /// Share of the full model's FLOPs to spend.
-    #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = 0.3, value_parser = share)]
+    #[arg(long, env = "CANET_FLOPS_BUDGET", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Rank items of the user's own history too: in validation, in what the router learns, in the verdict, and by default when
     /// the model is evaluated or serves.

@@ -7,12 +7,10 @@ use serde::Serialize;
 use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, Unbeaten, Verdict};
 
 use crate::columns::{aligned, wrapped};
+use crate::numbers::DEFAULT_BUDGET;
 
 /// From this share of repeated targets on, the next command has `--include-seen`.
 const MANY_REPEATS: f64 = 0.2;
-
-/// The budget that every command takes unless told.
-const DEFAULT_BUDGET: f64 = 0.3;
 
 /// The command lines that a verdict may recommend.
 pub(crate) struct Commands {

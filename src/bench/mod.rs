@@ -21,7 +21,7 @@ use super::Failure;
 use super::exit::say;
 use super::interactions::FormatArgs;
 use super::model::ModelArgs;
-use super::numbers::{bytes, seconds, share, share_or_zero};
+use super::numbers::{DEFAULT_BUDGET, bytes, seconds, share, share_or_zero};
 use super::target::TargetArgs;
 use canet_data::Dataset;
 use canet_domain::{BatchBy, History, Item};
@@ -68,7 +68,7 @@ pub(super) struct BenchArgs {
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
     /// Share of the full model's FLOPs that the router may spend. It has no effect if the checkpoint is not calibrated
-    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Interactions in any format that `train` takes; each user's whole sequence is a history [default: random items, as
     /// many as the model reads]

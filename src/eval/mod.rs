@@ -14,7 +14,7 @@ use super::exit::say;
 use super::interactions::{self, DataArgs};
 use super::model::ModelArgs;
 use super::model_address::{CacheArgs, ModelAddress};
-use super::numbers::share;
+use super::numbers::{DEFAULT_BUDGET, share};
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::verdict::{Commands, Words};
@@ -58,7 +58,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, env = "CANET_HOLDOUT", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     holdout: u32,
     /// Share of the full model's FLOPs that the router may spend, if the checkpoint is calibrated for budgets
-    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Two runs to compare over the same users; may be given several times [default: auto with every other run]
     #[arg(long, env = "CANET_COMPARE", value_name = "A,B", value_parser = pair)]

@@ -11,7 +11,7 @@ use self::parquet_file::ParquetFile;
 use super::exit::say;
 use super::interactions::DataArgs;
 use super::model::ModelArgs;
-use super::numbers::share;
+use super::numbers::{DEFAULT_BUDGET, share};
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::{Failure, progress};
@@ -36,7 +36,7 @@ pub(crate) struct RankArgs {
     #[arg(long, env = "CANET_ROUTE", value_name = "ROUTE", default_value = "auto")]
     route: String,
     /// Share of the full model's FLOPs that the router may spend, if the checkpoint is calibrated for budgets
-    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = 0.30, value_parser = share)]
+    #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Parquet file to write instead of lines on standard output. Its columns are user, items, scores and route
     #[arg(long, env = "CANET_OUT", value_name = "FILE")]

@@ -192,7 +192,8 @@ fn null_means_not_given() {
     let nulls = json!({
         "id": null,
         "parameters": {
-            "route": null, "exclude_seen": null, "budget": null, "timeout_ms": null, "binary_data_output": null,
+            "route": null, "exclude_seen": null, "budget": null, "timeout_ms": null, "filter": null, "max_per": null,
+            "binary_data_output": null,
         },
         "inputs": [{
             "name": "history", "datatype": "BYTES", "shape": [1], "data": ["[101, 102]"],

@@ -203,7 +203,7 @@ fn parse_with<'a, T: Deserialize<'a>>(
     // Serde would accept an array for an object and take its elements as the fields in order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error))?;
-        return Err(Problem::new(Code::InvalidRequest, "a request must be a JSON object"));
+        return Err(Problem::new(Code::InvalidRequest, "a request must be a JSON object with named fields"));
     }
     if let Ok(parsed) = serde_json::from_slice(bytes) {
         return Ok(parsed);
@@ -221,9 +221,14 @@ fn parse_with<'a, T: Deserialize<'a>>(
 fn reject(path: String, error: &serde_json::Error, described: &str) -> Problem {
     match error.classify() {
         Category::Data => {
+            // Serde calls these types by Rust's names.
+            let described = described
+                .replace("expected f64", "expected a number")
+                .replace("expected a sequence", "expected a list")
+                .replace("expected a map", "expected an object");
             // The path of the whole document is `.`. Only the message names a missing or repeated field.
             let field = named_field(error).unwrap_or(path);
-            let problem = Problem::new(Code::InvalidRequest, described.to_owned());
+            let problem = Problem::new(Code::InvalidRequest, described);
             if field == "." { problem } else { problem.at(field) }
         }
         Category::Syntax | Category::Eof | Category::Io => {

@@ -229,7 +229,7 @@ impl<'de> Visitor<'de> for BatchRowsVisitor {
     type Value = BatchRows<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a sequence")
+        formatter.write_str("a list")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<BatchRows<'de>, A::Error> {
@@ -276,7 +276,7 @@ impl Visitor<'_> for ItemIdVisitor {
     type Value = ItemId;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an item id (a string or an integer)")
+        formatter.write_str("an id (a string or an integer)")
     }
 
     fn visit_str<E: Error>(self, id: &str) -> Result<ItemId, E> {

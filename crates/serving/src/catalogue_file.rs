@@ -134,15 +134,8 @@ impl CatalogueFile {
                 // The runtime is stopping.
                 Err(_) => return,
             };
-            let now = Instant::now();
-            match watch.next(&stamp, now) {
-                Step::Load(_) => {}
-                Step::Wait => continue,
-                // No digest says what the file should hold, so it must stand still.
-                Step::Read(_) => {
-                    watch.incomplete(now, now);
-                    continue;
-                }
+            if !is_news(&mut watch, &stamp, Instant::now()) {
+                continue;
             }
             match self.reload_beside(recommender.clone()) {
                 // It always ends: a panic drops the sender.
@@ -220,11 +213,24 @@ impl CatalogueFile {
     }
 }
 
+/// Whether a file that looks so is another one and has stood still.
+fn is_news(watch: &mut Watch, stamp: &Stamp, now: Instant) -> bool {
+    match watch.next(stamp, now) {
+        Step::Load(_) => true,
+        Step::Wait => false,
+        // No digest says what the file should hold, so it must stand still.
+        Step::Read(_) => {
+            watch.incomplete(now, now);
+            false
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use super::{Stamp, Step, Watch};
+    use super::{Stamp, Watch, is_news};
 
     #[test]
     fn a_file_is_news_once_it_stands_still() {
@@ -237,11 +243,7 @@ mod tests {
         let mut loads = |polls: std::ops::Range<u32>| {
             let mut is_load = |poll: u32| {
                 let now = start + Watch::INTERVAL * poll;
-                let step = watch.next(&Stamp::of_file(&path).unwrap(), now);
-                if let Step::Read(_) = step {
-                    watch.incomplete(now, now);
-                }
-                matches!(step, Step::Load(_))
+                is_news(&mut watch, &Stamp::of_file(&path).unwrap(), now)
             };
             polls.map(&mut is_load).collect::<Vec<_>>()
         };

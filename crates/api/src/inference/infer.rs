@@ -120,7 +120,10 @@ pub(super) async fn infer<'a>(
 
     // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
     // fails withdraws the others, which are counted as cancelled.
-    let answer = async |(place, row)| call.answer(Accepted { place, ..call.accept(row)? }).await;
+    let answer = async |(place, row)| {
+        let accepted = call.accept(row).map_err(|problem| in_row(problem, place))?;
+        call.answer(Accepted { place, ..accepted }).await
+    };
     let answered = stream::iter(rows.into_iter().enumerate().map(answer));
     let answered: Vec<_> = answered.buffered(recommender.rows_at_once(generation)).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
@@ -130,6 +133,17 @@ pub(super) async fn infer<'a>(
     let model = generation.model.name();
     let (version, versions) = versions(&rows, generation.model.version());
     Ok((Inferred { model, version, versions, id: request.id, outputs, rows, k, times }, reservation))
+}
+
+/// Names the row, if the problem is with what each row has of its own.
+fn in_row(problem: Problem, place: usize) -> Problem {
+    match problem.field.as_deref() {
+        Some(field @ ("history" | "history_start" | "user")) => {
+            let (field, detail) = (format!("{field}[{place}]"), format!("row {place}: {}", problem.detail));
+            Problem { detail: detail.into(), ..problem }.at(field)
+        }
+        _ => problem,
+    }
 }
 
 /// The version that answered all rows. If they differ, `live`, and the version of each row as a list with commas.

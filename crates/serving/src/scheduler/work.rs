@@ -80,9 +80,8 @@ pub enum RejectReason {
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the work that waits takes {} ms as predicted, and with this request it would take more than the {} ms that may wait: try \
-     again later",
-    backlog.as_millis(), limit.as_millis()
+    "the work that waits would take {:.1} ms, and with this request more than the {} ms that may wait: try again later",
+    backlog.as_secs_f64() * 1e3, limit.as_millis()
 )]
 pub struct QueueFull {
     /// The predicted time of the work that waits.
