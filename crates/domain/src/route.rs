@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// One submodel, as its index in a [`RouteSpace`].
+/// One slice, as its index in a [`RouteSpace`].
 ///
 /// Routes are ordered by hidden, then layers, then embedding. Index 0 is the smallest route, and the last one is the full
 /// model.
@@ -15,7 +15,7 @@ impl Route {
     }
 }
 
-/// The sizes of one submodel.
+/// The sizes of one slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slice {
     /// Width of the transformer blocks.
@@ -32,7 +32,7 @@ impl fmt::Display for Slice {
     }
 }
 
-/// Every submodel of a model: hidden x layers x embedding, or hidden x layers if the embeddings are as wide as the hidden state.
+/// Every slice of a model: hidden x layers x embedding, or hidden x layers if the embeddings are as wide as the hidden state.
 ///
 /// ```
 /// use canet_domain::{RouteSpace, Slice};
@@ -136,7 +136,7 @@ impl RouteSpace {
         self.coupled
     }
 
-    /// The smallest submodel, which is the first route.
+    /// The smallest slice, which is the first route.
     pub fn smallest(&self) -> Route {
         Route(0)
     }

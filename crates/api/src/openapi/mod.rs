@@ -30,7 +30,7 @@ use canet_serving::{CatalogueRevision, Generation, GenerationId, Recommender};
         title = "canet",
         // The version of the API. It changes with requests and answers, not with the package.
         version = "1.0.0",
-        description = "Next-item recommendations. For each history, a router picks the submodel that runs. A request's body may \
+        description = "Next-item recommendations. For each history, a router picks the slice of the network that runs. A request's body may \
                        be compressed with gzip, deflate, br or zstd; its limit of 1 MiB counts unpacked bytes.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
