@@ -61,7 +61,7 @@ impl Line {
     /// Writes what precedes a value, then the value as JSON.
     fn put(&mut self, before: &'static str, value: &(impl Serialize + ?Sized)) {
         self.0.extend_from_slice(before.as_bytes());
-        // Writing to memory cannot fail, and no value here has a key.
+        // Writing to memory cannot fail, and every value here can be written.
         let written = serde_json::to_writer(&mut self.0, value);
         debug_assert!(written.is_ok());
     }
