@@ -92,8 +92,9 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut response = match body {
-            [] => self.agent.run(request.body(())?)?,
+        // A method without a body must not have an empty one either.
+        let mut response = match method {
+            "GET" | "HEAD" | "OPTIONS" | "DELETE" => self.agent.run(request.body(())?)?,
             _ => self.agent.run(request.body(body)?)?,
         };
         let text = response.body_mut().read_to_string()?;
