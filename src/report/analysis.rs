@@ -90,7 +90,23 @@ impl Analysis<'_> {
         }
     }
 
-    /// The verdict about the models' routers at one budget, which has the index `place`.
+    /// The routes that servers run for everybody under a budget instead of asking the router, without repeats.
+    fn fixed(&self, place: usize) -> Vec<String> {
+        let routes = self.models.iter().filter_map(|model| model.fixed[place]);
+        let mut names: Vec<String> = routes.map(|route| self.space.name(route).to_owned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The route that every model runs for everybody under a budget; `None` if a router decides or the models differ.
+    fn fixed_in_all(&self, place: usize) -> Option<Route> {
+        let first = self.models.first()?.fixed[place];
+        first.filter(|_| self.models.iter().all(|model| model.fixed[place] == first))
+    }
+
+    /// The verdict about the models at one budget, which has the index `place`. It is about the routers, unless servers
+    /// run one route for everybody.
     pub(super) fn verdict(
         &self,
         place: usize,
@@ -98,8 +114,13 @@ impl Analysis<'_> {
         simple: &SimpleBaselines,
         seen: SeenItems,
     ) -> Verdict {
-        let routed = |model: &MeasuredModel| model.test.assigned(&model.choices[place]);
-        let slice = |model: &MeasuredModel| self.best_affordable_route(model, routed(model).flops);
+        let fixed = self.fixed_in_all(place);
+        let routed = |model: &MeasuredModel| match fixed {
+            Some(route) => model.test.fixed(route),
+            None => model.test.assigned(&model.choices[place]),
+        };
+        let slice =
+            |model: &MeasuredModel| fixed.unwrap_or_else(|| self.best_affordable_route(model, routed(model).flops));
         let mut names: Vec<&str> = self.models.iter().map(|model| self.space.name(slice(model))).collect();
         names.dedup();
         let contender = |name: &str, outcome: &dyn Fn(&MeasuredModel) -> PolicyOutcome| Contender {
@@ -115,8 +136,7 @@ impl Analysis<'_> {
         Verdict::new(&VerdictInputs {
             routes: self.space.len(),
             budget,
-            // The report is about the router, also where a server does not ask it.
-            fixed: None,
+            fixed: fixed.map(|route| self.space.name(route).to_owned()),
             routed: contender("auto", &routed),
             full: contender("full", &|model| model.test.fixed(self.space.full())),
             slice: contender(&names.join(", "), &|model| model.test.fixed(slice(model))),
@@ -172,6 +192,7 @@ impl Analysis<'_> {
         };
         OperatingPoint {
             budget,
+            fixed: self.fixed(place),
             cost,
             saved: 1.0 - cost.flops / self.full_flops(),
             seconds_saved: 1.0 - cost.seconds / self.full_seconds(),

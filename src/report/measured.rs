@@ -26,6 +26,8 @@ pub(super) struct MeasuredModel {
     pub(super) costs: Vec<f64>,
     /// The router's choices for the test users, by budget.
     pub(super) choices: Vec<Vec<Route>>,
+    /// The route that a server runs for everybody instead of asking the router, by budget.
+    pub(super) fixed: Vec<Option<Route>>,
     /// The budget from which on the router spends no more.
     pub(super) reachable: f64,
 }
@@ -64,6 +66,7 @@ impl MeasuredModel {
             hull: validation.upper_hull(space),
             costs: test.costs(space),
             choices: choices.map_err(Failure::forward)?,
+            fixed: budgets.iter().map(|budget| calibration?.fixed_route(space, *budget)).collect(),
             reachable: calibration.and_then(|points| points.reachable().last()).map_or(1.0, |point| point.budget),
             validation,
             test,

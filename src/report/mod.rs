@@ -159,7 +159,10 @@ fn leave_unreachable_out(budgets: &mut Vec<f64>, models: &mut [MeasuredModel]) -
     let reachable = models.iter().map(|model| model.reachable).fold(0.0, f64::max);
     // The first budget from there on still spends the most.
     let kept = budgets.iter().position(|budget| *budget >= reachable).map_or(budgets.len(), |last| last + 1);
-    models.iter_mut().for_each(|model| model.choices.truncate(kept));
+    for model in models {
+        model.choices.truncate(kept);
+        model.fixed.truncate(kept);
+    }
     budgets.split_off(kept).iter().map(f64::to_string).collect()
 }
 

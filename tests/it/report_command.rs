@@ -9,7 +9,7 @@ use canet_domain::{History, Item, choose_route};
 use canet_evaluation::t_critical;
 use canet_model::checkpoint::{BudgetPoint, Calibration, Checkpoint, CheckpointDraft, ModelDirectory};
 use canet_model::{Forward, ModelConfig};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::support::{best_mixture, draft, reference, run_script, small_config};
@@ -56,10 +56,19 @@ impl Setting {
     }
 
     fn report(&self, args: &[&str]) -> Output {
+        self.canet("report", args)
+    }
+
+    /// What `canet eval` prints about a model.
+    fn evaluated(&self, model: &str) -> String {
+        String::from_utf8(self.canet("eval", &["--model", model]).stdout).unwrap()
+    }
+
+    fn canet(&self, command: &str, args: &[&str]) -> Output {
         let data: &[&str] = if args.contains(&"--data") { &[] } else { &["--data", "data.txt"] };
         Command::new(env!("CARGO_BIN_EXE_canet"))
             .current_dir(self.0.path())
-            .args(["report", "--device", "cpu", "--threads", "1"])
+            .args([command, "--device", "cpu", "--threads", "1"])
             .args(data)
             .args(args)
             .output()
@@ -245,11 +254,7 @@ fn the_page_is_complete_and_works_in_a_browser() {
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.trim_end().ends_with("out/report.html"), "{printed}");
     // The first line is that of `canet eval`.
-    let mut eval = Command::new(env!("CARGO_BIN_EXE_canet"));
-    let args = ["eval", "--model", "one", "--data", "data.txt", "--device", "cpu", "--threads", "1"];
-    let evaluated = eval.current_dir(setting.0.path()).args(args).output().unwrap();
-    let evaluated = String::from_utf8(evaluated.stdout).unwrap();
-    assert_eq!(printed.lines().next(), evaluated.lines().next());
+    assert_eq!(printed.lines().next(), setting.evaluated("one").lines().next());
     assert!(printed.contains("static routes of the same FLOPs"), "{printed}");
     assert!(printed.contains("3 of 60 targets are in the user's own history and count as misses."), "{printed}");
     let page = fs::read_to_string(setting.path("out/report.html")).unwrap();
@@ -276,6 +281,28 @@ fn without_a_calibration_there_is_one_point_and_the_page_says_so() {
     assert!(fs::read_to_string(setting.path("plain.html")).unwrap().contains("no calibration for budgets"));
     let mixed = setting.report(&["--model", "one,plain", "--out", "mixed.html"]);
     assert_eq!(mixed.status.code(), Some(65));
+}
+
+#[test]
+fn budgets_under_which_no_router_is_asked_are_named() {
+    let setting = Setting::new();
+    let plain = model(small_config(), 11);
+    let mut calibration = plain.calibration.clone().unwrap();
+    calibration.points[0].route = Some("h8-l2-e6".to_owned());
+    CheckpointDraft { calibration: Some(calibration), ..plain }.write(&setting.path("fixed")).unwrap();
+    let output = setting.report(&["--model", "fixed", "--out", "fixed.html", "--budgets", "0.3,0.5"]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    // Before the unit stands a space that does not break.
+    assert!(printed.contains("It runs one slice for everybody: h8-l2-e6 at 30"), "{printed}");
+    let found: Value = serde_json::from_slice(&fs::read(setting.path("fixed.json")).unwrap()).unwrap();
+    assert_eq!((&found["points"][0]["fixed"], &found["points"][1]["fixed"]), (&json!(["h8-l2-e6"]), &json!([])));
+    // The verdict is that of `canet eval` about the slice; the points are about the router.
+    assert_eq!(printed.lines().next(), setting.evaluated("fixed").lines().next());
+    let slice = found["routes"].as_array().unwrap().iter().find(|route| route["name"] == "h8-l2-e6").unwrap();
+    assert_eq!(found["verdict"]["fixed"], "h8-l2-e6");
+    near(&found["verdict"]["routed"]["mean"], number(&slice["test"]["mean"]));
+    let router = setting.json(&["--model", "one", "--out", "one.html", "--budgets", "0.3,0.5"], "one.json");
+    near(&found["points"][0]["test"]["mean"], number(&router["points"][0]["test"]["mean"]));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use canet_evaluation::Shown;
 /// Conclusions that the intervals support beyond the verdict, a sentence or two each.
 pub(in crate::report) fn summary(found: &Findings) -> Vec<String> {
     let mut sentences = vec![over_budgets(found)];
+    sentences.extend(fixed(&found.points));
     let Some(point) = found.points.get(found.map.point) else {
         return sentences;
     };
@@ -41,6 +42,22 @@ fn over_budgets(found: &Findings) -> String {
             budgets(better)
         ),
     }
+}
+
+/// Under which budgets a server does not ask the router. `None` if it always does.
+fn fixed(points: &[OperatingPoint]) -> Option<String> {
+    let named = |point: &OperatingPoint| {
+        let budget = point.budget.map(percent)?;
+        (!point.fixed.is_empty()).then(|| format!("{} at {budget}", point.fixed.join(" or ")))
+    };
+    let named: Vec<String> = points.iter().filter_map(named).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "A server does not ask the router under these budgets, because on validation it is not shown to gain over fixed \
+             slices of the same cost. It runs one slice for everybody: {}. The report shows what the router would do.",
+            named.join(", ")
+        )
+    })
 }
 
 /// What the baselines without a network reach.
