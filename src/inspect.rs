@@ -11,6 +11,7 @@ use super::columns::{self, aligned, wrapped};
 use super::exit::say;
 use super::model_address::{CacheArgs, ModelAddress};
 use super::printable::printable_lines;
+use super::verdict;
 
 /// Shows a checkpoint's routes, FLOPs, parameters and metrics. Reading it checks it.
 #[derive(Debug, clap::Args)]
@@ -173,6 +174,9 @@ fn table(checkpoint: &Checkpoint) -> String {
     line("", format!("positions {}, embedding_norm {norm}, norm_eps {:e}", name(&config.positions), config.norm_eps));
     if manifest.training.as_ref().is_some_and(|training| training.everything) {
         line("learnt", "every interaction, after the accuracy was measured".to_owned());
+    }
+    if let Some(epochs) = manifest.cut_short_after() {
+        line("cut short", verdict::cut_short(epochs));
     }
     if !manifest.exclude_seen {
         line("seen items", "recommended unless a request excludes them, and counted in the metrics".to_owned());

@@ -312,14 +312,9 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
             Ok(())
         }
         TrainOutcome::Finished(finished) => {
-            let Finished { checkpoint, verdict, cut_short } = *finished;
+            let Finished { checkpoint, verdict } = *finished;
             if let Some(verdict) = verdict {
-                let mut words = Words::of(verdict, &args.commands());
-                if cut_short {
-                    let why = "--max-minutes ended the training early: train longer before you judge the model by these figures.";
-                    words.sentences.insert(0, why.to_owned());
-                }
-                let text = words.text();
+                let text = Words::of(verdict, &args.commands()).cut_short(checkpoint.manifest.cut_short_after()).text();
                 // Standard output has the version's path alone, for scripts. The training is done if standard error is closed.
                 drop(write!(stderr(), "\n{}\n", printable_lines(&text)));
             }

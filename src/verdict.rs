@@ -67,6 +67,15 @@ impl Words {
         Words { headline, sentences, next, verdict }
     }
 
+    /// Says first if the time limit ended the training after this many epochs.
+    pub(crate) fn cut_short(mut self, epochs: Option<u64>) -> Words {
+        if let Some(epochs) = epochs {
+            let ended = cut_short(epochs);
+            self.sentences.insert(0, format!("{ended}: train longer before you judge the model by these figures."));
+        }
+        self
+    }
+
     /// What was measured, a row each, under [`COLUMNS`].
     pub(crate) fn rows(&self) -> Vec<[String; 5]> {
         let verdict = &self.verdict;
@@ -103,6 +112,16 @@ impl Words {
         }
         text
     }
+}
+
+/// How the time limit ended a training after this many epochs.
+pub(crate) fn cut_short(epochs: u64) -> String {
+    let after = match epochs {
+        0 => "before its first epoch was complete".to_owned(),
+        1 => "after one epoch".to_owned(),
+        epochs => format!("after {epochs} epochs"),
+    };
+    format!("--max-minutes ended the training {after}")
 }
 
 fn row(name: String, rival: &Rival) -> [String; 5] {

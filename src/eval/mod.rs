@@ -167,7 +167,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
             let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
             let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget, &policy);
             let verdict = verdict.map_err(Failure::forward)?;
-            let words = Words::of(verdict, &args.commands()?);
+            let words = Words::of(verdict, &args.commands()?).cut_short(model.manifest().cut_short_after());
             // Figures of targets that were trained on recommend nothing.
             Some(if selected { Words { next: None, ..words } } else { words })
         }

@@ -60,6 +60,8 @@ pub(super) struct ModelFinding {
     /// Whether the model was trained on this very data file.
     pub(super) same_data: bool,
     pub(super) calibrated: bool,
+    /// Epochs after which the time limit ended the training; `None` if it ended by itself.
+    pub(super) cut_short_after: Option<u64>,
     /// Names of the routes on the hull, which is chosen on validation.
     pub(super) hull: Vec<String>,
     /// Name of the route with the best validation metric.

@@ -174,6 +174,7 @@ fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> 
         created: model.manifest().created.clone(),
         same_data: interactions::is_origin(model, dataset),
         calibrated: model.manifest().calibration.is_some(),
+        cut_short_after: model.manifest().cut_short_after(),
         hull: measured.hull.vertices().iter().map(|route| name(*route)).collect(),
         strongest: measured.strongest().map(name).unwrap_or_default(),
     }
@@ -256,7 +257,8 @@ impl Inputs<'_> {
         let baseline = |values: &Vec<f64>| MultiModelEstimate::of(std::slice::from_ref(values)).into();
         let standalone = |address: &ModelAddress| self.standalone(address, analysis, &points);
         Ok(Findings {
-            verdict: Words::of(verdict, &self.commands()),
+            verdict: Words::of(verdict, &self.commands())
+                .cut_short(models.iter().find_map(|model| model.cut_short_after)),
             metric: METRIC.to_string(),
             users: splits.test.len(),
             repeated_targets,

@@ -9,6 +9,8 @@ use canet_model::checkpoint::ModelDirectory;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::server::canet;
+
 /// Users who walk around a ring of 30 items, each from an own start, and never pass it twice: what comes next is
 /// certain.
 pub(super) fn ring(directory: &Path) -> PathBuf {
@@ -126,8 +128,14 @@ fn time_that_runs_out_still_leaves_a_checkpoint() {
     let most = u64::MAX.to_string();
     let endless = ["--epochs", "--patience", "--settle-epochs"].map(|flag| [flag, &most]).concat();
     finish(train(&data, &out, &[&endless[..], &["--max-minutes", "0.02"]].concat()));
-    assert!(ModelDirectory::open(&out).unwrap().load(None).is_ok());
+    let checkpoint = ModelDirectory::open(&out).unwrap().load(None).unwrap();
     let log = fs::read_to_string(out.join("1.train.jsonl")).unwrap();
+    assert_eq!(checkpoint.manifest.cut_short_after(), Some(curve(&out).len() as u64));
+    for command in [&["inspect"][..], &["eval", "--data", data.to_str().unwrap(), "--threads", "1"]] {
+        let output = finish(canet(&[command, &["--model", out.to_str().unwrap()]].concat()));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains("--max-minutes ended the training"), "{printed}");
+    }
     assert!(log.lines().last().unwrap().contains(r#""reason":"max_minutes""#), "{log}");
     // The log counts the distillation steps that ran, not those that were planned.
     for event in log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {

@@ -52,7 +52,11 @@ pub(crate) fn write_checkpoint(
         },
         metrics: measured.metrics,
         calibration: Some(measured.calibration),
-        training: Some(TrainingRecord { everything, ..job.options.record() }),
+        training: Some(TrainingRecord {
+            everything,
+            cut_short_after: state.progress.cut_short_after,
+            ..job.options.record()
+        }),
         exclude_seen: job.options.exclude_seen,
     };
     Ok((draft.write(job.out)?, measured.verdict))

@@ -52,8 +52,6 @@ pub struct Finished {
     pub checkpoint: Checkpoint,
     /// The conclusion from the test split, before a stage that learns it. `None` if an older version measured the model.
     pub verdict: Option<Verdict>,
-    /// Whether the time limit ended a stage.
-    pub cut_short: bool,
 }
 
 /// How a training ended.

@@ -81,7 +81,12 @@ impl TrainOptions {
             Ok(Value::Object(options)) => options.into_iter().collect(),
             _ => BTreeMap::new(),
         };
-        TrainingRecord { program: env!("CARGO_PKG_VERSION").to_owned(), options, everything: false }
+        TrainingRecord {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            options,
+            everything: false,
+            cut_short_after: None,
+        }
     }
 
     /// These options with those of stages outside `begun` replaced by `new`. A training with these options may continue

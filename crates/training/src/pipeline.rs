@@ -66,7 +66,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
             let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));
             fs::rename(work.join(LOG_NAME), &log).map_err(|source| TrainError::io(&log, source))?;
             fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
-            Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict, cut_short: reason == OUT_OF_TIME })))
+            Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict })))
         }
     }
 }
@@ -95,9 +95,10 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
                 context.save()?;
                 return Ok(PipelineEnd::Stopped);
             }
-            Some(StageEnd::OutOfTime) => reason = OUT_OF_TIME,
-            // A stage that time cut short stays the reason, however the later stages end.
-            _ if reason == OUT_OF_TIME => {}
+            Some(StageEnd::OutOfTime) => {
+                let progress = &mut context.state.progress;
+                progress.cut_short_after.get_or_insert(progress.curve.len() as u64);
+            }
             Some(StageEnd::Patience) => reason = "patience",
             Some(StageEnd::Done) => reason = "epochs",
             None => {}
@@ -107,6 +108,7 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
             return Ok(PipelineEnd::Paused);
         }
     }
+    let reason = context.state.progress.cut_short_after.map_or(reason, |_| OUT_OF_TIME);
     Ok(PipelineEnd::Finished { reason })
 }
 

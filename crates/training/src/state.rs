@@ -36,6 +36,9 @@ pub(crate) struct Progress {
     pub elapsed_seconds: f64,
     /// The finished epochs of all stages.
     pub curve: Vec<EpochRecord>,
+    /// Number of finished epochs when the time limit ended a stage.
+    #[serde(default)]
+    pub cut_short_after: Option<u64>,
     /// Result of the stage `router` beside the router's weights.
     #[serde(rename = "routing")]
     pub base_bias: Option<BaseBias>,
@@ -102,6 +105,7 @@ impl Progress {
             elapsed_seconds: 0.0,
             curve: Vec::new(),
             base_bias: None,
+            cut_short_after: None,
             measured: None,
             log_bytes: 0,
         }
@@ -145,6 +149,7 @@ impl TrainState {
             elapsed_seconds: 0.0,
             curve: Vec::new(),
             base_bias: None,
+            cut_short_after: None,
             measured: None,
             log_bytes: 0,
         };

@@ -42,6 +42,11 @@ impl Manifest {
     /// Version of the layout that this program writes and reads.
     pub const FORMAT: u32 = 1;
 
+    /// Epochs that were complete when the time limit ended the training. `None` if it ended by itself.
+    pub fn cut_short_after(&self) -> Option<u64> {
+        self.training.as_ref()?.cut_short_after
+    }
+
     /// What decides routes under a budget: the calibration, or the router as it is without one. In a model of one route, no
     /// router runs.
     pub fn policy(&self, space: &RouteSpace, budget: f64) -> RoutePolicy {
@@ -95,6 +100,9 @@ pub struct TrainingRecord {
     /// measured it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub everything: bool,
+    /// Epochs that were complete when the time limit ended a stage. Missing if every stage ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_short_after: Option<u64>,
 }
 
 fn default_exclude_seen() -> bool {
