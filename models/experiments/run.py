@@ -209,7 +209,7 @@ def write_table():
     """Puts a table of every result into README.md."""
     results = [json.loads((HERE / f"{name}.json").read_text()) for name in ROWS if (HERE / f"{name}.json").exists()]
     lines = [
-        "| row | seeds | full | strongest static route | routed, saved | - static mix | - static mix of equal time | - full "
+        "| row | seeds | full | strongest slice | routed, saved | - static mix | - static mix of equal time | - full "
         "| - strongest | - random, own frequencies | routes in use | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -255,7 +255,7 @@ fn the_page_is_complete_and_works_in_a_browser() {
     assert!(printed.trim_end().ends_with("out/report.html"), "{printed}");
     // The first line is that of `canet eval`.
     assert_eq!(printed.lines().next(), setting.evaluated("one").lines().next());
-    assert!(printed.contains("static routes of the same FLOPs"), "{printed}");
+    assert!(printed.contains("static mixture of the same FLOPs"), "{printed}");
     assert!(printed.contains("3 of 60 targets are in the user's own history and count as misses."), "{printed}");
     let page = fs::read_to_string(setting.path("out/report.html")).unwrap();
     let first = printed.split("\n\n").next().unwrap().replace('\n', " ");

@@ -23,10 +23,10 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
          training ended on the validation items, the validation column is too high, and the choices based on it are less \
          reliable."
             .to_owned(),
-        "Chosen by this report, on the validation split: the hull of static routes and the strongest single route. The \
+        "Chosen by this report, on the validation split: the hull of the slices and the strongest slice. The \
          reported values are from the test split. A static mixture sends a fixed share of the users to each of two \
-         neighbouring routes of the hull, so that its mean cost equals the router's. Its value is computed as an \
-         expectation, without a random draw. Beyond the last route of the hull the mixture is that route, which costs \
+         neighbouring slices of the hull, so that its mean cost equals the router's. Its value is computed as an \
+         expectation, without a random draw. Beyond the last slice of the hull the mixture is that slice, which costs \
          less. For the column \"chosen on other users\", the users are split at random into two folds, and each fold runs \
          on the hull from the validation items of the other fold."
             .to_owned(),

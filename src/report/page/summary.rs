@@ -34,11 +34,11 @@ fn over_budgets(found: &Findings) -> String {
         (count, all) => format!("at {count} of {all} budgets"),
     };
     match (better, worse) {
-        (0, 0) => "Routing is not shown to beat the best static routes of the same FLOPs here.".to_owned(),
-        (better, 0) => format!("Routing beats the best static routes of the same FLOPs {}.", budgets(better)),
-        (0, worse) => format!("Routing loses to the best static routes of the same FLOPs {}.", budgets(worse)),
+        (0, 0) => "Routing is not shown to beat the best static mixture of the same FLOPs here.".to_owned(),
+        (better, 0) => format!("Routing beats the best static mixture of the same FLOPs {}.", budgets(better)),
+        (0, worse) => format!("Routing loses to the best static mixture of the same FLOPs {}.", budgets(worse)),
         (better, worse) => format!(
-            "Routing beats the best static routes of the same FLOPs {}, and loses to them at {worse}.",
+            "Routing beats the best static mixture of the same FLOPs {}, and loses to it at {worse}.",
             budgets(better)
         ),
     }
@@ -128,13 +128,13 @@ fn against_strongest(point: &OperatingPoint, found: &Findings) -> String {
     };
     let cost = found.strongest.cost.flops;
     let cheaper = if cost < point.cost.flops && over.shown() != Shown::Better {
-        " Serving that route to every user costs less and is not shown to be worse."
+        " Serving that slice to every user costs less and is not shown to be worse."
     } else {
         ""
     };
     format!(
         "{} ({name}, chosen on validation, {} of the full FLOPs): {}.{cheaper}",
-        comparison(over, "the strongest single route for every user"),
+        comparison(over, "the strongest slice for every user"),
         percent(cost / found.full_flops),
         difference(over),
     )

@@ -107,11 +107,11 @@ pub(super) fn budgets(found: &Findings) -> String {
         "budget",
         "NDCG@10",
         "FLOPs saved",
-        "− static, equal FLOPs",
-        "− static, equal time",
-        "− static, chosen on other users",
+        "− static mixture, equal FLOPs",
+        "− static mixture, equal time",
+        "− static mixture, chosen on other users",
         "− full",
-        "− strongest static",
+        "− strongest slice",
         "− random, same shares",
         "routes in use",
     ];
@@ -156,7 +156,7 @@ pub(super) fn permutation_test(found: &Findings) -> String {
     table.end()
 }
 
-/// The baselines: static and random routes, the oracle and baselines without a network.
+/// The baselines: fixed slices, random routes, the oracle and baselines without a network.
 pub(super) fn baselines(found: &Findings) -> String {
     let mut table = Table::new("Baselines", &["run", "NDCG@10", "MFLOPs", "saved", "time per request"]);
     let mut row = |name: &str, test: &Value, flops: Option<f64>, seconds: Option<f64>| {
@@ -174,7 +174,7 @@ pub(super) fn baselines(found: &Findings) -> String {
     let mut names: Vec<&str> = found.models.iter().map(|model| model.strongest.as_str()).collect();
     names.dedup();
     let Cost { flops, seconds } = strongest.cost;
-    let name = format!("strongest static on validation: {}", names.join(", "));
+    let name = format!("strongest slice on validation: {}", names.join(", "));
     row(&name, &strongest.test, Some(flops), Some(seconds));
     let random = &found.random;
     row("random, uniform", &random.test, Some(random.cost.flops), Some(random.cost.seconds));
@@ -243,7 +243,7 @@ pub(super) fn routes(found: &Findings) -> String {
 
 /// The groups of the route map.
 pub(super) fn groups(found: &Findings) -> String {
-    let header = ["group", "users", "saved", "NDCG@10", "− random, same shares", "− static, equal FLOPs"];
+    let header = ["group", "users", "saved", "NDCG@10", "− random, same shares", "− static mixture, equal FLOPs"];
     let mut table = Table::new("Groups of users", &header);
     let mut section = None;
     for group in &found.map.groups {

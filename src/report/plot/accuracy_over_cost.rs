@@ -59,11 +59,11 @@ const LEFT: f64 = 50.0;
 /// no difference.
 pub(in crate::report) fn accuracy_over_cost(found: &Findings, kind: CostKind, width: f64) -> Svg {
     let mut svg =
-        Svg::new(width, format!("NDCG@10 against {}: static routes, their hull, and the router", kind.name()));
+        Svg::new(width, format!("NDCG@10 against {}: slices, their best static mixtures, and the router", kind.name()));
     let mut entries = vec![
         (Symbol::Dotted("routed", "routed-dot"), "the router at its budgets"),
         (Symbol::Dotted("hull", "corner"), "best static mixture"),
-        (Symbol::Dot("static-dot"), "a route for every user"),
+        (Symbol::Dot("static-dot"), "a slice for every user"),
         (Symbol::Line("matched"), "random, the router's shares"),
         (Symbol::Dot("random-dot"), "random, uniform"),
     ];
@@ -141,7 +141,7 @@ pub(in crate::report) fn accuracy_over_cost(found: &Findings, kind: CostKind, wi
     }
     routed.windows(2).for_each(|pair| labels.avoid_line([pair[0], pair[1]]));
     for vertex in &vertices {
-        svg.disc("corner", *vertex, 4.0, "a route of the best static mixtures");
+        svg.disc("corner", *vertex, 4.0, "a slice of the best static mixtures");
     }
     for (name, value) in &drawn {
         labels.draw(&mut svg, "small", [right - 2.0, up.at(*value)], &format!("{name} {}", plain(*value)));

@@ -19,7 +19,7 @@ struct Panel {
 const PANELS: [Panel; 4] = [
     Panel { title: "routed − best static mixture, equal FLOPs", of: |over| &over.hull },
     Panel { title: "routed − full route", of: |over| &over.full },
-    Panel { title: "routed − strongest static route", of: |over| &over.strongest },
+    Panel { title: "routed − strongest slice", of: |over| &over.strongest },
     Panel { title: "routed − random, same shares", of: |over| &over.matched },
 ];
 
