@@ -19,7 +19,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from wheels import REPOSITORY, SetupError, Wheel, fetch, run, say, sha256_of, write_whole
+from common import REPOSITORY, SetupError, run, say, sha256_of, write_whole
+from pypi import Wheel, fetch
 
 RECBOLE = Wheel(
     "recbole==1.2.1",

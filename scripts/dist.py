@@ -20,13 +20,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import image
+import helm
 import sbom
-from wheels import REPOSITORY, SetupError, run, say, sha256_of
+from common import REPOSITORY, SetupError, call, output, run, say, sha256_of, version
 
 TARGET = REPOSITORY / "target"
 CHART = REPOSITORY / "deploy" / "helm" / "canet"
@@ -34,9 +33,9 @@ LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice|unlicense)", re.IGNORECAS
 
 
 def main():
-    version = image.version()
+    own = version()
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--out", type=Path, default=REPOSITORY / "dist" / f"canet-{version}")
+    options.add_argument("--out", type=Path, default=REPOSITORY / "dist" / f"canet-{own}")
     options.add_argument("--canet", type=Path, default=TARGET / "native" / "release" / "canet")
     options.add_argument("--wheel", type=Path, help="by default that of target/wheel")
     kind = options.add_mutually_exclusive_group()
@@ -44,14 +43,14 @@ def main():
     kind.add_argument("--without-registry", action="store_true", help="make the image of Debian's packages and --canet")
     options = options.parse_args()
     wheel = options.wheel or newest_wheel()
-    agree(version, options.canet, wheel)
+    agree(own, options.canet, wheel)
 
     # Renamed when complete.
     aside = options.out.with_name(f".{options.out.name}.{os.getpid()}")
     aside.mkdir(parents=True)
     try:
-        name = f"canet-{version}"
-        image.call(["strip", "-o", aside / f"{name}-linux-x86_64", options.canet])
+        name = f"canet-{own}"
+        call(["strip", "-o", aside / f"{name}-linux-x86_64", options.canet])
         shutil.copy(wheel, aside)
         chart(aside)
         (aside / f"{name}.cdx.json").write_text(json.dumps(sbom.describe(native=True), indent=1) + "\n")
@@ -61,7 +60,7 @@ def main():
         if not options.without_image:
             flags = ["--without-registry", "--canet", options.canet] if options.without_registry else []
             archive = aside / f"{name}-image.oci.tar"
-            image.call([sys.executable, "-B", REPOSITORY / "scripts" / "image.py", "--archive", archive, *flags])
+            call([sys.executable, "-B", REPOSITORY / "scripts" / "image.py", "--archive", archive, *flags])
         files = sorted(file for file in aside.iterdir())
         (aside / "SHA256SUMS").write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
         if options.out.exists():
@@ -79,12 +78,12 @@ def newest_wheel():
     return wheels[0]
 
 
-def agree(version, canet, wheel):
+def agree(own, canet, wheel):
     """Checks that all parts are of one version."""
     if not canet.exists():
         raise SetupError(f"{canet} does not exist: build it by `make build-native`")
     chart = dict(re.findall(r'^(version|appVersion): "?([^"\n]+)"?$', (CHART / "Chart.yaml").read_text(), re.MULTILINE))
-    printed = image.output([canet, "--version"]).split()
+    printed = output([canet, "--version"]).split()
     found = {
         str(canet): printed[1] if len(printed) > 1 else "",
         str(wheel): wheel.name.split("-")[1],
@@ -92,16 +91,13 @@ def agree(version, canet, wheel):
         "appVersion in Chart.yaml": chart.get("appVersion"),
     }
     for name, other in found.items():
-        if other != version:
-            raise SetupError(f"{name} is {other}, but Cargo.toml says {version}: change or rebuild it")
+        if other != own:
+            raise SetupError(f"{name} is {other}, but Cargo.toml says {own}: change or rebuild it")
 
 
 def chart(directory):
     """Packages the Helm chart."""
-    helm = subprocess.run([sys.executable, "-B", REPOSITORY / "scripts" / "helm.py"], stdout=subprocess.PIPE, text=True)
-    if helm.returncode != 0:
-        raise SetupError("helm could not be fetched: the message stands above")
-    image.call([helm.stdout.strip(), "package", CHART, "--destination", directory])
+    call([helm.path(), "package", CHART, "--destination", directory])
 
 
 def third_party_licences():

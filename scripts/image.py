@@ -15,17 +15,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import tomllib
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from wheels import REPOSITORY, SetupError, cache, locked, run, say
+from common import REPOSITORY, SetupError, cache, call, locked, output, run, say, version
 
 # Debian's release of the base image, as in the Dockerfile.
 RELEASE = "bookworm"
@@ -54,10 +52,6 @@ def main():
     if options.archive:
         builder.save(options.tag, options.archive)
     print(options.tag)
-
-
-def version():
-    return tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 
 
 def find_builder():
@@ -193,19 +187,6 @@ def ask(url):
 
 def succeeds(command):
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
-
-
-def call(command, **settings):
-    """Runs a program, whose output goes to standard error."""
-    if subprocess.run(list(map(str, command)), stdout=sys.stderr.fileno(), **settings).returncode != 0:
-        raise SetupError(f"{command[0]} {command[1]} failed: its message stands above")
-
-
-def output(command):
-    ran = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True)
-    if ran.returncode != 0:
-        raise SetupError(f"{command[0]} {command[1]} failed: its message stands above")
-    return ran.stdout.strip()
 
 
 if __name__ == "__main__":

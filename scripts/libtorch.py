@@ -15,11 +15,11 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
-from wheels import REPOSITORY, SetupError, Wheel, cache, fetch, locked, run, say, write_whole
+from common import REPOSITORY, SetupError, cache, locked, run, say, write_whole
+from pypi import Wheel, fetch
 
 VERSION = "2.11.0"
 

@@ -21,10 +21,10 @@ import uuid
 from pathlib import Path
 
 import libtorch
+from common import REPOSITORY, SetupError, run
 
-ROOT = Path(__file__).resolve().parent.parent
 PLATFORM = "x86_64-unknown-linux-gnu"
-API = ROOT / "crates" / "api" / "src"
+API = REPOSITORY / "crates" / "api" / "src"
 # Files of npm packages that are compiled in, unchanged. `pages.rs` names their versions.
 VENDORED = {
     "openapi-explorer": API / "docs" / "openapi-explorer.min.js",
@@ -36,7 +36,7 @@ LICENCES = {"openapi-explorer": "Apache-2.0", "uplot": "MIT", "torch": "BSD-3-Cl
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--no-default-features", action="store_true", help="of the build without LibTorch")
-    options.add_argument("--out", type=Path, default=ROOT / "dist" / "canet.cdx.json")
+    options.add_argument("--out", type=Path, default=REPOSITORY / "dist" / "canet.cdx.json")
     options = options.parse_args()
     document = describe(options.no_default_features)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,12 +106,15 @@ def describe(native):
 
 def cargo(*arguments):
     command = ["cargo", *arguments, "--locked"]
-    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+    ran = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    if ran.returncode != 0:
+        raise SetupError(f"cargo {arguments[0]} failed: its message stands above")
+    return ran.stdout
 
 
 def locked():
     """The checksum of every crate of the registry."""
-    packages = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
+    packages = tomllib.loads((REPOSITORY / "Cargo.lock").read_text())["package"]
     return {(package["name"], package["version"]): package.get("checksum") for package in packages}
 
 
@@ -165,4 +168,4 @@ def other(kind, name, version, sha256):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import libtorch
 import torch_cpu
-from wheels import SetupError, cache, locked, run, say
+from common import SetupError, cache, locked, run, say
 
 UNUSED_SECONDS = 30 * 24 * 3600
 

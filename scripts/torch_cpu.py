@@ -15,7 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from libtorch import CPU_LIBRARIES, CUDA_RUNTIME, CUPTI, VERSION
-from wheels import SetupError, fetch
+from common import SetupError
+from pypi import fetch
 
 # What `import torch` imports.
 REQUIRED = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wheels import REPOSITORY, SetupError, run
+from common import REPOSITORY, SetupError, run
 
 PACKAGE = REPOSITORY / "crates" / "python"
 TARGET = REPOSITORY / "target" / "native"

@@ -16,7 +16,7 @@ impl Checkout {
         let root = TempDir::new().unwrap();
         let scripts = root.path().join("scripts");
         fs::create_dir(&scripts).unwrap();
-        for name in ["libtorch.py", "wheels.py"] {
+        for name in ["libtorch.py", "common.py", "pypi.py"] {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
             fs::copy(source, scripts.join(name)).unwrap();
         }

@@ -3,21 +3,11 @@
 Standard library only: these scripts run before anything is installed.
 """
 
-import errno
-import fcntl
-import hashlib
-import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-class SetupError(Exception):
-    """What is wrong and what to do about it, in one message."""
+from common import SetupError, say, sha256_of
 
 
 @dataclass(frozen=True)
@@ -32,26 +22,6 @@ class Wheel:
     def platforms(self):
         tags = self.file[: -len(".whl")].split("-")[-1].split(".")
         return [tag for tag in tags if tag != "any"]
-
-
-def say(message):
-    """Progress goes to standard error: standard output is for the answer."""
-    print(message, file=sys.stderr, flush=True)
-
-
-def cache():
-    """Where this user keeps what was fetched; every checkout shares it."""
-    if os.environ.get("CANET_CACHE"):
-        return Path(os.environ["CANET_CACHE"]).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "canet"
-
-
-def sha256_of(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def fetch(wheel, directory):
@@ -114,38 +84,3 @@ def explain(wheel, output):
             f"the package index that pip uses does not have {wheel.file}: it may be an incomplete mirror (pip config list)"
         )
     return f"pip could not fetch {wheel.requirement}: its message stands above"
-
-
-@contextmanager
-def locked(path):
-    """One run at a time; the system drops the lock when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another set-up is running (it holds {path}): waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def write_whole(path, data):
-    """Writes aside and renames, so that no half-written file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    aside.replace(path)
-
-
-def run(main):
-    """Runs a script's `main` and turns what went wrong into one line and an exit code."""
-    try:
-        main()
-    except SetupError as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(f"{Path(sys.argv[0]).name}: the disk is full: make room and run this again ({error})")
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{Path(sys.argv[0]).name}: interrupted; run this again to go on")
