@@ -26,7 +26,8 @@ from pathlib import Path
 
 from curve import draw
 from machine import pinned, split
-from serve import has_version, serving
+from model_files import versions
+from serve import serving
 from shape import MAX_LEN, write_shape
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -77,7 +78,7 @@ def main():
 def shaped(canet):
     """A model of MovieLens-1M's shape, trained for some minutes on drawn users: its sizes are right, its taste is none."""
     directory = REPOSITORY / "target" / "loadtest" / "ml-1m-shaped"
-    if not has_version(directory):
+    if not versions(directory):
         with tempfile.TemporaryDirectory() as scratch:
             data = Path(scratch) / "users.txt"
             write_shape(data)

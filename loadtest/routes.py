@@ -15,6 +15,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+import model_files
 from machine import described
 from scatter import scatter
 
@@ -30,9 +31,8 @@ def main():
     options.add_argument("--json", type=Path)
     options.add_argument("--svg", type=Path)
     options = options.parse_args()
-    version = max(int(path.name) for path in options.model.iterdir() if path.name.isdigit())
-    config = json.loads((options.model / str(version) / "canet.json").read_text())["config"]
-    names = [f"h{h}-l{l}-e{e}" for h in config["hidden"] for l in config["layers"] for e in config["embedding"]]
+    config = model_files.config(model_files.newest(options.model))
+    names = model_files.route_names(config)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     rounds = [bench(options, names, seed) for seed in range(options.rounds)]
     full = names[-1]

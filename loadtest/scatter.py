@@ -3,11 +3,11 @@
 import math
 from pathlib import Path
 
-STYLE = Path(__file__).resolve().parent.parent / "src" / "app" / "report" / "picture" / "picture.css"
+STYLE = Path(__file__).resolve().parent.parent / "src" / "report" / "plot" / "plot.css"
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 40, 44
-# Classes of the style: a dot, and the bar of its spread.
-MARKS = [("static-dot", "open-bar"), ("matched-dot", "matched"), ("routed-dot", "bar")]
+# Classes of the style: a dot, and the bar of its spread. A pair for each series.
+MARKS = [("static-dot", "open-bar"), ("matched-dot", "matched"), ("routed-dot", "bar"), ("worse-dot", "worse-bar")]
 
 
 def scatter(series, across, up, across_name, up_name):
@@ -15,6 +15,8 @@ def scatter(series, across, up, across_name, up_name):
 
     Both axes begin at 0, and a line goes from there to the last point.
     """
+    if len(series) > len(MARKS):
+        raise SystemExit(f"{len(series)} series are too many: the picture has marks for {len(MARKS)}")
     points = [point for list_ in series.values() for point in list_]
     steps = [step(max(point[across] for point in points)), step(max(point["greatest"] for point in points))]
     ends = [5 * steps[0], 5 * steps[1]]

@@ -5,14 +5,8 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 
 ADDRESSES = {"http": r"listening on http://([\d.:]+)", "grpc": r"listening on grpc://([\d.:]+)"}
-
-
-def has_version(model):
-    """Whether the directory holds a version of a model, and not only a training that was stopped."""
-    return Path(model).is_dir() and any(entry.name.isdigit() for entry in Path(model).iterdir())
 
 
 @contextmanager

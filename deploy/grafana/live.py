@@ -31,7 +31,8 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 sys.path.insert(0, str(REPOSITORY / "loadtest"))
 
-from serve import serving  # noqa: E402  (its place is known only now)
+from model_files import item_ids, newest  # noqa: E402  (its place is known only now)
+from serve import serving  # noqa: E402
 
 VARIABLES = {
     "$__rate_interval": "10s", "$__range": "1h", "$job": ".+", "$instance": ".+", "$route": ".+", "$price": "0.04",
@@ -77,10 +78,10 @@ def main():
 
 def staged(model, scratch):
     """A model whose versions 1 and 2 are the newest one of `model`, and whose version 3 lacks half of its weights."""
-    newest = max((version for version in model.iterdir() if version.name.isdigit()), key=lambda path: int(path.name))
+    version = newest(model)
     there = scratch / model.name
-    for version in ["1", "2", "3"]:
-        shutil.copytree(newest, there / version)
+    for copy in ["1", "2", "3"]:
+        shutil.copytree(version, there / copy)
     weights = there / "3" / "weights.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     return there
@@ -88,7 +89,7 @@ def staged(model, scratch):
 
 def catalogue(model, scratch):
     """A catalogue file that knows one item of the model."""
-    item = next(model.glob("*/items.tsv")).read_text().split("\n", 1)[0]
+    item = item_ids(newest(model))[0]
     file = Path(scratch) / "catalogue.csv"
     file.write_text(f"id,category\n{item},any\n")
     return str(file)

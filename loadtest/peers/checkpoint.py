@@ -1,12 +1,17 @@
 """A checkpoint of canet as the peers read it: its configuration, its weights, and histories by its ids."""
 
-import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
 
 from package import window
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import model_files  # noqa: E402  (its place is known only now)
+from model_files import item_ids, newest  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -19,14 +24,9 @@ class Checkpoint:
     @classmethod
     def read(cls, model, version=None):
         """The version of `model`, the highest one unless told."""
-        versions = [int(path.name) for path in Path(model).iterdir() if path.name.isdigit()]
-        if not versions:
-            raise SystemExit(f"{model} holds no version of a model")
-        directory = Path(model) / str(version or max(versions))
-        config = json.loads((directory / "canet.json").read_text())["config"]
-        names = (directory / "items.tsv").read_text().splitlines()
-        items = {name.split("\t")[0]: index + 1 for index, name in enumerate(names)}
-        return cls(directory, config, load_file(directory / "weights.safetensors"), items)
+        directory = Path(model) / str(version) if version else newest(model)
+        items = {item: index + 1 for index, item in enumerate(item_ids(directory))}
+        return cls(directory, model_files.config(directory), load_file(directory / "weights.safetensors"), items)
 
     def sequences(self, path):
         """All known items of each user in `path`: RecBole's `.inter`, `user item` lines in the order of time, or one
@@ -52,8 +52,4 @@ class Checkpoint:
 
     def routes(self):
         """The names of all routes."""
-        config = self.config
-        return [
-            f"h{width}-l{depth}-e{embedding}"
-            for width in config["hidden"] for depth in config["layers"] for embedding in config["embedding"] or [width]
-        ]
+        return model_files.route_names(self.config)

@@ -39,7 +39,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.append(str(REPOSITORY / "loadtest"))
 
 from machine import described, pinned  # noqa: E402
-from serve import has_version, serving  # noqa: E402
+from model_files import versions  # noqa: E402
+from serve import serving  # noqa: E402
 
 # Scores closer than this may change places: both sides round.
 TIE = 1e-4
@@ -133,7 +134,7 @@ def arguments():
 def trained(options):
     """A model of the paper's sizes, trained on the histories for some minutes unless it is there."""
     directory = REPOSITORY / "target" / "peers" / options.histories.name.split(".")[0]
-    if not has_version(directory):
+    if not versions(directory):
         command = [options.canet, "train", "--data", options.histories, "--out", directory, "--max-minutes", "6"]
         command += ["--hidden", "64,96,128", "--layers", "2,4,6,8", "--embedding", "64,96,128", "--heads", "4"]
         # Positions from the oldest item cost as much as the paper's, from the newest, and let the history cache work.
@@ -316,7 +317,7 @@ def line(row):
     return text
 
 
-def ask(options, checkpoint, requests, *flags):
+def ask(options, requests, *flags):
     """What a server of the model ranks for each request."""
     with serving(options.canet, options.model, ["--log", "info", *flags]) as server:
         results = []
@@ -340,7 +341,7 @@ def agree(options, checkpoint, histories, name, peer, *flags):
     found = external(checkpoint, peer(padded(histories)).tolist())
     asked = [{"history": items, "route": "full", "k": 11} for items in external(checkpoint, histories)]
     # The queue must take the whole call, whatever it is predicted to take.
-    for ranked, theirs in zip(ask(options, checkpoint, asked, "--queue-limit-ms", "60000", *flags), found, strict=True):
+    for ranked, theirs in zip(ask(options, asked, "--queue-limit-ms", "60000", *flags), found, strict=True):
         names, scores = [item["item"] for item in ranked], [item["score"] for item in ranked]
         if names[:10] == theirs:
             continue
@@ -365,7 +366,7 @@ def overlaps(options, checkpoint, histories):
         chosen = list(zip(external(checkpoint, histories[:OVERLAPPED]), itertools.cycle(names)))
         asked = [{"history": history, "route": route, "timeout_ms": 60000} for history, route in chosen]
         sides = [
-            ask(options, checkpoint, asked, "--queue-limit-ms", "60000", "--precision", precision)
+            ask(options, asked, "--queue-limit-ms", "60000", "--precision", precision)
             for precision in ("fp32", "bf16")
         ]
         shared = [len({item["item"] for item in a} & {item["item"] for item in b}) / len(a) for a, b in zip(*sides)]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures the CPU that `canet serve` takes for a request outside the model, with wrk on the same machine.
 
-    http.py --model models/ml-100k [--canet target/release/canet,OTHER] [--connections 32] [--rounds 5] [--seconds 3]
-            [--answer-log] [--json FILE]
+    http_cost.py --model models/ml-100k [--canet target/release/canet,OTHER] [--connections 32] [--rounds 5] [--seconds 3]
+                 [--answer-log] [--json FILE]
 
 Three kinds of request: a cold start, which runs no model, and two that name the smallest and the full route for a history
 of 15 items.
@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from machine import described
+from model_files import item_ids, newest
 from serve import serving
 
 ITEMS = 15
@@ -41,9 +42,7 @@ def main():
     options.add_argument("--answer-log", action="store_true", help="compare servers with and without an answer log")
     options.add_argument("--json", type=Path)
     options = options.parse_args()
-    version = max(int(path.name) for path in options.model.iterdir() if path.name.isdigit())
-    items = (options.model / str(version) / "items.tsv").read_text().split("\n")[:ITEMS]
-    history = [line.split("\t")[0] for line in items]
+    history = item_ids(newest(options.model))[:ITEMS]
     requests = {
         "cold start": {"history": []},
         "smallest route": {"history": history, "route": "smallest"},
