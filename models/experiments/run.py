@@ -4,9 +4,9 @@
     make experiment ROW=beauty                       seed 1
     make experiment ROW=beauty SEEDS=1,2,3           more seeds, trained where they are not yet
     make experiment ROW=list                         the rows
+    make experiment ROW=table                        the table alone
 
-A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. Rows that name a
-supernet go on from one and the same, so that what they come to differs by what follows it alone. The results are
+A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
 ROW.json and, of models with more than one route, ROW.svg here, and the table in README.md, which is made anew from every
 ROW.json. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come from.
 """
@@ -14,7 +14,6 @@ ROW.json. DATA is the directory of the data sets (data unless told); models/expe
 import argparse
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,8 +74,6 @@ def experiment(options):
     for seed, model in zip(seeds, models):
         if not (model / "1").is_dir():
             how = ["--seed", seed, "--device", options.device, *threads]
-            if "supernet" in row and not model.exists():
-                shutil.copytree(supernet(row["supernet"], seed, data, how), model)
             canet("train", "--data", data, "--out", model, *how, *row["flags"])
         if wrong := disagreement(json.loads((model / "1" / "canet.json").read_text()), seed, row["flags"]):
             sys.exit(f"{model} is not this row's model: {wrong}; move it away and it is trained anew")
@@ -89,16 +86,6 @@ def experiment(options):
     (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
     if routes_of(result) > 1:
         (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
-
-
-def supernet(row, seed, data, how):
-    """The directory of a row's training that stopped behind its first stage."""
-    directory = WORK / "supernets" / f"{row}-{seed}"
-    stopped = directory / "stopped"
-    if not stopped.exists():
-        canet("train", "--data", data, "--out", directory, *how, *ROWS[row]["flags"], "--stop-after", "supernet")
-        stopped.touch()
-    return directory
 
 
 def checked(path, sha256):
