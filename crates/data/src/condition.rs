@@ -136,10 +136,14 @@ impl ColumnTest {
         }
     }
 
-    /// The conditions and the values that were seen instead.
-    pub(crate) fn explain(&self) -> (String, String) {
+    /// The conditions and the values that were seen instead; `None` if there were no such values.
+    pub(crate) fn explain(&self) -> Option<(String, String)> {
+        if self.seen.is_empty() {
+            return None;
+        }
         let conditions: Vec<String> = self.conditions.iter().map(ToString::to_string).collect();
-        (conditions.join(", "), self.seen.join(", "))
+        let seen: Vec<&str> = self.seen.iter().map(|value| if value.is_empty() { "\"\"" } else { value }).collect();
+        Some((conditions.join(", "), seen.join(", ")))
     }
 }
 

@@ -141,7 +141,7 @@ impl Dataset {
     /// [`DataError`] as for [`Dataset::read`], or if a file has no times or numbers that are no dates.
     pub fn read_all_timed(paths: &[PathBuf], options: &ReadOptions) -> Result<TimedDataset, DataError> {
         let Read { dataset, rows, .. } = Dataset::with_rows(paths, options)?;
-        let undated = |file: &&FileSummary| file.time_unit.is_none() || !file.has_dates();
+        let undated = |file: &&FileSummary| file.has_interactions() && (file.time_unit.is_none() || !file.has_dates());
         match (dataset.files.iter().find(undated), rows.by_user(dataset.users.len())) {
             (None, Some(times)) => Ok(TimedDataset { dataset, times }),
             (file, _) => Err(DataError::Undated(
@@ -245,6 +245,11 @@ impl Dataset {
 }
 
 impl FileSummary {
+    /// Whether an interaction was read.
+    fn has_interactions(&self) -> bool {
+        self.lines > self.skipped + self.unselected
+    }
+
     /// Whether the times are dates, or there are none.
     fn has_dates(&self) -> bool {
         self.time_unit != Some(super::TimeUnit::Numbers)

@@ -163,7 +163,7 @@ impl ParquetFile {
         for (column, role) in used.into_iter().chain(roles.time.map(|time| (time, "a time"))).chain(tested) {
             let kind = match &self.kinds[column] {
                 Kind::Unusable(kind) => kind,
-                kind if kind.is_time() && role.ends_with(['r', 'm']) => "a date",
+                kind if kind.is_time() && role != "a time" => "a date",
                 Kind::Bool | Kind::Uuid if role == "a time" => "neither a number nor a date",
                 _ => continue,
             };
@@ -221,8 +221,10 @@ impl ParquetFile {
         used.sort_unstable();
         used.dedup();
         self.check_compression(path, &used)?;
-        let mut columns: Vec<Column> =
-            used.iter().map(|column| Column::new(*column, self, time == Some(*column))).collect();
+        // A condition compares texts. A time that has one is read as a text and parsed.
+        let is_tested = |column: usize| roles.tests.iter().any(|test| test.column == column);
+        let is_time = |column: usize| time == Some(column) && !is_tested(column);
+        let mut columns: Vec<Column> = used.iter().map(|column| Column::new(*column, self, is_time(*column))).collect();
         self.read_batches(path, &used, &mut columns, |columns, row, number| {
             bad_lines.lines += 1;
             if let Err(fault) = records.add(&Row { columns, row }, collector) {

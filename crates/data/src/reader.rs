@@ -38,6 +38,7 @@ pub(crate) fn read_files(paths: &[PathBuf], options: &ReadOptions) -> Result<Fil
         collector: Collector::new(options.max_bytes),
         skipped: Skipped::default(),
         untimed: None,
+        nothing_selected: None,
     };
     let (mut files, mut digests, mut titles) = (Vec::new(), Vec::new(), Titles::new());
     for path in paths {
@@ -54,7 +55,7 @@ pub(crate) fn read_files(paths: &[PathBuf], options: &ReadOptions) -> Result<Fil
     }
     if reader.collector.len() == 0 {
         let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
-        return Err(DataError::NoInteractions(path));
+        return Err(reader.nothing_selected.unwrap_or(DataError::NoInteractions(path)));
     }
     let collected = reader.collector.finish(options.min_interactions);
     if collected.users.is_empty() {
@@ -78,6 +79,8 @@ struct FileReader<'a> {
     collector: Collector,
     skipped: Skipped,
     untimed: Option<Untimed>,
+    /// Why the conditions selected nothing of the first file where they did not. It matters if no file has a selected row.
+    nothing_selected: Option<DataError>,
 }
 
 impl FileReader<'_> {
@@ -161,8 +164,8 @@ impl FileReader<'_> {
         bad_lines: BadLines,
     ) -> Result<FileSummary, DataError> {
         bad_lines.judge()?;
-        if let Some(records) = &records {
-            records.check_selection(path)?;
+        if self.nothing_selected.is_none() {
+            self.nothing_selected = records.as_ref().and_then(|records| records.nothing_selected(path));
         }
         let roles = records.as_ref().map(|records| (records, records.roles()));
         let time = roles.and_then(|(_, roles)| roles.time);

@@ -76,17 +76,13 @@ impl Records {
         collector.add(Interaction { user, item, time })
     }
 
-    /// Checks that the conditions selected a record, if there was one.
-    ///
-    /// # Errors
-    /// [`DataError::NothingSelected`].
-    pub(crate) fn check_selection(&self, path: &Path) -> Result<(), DataError> {
+    /// Why the conditions selected no record; `None` if they selected one or there was none.
+    pub(crate) fn nothing_selected(&self, path: &Path) -> Option<DataError> {
         if self.selected > 0 || self.unselected == 0 {
-            return Ok(());
+            return None;
         }
         // A record is refused by the first condition that it does not meet.
-        let mut explained = self.roles.tests.iter().map(ColumnTest::explain);
-        let (condition, found) = explained.find(|(_, found)| !found.is_empty()).unwrap_or_default();
-        Err(DataError::NothingSelected { path: path.to_owned(), condition, found })
+        let (condition, found) = self.roles.tests.iter().find_map(ColumnTest::explain)?;
+        Some(DataError::NothingSelected { path: path.to_owned(), condition, found })
     }
 }

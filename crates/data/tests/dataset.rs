@@ -318,6 +318,19 @@ fn unusable_files_are_named_with_the_reason() {
 }
 
 #[test]
+fn a_file_without_a_selected_row_is_read_beside_others() {
+    let folder = Folder::new();
+    let monday = folder.write("monday.csv", "user,item,event\na,1,purchase\na,2,view\nb,3,purchase\n");
+    let tuesday = folder.write("tuesday.csv", "user,item,event\na,4,view\n");
+    let options = |condition: &str| ReadOptions { conditions: vec![condition.parse().unwrap()], ..strict() };
+    let both = [tuesday.clone(), monday];
+    let dataset = Dataset::read_all(&both, &options("event=purchase")).unwrap();
+    assert_eq!((dataset.interactions, dataset.files[0].unselected, dataset.files[1].unselected), (2, 1, 1));
+    let error = Dataset::read_all(&both, &options("event=refund")).unwrap_err().to_string();
+    assert!(error.contains("tuesday.csv: no row meets event=refund; the column holds view"), "{error}");
+}
+
+#[test]
 fn a_directory_stands_for_its_one_data_file() {
     let folder = Folder::new();
     let message = Dataset::read(folder.path(), &strict()).unwrap_err().to_string();

@@ -295,6 +295,18 @@ fn forms_that_are_read() {
 }
 
 #[test]
+fn a_condition_on_the_time_of_a_parquet_file_selects_rows_by_it() {
+    let read = |flags: &[(&str, &str)]| Dataset::read(&fixture("snappy.parquet"), &options(flags)).unwrap();
+    let by_rating = read(&[("time", "when_us"), ("where", "rating>=2")]);
+    let by_time = read(&[("time", "rating"), ("where", "rating>=2")]);
+    assert_eq!((by_time.interactions, by_time.users.len()), (by_rating.interactions, by_rating.users.len()));
+    assert_eq!(by_time.interactions, 240);
+    // The times are the same whether or not they have a condition.
+    let every = read(&[("time", "rating"), ("where", "rating>=0")]);
+    assert_eq!(every.parsed_sha256, read(&[("time", "rating")]).parsed_sha256);
+}
+
+#[test]
 fn the_parsed_digest_is_that_of_the_log_in_every_form() {
     let digest = |name: &str| Dataset::read(&fixture(name), &ReadOptions::default()).unwrap().parsed_sha256;
     for name in
