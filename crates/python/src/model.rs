@@ -8,7 +8,7 @@ use canet_domain::Item;
 use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Model as Checkpoint, Precision};
 use canet_ranking::{BatchRanker, RankError, RankingOptions, Recommended, Sequences, UserItems};
-use canet_store::{OpenError, S3Address, S3Settings};
+use canet_store::{S3Address, S3Settings, StoreError};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyMemoryError, PyValueError};
@@ -130,7 +130,10 @@ impl Model {
         let users = sequences.len();
         let excluded = match exclude {
             None => Ids::One(Vec::new()),
-            Some(exclude) => read(&exclude, "exclude", self.checkpoint.catalogue())?,
+            Some(exclude) => match read(&exclude, "exclude", self.checkpoint.catalogue())? {
+                Ids::Many(lists) if lists.is_empty() => Ids::One(Vec::new()),
+                excluded => excluded,
+            },
         };
         if let Ids::Many(lists) = &excluded
             && lists.len() != users
@@ -200,9 +203,6 @@ impl Model {
     fn histories(&self, histories: &Bound<'_, PyAny>) -> PyResult<Sequences> {
         match read(histories, "histories", self.checkpoint.catalogue())? {
             Ids::Many(sequences) => Ok(sequences),
-            Ids::One(items) if items.is_empty() && histories.len().is_ok_and(|length| length == 0) => {
-                Ok(Sequences::default())
-            }
             Ids::One(_) => Err(PyValueError::new_err("`histories` is one history: put it into a list")),
         }
     }
@@ -225,8 +225,8 @@ fn model_directory(path: &Path, cache: Option<PathBuf>) -> PyResult<ModelDirecto
         wrong_value("there is no home directory for copies of the model: name a directory with `model_cache`")
     })?;
     canet_store::open(address, &S3Settings::from_variables(variables()), &cache).map_err(|error| match error {
-        OpenError::Settings(error) => wrong_value(error),
-        OpenError::Copies(error) => model_error(error),
+        StoreError::Settings(error) => wrong_value(error),
+        StoreError::Copies(error) => model_error(error),
     })
 }
 

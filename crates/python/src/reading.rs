@@ -14,7 +14,7 @@ use arrow_array::{Array, ArrayRef, make_array};
 use arrow_schema::DataType;
 use canet_domain::{Catalogue, Item};
 use canet_ranking::Sequences;
-use numpy::{PyArray1, PyArray2, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyCapsule, PyInt, PyString};
@@ -23,7 +23,7 @@ use pyo3::types::{PyBool, PyByteArray, PyBytes, PyCapsule, PyInt, PyString};
 pub(crate) enum Ids {
     /// One list of ids.
     One(Vec<Item>),
-    /// A list of ids for each user.
+    /// A list of ids for each user. What holds neither ids nor lists has no user.
     Many(Sequences),
 }
 
@@ -41,11 +41,22 @@ pub(crate) fn read(value: &Bound<'_, PyAny>, argument: &'static str, catalogue: 
     }
     if let Ok(array) = value.cast::<PyUntypedArray>()
         && array.ndim() == 2
+        && is_viewable(array)
         && let Some(sequences) = reader.matrix(value)
     {
         return Ok(Ids::Many(sequences));
     }
     reader.iterable(value)
+}
+
+/// Whether the `numpy` crate reads the values where they are. It does not in a column of packed records, whose strides are no
+/// multiples of the values' size; those are read one by one.
+fn is_viewable(array: &Bound<'_, PyUntypedArray>) -> bool {
+    let is_aligned = || array.getattr("flags")?.getattr("aligned")?.is_truthy();
+    let size = array.dtype().itemsize();
+    size > 0
+        && array.strides().iter().all(|stride| stride.unsigned_abs().is_multiple_of(size))
+        && is_aligned().is_ok_and(|aligned| aligned)
 }
 
 /// Whether iterating over it would give characters or bytes.
@@ -130,7 +141,7 @@ impl Reader<'_> {
     /// A vector of integers. `None` if the value is something else.
     fn vector(&mut self, value: &Bound<'_, PyAny>, mut take: impl FnMut(Option<Item>)) -> Option<()> {
         // One comparison for values that are no arrays.
-        value.cast::<PyUntypedArray>().ok()?;
+        value.cast::<PyUntypedArray>().ok().filter(|array| is_viewable(array))?;
         macro_rules! attempt {
             ($kind:ty) => {
                 if let Ok(array) = value.cast::<PyArray1<$kind>>() {
@@ -145,13 +156,17 @@ impl Reader<'_> {
 
     /// Anything that can be iterated over.
     fn iterable(&mut self, value: &Bound<'_, PyAny>) -> PyResult<Ids> {
-        let mut one = Vec::new();
-        if self.vector(value, |item| one.extend(item)).is_some() {
-            return Ok(Ids::One(one));
+        let (mut one, mut ids) = (Vec::new(), 0_usize);
+        let mut take = |item| {
+            one.extend(item);
+            ids += 1;
+        };
+        if self.vector(value, &mut take).is_some() {
+            return Ok(if ids > 0 { Ids::One(one) } else { Ids::Many(Sequences::default()) });
         }
         let not_iterable = |_| self.wrong(format_args!("is {}, not a list", type_name(value)));
         let elements = value.try_iter().map_err(not_iterable)?;
-        let (mut many, mut ids) = (Sequences::default(), 0);
+        let mut many = Sequences::default();
         for element in elements {
             let element = element?;
             if let Some(item) = self.id(&element)? {
@@ -164,7 +179,7 @@ impl Reader<'_> {
                 return Err(self.wrong(format_args!("has ids beside lists of ids")));
             }
         }
-        Ok(if ids > 0 || many.is_empty() { Ids::One(one) } else { Ids::Many(many) })
+        Ok(if ids > 0 { Ids::One(one) } else { Ids::Many(many) })
     }
 
     /// The ids of one user.
@@ -210,7 +225,8 @@ impl Reader<'_> {
                 one.extend(self.values(chunk)?.into_iter().flatten());
             }
         }
-        Ok(if is_many { Ids::Many(many) } else { Ids::One(one) })
+        let is_empty = chunks.iter().all(|chunk| chunk.is_empty());
+        Ok(if is_many || is_empty { Ids::Many(many) } else { Ids::One(one) })
     }
 
     /// Lists of ids. A list that is null is empty.

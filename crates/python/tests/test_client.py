@@ -4,6 +4,7 @@ import asyncio
 import json
 import pickle
 import threading
+import time
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,6 +124,12 @@ def test_errors_of_a_request_are_raised_with_their_field(client, server):
         asked.recommend([1.5])
 
 
+def test_a_text_in_place_of_a_list_is_refused(client):
+    for request in [{"history": "50"}, {"history": ["50"], "exclude": "181"}]:
+        with pytest.raises(TypeError, match="is a text: give a list"):
+            client.recommend(**request)
+
+
 def test_an_overloaded_server_is_asked_again_on_the_same_connection(client):
     again = [(429, {"retry-after": "0"}, OVERLOADED), (503, {"retry-after": formatdate(0, usegmt=True)}, {}), (200, {}, ANSWER)]
     with failing(*again) as (url, calls), client(url) as asked:
@@ -131,9 +138,12 @@ def test_an_overloaded_server_is_asked_again_on_the_same_connection(client):
 
 
 def test_without_a_time_the_client_waits_for_a_time_of_its_own(client):
+    began = time.monotonic()
     with failing((502, {}, {}), (200, {}, ANSWER)) as (url, calls), client(url + "/") as asked:
         assert asked.recommend(["1"]).model == canet.ModelVersion("m", 1)
     assert len(calls) == 2
+    # The time is drawn from half of the first wait on.
+    assert time.monotonic() - began >= 0.5 * canet._client._FIRST_WAIT
 
 
 def test_the_last_error_is_raised_if_attempts_or_time_end(client):
@@ -164,7 +174,6 @@ def test_a_server_that_is_not_there_or_silent_is_named(client):
         with pytest.raises(canet.ConnectionFailed, match=f"{url}/recommend: .*is the server running"):
             asked.recommend(["1"])
         assert not asked.is_ready()
-    ThreadingHTTPServer.allow_reuse_address = True
     silent = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     with client(f"http://127.0.0.1:{silent.server_port}", timeout=0.05) as asked, pytest.raises(canet.ConnectionFailed):
         asked.recommend(["1"])

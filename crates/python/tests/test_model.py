@@ -61,11 +61,28 @@ def test_numpy_of_every_integer_type_is_read(model, kind):
     expected = model.recommend([[str(number) for number in row] for row in numbers])
     matrix = padded(numbers, kind)
     wide = numpy.repeat(matrix, 2, axis=1)[:, ::2]
-    forms = [matrix, numpy.asfortranarray(matrix), wide, [numpy.array(row, kind) for row in numbers]]
+    packed = [numpy.array([(0, number) for number in row], [("flag", "i1"), ("item", kind)])["item"] for row in numbers]
+    forms = [matrix, numpy.asfortranarray(matrix), wide, [numpy.array(row, kind) for row in numbers], packed]
     if kind != "int8":
         forms.append(padded(numbers, kind).astype(f"u{kind}"))
     for form in forms:
         assert same(model.recommend(form), expected)
+
+
+def test_no_history_in_any_form_gives_no_row(model):
+    none = pyarrow.array([], pyarrow.list_(pyarrow.int64()))
+    for nothing in [[], iter([]), (row for row in []), numpy.array([], "int64"), numpy.zeros((0, 3), "int64"), none]:
+        assert len(model.recommend(nothing)) == 0
+    assert same(model.recommend(ROWS, exclude=iter([])), model.recommend(ROWS))
+
+
+def test_negative_numbers_are_values_that_are_too_small(model):
+    with pytest.raises(ValueError, match="`k` is -1: it must be from 1 to 1682"):
+        model.recommend(ROWS, k=-1)
+    with pytest.raises(TypeError, match="`k` is str, not an integer"):
+        model.recommend(ROWS, k="5")
+    with pytest.raises(ValueError, match="`threads` is -1: it must be at least 1"):
+        canet.Model(MODEL, threads=-1)
 
 
 def test_every_form_of_histories_gives_the_same(model):
@@ -304,8 +321,13 @@ def test_other_threads_run_meanwhile(model, histories):
         other.join()
 
 
-def test_an_interrupt_ends_a_long_call(model, histories):
-    lists = pyarrow.array(histories * 50)
+@pytest.mark.parametrize(("call", "times"), [("recommend", 200), ("scores", 20)])
+def test_an_interrupt_ends_a_long_call(model, histories, call, times):
+    ask = getattr(model, call)
+    began = time.monotonic()
+    ask(pyarrow.array(histories), route="full")
+    once = time.monotonic() - began
+    lists = pyarrow.array(histories * times)
     running = threading.Event()
 
     def interrupt():
@@ -314,7 +336,10 @@ def test_an_interrupt_ends_a_long_call(model, histories):
 
     other = threading.Thread(target=interrupt)
     other.start()
+    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         running.set()
-        model.recommend(lists, route="full")
+        ask(lists, route="full")
+    # Without a look at signals the whole call would run first.
+    assert time.monotonic() - began < times / 2 * once
     other.join()

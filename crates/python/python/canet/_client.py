@@ -207,13 +207,19 @@ def _id(value: Any) -> str | int:
     return value if isinstance(value, str) else operator.index(value)
 
 
+def _ids(name: str, items: Iterable[Any]) -> list[str | int]:
+    if isinstance(items, (str, bytes, bytearray)):
+        raise TypeError(f"`{name}` is a text: give a list")
+    return [_id(item) for item in items]
+
+
 def _request(history: Iterable[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a request. The server chooses the fields that are `None`."""
     request = {name: value for name, value in fields.items() if value is not None}
     for name in ("exclude", "candidates"):
         if name in request:
-            request[name] = [_id(item) for item in request[name]]
-    return {"history": [_id(item) for item in history], **request}
+            request[name] = _ids(name, request[name])
+    return {"history": _ids("history", history), **request}
 
 
 def _results(body: Mapping[str, Any]) -> list[Answer | Refused]:
@@ -237,7 +243,7 @@ class _Settings:
     ) -> None:
         """A client of the server at `url`, as `http://HOST:PORT` or `https://HOST/PREFIX`.
 
-        `timeout` is the time in seconds for a whole call with its retries. `retries` is how often a call is tried again if
+        `timeout` is the time in seconds for a call with its retries. A server that goes on sending may take longer. `retries` is how often a call is tried again if
         the server cannot be reached, is overloaded or is not ready. `ssl_context` has private authorities or a client
         certificate.
         """

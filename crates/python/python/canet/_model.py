@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -126,9 +127,9 @@ class Model:
         options = {
             "path": os.fspath(path),
             "model_cache": os.fspath(model_cache or "") or os.environ.get("CANET_MODEL_CACHE") or None,
-            "version": version,
+            "version": None if version is None else _count("version", version, "the number of a version"),
             "catalogue": None if catalogue is None else os.fspath(catalogue),
-            "threads": threads,
+            "threads": None if threads is None else _count("threads", threads, "at least 1"),
             "precision": precision,
         }
         self._native = _native.Model(options)
@@ -184,8 +185,9 @@ class Model:
 
         Raises `ValueError` or `TypeError` if an argument is wrong, and `ModelError` if scores are not finite.
         """
+        items = self.info["config"]["items"]
         options = {
-            "k": min(10, self.info["config"]["items"]) if k is None else k,
+            "k": min(10, items) if k is None else _count("k", k, f"from 1 to {items}"),
             "route": route,
             "budget": _BUDGET if budget is None else budget,
             "exclude_seen": exclude_seen,
@@ -212,6 +214,17 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open, (self._options,)
+
+
+def _count(name: str, value: Any, rule: str) -> int:
+    """A number as the native module takes it, which knows no negative ones."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"`{name}` is {type(value).__name__}, not an integer") from None
+    if not 0 <= number < 1 << 63:
+        raise ValueError(f"`{name}` is {number}: it must be {rule}")
+    return number
 
 
 def _open(options: dict[str, Any]) -> Model:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def to_torch(path: str | os.PathLike[str], route: str = "full", version: int | N
     """
     from safetensors.torch import load_file
 
-    versions = [int(entry.name) for entry in Path(path).iterdir() if entry.name.isdigit()]
+    # As for `Model`, other names are no versions.
+    names = [entry.name for entry in Path(path).iterdir() if entry.is_dir()]
+    versions = [int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)]
     if not versions:
         raise FileNotFoundError(f"{path}: this directory holds no version of a model")
     directory = Path(path) / str(max(versions) if version is None else version)
