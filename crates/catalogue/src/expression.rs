@@ -121,6 +121,9 @@ impl<'de> Visitor<'de> for FilterSeed<'_> {
                 filter.not = map.next_value_seed(NotSeed { room: &mut *room, depth: depth - 1 })?;
                 continue;
             }
+            if filter.terms.len() == ItemTable::MAX_KEYS {
+                return Err(A::Error::custom(format!("a filter has at most {} keys", ItemTable::MAX_KEYS)));
+            }
             if filter.terms.iter().any(|(known, _)| *known == key) {
                 return Err(A::Error::custom("a key stands twice: give it a list of values"));
             }

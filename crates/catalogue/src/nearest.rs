@@ -18,9 +18,11 @@ pub(crate) fn shortened(name: &str) -> String {
 ///
 /// Of very many names only the neighbours in the alphabet are compared, because every wrong request pays for this.
 pub(crate) fn list(name: &str, names: &[&str]) -> String {
-    let name = name.chars().take(NAME).collect::<String>().to_lowercase();
+    let name: String = name.chars().take(NAME).collect();
+    // The names are in the order of their own letters, capitals first.
     let middle = names.partition_point(|other| **other < *name);
-    let start = middle.saturating_sub(COMPARED / 2);
+    let start = middle.saturating_sub(COMPARED / 2).min(names.len().saturating_sub(COMPARED));
+    let name = name.to_lowercase();
     let compared = &names[start..names.len().min(start + COMPARED)];
     let likeness = |other: &&&str| {
         let other = other.chars().take(NAME).collect::<String>().to_lowercase();
@@ -52,6 +54,9 @@ mod tests {
     fn similar_names_come_first_and_the_list_is_short() {
         assert_eq!(list("Colour", &["brand", "category", "color"]), r#""color", "category", "brand""#);
         assert_eq!(list("x", &[]), "");
+        let brands: Vec<String> = (0..1000).map(|name| format!("Brand {name:03}")).collect();
+        let brands: Vec<&str> = brands.iter().map(String::as_str).collect();
+        assert!(list("Brand 0000", &brands).starts_with("\"Brand 000\""));
         let names: Vec<String> = (0..100_000).map(|name| format!("value {name:05}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         for name in ["value 500001", "", "zzz", &"long ".repeat(100_000)] {
