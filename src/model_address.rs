@@ -3,7 +3,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use canet_model::checkpoint::ModelDirectory;
-use canet_store::{OpenError, S3Address, S3Settings};
+use canet_store::{S3Address, S3Settings, StoreError};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParserFactory};
 
@@ -16,6 +16,16 @@ pub(crate) enum ModelAddress {
     Directory(PathBuf),
     /// A prefix of a bucket.
     S3(S3Address),
+}
+
+/// Reads the directory of a model that gets a new version.
+pub(crate) fn new_version_directory() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|text| match text.to_str() {
+        Some(address) if S3Address::is_meant_by(address) => {
+            Err("a version is written to a directory first: give one, and copy it into the bucket with `canet publish`")
+        }
+        _ => Ok(PathBuf::from(text)),
+    })
 }
 
 /// Where copies of models are kept.
@@ -45,8 +55,8 @@ impl ModelAddress {
         };
         let cache = cache.directory()?;
         canet_store::open(address.clone(), &s3_settings(), &cache).map_err(|error| match error {
-            OpenError::Settings(error) => Failure::usage(error),
-            OpenError::Copies(error) => Failure::writing(&error),
+            StoreError::Settings(error) => Failure::usage(error),
+            StoreError::Copies(error) => Failure::writing(&error),
         })
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use canet_cpu::CpuBackend;
 use canet_model::Model;
 use canet_model::checkpoint::ModelDirectory;
-use canet_store::{PublishError, Published, S3Address, S3Model, Target};
+use canet_store::{PublishError, Published, S3Address, S3Model, VersionNumber};
 
 use super::Failure;
 use super::exit::say;
@@ -26,13 +26,13 @@ pub(crate) struct PublishArgs {
     version: Option<u64>,
     /// Its number in the bucket: a number, or `next` for the one after the highest there [default: its number in the directory]
     #[arg(long = "as", env = "CANET_AS", value_name = "N|next", value_parser = target)]
-    target: Option<Target>,
+    target: Option<VersionNumber>,
 }
 
-fn target(text: &str) -> Result<Target, String> {
+fn target(text: &str) -> Result<VersionNumber, String> {
     match text.parse() {
-        Ok(number) if number > 0 => Ok(Target::Number(number)),
-        _ if text == "next" => Ok(Target::Next),
+        Ok(number) if number > 0 => Ok(VersionNumber::Number(number)),
+        _ if text == "next" => Ok(VersionNumber::Next),
         _ => Err("it must be a number from 1, or next".to_owned()),
     }
 }
@@ -43,7 +43,7 @@ pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     let model = Model::open(&directory, args.version, &CpuBackend::single_threaded());
     let version = model.map_err(|error| Failure::opening(&error))?.version();
     let store = S3Model::new(args.to, &s3_settings()).map_err(Failure::usage)?;
-    let target = args.target.unwrap_or(Target::Number(version));
+    let target = args.target.unwrap_or(VersionNumber::Number(version));
     let Published { address, is_new, .. } =
         store.publish(&directory.path().join(version.to_string()), target).map_err(failure)?;
     if !is_new {

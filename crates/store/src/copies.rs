@@ -9,7 +9,7 @@ use crate::{S3Address, S3Model, S3Settings, SettingsError};
 
 /// A model in a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreError {
     /// The settings are incomplete or contradict each other.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -21,8 +21,8 @@ pub enum OpenError {
 /// Opens a model in a store, whose versions are copied into a directory of their own below `cache`. The store is not asked yet.
 ///
 /// # Errors
-/// [`OpenError`]
-pub fn open(address: S3Address, settings: &S3Settings, cache: &Path) -> Result<ModelDirectory, OpenError> {
+/// [`StoreError`]
+pub fn open(address: S3Address, settings: &S3Settings, cache: &Path) -> Result<ModelDirectory, StoreError> {
     let path = cache.join(place(&address, settings)).join(address.name());
     let model = S3Model::new(address, settings)?;
     Ok(ModelDirectory::of_origin(&path, Arc::new(model))?)

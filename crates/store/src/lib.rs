@@ -16,7 +16,7 @@ mod s3_model;
 mod settings;
 
 pub use address::{AddressError, S3Address};
-pub use copies::{OpenError, default_cache, open};
-pub use publish::{PublishError, Published, Target};
+pub use copies::{StoreError, default_cache, open};
+pub use publish::{PublishError, Published, VersionNumber};
 pub use s3_model::S3Model;
 pub use settings::{S3Settings, SettingsError};

@@ -19,7 +19,7 @@ const CLAIM: &str = ".uploading";
 
 /// The number under which a version is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum VersionNumber {
     /// This one.
     Number(u64),
     /// The one after the highest that exists.
@@ -94,17 +94,17 @@ impl S3Model {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub fn publish(&self, directory: &FilePath, target: Target) -> Result<Published, PublishError> {
+    pub fn publish(&self, directory: &FilePath, target: VersionNumber) -> Result<Published, PublishError> {
         let path = directory.join(MANIFEST);
         let manifest = std::fs::read(&path).map_err(|source| PublishError::File { path, source })?;
         let mut version = match target {
-            Target::Number(version) => version,
-            Target::Next => self.next()?,
+            VersionNumber::Number(version) => version,
+            VersionNumber::Next => self.next()?,
         };
         loop {
             match self.publish_as(version, directory, &manifest) {
                 // Another writer was faster.
-                Err(PublishError::Taken { .. } | PublishError::Uploading { .. }) if target == Target::Next => {
+                Err(PublishError::Taken { .. } | PublishError::Uploading { .. }) if target == VersionNumber::Next => {
                     version = self.next()?.max(version.saturating_add(1));
                 }
                 outcome => return outcome,
@@ -188,19 +188,22 @@ impl S3Model {
             return self.wait(self.store.put(&self.path(key), part.into())).map(drop).map_err(failed);
         }
         let mut upload = self.wait(self.store.put_multipart(&self.path(key))).map_err(failed)?;
-        while !part.is_empty() {
-            if let Err(error) = self.wait(upload.put_part(part.into())) {
-                // Parts that stay cost space until the bucket's own rules remove them.
-                let _ = self.wait(upload.abort());
-                return Err(failed(error));
+        let mut upload_all = || {
+            while !part.is_empty() {
+                self.wait(upload.put_part(std::mem::take(&mut part).into())).map_err(failed)?;
+                part = std::mem::take(&mut next);
+                if !part.is_empty() {
+                    next = read_part(&mut file).map_err(unreadable)?;
+                }
             }
-            part = next;
-            next = match part.is_empty() {
-                true => Bytes::new(),
-                false => read_part(&mut file).map_err(unreadable)?,
-            };
+            self.wait(upload.complete()).map(drop).map_err(failed)
+        };
+        let uploaded = upload_all();
+        if uploaded.is_err() {
+            // Parts that stay cost space until the bucket's own rules remove them.
+            let _ = self.wait(upload.abort());
         }
-        self.wait(upload.complete()).map(drop).map_err(failed)
+        uploaded
     }
 
     /// Removes a claim. One that stays does no harm: readers ignore it, and writers read the manifest first.

@@ -50,9 +50,8 @@ impl S3Settings {
                 AUTHORITIES => settings.authorities = Some(PathBuf::from(value)),
                 name if name.starts_with("AWS_") => {
                     let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() else { continue };
-                    if matches!(name, "AWS_ENDPOINT_URL_S3")
-                        || (name == "AWS_ENDPOINT_URL" && settings.endpoint.is_none())
-                    {
+                    let general = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+                    if name == "AWS_ENDPOINT_URL_S3" || (general.contains(&name) && settings.endpoint.is_none()) {
                         settings.endpoint = Some(value.to_owned());
                     }
                     settings.variables.push((key, value.to_owned()));
