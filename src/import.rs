@@ -9,6 +9,7 @@ use canet_model::import::{Import, RecBoleImport};
 
 use super::Failure;
 use super::interactions::FormatArgs;
+use super::model_address::new_version_directory;
 
 /// Imports a checkpoint of the authors' program, or a SASRec of RecBole, as the next version of a model.
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, env = "CANET_HEADS", value_name = "N", requires = "recbole")]
     heads: Option<usize>,
     /// Directory of the model, as models/NAME
-    #[arg(long, env = "CANET_OUT", value_name = "DIR")]
+    #[arg(long, env = "CANET_OUT", value_name = "DIR", value_parser = new_version_directory())]
     out: PathBuf,
     /// External item ids, one a line in dense order [default: the dense ids; with --recbole, the order in which the data name
     /// the items first]

@@ -9,29 +9,23 @@ use serde_json::Value;
 use super::Failure;
 use super::columns::{self, aligned, wrapped};
 use super::exit::say;
-use super::model_address::{CacheArgs, ModelAddress};
-use super::printable::printable_lines;
+use super::model::ModelArgs;
+use super::printable::{printable_lines, value_name};
 use super::verdict;
 
 /// Shows a checkpoint's routes, FLOPs, parameters and metrics. Reading it checks it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// Directory of the model, as models/NAME, or s3://BUCKET/PREFIX
-    #[arg(long, env = "CANET_MODEL", value_name = "DIR|S3")]
-    model: ModelAddress,
-    /// Version to show instead of the highest
-    #[arg(long, env = "CANET_VERSION", value_name = "N")]
-    version: Option<u64>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// One JSON document instead of a table
     #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
-    #[command(flatten)]
-    cache: CacheArgs,
 }
 
 /// Prints the table or the JSON document.
 pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
-    let checkpoint = args.model.open(&args.cache)?.load(args.version).map_err(|error| Failure::checkpoint(&error))?;
+    let checkpoint = args.model.load()?;
     if let Some(fault) = &checkpoint.titles_fault {
         say(fault);
     }
@@ -41,11 +35,6 @@ pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
         printable_lines(&table(&checkpoint))
     };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
-}
-
-/// The value's name on the command line and in the manifest.
-fn name(value: &impl clap::ValueEnum) -> String {
-    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 /// Characters of a line's label.
@@ -169,11 +158,23 @@ fn table(checkpoint: &Checkpoint) -> String {
         stride => format!(" from multiples of {stride} on"),
     };
     line("sizes", format!("{} items, histories of {}{stride}, {} heads", config.items, config.max_len, config.heads));
-    line("rules", format!("attention_scale {}, ffn_inner {}", name(&config.attention_scale), name(&config.ffn_inner)));
+    line(
+        "rules",
+        format!("attention_scale {}, ffn_inner {}", value_name(&config.attention_scale), value_name(&config.ffn_inner)),
+    );
     let norm = if config.embedding_norm { "yes" } else { "no" };
-    line("", format!("positions {}, embedding_norm {norm}, norm_eps {:e}", name(&config.positions), config.norm_eps));
+    line(
+        "",
+        format!("positions {}, embedding_norm {norm}, norm_eps {:e}", value_name(&config.positions), config.norm_eps),
+    );
     if manifest.training.as_ref().is_some_and(|training| training.everything) {
         line("learnt", "every interaction, after the accuracy was measured".to_owned());
+    }
+    if manifest.started_from_everything() {
+        line(
+            "started",
+            "from weights that had learnt every interaction of their data: accuracy may be too good".to_owned(),
+        );
     }
     if let Some(epochs) = manifest.cut_short_after() {
         line("cut short", verdict::cut_short(epochs));

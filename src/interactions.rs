@@ -12,7 +12,7 @@ use crate::Failure;
 use crate::exit::say;
 use crate::memory;
 use crate::numbers::share_or_zero;
-use crate::verdict::quoted;
+use crate::printable::quoted;
 
 /// The data of a command.
 #[derive(Debug, Args)]
@@ -185,6 +185,7 @@ pub(crate) fn is_selection(model: &Model, dataset: &Dataset) -> bool {
 pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
     let name = &model.manifest().data.name;
     match (is_origin(model, dataset), learnt_everything(model)) {
+        (true, false) if model.manifest().started_from_everything() => say(FROM_EVERYTHING),
         (true, _) => {}
         (false, _) if is_selection(model, dataset) => say(format_args!(
             "the model was made from this file ({name}), but other flags (such as --where or --min-interactions) selected its \
@@ -216,6 +217,10 @@ pub(crate) fn is_origin(model: &Model, dataset: &Dataset) -> bool {
 fn learnt_everything(model: &Model) -> bool {
     model.manifest().training.as_ref().is_some_and(|training| training.everything)
 }
+
+/// Says that the model's weights may know the targets of its own data.
+pub(crate) const FROM_EVERYTHING: &str = "the training of this model started from weights that had learnt every interaction \
+     of their data (--newest-epochs), which may be among the targets: its figures may be too good";
 
 /// Prints what was skipped or assumed while reading.
 fn remarks(dataset: &Dataset) {

@@ -1,11 +1,11 @@
-use canet_model::checkpoint::ModelDirectory;
+use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 use canet_model::{Backend, Model};
 use clap::Args;
 
 use super::Failure;
 use super::exit::say;
 use super::model_address::{CacheArgs, ModelAddress};
-use super::verdict::quoted;
+use super::printable::quoted;
 
 /// The model of a command.
 #[derive(Debug, Args)]
@@ -35,6 +35,11 @@ impl ModelArgs {
     /// The directory for a new version of this model, as a shell takes it.
     pub(crate) fn out(&self) -> String {
         quoted(self.model.out())
+    }
+
+    /// Reads the version without a backend.
+    pub(crate) fn load(&self) -> Result<Checkpoint, Failure> {
+        self.model.open(&self.cache)?.load(self.version).map_err(|error| Failure::checkpoint(&error))
     }
 
     /// Opens the model on a backend.

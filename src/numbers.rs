@@ -1,5 +1,6 @@
 //! Parsers of numbers within bounds, for the flags of several commands.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Seconds, above 0 and at most a day.
@@ -7,6 +8,16 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const DAY: f64 = 24.0 * 60.0 * 60.0;
     time(text, Duration::from_secs(1), DAY)
         .ok_or_else(|| "it must be a number of seconds above 0 and at most 86400, a day".to_owned())
+}
+
+/// Seconds within a range.
+pub(crate) fn seconds_within(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let number = text.parse::<f64>().ok().filter(|number| range.contains(number));
+        number
+            .and_then(|number| Duration::try_from_secs_f64(number).ok())
+            .ok_or_else(|| format!("it must be a number of seconds from {} to {}", range.start(), range.end()))
+    }
 }
 
 /// Minutes, above 0 and at most ten years.
@@ -89,6 +100,15 @@ mod tests {
         assert_eq!(seconds("86400"), Ok(Duration::from_secs(86_400)));
         for text in ["0", "-1", "86401", "1e-30", "NaN", "inf", "soon", ""] {
             assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_within_a_range_may_be_its_ends() {
+        let parse = seconds_within(0.0..=3600.0);
+        assert_eq!((parse("0"), parse("3600")), (Ok(Duration::ZERO), Ok(Duration::from_secs(3600))));
+        for text in ["-0.1", "3600.9", "NaN", "inf", ""] {
+            assert!(parse(text).unwrap_err().ends_with("from 0 to 3600"), "{text}");
         }
     }
 

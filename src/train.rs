@@ -1,7 +1,7 @@
-use std::io::{self, Write, stderr, stdout};
+mod stop_signals;
+
+use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use canet_data::Dataset;
@@ -14,18 +14,18 @@ use canet_training::{
 };
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
+use self::stop_signals::StopSignals;
 use crate::Failure;
 use crate::data;
 use crate::exit::say;
 use crate::interactions::DataArgs;
 use crate::memory::{self, gigabytes};
-use crate::model_address::{CacheArgs, ModelAddress};
+use crate::model_address::{CacheArgs, ModelAddress, new_version_directory};
 use crate::numbers::{DEFAULT_BUDGET, minutes, non_negative, positive, share, share_below_one, share_or_zero};
-use crate::printable::printable_lines;
+use crate::printable::{printable_lines, quoted, value_name};
 use crate::target::DeviceArgs;
-use crate::verdict::{Commands, Words, quoted};
+use crate::verdict::{Commands, Words};
 
 /// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     data: DataArgs,
     /// Directory of the model, for example models/NAME.
-    #[arg(long, env = "CANET_OUT", value_name = "DIR")]
+    #[arg(long, env = "CANET_OUT", value_name = "DIR", value_parser = new_version_directory())]
     out: PathBuf,
     /// Start from the weights of this model, in a directory or at s3://BUCKET/PREFIX, in place of random ones.
     ///
@@ -63,7 +63,7 @@ pub(crate) struct TrainArgs {
     max_minutes: Option<Duration>,
     /// Save and stop at the end of this stage. The same command without this flag continues with the next stage.
     ///
-    /// The flags of stages that have not begun may still change. Copies of --out can thus train several routers on one
+    /// The flags of stages that have not begun may still change. Copies of --out can thus try several budgets on one
     /// supernet.
     #[arg(long, env = "CANET_STOP_AFTER", value_enum, value_name = "STAGE")]
     stop_after: Option<Stage>,
@@ -187,6 +187,15 @@ struct LearningArgs {
     seed: u64,
 }
 
+// The defaults of flags that one preset alone has.
+const DISTILLATION: f64 = 0.5;
+const SETTLE_EPOCHS: u64 = 3;
+const SETTLE_LR: f64 = 2e-4;
+const FLOPS_WEIGHT: f64 = 1.0;
+const GUIDE_WEIGHT: f64 = 0.01;
+const BALANCE_WEIGHT: f64 = 0.01;
+const TEMPERATURE: f64 = 1.0;
+
 /// Flags of the preset `utility`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Preset utility")]
@@ -196,7 +205,7 @@ struct UtilityArgs {
     #[arg(long, env = "CANET_NEGATIVES", value_parser = clap::value_parser!(u32).range(1..))]
     negatives: Option<u32>,
     /// Share of the full slice's probabilities in the targets of the other slices. The rest is the true item.
-    #[arg(long, env = "CANET_DISTILLATION", default_value_t = 0.5, value_parser = share_or_zero)]
+    #[arg(long, env = "CANET_DISTILLATION", default_value_t = DISTILLATION, value_parser = share_or_zero)]
     distillation: f64,
     /// How much more narrow slices count: a slice's loss, and the learning rate of its features, are (widest / width)^EXPONENT
     /// times those of the widest slice [default: 0.5]
@@ -209,10 +218,10 @@ struct UtilityArgs {
     #[arg(long, env = "CANET_ROUTER_HOLDOUT")]
     router_holdout: Option<usize>,
     /// Passes over all training data after the router is trained. 0 skips this stage.
-    #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = 3)]
+    #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = SETTLE_EPOCHS)]
     settle_epochs: u64,
     /// Learning rate of these passes and of those of --newest-epochs.
-    #[arg(long, env = "CANET_SETTLE_LR", default_value_t = 2e-4, value_parser = positive)]
+    #[arg(long, env = "CANET_SETTLE_LR", default_value_t = SETTLE_LR, value_parser = positive)]
     settle_lr: f64,
     /// Final passes over all interactions, including the validation and test splits. 0 skips this stage.
     ///
@@ -227,16 +236,16 @@ struct UtilityArgs {
 #[command(next_help_heading = "Preset paper")]
 struct PaperArgs {
     /// Weight of the FLOPs term.
-    #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = 1.0, value_parser = non_negative)]
+    #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = FLOPS_WEIGHT, value_parser = non_negative)]
     flops_weight: f64,
     /// Weight of the guide term.
-    #[arg(long, env = "CANET_GUIDE_WEIGHT", default_value_t = 0.01, value_parser = non_negative)]
+    #[arg(long, env = "CANET_GUIDE_WEIGHT", default_value_t = GUIDE_WEIGHT, value_parser = non_negative)]
     guide_weight: f64,
     /// Weight of the balance term.
-    #[arg(long, env = "CANET_BALANCE_WEIGHT", default_value_t = 0.01, value_parser = non_negative)]
+    #[arg(long, env = "CANET_BALANCE_WEIGHT", default_value_t = BALANCE_WEIGHT, value_parser = non_negative)]
     balance_weight: f64,
     /// Temperature of the Gumbel-softmax that draws routes.
-    #[arg(long, env = "CANET_TEMPERATURE", default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, env = "CANET_TEMPERATURE", default_value_t = TEMPERATURE, value_parser = positive)]
     temperature: f64,
 }
 
@@ -279,8 +288,23 @@ fn count_or_all(text: &str) -> Result<Count, String> {
 /// Runs `canet train`.
 pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     let signals = StopSignals::install().map_err(Failure::unavailable)?;
-    if args.preset == Preset::Paper && args.utility.newest_epochs > 0 {
-        return Err(Failure::usage("--newest-epochs needs --preset utility: the preset `paper` has a single stage"));
+    if let Some(flag) = args.flag_of_another_preset() {
+        let (preset, other) = match args.preset {
+            Preset::Paper => ("paper", "utility"),
+            Preset::Utility => ("utility", "paper"),
+        };
+        return Err(Failure::usage(format_args!(
+            "{flag} is a flag of --preset {other}, and changes nothing in {preset}"
+        )));
+    }
+    let stages = args.preset.stages();
+    if let Some(stage) = args.stop_after.filter(|stage| !stages.contains(stage)) {
+        let known: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+        return Err(Failure::usage(format_args!(
+            "--stop-after {}: the preset has no such stage, but {}",
+            stage.name(),
+            known.join(", ")
+        )));
     }
     let backend = args.device.open_alone()?;
     let dataset = args.data.read()?;
@@ -321,37 +345,6 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
             let version = args.out.join(checkpoint.version.to_string());
             writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
         }
-    }
-}
-
-/// What SIGINT and SIGTERM do.
-struct StopSignals {
-    /// Set by a signal: the training saves and stops.
-    stop: Arc<AtomicBool>,
-    /// Whether a signal ends the process at once.
-    at_once: Arc<AtomicBool>,
-}
-
-impl StopSignals {
-    /// From now on a signal ends the process at once, because there is nothing to save.
-    fn install() -> io::Result<StopSignals> {
-        let signals = StopSignals { stop: Arc::default(), at_once: Arc::new(AtomicBool::new(true)) };
-        for signal in [SIGINT, SIGTERM] {
-            // The order matters: a signal ends the process only if the flag is set before it comes.
-            signal_hook::flag::register_conditional_shutdown(
-                signal,
-                Failure::INTERRUPTED,
-                Arc::clone(&signals.at_once),
-            )?;
-            signal_hook::flag::register(signal, Arc::clone(&signals.at_once))?;
-            signal_hook::flag::register(signal, Arc::clone(&signals.stop))?;
-        }
-        Ok(signals)
-    }
-
-    /// From now on the first signal asks the training to save and stop. The second one ends the process at once.
-    fn save_before_stopping(&self) {
-        self.at_once.store(false, Ordering::SeqCst);
     }
 }
 
@@ -420,11 +413,11 @@ impl SizeArgs {
 fn contradiction(config: &ModelConfig, source: &ModelConfig) -> Option<Failure> {
     let differs = [
         ("--heads", config.heads != source.heads, source.heads.to_string()),
-        ("--positions", config.positions != source.positions, value_name(source.positions)),
+        ("--positions", config.positions != source.positions, value_name(&source.positions)),
         ("--embedding-norm", config.embedding_norm != source.embedding_norm, source.embedding_norm.to_string()),
         ("--norm-eps", config.norm_eps != source.norm_eps, source.norm_eps.to_string()),
-        ("--attention-scale", config.attention_scale != source.attention_scale, value_name(source.attention_scale)),
-        ("--ffn-inner", config.ffn_inner != source.ffn_inner, value_name(source.ffn_inner)),
+        ("--attention-scale", config.attention_scale != source.attention_scale, value_name(&source.attention_scale)),
+        ("--ffn-inner", config.ffn_inner != source.ffn_inner, value_name(&source.ffn_inner)),
     ];
     let (flag, _, value) = differs.into_iter().find(|(_, differs, _)| *differs)?;
     Some(Failure::Usage(format!(
@@ -432,12 +425,33 @@ fn contradiction(config: &ModelConfig, source: &ModelConfig) -> Option<Failure> 
     )))
 }
 
-/// The value as its flag takes it.
-fn value_name(value: impl clap::ValueEnum) -> String {
-    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
 impl TrainArgs {
+    /// The first flag that the preset does not have and that has another value than its default.
+    fn flag_of_another_preset(&self) -> Option<&'static str> {
+        let TrainArgs { utility, paper, .. } = self;
+        let differs = |given: f64, default: f64| given.total_cmp(&default).is_ne();
+        let paper_flags = [
+            ("--flops-weight", differs(paper.flops_weight, FLOPS_WEIGHT)),
+            ("--guide-weight", differs(paper.guide_weight, GUIDE_WEIGHT)),
+            ("--balance-weight", differs(paper.balance_weight, BALANCE_WEIGHT)),
+            ("--temperature", differs(paper.temperature, TEMPERATURE)),
+        ];
+        let utility_flags = [
+            ("--negatives", utility.negatives.is_some()),
+            ("--distillation", differs(utility.distillation, DISTILLATION)),
+            ("--narrow-boost", utility.narrow_boost.is_some()),
+            ("--router-holdout", utility.router_holdout.is_some()),
+            ("--settle-epochs", utility.settle_epochs != SETTLE_EPOCHS),
+            ("--settle-lr", differs(utility.settle_lr, SETTLE_LR)),
+            ("--newest-epochs", utility.newest_epochs > 0),
+        ];
+        let flags = match self.preset {
+            Preset::Utility => &paper_flags[..],
+            Preset::Paper => &utility_flags,
+        };
+        flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
+    }
+
     /// The commands that a verdict may recommend.
     fn commands(&self) -> Commands {
         let (data, out) = (self.data.flags(), quoted(&self.out));
@@ -455,6 +469,14 @@ impl TrainArgs {
         };
         let source = address.open(&self.cache)?.load(self.from_version);
         let source = source.map_err(|error| Failure::checkpoint(&error))?;
+        if source.manifest.has_learnt_everything() {
+            say(format_args!(
+                "{}, version {}, has learnt every interaction of its data (--newest-epochs). If they are in these data too, the \
+                 figures, the router and the budgets of this training are too good: users without a new interaction are tested \
+                 on what the weights know. Start from a version without --newest-epochs, or without --from",
+                source.name, source.version
+            ));
+        }
         let SizeArgs { hidden, layers, embedding, .. } = &self.sizes;
         if source.space.len() == 1 && hidden.is_none() && layers.is_none() && embedding.is_none() {
             say(format_args!(

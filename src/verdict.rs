@@ -1,7 +1,5 @@
 //! The words of a verdict, for `train`, `eval` and `report`.
 
-use std::ffi::OsStr;
-
 use serde::Serialize;
 
 use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, Unbeaten, Verdict};
@@ -300,13 +298,6 @@ fn difference(difference: &Difference) -> String {
 /// `71 %`
 fn percent(share: f64) -> String {
     format!("{:.0} %", (100.0 * share).round() + 0.0)
-}
-
-/// An argument as a shell takes it.
-pub(crate) fn quoted(argument: impl AsRef<OsStr>) -> String {
-    let text = argument.as_ref().to_string_lossy().into_owned();
-    let plain = |character: char| character.is_ascii_alphanumeric() || "_-./:=+,@%".contains(character);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

@@ -120,9 +120,3 @@ fn a_model_of_one_slice_is_compared_with_the_baselines_alone() {
     assert_eq!(found.rows().len(), 3);
     assert!(found.text().contains("nothing to route"));
 }
-
-#[test]
-fn arguments_are_quoted_for_a_shell() {
-    assert_eq!(quoted("models/ml-100k"), "models/ml-100k");
-    assert_eq!(quoted("my data/it's.csv"), "'my data/it'\\''s.csv'");
-}

@@ -85,6 +85,26 @@ fn the_newest_interactions_are_learnt_after_the_model_was_measured_and_readers_a
 }
 
 #[test]
+fn a_training_that_starts_from_weights_that_know_its_targets_says_so() {
+    let scratch = TempDir::new().unwrap();
+    let data = ends(scratch.path());
+    let [first, second, third] = ["first", "second", "third"].map(|name| scratch.path().join(name));
+    finish(train(&data, &first, &["--newest-epochs", "1"]));
+    let mut source = &first;
+    for next in [&second, &third] {
+        let from = ["--from", source.to_str().unwrap(), "--epochs", "0", "--settle-epochs", "0"];
+        let told = String::from_utf8(finish(train(&data, next, &from)).stderr).unwrap();
+        assert!(told.contains("has learnt every interaction of its data (--newest-epochs)"), "{told}");
+        let training = load(next).manifest.training.unwrap();
+        assert!(training.from_everything && !training.everything);
+        source = next;
+    }
+    let evaluated = ask("eval", &third, &data, &["--threads", "1"]);
+    let told = String::from_utf8(evaluated.stderr).unwrap();
+    assert!(evaluated.status.success() && told.contains("its figures may be too good"), "{told}");
+}
+
+#[test]
 fn a_model_that_had_no_time_for_the_newest_has_not_learnt_them() {
     let scratch = TempDir::new().unwrap();
     let data = ends(scratch.path());

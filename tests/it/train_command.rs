@@ -156,6 +156,8 @@ fn a_run_stops_after_a_stage_and_goes_on_with_other_flags_for_the_next_ones() {
     let paused = finish(train(&data, &broken, &["--stop-after", "supernet"]));
     assert!(String::from_utf8_lossy(&paused.stderr).contains("without --stop-after"), "{paused:?}");
     assert!(paused.stdout.is_empty() && !broken.join("1").exists(), "{paused:?}");
+    let again = finish(train(&data, &broken, &["--stop-after", "supernet"]));
+    assert!(again.stdout.is_empty() && !broken.join("1").exists(), "{again:?}");
     let work = copy.join(".training");
     fs::create_dir_all(&work).unwrap();
     for entry in fs::read_dir(broken.join(".training")).unwrap().map(Result::unwrap) {
@@ -260,7 +262,7 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
     let pairs = scratch.path().join("pairs.txt");
     fs::write(&pairs, (0..10).map(|user| format!("u{user} i{user}\nu{user} j{user}\n")).collect::<String>()).unwrap();
     let missing = scratch.path().join("missing.txt");
-    let table: [(&Path, &[&str], i32, &str); 15] = [
+    let table: [(&Path, &[&str], i32, &str); 17] = [
         (&data, &["--hidden", "8,4"], 64, "hidden"),
         (&data, &["--hidden", "4,9"], 64, "heads"),
         (&data, &["--max-len", "0"], 64, "max_len"),
@@ -269,6 +271,8 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         (&data, &["--tie-embeddings", "true", "--embedding", "4"], 64, "--tie-embeddings"),
         (&data, &["--device", "tpu"], 64, "tpu"),
         (&data, &["--stop-after", "lunch"], 64, "--stop-after"),
+        (&data, &["--preset", "paper", "--negatives", "64"], 64, "--negatives is a flag of --preset utility"),
+        (&data, &["--stop-after", "joint"], 64, "the preset has no such stage, but supernet, router, settle, newest"),
         (&data, &["--max-minutes", "1e30"], 64, "--max-minutes"),
         (&data, &["--max-minutes", "0"], 64, "--max-minutes"),
         (&data, &["--where", "event=buy"], 65, "`user item` lines have no named columns, which --where needs"),
@@ -283,6 +287,9 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {message}");
         assert!(message.contains(words), "{flags:?}: {message}");
     }
+    let output = train(&data, Path::new("s3://shop/model"), &[]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(64) && message.contains("canet publish"), "{message}");
 }
 
 #[test]

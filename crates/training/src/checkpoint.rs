@@ -54,6 +54,7 @@ pub(crate) fn write_checkpoint(
         calibration: Some(measured.calibration),
         training: Some(TrainingRecord {
             everything,
+            from_everything: job.source.is_some_and(|source| source.manifest.has_learnt_everything()),
             cut_short_after: state.progress.cut_short_after,
             ..job.options.record()
         }),
@@ -66,9 +67,9 @@ pub(crate) fn write_checkpoint(
 fn probe_histories(dataset: &Dataset, window: Window) -> Vec<History> {
     let mut cases = dataset.cases(Split::Train);
     cases.sort_by_key(|case| case.history.len());
-    let last = cases.len().saturating_sub(1);
-    (0..PROBES.min(cases.len()))
-        .filter_map(|place| cases.get(place * last / (PROBES - 1)))
+    let (last, count) = (cases.len().saturating_sub(1), PROBES.min(cases.len()));
+    (0..count)
+        .filter_map(|place| cases.get(place * last / (count - 1).max(1)))
         .filter_map(|case| History::in_window(case.history, window, 0).ok())
         .collect()
 }

@@ -147,7 +147,8 @@ fn step_bytes(job: &TrainJob<'_>, space: &RouteSpace) -> u64 {
             let items = config.items as u64;
             VALUE * items * positions.min((SOFTMAX_SCORES / items).max(1))
         }
-        (Preset::Utility, Some(negatives)) => VALUE * positions * negatives as u64,
+        // No more negatives than items are drawn.
+        (Preset::Utility, Some(negatives)) => VALUE * positions * negatives.min(config.items) as u64,
         (Preset::Paper, _) => VALUE * positions * config.items as u64,
     };
     activations + SOFTMAX_MATRICES * passes * softmax

@@ -85,6 +85,7 @@ impl TrainOptions {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             options,
             everything: false,
+            from_everything: false,
             cut_short_after: None,
         }
     }
@@ -93,8 +94,12 @@ impl TrainOptions {
     /// with `new` if both are then equal.
     pub(crate) fn continued_by(&self, new: &TrainOptions, begun: &[Stage]) -> TrainOptions {
         let mut before = self.clone();
+        // The router's gain is measured at the budget too.
+        if new.preset == Preset::Utility && !begun.contains(&Stage::Router) {
+            before.flops_budget = new.flops_budget;
+        }
         if new.preset == Preset::Utility && !begun.contains(&Stage::Settle) {
-            (before.settle, before.flops_budget) = (new.settle, new.flops_budget);
+            before.settle = new.settle;
         }
         if new.preset == Preset::Utility && !begun.contains(&Stage::Newest) {
             before.newest = new.newest;

@@ -88,17 +88,28 @@ fn lock(work: &Path) -> Result<File, TrainError> {
 
 /// Runs the preset's stages from the current one on.
 fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError> {
+    let stages = context.job.options.preset.stages();
+    let stop_after = stages.iter().position(|stage| context.job.stop_after == Some(*stage));
+    if stop_after.is_some_and(|place| context.state.progress.stage > place) {
+        return Ok(PipelineEnd::Paused);
+    }
     let mut reason = "epochs";
-    while let Some(stage) = context.job.options.preset.stages().get(context.state.progress.stage).copied() {
+    while let Some(stage) = stages.get(context.state.progress.stage).copied() {
         match run_stage(context, stage)? {
             Some(StageEnd::Stopped) => {
                 context.save()?;
                 return Ok(PipelineEnd::Stopped);
             }
             Some(StageEnd::OutOfTime) => {
-                let progress = &mut context.state.progress;
-                progress.cut_short_after.get_or_insert(progress.curve.len() as u64);
+                reason = OUT_OF_TIME;
+                // The figures are from before the stage `newest`.
+                if stage != Stage::Newest {
+                    let progress = &mut context.state.progress;
+                    progress.cut_short_after.get_or_insert(progress.curve.len() as u64);
+                }
             }
+            // A stage that time cut short stays the reason, however the later stages end.
+            _ if reason == OUT_OF_TIME => {}
             Some(StageEnd::Patience) => reason = "patience",
             Some(StageEnd::Done) => reason = "epochs",
             None => {}

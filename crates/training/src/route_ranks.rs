@@ -14,7 +14,7 @@ pub(crate) struct RouteRanks {
 }
 
 /// A model whose routes are measured.
-pub(crate) struct MeasuredModel<'a> {
+pub(crate) struct RankedModel<'a> {
     pub forward: &'a dyn Forward,
     pub space: &'a RouteSpace,
     /// Which items of a history the model reads.
@@ -56,7 +56,7 @@ impl RouteRanks {
     ///
     /// # Errors
     /// [`TrainError`], if the device fails.
-    pub(crate) fn measure(&mut self, model: &MeasuredModel<'_>, cases: &[Case<'_>]) -> Result<(), TrainError> {
+    pub(crate) fn measure(&mut self, model: &RankedModel<'_>, cases: &[Case<'_>]) -> Result<(), TrainError> {
         let histories = cases
             .iter()
             .map(|case| History::in_window(case.history, model.window, 0))

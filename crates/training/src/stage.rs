@@ -18,7 +18,7 @@ pub enum Stage {
 
 impl Stage {
     /// Its name in the run log and on the terminal.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Stage::Joint => "joint",
             Stage::Supernet => "supernet",
@@ -52,7 +52,7 @@ pub enum Preset {
 
 impl Preset {
     /// Its stages in order.
-    pub(crate) fn stages(self) -> &'static [Stage] {
+    pub fn stages(self) -> &'static [Stage] {
         match self {
             Preset::Utility => &[Stage::Supernet, Stage::Router, Stage::Settle, Stage::Newest],
             Preset::Paper => &[Stage::Joint],

@@ -42,6 +42,16 @@ impl Manifest {
     /// Version of the layout that this program writes and reads.
     pub const FORMAT: u32 = 1;
 
+    /// Whether the model's weights have learnt every interaction of the data that they were trained on at some time.
+    pub fn has_learnt_everything(&self) -> bool {
+        self.training.as_ref().is_some_and(|training| training.everything || training.from_everything)
+    }
+
+    /// Whether the model's figures may be too good, because its training started from weights that knew what tested it.
+    pub fn started_from_everything(&self) -> bool {
+        self.training.as_ref().is_some_and(|training| training.from_everything)
+    }
+
     /// Epochs that were complete when the time limit ended the training. `None` if it ended by itself.
     pub fn cut_short_after(&self) -> Option<u64> {
         self.training.as_ref()?.cut_short_after
@@ -100,6 +110,10 @@ pub struct TrainingRecord {
     /// measured it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub everything: bool,
+    /// Whether the training started from the weights of a model with `everything`, or of one that started so. They may know
+    /// the interactions that validated and tested this model.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub from_everything: bool,
     /// Epochs that were complete when the time limit ended a stage. Missing if every stage ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_short_after: Option<u64>,

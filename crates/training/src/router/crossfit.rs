@@ -60,8 +60,9 @@ pub(super) fn cross_fit(
     interrupted: impl Fn() -> Option<StageEnd>,
 ) -> Result<Option<CrossFit>, TchError> {
     let (cases, routes) = utilities.size2()?;
-    let by_passes = PASSES.map(|_| Tensor::zeros([cases, routes], (Kind::Float, features.device())));
-    let truth = Tensor::f_zeros([cases, routes], (Kind::Float, features.device()))?; // [M, routes]
+    let zeros = || Tensor::f_zeros([cases, routes], (Kind::Float, features.device())); // [M, routes]
+    let by_passes: Vec<Tensor> = PASSES.iter().map(|_| zeros()).collect::<Result<_, _>>()?;
+    let truth = zeros()?;
     for fold in 0..FOLDS {
         let part = |within: bool| -> Result<Tensor, TchError> {
             let cases = folds.iter().enumerate().filter(|(_, own)| (**own == fold) == within);

@@ -23,7 +23,7 @@ use crate::error::TrainError;
 use crate::forecast::Work;
 use crate::log::Event;
 use crate::parameters::Parameters;
-use crate::route_ranks::MeasuredModel;
+use crate::route_ranks::RankedModel;
 use crate::stage::{Stage, StageEnd};
 use crate::validation::ranking_batch;
 
@@ -77,7 +77,7 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
 fn measure_cases(context: &mut StageContext<'_>, cases: &[Case<'_>]) -> Result<StageEnd, TrainError> {
     let job = context.job;
     let forward = job.backend.load(&job.config, &context.state.parameters.to_weights()?)?;
-    let model = MeasuredModel {
+    let model = RankedModel {
         forward: &*forward,
         space: context.space,
         window: job.config.window(),

@@ -25,8 +25,13 @@ fn what_is_written_comes_back() {
     });
     let options =
         BTreeMap::from([("seed".to_owned(), json!(u64::MAX)), ("sandwich".to_owned(), json!({"negatives": 8}))]);
-    draft.training =
-        Some(TrainingRecord { program: "0.1.0".to_owned(), options, everything: false, cut_short_after: None });
+    draft.training = Some(TrainingRecord {
+        program: "0.1.0".to_owned(),
+        options,
+        everything: false,
+        from_everything: false,
+        cut_short_after: None,
+    });
     let written = draft.clone().write(&root).unwrap();
     let read = ModelDirectory::open(&root).unwrap().load(None).unwrap();
     assert_eq!((read.name.as_str(), read.version), ("tiny", 1));
