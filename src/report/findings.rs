@@ -149,8 +149,8 @@ pub(super) struct OracleFinding {
 pub(super) struct OperatingPoint {
     /// `None` if the checkpoint has no calibration.
     pub(super) budget: Option<f64>,
-    /// The routes that servers run for everybody under this budget, because the router was not shown to gain: one for each
-    /// such model, without repeats. Empty if every model's router decides. The other fields are about the router.
+    /// The routes that servers run for everybody under this budget, because the router was not shown to gain or there is one
+    /// route: one for each such model, without repeats. Empty if every model's router decides. The other fields are about the router.
     pub(super) fixed: Vec<String>,
     /// Includes the router's own cost.
     pub(super) cost: Cost,

@@ -28,8 +28,6 @@ pub(super) struct MeasuredModel {
     pub(super) choices: Vec<Vec<Route>>,
     /// The route that a server runs for everybody instead of asking the router, by budget.
     pub(super) fixed: Vec<Option<Route>>,
-    /// The budget from which on the router spends no more.
-    pub(super) reachable: f64,
 }
 
 /// How a model is measured.
@@ -59,18 +57,26 @@ impl MeasuredModel {
         let validation = validation.map_err(Failure::forward)?;
         let mut ranker = ranker(&splits.test)?.on_progress(progress);
         let test = ranker.table(METRIC).map_err(Failure::forward)?;
-        let calibration = model.manifest().calibration.as_ref();
-        let budgets = if calibration.is_some() { budgets } else { &[1.0] };
+        let budgets = if model.manifest().calibration.is_some() { budgets } else { &[1.0] };
         let choices = budgets.iter().map(|budget| ranker.choices(&model.bias(*budget))).collect::<Result<_, _>>();
         Ok(MeasuredModel {
             hull: validation.upper_hull(space),
             costs: test.costs(space),
             choices: choices.map_err(Failure::forward)?,
-            fixed: budgets.iter().map(|budget| calibration?.fixed_route(space, *budget)).collect(),
-            reachable: calibration.and_then(|points| points.reachable().last()).map_or(1.0, |point| point.budget),
+            fixed: budgets.iter().map(|budget| model.policy(*budget).fixed()).collect(),
             validation,
             test,
         })
+    }
+
+    /// Whether the router chooses at a budget as at the one before it, and a server does the same as there.
+    pub(super) fn repeats(&self, place: usize) -> bool {
+        let before = place.saturating_sub(1);
+        match (self.choices.get(place), self.choices.get(before)) {
+            (Some(choices), Some(earlier)) => choices == earlier && self.fixed[place] == self.fixed[before],
+            // Without a calibration there are no budgets.
+            _ => false,
+        }
     }
 
     /// The route with the best validation metric: the last vertex of the hull.

@@ -26,19 +26,17 @@ use self::timing::RequestTimes;
 use super::exit::say;
 use super::interactions::{self, DataArgs};
 use super::model_address::{CacheArgs, ModelAddress};
-use super::numbers::share;
+use super::numbers::{DEFAULT_BUDGET, share};
+use super::printable::quoted;
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
-use super::verdict::{Commands, Words, quoted};
+use super::verdict::{Commands, Words};
 use super::{Failure, model, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{History, HistoryError, Window};
 use canet_evaluation::{Markov, MultiModelEstimate, Popularity, Ranker, SeenItems, TwoFolds};
 use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Backend, Model};
-
-/// The summary and the route map are about the budget nearest to this one.
-const SUMMARY_BUDGET: f64 = 0.30;
 
 /// Writes a page about the value of routing: accuracy against FLOPs and time, beside every baseline.
 ///
@@ -124,9 +122,12 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
         measured.push(tables);
     }
     bar.finish_and_clear();
-    let unreachable = leave_unreachable_out(&mut args.budgets, &mut measured);
-    if !unreachable.is_empty() {
-        say(format_args!("budgets that spend no more than a smaller one are left out: {}", unreachable.join(", ")));
+    let repeated = leave_repeated_out(&mut args.budgets, &mut measured);
+    if !repeated.is_empty() {
+        say(format_args!(
+            "budgets at which the router spends no more than at a smaller one are left out: {}",
+            repeated.join(", ")
+        ));
     }
 
     let histories = histories(&splits.test, first.config().window()).map_err(Failure::data)?;
@@ -154,16 +155,23 @@ pub(super) fn run(mut args: ReportArgs) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
-/// Leaves out the budgets above the one from which on no model's router spends more, and names them.
-fn leave_unreachable_out(budgets: &mut Vec<f64>, models: &mut [MeasuredModel]) -> Vec<String> {
-    let reachable = models.iter().map(|model| model.reachable).fold(0.0, f64::max);
-    // The first budget from there on still spends the most.
-    let kept = budgets.iter().position(|budget| *budget >= reachable).map_or(budgets.len(), |last| last + 1);
+/// Leaves out the greatest budgets, if every model's router chooses as at a smaller one, and names them. The budget of the
+/// summary stays.
+fn leave_repeated_out(budgets: &mut Vec<f64>, models: &mut [MeasuredModel]) -> Vec<String> {
+    let repeats = |place: usize| models.iter().all(|model| model.repeats(place));
+    let least = nearest(budgets, DEFAULT_BUDGET) + 1;
+    let kept = (least..budgets.len()).rev().find(|place| !repeats(*place)).map_or(least, |place| place + 1);
     for model in models {
         model.choices.truncate(kept);
         model.fixed.truncate(kept);
     }
     budgets.split_off(kept).iter().map(f64::to_string).collect()
+}
+
+/// The place of the budget that is nearest to another, 0 if there is none.
+fn nearest(budgets: &[f64], to: f64) -> usize {
+    let distance = |place: &usize| (budgets[*place] - to).abs();
+    (0..budgets.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or_default()
 }
 
 fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> ModelFinding {
@@ -238,10 +246,9 @@ impl Inputs<'_> {
             Some(_) => args.budgets.iter().copied().map(Some).collect(),
             None => vec![None],
         };
-        let distance = |budget: &Option<f64>| budget.map_or(0.0, |budget| (budget - SUMMARY_BUDGET).abs());
-        let nearest = (0..budgets.len()).min_by(|a, b| distance(&budgets[*a]).total_cmp(&distance(&budgets[*b])));
+        let place = if budgets == [None] { 0 } else { nearest(&args.budgets, DEFAULT_BUDGET) };
         let groups = route_map::user_groups(self.directory, model, splits, args.seed)?;
-        let map = route_map::route_map(analysis, model.catalogue(), &groups, nearest.unwrap_or_default())
+        let map = route_map::route_map(analysis, model.catalogue(), &groups, place)
             .ok_or_else(|| Failure::usage("--model is needed"))?;
         let points: Vec<OperatingPoint> =
             budgets.iter().enumerate().map(|(place, budget)| analysis.operating_point(place, *budget)).collect();
@@ -252,7 +259,6 @@ impl Inputs<'_> {
             markov: values(Markov::fit(dataset, seen).ranks(&splits.test)),
             repeats: repeated_targets as f64 / splits.test.len() as f64,
         };
-        let place = nearest.unwrap_or_default();
         let verdict = analysis.verdict(place, budgets.get(place).copied().flatten(), &simple, seen);
         let baseline = |values: &Vec<f64>| MultiModelEstimate::of(std::slice::from_ref(values)).into();
         let standalone = |address: &ModelAddress| self.standalone(address, analysis, &points);

@@ -94,10 +94,13 @@ impl RequestTimes {
     /// # Errors
     /// [`ForwardError`] if the device fails.
     pub(super) fn measure(model: &Model, histories: &[History]) -> Result<RequestTimes, ForwardError> {
-        let passes: Vec<Pass> = std::iter::once(Pass::Router).chain(model.space().routes().map(Pass::Slice)).collect();
+        // In a model of one route no router runs.
+        let is_routed = model.space().len() > 1;
+        let router = is_routed.then_some(Pass::Router);
+        let passes: Vec<Pass> = router.into_iter().chain(model.space().routes().map(Pass::Slice)).collect();
         let mut times = time_passes(model, &passes, histories)?;
-        let routes = times.split_off(1);
-        Ok(RequestTimes { router: times.pop().unwrap_or(LinearTime::ZERO), routes })
+        let router = if is_routed { times.remove(0) } else { LinearTime::ZERO };
+        Ok(RequestTimes { router, routes: times })
     }
 
     /// Times one route.

@@ -306,6 +306,19 @@ fn budgets_under_which_no_router_is_asked_are_named() {
 }
 
 #[test]
+fn a_model_of_one_slice_has_the_verdict_of_eval_and_no_router() {
+    let setting = Setting::new();
+    let found = setting.json(&["--model", "alone", "--out", "alone.html"], "alone.json");
+    let point = &found["points"][0];
+    assert_eq!((number(&point["saved"]), number(&found["router"]["flops"])), (0.0, 0.0));
+    assert_eq!((&found["verdict"]["routing"], number(&found["verdict"]["compute"])), (&"single_route".into(), 1.0));
+    let page = fs::read_to_string(setting.path("alone.html")).unwrap();
+    let first = setting.evaluated("alone").split("\n\n").next().unwrap().replace('\n', " ");
+    assert!(page.contains(&format!("<h2>{first}</h2>")), "{first}");
+    assert!(!page.contains("the router saves"), "a router that never runs saves nothing");
+}
+
+#[test]
 fn errors_have_their_exit_codes_and_write_nothing() {
     let setting = Setting::new();
     fs::write(setting.path("short.txt"), "u x1001 x1002\n").unwrap();
@@ -335,13 +348,13 @@ fn budgets_end_where_the_router_spends_no_more() {
     let setting = Setting::new();
     let plain = model(small_config(), 11);
     let mut calibration = plain.calibration.clone().unwrap();
-    // The router spends half of the full model's FLOPs at most.
-    calibration.points[2].spent = 0.5;
+    // From a budget of half of the full model's FLOPs on, the router chooses alike.
+    (calibration.points[2].bias, calibration.points[2].spent) = (calibration.points[1].bias.clone(), 0.5);
     CheckpointDraft { calibration: Some(calibration), ..plain }.write(&setting.path("capped")).unwrap();
     let output = setting.report(&["--model", "capped", "--out", "capped.html"]);
     assert!(output.status.success(), "{output:?}");
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(log.contains("budgets that spend no more than a smaller one are left out: 0.6, 0.7, 0.8, 0.9"), "{log}");
+    assert!(log.contains("the router spends no more than at a smaller one are left out: 0.6, 0.7, 0.8, 0.9"), "{log}");
     let found: Value = serde_json::from_slice(&fs::read(setting.path("capped.json")).unwrap()).unwrap();
     let budgets: Vec<f64> = found["points"].as_array().unwrap().iter().map(|point| number(&point["budget"])).collect();
     assert_eq!(budgets, [0.1, 0.2, 0.3, 0.4, 0.5]);

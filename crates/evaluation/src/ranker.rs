@@ -225,7 +225,11 @@ impl<'a> Ranker<'a> {
         Ok(RouteTable {
             values: self.ranks.iter().map(values).collect(),
             flops: space.routes().map(costs).collect(),
-            router_flops: lengths().map(|length| shape.router_flops(space.len(), length)).collect(),
+            router_flops: match space.len() {
+                // No router runs.
+                1 => vec![0; lengths().count()],
+                routes => lengths().map(|length| shape.router_flops(routes, length)).collect(),
+            },
             cases_by_user: CasesByUser::of(self.cases),
         })
     }

@@ -5,11 +5,12 @@ use canet_evaluation::Shown;
 
 /// Conclusions that the intervals support beyond the verdict, a sentence or two each.
 pub(in crate::report) fn summary(found: &Findings) -> Vec<String> {
+    let point = found.points.get(found.map.point).filter(|_| found.routes.len() > 1);
+    let Some(point) = point else {
+        return vec![simple_baselines(found)];
+    };
     let mut sentences = vec![over_budgets(found)];
     sentences.extend(fixed(&found.points));
-    let Some(point) = found.points.get(found.map.point) else {
-        return sentences;
-    };
     sentences.extend([
         simple_baselines(found),
         savings(point),
