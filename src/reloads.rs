@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use super::Failure;
-use super::numbers::{share, share_below_one};
+use super::numbers::{seconds_within, share, share_below_one};
 use super::secret::Secret;
 use super::signals::{Signal, Signals};
 use canet_serving::{Doubt, Gate, Offer, Reloader, Start, Watch};
@@ -18,7 +18,7 @@ pub(crate) struct ReloadArgs {
     #[arg(long, env = "CANET_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
     /// Seconds between two looks of --watch for a new version [default: 0.5, and 30 for an s3:// model]
-    #[arg(long, env = "CANET_WATCH_INTERVAL", value_name = "SECONDS", value_parser = interval)]
+    #[arg(long, env = "CANET_WATCH_INTERVAL", value_name = "SECONDS", value_parser = seconds_within(0.1..=3600.0))]
     watch_interval: Option<Duration>,
     /// With --watch, refuse a version whose recorded validation NDCG@10 is below the live version's by more than this share,
     /// if both were measured on the same kind of data, and a version without metrics. `off` takes every version [default:
@@ -58,12 +58,6 @@ fn max_regression(text: &str) -> Result<MaxRegression, String> {
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let allowed = Duration::from_millis(100)..=Duration::from_secs(3600);
-    seconds.filter(|seconds| allowed.contains(seconds)).ok_or_else(|| "from 0.1 to 3600 seconds".to_owned())
-}
-
 /// How often --watch lists a store, which takes money for it.
 const WATCH_STORE: Duration = Duration::from_secs(30);
 
@@ -85,8 +79,15 @@ impl ReloadArgs {
     /// What the server begins with; `version` is the live version, if it is named.
     ///
     /// # Errors
-    /// [`Failure`] if the candidate is the live version.
+    /// [`Failure`] if the candidate is the live version, or a flag of `--watch` is given without it.
     pub(crate) fn start(&self, version: Option<u64>) -> Result<Start, Failure> {
+        let of_watch =
+            [("--watch-interval", self.watch_interval.is_some()), ("--max-regression", self.max_regression.is_some())];
+        if let Some((flag, _)) = of_watch.iter().find(|(_, given)| *given && !self.watch) {
+            return Err(Failure::usage(format_args!(
+                "{flag} is about versions that --watch finds, so it does nothing without --watch"
+            )));
+        }
         let candidate = self.candidate.map(|candidate| (candidate, self.candidate_share));
         match self.candidate {
             Some(candidate) if version == Some(candidate) => Err(Failure::Usage(format!(
@@ -104,7 +105,7 @@ impl ReloadArgs {
         }
     }
 
-    /// With --watch, how often to look for versions that differ from those that the server began with.
+    /// The time between two looks for new versions; `None` without --watch.
     pub(crate) fn watch(&self, is_remote: bool) -> Option<Duration> {
         let default = if is_remote { WATCH_STORE } else { Watch::INTERVAL };
         self.watch.then(|| self.watch_interval.unwrap_or(default))

@@ -11,7 +11,7 @@ use super::access::AccessArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
 use super::model_address::{CacheArgs, ModelAddress};
-use super::numbers::{DEFAULT_BUDGET, bytes, share};
+use super::numbers::{DEFAULT_BUDGET, bytes, seconds_within, share};
 use super::reloads::{ReloadArgs, until_stopped};
 use super::secret::Secret;
 use super::signals::Signals;
@@ -79,10 +79,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "CANET_ROUTE", value_name = "NAME", value_parser = pinned_route, conflicts_with_all = ["flops_budget", "degrade"])]
     route: Option<String>,
     /// After a signal to stop, seconds to go on serving while /readyz answers 503
-    #[arg(long, env = "CANET_DRAIN_DELAY", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, env = "CANET_DRAIN_DELAY", value_name = "SECONDS", default_value = "1", value_parser = seconds_within(0.0..=3600.0))]
     drain_delay: Duration,
     /// After that, seconds to finish open requests
-    #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds)]
+    #[arg(long, env = "CANET_DRAIN_TIMEOUT", value_name = "SECONDS", default_value = "15", value_parser = seconds_within(0.0..=3600.0))]
     drain_timeout: Duration,
     /// File with the catalogue: an `id` a line, perhaps `title` and `hidden`, and further columns that requests filter by. CSV
     /// with a header, JSON lines or Parquet. The server follows changes of the file
@@ -99,11 +99,6 @@ pub(crate) struct ServeArgs {
     feedback: FeedbackArgs,
     #[command(flatten)]
     telemetry: TelemetryArgs,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|seconds| seconds.as_secs() <= 3600).ok_or_else(|| "from 0 to 3600 seconds".to_owned())
 }
 
 /// The name of a route to pin. Only a loaded model knows its routes.
