@@ -5,7 +5,6 @@ use axum::body::Bytes;
 use axum::http::Extensions;
 
 use super::allowance::Allowance;
-use super::problem::RETRY_AFTER_SECONDS;
 use super::{Code, Problem};
 
 /// Default budget of a server, in bytes.
@@ -110,7 +109,7 @@ fn add_within(used: &AtomicUsize, bytes: usize, most: usize) -> bool {
 fn no_room() -> Problem {
     let detail =
         "answers that their clients have not read yet leave no room for this one: read them, or try again later";
-    Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
+    Problem::new(Code::Overloaded, detail)
 }
 
 /// The bytes that one answer may take. Dropping it returns them.

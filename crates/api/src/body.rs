@@ -15,7 +15,6 @@ use serde_json::value::RawValue;
 use super::allowance::Allowance;
 use super::body_budget::BodyPermit;
 use super::limits::MAX_BODY;
-use super::problem::RETRY_AFTER_SECONDS;
 use super::unpack::Coding;
 use super::{Code, Problem, exact, pace};
 
@@ -106,7 +105,7 @@ pub(crate) fn too_large() -> Problem {
 /// Refuses a body while other bodies use up the budget.
 pub(crate) fn over_budget() -> Problem {
     let detail = "the server has no room for more request bodies just now";
-    Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
+    Problem::new(Code::Overloaded, detail)
 }
 
 /// Takes from the budget as bytes arrive: `content-length` alone reserves nothing. Counts them in `counter`.
@@ -119,7 +118,7 @@ async fn read_all(mut body: Body, permit: Option<&BodyPermit>, counter: &AtomicU
         counter.store(received, Ordering::Relaxed);
         is_refused = is_refused || received > MAX_BODY || permit.is_some_and(|permit| !permit.take(data.len()));
         if received > DISCARD_LIMIT {
-            break;
+            return Err(too_large());
         }
         if !is_refused {
             bytes.extend_from_slice(&data);
@@ -129,6 +128,9 @@ async fn read_all(mut body: Body, permit: Option<&BodyPermit>, counter: &AtomicU
         if let Some(permit) = permit {
             permit.release();
         }
+    }
+    if let Some(permit) = permit {
+        permit.ends();
     }
     match received {
         _ if !is_refused => Ok(bytes),
@@ -263,7 +265,7 @@ mod tests {
     use crate::answer_budget::{AnswerBudget, AnswerShare};
     use crate::body_budget::{BodyAllowance, BodyBudget, BodyPermit};
     use crate::limits::MAX_BODY;
-    use crate::wire::ItemId;
+    use crate::wire::ExternalId;
     use crate::{Code, Problem};
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -299,11 +301,11 @@ mod tests {
     fn ids_are_integers_of_any_length() {
         #[derive(Debug, Deserialize, PartialEq)]
         struct Ids {
-            ids: Vec<ItemId>,
+            ids: Vec<ExternalId>,
         }
         let ids = |json: &str| parse_with_ids::<Ids>(json.as_bytes());
         let long = "184467440737095510101";
-        let expected: Vec<ItemId> = [long, "5", "-0"].iter().map(|id| ItemId((*id).into())).collect();
+        let expected: Vec<ExternalId> = [long, "5", "-0"].iter().map(|id| ExternalId((*id).into())).collect();
         assert_eq!(ids(&format!("{{\"ids\": [{long}, 5, -0]}}")), Ok(Ids { ids: expected }));
         for (number, code, field) in [
             ("1.0", Code::InvalidRequest, Some("ids[1]")),

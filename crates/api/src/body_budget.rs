@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ impl Account<'_> {
     }
 }
 
-/// One request's share of a [`BodyBudget`]. Dropping it returns the share.
+/// One request's share of a [`BodyBudget`], and whether its body was read. Dropping it returns the share.
 #[derive(Debug)]
 pub(crate) struct BodyPermit {
     peer: Arc<PeerBodies>,
@@ -152,12 +152,19 @@ pub(crate) struct BodyPermit {
     small: AtomicUsize,
     /// Bytes of the rest.
     large: AtomicUsize,
+    /// Whether the body was read to its end.
+    is_read: AtomicBool,
 }
 
 impl BodyPermit {
     /// A permit that holds no bytes yet.
     pub(crate) fn empty(peer: &Arc<PeerBodies>) -> BodyPermit {
-        BodyPermit { peer: Arc::clone(peer), small: AtomicUsize::new(0), large: AtomicUsize::new(0) }
+        BodyPermit {
+            peer: Arc::clone(peer),
+            small: AtomicUsize::new(0),
+            large: AtomicUsize::new(0),
+            is_read: AtomicBool::new(false),
+        }
     }
 
     /// Takes `bytes` more. Returns false, and takes nothing, if too few are free or the peer holds too many.
@@ -182,6 +189,16 @@ impl BodyPermit {
     /// Bytes that it holds.
     pub(crate) fn held(&self) -> usize {
         self.small.load(Ordering::Relaxed) + self.large.load(Ordering::Relaxed)
+    }
+
+    /// Records that the body was read to its end.
+    pub(crate) fn ends(&self) {
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the body was read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
     }
 
     /// Returns all bytes.

@@ -10,7 +10,6 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use super::answer_budget::AnswerShare;
-use super::problem::RETRY_AFTER_SECONDS;
 use super::title_index::TitleIndex;
 use super::{Code, Problem};
 use canet_domain::{Catalogue, Item};
@@ -149,7 +148,7 @@ pub(crate) async fn search(
 /// Refuses a search while as many as may wait do.
 fn too_many() -> Problem {
     let detail = format!("{MAX_WAITING} searches wait, which is the limit: try again later");
-    Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) }
+    Problem::new(Code::Overloaded, detail)
 }
 
 /// The item with this id, then ids that begin with `q`, then titles that contain it in any case. Each group has the most

@@ -6,7 +6,6 @@ use axum::response::IntoResponse;
 use tokio::sync::Semaphore;
 
 use super::answer_budget::held;
-use super::problem::RETRY_AFTER_SECONDS;
 use super::{Code, Problem};
 use canet_serving::{Recommender, Unready};
 
@@ -72,7 +71,7 @@ pub(crate) async fn readyz(State(recommender): State<Arc<Recommender>>) -> Resul
 pub(crate) async fn metrics(State(scrapes): State<Scrapes>) -> Result<impl IntoResponse, Problem> {
     let Ok(permit) = scrapes.open.try_acquire_owned() else {
         let detail = format!("{MOST_SCRAPES} scrapes are being answered, which is the limit: try again later");
-        return Err(Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) });
+        return Err(Problem::new(Code::Overloaded, detail));
     };
     match scrapes.recommender.metrics().render() {
         Ok(text) => Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], held(text, permit))),

@@ -114,7 +114,7 @@ pub struct CodeMapping {
 }
 
 /// The smallest value of `retry-after`. A model takes a few of these to load.
-pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Longest detail in bytes. Details echo what clients send, which may be a megabyte.
 const MAX_DETAIL: usize = 512;
@@ -141,7 +141,7 @@ pub struct Problem {
 impl Problem {
     /// A problem that concerns no single field.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
-        let retry_after = (code == Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
+        let retry_after = matches!(code, Code::Overloaded | Code::Unavailable).then_some(RETRY_AFTER_SECONDS);
         Problem { code, detail: shortened(detail.into(), DETAIL_START, MAX_DETAIL), field: None, retry_after }
     }
 
@@ -228,10 +228,6 @@ impl IntoResponse for Problem {
         let mut response = (self.code.mapping().status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.code == Code::RequestTimeout {
-            // On this connection the rest of the body would look like the next request.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         if self.field.as_deref() == Some(header::CONTENT_ENCODING.as_str()) {
             // It tells this 415 from one for the content type (RFC 9110, 15.5.16).
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(unpack::ACCEPTED));

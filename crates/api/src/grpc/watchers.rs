@@ -2,7 +2,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::problem::RETRY_AFTER_SECONDS;
 use crate::{Code, Problem};
 
 /// Most health watches of a server. They need no key and last as long as their clients want.
@@ -31,7 +30,7 @@ impl Watchers {
             open.insert(connection, own + 1);
             return Ok(Watcher { watchers: self.clone(), connection });
         };
-        Err(Problem { retry_after: Some(RETRY_AFTER_SECONDS), ..Problem::new(Code::Overloaded, detail) })
+        Err(Problem::new(Code::Overloaded, detail))
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Option<SocketAddr>, usize>> {

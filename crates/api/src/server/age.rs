@@ -2,8 +2,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderValue, Version, header};
-use axum::response::Response;
+use axum::http::Version;
 
 /// Share by which the maximum age varies at random, so that connections that began together do not end together.
 const JITTER: f64 = 0.1;
@@ -49,12 +48,9 @@ impl Age {
         }
     }
 
-    /// If the connection's time is over, adds `connection: close` to an answer over HTTP/1.
-    pub(super) fn close(&self, response: &mut Response) {
-        let is_over = self.ends.is_some_and(|ends| ends <= Instant::now());
-        if is_over && self.version.get().is_some_and(|version| *version < Version::HTTP_2) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
+    /// Whether the connection's time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 }
 
@@ -68,10 +64,6 @@ fn jittered(age: Duration) -> Duration {
 mod tests {
     use std::time::Duration;
 
-    use axum::body::Body;
-    use axum::http::{Version, header};
-    use axum::response::Response;
-
     use super::{Age, jittered};
 
     #[test]
@@ -82,16 +74,9 @@ mod tests {
     }
 
     #[test]
-    fn only_old_http1_connections_are_closed_by_their_answer() {
-        let closes = |max_age, version| {
-            let age = Age::new(max_age);
-            age.received(version);
-            let mut response = Response::new(Body::empty());
-            age.close(&mut response);
-            response.headers().contains_key(header::CONNECTION)
-        };
-        assert!(closes(Some(Duration::ZERO), Version::HTTP_11));
-        assert!(!closes(Some(Duration::ZERO), Version::HTTP_2));
-        assert!(!closes(Some(Duration::from_secs(60)), Version::HTTP_11) && !closes(None, Version::HTTP_11));
+    fn only_old_connections_are_over() {
+        let is_over = |max_age| Age::new(max_age).is_over();
+        assert!(is_over(Some(Duration::ZERO)));
+        assert!(!is_over(Some(Duration::from_secs(60))) && !is_over(None));
     }
 }

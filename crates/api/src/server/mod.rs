@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::http::Version;
+use axum::http::{HeaderValue, Version, header};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -307,6 +307,7 @@ impl Connection {
         let answers = AnswerShare::new(&settings.answer_budget);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             let is_http2 = request.version() >= Version::HTTP_2;
+            let has_body = !request.body().is_end_stream();
             service_age.received(request.version());
             let open_request = service_activity.request();
             request.extensions_mut().insert(ConnectInfo(peer));
@@ -317,9 +318,15 @@ impl Connection {
             let (answer, age) = (app.call(request), service_age.clone());
             async move {
                 let mut answer = answer.await;
+                // hyper closes an HTTP/1 connection whose body was left unread. Unless the answer says so, the client may
+                // send its next request just then, and that request is lost.
+                let is_unread = has_body && !permit.is_read();
                 drop(permit);
-                if let Ok(response) = &mut answer {
-                    age.close(response);
+                if let Ok(response) = &mut answer
+                    && !is_http2
+                    && (is_unread || age.is_over())
+                {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 answer.map(|response| response.map(|body| AnswerBody::new(body, open_request, is_http2)))
             }
@@ -364,6 +371,10 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
+            // Over HTTP/2 the reset of the stream was counted.
+            if !age.is_http2() && write_timeout::is_cause(&*error) {
+                activity.disconnects(Disconnect::Stalled);
+            }
             tracing::debug!(%peer, error, "the connection broke");
         }
     }

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,6 +20,12 @@ pub(super) struct WriteTimeout<S> {
     activity: Activity,
     /// Runs from the first write that found the buffer full. `None` while writes succeed.
     stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether a connection broke because its client did not read.
+pub(super) fn is_cause(error: &(dyn Error + 'static)) -> bool {
+    let is_timeout = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+    error.downcast_ref::<io::Error>().is_some_and(is_timeout) || error.source().is_some_and(is_cause)
 }
 
 impl<S> WriteTimeout<S> {
