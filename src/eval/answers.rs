@@ -13,9 +13,7 @@ use crate::columns::aligned;
 use crate::printable::printable;
 use canet_data::TimedDataset;
 use canet_domain::Proportion;
-
-/// How many of the best items of an answer are judged, as the server does.
-const JUDGED: usize = 10;
+use canet_serving::JUDGED;
 
 /// One line of the answer log. Fields that do not matter here are ignored.
 #[derive(Debug, Deserialize)]
@@ -26,7 +24,8 @@ struct AnswerLine {
     route: Option<Box<str>>,
     reason: Box<str>,
     k: usize,
-    candidates: bool,
+    #[serde(rename = "candidates")]
+    narrowed: bool,
     items: Vec<Box<str>>,
 }
 
@@ -64,7 +63,7 @@ pub(super) struct Counts {
     judged: u64,
     /// No user.
     without_user: u64,
-    /// Fewer than ten items were asked for, or the items to choose from were given.
+    /// Fewer than ten items were asked for, or the request narrowed the choice.
     not_judgeable: u64,
     /// Another answer to the user came before the next item.
     superseded: u64,
@@ -227,13 +226,13 @@ impl AnswerFiles {
 
     fn add(&mut self, time: i64, answer: AnswerLine, groups: &mut HashMap<Group, usize>) {
         self.counts.answers += 1;
-        let AnswerLine { user, version, route, reason, k, candidates, mut items, .. } = answer;
+        let AnswerLine { user, version, route, reason, k, narrowed, mut items, .. } = answer;
         let Some(user) = user else {
             self.counts.without_user += 1;
             return;
         };
         // Such an answer does not take the place of the one before: a page may have both.
-        if k < JUDGED || candidates {
+        if k < JUDGED || narrowed {
             self.counts.not_judgeable += 1;
             return;
         }
@@ -275,7 +274,7 @@ impl AnswerReport {
         let Counts { answers, judged, without_user, not_judgeable, superseded, open, cut_lines } = self.counts;
         let mut text = format!(
             "{answers} answers, {judged} judged by the user's next item. Not judged: {without_user} without a user, \
-             {not_judgeable} of fewer than {JUDGED} items or with candidates, {superseded} followed by another answer first, \
+             {not_judgeable} of fewer than {JUDGED} items or narrowed by candidates, a filter or max_per, {superseded} followed by another answer first, \
              {open} without a later item in the data.\n"
         );
         if cut_lines > 0 {

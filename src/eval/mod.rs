@@ -4,7 +4,7 @@ mod report;
 mod table;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
@@ -19,11 +19,12 @@ use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::verdict::{Commands, Words};
 use super::{Failure, progress};
-use canet_data::{Case, Split};
+use canet_data::{Case, Dataset, Split};
 use canet_domain::RouteSpace;
 use canet_evaluation::{
     Baseline, BaselineInputs, EvalRun, Metric, Ranker, VerdictRuns, compare, evaluate, selection_cases,
 };
+use canet_model::Model;
 
 /// Ranks the whole catalogue for every user and says whether the model and its router are worth serving
 #[derive(Debug, Args)]
@@ -107,16 +108,26 @@ fn metric(text: &str) -> Result<Metric, String> {
 /// The runs that a verdict compares, besides the best single slice.
 const COMPARED: [Baseline; 4] = [Baseline::Auto, Baseline::Full, Baseline::Popularity, Baseline::Markov];
 
-/// Evaluates a model and prints the report.
+/// Evaluates a model, or logged answers, and prints the report.
 pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
-    if let Some(answers) = &args.answers {
-        let report = answers::judge(answers, &args.data.read_timed()?)?;
-        let text = if args.json { report.document().map_err(Failure::data)? } else { report.text() };
-        return io::stdout().write_all(text.as_bytes()).map_err(Failure::output);
-    }
+    let text = match &args.answers {
+        Some(answers) => judge_answers(answers, &args)?,
+        None => evaluate_model(&args)?,
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+/// The report about logged answers.
+fn judge_answers(answers: &Path, args: &EvalArgs) -> Result<String, Failure> {
+    let report = answers::judge(answers, &args.data.read_timed()?)?;
+    if args.json { report.document().map_err(Failure::data) } else { Ok(report.text()) }
+}
+
+/// The report about a model.
+fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
     let model = args.model()?.open(&*args.target.open()?)?;
     let space = model.space();
-    let baselines = baselines(&args, space)?;
+    let baselines = baselines(args, space)?;
     let dataset = args.data.read_to_measure(&model)?;
     if model.manifest().calibration.is_none() {
         say("the checkpoint has no calibration, so --flops-budget changes nothing");
@@ -125,13 +136,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         SplitArg::Validation => (Split::Validation, "validation"),
         SplitArg::Test => (Split::Test, "test"),
     };
-    let selected = interactions::is_selection(&model, &dataset);
-    let learnt = match interactions::all_learnt(&model, &dataset) {
-        true => Learnt::Everything,
-        false if selected => Learnt::OtherSelection,
-        false => Learnt::TrainingPart,
-    };
-    let warning = warning(split, args.holdout, learnt);
+    let warning = warning(split, args.holdout, Learnt::by(&model, &dataset));
     if let Some(warning) = warning {
         say(warning);
     }
@@ -143,7 +148,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
     // The single slice is chosen on validation, so only the test split has a verdict.
     let selection = (args.judges() && split == Split::Test).then(|| selection_cases(&dataset));
 
-    let progress = progress::Evaluation::new(rankings(&args, &baselines, cases.len(), selection.as_deref(), space))?;
+    let progress = progress::Evaluation::new(rankings(args, &baselines, cases.len(), selection.as_deref(), space))?;
     let ranker = |cases| {
         let ranker = Ranker::new(&model, cases, args.batch_size as usize).map_err(Failure::data)?;
         Ok::<Ranker<'_>, Failure>(ranker.seeing(seen).on_progress(|ranked| progress.ranked(ranked)))
@@ -151,16 +156,7 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
     let mut test = ranker(&cases)?;
     let policy = model.policy(args.flops_budget);
     let inputs = BaselineInputs { dataset: &dataset, policy: &policy, seed: args.seed };
-    let mut runs: Vec<EvalRun> = Vec::new();
-    for baseline in &baselines {
-        progress.begins(baseline.name(space));
-        let new = evaluate(&mut test, &inputs, &[*baseline]).map_err(Failure::forward)?;
-        for run in new {
-            if runs.iter().all(|known| known.name != run.name) {
-                runs.push(run);
-            }
-        }
-    }
+    let runs = run_each(&baselines, &mut test, &inputs, |baseline| progress.begins(baseline.name(space)))?;
     let verdict = match (&selection, VerdictRuns::among(&runs)) {
         (Some(selection), Some(compared)) => {
             progress.begins("the best single slice");
@@ -169,13 +165,13 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
             let verdict = verdict.map_err(Failure::forward)?;
             let words = Words::of(verdict, &args.commands()?).cut_short(model.manifest().cut_short_after());
             // Figures of targets that were trained on recommend nothing.
-            Some(if selected { Words { next: None, ..words } } else { words })
+            Some(if interactions::is_selection(&model, &dataset) { Words { next: None, ..words } } else { words })
         }
         _ => None,
     };
     progress.begins("the comparisons");
     let metric = args.metric.unwrap_or(Metric::Ndcg(10));
-    let comparisons = if args.details() { compare(&pairs(&args, &runs)?, metric, args.seed) } else { Vec::new() };
+    let comparisons = if args.details() { compare(&pairs(args, &runs)?, metric, args.seed) } else { Vec::new() };
     progress.ends();
 
     let report = Report {
@@ -190,12 +186,30 @@ pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
         comparisons,
         verdict,
     };
-    let text = match &report.verdict {
-        _ if args.json => json::document(&report).map_err(Failure::data)?,
-        Some(words) if !args.details() => report.caution() + &words.text(),
-        _ => table::tables(&report),
-    };
-    io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+    match &report.verdict {
+        _ if args.json => json::document(&report).map_err(Failure::data),
+        Some(words) if !args.details() => Ok(report.caution() + &words.text()),
+        _ => Ok(table::tables(&report)),
+    }
+}
+
+/// Runs each baseline, and calls `begins` before. Of several runs with one name the first is kept.
+fn run_each(
+    baselines: &[Baseline],
+    test: &mut Ranker<'_>,
+    inputs: &BaselineInputs<'_>,
+    begins: impl Fn(&Baseline),
+) -> Result<Vec<EvalRun>, Failure> {
+    let mut runs: Vec<EvalRun> = Vec::new();
+    for baseline in baselines {
+        begins(baseline);
+        for run in evaluate(test, inputs, &[*baseline]).map_err(Failure::forward)? {
+            if runs.iter().all(|known| known.name != run.name) {
+                runs.push(run);
+            }
+        }
+    }
+    Ok(runs)
 }
 
 impl EvalArgs {
@@ -249,6 +263,16 @@ enum Learnt {
     OtherSelection,
     /// The training part, or nothing.
     TrainingPart,
+}
+
+impl Learnt {
+    fn by(model: &Model, dataset: &Dataset) -> Learnt {
+        match interactions::all_learnt(model, dataset) {
+            true => Learnt::Everything,
+            false if interactions::is_selection(model, dataset) => Learnt::OtherSelection,
+            false => Learnt::TrainingPart,
+        }
+    }
 }
 
 /// Says which targets a training on the same data has used.

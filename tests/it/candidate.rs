@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use canet_api::proto::canet::v1 as proto;
 use canet_domain::History;
@@ -273,7 +274,9 @@ fn a_bad_candidate_stops_no_server_and_a_wrong_flag_does() {
     for (flags, code, word) in [
         (&["--candidate", "1", "--version", "1"][..], 64, "--candidate 1 is the version of --version"),
         (&["--candidate", "1", "--candidate-share", "0"], 64, "--candidate-share"),
-        (&["--max-regression", "1"], 64, "--max-regression"),
+        (&["--watch", "--max-regression", "1"], 64, "--max-regression"),
+        (&["--max-regression", "0.1"], 64, "--max-regression is about versions that --watch finds"),
+        (&["--watch-interval", "1"], 64, "--watch-interval is about versions that --watch finds"),
     ] {
         let mut command = canet(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off", "--model"]);
         let (found, log) = run(command.arg(&root).args(flags));
@@ -289,10 +292,14 @@ fn a_bad_candidate_stops_no_server_and_a_wrong_flag_does() {
 fn a_watch_leaves_a_candidate_alone_and_never_loads_one_that_was_withdrawn() {
     let directory = tempfile::tempdir().unwrap();
     let (root, _) = model(directory.path(), &[3, 4]);
-    let server = Process::serve(&root, &["--watch", "--candidate", "2", "--candidate-share", "0.5"]);
+    let flags = ["--watch", "--watch-interval", "0.1", "--candidate", "2", "--candidate-share", "0.5"];
+    let server = Process::serve(&root, &flags);
     let ordered = |path: &str, body: Value| server.client.post(path, &body).json()["version"].clone();
+    // A watch that did not wait for the candidate would load a new version meanwhile.
+    let looked = || thread::sleep(Duration::from_secs(1));
     // A new version waits until the candidate is decided on.
     good(5).write(&root).unwrap();
+    looked();
     let mixed = versions(&server.client, 100);
     assert_eq!(ordered("/admin/promote", json!(null)), json!(2));
     server.log_line("version=3 digest=");
@@ -302,11 +309,13 @@ fn a_watch_leaves_a_candidate_alone_and_never_loads_one_that_was_withdrawn() {
     good(6).write(&directory.path().join("made")).unwrap();
     assert_eq!(ordered("/admin/candidate", json!({"version": 1, "share": 0.5})), json!(1));
     std::fs::rename(directory.path().join("made/1"), root.join("4")).unwrap();
+    looked();
     assert_eq!(ordered("/admin/withdraw", json!(null)), json!(3));
     server.log_line("version=4 digest=");
     good(7).write(&directory.path().join("made")).unwrap();
     assert_eq!(ordered("/admin/candidate", json!({"version": 1})), json!(1));
     std::fs::rename(directory.path().join("made/1"), root.join("5")).unwrap();
+    looked();
     assert_eq!(ordered("/admin/withdraw", json!(null)), json!(4));
     server.log_line("version=5 digest=");
     assert_eq!(versions(&server.client, 10), [5; 10]);

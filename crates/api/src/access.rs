@@ -2,9 +2,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::Response;
-use http_body::Body as _;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
@@ -21,7 +20,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// What operators may do, and who is one.
 #[derive(Clone)]
 pub struct Admin {
-    /// The share of a candidate that is started without one.
+    /// The share of a candidate whose request names none.
     pub(crate) candidate_share: f64,
     pub(crate) reloader: Arc<Reloader>,
     pub(crate) operators: Operators,
@@ -38,30 +37,19 @@ impl Admin {
         }
     }
 
-    /// The same with another share of a candidate that is started without one.
+    /// The same with another share for candidates whose request names none.
     pub fn with_candidate_share(self, share: f64) -> Admin {
         Admin { candidate_share: share, ..self }
     }
 }
 
 /// Layers a check in front of a service. `refuse` writes the check's problem as a response.
-///
-/// A refused request's body stays unread, so hyper closes its HTTP/1 connection unless the body has already arrived. The
-/// answer announces that. Otherwise a client could send its next request just then, and that request would be lost.
 pub(crate) fn guard(
     check: impl Fn(&Request) -> Result<(), Problem> + Clone,
     refuse: fn(Problem) -> Response,
 ) -> ValidateRequestHeaderLayer<impl FnMut(&mut Request) -> Result<(), Response> + Clone> {
     #[allow(clippy::result_large_err, reason = "`ValidateRequest` takes the response by value")]
-    let validate = move |request: &mut Request| {
-        check(request).map_err(|problem| {
-            let mut response = refuse(problem);
-            if request.version() <= Version::HTTP_11 && !request.body().is_end_stream() {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        })
-    };
+    let validate = move |request: &mut Request| check(request).map_err(refuse);
     ValidateRequestHeaderLayer::custom(validate)
 }
 

@@ -158,7 +158,7 @@ mod tests {
     use crate::deadline::Arrival;
     use crate::reservation::Reservation;
     use crate::testing::Fixture;
-    use crate::wire::{BatchAnswer, BatchResult, ItemId, RecommendRequest};
+    use crate::wire::{BatchAnswer, BatchResult, ExternalId, RecommendRequest};
     use crate::{Code, Problem};
 
     fn problem<T: Debug>(outcome: Result<T, Problem>) -> (Code, Option<String>) {
@@ -177,9 +177,9 @@ mod tests {
             let size = AnswerSize { rows: 1, bytes, work: 0 };
             JsonAnswer::new(Reservation::new(&fixture.recommender, &share, size).unwrap())
         };
-        let known = ItemId(serving.live.model.catalogue().ids()[0].clone());
+        let known = ExternalId(serving.live.model.catalogue().ids()[0].clone());
         let mut answers = Vec::new();
-        for history in [vec![], vec![known], vec![ItemId("\"unknown\"".into())]] {
+        for history in [vec![], vec![known], vec![ExternalId("\"unknown\"".into())]] {
             let request = RecommendRequest { k: Some(30), ..RecommendRequest::new(history) };
             answers.push(call.answer(call.accept(request).unwrap()).await.unwrap().recommendation);
         }

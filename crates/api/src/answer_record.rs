@@ -14,8 +14,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) place: usize,
     pub(crate) user: Option<&'a str>,
     pub(crate) k: usize,
-    /// Whether the request named the items to choose from.
-    pub(crate) candidates: bool,
+    /// Whether the request narrowed the choice by candidates, a filter or quotas.
+    pub(crate) narrowed: bool,
     pub(crate) arrived: Instant,
 }
 
@@ -43,7 +43,7 @@ fn line(request_id: &str, asked: &Asked<'_>, answer: &Recommendation<'_>, times:
     line.put(",\"reason\":", answer.route.reason);
     line.put(",\"confidence\":", &answer.route.confidence);
     line.put(",\"k\":", &asked.k);
-    line.put(",\"candidates\":", &asked.candidates);
+    line.put(",\"candidates\":", &asked.narrowed);
     line.put(",\"history\":", &answer.history.used);
     line.put(",\"items\":", &Ids(&answer.items));
     line.put(",\"scores\":", &Scores(&answer.items));

@@ -26,8 +26,8 @@ pub(crate) struct AnswerSize {
     pub(crate) rows: usize,
     /// An upper bound of the bytes.
     pub(crate) bytes: usize,
-    /// The bytes that admission must count: those of cold starts, and those that long rankings have more than usual ones. For
-    /// the rest the device's queue is limit enough.
+    /// The bytes that admission counts: all bytes of cold starts, and what a long ranking has beyond a usual one. The device's
+    /// queue limits the rest.
     pub(crate) work: usize,
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use crate::reservation::Reservation;
     use crate::testing::Fixture;
     use crate::turns::Turns;
-    use crate::wire::{Best, ItemId, RankedItems, RecommendRequest};
+    use crate::wire::{Best, ExternalId, RankedItems, RecommendRequest};
 
     /// Texts that JSON writes as they are, with short and with long escapes.
     const LETTERS: [&str; 8] = ["a", "0", "\"", "\\", "\u{1}", "é", "\u{1f980}", " "];
@@ -207,8 +207,8 @@ mod tests {
     /// A request with some known and some unknown items, of which a few are awkward.
     fn request(known: &[Box<str>], rng: &mut impl Rng) -> RecommendRequest {
         let id = |rng: &mut dyn rand::RngCore| match rng.gen_range(0..3) {
-            0 => ItemId(known[rng.gen_range(0..known.len())].clone()),
-            _ => ItemId(text_of(rng).into()),
+            0 => ExternalId(known[rng.gen_range(0..known.len())].clone()),
+            _ => ExternalId(text_of(rng).into()),
         };
         let history = (0..rng.gen_range(0..12)).map(|_| id(rng)).collect();
         RecommendRequest { k: Some(rng.gen_range(1..=known.len() as u64)), ..RecommendRequest::new(history) }
@@ -250,14 +250,15 @@ mod tests {
         let serving = fixture.recommender.serving().unwrap();
         let generation = &serving.live;
         let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
-        let known = ItemId(generation.model.catalogue().ids()[0].clone());
-        let size = |history: Vec<ItemId>| {
-            AnswerForm::Json.answer(&serving, &call.accept_all([Ok(RecommendRequest::new(history))].into_iter()))
+        let known = ExternalId(generation.model.catalogue().ids()[0].clone());
+        let size = async |history: Vec<ExternalId>| {
+            let rows = call.accept_all([Ok(RecommendRequest::new(history))].into_iter()).await;
+            AnswerForm::Json.answer(&serving, &rows)
         };
-        let (cold, routed) = (size(Vec::new()), size(vec![known.clone()]));
+        let (cold, routed) = (size(Vec::new()).await, size(vec![known.clone()]).await);
         assert_eq!((cold.rows, routed.rows, routed.work), (1, 1, 0));
         assert!(cold.work > 0 && cold.work < cold.bytes);
-        let long = size([vec![known], vec![ItemId("unknown".repeat(1000).into()); 10]].concat());
+        let long = size([vec![known], vec![ExternalId("unknown".repeat(1000).into()); 10]].concat()).await;
         assert!(long.work > 0 && long.work < long.bytes, "{long:?}");
         assert_eq!(AnswerForm::Tensors.tensors(generation, 100, 10, "").work, 0);
     }

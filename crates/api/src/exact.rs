@@ -81,7 +81,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::{from_slice, with_quoted};
-    use crate::wire::ItemId;
+    use crate::wire::ExternalId;
 
     #[test]
     fn ids_keep_the_digits_that_were_sent() {
@@ -95,7 +95,7 @@ mod tests {
             "184467440737095510101",
             &"9".repeat(1000),
         ] {
-            let ids: Vec<ItemId> = from_slice(format!("[1, {digits},\"{digits}\"]").as_bytes()).unwrap();
+            let ids: Vec<ExternalId> = from_slice(format!("[1, {digits},\"{digits}\"]").as_bytes()).unwrap();
             assert_eq!(ids.iter().map(|id| &*id.0).collect::<Vec<_>>(), ["1", digits, digits]);
         }
     }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn other_numbers_are_no_ids() {
         for number in ["1.0", "1e3", "-1E-3", "0.5", "184467440737095510101.0", "184467440737095510101e0", "01", "-"] {
-            assert!(from_slice::<Vec<ItemId>>(format!("[184467440737095510101, {number}]").as_bytes()).is_err());
+            assert!(from_slice::<Vec<ExternalId>>(format!("[184467440737095510101, {number}]").as_bytes()).is_err());
         }
     }
 

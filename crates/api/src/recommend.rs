@@ -64,7 +64,7 @@ pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     let BatchRequest { requests } = body::parse(&bytes)?;
     let serving = pin(&recommender, requests.count)?;
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
-    let rows = call.accept_all(requests.kept.into_iter().map(body::parse_part));
+    let rows = call.accept_all(requests.kept.into_iter().map(body::parse_part)).await;
     let mut json = JsonAnswer::new(call.reserve(&rows, &answers, AnswerForm::Json)?);
     let outcomes = call.answer_all(rows).await;
 

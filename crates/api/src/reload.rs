@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::wire::optional_integer;
 use super::{Code, Problem, body};
-use canet_serving::{Reload, ReloadError, Reloader};
+use canet_serving::{ReloadError, Reloader, ServingVersion};
 
 /// Selects a version. An empty body or `null` selects the highest that is not the candidate.
 #[derive(Default, Deserialize, ToSchema)]
@@ -49,8 +49,8 @@ pub(crate) async fn reload(State(reloader): State<Arc<Reloader>>, request: Reque
     Ok(Json(Reloaded::from(reloader.reload(version).await?)).into_response())
 }
 
-impl From<Reload> for Reloaded {
-    fn from(Reload { name, version, digest }: Reload) -> Reloaded {
+impl From<ServingVersion> for Reloaded {
+    fn from(ServingVersion { name, version, digest }: ServingVersion) -> Reloaded {
         Reloaded { name, version, digest }
     }
 }

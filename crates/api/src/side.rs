@@ -1,5 +1,5 @@
 use super::limits::max_k;
-use super::wire::{ItemId, RecommendRequest};
+use super::wire::{ExternalId, RecommendRequest};
 use canet_serving::{Generation, Serving, Side, SplitBy};
 
 /// The generation that answers a request: the candidate if the request is in its share, else the live one.
@@ -9,10 +9,10 @@ use canet_serving::{Generation, Serving, Side, SplitBy};
 pub(crate) fn side(request: &RecommendRequest, serving: &Serving) -> Side {
     let Some(candidate) = &serving.candidate else { return Side::Live };
     let by = match &request.user {
-        Some(ItemId(user)) if !user.is_empty() => SplitBy::User(user),
+        Some(ExternalId(user)) if !user.is_empty() => SplitBy::User(user),
         _ => SplitBy::History,
     };
-    let is_taken = candidate.split.takes(by, request.history.iter().map(|ItemId(id)| &**id));
+    let is_taken = candidate.split.takes(by, request.history.iter().map(|ExternalId(id)| &**id));
     if is_taken && can_answer(&candidate.generation, request) { Side::Candidate } else { Side::Live }
 }
 
@@ -26,11 +26,11 @@ fn can_answer(generation: &Generation, request: &RecommendRequest) -> bool {
 mod tests {
     use super::side;
     use crate::testing::Fixture;
-    use crate::wire::{ItemId, RecommendRequest};
+    use crate::wire::{ExternalId, RecommendRequest};
     use canet_serving::{Offer, Serving, Side};
 
     fn request(user: Option<&str>, history: &[&str]) -> RecommendRequest {
-        let id = |id: &str| ItemId(id.into());
+        let id = |id: &str| ExternalId(id.into());
         RecommendRequest { user: user.map(id), ..RecommendRequest::new(history.iter().map(|item| id(item)).collect()) }
     }
 

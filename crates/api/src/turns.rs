@@ -16,6 +16,17 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
+    /// Begins the first turn before the first step, for steps that may be long.
+    pub(crate) fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+    }
+
+    /// Ends a step that may have been long: the clock is looked at each time.
+    pub(crate) async fn long_step(&mut self) {
+        self.steps = STEPS;
+        self.step().await;
+    }
+
     /// Ends a step. If the turn is over, lets other tasks run first.
     pub(crate) async fn step(&mut self) {
         self.steps += 1;

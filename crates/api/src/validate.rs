@@ -6,7 +6,7 @@ use super::deadline::Arrival;
 use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, check_ids, max_k};
 use super::restriction::restriction;
 use super::side::side;
-use super::wire::{HistoryUsed, ItemId, RecommendRequest};
+use super::wire::{ExternalId, HistoryUsed, RecommendRequest};
 use canet_catalogue::ColdStart;
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_serving::{CatalogueView, Request, Serving, Side, Visit};
@@ -101,7 +101,7 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
             (0, Work::ColdStart(ColdStart { k, excluded, candidates, restriction }))
         }
     };
-    let user = wire.user.map(|ItemId(id)| id).filter(|id| !id.is_empty());
+    let user = wire.user.map(|ExternalId(id)| id).filter(|id| !id.is_empty());
     let history = HistoryUsed { used, unknown };
     Ok(Accepted { side, work, view, history, user, visit: None, place: 0, narrowed })
 }
@@ -130,14 +130,14 @@ fn check_bounds(wire: &RecommendRequest, items: usize) -> Result<usize, Problem>
     {
         check_ids(name, ids.map_or(0, Vec::len))?;
     }
-    if let Some(ItemId(user)) = wire.user.as_ref().filter(|user| user.0.len() > MAX_USER) {
+    if let Some(ExternalId(user)) = wire.user.as_ref().filter(|user| user.0.len() > MAX_USER) {
         return Err(Problem::invalid("user", format!("`user` has {} bytes: at most {MAX_USER}", user.len())));
     }
     Ok(k)
 }
 
 /// The items of known ids. Unknown ones can be neither recommended nor excluded.
-fn known(ids: &[ItemId], catalogue: &Catalogue) -> impl Iterator<Item = Item> {
+fn known(ids: &[ExternalId], catalogue: &Catalogue) -> impl Iterator<Item = Item> {
     ids.iter().filter_map(|id| catalogue.item(&id.0))
 }
 
@@ -161,18 +161,18 @@ mod tests {
     use crate::deadline::Arrival;
     use crate::limits::MAX_USER;
     use crate::testing::Fixture;
-    use crate::wire::{ItemId, RecommendRequest};
+    use crate::wire::{ExternalId, RecommendRequest};
 
     #[tokio::test]
     async fn user_ids_are_bounded_in_bytes_and_kept_as_sent() {
         let fixture = Fixture::new();
         fixture.reloader.reload(None).await.unwrap();
         let generation = fixture.recommender.generation().unwrap();
-        let known = ItemId(generation.model.catalogue().ids()[0].clone());
+        let known = ExternalId(generation.model.catalogue().ids()[0].clone());
         let serving = Serving::only(generation);
         for history in [vec![], vec![known]] {
             let user = |user: Option<&str>| {
-                let user = user.map(|user| ItemId(user.into()));
+                let user = user.map(|user| ExternalId(user.into()));
                 let request = RecommendRequest { user, ..RecommendRequest::new(history.clone()) };
                 accept(request, &serving, Arrival::now()).map(|accepted| accepted.user).map_err(|problem| problem.field)
             };

@@ -26,7 +26,7 @@ const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 pub(crate) struct RecommendRequest {
     /// The user's items, oldest first. The server drops unknown items, then keeps the newest that the model reads.
     #[schema(max_items = 100_000)]
-    pub(crate) history: Vec<ItemId>,
+    pub(crate) history: Vec<ExternalId>,
     /// How many known items of the user, older than those of `history`, the client left out. The server then reads the same
     /// items as if it had got all, and may reuse what it computed for the user's last request. The default is 0.
     #[serde(default, deserialize_with = "optional_integer")]
@@ -40,12 +40,12 @@ pub(crate) struct RecommendRequest {
     pub(crate) exclude_seen: Option<bool>,
     /// Items to leave out.
     #[serde(default, deserialize_with = "or_default")]
-    #[schema(value_type = Option<Vec<ItemId>>, max_items = 100_000)]
-    pub(crate) exclude: Vec<ItemId>,
+    #[schema(value_type = Option<Vec<ExternalId>>, max_items = 100_000)]
+    pub(crate) exclude: Vec<ExternalId>,
     /// Items to choose from. `null` means every item.
     #[serde(default)]
     #[schema(max_items = 100_000)]
-    pub(crate) candidates: Option<Vec<ItemId>>,
+    pub(crate) candidates: Option<Vec<ExternalId>>,
     /// The route to run. `auto` leaves the choice to the server: to its router, or to the route that it runs for all
     /// requests.
     #[serde(default = "default_route", deserialize_with = "route")]
@@ -64,7 +64,7 @@ pub(crate) struct RecommendRequest {
     /// otherwise. Answers to one user can be compared with what that user does next. An empty id means that it is not given.
     #[serde(default)]
     #[schema(schema_with = user_schema)]
-    pub(crate) user: Option<ItemId>,
+    pub(crate) user: Option<ExternalId>,
     /// The items to keep, by keys of the catalogue file: those with any of the values of every key. `not` has a filter, or a
     /// list of filters, that must not keep an item.
     #[serde(default)]
@@ -79,7 +79,7 @@ pub(crate) struct RecommendRequest {
 
 impl RecommendRequest {
     /// A request with a history and defaults.
-    pub(crate) fn new(history: Vec<ItemId>) -> RecommendRequest {
+    pub(crate) fn new(history: Vec<ExternalId>) -> RecommendRequest {
         RecommendRequest {
             history,
             history_start: None,
@@ -248,47 +248,48 @@ impl<'de> Visitor<'de> for BatchRowsVisitor {
     }
 }
 
-/// An external item id: a string, or an integer that stands for its digits. [`exact`](super::exact) reads integers of any
-/// length.
+/// An id of the caller's, of an item or of a user: a string, or an integer that stands for its digits.
+/// [`exact`](super::exact) reads integers of any length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ItemId(pub(crate) Box<str>);
+pub(crate) struct ExternalId(pub(crate) Box<str>);
 
-impl ToSchema for ItemId {}
+impl ToSchema for ExternalId {}
 
-impl PartialSchema for ItemId {
+impl PartialSchema for ExternalId {
     fn schema() -> RefOr<Schema> {
-        let id = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])).description(
-            Some("An external item id. An integer stands for its digits as sent, without fraction and exponent."),
-        );
+        let id =
+            ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Integer])).description(Some(
+                "An id of an item or a user. An integer stands for its digits as sent, without fraction and exponent.",
+            ));
         id.into()
     }
 }
 
-impl<'de> Deserialize<'de> for ItemId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ItemId, D::Error> {
-        deserializer.deserialize_any(ItemIdVisitor)
+impl<'de> Deserialize<'de> for ExternalId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ExternalId, D::Error> {
+        deserializer.deserialize_any(ExternalIdVisitor)
     }
 }
 
-struct ItemIdVisitor;
+struct ExternalIdVisitor;
 
-impl Visitor<'_> for ItemIdVisitor {
-    type Value = ItemId;
+impl Visitor<'_> for ExternalIdVisitor {
+    type Value = ExternalId;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an id (a string or an integer)")
     }
 
-    fn visit_str<E: Error>(self, id: &str) -> Result<ItemId, E> {
-        Ok(ItemId(id.into()))
+    fn visit_str<E: Error>(self, id: &str) -> Result<ExternalId, E> {
+        Ok(ExternalId(id.into()))
     }
 
-    fn visit_u64<E: Error>(self, id: u64) -> Result<ItemId, E> {
-        Ok(ItemId(id.to_string().into()))
+    fn visit_u64<E: Error>(self, id: u64) -> Result<ExternalId, E> {
+        Ok(ExternalId(id.to_string().into()))
     }
 
-    fn visit_i64<E: Error>(self, id: i64) -> Result<ItemId, E> {
-        Ok(ItemId(id.to_string().into()))
+    fn visit_i64<E: Error>(self, id: i64) -> Result<ExternalId, E> {
+        Ok(ExternalId(id.to_string().into()))
     }
 }
 
@@ -490,7 +491,7 @@ pub(crate) struct BatchAnswer<'a> {
 mod tests {
     use serde::Deserialize;
 
-    use super::{BatchRequest, Compute, ItemId, RecommendRequest, default_k, optional_integer};
+    use super::{BatchRequest, Compute, ExternalId, RecommendRequest, default_k, optional_integer};
     use crate::limits::MAX_ROWS;
 
     #[derive(Deserialize)]
@@ -531,11 +532,11 @@ mod tests {
 
     #[test]
     fn item_ids_are_strings_or_integers() {
-        let ids: Vec<ItemId> = serde_json::from_str("[\"a\", 5, -5, 18446744073709551615]").unwrap();
+        let ids: Vec<ExternalId> = serde_json::from_str("[\"a\", 5, -5, 18446744073709551615]").unwrap();
         let ids: Vec<&str> = ids.iter().map(|id| &*id.0).collect();
         assert_eq!(ids, ["a", "5", "-5", "18446744073709551615"]);
         for other in ["null", "[1]", "0.5", "1.0", "1e3"] {
-            assert!(serde_json::from_str::<ItemId>(other).is_err(), "{other}");
+            assert!(serde_json::from_str::<ExternalId>(other).is_err(), "{other}");
         }
     }
 

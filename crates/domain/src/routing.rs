@@ -92,6 +92,22 @@ impl Reason {
     /// Every reason.
     pub const ALL: &'static [Reason] = Reason::VARIANTS;
 
+    /// The reasons for which a route runs: all but a cold start.
+    pub const ROUTED: [Reason; 5] =
+        [Reason::Router, Reason::Degraded, Reason::Fixed, Reason::Override, Reason::Explored];
+
+    /// The place among [`ROUTED`](Self::ROUTED); `None` for a cold start.
+    pub fn routed_index(self) -> Option<usize> {
+        match self {
+            Reason::Router => Some(0),
+            Reason::Degraded => Some(1),
+            Reason::Fixed => Some(2),
+            Reason::Override => Some(3),
+            Reason::Explored => Some(4),
+            Reason::ColdStart => None,
+        }
+    }
+
     /// The name in answers and metrics.
     pub fn name(self) -> &'static str {
         self.into()
@@ -104,6 +120,13 @@ mod tests {
 
     fn space() -> RouteSpace {
         RouteSpace::new(vec![1, 2, 3], vec![1], vec![1]).unwrap()
+    }
+
+    #[test]
+    fn every_reason_with_a_route_has_its_place() {
+        let places: Vec<Option<usize>> = Reason::ROUTED.map(Reason::routed_index).into();
+        assert_eq!(places, (0..Reason::ROUTED.len()).map(Some).collect::<Vec<_>>());
+        assert_eq!(Reason::ALL.iter().filter(|reason| reason.routed_index().is_none()).count(), 1);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use twox_hash::XxHash64;
 
+use super::uniform::uniform;
 use crate::metrics::{AnswerLogged, Metrics};
 use canet_model::checkpoint::rfc3339;
 
@@ -101,8 +102,7 @@ impl AnswerLog {
                 hasher.write(&(request.1 as u64).to_le_bytes());
             }
         }
-        // 53 bits are what a float holds exactly, so that a share of 1 takes every answer.
-        ((hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64) < self.share
+        uniform(hasher.finish()) < self.share
     }
 
     /// Takes a line with its line break, or drops and counts it if too many wait. It never waits for the disk.

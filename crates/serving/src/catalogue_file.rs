@@ -11,7 +11,8 @@ use canet_data::{ItemTable, ItemTableError};
 use canet_domain::{Catalogue, Item, TextSizes};
 use tokio::sync::oneshot;
 
-use super::pace::{Pace, return_freed_memory};
+use super::freed_memory::return_freed_memory;
+use super::priority::Priority;
 use super::watch::{Stamp, Step, Watch};
 use super::{Generation, Recommender, Serving};
 use crate::metrics::{CatalogueReloaded, Metrics};
@@ -154,7 +155,7 @@ impl CatalogueFile {
         let (done, ended) = oneshot::channel();
         let file = Arc::clone(self);
         thread::Builder::new().name("catalogue".to_owned()).spawn(move || {
-            Pace::BesideLive.keep();
+            Priority::BesideLive.apply_to_thread();
             file.reload(&recommender);
             return_freed_memory();
             // The watch may have ended.
@@ -187,13 +188,14 @@ impl CatalogueFile {
         // A generation that is not swapped in yet gets the contents when it is.
         let serving = recommender.current();
         serving.iter().flat_map(Serving::generations).for_each(|generation| contents.give_to(generation));
-        drop(contents);
         let took_ms = started.elapsed().as_millis();
         tracing::info!(path = %self.path.display(), took_ms, "a new catalogue file is read");
         self.metrics.catalogue_reloaded(CatalogueReloaded::Served);
+        // Still under the lock, so that a model that is swapped in meanwhile says later what serves.
         if let Some(view) = serving.and_then(|serving| serving.live.catalogue_view()) {
             self.serves(&view);
         }
+        drop(contents);
     }
 
     /// Says in the log and the metrics which contents serve.

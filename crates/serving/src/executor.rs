@@ -11,7 +11,7 @@ use super::row::{Answer, LaneKey, Reply, RoutedRow, Routing, Row, Times};
 use super::scheduler::{Batch, DegradeLevel, RouterBatch, Started, Work};
 use super::shared_scheduler::SharedScheduler;
 use super::{Generation, Refusal};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Released};
 use canet_catalogue::SetPool;
 use canet_domain::{History, Reason, choose_route_among};
 use canet_model::ForwardError;
@@ -108,7 +108,8 @@ impl Executor {
         self.refuse_late(late.into_iter().map(|late| late.row));
         let Some(first) = rows.first() else { return };
         let generation = Arc::clone(&first.row.row.generation);
-        self.metrics.batch_release(rows.len() == self.max_batch);
+        let released = if rows.len() == self.max_batch { Released::Full } else { Released::Drained };
+        self.metrics.batch_release(released);
         generation.series.lane(lane.lane).batch(rows.len());
         self.forward(&generation, rows, sets);
     }

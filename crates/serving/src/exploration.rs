@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::uniform::uniform;
 use canet_domain::{Route, RouteSpace};
 
 /// Sends a share of the routed rows over a route that is drawn at random from all routes of the model.
@@ -30,9 +31,7 @@ impl Exploration {
     pub(crate) fn draw(&self) -> Option<Draw> {
         let state = self.state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         let drawn = mix(state);
-        // The upper 53 bits, as a number from 0 up to 1.
-        let uniform = (drawn >> 11) as f64 / (1_u64 << 53) as f64;
-        (uniform < self.share).then(|| Draw(mix(drawn)))
+        (uniform(drawn) < self.share).then(|| Draw(mix(drawn)))
     }
 }
 

@@ -12,6 +12,7 @@
 //! Items are compared by a hash of their external ids, so that answers of the version before are judged too. Nothing of this
 //! is written to a disk.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -114,7 +115,7 @@ impl Judge {
     /// Judges the answer before with what this request adds, and remembers the answer to it.
     pub fn answered(&self, visit: &Visit, answer: &UserAnswer<'_>) {
         let UserAnswer { generation, answer: Answer { ranked, routing, .. }, unknown, judgeable } = answer;
-        let unknown: Vec<u64> = unknown.iter().map(|id| self.hash(id)).collect();
+        let unknown: HashSet<u64> = unknown.iter().map(|id| self.hash(id)).collect();
         let answer = judgeable.then(|| {
             let catalogue = generation.model.catalogue();
             let mut best = [0; JUDGED];
@@ -132,7 +133,7 @@ impl Judge {
             }
         });
         let mut shard = self.shard(visit.user);
-        let verdict = shard.peek_mut(&visit.user).and_then(|before| before.judge(&visit.items, &unknown));
+        let judgement = shard.peek_mut(&visit.user).and_then(|before| before.judge(&visit.items, &unknown));
         if let Some(answer) = answer {
             shard.put(visit.user, answer);
         }
@@ -141,7 +142,7 @@ impl Judge {
         if is_evicted {
             self.metrics.judge_evicted();
         }
-        if let Some(Verdict { judgements, route, reason, rank }) = verdict {
+        if let Some(Judgement { judgements, route, reason, rank }) = judgement {
             judgements.judged(route, reason, rank);
         }
     }
@@ -158,7 +159,7 @@ impl Judge {
 }
 
 /// What a user's next item says of an answer.
-struct Verdict {
+struct Judgement {
     judgements: Arc<Judgements>,
     route: Route,
     reason: Reason,
@@ -167,18 +168,18 @@ struct Verdict {
 }
 
 impl Remembered {
-    /// The verdict of a history's first added known item, if there is one.
-    fn judge(&mut self, items: &[u64], unknown: &[u64]) -> Option<Verdict> {
+    /// The judgement of a history's first added known item, if there is one.
+    fn judge(&mut self, items: &[u64], unknown: &HashSet<u64>) -> Option<Judgement> {
         if self.is_judged {
             return None;
         }
         let added = self.history.added(items)?;
-        let next = added.iter().find(|item| !unknown.contains(item))?;
+        let next = added.iter().find(|item| !unknown.contains(*item))?;
         self.is_judged = true;
         let best = &self.best[..self.items.into()];
         let rank = best.iter().position(|item| *item == short(*next)).map(|place| place + 1);
         let judgements = self.judgements.upgrade()?;
-        Some(Verdict { judgements, route: self.route, reason: self.reason, rank })
+        Some(Judgement { judgements, route: self.route, reason: self.reason, rank })
     }
 }
 
@@ -220,7 +221,7 @@ fn combined(items: &[u64]) -> u64 {
     items.iter().fold(0, |all, item| (all.rotate_left(5) ^ item).wrapping_mul(0x517c_c1b7_2722_0a95))
 }
 
-/// Half of a hash: ten of them falsely hold a given one once in 400 million times.
+/// The upper half of a hash. Ten of them hold that of another item by mistake once in 400 million times.
 fn short(hash: u64) -> u32 {
     (hash >> 32) as u32
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::gate::Measured;
-use super::{Gate, Generation, Pace, Policy, Regression, Timings};
+use super::{Gate, Generation, Policy, Priority, Regression, Timings};
 use crate::metrics::{Metrics, Reloaded};
 use canet_domain::{History, Item, Route};
 use canet_model::checkpoint::ModelDirectory;
@@ -105,17 +105,22 @@ impl LoadError {
 impl Loader {
     /// Opens a version (`None`: the highest) and warms it up.
     ///
-    /// [`Pace::BesideLive`] slows the calling thread for good, so such a load needs a thread of its own.
+    /// [`Priority::BesideLive`] slows the calling thread for good, so such a load needs a thread of its own.
     ///
     /// # Errors
     /// [`LoadError`] if the version cannot be opened or the device fails.
-    pub fn load(&self, version: Option<u64>, pace: Pace) -> Result<Generation, LoadError> {
-        self.load_from(&self.directory, version, pace)
+    pub fn load(&self, version: Option<u64>, priority: Priority) -> Result<Generation, LoadError> {
+        self.load_from(&self.directory, version, priority)
     }
 
-    fn load_from(&self, directory: &ModelDirectory, version: Option<u64>, pace: Pace) -> Result<Generation, LoadError> {
+    fn load_from(
+        &self,
+        directory: &ModelDirectory,
+        version: Option<u64>,
+        priority: Priority,
+    ) -> Result<Generation, LoadError> {
         let started = Instant::now();
-        pace.keep();
+        priority.apply_to_thread();
         let model = Model::open(directory, version, &*self.backend)?;
         if let Some(fault) = model.titles_fault() {
             tracing::warn!(version = model.version(), %fault, "titles are missing");
@@ -126,7 +131,7 @@ impl Loader {
             let reason = "the model counts positions from the newest item, so that each new item changes all states";
             tracing::info!(version = model.version(), reason, "no histories are kept");
         }
-        let timings = self.warm_up(&model, pace)?;
+        let timings = self.warm_up(&model, priority)?;
         tracing::info!(
             model = model.name(),
             version = model.version(),
@@ -169,9 +174,9 @@ impl Loader {
 
     /// Loads the version to start with: the named one, or the highest that is not the candidate's.
     ///
-    /// A highest version that is incomplete is passed over for the one below it, so that a server can start while somebody
-    /// copies a version. If the start is gated, so are damaged versions and those that the gate refuses: a server that starts
-    /// then serves what one that watched all along serves. Every version that is passed over is logged and counted.
+    /// If the highest version is incomplete, the one below it is loaded, so that a server can start while somebody copies a
+    /// version. A gated start also passes over damaged versions and those that the gate refuses. It thus serves what a server
+    /// with --watch would serve by now. Every version that is passed over is logged and counted.
     ///
     /// # Errors
     /// [`LoadError`] of the first version that is not passed over, or of the lowest if all are.
@@ -187,7 +192,7 @@ impl Loader {
 
     fn load_first_of(&self, directory: &ModelDirectory, first: First) -> Result<Generation, LoadError> {
         if first.version.is_some() {
-            return self.load_from(directory, first.version, Pace::Alone);
+            return self.load_from(directory, first.version, Priority::WholeMachine);
         }
         let mut versions = directory.versions().map_err(OpenError::from)?;
         if let Some(candidate) = first.candidate {
@@ -208,7 +213,7 @@ impl Loader {
                 self.metrics.reloaded(Reloaded::Regression, started.elapsed());
                 continue;
             }
-            match self.load_from(directory, version, Pace::Alone) {
+            match self.load_from(directory, version, Priority::WholeMachine) {
                 Err(error) if error.is_incomplete() && !versions.is_empty() => {
                     tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
@@ -222,8 +227,8 @@ impl Loader {
         }
     }
 
-    /// The versions that a server that watched since the first of `versions`, which ascend, has refused. The first never is
-    /// one of them.
+    /// Replays the watch over `versions`, in ascending order, and returns those that the gate would have refused. It never
+    /// refuses the first.
     fn refused_by(&self, gate: Gate, directory: &ModelDirectory, versions: &[u64]) -> HashMap<u64, Regression> {
         let (mut refused, mut live) = (HashMap::new(), None);
         for version in versions {
@@ -260,7 +265,7 @@ impl Loader {
     /// width's largest route also runs in batches of every size up to the largest.
     ///
     /// Then it times the routes, unless live batches run beside it: they would distort the times.
-    fn warm_up(&self, model: &Model, pace: Pace) -> Result<Timings, ForwardError> {
+    fn warm_up(&self, model: &Model, priority: Priority) -> Result<Timings, ForwardError> {
         let (space, forward, max_len) = (model.space(), model.forward(), model.config().max_len);
         let popular = model.catalogue().by_popularity().iter().copied();
         let items: Vec<Item> = popular.cycle().take(max_len).collect();
@@ -288,9 +293,9 @@ impl Loader {
                 }
             }
         }
-        match pace {
-            Pace::Alone => Timings::measure(model, &longest, self.max_batch),
-            Pace::BesideLive => Ok(Timings::default()),
+        match priority {
+            Priority::WholeMachine => Timings::measure(model, &longest, self.max_batch),
+            Priority::BesideLive => Ok(Timings::default()),
         }
     }
 }

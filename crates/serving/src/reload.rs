@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::load_state::{Building, Draining, InDrain};
-use super::pace::{Pace, return_freed_memory};
+use super::freed_memory::return_freed_memory;
+use super::priority::Priority;
+use super::retired::{Retired, RetiredGuard};
 use super::{Conflict, First, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
 use crate::metrics::Reloaded;
 use canet_model::OpenError;
 use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, VERSION_NAMES};
 
 /// How often the thread of a reload checks whether the last row of the old generation is answered.
-const DRAIN_POLL: Duration = Duration::from_millis(5);
+const FREE_POLL: Duration = Duration::from_millis(5);
 
 /// The most names of ignored directories that are logged.
 const MOST_LOGGED: usize = 100;
@@ -34,7 +35,7 @@ pub struct Reloader {
     recommender: Weak<Recommender>,
     /// Set from the start of a load to its swap.
     building: Arc<AtomicBool>,
-    draining: Draining,
+    retired: Retired,
     /// Held while a generation has its metric series and does not serve yet.
     loading: Mutex<()>,
     /// Those that load, and those that free a generation.
@@ -76,7 +77,7 @@ impl Offer {
 
 /// A checkpoint that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reload {
+pub struct ServingVersion {
     /// The model's name.
     pub name: String,
     /// The checkpoint's version.
@@ -105,7 +106,7 @@ impl Reloader {
             loader,
             recommender: Arc::downgrade(recommender),
             building: Arc::default(),
-            draining: Draining::default(),
+            retired: Retired::default(),
             loading: Mutex::default(),
             threads: Mutex::default(),
             logged: Mutex::default(),
@@ -187,7 +188,7 @@ impl Reloader {
         let (version, replaced) = (live.model.version(), old.model.version());
         tracing::info!(version, replaced, "the candidate is promoted and answers everybody");
         self.retire(old);
-        Ok(Reload::of(&live))
+        Ok(ServingVersion::of(&live))
     }
 
     /// Ends the candidate, at once. `version` is the candidate, if the caller wants to be sure. Returns the live checkpoint.
@@ -199,7 +200,7 @@ impl Reloader {
         let (version, withdrawn) = (live.model.version(), old.model.version());
         tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
         self.retire(old);
-        Ok(Reload::of(&live))
+        Ok(ServingVersion::of(&live))
     }
 
     /// The version of the candidate.
@@ -264,7 +265,7 @@ impl Reloader {
 
     fn run(&self, order: Order, building: Building, done: oneshot::Sender<Outcome>) {
         // Memory has no room for a further generation.
-        self.draining.wait();
+        self.retired.wait();
         if let Ok(listing) = self.directory().list() {
             self.log_ignored(&listing);
         }
@@ -275,21 +276,21 @@ impl Reloader {
             Err(error) => (Err(error), None),
         };
         drop(loading);
-        let old = old.map(|old| (self.draining.enter(), old));
+        let old = old.map(|old| (self.retired.enter(), old));
         // This order lets a client that learns of the end start the next reload.
         drop(building);
         self.count(order, outcome.as_ref(), started.elapsed());
         // A closed channel means that the client has left.
         let _ = done.send(outcome);
         match old {
-            Some((draining, old)) => self.free(old, draining),
+            Some((guard, old)) => self.free(old, guard),
             // A failed load has freed what it had read.
             None => return_freed_memory(),
         }
     }
 
     /// Loads what an order asks for and swaps it in. Returns the generation that no longer serves.
-    fn load(&self, order: Order) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
+    fn load(&self, order: Order) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
         match order {
             Order::Start(start) => self.load_first(start).map(|reload| (reload, None)),
             Order::Replace(version) => {
@@ -298,6 +299,10 @@ impl Reloader {
             }
             Order::Watched(version) => {
                 if let Some(serving) = self.open_recommender()?.current() {
+                    // A candidate may have come since the watch looked. The watch asks again.
+                    if serving.candidate.is_some() {
+                        return Err(ReloadError::InProgress);
+                    }
                     self.loader.check_gate(version, &serving.live)?;
                 }
                 self.replace(version)
@@ -306,7 +311,7 @@ impl Reloader {
         }
     }
 
-    fn load_first(&self, Start { version, gated, candidate }: Start) -> Result<Reload, ReloadError> {
+    fn load_first(&self, Start { version, gated, candidate }: Start) -> Result<ServingVersion, ReloadError> {
         let first = First { version, gated, candidate: candidate.map(|(candidate, _)| candidate) };
         // What appears from now on is new to the watch. If this fails, loading reports it.
         self.begin_with(Stamp::read(self.directory()).unwrap_or_default());
@@ -316,7 +321,7 @@ impl Reloader {
         };
         let candidate = candidate.and_then(|(version, share)| {
             let started = Instant::now();
-            match self.loader.load(Some(version), Pace::Alone) {
+            match self.loader.load(Some(version), Priority::WholeMachine) {
                 Ok(generation) => {
                     self.note_offer(version);
                     tracing::info!(version, share, "the candidate is loaded");
@@ -331,7 +336,7 @@ impl Reloader {
             }
         });
         let recommender = self.open_recommender()?;
-        let reload = Reload::of(&live);
+        let reload = ServingVersion::of(&live);
         recommender.begin(live, candidate);
         Ok(reload)
     }
@@ -372,11 +377,12 @@ impl Reloader {
     }
 
     /// Loads a version and swaps it in. Returns the generation that was live before.
-    fn replace(&self, version: u64) -> Result<(Reload, Option<Arc<Generation>>), ReloadError> {
+    fn replace(&self, version: u64) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
         let first = self.open_recommender()?.current().is_none();
-        let generation = self.loader.load(Some(version), if first { Pace::Alone } else { Pace::BesideLive })?;
+        let generation =
+            self.loader.load(Some(version), if first { Priority::WholeMachine } else { Priority::BesideLive })?;
         let recommender = self.open_recommender()?;
-        let reload = Reload::of(&generation);
+        let reload = ServingVersion::of(&generation);
         Ok((reload, recommender.serve(generation)))
     }
 
@@ -387,11 +393,11 @@ impl Reloader {
         if changed.is_ok() {
             tracing::info!(version = running, share, "the candidate answers another share of the users");
         }
-        Some(changed.map(|generation| Reload::of(&generation)).map_err(ReloadError::from))
+        Some(changed.map(|generation| ServingVersion::of(&generation)).map_err(ReloadError::from))
     }
 
     /// Loads a candidate and swaps it in.
-    fn load_candidate(&self, Offer { version, share }: Offer) -> Result<Reload, ReloadError> {
+    fn load_candidate(&self, Offer { version, share }: Offer) -> Result<ServingVersion, ReloadError> {
         let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live.model.version();
         let version = match version {
             Some(version) => version,
@@ -400,8 +406,8 @@ impl Reloader {
         if version == live {
             return Err(Conflict::IsLive { version }.into());
         }
-        let generation = self.loader.load(Some(version), Pace::BesideLive)?;
-        let reload = Reload::of(&generation);
+        let generation = self.loader.load(Some(version), Priority::BesideLive)?;
+        let reload = ServingVersion::of(&generation);
         self.open_recommender()?.offer(generation, share)?;
         self.note_offer(version);
         Ok(reload)
@@ -422,8 +428,8 @@ impl Reloader {
 
     /// Frees a generation that no longer serves, on a thread of its own.
     fn retire(self: &Arc<Self>, old: Arc<Generation>) {
-        let (reloader, draining) = (Arc::clone(self), self.draining.enter());
-        if let Err(error) = self.spawn(move || reloader.free(old, draining)) {
+        let (reloader, guard) = (Arc::clone(self), self.retired.enter());
+        if let Err(error) = self.spawn(move || reloader.free(old, guard)) {
             // Its last row frees it then.
             tracing::warn!(%error, "no thread can be started to free a generation");
         }
@@ -432,14 +438,14 @@ impl Reloader {
     /// Waits until no row holds the replaced generation, then frees it on this thread, where that delays no request.
     ///
     /// Rows have deadlines, so the wait ends.
-    fn free(&self, old: Arc<Generation>, draining: InDrain) {
+    fn free(&self, old: Arc<Generation>, guard: RetiredGuard) {
         let version = old.model.version();
         while Arc::strong_count(&old) > 1 {
-            thread::sleep(DRAIN_POLL);
+            thread::sleep(FREE_POLL);
         }
         drop(old);
         return_freed_memory();
-        drop(draining);
+        drop(guard);
         let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
             let labels = serving.generations().flat_map(|generation| generation.series.labels().iter().cloned());
@@ -451,15 +457,15 @@ impl Reloader {
     }
 
     /// Counts and logs how a load ended.
-    fn count(&self, order: Order, outcome: Result<&Reload, &ReloadError>, took: Duration) {
+    fn count(&self, order: Order, outcome: Result<&ServingVersion, &ReloadError>, took: Duration) {
         let reload_ms = took.as_millis();
         // Whoever reads the line finds it counted.
         self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
         match (outcome, order) {
-            (Ok(Reload { name, version, digest }), Order::Offer(Offer { share, .. })) => {
+            (Ok(ServingVersion { name, version, digest }), Order::Offer(Offer { share, .. })) => {
                 tracing::info!(name, version, digest, share, reload_ms, "the candidate answers its share of the users");
             }
-            (Ok(Reload { name, version, digest }), _) => {
+            (Ok(ServingVersion { name, version, digest }), _) => {
                 tracing::info!(name, version, digest, reload_ms, "the model serves");
             }
             (Err(error), _) => match error.counted() {
@@ -475,10 +481,10 @@ impl Reloader {
     }
 }
 
-impl Reload {
-    fn of(generation: &Generation) -> Reload {
+impl ServingVersion {
+    fn of(generation: &Generation) -> ServingVersion {
         let model = &generation.model;
-        Reload { name: model.name().to_owned(), version: model.version(), digest: model.digest().to_owned() }
+        ServingVersion { name: model.name().to_owned(), version: model.version(), digest: model.digest().to_owned() }
     }
 }
 
@@ -486,5 +492,24 @@ fn opening(error: CheckpointError) -> LoadError {
     LoadError::Open(OpenError::from(error))
 }
 
+/// Marks the reload between its start and its swap, of which there is at most one. Dropping it ends the mark, also in a
+/// panic.
+struct Building(Arc<AtomicBool>);
+
+impl Building {
+    fn begin(building: &Arc<AtomicBool>) -> Option<Building> {
+        (!building.swap(true, Ordering::AcqRel)).then(|| Building(Arc::clone(building)))
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// How a reload ended.
-type Outcome = Result<Reload, ReloadError>;
+type Outcome = Result<ServingVersion, ReloadError>;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use super::{Generation, Split};
+use super::{Generation, UserSplit};
 
 /// The generations that serve at one moment. A call keeps them until it is answered.
 #[derive(Clone)]
@@ -19,7 +19,7 @@ pub struct Candidate {
     /// The generation.
     pub generation: Arc<Generation>,
     /// Which users these are.
-    pub split: Split,
+    pub split: UserSplit,
 }
 
 /// One of the generations of a [`Serving`].
@@ -69,7 +69,7 @@ impl Current {
         self.serving.load().as_ref().map(|serving| Arc::clone(&serving.live))
     }
 
-    /// Replaces what serves by what `change` makes of it, if it makes anything, and returns what `change` returns beside it.
+    /// Calls `change` with what serves now, stores what it returns to serve, if anything, and returns its other result.
     pub(crate) fn change<T>(&self, change: impl FnOnce(Option<Serving>) -> (Option<Serving>, T)) -> T {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let (next, result) = change(self.get());

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Generation;
-use super::pace::Pace;
+use super::priority::Priority;
 use super::row::Request;
 use crate::metrics::Metrics;
 use canet_catalogue::SetPool;
@@ -129,7 +129,7 @@ impl Idle {
 }
 
 fn compare_all(comparisons: &Receiver<Comparison>, idle: &Idle) {
-    Pace::BesideLive.keep();
+    Priority::BesideLive.apply_to_thread();
     for comparison in comparisons {
         if !idle.wait() {
             return;

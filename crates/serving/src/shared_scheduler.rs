@@ -2,7 +2,7 @@ use std::hash::Hash;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::scheduler::{Arrival, DegradeLevel, Due, Limits, Rejected, Row, Scheduler, UnroutedRow, Work};
+use super::scheduler::{Arrival, DegradeLevel, Due, Limits, RejectedRow, Row, Scheduler, UnroutedRow, Work};
 
 /// A [`Scheduler`] that threads share: the one lock of the queue, and a way to wait for work.
 ///
@@ -31,8 +31,8 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
     /// Takes a row into the queue, as [`Scheduler::admit`].
     ///
     /// # Errors
-    /// [`Rejected`] with the row.
-    pub fn admit(&self, due: Due, arrival: Arrival<L, U, R>) -> Result<(), Rejected<L, U, R>> {
+    /// [`RejectedRow`] with the row.
+    pub fn admit(&self, due: Due, arrival: Arrival<L, U, R>) -> Result<(), RejectedRow<L, U, R>> {
         self.lock().admit(due, arrival)?;
         self.changed.notify_one();
         Ok(())
@@ -51,7 +51,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
         };
         let work_left = scheduler.has_work();
         drop(scheduler);
-        // Nobody is told when rows enter a lane: the executor that routed them calls this next, and so tells another.
+        // `routed` notifies nobody: the executor that routed the rows calls `next` afterwards, and this line wakes another one.
         if work_left {
             self.changed.notify_one();
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{Pace, ReloadError, Reloader};
+use super::{Priority, ReloadError, Reloader};
 use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, OriginObject};
 
 /// How long the files of a version must stand still before it is loaded although they do not have their digests. Somebody may
@@ -280,7 +280,7 @@ async fn look(reloader: &Arc<Reloader>) -> Option<Stamp> {
 async fn is_complete(reloader: &Arc<Reloader>, version: u64) -> bool {
     let (reloader, (done, complete)) = (Arc::clone(reloader), oneshot::channel());
     let read = move || {
-        Pace::BesideLive.keep();
+        Priority::BesideLive.apply_to_thread();
         // A closed channel means that the server is stopping.
         let _ = done.send(reloader.directory().is_complete(version));
     };

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use canet_serving::scheduler::{
-    Arrival, Due, Limits, RejectReason, Rejected, Routed, Row, Scheduler, UnroutedRow, Work,
+    Arrival, Due, Limits, RejectReason, RejectedRow, Routed, Row, Scheduler, UnroutedRow, Work,
 };
 use proptest::prelude::*;
 
@@ -193,7 +193,7 @@ impl World {
                 assert!(!self.closed, "a closed queue admits no row");
                 lane.map_or(Place::Unrouted, Place::Lane)
             }
-            Err(Rejected { reason, .. }) => {
+            Err(RejectedRow { reason, .. }) => {
                 match reason {
                     RejectReason::Closed => assert!(self.closed),
                     RejectReason::Full(full) => {

@@ -20,7 +20,7 @@ const FAMILIES = [
   "batch_size_bucket", "batch_size_count", "candidate_share", "executed_flops_total", "full_flops_total",
   "history_cache_hits_total", "history_cache_misses_total", "hits_total", "judged_total", "model_info", "queue_depth",
   "rejected_total", `${latency}_bucket`, `${latency}_count`, "requests_in_flight", "requests_total", "route_requests_total",
-  "router_flops_total",
+  "reused_flops_total", "router_flops_total",
 ];
 
 // The endpoints that recommend: a slow reload is no slow recommendation.
@@ -128,7 +128,9 @@ function saved() {
   const [before, now] = [past("full_flops_total"), kept.at(-1)];
   const grown = (name) => scrapes.growth(before, now, name);
   const full = grown("full_flops_total");
-  return full > 0 ? 1 - (grown("executed_flops_total") + grown("router_flops_total")) / full : null;
+  // What the history cache had counts as computed: routing did not save it.
+  const spent = ["executed_flops_total", "reused_flops_total", "router_flops_total"].map(grown);
+  return full > 0 ? 1 - spent.reduce((sum, flops) => sum + flops) / full : null;
 }
 
 // The share of the rows that reused a history. Null without the cache.

@@ -7,7 +7,7 @@ use crate::Problem;
 use crate::describe::{CatalogueDescription, CatalogueKey};
 use crate::proto::canet::v1 as proto;
 use crate::restriction::read_filter;
-use crate::wire::{ItemId, RecommendRequest};
+use crate::wire::{ExternalId, RecommendRequest};
 use canet_catalogue::MaxPer;
 use canet_serving::{Candidate, Generation, Serving};
 
@@ -26,7 +26,7 @@ impl TryFrom<proto::RecommendRequest> for RecommendRequest {
             route: if message.route.is_empty() { default.route } else { message.route },
             budget: message.budget,
             timeout_ms: message.timeout_ms.unwrap_or(default.timeout_ms),
-            user: message.user.map(|user| ItemId(user.into())),
+            user: message.user.map(|user| ExternalId(user.into())),
             filter: filter.map(|filter| read_filter("filter", filter)).transpose()?,
             max_per: Some(message.max_per).filter(|limits| !limits.is_empty()).map(max_per).transpose()?,
             history: default.history,
@@ -47,8 +47,8 @@ fn max_per(limits: HashMap<String, u64>) -> Result<MaxPer, Problem> {
     Ok(MaxPer::new(limits.into_iter().map(|(key, limit)| (key.into(), limit))))
 }
 
-fn ids(ids: Vec<String>) -> Vec<ItemId> {
-    ids.into_iter().map(|id| ItemId(id.into())).collect()
+fn ids(ids: Vec<String>) -> Vec<ExternalId> {
+    ids.into_iter().map(|id| ExternalId(id.into())).collect()
 }
 
 impl From<Problem> for proto::Problem {

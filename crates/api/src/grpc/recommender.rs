@@ -56,7 +56,7 @@ impl Methods for Service {
         let requests = request.into_inner().requests;
         let serving = pin(&self.recommender, requests.len())?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
-        let rows = call.accept_all(requests.into_iter().map(TryInto::try_into));
+        let rows = call.accept_all(requests.into_iter().map(TryInto::try_into)).await;
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
         let message = MessageAnswer::new(&reservation);
         let outcomes = call.answer_all(rows).await;
@@ -88,7 +88,7 @@ impl Methods for Service {
         let serving = Arc::new(pin(&self.recommender, requests.len())?);
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         // Answers may wait together for the client to read, so they are bounded like a batch.
-        let rows = call.accept_all(requests.into_iter().map(TryInto::try_into));
+        let rows = call.accept_all(requests.into_iter().map(TryInto::try_into)).await;
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
         let message = MessageAnswer::new(&reservation);
         let (charge, ticket) = reservation.split();

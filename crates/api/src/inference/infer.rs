@@ -6,10 +6,10 @@ use super::tensor::{Input, Output, Values, input_problem};
 use crate::answer_budget::AnswerShare;
 use crate::answer_size::AnswerForm;
 use crate::call::{Call, pin, slowest};
-use crate::limits::{MAX_RANKED, check_ids};
+use crate::limits::{MAX_RANKED, MAX_ROWS, check_ids};
 use crate::reservation::{Reservation, check_size};
 use crate::validate::Accepted;
-use crate::wire::{ItemId, RecommendRequest, Recommendation};
+use crate::wire::{ExternalId, RecommendRequest, Recommendation};
 use crate::{Problem, exact};
 use canet_serving::{Generation, Recommender, Serving, Times};
 
@@ -58,7 +58,12 @@ impl Inferred<'_> {
 /// # Errors
 /// 404 for another model, 422 without a history or with too many rows, 503 if no model is ready.
 pub(super) fn pin_named(recommender: &Recommender, request: &InferRequest) -> Result<Serving, Problem> {
-    let serving = pin(recommender, history(request)?.shape.first().copied().unwrap_or(1))?;
+    let rows = history(request)?.shape.first().copied().unwrap_or(1);
+    if rows > MAX_ROWS {
+        let detail = format!("input \"history\" has {rows} rows: at most {MAX_ROWS} in one call");
+        return Err(Problem::invalid("history", detail));
+    }
+    let serving = pin(recommender, rows)?;
     named(serving, &request.model, &request.version)
 }
 
@@ -203,7 +208,7 @@ fn outputs(request: &InferRequest) -> Result<Vec<OutputName>, Problem> {
 }
 
 /// Each row's history as external ids.
-fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ItemId>>, Problem> {
+fn histories(input: &Input, generation: &Generation) -> Result<Vec<Vec<ExternalId>>, Problem> {
     match (&input.values, input.shape.as_slice()) {
         (Values::Bytes(lists), [_]) => {
             let list = |(row, json): (usize, &Vec<u8>)| {
@@ -253,7 +258,7 @@ fn history_starts(input: &Input, rows: usize) -> Result<Vec<u64>, Problem> {
 }
 
 /// Each row's user.
-fn users(input: &Input, rows: usize) -> Result<Vec<ItemId>, Problem> {
+fn users(input: &Input, rows: usize) -> Result<Vec<ExternalId>, Problem> {
     let (Values::Bytes(users), [count]) = (&input.values, input.shape.as_slice()) else {
         return Err(input_problem("user", "it must be BYTES [B], an id for each row of `history`"));
     };
@@ -261,17 +266,17 @@ fn users(input: &Input, rows: usize) -> Result<Vec<ItemId>, Problem> {
         return Err(input_problem("user", &format!("it has {count} ids for {rows} rows of `history`")));
     }
     let user = |(row, user): (usize, &Vec<u8>)| match str::from_utf8(user) {
-        Ok(user) => Ok(ItemId(user.into())),
+        Ok(user) => Ok(ExternalId(user.into())),
         Err(_) => Err(Problem::invalid(format!("user[{row}]"), format!("user[{row}] is not UTF-8"))),
     };
     users.iter().enumerate().map(user).collect()
 }
 
 /// The external id of a dense one. An unknown dense id is an error, because the caller cannot have it from this model.
-fn external(dense: i64, row: usize, generation: &Generation) -> Result<ItemId, Problem> {
+fn external(dense: i64, row: usize, generation: &Generation) -> Result<ExternalId, Problem> {
     let ids = generation.model.catalogue().ids();
     let place = dense.checked_sub(1).and_then(|place| usize::try_from(place).ok());
-    place.and_then(|place| ids.get(place)).cloned().map(ItemId).ok_or_else(|| {
+    place.and_then(|place| ids.get(place)).cloned().map(ExternalId).ok_or_else(|| {
         let detail =
             format!("history[{row}] has the dense id {dense}: dense ids are 1 to {}, and 0 is padding", ids.len());
         Problem::invalid(format!("history[{row}]"), detail)

@@ -2,11 +2,9 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntGauge};
 
+use super::labels::CacheMiss;
 use super::registry::Metrics;
 use canet_model::HistoryCacheStats;
-
-/// The values of the label `cause` of misses.
-pub(super) const CACHE_MISSES: [&str; 2] = ["history", "slice"];
 
 /// The series of one generation's history cache.
 ///
@@ -25,8 +23,8 @@ pub(crate) struct CacheSeries {
 
 impl CacheSeries {
     pub(super) fn new(metrics: &Metrics) -> CacheSeries {
-        let [misses_of_history, misses_of_slice] =
-            CACHE_MISSES.map(|cause| metrics.history_cache_misses_total.with_label_values(&[cause]));
+        let [misses_of_history, misses_of_slice] = [CacheMiss::History, CacheMiss::Slice]
+            .map(|cause| metrics.history_cache_misses_total.with_label_values(&[cause]));
         CacheSeries {
             bytes: metrics.history_cache_bytes.clone(),
             entries: metrics.history_cache_entries.clone(),

@@ -5,9 +5,6 @@ use prometheus::{Histogram, IntCounter};
 use super::Metrics;
 use canet_domain::{Proportion, Reason, Route, RouteSpace};
 
-/// The reasons of answers that a route ran for.
-const REASONS: [Reason; 5] = [Reason::Router, Reason::Degraded, Reason::Fixed, Reason::Override, Reason::Explored];
-
 /// How many versions that do not serve any more keep their series, because their answers may still be judged.
 const RETIRED: usize = 2;
 
@@ -22,8 +19,8 @@ pub struct Judgements {
 #[derive(Debug)]
 struct RouteJudgements {
     name: String,
-    /// In the order of [`REASONS`].
-    by_reason: [Counters; REASONS.len()],
+    /// In the order of [`Reason::ROUTED`].
+    by_reason: [Counters; Reason::ROUTED.len()],
     reciprocal_rank: Histogram,
 }
 
@@ -53,7 +50,7 @@ impl Judgements {
             };
             RouteJudgements {
                 name: name.to_owned(),
-                by_reason: REASONS.map(counters),
+                by_reason: Reason::ROUTED.map(counters),
                 reciprocal_rank: metrics.reciprocal_rank.with_label_values(&[name, &version]),
             }
         };
@@ -63,7 +60,7 @@ impl Judgements {
     /// Counts an answer whose user went on. `rank` is the place of the next item in it, from 1; `None` is a miss.
     pub(crate) fn judged(&self, route: Route, reason: Reason, rank: Option<usize>) {
         let Some(series) = self.routes.get(route.index()) else { return };
-        let Some(place) = REASONS.iter().position(|known| *known == reason) else { return };
+        let Some(place) = reason.routed_index() else { return };
         let counters = &series.by_reason[place];
         // The hit first: a scrape in between must not find fewer hits than it will.
         if rank.is_some() {
@@ -77,7 +74,7 @@ impl Judgements {
     pub fn accuracy(&self, route: Route) -> Accuracy {
         let mut accuracy = Accuracy::default();
         let Some(series) = self.routes.get(route.index()) else { return accuracy };
-        for (reason, Counters { judged, hits }) in REASONS.iter().zip(&series.by_reason) {
+        for (reason, Counters { judged, hits }) in Reason::ROUTED.iter().zip(&series.by_reason) {
             let trials = judged.get();
             let counted = Proportion { successes: hits.get().min(trials), trials };
             accuracy.all.successes += counted.successes;
@@ -121,7 +118,7 @@ impl Metrics {
     /// Errors mean that a series is already gone.
     fn remove_judgements(&self, Judgements { version, routes }: &Judgements) {
         for RouteJudgements { name, .. } in routes {
-            for reason in REASONS {
+            for reason in Reason::ROUTED {
                 drop(self.judged_total.remove_label_values(&[name, version, reason.name()]));
                 drop(self.hits_total.remove_label_values(&[name, version, reason.name()]));
             }

@@ -35,6 +35,26 @@ pub enum Rejected {
     Unread,
 }
 
+/// Why a batch had no more rows, as `batch_release_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum Released {
+    /// It has as many rows as a batch may have.
+    Full,
+    /// No further row waited.
+    Drained,
+}
+
+/// Why a row reused no history, as `history_cache_misses_total` labels it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum CacheMiss {
+    /// Its history was unknown.
+    History,
+    /// Its history was known at another width alone.
+    Slice,
+}
+
 /// What became of an answer for the answer log, as `answer_log_total` labels it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AsRefStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]

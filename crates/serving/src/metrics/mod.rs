@@ -11,6 +11,7 @@ mod traffic;
 
 pub use endpoint::EndpointSeries;
 pub use judgements::{Accuracy, Judgements};
+pub(crate) use labels::Released;
 pub use labels::{AnswerLogged, CatalogueReloaded, Disconnect, Rejected, Reloaded, Stage};
 pub use registry::{InFlight, Metrics, OpenConnection};
 pub(crate) use series::InLane;

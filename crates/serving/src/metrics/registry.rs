@@ -8,9 +8,8 @@ use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
 };
 
-use super::cache_series::CACHE_MISSES;
 use super::family::{Stale, families};
-use super::labels::{AnswerLogged, CatalogueReloaded, Disconnect, Rejected, Reloaded, Stage};
+use super::labels::{AnswerLogged, CacheMiss, CatalogueReloaded, Disconnect, Rejected, Released, Reloaded, Stage};
 use crate::CatalogueView;
 use strum::VariantArray;
 
@@ -41,7 +40,8 @@ families! {
     #[derive(Debug)]
     pub struct Metrics {
         /// Calls answered, by transport, by endpoint and by HTTP status or gRPC code. An endpoint is the template of a path,
-        /// or * for an unknown one. Probes and scrapes are not counted.
+        /// or * for an unknown one. Health checks, pages and scrapes are not counted, but the inference protocol's checks over
+        /// gRPC are.
         requests_total: IntCounterVec, labels ["transport", "endpoint", "code"];
         /// Seconds from a call's arrival to its answer, by transport and endpoint.
         request_duration_seconds: HistogramVec, labels ["transport", "endpoint"], buckets SECONDS;
@@ -50,7 +50,7 @@ families! {
         /// Open connections of all listeners.
         connections: IntGauge;
         /// Connections that the server closed because of their client, and HTTP/2 streams that it reset: an idle one made
-        /// room while all places were taken (room), a client had too many (client_limit), no request came in time
+        /// room while all places were taken (room), a client had too many (client_limit), no first request came in time
         /// (no_request), the client did not take its answer (stalled), or it sent too many HTTP/2 frames that ask for
         /// nothing (flood).
         disconnects_total: IntCounterVec, labels ["reason"];
@@ -64,7 +64,7 @@ families! {
         /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
         stage_duration_seconds: HistogramVec, labels ["stage"], buckets SECONDS;
         /// Floating-point operations computed for the rows of a route, with padding, without the router's and without what
-        /// the history cache had.
+        /// the history cache had. The second runs of ranked_twice_total are not counted.
         executed_flops_total: IntCounterVec, labels ["route"];
         /// Floating-point operations that were not computed for the rows of a route, because the history cache had their
         /// results. They are not in executed_flops_total.
@@ -107,7 +107,8 @@ families! {
         /// (failed), the model computed NaN or infinity for the row (not_finite), or answers that clients have not read
         /// yet left no room for this one (unread).
         rejected_total: IntCounterVec, labels ["reason"];
-        /// The rows of rejected_total that a version was to answer, by that version and by reason.
+        /// The rows of rejected_total that waited for a version, by that version and by reason. Rows that were refused because
+        /// there was no room for their answer are not among them.
         version_rejected_total: IntCounterVec, labels ["version", "reason"];
         /// Rows answered under pressure by a cheaper route than the router chose.
         degraded_total: IntCounter;
@@ -173,12 +174,8 @@ impl Metrics {
         create::<Reloaded>(&metrics.reload_total);
         create::<AnswerLogged>(&metrics.answer_log_total);
         create::<CatalogueReloaded>(&metrics.catalogue_reload_total);
-        for full in [true, false] {
-            metrics.batch_release_total.with_label_values(&[release(full)]);
-        }
-        for cause in CACHE_MISSES {
-            metrics.history_cache_misses_total.with_label_values(&[cause]);
-        }
+        create::<Released>(&metrics.batch_release_total);
+        create::<CacheMiss>(&metrics.history_cache_misses_total);
         Ok(metrics)
     }
 
@@ -262,9 +259,9 @@ impl Metrics {
         self.router_flops_total.inc_by(flops);
     }
 
-    /// Counts a batch; `full` if it has as many rows as a batch may have.
-    pub(crate) fn batch_release(&self, full: bool) {
-        self.batch_release_total.with_label_values(&[release(full)]).inc();
+    /// Counts a batch.
+    pub(crate) fn batch_release(&self, released: Released) {
+        self.batch_release_total.with_label_values(&[released]).inc();
     }
 
     /// Counts a reload; its time counts only if it served.
@@ -318,10 +315,6 @@ fn create<L: VariantArray + AsRef<str> + Debug>(family: &MetricVec<impl MetricVe
     for label in L::VARIANTS {
         family.with_label_values(&[label]);
     }
-}
-
-fn release(full: bool) -> &'static str {
-    if full { "full" } else { "drained" }
 }
 
 /// Holds a place in `connections`.

@@ -29,11 +29,8 @@ pub struct Series {
 /// The series of one route.
 #[derive(Debug)]
 pub struct RouteSeries {
-    routed: IntCounter,
-    degraded: IntCounter,
-    fixed: IntCounter,
-    overridden: IntCounter,
-    explored: IntCounter,
+    /// In the order of [`Reason::ROUTED`].
+    by_reason: [IntCounter; Reason::ROUTED.len()],
     latency: Histogram,
     forward: Histogram,
     executed_flops: IntCounter,
@@ -139,11 +136,7 @@ impl RouteSeries {
     fn new(metrics: &Metrics, version: &str, route: &str) -> RouteSeries {
         let reason = |reason: Reason| metrics.route_requests_total.with_label_values(&[route, reason.name(), version]);
         RouteSeries {
-            routed: reason(Reason::Router),
-            degraded: reason(Reason::Degraded),
-            fixed: reason(Reason::Fixed),
-            overridden: reason(Reason::Override),
-            explored: reason(Reason::Explored),
+            by_reason: Reason::ROUTED.map(reason),
             latency: metrics.route_latency_seconds.with_label_values(&[route, version]),
             forward: metrics.route_forward_seconds.with_label_values(&[route]),
             executed_flops: metrics.executed_flops_total.with_label_values(&[route]),
@@ -159,15 +152,8 @@ impl RouteSeries {
 
     /// Counts a row that this route answered `latency` after its arrival.
     pub fn answered(&self, reason: Reason, latency: Duration) {
-        match reason {
-            Reason::Router => self.routed.inc(),
-            Reason::Degraded => self.degraded.inc(),
-            Reason::Fixed => self.fixed.inc(),
-            Reason::Override => self.overridden.inc(),
-            Reason::Explored => self.explored.inc(),
-            // A cold start runs no route.
-            Reason::ColdStart => return,
-        }
+        let Some(place) = reason.routed_index() else { return };
+        self.by_reason[place].inc();
         self.latency.observe(latency.as_secs_f64());
     }
 

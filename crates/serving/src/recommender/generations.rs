@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Recommender;
 use crate::row::LaneKey;
-use crate::{Candidate, Conflict, Generation, GenerationId, Serving, Split, Unready};
+use crate::{Candidate, Conflict, Generation, GenerationId, Serving, Unready, UserSplit};
 
 impl Recommender {
     /// Swaps a live generation in: new rows are validated against it and run on it. The candidate stays. Returns the
@@ -157,7 +157,7 @@ impl Recommender {
 }
 
 fn candidate_of(generation: Generation, share: f64) -> Candidate {
-    let split = Split::new(generation.model.name(), generation.model.version(), share);
+    let split = UserSplit::new(generation.model.name(), generation.model.version(), share);
     Candidate { generation: Arc::new(generation), split }
 }
 

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::answer_log::AnswerLog;
 use crate::executor::{Executor, RowScheduler, deliver};
@@ -244,6 +244,13 @@ impl Recommender {
             Ok(Err(_)) => Err(Refusal::Internal),
             Err(_) => Err(Refusal::DeadlineExceeded),
         }
+    }
+
+    /// Waits until the caller may keep a thread of the runtime busy for milliseconds, which lasts as long as the returned permit.
+    /// As many may at a time as the runtime has threads. Large answers share these permits ([`AnswerTicket::turn`]).
+    pub async fn builder(&self) -> Option<OwnedSemaphorePermit> {
+        // Nothing closes the semaphore.
+        Arc::clone(&self.builders).acquire_owned().await.ok()
     }
 
     /// Takes the building of a call's large answer into the queue. `rows` is how many rows the call has, and `bytes` the

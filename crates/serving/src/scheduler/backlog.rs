@@ -15,9 +15,9 @@ const SHARE_RATE: f64 = 0.02;
 #[derive(Debug)]
 pub(crate) struct Backlog<L> {
     rows: usize,
-    lanes: HashMap<L, Load>,
+    lanes: HashMap<L, QueuedWork>,
     /// The router's work on rows that have no lane yet.
-    unrouted: Load,
+    unrouted: QueuedWork,
     /// What the rows without a lane would cost in the full slice.
     unrouted_full: Flops,
     /// The share of the full slice's cost that routed rows have run lately.
@@ -45,12 +45,12 @@ pub(crate) enum Demand<L> {
 
 /// The rows that wait in one place.
 #[derive(Clone, Copy, Debug, Default)]
-struct Load {
+struct QueuedWork {
     rows: usize,
     flops: Flops,
 }
 
-impl Load {
+impl QueuedWork {
     fn seconds(self, cost: LinearCost, max_batch: usize) -> f64 {
         cost.seconds(self.rows.div_ceil(max_batch), self.flops)
     }
@@ -68,7 +68,13 @@ impl Load {
 
 impl<L> Default for Backlog<L> {
     fn default() -> Backlog<L> {
-        Backlog { rows: 0, lanes: HashMap::new(), unrouted: Load::default(), unrouted_full: 0, share: EXPECTED_SHARE }
+        Backlog {
+            rows: 0,
+            lanes: HashMap::new(),
+            unrouted: QueuedWork::default(),
+            unrouted_full: 0,
+            share: EXPECTED_SHARE,
+        }
     }
 }
 
@@ -124,7 +130,7 @@ impl<L: Copy + Eq + Hash> Backlog<L> {
     /// A row without a lane counts with the router's cost and with the expected share of the full slice's cost.
     pub(crate) fn seconds(&self, costs: &CostModel<L>, max_batch: usize) -> f64 {
         let lanes: f64 = self.lanes.iter().map(|(lane, load)| load.seconds(costs.lane(*lane), max_batch)).sum();
-        let expected = Load { flops: (self.unrouted_full as f64 * self.share) as Flops, ..self.unrouted };
+        let expected = QueuedWork { flops: (self.unrouted_full as f64 * self.share) as Flops, ..self.unrouted };
         let routing = self.unrouted.seconds(costs.router(), max_batch);
         lanes + routing + expected.seconds(costs.any(), max_batch)
     }

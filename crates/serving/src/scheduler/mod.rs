@@ -27,7 +27,7 @@ pub use cost::BatchTiming;
 pub use degrade::{Curve, DegradeLevel, DegradedRouter};
 pub use lanes::Due;
 pub use work::{
-    Arrival, Batch, Limits, QueueFull, RejectReason, Rejected, Routed, RouterBatch, Row, Started, UnroutedRow, Work,
+    Arrival, Batch, Limits, QueueFull, RejectReason, RejectedRow, Routed, RouterBatch, Row, Started, UnroutedRow, Work,
 };
 
 use std::collections::VecDeque;
@@ -145,11 +145,11 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
     /// Takes a row into the queue.
     ///
     /// # Errors
-    /// [`Rejected`] with the row if the queue is closed, or if other rows wait and their work and this row's are
+    /// [`RejectedRow`] with the row if the queue is closed, or if other rows wait and their work and this row's are
     /// predicted to exceed the limit.
-    pub fn admit(&mut self, due: Due, arrival: Arrival<L, U, R>) -> Result<(), Rejected<L, U, R>> {
+    pub fn admit(&mut self, due: Due, arrival: Arrival<L, U, R>) -> Result<(), RejectedRow<L, U, R>> {
         if self.closed {
-            return Err(Rejected { arrival, reason: RejectReason::Closed });
+            return Err(RejectedRow { arrival, reason: RejectReason::Closed });
         }
         let demand = match &arrival {
             Arrival::Unrouted { router_flops, full_flops, .. } => {
@@ -163,7 +163,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
         if self.backlog.rows() > 1 && self.backlog_seconds() * factor > self.limits.queue_limit.as_secs_f64() {
             self.backlog.remove(demand);
             let full = QueueFull { backlog: duration(ahead * factor), limit: self.limits.queue_limit };
-            return Err(Rejected { arrival, reason: RejectReason::Full(full) });
+            return Err(RejectedRow { arrival, reason: RejectReason::Full(full) });
         }
         match arrival {
             Arrival::Unrouted { row, router_flops, full_flops } => {

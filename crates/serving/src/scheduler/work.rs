@@ -61,7 +61,7 @@ pub struct Routed<L, R> {
 
 /// A row that found no place; dropping it is left to the driver.
 #[derive(Debug)]
-pub struct Rejected<L, U, R> {
+pub struct RejectedRow<L, U, R> {
     /// The row.
     pub arrival: Arrival<L, U, R>,
     /// Why it found none.
