@@ -88,12 +88,12 @@ impl TargetArgs {
     ) -> Result<(Arc<dyn Backend>, u16), Failure> {
         let threads = self.device.threads.unwrap_or(cores().saturating_sub(1)).max(1);
         let given = executors.unwrap_or(1);
-        let target = self.share(given, threads, history_cache)?;
-        if executors.is_none() && self.backend != BackendChoice::LibTorch && !target.device().is_cuda() {
+        let backend = self.share(given, threads, history_cache)?;
+        if executors.is_none() && self.backend != BackendChoice::LibTorch && !backend.device().is_cuda() {
             let executors = threads.min(MOST_EXECUTORS);
             return Ok((self.share(executors, threads, history_cache)?, executors));
         }
-        Ok((target, given))
+        Ok((backend, given))
     }
 
     fn share(&self, executors: u16, threads: u16, history_cache: usize) -> Result<Arc<dyn Backend>, Failure> {
@@ -106,25 +106,25 @@ impl TargetArgs {
         if device.is_cuda() && executors > 1 {
             return Err(Failure::usage("--executors above 1 is for the CPU: a GPU runs one batch at a time"));
         }
-        let settings = CpuSettings { precision: self.precision, threads: share.into(), history_cache };
+        let settings = BackendSettings { precision: self.precision, threads: share.into(), history_cache };
         choose(device, self.backend, settings).map_err(Failure::usage)
     }
 
-    /// Floating-point operations a second and a thread at products of matrices that suit the backend `target`: the best
+    /// Floating-point operations a second and a thread at products of matrices that suit the backend: the best
     /// seen within `time`.
-    pub(crate) fn gemm_peak(&self, target: &dyn Backend, time: Duration) -> Result<f64, ForwardError> {
-        if target.device().is_cuda() || self.backend == BackendChoice::LibTorch {
-            return gpu::gemm_peak(target, time);
+    pub(crate) fn gemm_peak(&self, backend: &dyn Backend, time: Duration) -> Result<f64, ForwardError> {
+        if backend.device().is_cuda() || self.backend == BackendChoice::LibTorch {
+            return gpu::gemm_peak(backend, time);
         }
-        Ok(canet_cpu::gemm_peak(Level::best(), target.precision(), time))
+        Ok(canet_cpu::gemm_peak(Level::best(), backend.precision(), time))
     }
 
     /// Floating-point operations a second of one thread that multiplies and adds float32 in registers alone: an upper
     /// bound for the native backend on a CPU. `None` for others.
-    pub(crate) fn fma_peak(&self, target: &dyn Backend, time: Duration) -> Option<f64> {
+    pub(crate) fn fma_peak(&self, backend: &dyn Backend, time: Duration) -> Option<f64> {
         let bounds = self.backend != BackendChoice::LibTorch
-            && !target.device().is_cuda()
-            && target.precision() == Precision::Fp32;
+            && !backend.device().is_cuda()
+            && backend.precision() == Precision::Fp32;
         bounds.then(|| canet_cpu::fma_peak(Level::best(), time))
     }
 }
@@ -135,7 +135,7 @@ impl DeviceArgs {
     pub(crate) fn open_alone(&self) -> Result<Arc<dyn Backend>, Failure> {
         let threads = self.threads.unwrap_or_else(cores);
         let device = self.open(threads)?;
-        let settings = CpuSettings { precision: Precision::Fp32, threads: usize::from(threads), history_cache: 0 };
+        let settings = BackendSettings { precision: Precision::Fp32, threads: usize::from(threads), history_cache: 0 };
         choose(device, BackendChoice::Auto, settings).map_err(Failure::usage)
     }
 
@@ -151,9 +151,9 @@ impl DeviceArgs {
     }
 }
 
-/// How a backend computes.
+/// Precision, threads and cache of a backend.
 #[derive(Clone, Copy)]
-struct CpuSettings {
+struct BackendSettings {
     precision: Precision,
     /// The most threads of one call.
     threads: usize,
@@ -162,8 +162,8 @@ struct CpuSettings {
 }
 
 /// The backend for a device.
-fn choose(device: Device, backend: BackendChoice, settings: CpuSettings) -> Result<Arc<dyn Backend>, TargetError> {
-    let CpuSettings { precision, threads, .. } = settings;
+fn choose(device: Device, backend: BackendChoice, settings: BackendSettings) -> Result<Arc<dyn Backend>, TargetError> {
+    let BackendSettings { precision, threads, .. } = settings;
     let chosen = match (backend, device.is_cuda()) {
         (BackendChoice::Auto | BackendChoice::Native, false) => Some(cpu(settings)?),
         (BackendChoice::LibTorch, _) => gpu::libtorch(device, precision, threads),
@@ -178,8 +178,8 @@ fn choose(device: Device, backend: BackendChoice, settings: CpuSettings) -> Resu
 }
 
 /// The native backend on this machine's CPU.
-fn cpu(settings: CpuSettings) -> Result<Arc<dyn Backend>, canet_cpu::NoBf16> {
-    let CpuSettings { precision, threads, history_cache } = settings;
+fn cpu(settings: BackendSettings) -> Result<Arc<dyn Backend>, canet_cpu::NoBf16> {
+    let BackendSettings { precision, threads, history_cache } = settings;
     Ok(Arc::new(CpuBackend::new(precision, threads)?.with_history_cache(history_cache)))
 }
 
@@ -194,7 +194,7 @@ mod tests {
 
     /// The type of the backend, or the error's text.
     fn chosen(backend: BackendChoice, precision: Precision) -> String {
-        let settings = CpuSettings { precision, threads: 1, history_cache: 0 };
+        let settings = BackendSettings { precision, threads: 1, history_cache: 0 };
         match choose(Device::CPU, backend, settings) {
             Ok(target) => format!("{target:?}").split(' ').next().unwrap_or_default().to_owned(),
             Err(error) => error.to_string(),

@@ -138,7 +138,7 @@ impl ClosedLoop<'_> {
         let ended = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..executors)
                 .map(|index| {
-                    let rng = ChaCha8Rng::seed_from_u64(self.seed + 1 + index as u64);
+                    let rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(1 + index as u64));
                     let mut executor = Executor { index, bench: self, measurement: &measurement, rng };
                     scope.spawn(move || {
                         // However it ends, the others must not wait for its rows.

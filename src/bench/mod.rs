@@ -89,8 +89,8 @@ pub(super) struct BenchArgs {
 
 /// Measures every workload and prints the report.
 pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
-    let target = args.target.open_for(args.executors, args.history_cache)?;
-    let model = args.model.open(&*target)?;
+    let backend = args.target.open_for(args.executors, args.history_cache)?;
+    let model = args.model.open(&*backend)?;
     let parse = |name: &String| Workload::parse(model.space(), name, args.seed).map_err(Failure::usage);
     let workloads: Vec<Workload> = args.workload.iter().map(parse).collect::<Result<_, _>>()?;
     let sequences = sequences(&args, &model)?;
@@ -108,8 +108,8 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
             Some(file) => format!("{} of {}", histories.len(), file.display()),
             None => format!("{} random ones of {} items", histories.len(), model.config().max_len),
         },
-        gemm: args.target.gemm_peak(&*target, PEAK).map_err(Failure::unavailable)?,
-        fma: args.target.fma_peak(&*target, PEAK),
+        gemm: args.target.gemm_peak(&*backend, PEAK).map_err(Failure::unavailable)?,
+        fma: args.target.fma_peak(&*backend, PEAK),
         results: Vec::new(),
     };
     let closed_loop = ClosedLoop {
@@ -119,8 +119,8 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         sessions: (SessionMix { returning: args.returning, window, items }, own),
         batch_by: args.batch_by,
         executors: args.executors.into(),
-        max_batch: target.max_batch().into(),
-        warm_up: target.warm_up(),
+        max_batch: backend.max_batch().into(),
+        warm_up: backend.warm_up(),
         seed: args.seed,
     };
     for workload in &workloads {
@@ -130,9 +130,9 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
                 workload: workload.name().to_owned(),
                 batch: *batch,
                 executors: args.executors,
-                threads: target.threads(),
+                threads: backend.threads(),
                 backend: model.forward().backend(),
-                precision: target.precision(),
+                precision: backend.precision(),
                 timed: timed.map_err(Failure::unavailable)?,
             });
             if !args.json {

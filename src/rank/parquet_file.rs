@@ -49,6 +49,9 @@ struct Rows {
 
 impl ParquetFile {
     pub(super) fn create(path: &Path) -> Result<ParquetFile, Failure> {
+        if path.is_dir() {
+            return Err(failure(path, "this is a directory: name a file"));
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
         let file = File::create(&aside).map_err(|error| failure(path, error))?;
