@@ -8,7 +8,7 @@ FLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-native wheel serve test test-python check bench lint fmt audit data train loadtest capacity dashboards bench-peers \
-	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz chaos soak policy sbom image dist
+	bench-gpu bench-served bench-routes bench-http bench-reading bench-accuracy experiment report fuzz fuzz-coverage chaos soak policy sbom image dist
 
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -32,7 +32,7 @@ wheel: build-native ## Builds the Python wheel into target/wheel: the module and
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
 
-test: setup ## Runs every test (needs promtool, Chromium and curl, which root on Debian or Ubuntu gets installed)
+test: setup $(if $(ARGS),,build-native) ## Runs every test (needs promtool, Chromium, curl and nginx, which root on Debian or Ubuntu gets installed)
 	@scripts/system.sh tests
 	@python3 scripts/tools.py tests/requirements.txt >/dev/null
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
@@ -40,6 +40,9 @@ test: setup ## Runs every test (needs promtool, Chromium and curl, which root on
 
 fuzz: ## Feeds every parser with new mutants of its corpus, each for SECONDS (default 60)
 	CANET_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --release --locked -p canet-fuzz --test targets -- --nocapture $(ARGS)
+
+fuzz-coverage: ## Fuzzes each target for SECONDS (default 20) and counts the code that it reached (needs llvm-tools)
+	@python3 scripts/fuzz_coverage.py --seconds $(or $(SECONDS),20) $(ARGS)
 
 chaos: setup ## Kills, stops, floods and starves real servers for ROUNDS rounds of each fault (default 30)
 	CANET_TEST_CHAOS=$(or $(ROUNDS),30) scripts/test.sh --test it $(ARGS) -- --nocapture chaos exactly_once:: hostile:: \
@@ -80,7 +83,7 @@ bench-routes: build data ## Times every route of $(MODEL) beside its FLOPs (ARGS
 	python3 loadtest/routes.py --model $(MODEL) --histories $(HISTORIES) --canet $(CANET) $(ARGS)
 
 bench-http: build ## Measures the CPU of an HTTP call outside the model (needs wrk)
-	python3 loadtest/http.py --model $(MODEL) --canet $(CANET) $(ARGS)
+	python3 loadtest/http_cost.py --model $(MODEL) --canet $(CANET) $(ARGS)
 
 bench-reading: build ## Times how canet, pandas and polars read a log of a million interactions (needs their packages)
 	python3 loadtest/reading.py --canet $(CANET) $(ARGS)

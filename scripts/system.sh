@@ -20,6 +20,7 @@ if [[ ${1-} == tests ]]; then
     need promtool prometheus
     need chromium chromium
     need curl curl
+    need nginx nginx
 fi
 if [[ ${1-} == test-python ]]; then
     # Spark runs on Java.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use super::server::{Client, canet};
+use super::server::{Client, Killed, canet};
 use super::support::write_checkpoint;
 
 #[test]
@@ -18,8 +18,9 @@ fn requests_and_signals_are_answered_while_nobody_reads_the_log() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-    // The pipe stays open and is read no further than this.
     let mut log = BufReader::new(server.stderr.take().unwrap());
+    let mut server = Killed(server);
+    // The pipe stays open and is read no further than this.
     let mut address = None;
     let address = loop {
         let mut line = String::new();
@@ -37,7 +38,7 @@ fn requests_and_signals_are_answered_while_nobody_reads_the_log() {
         assert_eq!(client.get("/model").status, 200);
     }
     assert_eq!(client.get("/healthz").status, 200);
-    let status = std::process::Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
+    let status = std::process::Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status().unwrap();
     assert!(status.success());
-    assert_eq!(server.wait().unwrap().code(), Some(0));
+    assert_eq!(server.0.wait().unwrap().code(), Some(0));
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use super::server::{Process, numbered};
+use super::server::{Killed, Process, numbered};
 use super::support::{draft, python, small_config};
 
 fn script(name: &str, server: &Process) -> Command {
@@ -22,12 +22,12 @@ fn a_client_generated_from_the_proto_gets_what_rest_says_and_hears_of_the_drain(
     numbered(draft(small_config(), 3)).write(&root).unwrap();
     let mut server = Process::serve(&root, &["--drain-delay", "0"]);
     let mut client = script("grpc_client.py", &server);
-    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let watching = BufReader::new(client.stdout.take().unwrap()).lines().next();
+    let mut client = Killed(client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let watching = BufReader::new(client.0.stdout.take().unwrap()).lines().next();
     assert_eq!(watching.map(Result::unwrap).as_deref(), Some("watching"), "its message stands above");
     server.signal("TERM");
-    drop(client.stdin.take());
-    assert!(client.wait().unwrap().success());
+    drop(client.0.stdin.take());
+    assert!(client.0.wait().unwrap().success());
     // A watching client does not keep the server.
     assert!(server.wait().success());
     assert!(!server.log_line("stopped").is_empty());

@@ -294,5 +294,6 @@ fn the_time_that_a_small_route_saves_against_the_full_one_is_counted() {
         assert!((executed - measured).abs() < 1e-6, "{executed} {measured}");
     }
     let balance = of("full_seconds_total", "h64-l2-e64") - of("executed_seconds_total", "h64-l2-e64");
-    assert!(balance > 0.0 && balance <= saved + 1e-6, "{balance} {saved}");
+    // A batch that was held up costs more than it saves, so the balance may fall again.
+    assert!(balance <= saved + 1e-6, "{balance} {saved}");
 }

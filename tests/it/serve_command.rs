@@ -306,6 +306,21 @@ fn what_was_sent_before_the_stop_is_answered() {
 }
 
 #[test]
+fn a_stop_waits_no_longer_than_the_drain_timeout() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::serve(&model(directory.path()), &["--drain-delay", "0", "--drain-timeout", "1"]);
+    let mut connection = TcpStream::connect(server.client.address).unwrap();
+    let head =
+        "POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 17\r\n\r\n";
+    connection.write_all(head.as_bytes()).unwrap();
+    while server.client.metric("requests_in_flight") < 1.0 {}
+    server.signal("TERM");
+    // The body may take 30 s.
+    server.log_line("the drain timeout passed while requests were still open");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn a_stop_while_the_model_is_loaded_exits_with_0() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Process::launch(&model(directory.path()), &["--drain-delay", "0"]);

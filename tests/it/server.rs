@@ -20,6 +20,9 @@ use tokio::runtime::Runtime;
 
 use super::support::{draft, reference, small_config};
 
+/// Longer than anything takes on a busy machine. What takes longer hangs, and the test says where.
+pub(crate) const HANGS: Duration = Duration::from_secs(300);
+
 /// Limits that no test runs into by accident.
 pub(crate) const ROOMY: Limits =
     Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
@@ -61,7 +64,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Client {
-        Client { agent: ureq::Agent::config_builder().http_status_as_error(false).build().into(), address }
+        Client {
+            agent: ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(HANGS)).build().into(),
+            address,
+        }
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
@@ -290,7 +296,7 @@ impl Process {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        self.wait_for(HANGS).expect("the process ends")
     }
 
     /// How it ended, or `None` if it still runs after `time`.
@@ -301,7 +307,7 @@ impl Process {
             if ended.is_some() || began.elapsed() > time {
                 return ended;
             }
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -321,10 +327,23 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+/// A program that ends with its test, however that ends.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
+}
+
+fn end(child: &mut Child) {
+    // It may have ended already.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// The log of a process, line by line.
@@ -339,7 +358,9 @@ impl Log {
     fn addresses(&mut self) -> [SocketAddr; 2] {
         let mut found = [None, None];
         while let [None, _] | [_, None] = found {
-            let Ok(line) = self.lines.recv() else { panic!("the server does not listen: {:#?}", self.early) };
+            let Ok(line) = self.lines.recv_timeout(HANGS) else {
+                panic!("the server does not listen: {:#?}", self.early)
+            };
             // Over TLS they are grpcs and https.
             let place = ["listening on grpc", "listening on http"].iter().position(|scheme| line.contains(scheme));
             match place {
@@ -356,7 +377,7 @@ impl Log {
     /// The next line that has `text` in it.
     fn wait_for(&mut self, text: &str) -> String {
         let mut seen = Vec::new();
-        while let Some(line) = self.early.pop_front().or_else(|| self.lines.recv().ok()) {
+        while let Some(line) = self.early.pop_front().or_else(|| self.lines.recv_timeout(HANGS).ok()) {
             if line.contains(text) {
                 return line;
             }

@@ -13,7 +13,7 @@ use canet_serving::metrics::Metrics;
 use canet_serving::{BatchTiming, Generation, Limits, Policy, Recommender, Timings};
 use serde_json::{Value, json};
 
-use super::server::{POLICY, ROOMY, Server, metric, numbered};
+use super::server::{HANGS, POLICY, ROOMY, Server, metric, numbered};
 use super::support::{Reference, draft, reference, small_config};
 
 /// A forward whose slices wait to be let through, and tell when they began.
@@ -39,7 +39,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Waits until a batch is at the gate: its size.
     pub(crate) fn batch(&self) -> usize {
-        self.began.recv().unwrap()
+        self.began.recv_timeout(HANGS).unwrap()
     }
 
     pub(crate) fn open(&self, verdict: Verdict) {

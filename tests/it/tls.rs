@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::server::{Process, Server, numbered, run};
+use super::server::{HANGS, Process, Server, numbered, run};
 use super::support::{draft, small_config};
 
 pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -103,6 +103,7 @@ fn connect(server: &Process, config: ClientConfig) -> Connection {
 
 pub(crate) fn connect_to(address: SocketAddr, config: ClientConfig) -> Connection {
     let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(HANGS)).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
 }
