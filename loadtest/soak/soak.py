@@ -6,7 +6,7 @@
 
 Requests come at a share of the rate that the server answers when it is asked without pause, which is measured first. A version is
 loaded every --reload-seconds, and a watched catalogue file is replaced as often. Every second has a line: requests, their
-median and 99th percentile, and the resident memory.
+median and 99th percentile, and the resident memory. The picture has them.
 
 Memory is judged by the slope of its least value between two reloads, with a 95 % interval. Two further processes of known
 behaviour run meanwhile and are judged by the same rule: one holds its memory, and one leaks. The check fails if it does not
@@ -30,10 +30,10 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Behind the standard library: a script there is called http.py.
 sys.path.append(str(REPOSITORY / "loadtest"))
 
 from machine import described  # noqa: E402  (the path is set first)
+from model_files import item_ids, newest  # noqa: E402
 from serve import serving  # noqa: E402
 
 # The leaking process takes this much a minute.
@@ -62,22 +62,23 @@ def main():
     options.add_argument("--serve", default="", help="further flags of canet serve")
     options.add_argument("--out", type=Path, default=REPOSITORY / "loadtest" / "results")
     options = options.parse_args()
-    version = max(int(path.name) for path in options.model.iterdir() if path.name.isdigit())
-    items = [line.split("\t")[0] for line in (options.model / str(version) / "items.tsv").read_text().splitlines()]
+    version = newest(options.model)
+    items = item_ids(version)
     with tempfile.TemporaryDirectory() as scratch:
         catalogue = Path(scratch) / "catalogue.csv"
         write_catalogue(catalogue, items, 0)
-        flags = ["--log", "warn,canet=info", "--version", version, "--catalogue", catalogue, *options.serve.split()]
+        flags = ["--log", "warn,canet=info", "--version", version.name, "--catalogue", catalogue, *options.serve.split()]
         with serving(options.canet, options.model, flags) as server:
             soak = Soak(server, items, catalogue, options)
             soak.run()
     result = soak.result()
     result["machine"] = described()
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
     draw(options.out / "soak.svg", result)
-    summary = {key: value for key, value in result.items() if key not in ("seconds", "machine")}
-    print(json.dumps(summary, indent=1))
+    del result["seconds"]
+    (options.out / "soak.json").write_text(json.dumps(result, indent=1) + "\n")
+    del result["machine"]
+    print(json.dumps(result, indent=1))
     sys.exit(0 if result["passed"] else 1)
 
 
