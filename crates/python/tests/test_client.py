@@ -124,10 +124,10 @@ def test_errors_of_a_request_are_raised_with_their_field(client, server):
         asked.recommend([1.5])
 
 
-def test_a_text_in_place_of_a_list_is_refused(client):
+def test_a_text_in_place_of_a_list_is_refused(client, server):
     for request in [{"history": "50"}, {"history": ["50"], "exclude": "181"}]:
-        with pytest.raises(TypeError, match="is a text: give a list"):
-            client.recommend(**request)
+        with client(server) as asked, pytest.raises(TypeError, match="is a text: give a list"):
+            asked.recommend(**request)
 
 
 def test_an_overloaded_server_is_asked_again_on_the_same_connection(client):
