@@ -225,7 +225,7 @@ impl Reader<'_> {
                 one.extend(self.values(chunk)?.into_iter().flatten());
             }
         }
-        let is_empty = chunks.iter().all(|chunk| chunk.is_empty());
+        let is_empty = chunks.iter().all(Array::is_empty);
         Ok(if is_many || is_empty { Ids::Many(many) } else { Ids::One(one) })
     }
 
