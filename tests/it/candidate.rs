@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use canet_api::proto::canet::v1 as proto;
 use canet_domain::History;
@@ -295,11 +295,17 @@ fn a_watch_leaves_a_candidate_alone_and_never_loads_one_that_was_withdrawn() {
     let flags = ["--watch", "--watch-interval", "0.1", "--candidate", "2", "--candidate-share", "0.5"];
     let server = Process::serve(&root, &flags);
     let ordered = |path: &str, body: Value| server.client.post(path, &body).json()["version"].clone();
-    // A watch that did not wait for the candidate would load a new version meanwhile.
-    let looked = || thread::sleep(Duration::from_secs(1));
+    // For ten looks of the watch nobody gets a version.
+    let stays_out = |version: u64| {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            let answered = versions(&server.client, 100);
+            assert_eq!(count(&answered, version), 0, "{answered:?}");
+        }
+    };
     // A new version waits until the candidate is decided on.
     good(5).write(&root).unwrap();
-    looked();
+    stays_out(3);
     let mixed = versions(&server.client, 100);
     assert_eq!(ordered("/admin/promote", json!(null)), json!(2));
     server.log_line("version=3 digest=");
@@ -309,13 +315,13 @@ fn a_watch_leaves_a_candidate_alone_and_never_loads_one_that_was_withdrawn() {
     good(6).write(&directory.path().join("made")).unwrap();
     assert_eq!(ordered("/admin/candidate", json!({"version": 1, "share": 0.5})), json!(1));
     std::fs::rename(directory.path().join("made/1"), root.join("4")).unwrap();
-    looked();
+    stays_out(4);
     assert_eq!(ordered("/admin/withdraw", json!(null)), json!(3));
     server.log_line("version=4 digest=");
     good(7).write(&directory.path().join("made")).unwrap();
     assert_eq!(ordered("/admin/candidate", json!({"version": 1})), json!(1));
     std::fs::rename(directory.path().join("made/1"), root.join("5")).unwrap();
-    looked();
+    stays_out(5);
     assert_eq!(ordered("/admin/withdraw", json!(null)), json!(4));
     server.log_line("version=5 digest=");
     assert_eq!(versions(&server.client, 10), [5; 10]);
