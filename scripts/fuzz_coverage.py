@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fuzzes each target on its own and prints how much of the code behind it the inputs reached.
 
-    fuzz_coverage.py [--seconds N]
+    fuzz_coverage.py [--seconds N] [NAME ...]
 
 A region is a piece of code without a branch, as rustc's instrumentation counts it. Per target, the table has the regions
 that ran in the project's own crates, and their share of all regions in the functions that were entered. Code that no
@@ -72,13 +72,16 @@ def regions(binary, profile):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=20, help="time for the mutants of each target")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("names", nargs="*", help="parts of the names of the tests to run; all by default")
+    options = parser.parse_args()
+    seconds = options.seconds
     tools = [tool("llvm-profdata"), tool("llvm-cov")]
     binary = build()
     listed = subprocess.check_output([binary, "--list", "--format", "terse"], text=True).splitlines()
     print("| target | executions | accepted | regions | of the entered functions |")
     print("|---|---|---|---|---|")
-    for test in [line.removesuffix(": test") for line in listed]:
+    tests = [line.removesuffix(": test") for line in listed]
+    for test in [test for test in tests if not options.names or any(name in test for name in options.names)]:
         raw = BUILD / "fuzz.profraw"
         raw.unlink(missing_ok=True)
         env = {**os.environ, "CANET_FUZZ_SECONDS": str(seconds), "LLVM_PROFILE_FILE": str(raw)}

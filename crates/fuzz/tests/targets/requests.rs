@@ -169,8 +169,12 @@ fn recommend() {
             assert_problem(&reply, &shown(seed));
             return Outcome::Refused(String::from_utf8_lossy(&reply.body).into_owned());
         }
-        // What the server reads, every reader of JSON can read.
-        let request = serde_json::from_slice(&seed.bytes).unwrap();
+        // What the server reads, every reader of JSON can read, but for ids that are integers of more than 300 digits: to this
+        // reader they are floats.
+        let request = match serde_json::from_slice(&seed.bytes) {
+            Err(error) if error.to_string().starts_with("number out of range") => return Outcome::Accepted,
+            request => request.unwrap(),
+        };
         assert_answers(&request, &serde_json::from_slice(&reply.body).unwrap());
         Outcome::Accepted
     });
