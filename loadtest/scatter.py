@@ -5,7 +5,7 @@ from pathlib import Path
 
 STYLE = Path(__file__).resolve().parent.parent / "src" / "report" / "plot" / "plot.css"
 WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 40, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 16, 56, 44
 # Classes of the style: a dot, and the bar of its spread. A pair for each series.
 MARKS = [("static-dot", "open-bar"), ("matched-dot", "matched"), ("routed-dot", "bar"), ("worse-dot", "worse-bar")]
 
@@ -53,7 +53,7 @@ def scatter(series, across, up, across_name, up_name):
             drawn.append(line(bar, place, y(point["least"]), place, y(point["greatest"])))
             drawn.append(f'<circle class="{dot}" cx="{place:.1f}" cy="{y(point[up]):.1f}" r="4">{title}</circle>')
     drawn += [line("zero", left, 14, left + 20, 14), text(left + 28, 18, "in proportion to the full route")]
-    drawn.append(text(WIDTH - RIGHT, 18, up_name, "end"))
+    drawn.append(text(4, 34, up_name))
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     label = f"{up_name} against {across_name}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" {size}>'
