@@ -77,7 +77,7 @@ impl<'a> Call<'a> {
     }
 
     /// Checks the requests of a batch, each alone, so that a wrong one does not affect the others. They are checked in turns
-    /// with other tasks: to suggest a value for an unknown one takes a third of a millisecond.
+    /// with other tasks, because it takes long to suggest values for an unknown one.
     pub(crate) async fn accept_all(
         &self,
         requests: impl Iterator<Item = Result<RecommendRequest, Problem>>,
@@ -138,7 +138,7 @@ impl<'a> Call<'a> {
                 Answered { times: answer.times, recommendation: ranked(generation, view, answer, history) }
             }
             Work::ColdStart(cold) => {
-                // Popularity within a filter may take milliseconds. As for large answers, few work at a time, and other tasks
+                // Popularity within a filter takes long in a large catalogue. As for large answers, few work at a time, and other tasks
                 // run between the rows of a call.
                 let _permit = if narrowed { self.recommender.builder().await } else { None };
                 self.recommender.metrics().cold_start();
