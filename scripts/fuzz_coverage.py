@@ -38,8 +38,7 @@ def tool(name):
 def build():
     """Builds the targets with counters and returns the binary."""
     flags = f"{os.environ.get('RUSTFLAGS', '')} -C instrument-coverage".strip()
-    # Build scripts are instrumented too and would write their profiles into the sources.
-    env = {**os.environ, "RUSTFLAGS": flags, "LLVM_PROFILE_FILE": str(BUILD / "build.profraw")}
+    env = {**os.environ, "RUSTFLAGS": flags}
     command = ["cargo", "test", "--release", "--locked", "-p", "canet-fuzz", "--test", "targets", "--no-run"]
     command += ["--target-dir", BUILD, "--message-format", "json"]
     lines = subprocess.run(command, env=env, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
@@ -75,6 +74,8 @@ def main():
     parser.add_argument("names", nargs="*", help="parts of the names of the tests to run; all by default")
     options = parser.parse_args()
     seconds = options.seconds
+    # Build scripts and the list of tests are instrumented too and would write their profiles into the sources.
+    os.environ["LLVM_PROFILE_FILE"] = str(BUILD / "other.profraw")
     tools = [tool("llvm-profdata"), tool("llvm-cov")]
     binary = build()
     listed = subprocess.check_output([binary, "--list", "--format", "terse"], text=True).splitlines()

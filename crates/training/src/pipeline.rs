@@ -105,7 +105,7 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
                 // The figures are from before the stage `newest`.
                 if stage != Stage::Newest {
                     let progress = &mut context.state.progress;
-                    progress.cut_short_after.get_or_insert(progress.curve.len() as u64);
+                    progress.cut_short_after = Some(progress.curve.len() as u64);
                 }
             }
             // A stage that time cut short stays the reason, however the later stages end.

@@ -36,7 +36,7 @@ pub(crate) struct Progress {
     pub elapsed_seconds: f64,
     /// The finished epochs of all stages.
     pub curve: Vec<EpochRecord>,
-    /// Number of finished epochs when the time limit ended a stage.
+    /// Number of finished epochs when the time limit last ended a stage.
     #[serde(default)]
     pub cut_short_after: Option<u64>,
     /// Result of the stage `router` beside the router's weights.

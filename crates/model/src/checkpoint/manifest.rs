@@ -114,7 +114,7 @@ pub struct TrainingRecord {
     /// the interactions that validated and tested this model.
     #[serde(default, skip_serializing_if = "is_false")]
     pub from_everything: bool,
-    /// Epochs that were complete when the time limit ended a stage. Missing if every stage ended by itself.
+    /// Epochs that were complete when the time limit last ended a stage. Missing if every stage ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_short_after: Option<u64>,
 }
