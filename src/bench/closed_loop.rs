@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
@@ -11,6 +11,7 @@ use canet_domain::{BatchBy, Candidates, Flops, History, Item, RequestFlops, Rout
 use canet_model::{ForwardError, HistoryCache, HistoryCacheStats, Model, Query};
 use canet_serving::SharedScheduler;
 use canet_serving::scheduler::{self, Arrival, Batch, Due, Limits, Routed, RouterBatch, Work};
+use parking_lot::Mutex;
 
 /// Items that each request asks for.
 const TOP: usize = 10;
@@ -155,7 +156,7 @@ impl ClosedLoop<'_> {
             outcomes.collect::<Result<Vec<()>, _>>()
         });
         ended?;
-        let answered = measurement.answered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let answered = measurement.answered.into_inner();
         let cache = cache.map(HistoryCache::stats).zip(before).map(|(now, before)| since(now, before));
         Ok(Timed { cache, ..Timed::of(answered, in_flight) })
     }
@@ -167,7 +168,7 @@ impl ClosedLoop<'_> {
         };
         let (history, excluded) = match measurement.workload.routes() {
             Routes::Sessions => {
-                let mut sessions = measurement.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut sessions = measurement.sessions.lock();
                 // No user has an empty history.
                 let Ok(history) = sessions.request(rng) else { return };
                 drop(sessions);
@@ -263,7 +264,7 @@ impl Executor<'_, '_> {
     fn finish(&mut self, rows: &[(Option<Route>, Flops, Row)]) {
         let Executor { bench, measurement, rng, .. } = self;
         let now = Instant::now();
-        let mut answered = measurement.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answered = measurement.answered.lock();
         if now >= measurement.from && (now < measurement.until || answered.last.is_none()) {
             let timed = rows.iter().map(|(route, reused, row)| {
                 let cost = bench.cost(route.unwrap_or(bench.model.space().smallest()), row);

@@ -12,8 +12,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::limits::MAX_BODY;
 
@@ -59,7 +61,7 @@ impl BodyBudget {
     /// The bodies of the peer at `address`. A connection asks once, for all its requests.
     pub(crate) fn peer(&self, address: IpAddr) -> Arc<PeerBodies> {
         let network = network(address);
-        let mut peers = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.0.peers.lock();
         if let Some(known) = peers.get(&network).and_then(Weak::upgrade) {
             return known;
         }
@@ -108,7 +110,7 @@ impl PeerBodies {
 
 impl Drop for PeerBodies {
     fn drop(&mut self) {
-        let mut peers = self.budget.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = self.budget.peers.lock();
         // A new connection of the peer may have replaced the entry since the last one closed.
         if peers.get(&self.network).is_some_and(|peer| peer.strong_count() == 0) {
             peers.remove(&self.network);
@@ -307,7 +309,7 @@ mod tests {
         }
         let (one, other) = (peer(&budget, "2001:db8::1"), peer(&budget, "2001:db8:0:1::1"));
         assert!(!Arc::ptr_eq(&one, &other));
-        let known = || budget.0.peers.lock().unwrap().keys().copied().collect::<Vec<IpAddr>>();
+        let known = || budget.0.peers.lock().keys().copied().collect::<Vec<IpAddr>>();
         assert_eq!(known().len(), 2);
         drop(one);
         assert_eq!(known(), ["2001:db8:0:1::".parse::<IpAddr>().unwrap()]);

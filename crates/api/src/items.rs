@@ -1,5 +1,5 @@
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -14,6 +14,7 @@ use super::title_index::TitleIndex;
 use super::{Code, Problem};
 use canet_domain::{Catalogue, Item};
 use canet_serving::{CatalogueRevision, CatalogueView, Generation, GenerationId, Recommender};
+use parking_lot::Mutex;
 
 /// Most items in an answer.
 const LIMIT: usize = 20;
@@ -60,7 +61,7 @@ type TitlesId = (GenerationId, Option<CatalogueRevision>);
 impl Titles {
     fn of(&self, generation: &Generation, view: Option<&CatalogueView>) -> Arc<TitleIndex> {
         let wanted = (generation.id, view.map(|view| view.revision));
-        let mut titles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut titles = self.0.lock();
         match &*titles {
             Some((id, index)) if *id == wanted => Arc::clone(index),
             _ => {

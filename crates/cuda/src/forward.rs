@@ -1,5 +1,3 @@
-use std::sync::{Mutex, PoisonError};
-
 use super::batch::{Batch, SelectionBatch, needs_every_score, rank_every_score};
 use super::driver::{Argument, CudaError, Driver, Kernel, Launch};
 use super::gpu::Gpu;
@@ -7,6 +5,7 @@ use super::layout::{PackedNetwork, words};
 use super::sizes::{KernelSizes, TOGETHER};
 use canet_domain::{History, ModelShape, Ranked, Route, RouteSpace};
 use canet_model::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, Rows, Weights};
+use parking_lot::Mutex;
 
 /// The most scores in memory at a time. Larger batches run in parts.
 const MAX_SCORES: usize = 1 << 26;
@@ -214,7 +213,7 @@ impl<M: Driver> CudaForward<M> {
     /// Ranks rows that run in one launch.
     fn rank_batch(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, CudaError> {
         let (driver, columns) = (&self.driver, self.sizes.columns);
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workspace = self.workspace.lock();
         let workspace = &mut *workspace;
         let slices = rows.iter().map(|(route, query)| (self.space.slice(*route), query.history));
         let batch = Batch::new(slices, &self.sizes)?;
@@ -260,7 +259,7 @@ impl<M: Driver> CudaForward<M> {
 impl<M: Driver> Forward for CudaForward<M> {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
         let routes = self.sizes.routes;
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workspace = self.workspace.lock();
         let mut logits = Vec::with_capacity(histories.len() * routes);
         for histories in histories.chunks(MAX_ROWS) {
             let smallest = self.space.slice(self.space.smallest());
@@ -279,7 +278,7 @@ impl<M: Driver> Forward for CudaForward<M> {
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
         let columns = self.sizes.columns;
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workspace = self.workspace.lock();
         let mut data = Vec::with_capacity(histories.len() * columns);
         for histories in histories.chunks(self.max_rows()) {
             let slice = self.space.slice(route);

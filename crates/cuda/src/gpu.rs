@@ -1,10 +1,11 @@
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, result};
 use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
+use parking_lot::Mutex;
 
 use super::driver::{Argument, CudaError, Driver, Kernel, Launch};
 use super::sizes::KernelSizes;
@@ -126,7 +127,7 @@ fn preload() {
 }
 
 fn compiled(limits: &Limits, source: String) -> Result<Arc<CudaModule>, CudaError> {
-    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut compiled = COMPILED.lock();
     let ordinal = limits.context.ordinal();
     if let Some(place) = compiled.iter().position(|known| known.ordinal == ordinal && known.source == source) {
         // The least recently used module is first.

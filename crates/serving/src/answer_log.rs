@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,6 +19,7 @@ use twox_hash::XxHash64;
 use super::uniform::uniform;
 use crate::metrics::{AnswerLogged, Metrics};
 use canet_model::checkpoint::rfc3339;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Most bytes of lines that wait to be written.
 const WAITING: usize = 8 << 20;
@@ -128,8 +129,7 @@ impl AnswerLog {
         let mut state = self.shared.state();
         state.is_closed = true;
         self.shared.lines_wait.notify_all();
-        let ended = self.shared.ended.wait_timeout_while(state, timeout, |state| !state.has_ended);
-        drop(ended.unwrap_or_else(PoisonError::into_inner));
+        self.shared.ended.wait_while_for(&mut state, |state| !state.has_ended, timeout);
     }
 }
 
@@ -142,7 +142,7 @@ impl Drop for AnswerLog {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Writes lines until the log is closed and none is left.
@@ -174,11 +174,11 @@ impl Shared {
     /// Waits for lines and moves them into `taken`, which is empty. Returns their number, or `None` at the end.
     fn take(&self, taken: &mut Vec<u8>) -> Option<u64> {
         let nothing_waits = |state: &mut State| state.waiting.is_empty() && !state.is_closed;
-        let state = self.lines_wait.wait_while(self.state(), nothing_waits).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        self.lines_wait.wait_while(&mut state, nothing_waits);
         // More lines come: one write for all of them is cheaper.
         let collects = |state: &mut State| !state.is_closed && state.waiting.len() < CHUNK;
-        let (mut state, _) =
-            self.lines_wait.wait_timeout_while(state, COLLECT, collects).unwrap_or_else(PoisonError::into_inner);
+        self.lines_wait.wait_while_for(&mut state, collects, COLLECT);
         if state.waiting.is_empty() {
             return None;
         }

@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use canet_catalogue::ItemIndex;
 use canet_data::{ItemTable, ItemTableError};
 use canet_domain::{Catalogue, Item, TextSizes};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::freed_memory::return_freed_memory;
@@ -115,7 +116,7 @@ impl CatalogueFile {
 
     /// The newest contents. They stay the newest until the guard drops.
     pub(crate) fn hold(&self) -> MutexGuard<'_, Contents> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock()
     }
 
     /// Watches the file and swaps in new contents once it stands still. Ends only with the runtime.

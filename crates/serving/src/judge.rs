@@ -14,13 +14,14 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use lru::LruCache;
 
 use super::{Answer, Generation};
 use crate::metrics::{Judgements, Metrics};
 use canet_domain::{Reason, Route};
+use parking_lot::{Mutex, MutexGuard};
 
 /// How many of the best items of an answer are judged.
 pub const JUDGED: usize = 10;
@@ -151,10 +152,10 @@ impl Judge {
         self.hasher.hash_one(id)
     }
 
-    fn shard(&self, user: u64) -> std::sync::MutexGuard<'_, LruCache<u64, Remembered>> {
+    fn shard(&self, user: u64) -> MutexGuard<'_, LruCache<u64, Remembered>> {
         // The table within a shard uses the other bits.
         let shard = (user >> 32) as usize % self.shards.len();
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard].lock()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::{Conflict, First, Generation, LoadError, Loader, Recommender, ReloadE
 use crate::metrics::Reloaded;
 use canet_model::OpenError;
 use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, VERSION_NAMES};
+use parking_lot::Mutex;
 
 /// How often the thread of a reload checks whether the last row of the old generation is answered.
 const FREE_POLL: Duration = Duration::from_millis(5);
@@ -123,7 +124,7 @@ impl Reloader {
 
     /// Logs the directories that are no versions although their names have digits, each once.
     pub(crate) fn log_ignored(&self, listing: &Listing) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.logged.lock();
         for name in &listing.ignored {
             if logged.len() < MOST_LOGGED && logged.insert(name.clone()) {
                 tracing::warn!(name, "the directory is ignored: {VERSION_NAMES}");
@@ -212,7 +213,7 @@ impl Reloader {
     /// The state of the highest version when the server began to load its first one. `None` if there was none, or if it could
     /// not be read.
     pub fn began_with(&self) -> Option<Stamp> {
-        self.began_with.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.began_with.lock().clone()
     }
 
     /// Counts a look at the versions for which the store failed, and logs when that begins and ends.
@@ -234,12 +235,12 @@ impl Reloader {
 
     /// The versions that were candidates since the last call.
     pub(crate) fn take_offered(&self) -> BTreeSet<u64> {
-        std::mem::take(&mut *self.offered.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.offered.lock())
     }
 
     /// The threads that load or free generations, which the server joins when it stops.
     pub fn threads(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.threads.lock())
     }
 
     fn carry_out(self: &Arc<Self>, order: Order) -> impl Future<Output = Outcome> + Send + use<> {
@@ -257,7 +258,7 @@ impl Reloader {
 
     fn spawn(&self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let thread = thread::Builder::new().name("reload".to_owned()).spawn(run)?;
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
         Ok(())
@@ -270,7 +271,7 @@ impl Reloader {
             self.log_ignored(&listing);
         }
         let started = Instant::now();
-        let loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let loading = self.loading.lock();
         let (outcome, old) = match self.load(order) {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
@@ -354,7 +355,7 @@ impl Reloader {
     }
 
     fn begin_with(&self, stamp: Option<Stamp>) {
-        *self.began_with.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        *self.began_with.lock() = stamp;
     }
 
     /// The version that an operator's order means.
@@ -414,7 +415,7 @@ impl Reloader {
     }
 
     fn note_offer(&self, version: u64) {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
+        self.offered.lock().insert(version);
     }
 
     /// The recommender, if it can still use a new generation.
@@ -446,7 +447,7 @@ impl Reloader {
         drop(old);
         return_freed_memory();
         drop(guard);
-        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _loading = self.loading.lock();
         if let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
             let labels = serving.generations().flat_map(|generation| generation.series.labels().iter().cloned());
             self.loader.metrics.keep_series(&labels.collect());

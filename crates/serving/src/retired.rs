@@ -1,4 +1,6 @@
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
 
 /// Counts the generations that were replaced and are not freed yet.
 #[derive(Clone, Default)]
@@ -9,24 +11,22 @@ pub(crate) struct RetiredGuard(Retired);
 
 impl Retired {
     pub(crate) fn enter(&self) -> RetiredGuard {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *self.0.0.lock() += 1;
         RetiredGuard(self.clone())
     }
 
     /// Waits until there is none.
     pub(crate) fn wait(&self) {
         let (count, changed) = &*self.0;
-        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        while *count > 0 {
-            count = changed.wait(count).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut count = count.lock();
+        changed.wait_while(&mut count, |count| *count > 0);
     }
 }
 
 impl Drop for RetiredGuard {
     fn drop(&mut self) {
         let (count, changed) = &*self.0.0;
-        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *count.lock() -= 1;
         changed.notify_all();
     }
 }

@@ -1,6 +1,7 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 use super::{Generation, UserSplit};
 
@@ -71,7 +72,7 @@ impl Current {
 
     /// Calls `change` with what serves now, stores what it returns to serve, if anything, and returns its other result.
     pub(crate) fn change<T>(&self, change: impl FnOnce(Option<Serving>) -> (Option<Serving>, T)) -> T {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let (next, result) = change(self.get());
         if let Some(next) = next {
             self.serving.store(Some(Arc::new(next)));

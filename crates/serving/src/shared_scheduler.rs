@@ -1,6 +1,7 @@
 use std::hash::Hash;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::scheduler::{Arrival, DegradeLevel, Due, Limits, RejectedRow, Row, Scheduler, UnroutedRow, Work};
 
@@ -46,7 +47,7 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
             match scheduler.next(executor, Instant::now()) {
                 Some(work) => break work,
                 None if scheduler.is_closed() => return None,
-                None => scheduler = self.changed.wait(scheduler).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(&mut scheduler),
             }
         };
         let work_left = scheduler.has_work();
@@ -73,7 +74,6 @@ impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
 
     /// The scheduler, for calls that bring no executor new work.
     pub fn lock(&self) -> MutexGuard<'_, Scheduler<L, U, R>> {
-        // A panic of a thread leaves nothing half done here.
-        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scheduler.lock()
     }
 }

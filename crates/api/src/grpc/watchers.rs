@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{Code, Problem};
 
@@ -34,7 +36,7 @@ impl Watchers {
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Option<SocketAddr>, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,10 +1,9 @@
-use std::sync::{Mutex, PoisonError};
-
 use prometheus::{IntCounter, IntGauge};
 
 use super::labels::CacheMiss;
 use super::registry::Metrics;
 use canet_model::HistoryCacheStats;
+use parking_lot::Mutex;
 
 /// The series of one generation's history cache.
 ///
@@ -39,7 +38,7 @@ impl CacheSeries {
     /// Counts what the cache has done since the last call. `read` reads the cache, so that no older state is counted after
     /// a newer one.
     pub(crate) fn observe(&self, read: impl FnOnce() -> HistoryCacheStats) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         let now = read();
         let change = |now: u64, before: u64| now.wrapping_sub(before).cast_signed();
         self.bytes.add(change(now.bytes, seen.bytes));

@@ -118,11 +118,11 @@ macro_rules! families {
             registry: prometheus::Registry,
             since: std::time::SystemTime,
             /// Held while a route's seconds are counted, because three counters of a route change together.
-            pub(super) saving: std::sync::Arc<std::sync::Mutex<()>>,
+            pub(super) saving: std::sync::Arc<parking_lot::Mutex<()>>,
             /// The series of versions that serve, or did until lately, the newest last.
-            pub(super) judgements: std::sync::Mutex<Vec<std::sync::Arc<$crate::metrics::Judgements>>>,
+            pub(super) judgements: parking_lot::Mutex<Vec<std::sync::Arc<$crate::metrics::Judgements>>>,
             /// When the rows of each version were first counted.
-            pub(super) versions: std::sync::Mutex<std::collections::HashMap<String, std::time::SystemTime>>,
+            pub(super) versions: parking_lot::Mutex<std::collections::HashMap<String, std::time::SystemTime>>,
             $( $(#[doc = $help])+ pub(super) $field: $kind, )+
         }
 
@@ -143,8 +143,8 @@ macro_rules! families {
                     registry,
                     since,
                     saving: std::sync::Arc::default(),
-                    judgements: std::sync::Mutex::default(),
-                    versions: std::sync::Mutex::default(),
+                    judgements: parking_lot::Mutex::default(),
+                    versions: parking_lot::Mutex::default(),
                     $($field),+
                 })
             }

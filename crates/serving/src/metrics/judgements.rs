@@ -1,4 +1,4 @@
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter};
 
@@ -95,7 +95,7 @@ impl Judgements {
 impl Metrics {
     /// The series of a version's live accuracy, which exist from now on. Series of versions that ceased to serve long ago go.
     pub(crate) fn judgements(&self, space: &RouteSpace, version: u64) -> Arc<Judgements> {
-        let mut kept = self.judgements.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.judgements.lock();
         let is_live = |judgements: &Arc<Judgements>| Arc::strong_count(judgements) > 1;
         if let Some(same) = kept.iter().find(|kept| is_live(kept) && kept.is_of(space, version)) {
             return Arc::clone(same);

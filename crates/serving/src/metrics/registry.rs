@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::core::{MetricVec, MetricVecBuilder};
@@ -216,7 +216,7 @@ impl Metrics {
 
     /// When the rows of a version were first counted, which is now if they never were.
     pub(super) fn counted_since(&self, version: &str) -> SystemTime {
-        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = self.versions.lock();
         *versions.entry(version.to_owned()).or_insert_with(SystemTime::now)
     }
 
@@ -226,7 +226,7 @@ impl Metrics {
             family.keep(&["version"], live);
         }
         self.route_latency_seconds.keep(&["version"], live);
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner).retain(|version, _| live.contains(version));
+        self.versions.lock().retain(|version, _| live.contains(version));
     }
 
     /// Counts a row answered by popularity.

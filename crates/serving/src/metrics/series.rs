@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::{Counter, Histogram, IntCounter, IntGauge};
@@ -10,6 +10,7 @@ use super::registry::Metrics;
 use super::traffic::Traffic;
 use crate::batch_cost::RouteCost;
 use canet_domain::{BatchBy, Reason, Route, RouteSpace};
+use parking_lot::Mutex;
 use strum::VariantArray;
 
 /// The series of every route and lane of one model. They are resolved once, so that no request looks up a label.
@@ -170,7 +171,7 @@ impl RouteSeries {
     /// Counts the device seconds of this route's rows of a batch, and the time saved. A batch that took longer than the
     /// full model would have is a loss. A counter cannot fall, so later savings count only after they exceed the loss.
     pub fn spent(&self, DeviceSeconds { full, executed }: DeviceSeconds) {
-        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let _saving = self.saving.lock();
         self.full_seconds.inc_by(full);
         self.executed_seconds.inc_by(executed);
         // Computed from the counters, which outlive this generation: a loss of an earlier generation counts too.
