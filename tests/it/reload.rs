@@ -18,11 +18,8 @@ use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
 use super::grpc_client::{frame, request};
-use super::server::{POLICY, ROOMY, metric, numbered};
+use super::server::{HANGS, POLICY, ROOMY, metric, numbered};
 use super::support::{draft, small_config};
-
-/// Longer than any reload of the small model takes.
-const HANGS: Duration = Duration::from_secs(30);
 
 struct Setup {
     runtime: Runtime,
@@ -139,11 +136,18 @@ fn series_of_routes_that_the_new_version_lacks_are_removed() {
     let setup = setup();
     let shallow = ModelConfig { layers: vec![1, 2], ..small_config() };
     numbered(draft(shallow, 5)).write(&setup.root).unwrap();
-    let has = |name: &str| setup.scrape().lines().any(|line| line.contains(&format!("\"{name}\"")));
+    let lines_of = |name: &str| -> Vec<String> {
+        let is_of = |line: &&str| line.contains(&format!("\"{name}\""));
+        setup.scrape().lines().filter(is_of).map(str::to_owned).collect()
+    };
+    // Answers of the version before are still judged, so the series of its live accuracy stay.
+    let is_judged = |line: &String| ["judged", "hits", "reciprocal"].iter().any(|family| line.contains(family));
+    let has = |name: &str| !lines_of(name).iter().all(is_judged);
     assert!(has("h12-l4-e10") && has("h12-l2-e10"));
     setup.reload(3).unwrap();
     setup.freed();
     assert!(!has("h12-l4-e10") && has("h12-l2-e10"));
+    assert!(lines_of("h12-l4-e10").iter().any(|line| line.contains("version=\"1\"")));
     let scrape = setup.scrape();
     let serving: Vec<&str> = scrape.lines().filter(|line| line.starts_with("canet_model_info{")).collect();
     assert!(serving.len() == 1 && serving[0].contains("version=\"3\""), "{serving:?}");
@@ -266,4 +270,33 @@ fn a_watch_tries_each_state_of_the_highest_version_once_and_never_goes_back() {
     std::fs::rename(setup.root.join("3"), setup.root.join("away")).unwrap();
     assert_eq!(news(&mut watch), None);
     assert_eq!(news(&mut Watch::default()), Some(2));
+}
+
+#[test]
+fn a_watch_neither_repeats_an_order_nor_undoes_a_return_to_an_older_version() {
+    let setup = setup();
+    let watch = Watch::new(Stamp::read(setup.reloader.directory()).unwrap());
+    let third = numbered(draft(small_config(), 5)).write(&setup.root).unwrap().version;
+    setup.reload(third).unwrap();
+    setup.reload(1).unwrap();
+    let interval = Duration::from_millis(10);
+    let watching = setup.runtime.spawn(watch.run(Arc::clone(&setup.reloader), interval));
+    // Some looks of the watch, which find nothing to load.
+    setup.runtime.block_on(async {
+        let mut looks = tokio::time::interval(interval);
+        for _ in 0..20 {
+            looks.tick().await;
+        }
+    });
+    let serves = || setup.recommender.serving().unwrap().live.model.version();
+    assert_eq!(serves(), 1);
+    let fourth = numbered(draft(small_config(), 6)).write(&setup.root).unwrap().version;
+    // The first load, two orders, and the watch's only one.
+    let (began, served) = (Instant::now(), || metric(&setup.scrape(), "reload_total{outcome=\"served\"}"));
+    while served() < 4.0 {
+        assert!(began.elapsed() < HANGS, "version {fourth} does not serve");
+        std::thread::yield_now();
+    }
+    watching.abort();
+    assert_eq!((serves(), served()), (fourth, 4.0));
 }

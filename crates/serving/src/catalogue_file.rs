@@ -21,7 +21,7 @@ use crate::metrics::{CatalogueReloaded, Metrics};
 /// The catalogue file of a server: the newest valid contents, and the watch for newer ones.
 ///
 /// A new file replaces the old one for the generation that serves, without touching the model. A new generation gets the
-/// contents before it is swapped in. Each call pins one generation and one state of the file, so no answer mixes two.
+/// contents before it is swapped in. Each row pins one generation and one state of the file, so no row mixes two.
 pub struct CatalogueFile {
     path: PathBuf,
     metrics: Arc<Metrics>,

@@ -43,8 +43,8 @@ pub struct Reloader {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Names that were logged by [`log_ignored`](Reloader::log_ignored).
     logged: Mutex<HashSet<String>>,
-    /// Versions that were candidates since the watch last asked.
-    offered: Mutex<BTreeSet<u64>>,
+    /// Versions that somebody's order loaded since the watch last asked.
+    ordered: Mutex<BTreeSet<u64>>,
     /// The highest version just before the first load.
     began_with: Mutex<Option<Stamp>>,
     /// Whether the store failed when the watch last looked.
@@ -111,7 +111,7 @@ impl Reloader {
             loading: Mutex::default(),
             threads: Mutex::default(),
             logged: Mutex::default(),
-            offered: Mutex::default(),
+            ordered: Mutex::default(),
             began_with: Mutex::default(),
             store_fails: AtomicBool::new(false),
         })
@@ -185,10 +185,11 @@ impl Reloader {
         let recommender = self.open_recommender()?;
         // The load would replace what is promoted.
         let _building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
+        let guard = self.retired.enter();
         let (live, old) = recommender.promote(version)?;
         let (version, replaced) = (live.model.version(), old.model.version());
         tracing::info!(version, replaced, "the candidate is promoted and answers everybody");
-        self.retire(old);
+        self.retire(old, guard);
         Ok(ServingVersion::of(&live))
     }
 
@@ -197,10 +198,11 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError`] if there is no candidate, or if it is another version.
     pub fn withdraw(self: &Arc<Self>, version: Option<u64>) -> Outcome {
-        let (live, old) = self.open_recommender()?.withdraw(version)?;
+        let (recommender, guard) = (self.open_recommender()?, self.retired.enter());
+        let (live, old) = recommender.withdraw(version)?;
         let (version, withdrawn) = (live.model.version(), old.model.version());
         tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
-        self.retire(old);
+        self.retire(old, guard);
         Ok(ServingVersion::of(&live))
     }
 
@@ -233,9 +235,9 @@ impl Reloader {
         }
     }
 
-    /// The versions that were candidates since the last call.
-    pub(crate) fn take_offered(&self) -> BTreeSet<u64> {
-        std::mem::take(&mut *self.offered.lock())
+    /// The versions that somebody's order loaded since the last call.
+    pub(crate) fn take_ordered(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *self.ordered.lock())
     }
 
     /// The threads that load or free generations, which the server joins when it stops.
@@ -276,8 +278,8 @@ impl Reloader {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
         };
-        drop(loading);
         let old = old.map(|old| (self.retired.enter(), old));
+        drop(loading);
         // This order lets a client that learns of the end start the next reload.
         drop(building);
         self.count(order, outcome.as_ref(), started.elapsed());
@@ -295,18 +297,20 @@ impl Reloader {
         match order {
             Order::Start(start) => self.load_first(start).map(|reload| (reload, None)),
             Order::Replace(version) => {
-                let version = self.version_to_replace(version)?;
-                self.replace(version)
+                let generation = self.load_beside(self.version_to_replace(version)?)?;
+                // Before it serves, so that the watch does not load it once more.
+                self.note_order(generation.model.version());
+                self.replace(generation)
             }
             Order::Watched(version) => {
                 if let Some(serving) = self.open_recommender()?.current() {
-                    // A candidate may have come since the watch looked. The watch asks again.
-                    if serving.candidate.is_some() {
+                    // A candidate or an order may have come since the watch looked. The watch asks again.
+                    if serving.candidate.is_some() || self.ordered.lock().contains(&version) {
                         return Err(ReloadError::InProgress);
                     }
                     self.loader.check_gate(version, &serving.live)?;
                 }
-                self.replace(version)
+                self.replace(self.load_beside(version)?)
             }
             Order::Offer(offer) => self.load_candidate(offer).map(|reload| (reload, None)),
         }
@@ -324,7 +328,7 @@ impl Reloader {
             let started = Instant::now();
             match self.loader.load(Some(version), Priority::WholeMachine) {
                 Ok(generation) => {
-                    self.note_offer(version);
+                    self.note_order(version);
                     tracing::info!(version, share, "the candidate is loaded");
                     self.loader.metrics.reloaded(Reloaded::Served, started.elapsed());
                     Some((generation, share))
@@ -377,11 +381,15 @@ impl Reloader {
         }
     }
 
-    /// Loads a version and swaps it in. Returns the generation that was live before.
-    fn replace(&self, version: u64) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
+    /// Loads a version that is to replace the live one, if there is one.
+    fn load_beside(&self, version: u64) -> Result<Generation, ReloadError> {
         let first = self.open_recommender()?.current().is_none();
-        let generation =
-            self.loader.load(Some(version), if first { Priority::WholeMachine } else { Priority::BesideLive })?;
+        let priority = if first { Priority::WholeMachine } else { Priority::BesideLive };
+        Ok(self.loader.load(Some(version), priority)?)
+    }
+
+    /// Swaps a generation in. Returns the one that was live before.
+    fn replace(&self, generation: Generation) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
         let recommender = self.open_recommender()?;
         let reload = ServingVersion::of(&generation);
         Ok((reload, recommender.serve(generation)))
@@ -410,12 +418,12 @@ impl Reloader {
         let generation = self.loader.load(Some(version), Priority::BesideLive)?;
         let reload = ServingVersion::of(&generation);
         self.open_recommender()?.offer(generation, share)?;
-        self.note_offer(version);
+        self.note_order(version);
         Ok(reload)
     }
 
-    fn note_offer(&self, version: u64) {
-        self.offered.lock().insert(version);
+    fn note_order(&self, version: u64) {
+        self.ordered.lock().insert(version);
     }
 
     /// The recommender, if it can still use a new generation.
@@ -428,8 +436,8 @@ impl Reloader {
     }
 
     /// Frees a generation that no longer serves, on a thread of its own.
-    fn retire(self: &Arc<Self>, old: Arc<Generation>) {
-        let (reloader, guard) = (Arc::clone(self), self.retired.enter());
+    fn retire(self: &Arc<Self>, old: Arc<Generation>, guard: RetiredGuard) {
+        let reloader = Arc::clone(self);
         if let Err(error) = self.spawn(move || reloader.free(old, guard)) {
             // Its last row frees it then.
             tracing::warn!(%error, "no thread can be started to free a generation");
@@ -448,7 +456,10 @@ impl Reloader {
         return_freed_memory();
         drop(guard);
         let _loading = self.loading.lock();
-        if let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current()) {
+        // Rows of another replaced generation still count. The last one cleans up for all.
+        if self.retired.is_empty()
+            && let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current())
+        {
             let labels = serving.generations().flat_map(|generation| generation.series.labels().iter().cloned());
             self.loader.metrics.keep_series(&labels.collect());
             let versions = serving.generations().map(|generation| generation.series.version().to_owned());

@@ -15,6 +15,11 @@ impl Retired {
         RetiredGuard(self.clone())
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self.0.0.lock() == 0
+    }
+
     /// Waits until there is none.
     pub(crate) fn wait(&self) {
         let (count, changed) = &*self.0;

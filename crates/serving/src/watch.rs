@@ -218,15 +218,15 @@ impl Watch {
     /// A store that fails delays a version and does not make it one that was tried.
     ///
     /// While there is a candidate, it loads nothing: a new live version would end the comparison. It then looks again once the
-    /// candidate is promoted or withdrawn. The candidate's own version is not new to it.
+    /// candidate is promoted or withdrawn. A version that somebody's order loaded is not new to it.
     pub async fn run(mut self, reloader: Arc<Reloader>, interval: Duration) {
         let mut poll = tokio::time::interval(interval);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             poll.tick().await;
             let Some(mut stamp) = look(&reloader).await else { continue };
-            let (candidate, offered) = (reloader.candidate(), reloader.take_offered());
-            if candidate == Some(stamp.version) || offered.contains(&stamp.version) {
+            let (candidate, ordered) = (reloader.candidate(), reloader.take_ordered());
+            if candidate == Some(stamp.version) || ordered.contains(&stamp.version) {
                 self.tried(stamp);
                 continue;
             }

@@ -82,15 +82,21 @@ pub(super) trait Stale {
 
 impl<T: MetricVecBuilder> Stale for MetricVec<T> {
     fn keep(&self, names: &[&str], live: &HashSet<String>) {
-        for family in self.collect() {
-            for series in family.get_metric() {
-                let labels: HashMap<&str, &str> =
-                    series.get_label().iter().map(|label| (label.name(), label.value())).collect();
-                let of_model = |name: &&str| labels.get(*name).is_some_and(|value| !live.contains(*value));
-                if names.iter().any(of_model) {
-                    // An error means that the series is already gone.
-                    drop(self.remove(&labels));
-                }
+        remove_series(self, |labels| {
+            names.iter().any(|name| labels.get(name).is_some_and(|value| !live.contains(*value)))
+        });
+    }
+}
+
+/// Removes every series of a family whose labels are such that it `goes`.
+pub(super) fn remove_series<T: MetricVecBuilder>(family: &MetricVec<T>, goes: impl Fn(&HashMap<&str, &str>) -> bool) {
+    for family_of_series in family.collect() {
+        for series in family_of_series.get_metric() {
+            let labels: HashMap<&str, &str> =
+                series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if goes(&labels) {
+                // An error means that the series is already gone.
+                drop(family.remove(&labels));
             }
         }
     }
@@ -154,9 +160,14 @@ macro_rules! families {
                 self.since
             }
 
-            /// Removes the series of every route and lane whose name is not in `live`.
+            /// Removes the series of every route and lane whose name is not in `live`. Those of the live accuracy stay, because
+            /// answers of a version that serves no more are still judged.
             pub fn keep_series(&self, live: &std::collections::HashSet<String>) {
-                $( $crate::metrics::family::Stale::keep(&self.$field, $crate::metrics::family::MODEL_LABELS, live); )+
+                $(
+                    if !$crate::metrics::judgements::FAMILIES.contains(&stringify!($field)) {
+                        $crate::metrics::family::Stale::keep(&self.$field, $crate::metrics::family::MODEL_LABELS, live);
+                    }
+                )+
             }
         }
     };

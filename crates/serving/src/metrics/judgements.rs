@@ -8,6 +8,9 @@ use canet_domain::{Proportion, Reason, Route, RouteSpace};
 /// How many versions that do not serve any more keep their series, because their answers may still be judged.
 const RETIRED: usize = 2;
 
+/// The families of the live accuracy. Only [`Metrics::judgements`] removes their series.
+pub(super) const FAMILIES: &[&str] = &["judged_total", "hits_total", "reciprocal_rank"];
+
 /// The series of one version's live accuracy, resolved once.
 #[derive(Debug)]
 pub struct Judgements {
@@ -101,13 +104,17 @@ impl Metrics {
             return Arc::clone(same);
         }
         let judgements = Arc::new(Judgements::new(self, space, version));
-        kept.retain(|kept| kept.version != judgements.version);
+        // Another checkpoint had this version. The routes that both have go on counting.
+        for replaced in kept.extract_if(.., |kept| kept.version == judgements.version) {
+            let gone = replaced.routes.iter().filter(|route| space.named(&route.name).is_none());
+            gone.for_each(|route| self.remove_route(&replaced.version, &route.name));
+        }
         let mut retired = kept.iter().filter(|kept| !is_live(kept)).count();
         kept.retain(|kept| {
             let goes = !is_live(kept) && retired > RETIRED;
             if goes {
                 retired -= 1;
-                self.remove_judgements(kept);
+                kept.routes.iter().for_each(|route| self.remove_route(&kept.version, &route.name));
             }
             !goes
         });
@@ -115,15 +122,13 @@ impl Metrics {
         judgements
     }
 
-    /// Errors mean that a series is already gone.
-    fn remove_judgements(&self, Judgements { version, routes }: &Judgements) {
-        for RouteJudgements { name, .. } in routes {
-            for reason in Reason::ROUTED {
-                drop(self.judged_total.remove_label_values(&[name, version, reason.name()]));
-                drop(self.hits_total.remove_label_values(&[name, version, reason.name()]));
-            }
-            drop(self.reciprocal_rank.remove_label_values(&[name, version]));
+    /// Removes the series of a version's route. Errors mean that one is already gone.
+    fn remove_route(&self, version: &str, route: &str) {
+        for reason in Reason::ROUTED {
+            drop(self.judged_total.remove_label_values(&[route, version, reason.name()]));
+            drop(self.hits_total.remove_label_values(&[route, version, reason.name()]));
         }
+        drop(self.reciprocal_rank.remove_label_values(&[route, version]));
     }
 }
 
@@ -175,5 +180,21 @@ mod tests {
         drop(live);
         drop(metrics.judgements(&space, 6));
         assert_eq!(versions(), [4, 5, 6]);
+    }
+
+    #[test]
+    fn routes_that_the_next_version_lacks_stay_until_their_version_goes() {
+        let metrics = Metrics::new().unwrap();
+        let names = |route: &str, version: u64| {
+            let text = metrics.render().unwrap();
+            text.contains(&format!("canet_judged_total{{reason=\"router\",route=\"{route}\",version=\"{version}\"}}"))
+        };
+        drop(metrics.judgements(&space(vec![1, 2]), 1));
+        drop(metrics.judgements(&space(vec![1, 3]), 2));
+        metrics.keep_series(&["h8-l1-e8", "h8-l3-e8"].map(String::from).into());
+        assert!(names("h8-l2-e8", 1) && names("h8-l3-e8", 2));
+        // A checkpoint that has the version of another one.
+        drop(metrics.judgements(&space(vec![1, 2]), 2));
+        assert!(names("h8-l2-e8", 2) && names("h8-l1-e8", 2) && !names("h8-l3-e8", 2));
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder,
 };
 
-use super::family::{Stale, families};
+use super::family::{Stale, families, remove_series};
 use super::labels::{AnswerLogged, CacheMiss, CatalogueReloaded, Disconnect, Rejected, Released, Reloaded, Stage};
 use crate::CatalogueView;
 use strum::VariantArray;
@@ -291,23 +291,32 @@ impl Metrics {
         self.catalogue_missing_items.set(count(index.missing()));
         let read_at = view.read_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.catalogue_read_timestamp_seconds.set(i64::try_from(read_at.as_secs()).unwrap_or(i64::MAX));
-        self.catalogue_info.reset();
-        self.catalogue_info.with_label_values(&[index.table().sha256()]).set(1);
+        let labels = HashMap::from([("digest", index.table().sha256())]);
+        self.catalogue_info.with(&labels).set(1);
+        keep_only(&self.catalogue_info, &labels);
     }
 
     /// Names the checkpoint that serves, in place of the one before.
     pub(crate) fn serving(&self, name: &str, version: u64, digest: &str) {
-        self.model_info.reset();
-        self.model_info.with_label_values(&[name, &version.to_string(), digest]).set(1);
+        let version = version.to_string();
+        let labels = HashMap::from([("name", name), ("version", &version), ("digest", digest)]);
+        self.model_info.with(&labels).set(1);
+        keep_only(&self.model_info, &labels);
     }
 
     /// Names the candidate by version, digest and share, in place of the one before.
     pub(crate) fn candidate(&self, candidate: Option<(u64, &str, f64)>) {
-        self.candidate_share.reset();
-        if let Some((version, digest, share)) = candidate {
-            self.candidate_share.with_label_values(&[&version.to_string(), digest]).set(share);
-        }
+        let Some((version, digest, share)) = candidate else { return self.candidate_share.reset() };
+        let version = version.to_string();
+        let labels = HashMap::from([("version", version.as_str()), ("digest", digest)]);
+        self.candidate_share.with(&labels).set(share);
+        keep_only(&self.candidate_share, &labels);
     }
+}
+
+/// Removes every series of a family but one. Unlike a reset before that one is set, this leaves no moment without a series.
+fn keep_only<T: MetricVecBuilder>(family: &MetricVec<T>, kept: &HashMap<&str, &str>) {
+    remove_series(family, |labels| labels != kept);
 }
 
 /// Creates the series of a family with one label, for every value.
