@@ -103,7 +103,7 @@ impl AnswerForm {
     pub(crate) fn row(self, generation: &Generation, accepted: &Accepted) -> AnswerSize {
         let (k, candidates, is_cold) = match &accepted.work {
             Work::Rank(request) => (request.k, request.candidates.as_ref().map(|items| items.len()), false),
-            Work::ColdStart(cold) => (cold.k, cold.candidates.as_ref().map(HashSet::len), true),
+            Work::ColdStart(cold, _) => (cold.k, cold.candidates.as_ref().map(HashSet::len), true),
         };
         let k = candidates.map_or(k, |candidates| candidates.min(k));
         let unknown = accepted.history.unknown.iter().map(|id| echoed(id));

@@ -125,7 +125,7 @@ impl<'a> Call<'a> {
         let generation = self.serving.generation(side);
         let k = match &work {
             Work::Rank(request) => request.k,
-            Work::ColdStart(cold) => cold.k,
+            Work::ColdStart(cold, _) => cold.k,
         };
         let answered = match work {
             Work::Rank(request) => {
@@ -137,10 +137,10 @@ impl<'a> Call<'a> {
                 }
                 Answered { times: answer.times, recommendation: ranked(generation, view, answer, history) }
             }
-            Work::ColdStart(cold) => {
+            Work::ColdStart(cold, due) => {
                 // Popularity within a filter takes long in a large catalogue. As for large answers, few work at a time, and other tasks
                 // run between the rows of a call.
-                let _permit = if narrowed { self.recommender.builder().await } else { None };
+                let _permit = if narrowed { self.recommender.builder(due).await? } else { None };
                 self.recommender.metrics().cold_start();
                 let recommendation = popular(generation, view, &cold, history);
                 if narrowed {
@@ -246,7 +246,10 @@ fn model(generation: &Generation) -> ModelName<'_> {
 mod tests {
     use std::cell::Cell;
 
+    use serde_json::json;
+
     use super::Call;
+    use crate::Code;
     use crate::deadline::Arrival;
     use crate::testing::Fixture;
     use crate::wire::{ExternalId, RecommendRequest};
@@ -274,5 +277,28 @@ mod tests {
             }
         };
         tokio::join!(answering, other);
+    }
+
+    #[tokio::test]
+    async fn a_narrowed_cold_start_that_waits_beyond_its_deadline_is_refused() {
+        let fixture = Fixture::new();
+        fixture.reloader.reload(None).await.unwrap();
+        let serving = fixture.recommender.serving().unwrap();
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
+        let answered = async |request: serde_json::Value| {
+            let accepted = call.accept(serde_json::from_value(request).unwrap()).unwrap();
+            call.answer(accepted).await.map(drop).map_err(|problem| problem.code)
+        };
+        // The runtime has one thread, which another answer has.
+        let busy = fixture.recommender.builder(Arrival::now().due(60_000)).await.unwrap();
+        let late = json!({"history": [], "candidates": ["x"], "timeout_ms": 1});
+        assert_eq!(answered(late).await, Err(Code::DeadlineExceeded));
+        let metrics = fixture.recommender.metrics().render().unwrap();
+        assert!(metrics.contains("canet_rejected_total{reason=\"deadline\"} 1\n"), "{metrics}");
+        // An empty filter and empty quotas narrow nothing.
+        let wide = json!({"history": [], "filter": {}, "max_per": {}, "timeout_ms": 60_000});
+        assert_eq!(answered(wide).await, Ok(()));
+        drop(busy);
+        assert_eq!(answered(json!({"history": [], "candidates": ["x"], "timeout_ms": 60_000})).await, Ok(()));
     }
 }

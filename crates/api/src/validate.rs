@@ -9,7 +9,7 @@ use super::side::side;
 use super::wire::{ExternalId, HistoryUsed, RecommendRequest};
 use canet_catalogue::ColdStart;
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
-use canet_serving::{CatalogueView, Request, Serving, Side, Visit};
+use canet_serving::{CatalogueView, Due, Request, Serving, Side, Visit};
 
 /// Bounds the answer of a batch: the sum of all `k` is at most [`MAX_RANKED`]. `items` is the size of the catalogue, and
 /// `ranked` the sum so far. A `k` that [`accept`] will refuse adds nothing to the sum.
@@ -57,7 +57,7 @@ pub(crate) enum Work {
     /// The model ranks.
     Rank(Request),
     /// Popularity ranks, because the history has no known item.
-    ColdStart(ColdStart),
+    ColdStart(ColdStart, Due),
 }
 
 /// Checks a request against the generation of `serving` that will answer it. Nothing checks it again later.
@@ -71,7 +71,10 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
     let k = check_bounds(&wire, catalogue.len())?;
     let route = parse_route(&wire.route, generation.model.space())?;
     let view = generation.catalogue_view();
-    let narrowed = wire.candidates.is_some() || wire.filter.is_some() || wire.max_per.is_some();
+    // An empty filter keeps every item.
+    let narrowed = wire.candidates.is_some()
+        || wire.filter.as_ref().is_some_and(|filter| !filter.is_empty())
+        || wire.max_per.as_ref().is_some_and(|max_per| !max_per.is_empty());
     let restriction = restriction(wire.filter.as_ref(), wire.max_per.as_ref(), view.as_ref())?;
 
     let (mut seen, mut unknown) = (Vec::new(), Vec::new());
@@ -89,16 +92,16 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
     let is_allowed = |item: &Item| restriction.as_ref().is_none_or(|restriction| restriction.allows(*item));
     let candidates = wire.candidates.as_deref().map(|ids| known(ids, catalogue).filter(is_allowed));
     let before = usize::try_from(wire.history_start.unwrap_or_default()).unwrap_or(usize::MAX);
+    let due = arrival.due(wire.timeout_ms);
     let (used, work) = match History::in_window(&seen, generation.model.config().window(), before) {
         Ok(history) => {
-            let (budget, due) = (wire.budget, arrival.due(wire.timeout_ms));
             let candidates = candidates.map(Iterator::collect);
-            let request = Request { history, k, excluded, candidates, restriction, route, budget, due };
+            let request = Request { history, k, excluded, candidates, restriction, route, budget: wire.budget, due };
             (request.history.len(), Work::Rank(request))
         }
         Err(_) => {
             let candidates = candidates.map(Iterator::collect);
-            (0, Work::ColdStart(ColdStart { k, excluded, candidates, restriction }))
+            (0, Work::ColdStart(ColdStart { k, excluded, candidates, restriction }, due))
         }
     };
     let user = wire.user.map(|ExternalId(id)| id).filter(|id| !id.is_empty());

@@ -16,7 +16,7 @@ use crate::row::{Answer, Request, Row};
 use crate::scheduler::Limits;
 use crate::serving::Current;
 use crate::shadow::Shadow;
-use crate::{CatalogueFile, Generation, Refusal, Serving, Unready};
+use crate::{CatalogueFile, Due, Generation, Refusal, Serving, Unready};
 
 mod answer_ticket;
 mod generations;
@@ -248,9 +248,19 @@ impl Recommender {
 
     /// Waits until the caller may keep a thread of the runtime busy for milliseconds, which lasts as long as the returned permit.
     /// As many may at a time as the runtime has threads. Large answers share these permits ([`AnswerTicket::turn`]).
-    pub async fn builder(&self) -> Option<OwnedSemaphorePermit> {
-        // Nothing closes the semaphore.
-        Arc::clone(&self.builders).acquire_owned().await.ok()
+    ///
+    /// # Errors
+    /// [`Refusal::DeadlineExceeded`] if it does not come to that in time. The row is counted as refused.
+    pub async fn builder(&self, due: Due) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let permit = Arc::clone(&self.builders).acquire_owned();
+        match tokio::time::timeout_at(due.deadline.into(), permit).await {
+            // Nothing closes the semaphore.
+            Ok(permit) => Ok(permit.ok()),
+            Err(_) => {
+                outcome::count(&self.metrics, &Refusal::DeadlineExceeded, 1);
+                Err(Refusal::DeadlineExceeded)
+            }
+        }
     }
 
     /// Takes the building of a call's large answer into the queue. `rows` is how many rows the call has, and `bytes` the

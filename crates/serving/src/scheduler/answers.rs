@@ -14,7 +14,7 @@ const ERROR: (f64, f64) = (-0.5, 1.0);
 
 /// Large answers that wait to be built or are being built, and how long building takes.
 ///
-/// Building means to rank by popularity and to write the bytes. It runs on the runtime's threads, not on the device.
+/// Building means to write the bytes. It runs on the runtime's threads, not on the device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AnswerQueue {
     nanoseconds_a_byte: f64,
