@@ -22,7 +22,7 @@ struct State {
     /// Those of the open requests that wait for the server, not for the client to take its answer.
     computing: AtomicUsize,
     /// Pieces of answers that are not written yet, by the step in which the body gave them.
-    unwritten: [AtomicUsize; STEPS + 2],
+    unwritten: [AtomicUsize; STEPS + 3],
     /// The present step of [`Activity::stuck`].
     step: AtomicUsize,
     /// When an answer last began, went on or ended: nanoseconds from `began`.
@@ -143,11 +143,13 @@ impl Activity {
         }
     }
 
-    /// Waits until no request was open for `period`.
+    /// Waits until no request was open for `period`, from now on.
     pub(super) async fn idle(&self, period: Duration) {
+        let began = Instant::now();
         loop {
             // If requests are open, the last one may end during this sleep. The next round then sleeps for the rest.
-            let left = if self.open() > 0 { period } else { period.saturating_sub(self.changed().elapsed()) };
+            let since = self.changed().max(began).elapsed();
+            let left = if self.open() > 0 { period } else { period.saturating_sub(since) };
             if left.is_zero() {
                 return;
             }
@@ -155,7 +157,8 @@ impl Activity {
         }
     }
 
-    /// Waits until a piece of an answer has been unwritten for `timeout`, to half as long again.
+    /// Waits until a piece of an answer has been unwritten for one and a half to two times `timeout`: a stream that its
+    /// client stalls is reset after `timeout`, and then holds none.
     ///
     /// It needs no list of pieces: each is counted in the step in which it came, and the count of an old step must be 0.
     pub(super) async fn stuck(&self, timeout: Duration) {

@@ -3,6 +3,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::http::Version;
+use tokio::sync::Notify;
 
 /// Share by which the maximum age varies at random, so that connections that began together do not end together.
 const JITTER: f64 = 0.1;
@@ -12,18 +13,22 @@ const JITTER: f64 = 0.1;
 pub(super) struct Age {
     ends: Option<Instant>,
     version: Arc<OnceLock<Version>>,
+    /// Tells that the version is known.
+    known: Arc<Notify>,
 }
 
 impl Age {
     /// A connection that begins now and ends after about `max_age`.
     pub(super) fn new(max_age: Option<Duration>) -> Age {
         let ends = max_age.and_then(|age| Instant::now().checked_add(jittered(age)));
-        Age { ends, version: Arc::default() }
+        Age { ends, version: Arc::default(), known: Arc::default() }
     }
 
     /// Records the version of the connection's first bytes or of a request.
     pub(super) fn received(&self, version: Version) {
-        self.version.get_or_init(|| version);
+        if self.version.set(version).is_ok() {
+            self.known.notify_waiters();
+        }
     }
 
     /// Whether the connection speaks HTTP/2.
@@ -31,10 +36,16 @@ impl Age {
         self.version.get().is_some_and(|version| *version >= Version::HTTP_2)
     }
 
-    /// Returns at once over HTTP/2, and never over HTTP/1.
+    /// Waits until the connection is known to speak HTTP/2. Over HTTP/1 that is never.
     pub(super) async fn http2(&self) {
-        if !self.is_http2() {
-            std::future::pending::<()>().await;
+        loop {
+            // Before the look, so that it misses nothing.
+            let known = self.known.notified();
+            match self.version.get() {
+                Some(_) if self.is_http2() => return,
+                Some(_) => std::future::pending().await,
+                None => known.await,
+            }
         }
     }
 
@@ -64,6 +75,9 @@ fn jittered(age: Duration) -> Duration {
 mod tests {
     use std::time::Duration;
 
+    use axum::http::Version;
+    use tokio::time::timeout;
+
     use super::{Age, jittered};
 
     #[test]
@@ -71,6 +85,26 @@ mod tests {
         let ages: Vec<f64> = (0..100).map(|_| jittered(Duration::from_secs(100)).as_secs_f64()).collect();
         assert!(ages.iter().all(|age| (89.9..=110.1).contains(age)), "{ages:?}");
         assert!(ages.iter().any(|age| *age < 100.0) && ages.iter().any(|age| *age > 100.0), "{ages:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_speaks_http2_once_its_first_bytes_say_so() {
+        for (version, expected) in [(Version::HTTP_2, true), (Version::HTTP_11, false)] {
+            let age = Age::new(None);
+            let waiting = tokio::spawn({
+                let age = age.clone();
+                async move { age.http2().await }
+            });
+            tokio::task::yield_now().await;
+            age.received(version);
+            // A later request changes nothing.
+            age.received(Version::HTTP_2);
+            let ended = match expected {
+                true => timeout(Duration::from_secs(300), waiting).await.is_ok(),
+                false => timeout(Duration::from_millis(10), waiting).await.is_ok(),
+            };
+            assert_eq!(ended, expected, "{version:?}");
+        }
     }
 
     #[test]

@@ -400,9 +400,9 @@ async fn last_request(stop: &mut Stop, age: &Age, activity: &Activity, timeouts:
     tokio::select! {
         () = async { stopped(stop).await; activity.first_request(QUIET).await } => stopping(timeouts),
         () = age.ended() => patience,
-        () = async { activity.idle(timeouts.head).await; age.http2().await } => patience,
+        () = async { age.http2().await; activity.idle(timeouts.head).await } => patience,
         // hyper has forgotten the answer, so the connection goes as soon as all others are taken.
-        () = async { activity.stuck(timeouts.body).await; age.http2().await } => {
+        () = async { age.http2().await; activity.stuck(timeouts.body).await } => {
             Patience { stalled: stopping(timeouts).stalled, ..patience }
         }
     }

@@ -93,6 +93,8 @@ impl Places {
     /// [`Full::OfClient`] if the client has all of its places and none of its connections is idle.
     pub(super) async fn take(&self, address: IpAddr, activity: &Activity) -> Result<Place, Full> {
         loop {
+            // Before the look, so that it misses no place. One that was freed before that is no news.
+            let freed = self.0.freed.notified();
             let full = match self.try_take(address, activity) {
                 Ok(place) => return Ok(place),
                 Err(full) => full,
@@ -105,7 +107,7 @@ impl Places {
                 return Err(full);
             }
             // The time passes if every connection is busy, or if the idle one received a request just now.
-            let _ = timeout(NEXT_LOOK, self.0.freed.notified()).await;
+            let _ = timeout(NEXT_LOOK, freed).await;
         }
     }
 
@@ -187,7 +189,7 @@ impl Drop for Place {
             }
         }
         drop(state);
-        self.places.0.freed.notify_one();
+        self.places.0.freed.notify_waiters();
     }
 }
 
