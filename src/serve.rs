@@ -295,6 +295,6 @@ async fn join_by(deadline: Instant, threads: Vec<JoinHandle<()>>) {
         }
     });
     if tokio::time::timeout_at(deadline.into(), joined).await.is_err() {
-        tracing::warn!("the drain timeout passed while the device was still busy");
+        tracing::warn!("the drain timeout passed while the device ran a batch or a version was being loaded");
     }
 }

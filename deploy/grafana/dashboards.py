@@ -178,7 +178,7 @@ def checkpoints():
         panel("What serves", "table", [(f"canet_model_info{{{ON}}}", "")], "short", 24, 6,
               "More than one digest for longer than a roll-out: a replica did not take the version."),
         panel("Reloads in this range", "stat", [(f"sum by (outcome) ({increase('canet_reload_total')})", "{{outcome}}")],
-              "short", 12, 7, "The first load of a server is one."),
+              "short", 12, 7, "A server's first load is in its first scrape, so it counts in no range."),
         lines("Seconds of a reload", [(f"sum({increase('canet_reload_duration_seconds_sum')}) "
                                       f"/ sum({increase('canet_reload_duration_seconds_count')})", "mean")], "s",
               "From its start to the swap, over this range.", width=12, height=7),
