@@ -1,4 +1,4 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use canet_data::{Dataset, FileSummary};
 use canet_model::checkpoint::rfc3339;
@@ -83,10 +83,42 @@ fn interactions(dataset: &Dataset) -> String {
     format!("{}{repeats}{rare}", dataset.interactions)
 }
 
-/// A time in UTC as RFC 3339, to the second.
+/// A time in UTC as RFC 3339, to the second. Years outside 0 to 9999 become the nearest of these.
 pub(super) fn moment(nanoseconds: i128) -> String {
-    /// The last second of the year 9999.
-    const LAST: u64 = 253_402_300_799;
-    let seconds = u64::try_from(nanoseconds.max(0) / 1_000_000_000).unwrap_or(LAST).min(LAST);
-    rfc3339(UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or_else(SystemTime::now))
+    const FIRST: i128 = -62_167_219_200;
+    const LAST: i128 = 253_402_300_799;
+    /// Seconds of the 400 years after which the calendar repeats.
+    const CYCLE: i64 = 146_097 * 86_400;
+    let seconds = nanoseconds.div_euclid(1_000_000_000).clamp(FIRST, LAST) as i64;
+    // `rfc3339` begins in 1970, so an earlier time is written as a later one of the same calendar.
+    let cycles = if seconds < 0 { -seconds.div_euclid(CYCLE) } else { 0 };
+    let text = rfc3339(UNIX_EPOCH + Duration::from_secs((seconds + cycles * CYCLE).unsigned_abs()));
+    match (cycles, text[..4].parse::<i64>()) {
+        (1.., Ok(year)) => format!("{:04}{}", year - 400 * cycles, &text[4..]),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds are those of Python's `datetime`.
+    #[test]
+    fn times_before_1970_have_their_own_date() {
+        for (seconds, expected) in [
+            (-446_751_900, "1955-11-05T06:15:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (0, "1970-01-01T00:00:00Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
+            (-11_670_955_200, "1600-02-29T12:00:00Z"),
+            (-62_135_596_800, "0001-01-01T00:00:00Z"),
+            (-99_999_999_999, "0000-01-01T00:00:00Z"),
+            (999_999_999_999, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(moment(seconds * 1_000_000_000), expected);
+        }
+        // Half a second before 1970.
+        assert_eq!(moment(-500_000_000), "1969-12-31T23:59:59Z");
+    }
 }

@@ -57,9 +57,9 @@ impl Sample {
         (1..).zip(self.text.split(self.line_end)).filter(|(_, line)| !line.trim().is_empty())
     }
 
-    /// The first line that is not blank.
-    pub(crate) fn first_line(&self) -> Option<&str> {
-        self.lines().next().map(|(_, line)| line)
+    /// The first line that is not blank, and its number.
+    pub(crate) fn first_line(&self) -> Option<(u64, &str)> {
+        self.lines().next()
     }
 
     /// The text of the first [`ROWS`] lines that are not blank.
@@ -108,8 +108,8 @@ pub(crate) fn time_among(values: impl Iterator<Item = String>) -> Option<String>
 /// # Errors
 /// [`DataError`] if the text is empty or of no known format.
 pub(crate) fn detect(path: &Path, sample: &Sample, options: &ReadOptions) -> Result<Layout, DataError> {
-    let header = |fault| DataError::Header { path: path.to_owned(), fault };
-    let Some((_, first)) = sample.lines().next() else { return Err(DataError::Empty(path.to_owned())) };
+    let Some((line, first)) = sample.first_line() else { return Err(DataError::Empty(path.to_owned())) };
+    let header = |fault| DataError::Header { path: path.to_owned(), line, fault };
     let first = first.trim_end_matches('\r');
     if let Some(json) = json(first.trim()) {
         return json.map_err(header);

@@ -49,11 +49,13 @@ pub enum DataError {
         /// Its format.
         foreign: Foreign,
     },
-    /// The first line is wrong.
-    #[error("{}: line 1: {fault}", path.display())]
+    /// The first line that is not blank is wrong.
+    #[error("{}: line {line}: {fault}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
+        /// The line's number, from 1.
+        line: u64,
         /// What is wrong and what to do.
         fault: HeaderFault,
     },

@@ -102,8 +102,8 @@ impl ItemTable {
             let sample = Sample::new(lines.sample(), lines.line_end());
             let builder = match sample.first_line() {
                 None => return Err(DataError::Empty(path.to_owned()).into()),
-                Some(first) => match detect::json(first.trim()) {
-                    Some(Err(fault)) => return Err(DataError::Header { path: path.to_owned(), fault }.into()),
+                Some((line, first)) => match detect::json(first.trim()) {
+                    Some(Err(fault)) => return Err(DataError::Header { path: path.to_owned(), line, fault }.into()),
                     Some(Ok(_)) => json::read(path, &mut lines)?,
                     None => read_table(path, first, &mut lines)?,
                 },

@@ -21,6 +21,8 @@ pub(crate) struct Lines {
     at_end: bool,
     number: u64,
     line_end: u8,
+    /// The number of a line that was skipped because it is too long and then given back. Its text is gone.
+    long: Option<u64>,
 }
 
 /// What was read, or why not, with the number of its first line.
@@ -39,8 +41,16 @@ impl Lines {
     pub(crate) const LONGEST: usize = 16 << 20;
 
     pub(crate) fn new(source: Source) -> io::Result<Lines> {
-        let mut lines =
-            Lines { source, buffer: vec![0; BUFFER], start: 0, end: 0, at_end: false, number: 0, line_end: b'\n' };
+        let mut lines = Lines {
+            source,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+            at_end: false,
+            number: 0,
+            line_end: b'\n',
+            long: None,
+        };
         while lines.end < SAMPLE && !lines.at_end {
             lines.fill()?;
         }
@@ -75,6 +85,11 @@ impl Lines {
 
     /// The place of the next line, for [`text`](Self::text), and its number; `None` at the end.
     pub(crate) fn next_range(&mut self) -> io::Result<Option<Numbered<Range<usize>>>> {
+        if self.long == Some(self.number + 1) {
+            self.long = None;
+            self.number += 1;
+            return Ok(Some((self.number, Err(LineFault::TooLong(Lines::LONGEST)))));
+        }
         let mut searched = 0;
         let (line, next) = loop {
             if let Some(found) = memchr(self.line_end, &self.buffer[self.start + searched..self.end]) {
@@ -104,13 +119,18 @@ impl Lines {
         line.strip_suffix(b"\r").unwrap_or(line)
     }
 
-    /// Gives lines back, so that they are read again. `text` has their line ends.
-    pub(crate) fn unread(&mut self, text: &[u8], lines: u64) {
+    /// Gives lines back, so that they are read again. `text` has their line ends. If `then_long`, a line that is too
+    /// long was read after them, and is given back too.
+    pub(crate) fn unread(&mut self, text: &[u8], lines: u64, then_long: bool) {
         let unread = self.end - self.start;
         let mut buffer = vec![0; BUFFER.max(text.len() + unread)];
         buffer[..text.len()].copy_from_slice(text);
         buffer[text.len()..text.len() + unread].copy_from_slice(&self.buffer[self.start..self.end]);
         (self.buffer, self.start, self.end) = (buffer, 0, text.len() + unread);
+        if then_long {
+            self.long = Some(self.number);
+            self.number -= 1;
+        }
         self.number -= lines;
     }
 

@@ -93,6 +93,7 @@ impl<'a> Table<'a> {
     fn join_lines(&mut self) -> io::Result<Result<(), LineFault>> {
         let first = self.row.text.len();
         let mut lines = 1;
+        let mut long = false;
         let fault = loop {
             let row = &mut self.row;
             match self.syntax.unquote(&row.text, &mut row.unquoted, &mut row.fields) {
@@ -112,7 +113,15 @@ impl<'a> Table<'a> {
                 if lines == LINES_OF_FIELD || self.row.text.len() > Lines::LONGEST {
                     break false;
                 }
-                let Some((_, Ok(line))) = self.lines.next_range()? else { break false };
+                let line = match self.lines.next_range()? {
+                    Some((_, Ok(line))) => line,
+                    Some((_, Err(_))) => {
+                        // It is a bad line of its own.
+                        long = true;
+                        break false;
+                    }
+                    None => break false,
+                };
                 let line = self.lines.text(line);
                 self.row.text.push(b'\n');
                 self.row.text.extend_from_slice(line);
@@ -125,14 +134,14 @@ impl<'a> Table<'a> {
                 break LineFault::OpenQuote(lines);
             }
         };
-        if lines > 1 {
+        if lines > 1 || long {
             let end = self.lines.line_end();
             let text = &mut self.row.text;
             text.push(b'\n');
             if end != b'\n' {
                 text[first + 1..].iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = end);
             }
-            self.lines.unread(&text[first + 1..], lines as u64 - 1);
+            self.lines.unread(&text[first + 1..], lines as u64 - 1, long);
         }
         Ok(Err(fault))
     }
@@ -181,8 +190,8 @@ pub(crate) fn skip_header(lines: &mut Lines, path: &Path) -> Result<(), DataErro
     loop {
         match lines.next_line().map_err(unreadable)? {
             Some((_, Ok(line))) if line.trim_ascii().is_empty() => {}
-            Some((_, Err(LineFault::TooLong(limit)))) => {
-                return Err(DataError::Header { path: path.to_owned(), fault: HeaderFault::TooLong(limit) });
+            Some((line, Err(LineFault::TooLong(limit)))) => {
+                return Err(DataError::Header { path: path.to_owned(), line, fault: HeaderFault::TooLong(limit) });
             }
             _ => return Ok(()),
         }

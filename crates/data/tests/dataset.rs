@@ -287,6 +287,21 @@ fn bad_lines_are_skipped_and_counted_when_told() {
     assert!(dataset.skipped.to_string().starts_with("7 bad lines skipped: "), "{}", dataset.skipped);
 }
 
+/// The quote of line 2 stays open, and so does that of line 3.
+#[test]
+fn a_line_that_is_too_long_counts_behind_an_open_quote_too() {
+    let long = "x".repeat((16 << 20) + 1);
+    let text = format!("user,item\nu,\"a\nu,\"b\nu,c\n{long}\nu,d\nu\nu,\"e\n{long}\nu,f\nu\n");
+    let dataset = Dataset::read(&Folder::new().write("a.csv", text), &lenient()).unwrap();
+    assert_eq!(readable(&dataset), expected(&[("u", &["c", "d", "f"])]));
+    let bad: Vec<(u64, String)> =
+        dataset.skipped.first.iter().map(|bad| (bad.line, bad.fault.to_string().chars().take(8).collect())).collect();
+    let bad: Vec<(u64, &str)> = bad.iter().map(|(line, fault)| (*line, fault.as_str())).collect();
+    assert_eq!(bad, [(2, "a quoted"), (3, "a quoted"), (5, "longer t"), (7, "1 column"), (8, "a quoted")]);
+    // Those of lines 9 and 11 are counted and not kept.
+    assert_eq!(dataset.skipped.count, 7);
+}
+
 #[test]
 fn unusable_files_are_named_with_the_reason() {
     let folder = Folder::new();
@@ -305,6 +320,8 @@ fn unusable_files_are_named_with_the_reason() {
             "no column is named like a user (columns: who, item). Name it with --user-column",
         ),
         ("headless.csv", "1,2,3\n", "line 1: this is data, not a header (1, 2, 3). Name the columns"),
+        ("blanks.csv", "\n \r\n1,2,3\n", "line 3: this is data, not a header (1, 2, 3). Name the columns"),
+        ("object.jsonl", "\n{\"user\": 1,\n\"item\": 2}\n", "line 2: this is one JSON document"),
     ];
     for (name, text, expected) in refusals {
         let message = Dataset::read(&folder.write(name, text), &strict()).unwrap_err().to_string();

@@ -146,6 +146,7 @@ fn wrong_files_are_refused_with_their_line() {
         ("{\"id\": 1, \"a\": {\"b\": 1}}", "line 1: `a` is an object or a list, not a text or a number"),
         ("{\"id\": 1, \"a\": [[1]]}", "line 1: `a` is an object or a list, not a text or a number"),
         ("{\"id\": 1\n", "line 1: this is one JSON document"),
+        ("\n \n{\"id\": 1\n", "line 3: this is one JSON document"),
         ("{\"id\": 1}\nnothing\n", "line 2: not a JSON object"),
         ("{\"id\": 1, \"not\": 1}", "line 1: the key `not` has a name that means the opposite of a filter"),
         ("id,not\n1,2\n", "the column `not` has a name that means the opposite of a filter: rename it"),
