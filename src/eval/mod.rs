@@ -37,9 +37,9 @@ pub(crate) struct EvalArgs {
     version: Option<u64>,
     #[command(flatten)]
     cache: CacheArgs,
-    /// Judge logged answers (serve --answer-log) by the interactions of --data instead: a directory or a file. It needs no
-    /// model, but times in the data
-    #[arg(long, env = "CANET_ANSWERS", value_name = "PATH", conflicts_with_all = ["route", "split", "holdout", "compare", "metric"])]
+    /// Judge logged answers (serve --answer-log) by the interactions of --data instead: a directory or a file. It needs
+    /// times in the data and no model
+    #[arg(long, env = "CANET_ANSWERS", value_name = "PATH", conflicts_with_all = OF_A_RUN)]
     answers: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
@@ -84,6 +84,10 @@ pub(crate) struct EvalArgs {
     #[arg(long, env = "CANET_JSON", value_parser = BoolishValueParser::new())]
     json: bool,
 }
+
+/// The flags about the runs of a model, which mean nothing where answers are judged. Those that a server has too are ignored,
+/// because its environment may set them.
+const OF_A_RUN: [&str; 7] = ["split", "holdout", "compare", "metric", "include_seen", "seed", "verbose"];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SplitArg {
@@ -155,8 +159,9 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
     };
     let mut test = ranker(&cases)?;
     let policy = model.policy(args.flops_budget);
-    let inputs = BaselineInputs { dataset: &dataset, policy: &policy, seed: args.seed };
-    let runs = run_each(&baselines, &mut test, &inputs, |baseline| progress.begins(baseline.name(space)))?;
+    let inputs = BaselineInputs::new(&dataset, &policy, seen, args.seed);
+    let runs = evaluate(&mut test, &inputs, &baselines, |baseline| progress.begins(baseline.name(space)));
+    let runs = runs.map_err(Failure::forward)?;
     let verdict = match (&selection, VerdictRuns::among(&runs)) {
         (Some(selection), Some(compared)) => {
             progress.begins("the best single slice");
@@ -191,25 +196,6 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
         Some(words) if !args.details() => Ok(report.caution() + &words.text()),
         _ => Ok(table::tables(&report)),
     }
-}
-
-/// Runs each baseline, and calls `begins` before. Of several runs with one name the first is kept.
-fn run_each(
-    baselines: &[Baseline],
-    test: &mut Ranker<'_>,
-    inputs: &BaselineInputs<'_>,
-    begins: impl Fn(&Baseline),
-) -> Result<Vec<EvalRun>, Failure> {
-    let mut runs: Vec<EvalRun> = Vec::new();
-    for baseline in baselines {
-        begins(baseline);
-        for run in evaluate(test, inputs, &[*baseline]).map_err(Failure::forward)? {
-            if runs.iter().all(|known| known.name != run.name) {
-                runs.push(run);
-            }
-        }
-    }
-    Ok(runs)
 }
 
 impl EvalArgs {
@@ -330,4 +316,23 @@ fn pairs<'r>(args: &EvalArgs, runs: &'r [EvalRun]) -> Result<Vec<(&'r EvalRun, &
     }
     let found = |name: &str| find(name).ok_or_else(|| Failure::Usage(format!("--compare: {name:?} was not run")));
     args.compare.iter().map(|(a, b)| Ok((found(a)?, found(b)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_about_the_runs_of_a_model_do_not_go_with_answers() {
+        let parse = |flags: &[&str]| {
+            let command = EvalArgs::augment_args(clap::Command::new("eval"));
+            command.try_get_matches_from([&["eval", "--answers", "log", "--data", "x.csv"][..], flags].concat())
+        };
+        assert!(parse(&["--json", "--model=m"]).is_ok());
+        for flag in ["--include-seen", "--split=test", "--seed=1", "--verbose"] {
+            let error = parse(&[flag]).unwrap_err().to_string();
+            let name = flag.split('=').next().unwrap();
+            assert!(error.contains("cannot be used with") && error.contains(name), "{flag}: {error}");
+        }
+    }
 }

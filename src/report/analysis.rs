@@ -8,6 +8,7 @@ use canet_evaluation::{
     Contender, MultiModelEstimate, PermutationTest, PolicyOutcome, SeenItems, TwoFolds, UpperHull, Verdict,
     VerdictInputs, best_affordable_route, route_frequencies, selection_step,
 };
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 /// A route counts as used from this share of the users on.
@@ -74,7 +75,7 @@ impl Analysis<'_> {
         }
     }
 
-    fn strongest_of(&self, model: &MeasuredModel) -> Route {
+    pub(super) fn strongest_of(&self, model: &MeasuredModel) -> Route {
         model.strongest().unwrap_or(self.space.full())
     }
 
@@ -92,11 +93,13 @@ impl Analysis<'_> {
 
     /// The routes that servers run for everybody under a budget instead of asking the router, without repeats.
     fn fixed(&self, place: usize) -> Vec<String> {
-        let routes = self.models.iter().filter_map(|model| model.fixed[place]);
-        let mut names: Vec<String> = routes.map(|route| self.space.name(route).to_owned()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.names(self.models.iter().filter_map(|model| model.fixed[place]))
+    }
+
+    /// The names of routes in their order, without repeats.
+    fn names(&self, routes: impl Iterator<Item = Route>) -> Vec<String> {
+        let routes: BTreeSet<Route> = routes.collect();
+        routes.into_iter().map(|route| self.space.name(route).to_owned()).collect()
     }
 
     /// The route that every model runs for everybody under a budget; `None` if a router decides or the models differ.
@@ -121,15 +124,16 @@ impl Analysis<'_> {
         };
         let slice =
             |model: &MeasuredModel| fixed.unwrap_or_else(|| self.best_affordable_route(model, routed(model).flops));
-        let mut names: Vec<&str> = self.models.iter().map(|model| self.space.name(slice(model))).collect();
-        names.dedup();
+        let slices: Vec<Route> = self.models.iter().map(slice).collect();
         let contender = |name: &str, outcome: &dyn Fn(&MeasuredModel) -> PolicyOutcome| Contender {
             name: name.to_owned(),
+            route: Some(name.to_owned()),
             values: self.models.iter().map(|model| outcome(model).values).collect(),
             flops: Some(self.mean(|model| outcome(model).flops)),
         };
         let without_network = |name: &str, values: &Vec<f64>| Contender {
             name: name.to_owned(),
+            route: None,
             values: vec![values.clone(); self.models.len()],
             flops: None,
         };
@@ -139,7 +143,11 @@ impl Analysis<'_> {
             fixed: fixed.map(|route| self.space.name(route).to_owned()),
             routed: contender("auto", &routed),
             full: contender("full", &|model| model.test.fixed(self.space.full())),
-            slice: contender(&names.join(", "), &|model| model.test.fixed(slice(model))),
+            // The recommended command names the first model, so its slice is the one to serve.
+            slice: Contender {
+                route: slices.first().map(|route| self.space.name(*route).to_owned()),
+                ..contender(&self.names(slices.iter().copied()).join(" or "), &|model| model.test.fixed(slice(model)))
+            },
             popularity: without_network("popularity", &simple.popularity),
             markov: without_network("markov", &simple.markov),
             full_flops: self.full_flops(),

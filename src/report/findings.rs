@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -44,6 +44,14 @@ pub(super) struct Findings {
     pub(super) points: Vec<OperatingPoint>,
     pub(super) trained_alone: Vec<StandaloneModel>,
     pub(super) map: RouteMap,
+}
+
+impl Findings {
+    /// The names of the models' strongest slices, without repeats.
+    pub(super) fn strongest_names(&self) -> String {
+        let names: BTreeSet<&str> = self.models.iter().map(|model| model.strongest.as_str()).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Serialize)]
@@ -208,6 +216,10 @@ pub(super) struct StandaloneModel {
     pub(super) point: usize,
     /// The router at that point minus this model.
     pub(super) routed_over: Value,
+    /// The strongest slice of the routed model minus this model.
+    pub(super) strongest_over: Value,
+    /// The routed model's slice of this model's name minus this model. `None` if it has no such slice.
+    pub(super) same_slice_over: Option<Value>,
 }
 
 /// Which users the first model's router sends to which route.

@@ -34,7 +34,7 @@ use super::verdict::{Commands, Words};
 use super::{Failure, model, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{History, HistoryError, Window};
-use canet_evaluation::{Markov, MultiModelEstimate, Popularity, Ranker, SeenItems, TwoFolds};
+use canet_evaluation::{Markov, MultiModelEstimate, PolicyOutcome, Popularity, Ranker, SeenItems, TwoFolds};
 use canet_model::checkpoint::ModelDirectory;
 use canet_model::{Backend, Model};
 
@@ -302,7 +302,7 @@ impl Inputs<'_> {
         Commands { model: format!("--model {model}"), retrain: Some(format!("{data} --out {out}")) }
     }
 
-    /// Measures the full route of a model that was trained alone and compares the router with it.
+    /// Measures the full route of a model that was trained alone, and compares the router and slices with it.
     fn standalone(
         &self,
         address: &ModelAddress,
@@ -321,18 +321,21 @@ impl Inputs<'_> {
         let flops = histories.iter().map(|history| model.cost(space.full(), history.len()).full);
         let affordable = points.iter().rposition(|point| point.cost.flops <= run.full_flops());
         let point = affordable.unwrap_or_default();
-        let routed_over = analysis.value(|measured| {
-            let routed = measured.test.assigned(&measured.choices[point]).values;
-            routed.iter().zip(&values).map(|(routed, alone)| routed - alone).collect()
-        });
+        let over = |ours: PolicyOutcome| -> Vec<f64> {
+            ours.values.iter().zip(&values).map(|(ours, alone)| ours - alone).collect()
+        };
+        let slice = space.name(space.full());
+        let same_slice = analysis.space.named(slice);
         Ok(StandaloneModel {
             name: model.name().to_owned(),
             version: model.version(),
-            slice: space.name(space.full()).to_owned(),
+            slice: slice.to_owned(),
             cost: Cost { flops: run.full_flops(), seconds: times.mean(flops) },
-            test: MultiModelEstimate::of(&[values]).into(),
             point,
-            routed_over,
+            routed_over: analysis.value(|measured| over(measured.test.assigned(&measured.choices[point]))),
+            strongest_over: analysis.value(|measured| over(measured.test.fixed(analysis.strongest_of(measured)))),
+            same_slice_over: same_slice.map(|route| analysis.value(|measured| over(measured.test.fixed(route)))),
+            test: MultiModelEstimate::of(&[values]).into(),
         })
     }
 }

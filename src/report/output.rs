@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::findings::Findings;
@@ -47,11 +47,7 @@ impl Output {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    let message = format!("--out: cannot write {}: {error}", path.display());
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Failure::Io(message),
-        _ => Failure::Usage(message),
-    }
+    Failure::unwritable(error, format!("--out: cannot write {}: {error}", path.display()))
 }
 
 fn figures(found: &Findings) -> Vec<Figure> {

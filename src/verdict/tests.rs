@@ -4,7 +4,7 @@ use super::*;
 
 fn contender(name: &str, hits: usize, flops: Option<f64>) -> Contender {
     let values = (0..200).map(|user| if user < hits { 0.5 } else { 0.0 }).collect();
-    Contender { name: name.to_owned(), values: vec![values], flops }
+    Contender { name: name.to_owned(), route: flops.map(|_| name.to_owned()), values: vec![values], flops }
 }
 
 /// Inputs in which the routed model beats everything.
@@ -98,7 +98,10 @@ fn the_next_command_serves_what_is_best() {
     let next = |inputs: VerdictInputs| words(&inputs).next.unwrap();
     assert_eq!(next(VerdictInputs { budget: Some(0.5), ..inputs() }), "canet serve --model m --flops-budget 0.5");
     let tie = VerdictInputs { slice: contender("h4-l2-e4", 150, Some(25.0)), ..inputs() };
-    assert_eq!(next(tie), "canet serve --model m --route h4-l2-e4");
+    assert_eq!(next(tie.clone()), "canet serve --model m --route h4-l2-e4");
+    // The best slices of two models, of which the command names the first.
+    let names = Contender { name: "h4-l1-e4 or h4-l2-e4".to_owned(), ..tie.slice.clone() };
+    assert_eq!(next(VerdictInputs { slice: names, ..tie }), "canet serve --model m --route h4-l2-e4");
     let repeats = VerdictInputs { repeats: 0.4, markov: contender("markov", 190, None), ..inputs() };
     assert_eq!(next(repeats.clone()), "canet train --data d --out m --include-seen");
     let text = words(&repeats).text();

@@ -240,7 +240,10 @@ fn models_are_averaged_and_compared_with_one_trained_alone() {
     let alone = &both["trained_alone"][0];
     assert_eq!((&alone["slice"], &alone["name"]), (&"h8-l2-e6".into(), &"alone".into()));
     let point = &both["points"][alone["point"].as_u64().unwrap() as usize];
-    near(&alone["routed_over"]["mean"], number(&point["test"]["mean"]) - number(&alone["test"]["mean"]));
+    let same = both["routes"].as_array().unwrap().iter().find(|route| route["name"] == alone["slice"]).unwrap();
+    for (ours, over) in [(point, "routed_over"), (&both["strongest"], "strongest_over"), (same, "same_slice_over")] {
+        near(&alone[over]["mean"], number(&ours["test"]["mean"]) - number(&alone["test"]["mean"]));
+    }
     assert_eq!(one["trained_alone"], Value::Array(Vec::new()));
     let text = fs::read_to_string(setting.path("both.html")).unwrap();
     assert!(text.contains("one, version 1; two, version 1") && text.contains("Models trained alone"));

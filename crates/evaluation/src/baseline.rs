@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use crate::target_rank::rank_by;
@@ -58,17 +59,34 @@ impl Baseline {
 }
 
 /// The inputs of the baselines besides the model.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct BaselineInputs<'a> {
-    /// Training data of [`Popularity`] and [`Markov`]. The ranker's cases come from it too.
-    pub dataset: &'a Dataset,
+    /// Training data of [`Popularity`] and [`Markov`]. The rankers' cases come from it too.
+    dataset: &'a Dataset,
     /// What decides routes under the budget.
-    pub policy: &'a RoutePolicy,
+    policy: &'a RoutePolicy,
+    /// The rule under which every ranker ranks.
+    seen: SeenItems,
     /// Seed of the random baselines.
-    pub seed: u64,
+    seed: u64,
+    /// Fitted once for all rankers, when it first runs.
+    markov: OnceCell<Markov>,
 }
 
-/// Runs the baselines over the ranker's cases, in the given order. A name that comes twice runs once.
+impl<'a> BaselineInputs<'a> {
+    /// Inputs for rankers over cases of this dataset, which rank under the rule `seen`. `seed` is that of the random
+    /// baselines.
+    pub fn new(dataset: &'a Dataset, policy: &'a RoutePolicy, seen: SeenItems, seed: u64) -> BaselineInputs<'a> {
+        BaselineInputs { dataset, policy, seen, seed, markov: OnceCell::new() }
+    }
+
+    fn markov(&self) -> &Markov {
+        self.markov.get_or_init(|| Markov::fit(self.dataset, self.seen))
+    }
+}
+
+/// Runs the baselines over the ranker's cases, in the given order, and calls `begins` before each. Of several runs with
+/// one name the first is kept.
 ///
 /// # Errors
 /// [`ForwardError`] if the device fails.
@@ -76,10 +94,12 @@ pub fn evaluate(
     ranker: &mut Ranker<'_>,
     inputs: &BaselineInputs<'_>,
     baselines: &[Baseline],
+    begins: impl Fn(Baseline),
 ) -> Result<Vec<EvalRun>, ForwardError> {
-    let (space, BaselineInputs { dataset, policy, seed }) = (ranker.space(), *inputs);
+    let (space, &BaselineInputs { dataset, policy, seen, seed, .. }) = (ranker.space(), inputs);
     let mut runs: Vec<EvalRun> = Vec::new();
     for baseline in baselines {
+        begins(*baseline);
         let new = match *baseline {
             Baseline::Auto => vec![ranker.routed(policy)?],
             Baseline::Full => vec![ranker.fixed(space.full())?.named("full")],
@@ -88,14 +108,9 @@ pub fn evaluate(
             Baseline::Random => vec![ranker.random(seed)?],
             Baseline::RandomMatched => vec![ranker.random_matched(policy, seed)?],
             Baseline::Popularity => {
-                vec![
-                    ranker.without_network("popularity", Popularity::fit(dataset).ranks(ranker.cases(), ranker.seen())),
-                ]
+                vec![ranker.without_network("popularity", Popularity::fit(dataset).ranks(ranker.cases(), seen))]
             }
-            Baseline::Markov => {
-                let markov = Markov::fit(dataset, ranker.seen());
-                vec![ranker.without_network("markov", markov.ranks(ranker.cases()))]
-            }
+            Baseline::Markov => vec![ranker.without_network("markov", inputs.markov().ranks(ranker.cases()))],
             Baseline::Fixed(route) => vec![ranker.fixed(route)?],
         };
         for run in new {

@@ -3,9 +3,10 @@
 //! # Protocol
 //!
 //! The split is leave-one-out: a user's last item is the test target, the item before it is the validation target, and
-//! the rest is training data ([`Dataset::cases`](canet_data::Dataset::cases)). A target is ranked among all items of the
-//! catalogue outside the user's history, or of the whole catalogue under [`SeenItems::Included`]. Sampled candidates are never used, because metrics over samples can order
-//! models differently (Krichene and Rendle, "On sampled metrics for item recommendation", KDD 2020).
+//! the rest is training data ([`Dataset::cases`](canet_data::Dataset::cases)). A target is ranked among all items of
+//! the catalogue outside the user's history, or of the whole catalogue under [`SeenItems::Included`]. Sampled
+//! candidates are never used, because metrics over samples can order models differently (Krichene and Rendle, "On
+//! sampled metrics for item recommendation", KDD 2020).
 //!
 //! ```
 //! use canet_domain::Item;

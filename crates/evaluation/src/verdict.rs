@@ -13,8 +13,11 @@ const METRIC: Metric = Metric::Ndcg(10);
 /// What a verdict compares, measured on the same users in the same order.
 #[derive(Clone, Debug)]
 pub struct Contender {
-    /// Its name: of a run or of a route.
+    /// Its name: of a run or of a route. Models whose best slices differ have several names in one.
     pub name: String,
+    /// What serves it: `auto`, `full` or a route's name. If the models differ, it is the first one's. `None` without a
+    /// network.
+    pub route: Option<String>,
     /// NDCG@10 by model, then by user. At least one model. A contender without a network has the same values for each model.
     pub values: Vec<Vec<f64>>,
     /// Mean FLOPs over the users, including the router if one decided; `None` without a network.
@@ -24,7 +27,9 @@ pub struct Contender {
 impl Contender {
     /// A run of one model.
     pub fn of_run(run: &EvalRun) -> Contender {
-        Contender { name: run.name.clone(), values: vec![run.values(METRIC)], flops: run.flops() }
+        let flops = run.flops();
+        let route = flops.map(|_| run.name.clone());
+        Contender { name: run.name.clone(), route, values: vec![run.values(METRIC)], flops }
     }
 }
 
@@ -71,8 +76,8 @@ pub struct Verdict {
     pub routing: Routing,
     /// The simple baseline that the routed model is not shown to beat, if there is one.
     pub unbeaten: Option<Unbeaten>,
-    /// The route that the verdict recommends to serve: `auto`, `full` or a route's name. `None` if a simple baseline is as
-    /// good as the model.
+    /// The route that the verdict recommends to serve: `auto`, `full` or a route's name. It is the first model's if the
+    /// best slices of several models differ. `None` if a simple baseline is as good as the model.
     pub serve: Option<String>,
     /// The metric of the routed model.
     pub routed: Estimate,
@@ -97,7 +102,7 @@ pub struct Verdict {
 /// What the routed model is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rival {
-    /// Its name.
+    /// Its name, as [`Contender::name`].
     pub name: String,
     /// Its metric.
     #[serde(flatten)]
@@ -217,9 +222,9 @@ impl Verdict {
             });
         let serve = match (&unbeaten, routing) {
             (Some(Unbeaten { full_beats: false, .. }), _) => None,
-            (Some(_), _) => Some(full_rival.name.clone()),
-            (None, Routing::Pays | Routing::Fixed | Routing::SingleRoute) => Some(routed.name.clone()),
-            (None, Routing::NotShown | Routing::Loses) => Some(slice_rival.name.clone()),
+            (Some(_), _) => full.route.clone(),
+            (None, Routing::Pays | Routing::Fixed | Routing::SingleRoute) => routed.route.clone(),
+            (None, Routing::NotShown | Routing::Loses) => slice.route.clone(),
         };
         let routed_value = MultiModelEstimate::of(&routed.values);
         Verdict {

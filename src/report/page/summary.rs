@@ -122,11 +122,7 @@ fn against_full(point: &OperatingPoint, found: &Findings) -> String {
 
 fn against_strongest(point: &OperatingPoint, found: &Findings) -> String {
     let over = &point.over.strongest;
-    let names: Vec<&str> = found.models.iter().map(|model| model.strongest.as_str()).collect();
-    let name = match names.as_slice() {
-        [first, rest @ ..] if rest.iter().all(|name| name == first) => (*first).to_owned(),
-        names => names.join(", "),
-    };
+    let name = found.strongest_names();
     let cost = found.strongest.cost.flops;
     let cheaper = if cost < point.cost.flops && over.shown() != Shown::Better {
         " Serving that slice to every user costs less and is not shown to be worse."

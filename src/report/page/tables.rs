@@ -171,10 +171,8 @@ pub(super) fn baselines(found: &Findings) -> String {
         row(&format!("{name}: {}", route.name), &route.test, Some(route.cost.flops), Some(route.cost.seconds));
     }
     let strongest = &found.strongest;
-    let mut names: Vec<&str> = found.models.iter().map(|model| model.strongest.as_str()).collect();
-    names.dedup();
     let Cost { flops, seconds } = strongest.cost;
-    let name = format!("strongest slice on validation: {}", names.join(", "));
+    let name = format!("strongest slice on validation: {}", found.strongest_names());
     row(&name, &strongest.test, Some(flops), Some(seconds));
     let random = &found.random;
     row("random, uniform", &random.test, Some(random.cost.flops), Some(random.cost.seconds));
@@ -192,8 +190,17 @@ pub(super) fn baselines(found: &Findings) -> String {
 
 /// Models without routing.
 pub(super) fn standalone(found: &Findings) -> String {
-    let header =
-        ["trained alone", "slice", "NDCG@10", "MFLOPs", "time per request", "router at budget", "routed − alone"];
+    let header = [
+        "trained alone",
+        "slice",
+        "NDCG@10",
+        "MFLOPs",
+        "time per request",
+        "same slice − alone",
+        "strongest slice − alone",
+        "router at budget",
+        "routed − alone",
+    ];
     let mut table = Table::new("Models trained alone", &header);
     for model in &found.trained_alone {
         let point = found.points.get(model.point).map(budget).unwrap_or_default();
@@ -204,6 +211,8 @@ pub(super) fn standalone(found: &Findings) -> String {
                 text(value(&model.test)),
                 text(mega(model.cost.flops)),
                 text(time(model.cost.seconds)),
+                model.same_slice_over.as_ref().map_or_else(|| text("no such slice"), judged),
+                judged(&model.strongest_over),
                 text(point),
                 judged(&model.routed_over),
             ],

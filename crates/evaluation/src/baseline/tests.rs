@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+
 use canet_domain::RoutePolicy;
 
 use super::*;
@@ -65,8 +67,12 @@ fn baselines_run_in_order_and_once() {
     let mut ranker = Ranker::new(model.with_space(&space), &cases, 8).unwrap();
     let names = ["smallest", "statics", "markov", "auto", "h4-l2-e4", "popularity", "random-matched", "random", "full"];
     let baselines: Vec<Baseline> = names.iter().map(|name| Baseline::parse(&space, name).unwrap()).collect();
-    let inputs = BaselineInputs { dataset: &dataset, policy: &RoutePolicy::Router(vec![0.0; 4]), seed: 7 };
-    let runs = evaluate(&mut ranker, &inputs, &baselines).unwrap();
+    let policy = RoutePolicy::Router(vec![0.0; 4]);
+    let inputs = BaselineInputs::new(&dataset, &policy, SeenItems::Excluded, 7);
+    let begun = RefCell::new(Vec::new());
+    let begins = |baseline: Baseline| begun.borrow_mut().push(baseline);
+    let runs = evaluate(&mut ranker, &inputs, &baselines, begins).unwrap();
+    assert_eq!(begun.into_inner(), baselines);
     assert_eq!(
         runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(),
         [

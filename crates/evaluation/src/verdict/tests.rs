@@ -9,7 +9,7 @@ use crate::{Baseline, BaselineInputs, evaluate, t_critical};
 /// A contender whose value is `high` for the first `hits` of 200 users and 0 for the others.
 fn contender(name: &str, hits: usize, high: f64, flops: Option<f64>) -> Contender {
     let values = (0..200).map(|user| if user < hits { high } else { 0.0 }).collect();
-    Contender { name: name.to_owned(), values: vec![values], flops }
+    Contender { name: name.to_owned(), route: flops.map(|_| name.to_owned()), values: vec![values], flops }
 }
 
 /// Inputs in which the routed model beats everything.
@@ -107,6 +107,14 @@ fn a_verdict_over_several_models_includes_their_spread() {
 }
 
 #[test]
+fn the_slice_to_serve_is_the_first_models_where_the_models_differ() {
+    let slice = contender("h4-l1-e4 or h4-l2-e4", 150, 1.0, Some(30.0));
+    let slice = Contender { route: Some("h4-l2-e4".to_owned()), ..slice };
+    let verdict = Verdict::new(&VerdictInputs { slice, ..inputs() });
+    assert_eq!((verdict.slice.name.as_str(), verdict.serve.as_deref()), ("h4-l1-e4 or h4-l2-e4", Some("h4-l2-e4")));
+}
+
+#[test]
 fn one_user_shows_nothing() {
     let first = |contender: Contender| Contender { values: vec![contender.values[0][..1].to_vec()], ..contender };
     let all = inputs();
@@ -155,11 +163,11 @@ fn the_single_route_is_chosen_on_validation() {
     let model = RingModel::new();
     let ranker = |cases| Ranker::new(model.with_space(&space), cases, 8).unwrap();
     let (mut on_validation, mut on_test) = (ranker(&validation), ranker(&test));
-    let inputs = BaselineInputs { dataset: &dataset, policy: &RoutePolicy::Router(vec![0.0; 4]), seed: 1 };
+    let policy = RoutePolicy::Router(vec![0.0; 4]);
+    let inputs = BaselineInputs::new(&dataset, &policy, SeenItems::Excluded, 1);
     let wanted = [Baseline::Auto, Baseline::Full, Baseline::Popularity, Baseline::Markov];
-    let runs = evaluate(&mut on_test, &inputs, &wanted).unwrap();
-    let found =
-        VerdictRuns::among(&runs).unwrap().judge(&mut on_test, &mut on_validation, Some(0.5), inputs.policy).unwrap();
+    let runs = evaluate(&mut on_test, &inputs, &wanted, |_| ()).unwrap();
+    let found = VerdictRuns::among(&runs).unwrap().judge(&mut on_test, &mut on_validation, Some(0.5), &policy).unwrap();
     assert_eq!(found.slice.name, "h4-l1-e4");
     assert_eq!((found.users, found.budget), (3, Some(0.5)));
     close(found.slice.value.mean, Metric::Ndcg(10).value(Some(2)));
