@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     /// A port, a device or a server is unavailable.
     #[error("{0}")]
     Unavailable(String),
-    /// A file cannot be written, for example because the disk is full. The same command succeeds once there is room.
+    /// A file cannot be written, for example because the disk is full. The same command succeeds once it can be.
     #[error("{0}")]
     Io(String),
     /// The user stopped the command.
@@ -60,9 +60,24 @@ impl Failure {
         }
     }
 
-    /// A checkpoint that cannot be written: invalid content is bad data, anything else the file system's fault.
+    /// A file that cannot be written: its path cannot be that of a file, so the flag is wrong, or the file system is at
+    /// fault.
+    pub(crate) fn unwritable(error: &io::Error, message: String) -> Failure {
+        use ErrorKind::{AlreadyExists, InvalidFilename, IsADirectory, NotADirectory, NotFound};
+        match error.kind() {
+            AlreadyExists | InvalidFilename | IsADirectory | NotADirectory | NotFound => Failure::Usage(message),
+            _ => Failure::Io(message),
+        }
+    }
+
+    /// A checkpoint that cannot be written: invalid content is bad data, and a path that cannot be a model's is a wrong
+    /// flag.
     pub(crate) fn writing(error: &CheckpointError) -> Failure {
-        if error.is_io() { Failure::Io(error.to_string()) } else { Failure::data(error) }
+        match error {
+            CheckpointError::Io { source, .. } => Failure::unwritable(source, error.to_string()),
+            _ if error.is_io() => Failure::Io(error.to_string()),
+            _ => Failure::data(error),
+        }
     }
 
     /// A checkpoint that cannot be read: the store is at fault, or the files are.
@@ -134,4 +149,23 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     // If standard error is closed, there is nowhere left to report it.
     let _ = error.print();
     if asked_for { ExitCode::SUCCESS } else { ExitCode::from(64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_no_file_is_a_wrong_flag_and_a_full_disk_is_not() {
+        let code = |kind: ErrorKind| Failure::unwritable(&io::Error::from(kind), String::new()).code();
+        for kind in [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::IsADirectory, ErrorKind::AlreadyExists] {
+            assert_eq!(code(kind), 64, "{kind}");
+        }
+        for kind in [ErrorKind::StorageFull, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            assert_eq!(code(kind), 74, "{kind}");
+        }
+        let create = |source| CheckpointError::Io { path: "m".into(), action: "create", source };
+        assert_eq!(Failure::writing(&create(ErrorKind::NotADirectory.into())).code(), 64);
+        assert_eq!(Failure::writing(&create(ErrorKind::StorageFull.into())).code(), 74);
+    }
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use canet_domain::{Route, RouteSpace};
 use canet_model::checkpoint::Checkpoint;
 use clap::builder::BoolishValueParser;
 use serde_json::Value;
@@ -61,13 +62,33 @@ fn answer(checkpoint: &Checkpoint) -> String {
         let metrics = metrics.as_ref()?;
         let routed = measured(metrics, "auto.ndcg@10")?;
         let full = measured(metrics, "full.ndcg@10").map(|full| format!(", the full model {full}")).unwrap_or_default();
-        let saved = metrics.get("auto.saved");
-        let saved =
-            saved.map(|saved| format!(" Routing saves {:.0} % of the compute.", 100.0 * saved)).unwrap_or_default();
-        Some(format!("NDCG@10 is {routed} on the {split} split{full}.{saved}"))
+        let saving = metrics.get("auto.saved").map(|saved| saving(&checkpoint.space, fixed_route(checkpoint), *saved));
+        Some(format!("NDCG@10 is {routed} on the {split} split{full}.{}", saving.unwrap_or_default()))
     });
     let known = known.unwrap_or_else(|| "Its accuracy was not measured.".to_owned());
     format!("{name}, version {version}, passes every check and has {routes}. {known}")
+}
+
+/// The route of every request under the budget of the training, at which the metrics were measured; `None` if the
+/// router decides.
+fn fixed_route(checkpoint: &Checkpoint) -> Option<Route> {
+    let budget = checkpoint.manifest.training.as_ref()?.options.get("flops_budget")?.as_f64()?;
+    checkpoint.manifest.policy(&checkpoint.space, budget).fixed()
+}
+
+/// What is saved of the full model's compute, and by what: a sentence behind another. It is empty for a model of one
+/// slice.
+fn saving(space: &RouteSpace, fixed: Option<Route>, saved: f64) -> String {
+    if space.len() == 1 {
+        return String::new();
+    }
+    let what =
+        fixed.map_or_else(|| "Routing".to_owned(), |route| format!("{} serves everybody and", space.name(route)));
+    match (100.0 * saved).round() {
+        // The sum has no negative zero.
+        percent if percent >= 0.0 => format!(" {what} saves {:.0} % of the compute.", percent + 0.0),
+        percent => format!(" {what} spends {:.0} % more compute than the full model.", -percent),
+    }
 }
 
 /// A table of the metrics of one split, a row for each run.
@@ -203,4 +224,21 @@ fn table(checkpoint: &Checkpoint) -> String {
     }
     let _ = writeln!(text, "\nA request of {} items, the router included.", config.max_len);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_saves_the_compute_is_named() {
+        let space = RouteSpace::new(vec![4, 8], vec![1], vec![4]).unwrap();
+        let small = Some(space.smallest());
+        assert_eq!(saving(&space, None, 0.808), " Routing saves 81 % of the compute.");
+        assert_eq!(saving(&space, None, -0.001), " Routing saves 0 % of the compute.");
+        assert_eq!(saving(&space, None, -0.012), " Routing spends 1 % more compute than the full model.");
+        assert_eq!(saving(&space, small, 0.99), " h4-l1-e4 serves everybody and saves 99 % of the compute.");
+        let single = RouteSpace::new(vec![4], vec![1], vec![4]).unwrap();
+        assert_eq!(saving(&single, Some(single.full()), 0.0), "");
+    }
 }

@@ -58,7 +58,8 @@ pub(crate) struct TrainArgs {
     /// Use it where people buy again. Without it, repeat purchases count as misses.
     #[arg(long, env = "CANET_INCLUDE_SEEN", value_parser = BoolishValueParser::new())]
     include_seen: bool,
-    /// Time limit of the whole training. When it is over, the best epoch so far becomes the checkpoint.
+    /// Time limit of the training. When it is over, the best epoch so far becomes the checkpoint. Measuring it takes
+    /// its time on top.
     #[arg(long, env = "CANET_MAX_MINUTES", value_name = "MINUTES", value_parser = minutes)]
     max_minutes: Option<Duration>,
     /// Save and stop at the end of this stage. The same command without this flag continues with the next stage.
@@ -348,7 +349,8 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     }
 }
 
-/// Prints the memory that the training needs. Refuses a training that needs more than there is.
+/// Prints the memory that the training needs. Refuses a training that needs more of the host's memory than there is.
+/// What it needs of the GPU's is printed alone.
 fn check_memory(job: &TrainJob<'_>, skip: bool) -> Result<(), Failure> {
     let MemoryEstimate { host, gpu } = MemoryEstimate::of(job).map_err(failure)?;
     let needed = gigabytes(host.saturating_add(memory::taken().unwrap_or_default()));
@@ -567,7 +569,7 @@ fn failure(error: TrainError) -> Failure {
         TrainError::Busy { .. } | TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => {
             Failure::unavailable(error)
         }
-        TrainError::Io { .. } => Failure::Io(error.to_string()),
+        TrainError::Io { ref source, .. } => Failure::unwritable(source, error.to_string()),
         TrainError::Checkpoint(error) => Failure::writing(&error),
         TrainError::NothingToLearn
         | TrainError::NothingToValidate

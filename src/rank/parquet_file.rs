@@ -1,5 +1,6 @@
 //! The Parquet file of `canet rank --out`.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,11 +51,11 @@ struct Rows {
 impl ParquetFile {
     pub(super) fn create(path: &Path) -> Result<ParquetFile, Failure> {
         if path.is_dir() {
-            return Err(failure(path, "this is a directory: name a file"));
+            return Err(Failure::Usage(message(path, "this is a directory: name a file")));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let file = File::create(&aside).map_err(|error| failure(path, error))?;
+        let file = File::create(&aside).map_err(|error| Failure::unwritable(&error, message(path, &error)))?;
         let schema = parse_message_type(SCHEMA).map_err(|error| failure(path, error))?;
         let compression = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(compression).build();
@@ -128,6 +129,10 @@ fn column<T: DataType>(
     column.close()
 }
 
-fn failure(path: &Path, error: impl std::fmt::Display) -> Failure {
-    Failure::Io(format!("--out {}: {error}", path.display()))
+fn failure(path: &Path, error: impl Display) -> Failure {
+    Failure::Io(message(path, error))
+}
+
+fn message(path: &Path, error: impl Display) -> String {
+    format!("--out {}: {error}", path.display())
 }

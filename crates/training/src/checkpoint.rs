@@ -1,7 +1,7 @@
 use canet_data::{Dataset, Split};
 use canet_domain::{Catalogue, History, RouteSpace, Window};
 use canet_evaluation::Verdict;
-use canet_model::checkpoint::{Checkpoint, CheckpointDraft, DataRecord, Probes, TrainingRecord};
+use canet_model::checkpoint::{CheckpointDraft, DataRecord, Probes, TrainingRecord};
 use canet_model::{Device, Precision};
 use canet_torch::TorchForward;
 
@@ -13,8 +13,8 @@ use crate::validation::measure;
 /// Number of probes in a checkpoint.
 const PROBES: usize = 8;
 
-/// Writes the weights of the last stage as a checkpoint, which it reads back. The verdict is `None` if an older version measured
-/// the model.
+/// Writes the weights of the last stage as a checkpoint and returns its version. The verdict is `None` if an older
+/// program measured the model.
 ///
 /// If the last stage trained on the splits that measure a model, the checkpoint has the measurement from before that
 /// stage.
@@ -25,7 +25,7 @@ pub(crate) fn write_checkpoint(
     job: &TrainJob<'_>,
     space: &RouteSpace,
     state: &TrainState,
-) -> Result<(Checkpoint, Option<Verdict>), TrainError> {
+) -> Result<(u64, Option<Verdict>), TrainError> {
     let weights = state.parameters.to_weights()?;
     let dataset = job.dataset;
     let (measured, everything) = match &state.progress.measured {
@@ -60,7 +60,7 @@ pub(crate) fn write_checkpoint(
         }),
         exclude_seen: job.options.exclude_seen,
     };
-    Ok((draft.write(job.out)?, measured.verdict))
+    Ok((draft.publish(job.out)?, measured.verdict))
 }
 
 /// Histories of users, at even steps from the shortest to the longest.

@@ -106,6 +106,8 @@ fn shown(path: &str, value: Option<&Value>) -> String {
         Some(Value::Null) if path == "sandwich.negatives" => "the whole catalogue".to_owned(),
         Some(Value::Null) => "all".to_owned(),
         Some(Value::Bool(flag)) if path == "exclude_seen" => (!flag).to_string(),
+        // The name of a model may have the sign that stands for a hyphen in the values of enums.
+        Some(Value::String(text)) if path.starts_with("from.") => text.clone(),
         Some(Value::String(text)) => text.replace('_', "-"),
         Some(Value::Array(values)) if values.is_empty() => "hidden".to_owned(),
         Some(Value::Array(values)) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
@@ -152,5 +154,7 @@ mod tests {
         assert_eq!(shown("exclude_seen", Some(&true.into())), "false");
         assert_eq!(shown("learning_rate", Some(&0.001.into())), "0.001");
         assert_eq!(shown("config.positions", None), "at its default");
+        assert_eq!(shown("router.kind", Some(&"two_words".into())), "two-words");
+        assert_eq!(shown("from.name", Some(&"ml_100k".into())), "ml_100k");
     }
 }

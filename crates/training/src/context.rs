@@ -16,7 +16,6 @@ use crate::parameters::Parameters;
 use crate::stage::{Stage, StageEnd};
 use crate::state::{Progress, TrainState};
 use crate::state_file::StateFile;
-use crate::step_loss::LossValues;
 
 /// Time between saves within an epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
@@ -152,6 +151,14 @@ impl<'a> StageContext<'a> {
         Ok(())
     }
 
+    /// Notes in the working directory that the training has written this version.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn finish(&self, version: u64) -> Result<(), TrainError> {
+        self.file.finish(version)
+    }
+
     /// Time of this training, including earlier processes.
     pub(crate) fn elapsed(&self) -> Duration {
         self.time.elapsed()
@@ -185,7 +192,8 @@ impl<'a> StageContext<'a> {
             progress.measured = None;
         }
         progress.stage += 1;
-        (progress.epoch, progress.step, progress.sums) = (0, 0, LossValues::default());
+        progress.epoch = 0;
+        progress.begin_epoch();
         self.save()
     }
 }

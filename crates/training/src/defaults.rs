@@ -78,7 +78,7 @@ impl Defaults {
             epochs: if sparse { 18 } else { 40 },
             samples: if sparse { prefixes } else { windows },
             batch_size: if sparse { 256 } else { 32 },
-            learning_rate: RATE * (RATE_WIDTH / width.max(1) as f64).powf(NARROW_BOOST),
+            learning_rate: learning_rate(width),
             beta2: if sparse { 0.999 } else { 0.98 },
             narrow_boost: NARROW_BOOST,
             weight_decay: 0.0,
@@ -87,6 +87,29 @@ impl Defaults {
             // Most users of sparse data have few interactions, and the supernet needs the newest of them.
             router_holdout: if sparse { 0 } else { 10 },
             negatives: (dataset.ids.len() > FULL_SOFTMAX_ITEMS).then_some(NEGATIVES),
+        }
+    }
+}
+
+/// The learning rate of a model whose widest slice has this many features.
+fn learning_rate(width: usize) -> f64 {
+    RATE * (RATE_WIDTH / width.max(1) as f64).powf(NARROW_BOOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Progress;
+
+    /// A learning rate that comes back by one unit in the last place off would keep a stopped training from continuing.
+    #[test]
+    fn every_default_learning_rate_comes_back_from_the_state_as_it_was() {
+        for width in 1..=1024 {
+            let mut progress = Progress::for_tests();
+            progress.options.learning_rate = learning_rate(width);
+            let saved = serde_json::to_string(&progress).unwrap();
+            let found: Progress = serde_json::from_str(&saved).unwrap();
+            assert_eq!(found.options, progress.options, "{width}");
         }
     }
 }

@@ -151,10 +151,7 @@ impl<'a> Epochs<'a> {
             return Err(TrainError::Diverged { epoch: context.state.progress.epoch + 1 });
         }
         let progress = &mut context.state.progress;
-        progress.step += 1;
-        if values.total().is_finite() {
-            progress.sums.add(&values);
-        }
+        progress.count_step(&values);
         if progress.step % LOG_EVERY == 1 {
             let (epoch, step) = (progress.epoch + 1, progress.step);
             let (stage, loss) = (self.stage, &values);
@@ -201,7 +198,11 @@ impl<'a> Epochs<'a> {
         }
         let elapsed = context.elapsed();
         let progress = &mut context.state.progress;
-        let train = progress.sums.mean(progress.step);
+        let train = progress.mean_loss();
+        let skipped = match progress.skipped {
+            0 => String::new(),
+            skipped => format!(" without {skipped} of {} steps, whose loss is not finite", progress.step),
+        };
         let record = EpochRecord { stage: self.stage, epoch: progress.epoch + 1, train, validation };
         let (ndcg, best) = (validation.map(|score| score.ndcg), progress.best(self.stage).map(|(_, ndcg)| ndcg));
         if ndcg.is_some() && (best.is_none() || ndcg > best) {
@@ -209,13 +210,12 @@ impl<'a> Epochs<'a> {
         }
         progress.curve.push(record.clone());
         progress.epoch += 1;
-        progress.step = 0;
-        progress.sums = LossValues::default();
+        progress.begin_epoch();
         let tokens_per_second = std::mem::take(&mut self.throughput).tokens_per_second();
         let elapsed_seconds = elapsed.as_secs_f64();
         context.log.write(&Event::Epoch { record: &record, tokens_per_second, elapsed_seconds })?;
         context.display.line(&format!(
-            "{}, epoch {}/{}: {}{}{}",
+            "{}, epoch {}/{}: {}{skipped}{}{}",
             self.stage.name(),
             record.epoch,
             self.epochs,

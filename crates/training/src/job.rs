@@ -50,7 +50,8 @@ impl TrainJob<'_> {
 pub struct Finished {
     /// The checkpoint, read back.
     pub checkpoint: Checkpoint,
-    /// The conclusion from the test split, before a stage that learns it. `None` if an older version measured the model.
+    /// The conclusion from the test split, before a stage that learns it. `None` if an older program measured the
+    /// model, or if an earlier process wrote the version and was stopped before its own end.
     pub verdict: Option<Verdict>,
 }
 

@@ -1,9 +1,11 @@
 //! The order of the stages, from a job to a checkpoint.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::Path;
 
 use canet_data::Split;
+use canet_model::checkpoint::{Checkpoint, ModelDirectory};
 
 use crate::checkpoint::write_checkpoint;
 use crate::context::{LOG_NAME, StageContext};
@@ -50,6 +52,9 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
     let work = job.out.join(WORK);
     fs::create_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
     let _lock = lock(&work)?;
+    if let Some(checkpoint) = clean_up_earlier(job, &work)? {
+        return Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict: None })));
+    }
     if job.restart {
         StateFile::new(&work).remove()?;
     }
@@ -60,14 +65,43 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
         PipelineEnd::Paused => Ok(TrainOutcome::Paused),
         PipelineEnd::Finished { reason } => {
             let diverged = |error: TrainError| error.or_diverged(context.state.progress.latest_epoch());
-            let (checkpoint, verdict) = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
+            let (version, verdict) = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
+            context.finish(version)?;
             let elapsed_seconds = context.elapsed().as_secs_f64();
             context.log.write(&Event::Finish { reason, elapsed_seconds })?;
-            let log = job.out.join(format!("{}.train.jsonl", checkpoint.version));
-            fs::rename(work.join(LOG_NAME), &log).map_err(|source| TrainError::io(&log, source))?;
-            fs::remove_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
+            let checkpoint = clean_up(job, &work, version)?;
             Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict })))
         }
+    }
+}
+
+/// Reads the version of a training back, moves its log beside it, and removes the rest of the training.
+fn clean_up(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<Checkpoint, TrainError> {
+    let checkpoint = ModelDirectory::open(job.out)?.load(Some(version))?;
+    keep_log(job, work, version)?;
+    fs::remove_dir_all(work).map_err(|source| TrainError::io(work, source))?;
+    Ok(checkpoint)
+}
+
+/// Cleans up after an earlier process that was stopped once it had written its version. Returns the version if it is that
+/// of this job, which then needs no training.
+fn clean_up_earlier(job: &TrainJob<'_>, work: &Path) -> Result<Option<Checkpoint>, TrainError> {
+    let Some((version, state)) = StateFile::finished(work)? else { return Ok(None) };
+    let is_there = job.out.join(version.to_string()).is_dir();
+    if is_there && !job.restart && state.progress()?.is_some_and(|progress| progress.differs_from(job).is_none()) {
+        return clean_up(job, work, version).map(Some);
+    }
+    keep_log(job, work, version)?;
+    state.remove()?;
+    Ok(None)
+}
+
+/// Moves the log of a training beside its version, if that is not done.
+fn keep_log(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<(), TrainError> {
+    let log = job.out.join(format!("{version}.train.jsonl"));
+    match fs::rename(work.join(LOG_NAME), &log) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(TrainError::io(&log, source)),
+        _ => Ok(()),
     }
 }
 

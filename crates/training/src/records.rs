@@ -13,7 +13,7 @@ pub(crate) struct EpochRecord {
     pub stage: Stage,
     /// Number of the epoch in its stage, from 1.
     pub epoch: u64,
-    /// Mean loss over its steps.
+    /// Mean loss over its steps whose loss is finite.
     pub train: LossValues,
     /// `None` in the stage `newest`, which trains on the validation split.
     #[serde(flatten)]

@@ -13,13 +13,18 @@ use crate::sampled_softmax::SampledSoftmax;
 use crate::step_loss::{Exit, Exits, StepLoss};
 use crate::supernet::Supernet;
 
-/// The objective that trains every slice, independent of any router.
+/// The objective that trains the slices, independent of any router.
 ///
 /// Each step trains the full slice, one of its shallower exits, and one slice of every other width with random depth
 /// and embedding. All but the full slice also learn from the full slice's probabilities. This is the sandwich rule with
 /// inplace distillation (Yu & Huang 2019, "Universally Slimmable Networks", arXiv:1903.05134). The published rule draws
 /// two widths between the smallest and the largest. Here every width takes part, because narrow slices cost little
 /// beside the widest.
+///
+/// If each slice reads embeddings as wide as its hidden state, every slice takes part. If embedding widths are given,
+/// the slices of the widest width take part with the widest embedding alone: those with a narrower one have no loss of
+/// their own, and learn only what others teach the weights that they share. In a space of one width, these are all
+/// slices with a narrower embedding.
 pub(crate) struct Sandwich<'a> {
     pub config: &'a ModelConfig,
     pub space: &'a RouteSpace,

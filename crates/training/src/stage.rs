@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 pub enum Stage {
     /// Train router and slices together, as published.
     Joint,
-    /// Train every slice, without a router.
+    /// Train the slices, without a router.
     Supernet,
     /// Train the router to predict how well each slice serves held-out users.
     Router,
@@ -43,7 +43,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// Train every slice first, then the router on how well each slice serves held-out users, then the weights on the
+    /// Train the slices first, then the router on how well each slice serves held-out users, then the weights on the
     /// held-out positions.
     Utility,
     /// Train router and slices together on drawn routes, as published.

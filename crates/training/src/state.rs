@@ -28,8 +28,11 @@ pub(crate) struct Progress {
     pub epoch: u64,
     /// Steps done in the current epoch.
     pub step: u64,
-    /// Sums of the loss over these steps.
+    /// Sums of the loss over these steps, apart from the skipped ones.
     pub sums: LossValues,
+    /// How many of these steps had a loss that is not finite.
+    #[serde(default)]
+    pub skipped: u64,
     /// Steps of the optimizer in the current stage.
     pub optimizer_steps: u64,
     /// Seconds of training so far.
@@ -68,6 +71,26 @@ impl Progress {
         derive_seed(self.stage_seed(), [self.epoch, self.step])
     }
 
+    /// Counts a step of the current epoch with its loss.
+    pub(crate) fn count_step(&mut self, loss: &LossValues) {
+        self.step += 1;
+        if loss.total().is_finite() {
+            self.sums.add(loss);
+        } else {
+            self.skipped += 1;
+        }
+    }
+
+    /// Mean loss over the steps of the current epoch whose loss is finite.
+    pub(crate) fn mean_loss(&self) -> LossValues {
+        self.sums.mean(self.step.saturating_sub(self.skipped))
+    }
+
+    /// Forgets the steps of the current epoch.
+    pub(crate) fn begin_epoch(&mut self) {
+        (self.step, self.sums, self.skipped) = (0, LossValues::default(), 0);
+    }
+
     /// Number, from 1, of the epoch that ran last in its stage.
     pub(crate) fn latest_epoch(&self) -> u64 {
         if self.step > 0 { self.epoch + 1 } else { self.curve.last().map_or(1, |record| record.epoch) }
@@ -101,6 +124,7 @@ impl Progress {
             epoch: 0,
             step: 0,
             sums: LossValues::default(),
+            skipped: 0,
             optimizer_steps: 0,
             elapsed_seconds: 0.0,
             curve: Vec::new(),
@@ -145,6 +169,7 @@ impl TrainState {
             epoch: 0,
             step: 0,
             sums: LossValues::default(),
+            skipped: 0,
             optimizer_steps: 0,
             elapsed_seconds: 0.0,
             curve: Vec::new(),
@@ -165,4 +190,21 @@ pub(crate) fn derive_seed(seed: u64, place: [u64; 2]) -> u64 {
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^ (bits >> 31)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_without_a_finite_loss_does_not_lower_the_mean() {
+        let mut progress = Progress::for_tests();
+        for total in [3.0, f64::NAN, 5.0, f64::INFINITY] {
+            progress.count_step(&LossValues::of_total(total));
+        }
+        assert_eq!((progress.step, progress.skipped), (4, 2));
+        assert_eq!(progress.mean_loss(), LossValues::of_total(4.0));
+        progress.begin_epoch();
+        assert_eq!((progress.step, progress.skipped, progress.mean_loss()), (0, 0, LossValues::default()));
+    }
 }

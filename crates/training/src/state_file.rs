@@ -16,9 +16,17 @@ use crate::tensors::{from_host, to_host};
 ///
 /// It is a safetensors file. Its metadata has the [`Progress`] as JSON under `progress`. Its tensors are named
 /// `parameter.NAME`, `first.NAME`, `second.NAME` and `best.NAME` for each weight, and `utility.ranks`.
+///
+/// Its name says whether the training has written its version. A process that ends between this and the removal of the
+/// state thus leaves nothing that would write the same version again.
 pub(crate) struct StateFile {
     path: PathBuf,
 }
+
+/// The name before the version is written, and how that of version N begins and ends afterwards:
+/// `finished-N.safetensors`.
+const UNFINISHED: &str = "state.safetensors";
+const FINISHED: [&str; 2] = ["finished-", ".safetensors"];
 
 const PROGRESS: &str = "progress";
 const PARAMETER: &str = "parameter";
@@ -29,9 +37,36 @@ const UTILITY: &str = "utility";
 const RANKS: &str = "ranks";
 
 impl StateFile {
-    /// The state file in a working directory.
+    /// The state file of an unfinished training in a working directory.
     pub(crate) fn new(directory: &Path) -> StateFile {
-        StateFile { path: directory.join("state.safetensors") }
+        StateFile { path: directory.join(UNFINISHED) }
+    }
+
+    /// The state file of a training that has written its version, and the version.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn finished(directory: &Path) -> Result<Option<(u64, StateFile)>, TrainError> {
+        let [before, behind] = FINISHED;
+        for entry in fs::read_dir(directory).map_err(|source| TrainError::io(directory, source))? {
+            let path = entry.map_err(|source| TrainError::io(directory, source))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_prefix(before).and_then(|name| name.strip_suffix(behind));
+            if let Some(version) = number.and_then(|number| number.parse().ok()) {
+                return Ok(Some((version, StateFile { path })));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes that the training has written this version. A new name needs no room, so a full disk does not refuse it.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn finish(&self, version: u64) -> Result<(), TrainError> {
+        let [before, behind] = FINISHED;
+        let finished = self.path.with_file_name(format!("{before}{version}{behind}"));
+        fs::rename(&self.path, finished).map_err(|source| TrainError::io(&self.path, source))
     }
 
     /// Writes the state to another file and renames that. A process that is killed leaves the old state or the new one.
@@ -84,14 +119,7 @@ impl StateFile {
     /// # Errors
     /// [`TrainError`], if the file cannot be read or is not a state.
     pub(crate) fn load(&self, device: tch::Device) -> Result<Option<TrainState>, TrainError> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(TrainError::io(&self.path, error)),
-        };
-        let mut file = TensorFile::open(file).map_err(|error| self.tensor_error(error))?;
-        let progress = file.metadata(PROGRESS).ok_or_else(|| self.invalid("it has no progress"))?;
-        let progress: Progress = serde_json::from_str(progress).map_err(|error| self.invalid(error))?;
+        let Some((mut file, progress)) = self.open()? else { return Ok(None) };
         let mut parts = self.parts(&mut file)?;
         let ranks = match parts.remove(UTILITY) {
             Some(part) => RouteRanks::from_tensor(part.get(RANKS).map_err(|error| self.invalid(error))?),
@@ -115,6 +143,26 @@ impl StateFile {
             .collect::<Result<_, TrainError>>()?;
         let optimizer = AdamW::resume(progress.options.optimizer, &parameters, &moments, progress.optimizer_steps)?;
         Ok(Some(TrainState { progress, parameters, optimizer, best, ranks }))
+    }
+
+    /// Reads the progress without the tensors. Returns `None` if there is no file.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the file cannot be read or is not a state.
+    pub(crate) fn progress(&self) -> Result<Option<Progress>, TrainError> {
+        Ok(self.open()?.map(|(_, progress)| progress))
+    }
+
+    fn open(&self) -> Result<Option<(TensorFile, Progress)>, TrainError> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(TrainError::io(&self.path, error)),
+        };
+        let file = TensorFile::open(file).map_err(|error| self.tensor_error(error))?;
+        let progress = file.metadata(PROGRESS).ok_or_else(|| self.invalid("it has no progress"))?;
+        let progress = serde_json::from_str(progress).map_err(|error| self.invalid(error))?;
+        Ok(Some((file, progress)))
     }
 
     /// The tensors by the part of the state that they belong to.

@@ -134,3 +134,11 @@ impl LossValues {
         LossValues(self.0.iter().map(|(name, sum)| (name.clone(), sum / steps.max(1) as f64)).collect())
     }
 }
+
+#[cfg(test)]
+impl LossValues {
+    /// A loss without parts.
+    pub(crate) fn of_total(total: f64) -> LossValues {
+        LossValues(BTreeMap::from([(TOTAL.to_owned(), total)]))
+    }
+}

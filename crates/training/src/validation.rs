@@ -177,16 +177,16 @@ pub(crate) fn measure(
         1 => RoutePolicy::Fixed(space.full()),
         _ => calibration.policy(space, job.options.flops_budget),
     };
-    let inputs = BaselineInputs { dataset: job.dataset, policy: &policy, seed: job.options.seed };
+    let inputs = BaselineInputs::new(job.dataset, &policy, job.options.seen(), job.options.seed);
     let [validation, test] = [Split::Validation, Split::Test].map(|split| job.dataset.cases(split));
     let selection = selection_cases(job.dataset);
     let ranker = |cases| -> Result<Ranker<'_>, TrainError> {
         let ranker = Ranker::new(evaluated(job, space, &*forward), cases, ranking_batch(job.device))?;
         Ok(ranker.seeing(job.options.seen()))
     };
-    let validated = evaluate(&mut ranker(&validation)?, &inputs, &MEASURED)?;
+    let validated = evaluate(&mut ranker(&validation)?, &inputs, &MEASURED, |_| ())?;
     let mut test_ranker = ranker(&test)?;
-    let tested = evaluate(&mut test_ranker, &inputs, &MEASURED)?;
+    let tested = evaluate(&mut test_ranker, &inputs, &MEASURED, |_| ())?;
     let verdict = match VerdictRuns::among(&tested) {
         Some(runs) => {
             let budget = Some(job.options.flops_budget);

@@ -40,12 +40,21 @@ impl CheckpointDraft {
     /// Writes the next version of the model at `root` (`models/NAME`, created if missing), and reads it back with every
     /// check.
     ///
+    /// # Errors
+    /// [`CheckpointError`] if the parts do not fit together or the file system refuses.
+    pub fn write(self, root: &Path) -> Result<Checkpoint, CheckpointError> {
+        let version = self.publish(root)?;
+        ModelDirectory::open(root)?.load(Some(version))
+    }
+
+    /// Writes the next version of the model at `root`, without reading it back, and returns its number.
+    ///
     /// The files are written to a hidden directory, synced and renamed. Another process therefore sees the whole version
     /// or none. Concurrent writers get different numbers.
     ///
     /// # Errors
     /// [`CheckpointError`] if the parts do not fit together or the file system refuses.
-    pub fn write(self, root: &Path) -> Result<Checkpoint, CheckpointError> {
+    pub fn publish(self, root: &Path) -> Result<u64, CheckpointError> {
         let space = self.check(root)?;
         let directory = ModelDirectory::create(root)?;
         let staging = Staging::new(&directory)?;
@@ -62,15 +71,12 @@ impl CheckpointDraft {
             exclude_seen: self.exclude_seen,
             files,
         };
-        // Reading back allocates the weights again; this keeps one copy in memory at a time.
-        drop(self.weights);
         let path = staging.file(MANIFEST);
         let mut text = serde_json::to_string_pretty(&manifest)
             .map_err(|error| CheckpointError::io(&path, "write")(error.into()))?;
         text.push('\n');
         write_text(&path, &text, MANIFEST_LIMIT)?;
-        let version = staging.publish()?;
-        directory.load(Some(version))
+        staging.publish()
     }
 
     fn check(&self, root: &Path) -> Result<RouteSpace, CheckpointError> {
