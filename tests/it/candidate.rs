@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::damaged::truncate;
 use super::grpc_client::Grpc;
 use super::server::{Client, POLICY, Process, Reply, Server, canet, numbered, run};
-use super::support::{draft, item, reference, small_config};
+use super::support::{Stop, draft, item, reference, small_config};
 
 fn good(seed: u64) -> CheckpointDraft {
     numbered(draft(small_config(), seed))
@@ -125,15 +125,6 @@ fn best(checkpoint: &Checkpoint, ids: &[u32]) -> Vec<String> {
     let mut ranked: Vec<(u32, f32)> = (101..).zip(scores).filter(|(id, _)| !ids.contains(id)).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     ranked.into_iter().take(3).map(|(id, _)| id.to_string()).collect()
-}
-
-/// Ends the workers of a scope, also if the test fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use canet_model::checkpoint::ModelDirectory;
 use rand::Rng;
@@ -18,11 +18,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::raw::{RawReply, connect, post};
-use super::server::{Client, Process, canet, numbered, run};
+use super::server::{Client, HANGS, Process, canet, numbered, run};
 use super::support::{draft, rng, small_config};
-
-/// Longer than anything takes that does not hang.
-pub(crate) const HANGS: Duration = Duration::from_secs(60);
 
 /// How many rounds to run: `few`, or as many as `CANET_TEST_CHAOS` says.
 pub(crate) fn rounds(few: u64) -> u64 {

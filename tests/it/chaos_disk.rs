@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::chaos::{HANGS, compile, publish, request, rounds};
-use super::server::{Client, Process, canet, run};
+use super::chaos::{compile, publish, request, rounds};
+use super::server::{Client, HANGS, Process, canet, run};
 
 /// A disk that holds one directory and does as it is told.
 struct Disk {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rlimit::{Resource, prlimit};
 use serde_json::json;
 
-use super::chaos::{HANGS, publish, request, rounds};
+use super::chaos::{publish, request, rounds};
 use super::raw::{RawReply, connect, post, read_to_close};
-use super::server::{Process, canet, run};
+use super::server::{HANGS, Process, canet, run};
 
 /// The most that bodies take before they are refused.
 const BODIES: usize = 64;

@@ -2,12 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use tokio::net::TcpSocket;
 
-/// Longer than any answer takes: what is still silent then hangs.
-const HANGS: Duration = Duration::from_secs(20);
+use super::server::HANGS;
 
 /// An answer as its bytes came.
 #[derive(Debug)]

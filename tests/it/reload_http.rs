@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::damaged::{answers_like_another, deepen, spoil_value, truncate};
 use super::server::{Client, Process, canet, numbered, run};
-use super::support::{draft, item, reference, small_config};
+use super::support::{Stop, draft, item, reference, small_config};
 
 fn good(seed: u64) -> CheckpointDraft {
     numbered(draft(small_config(), seed))
@@ -80,6 +80,7 @@ fn no_request_fails_and_no_answer_mixes_generations_while_models_come_and_go() {
                 }
             });
         }
+        let _stop = Stop(&stop);
         let client = &server.client;
         for round in 0..10 {
             for (bad, status, code, words) in [
@@ -101,7 +102,6 @@ fn no_request_fails_and_no_answer_mixes_generations_while_models_come_and_go() {
             assert_eq!(reply.json(), json!({"name": "small", "version": next, "digest": digest}));
             assert_eq!(version(client), json!(next));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(answered.iter().all(|count| count.load(Ordering::Relaxed) > 0), "{answered:?}");
     let total = |outcome: &str| server.client.metric(&format!("reload_total{{outcome=\"{outcome}\"}}"));

@@ -23,6 +23,23 @@ use super::support::{draft, reference, small_config};
 /// Longer than anything takes on a busy machine. What takes longer hangs, and the test says where.
 pub(crate) const HANGS: Duration = Duration::from_secs(300);
 
+/// Tries until an attempt returns something. A busy machine may hold a test up for longer than a server waits, and what
+/// a server does without a request takes a while.
+///
+/// # Panics
+/// If no attempt has returned anything after [`HANGS`].
+#[track_caller]
+pub(crate) fn retry<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(began.elapsed() < HANGS, "no attempt has succeeded in {HANGS:?}");
+        thread::yield_now();
+    }
+}
+
 /// Limits that no test runs into by accident.
 pub(crate) const ROOMY: Limits =
     Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };

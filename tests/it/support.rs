@@ -3,11 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use canet_cpu::{CpuForward, CpuOptions, Level};
 use canet_model::{Forward, ModelConfig, Precision, Weights};
 
 pub(crate) use canet_testing::*;
+
+/// Ends the workers of a scope, also if the test fails.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What `--backend` takes in this build.
 pub(crate) const BACKENDS: &[&str] = if cfg!(feature = "libtorch") { &["native", "libtorch"] } else { &["native"] };

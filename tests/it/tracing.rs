@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use serde_json::{Value, json};
 
 use super::raw::nobody_at;
-use super::server::{Client, Process, Reply, canet, numbered, run};
+use super::server::{Client, HANGS, Process, Reply, canet, numbered, run};
 use super::support::{draft, script, small_config};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -72,23 +74,31 @@ fn a_call_is_one_span_with_its_route_its_times_and_its_callers_trace() {
 /// A collector in Python, with the ecosystem's own reading of the protocol.
 struct Collector {
     process: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    /// The spans that come.
+    lines: Receiver<String>,
 }
 
 impl Collector {
     fn start() -> (Collector, String) {
         let mut process = script("collector.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let port = lines.next().unwrap().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
+        let port = output.next().unwrap().unwrap();
+        let (sender, lines) = channel();
+        thread::spawn(move || output.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         (Collector { process, lines }, format!("http://127.0.0.1:{port}"))
     }
 
-    /// Every span that came, after which the collector ends.
-    fn spans(mut self) -> Vec<Value> {
+    /// Waits for the next span.
+    fn span(&self) -> Value {
+        serde_json::from_str(&self.lines.recv_timeout(HANGS).unwrap()).unwrap()
+    }
+
+    /// The spans that nobody waited for, after which the collector ends.
+    fn rest(mut self) -> Vec<String> {
         drop(self.process.stdin.take());
-        let spans = self.lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        let rest = self.lines.iter().collect();
         assert!(self.process.wait().unwrap().success());
-        spans
+        rest
     }
 }
 
@@ -98,7 +108,10 @@ fn spans_reach_a_collector_as_the_answers_name_them() {
     let root = directory.path().join("small");
     numbered(draft(small_config(), 3)).write(&root).unwrap();
     let (collector, endpoint) = Collector::start();
-    let mut server = Process::serve(&root, &["--otlp-endpoint", &endpoint]);
+    // The spans come before the stop, at which the server waits two seconds for them and no longer.
+    let mut binary = canet(&[]);
+    binary.env("OTEL_BSP_SCHEDULE_DELAY", "50").env("OTEL_EXPORTER_OTLP_TIMEOUT", HANGS.as_millis().to_string());
+    let mut server = Process::serve_by(binary, &root, &["--otlp-endpoint", &endpoint]);
 
     let id = |reply: &Reply, part: usize| reply.header("traceparent").split('-').nth(part).unwrap().to_owned();
     let called = recommend(&server.client, &format!("00-{TRACE}-{CALLER}-01"));
@@ -107,10 +120,10 @@ fn spans_reach_a_collector_as_the_answers_name_them() {
     let unrecorded = recommend(&server.client, &format!("00-{TRACE}-{CALLER}-00"));
     assert_eq!((id(&unrecorded, 1), id(&unrecorded, 3)), (TRACE.to_owned(), "00".to_owned()));
     server.client.get("/nowhere");
+    let spans: Vec<Value> = (0..3).map(|_| collector.span()).collect();
     server.signal("TERM");
     assert!(server.wait().success());
-
-    let spans = collector.spans();
+    assert!(collector.rest().is_empty());
     let names: Vec<&str> = spans.iter().map(|span| span["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["POST /recommend", "POST /recommend", "GET *"]);
     for (span, reply, parent, route) in

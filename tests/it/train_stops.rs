@@ -2,45 +2,46 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use canet_model::checkpoint::ModelDirectory;
 use tempfile::TempDir;
 
+use super::chaos::compile;
+use super::server::{Killed, retry};
 use super::train_command::{curve, finish, ring, train};
 
-/// Runs that may be past the point before a signal reaches them, where the machine is fast or holds the test up.
-const TRIES: usize = 20;
-
-/// Begins anew until a run was caught where it should be.
-fn catch(out: &Path, mut caught: impl FnMut() -> bool) {
-    let caught = (0..TRIES).any(|_| {
-        // What the try before left, if there was one.
-        let _ = fs::remove_dir_all(out);
-        caught()
+/// Begins a run that stops itself once it has said a line that begins so. Then no signal comes too late, however long
+/// the machine holds the test up. `library` is that of [`stop_at`].
+fn held(mut run: Command, library: &Path, words: &str) -> Killed {
+    let mut run = Killed(run.env("LD_PRELOAD", library).env("STOP_AT", words).spawn().unwrap());
+    let mut said = BufReader::new(run.0.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with(words)), "it ended and did not say {words:?}");
+    retry(|| {
+        let about = fs::read_to_string(format!("/proc/{}/stat", run.0.id())).unwrap();
+        // The state stands behind the program's name in parentheses. T is stopped.
+        about.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
     });
-    assert!(caught, "{TRIES} runs were past the point before the signal came");
-}
-
-/// Waits until the run says something that begins so: whether it did before its end.
-fn says(child: &mut Child, words: &str) -> bool {
-    let stderr = BufReader::new(child.stderr.take().unwrap());
-    stderr.lines().any(|line| line.unwrap().starts_with(words))
+    run
 }
 
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Asks a run to stop: whether it did, and was not done before.
-fn interrupted(child: &mut Child) -> bool {
+/// Asks a held run to stop, and waits until it has.
+fn interrupt(Killed(child): &mut Killed) {
     signal(child, "INT");
-    match child.wait().unwrap().code() {
-        Some(130) => true,
-        Some(0) => false,
-        code => panic!("it ended with {code:?}"),
-    }
+    signal(child, "CONT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// Makes the library that stops a run at its own words.
+fn stop_at(directory: &Path) -> PathBuf {
+    let library = directory.join("stop_at.so");
+    compile("stop_at.c", &library);
+    library
 }
 
 #[test]
@@ -53,23 +54,16 @@ fn a_run_that_was_stopped_and_killed_comes_to_the_same_curve_and_weights() {
 
 #[test]
 fn a_router_stopped_during_distillation_starts_it_again() {
-    // Here the router gains, so it is distilled, and from histories so long that there is time to stop it.
+    // Here the router gains, so it is distilled.
     let flags = ["--epochs", "1", "--settle-epochs", "1", "--max-len", "20"];
     let scratch = TempDir::new().unwrap();
-    let data = ring(scratch.path());
+    let (data, library) = (ring(scratch.path()), stop_at(scratch.path()));
     let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
     finish(train(&data, &straight, &flags));
 
-    catch(&broken, || {
-        let mut child = train(&data, &broken, &flags).spawn().unwrap();
-        assert!(says(&mut child, "router: "));
-        if !interrupted(&mut child) {
-            return false;
-        }
-        let log = fs::read_to_string(broken.join(".training/log.jsonl")).unwrap();
-        assert!(log.contains("\"event\":\"router\""), "{log}");
-        !log.contains("\"event\":\"taught\"")
-    });
+    interrupt(&mut held(train(&data, &broken, &flags), &library, "router: it explains"));
+    let log = fs::read_to_string(broken.join(".training/log.jsonl")).unwrap();
+    assert!(log.contains("\"event\":\"router\"") && !log.contains("\"event\":\"taught\""), "{log}");
 
     finish(train(&data, &broken, &flags));
     assert_eq!(curve(&broken), curve(&straight));
@@ -80,33 +74,20 @@ fn a_router_stopped_during_distillation_starts_it_again() {
 /// `stopped` and `killed`: what the run has said when it is.
 fn stopped_and_killed(flags: &[&str], [stopped, killed]: [&str; 2], epochs: usize) {
     let scratch = TempDir::new().unwrap();
-    let data = ring(scratch.path());
+    let (data, library) = (ring(scratch.path()), stop_at(scratch.path()));
     let (straight, broken) = (scratch.path().join("straight"), scratch.path().join("broken"));
     finish(train(&data, &straight, flags));
 
-    catch(&broken, || {
-        let mut child = train(&data, &broken, flags).spawn().unwrap();
-        assert!(says(&mut child, stopped));
-        if !interrupted(&mut child) {
-            return false;
-        }
-        assert!(!broken.join("1").exists());
+    interrupt(&mut held(train(&data, &broken, flags), &library, stopped));
+    assert!(!broken.join("1").exists());
 
-        let mut child = train(&data, &broken, flags).spawn().unwrap();
-        let caught = says(&mut child, killed) && {
-            // Held, so that it is still there while a second process tries.
-            signal(&child, "STOP");
-            !broken.join("1").exists()
-        };
-        if caught {
-            let second = train(&data, &broken, flags).output().unwrap();
-            assert_eq!(second.status.code(), Some(69));
-            assert!(String::from_utf8_lossy(&second.stderr).contains("another process"));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        caught
-    });
+    let run = held(train(&data, &broken, flags), &library, killed);
+    assert!(!broken.join("1").exists());
+    let second = train(&data, &broken, flags).output().unwrap();
+    assert_eq!(second.status.code(), Some(69));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"));
+    // It is killed as it stands.
+    drop(run);
 
     let other = train(&data, &broken, &[flags, &["--seed", "2"]].concat()).output().unwrap();
     assert_eq!(other.status.code(), Some(64));

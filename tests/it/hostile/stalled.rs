@@ -2,14 +2,11 @@
 
 use std::io;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{GRPC, JSON, Port, Security, Stream, Target};
+use super::{GRPC, HANGS, JSON, Port, Security, Stream, Target};
 use crate::grpc_client::frame;
 use crate::http2_client::{Http2, is_last};
-
-/// Twice the 30 s that a client has to read more of an answer.
-const ENDS: Duration = Duration::from_secs(60);
 
 /// What should end a stream that makes no progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +82,7 @@ fn wait_for_end(mut connection: Http2<Box<dyn Stream>>, streams: usize, case: &s
     let began = Instant::now();
     let mut open = streams;
     while ending != Ending::Timeout || open > 0 {
-        assert!(began.elapsed() < ENDS, "{case}: {open} of {streams} streams are open, and the connection is too");
+        assert!(began.elapsed() < HANGS, "{case}: {open} of {streams} streams are open, and the connection is too");
         match connection.frame() {
             Ok(frame) => open -= usize::from(is_last(&frame)),
             // A server pings more often than a read waits.
