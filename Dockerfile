@@ -9,16 +9,16 @@
 ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
 
-# What cargo needs to know of the crates to build their dependencies.
+# What cargo needs to know of the crates to build their dependencies. It looks for the benches that a manifest names.
 FROM ${RUST_IMAGE} AS manifests
 COPY crates /crates
-RUN find /crates -type f ! -name Cargo.toml ! -name build.rs -delete
+RUN find /crates -type f ! -name Cargo.toml ! -name build.rs ! -path '*/benches/*' -delete
 
 FROM ${RUST_IMAGE} AS build
 ARG CUDA=0
 ARG NATIVE=0
-# pip fetches LibTorch.
-RUN [ "$NATIVE" = 1 ] || command -v pip3 >/dev/null \
+# pip fetches LibTorch, and Python collects licences.
+RUN { command -v python3 && { [ "$NATIVE" = 1 ] || command -v pip3; }; } >/dev/null \
     || { apt-get update -qq && apt-get install -qq -y --no-install-recommends python3-pip; }
 WORKDIR /build
 ENV CANET_CACHE=/opt/canet
@@ -50,7 +50,7 @@ COPY benches benches
 COPY --from=manifests /crates crates
 RUN set -eu; \
     for crate in crates/* .; do mkdir -p "$crate/src"; : > "$crate/src/lib.rs"; done; \
-    mkdir crates/api/src/console crates/api/src/docs; \
+    mkdir -p crates/api/src/console crates/api/src/docs; \
     echo 'fn main() {}' > src/main.rs; \
     cargo build --release --locked $(cat /features); \
     rm -r src crates
@@ -59,7 +59,9 @@ COPY crates crates
 COPY src src
 RUN find crates src build.rs -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --bin canet $(cat /features) \
-    && install -D -s target/release/canet /runtime/usr/local/bin/canet
+    && install -D -s target/release/canet /runtime/usr/local/bin/canet \
+    && PYTHONPATH=scripts python3 -c 'import common, sys; common.write_licences(*sys.argv[1:])' \
+        /runtime/usr/share/doc/canet --package=canet $(cat /features)
 
 FROM ${BASE_IMAGE}
 COPY --from=build /runtime /

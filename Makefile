@@ -13,9 +13,15 @@ FLAGS ?=
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
-setup: ## Checks the tools and sets LibTorch up, once per user (CUDA=1 adds its CUDA part even without a GPU)
+# Tools are checked before anything is built for them.
+TOOLS = tools-wheel tools-image tools-tests tools-test-python tools-dashboards
+.PHONY: $(TOOLS)
+$(TOOLS): tools-%:
+	@scripts/system.sh $*
+
+setup: ## Checks the tools and sets LibTorch up, once per user (CUDA=1 adds its CUDA part even without a GPU, CUDA=0 leaves it out)
 	@scripts/system.sh
-	@python3 scripts/libtorch.py $(if $(CUDA),--cuda) >/dev/null
+	@python3 scripts/libtorch.py $(if $(CUDA),$(if $(filter 0,$(CUDA)),--cpu,--cuda)) >/dev/null
 
 build: setup ## Builds target/release/canet, which runs with no environment set
 	cargo build --release --locked
@@ -26,14 +32,13 @@ build-native: ## Builds target/native/release/canet, a server for CPUs alone: no
 	CARGO_BUILD_BUILD_DIR=target cargo build --release --locked --no-default-features \
 		--target-dir target/native
 
-wheel: build-native ## Builds the Python wheel into target/wheel: the module and the command, for CPUs, without training
+wheel: tools-wheel build-native ## Builds the Python wheel into target/wheel: the module and the command, for CPUs, without training
 	@python3 scripts/wheel.py $(ARGS)
 
 serve: build ## Serves $(MODEL) on 127.0.0.1:8080
 	$(CANET) serve --model $(MODEL) $(ARGS)
 
-test: setup $(if $(ARGS),,build-native) ## Runs every test (needs promtool, Chromium, curl and nginx, which root on Debian or Ubuntu gets installed)
-	@scripts/system.sh tests
+test: tools-tests setup $(if $(ARGS),,build-native) ## Runs every test (needs promtool, Chromium, curl and nginx, which root on Debian or Ubuntu gets installed)
 	@python3 scripts/tools.py tests/requirements.txt >/dev/null
 	@python3 scripts/tools.py loadtest/requirements.txt >/dev/null
 	scripts/test.sh $(ARGS)
@@ -54,17 +59,16 @@ soak: build ## Loads a server for MINUTES (default 60) with a reload a minute an
 policy: ## Checks the rendered chart with checkov (300 MB of packages, once per user)
 	@deploy/policy.sh $(ARGS)
 
-sbom: ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
+sbom: tools-image ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
 	@python3 scripts/sbom.py $(ARGS)
 
-image: $(if $(WITHOUT_REGISTRY),build-native) ## Builds the image for CPUs, starts it and asks it (WITHOUT_REGISTRY=1; see deploy/README.md)
+image: tools-image $(if $(WITHOUT_REGISTRY),build-native) ## Builds the image for CPUs, starts it and asks it (WITHOUT_REGISTRY=1; see deploy/README.md)
 	@python3 scripts/image.py $(if $(WITHOUT_REGISTRY),--without-registry) $(ARGS)
 
 dist: wheel ## Collects a release in dist/: binary, wheel, image, chart, licences and checksums (WITHOUT_REGISTRY=1, WITHOUT_IMAGE=1)
 	@python3 scripts/dist.py $(if $(WITHOUT_IMAGE),--without-image) $(if $(WITHOUT_REGISTRY),--without-registry) $(ARGS)
 
-test-python: wheel ## Installs the wheel and tests the Python package (1.2 GB of packages, once per user)
-	@scripts/system.sh test-python
+test-python: tools-test-python wheel ## Installs the wheel and tests the Python package (1.2 GB of packages, once per user)
 	@scripts/test-python.sh $(ARGS)
 
 # DATA=FILE stands for a model of the paper's sizes, trained on it the first time; without it, $(MODEL).
@@ -138,6 +142,6 @@ loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RA
 capacity: build ## Measures a core of this machine for a quarter of an hour and writes loadtest/results (see loadtest/README.md)
 	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/capacity.py $(ARGS)
 
-dashboards: build ## Runs every query of the dashboards and alerts under load and draws docs/dashboards.png
+dashboards: tools-dashboards build ## Runs every query of the dashboards and alerts under load and draws docs/dashboards.png
 	@$$(python3 scripts/tools.py loadtest/requirements.txt) deploy/grafana/live.py --canet $(CANET) --model $(MODEL) \
 		--seconds 120 --list target/dashboards.md --picture docs/dashboards.png $(ARGS)

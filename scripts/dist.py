@@ -10,8 +10,7 @@
     canet-0.1.0-image.oci.tar   the image for CPUs, which was started and asked
     canet-0.1.0.tgz             the Helm chart
     canet-0.1.0.cdx.json        what the binary is made of (CycloneDX)
-    LICENSE-*                   the licences of canet
-    THIRD-PARTY-LICENSES.txt    the licences of what is compiled into the binary
+    LICENSE-*                   the licences of canet, and of what is compiled into the binary and the Python module
     SHA256SUMS                  checksums, for `sha256sum --check`
 """
 
@@ -25,11 +24,10 @@ from pathlib import Path
 
 import helm
 import sbom
-from common import REPOSITORY, SetupError, call, output, run, say, sha256_of, version
+from common import REPOSITORY, SHIPPED, SetupError, call, output, run, sha256_of, version, write_licences
 
 TARGET = REPOSITORY / "target"
 CHART = REPOSITORY / "deploy" / "helm" / "canet"
-LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice|unlicense)", re.IGNORECASE)
 
 
 def main():
@@ -56,7 +54,7 @@ def main():
         (aside / f"{name}.cdx.json").write_text(json.dumps(sbom.describe(native=True), indent=1) + "\n")
         for licence in REPOSITORY.glob("LICENSE-*"):
             shutil.copy(licence, aside)
-        (aside / "THIRD-PARTY-LICENSES.txt").write_text(third_party_licences(), encoding="utf-8")
+        write_licences(aside, *SHIPPED)
         if not options.without_image:
             flags = ["--without-registry", "--canet", options.canet] if options.without_registry else []
             archive = aside / f"{name}-image.oci.tar"
@@ -98,29 +96,6 @@ def agree(own, canet, wheel):
 def chart(directory):
     """Packages the Helm chart."""
     call([helm.path(), "package", CHART, "--destination", directory])
-
-
-def third_party_licences():
-    """The licence texts of every crate that the binary links, and of the scripts that are compiled into it. Crates with the same
-    text stand together."""
-    packages, _, tree = sbom.resolve(native=True)
-    owners = {}
-    for package in sorted((packages[id] for id in tree("normal")), key=lambda package: (package["name"], package["version"])):
-        if package["source"] is None:
-            continue
-        directory = Path(package["manifest_path"]).parent
-        name = f"{package['name']} {package['version']} ({package['license']})"
-        files = sorted(file for file in directory.iterdir() if file.is_file() and LICENCE_FILE.match(file.name))
-        if not files:
-            say(f"{name} has no licence file: its licence is named without a text")
-            owners.setdefault("The package has no licence file.", []).append(name)
-        for file in files:
-            owners.setdefault(file.read_text(encoding="utf-8", errors="replace").strip(), []).append(name)
-    for name, script in sbom.VENDORED.items():
-        (file,) = [*script.parent.glob(f"{name}*LICENSE*"), *script.parent.glob("LICENSE*")]
-        owners.setdefault(file.read_text(encoding="utf-8").strip(), []).append(f"{name} ({sbom.LICENCES[name]})")
-    line = "=" * 80
-    return "".join(f"{line}\n{chr(10).join(dict.fromkeys(names))}\n{line}\n\n{text}\n\n" for text, names in owners.items())
 
 
 if __name__ == "__main__":

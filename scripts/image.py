@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import REPOSITORY, SetupError, cache, call, locked, output, run, say, version
+from common import REPOSITORY, SetupError, cache, call, locked, output, run, say, version, write_licences
 
 # Debian's release of the base image, as in the Dockerfile.
 RELEASE = "bookworm"
@@ -55,10 +56,19 @@ def main():
 
 
 def find_builder():
-    if shutil.which("docker") and succeeds(["docker", "info"]):
-        return Docker()
+    refusal = None
+    if shutil.which("docker"):
+        asked = subprocess.run(["docker", "info"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if asked.returncode == 0:
+            return Docker()
+        refusal = asked.stderr.strip() or f"`docker info` ended with {asked.returncode}"
     if shutil.which("buildah"):
         return Buildah()
+    if refusal:
+        raise SetupError(
+            f"Docker is installed, but its engine does not answer: {refusal}\nStart the engine, let this user have its socket, or "
+            "install Buildah (Debian and Ubuntu: apt-get install buildah)"
+        )
     raise SetupError("there is neither a Docker engine nor Buildah: install one (Debian and Ubuntu: apt-get install buildah)")
 
 
@@ -69,6 +79,7 @@ def local(builder, canet, directory):
     binary = directory / "runtime" / "usr" / "local" / "bin" / "canet"
     binary.parent.mkdir(parents=True)
     call(["strip", "-o", binary, canet])
+    write_licences(directory / "runtime" / "usr" / "share" / "doc" / "canet", "--package=canet", "--no-default-features")
     # The directory takes the place of the stage that compiles.
     return ["--build-context", f"build={directory}", "--build-arg", f"BASE_IMAGE={builder.imported(base())}"]
 
@@ -101,12 +112,18 @@ class Docker:
     @contextmanager
     def started(self, tag):
         hardened = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-        container = output(["docker", "run", "--detach", "--rm", *hardened, "--publish", "127.0.0.1::8080", tag])
+        container = output(["docker", "create", *hardened, "--publish", "127.0.0.1::8080", tag])
         try:
+            call(["docker", "start", container])
             address = output(["docker", "port", container, "8080/tcp"]).splitlines()[0]
             yield f"http://{address}"
+        except SetupError:
+            say("the log of the server in the image:")
+            subprocess.run(["docker", "logs", container], stdout=sys.stderr.fileno())
+            raise
         finally:
-            call(["docker", "stop", container])
+            # Without an exception, which would hide the first one.
+            subprocess.run(["docker", "rm", "--force", container], stdout=subprocess.DEVNULL)
 
     def save(self, tag, archive):
         # Since Docker 25 this is an OCI archive as well.
@@ -183,10 +200,6 @@ def ask(url):
         if len(items) != 3:
             raise SetupError(f"the server in the image recommends {items} instead of three items")
         return items
-
-
-def succeeds(command):
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Wheels from PyPI, fetched with pip and pinned by their checksums.
+"""Single wheels from PyPI, fetched with pip and pinned by their checksums. scripts/tools.py installs what requirements files name.
 
 Standard library only: these scripts run before anything is installed.
 """

@@ -15,22 +15,14 @@ import argparse
 import hashlib
 import json
 import re
-import subprocess
 import tomllib
 import uuid
 from pathlib import Path
 
 import libtorch
-from common import REPOSITORY, SetupError, run
+from common import API, PLATFORM, REPOSITORY, VENDORED, compiled_crates, run
 
-PLATFORM = "x86_64-unknown-linux-gnu"
-API = REPOSITORY / "crates" / "api" / "src"
-# Files of npm packages that are compiled in, unchanged. `pages.rs` names their versions.
-VENDORED = {
-    "openapi-explorer": API / "docs" / "openapi-explorer.min.js",
-    "uplot": API / "console" / "vendor" / "uplot" / "uPlot.iife.min.js",
-}
-LICENCES = {"openapi-explorer": "Apache-2.0", "uplot": "MIT", "torch": "BSD-3-Clause"}
+LICENCES = {name: licence for name, (_, licence) in VENDORED.items()} | {"torch": "BSD-3-Clause"}
 
 
 def main():
@@ -44,26 +36,8 @@ def main():
     print(f"{options.out}: {len(document['components'])} components")
 
 
-def resolve(native):
-    """The metadata of cargo by the ids of packages, and a function from kinds of dependencies to the ids that cargo compiles."""
-    features = ["--no-default-features"] if native else []
-    metadata = json.loads(cargo("metadata", "--format-version", "1", "--filter-platform", PLATFORM, *features))
-    packages = {package["id"]: package for package in metadata["packages"]}
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    by_version = {(package["name"], package["version"]): id for id, package in packages.items()}
-
-    def tree(edges):
-        """What cargo compiles. Its metadata names more: dependencies of features that only tests turn on."""
-        shape = ["--target", PLATFORM, "--prefix", "none", "--format", "{p}"]
-        lines = cargo("tree", "-p", "canet", "-e", edges, *shape, *features)
-        found = (line.split()[:2] for line in lines.splitlines() if line)
-        return {by_version[name, version.removeprefix("v")] for name, version in found}
-
-    return packages, nodes, tree
-
-
 def describe(native):
-    packages, nodes, tree = resolve(native)
+    packages, nodes, tree = compiled_crates("--package=canet", *(["--no-default-features"] if native else []))
     linked, built = tree("normal"), tree("normal,build")
     binary = next(id for id, package in packages.items() if package["name"] == "canet")
     checksums = locked()
@@ -75,7 +49,7 @@ def describe(native):
         }
         for id in built
     ]
-    others = [vendored(name, path) for name, path in VENDORED.items()]
+    others = [vendored(name, path) for name, (path, _) in VENDORED.items()]
     if not native:
         others.append(wheel(libtorch.TORCH))
     root = next(dependency for dependency in dependencies if dependency["ref"] == reference(packages[binary]))
@@ -102,14 +76,6 @@ def describe(native):
         "dependencies": sorted(dependencies, key=lambda dependency: dependency["ref"])
         + [{"ref": other["bom-ref"]} for other in others],
     }
-
-
-def cargo(*arguments):
-    command = ["cargo", *arguments, "--locked"]
-    ran = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    if ran.returncode != 0:
-        raise SetupError(f"cargo {arguments[0]} failed: its message stands above")
-    return ran.stdout
 
 
 def locked():

@@ -17,4 +17,4 @@ python3 -m pip --python "$environment/bin/python" install --quiet --disable-pip-
 
 # The tests install the wheel into an empty environment too. Environments here have no pip of their own.
 export CANET_WHEEL PIP="$(command -v python3) -m pip" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-"$environment/bin/python" -B -m pytest -p no:cacheprovider --quiet crates/python/tests "$@"
+"$environment/bin/python" -B -m pytest -p no:cacheprovider --quiet -rs crates/python/tests "$@"

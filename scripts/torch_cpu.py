@@ -14,9 +14,18 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path
 
-from libtorch import CPU_LIBRARIES, CUDA_RUNTIME, CUPTI, VERSION
+from libtorch import CPU_LIBRARIES, CUDA_RUNTIME, CUPTI, TORCH
 from common import SetupError
 from pypi import fetch
+
+# PyPI's wheels of this version for Linux on x86-64, for Python 3.10 to 3.14.
+SHA256 = [
+    "1b32ceda909818a03b112006709b02be1877240c31750a8d9c6b7bf5f2d8a6e5",
+    TORCH.sha256,
+    "0f68f4ac6d95d12e896c3b7a912b5871619542ec54d3649cf48cc1edd4dd2756",
+    "cc89b9b173d9adfab59fd227f0ab5e5516d9a52b658ae41d64e59d2e55a418db",
+    "4dc8b3809469b6c30b411bb8c4cad3828efd26236153d9beb6a3ec500f211a60",
+]
 
 # What `import torch` imports.
 REQUIRED = ["filelock", "fsspec", "jinja2", "networkx", "sympy", "typing-extensions"]
@@ -30,7 +39,9 @@ UNUSED = "libcaffe2_nvrtc.so"
 def install(environment, pip):
     """Adds PyTorch to a virtual environment. `pip` installs into it what a list of pip's arguments names."""
     pip(REQUIRED)
-    pip(["--no-deps", f"torch=={VERSION}"])
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        print(TORCH.requirement, *(f"--hash=sha256:{digest}" for digest in SHA256), file=requirements, flush=True)
+        pip(["--no-deps", "--require-hashes", "--requirement", requirements.name])
     paths = {"base": str(environment), "platbase": str(environment)}
     site = Path(sysconfig.get_path("platlib", "venv", paths))
     libraries = site / "nvidia" / "cu13" / "lib"

@@ -3,8 +3,8 @@
 
     wheel.py [--canet target/native/release/canet] [--profile release]
 
-The wheel has the module of crates/python and the command `canet`, which is the binary that --canet names. Its tag names the oldest C
-library with which both run. `make wheel` builds the binary first.
+The wheel has the module of crates/python, the command `canet`, which is the binary that --canet names, and the licences of both and
+of what is compiled into them. Its tag names the oldest C library with which both run. `make wheel` builds the binary first.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import REPOSITORY, SetupError, run
+from common import REPOSITORY, SHIPPED, SetupError, run, write_licences
 
 PACKAGE = REPOSITORY / "crates" / "python"
 TARGET = REPOSITORY / "target" / "native"
@@ -37,8 +37,10 @@ def main():
     command = ["strip", "-o", str(scripts / "canet"), str(options.canet)]
     if subprocess.run(command).returncode != 0:
         raise SetupError("strip failed: install binutils (Debian and Ubuntu: apt-get install binutils) and run this again")
-    licences = [Path(shutil.copy(REPOSITORY / name, PACKAGE)) for name in ("LICENSE-APACHE", "LICENSE-MIT")]
+    licences = []
     try:
+        licences += [Path(shutil.copy(REPOSITORY / name, PACKAGE)) for name in ("LICENSE-APACHE", "LICENSE-MIT")]
+        licences.append(write_licences(PACKAGE, *SHIPPED))
         build(options.profile, f"manylinux_2_{oldest_glibc(options.canet)}")
     finally:
         shutil.rmtree(scripts.parent)

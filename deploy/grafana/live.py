@@ -16,6 +16,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -148,33 +149,47 @@ def put_under_load(scratch, target, options):
         # What is tested is whether the panels show it.
         "SLO_P99_MS": "60000", "SLO_ERRORS": "1", "LATE_MS": "60000",
     }
-    k6 = subprocess.Popen([REPOSITORY / "loadtest" / "run.sh"], env=environment, stdout=subprocess.DEVNULL)
     items = [entry["item"] for entry in get(f"http://{target}/items?q=1")["items"]]
     burst = json.dumps({"requests": [{"history": items}] * BURST}).encode()
     pause = max(2.0, options.seconds / 12)
-    while True:
-        try:
-            status = k6.wait(timeout=pause)
-            break
-        except subprocess.TimeoutExpired:
-            get(f"http://{target}/recommend/batch", burst)
-            reveal(target, items)
+    # The script and its k6 are a group, which ends as one.
+    script = [REPOSITORY / "loadtest" / "run.sh"]
+    k6 = subprocess.Popen(script, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while True:
+            try:
+                status = k6.wait(timeout=pause)
+                break
+            except subprocess.TimeoutExpired:
+                with overload_allowed():
+                    get(f"http://{target}/recommend/batch", burst)
+                reveal(target, items)
+    finally:
+        if k6.poll() is None:
+            os.killpg(k6.pid, signal.SIGTERM)
+            k6.wait()
     if status != 0:
         sys.exit(f"the load test ended with {status}")
+
+
+@contextmanager
+def overload_allowed():
+    """A burst may be too much, as a whole or for what comes after it."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        if error.code not in (429, 503):
+            raise
 
 
 def reveal(target, items):
     """Half of the users take the best item of their answer next, and the others one that they had before."""
     for number in range(USERS):
         request = {"history": items[:1], "user": f"{time.monotonic()} {number}"}
-        try:
+        with overload_allowed():
             best = get(f"http://{target}/recommend", json.dumps(request).encode())["items"][0]["item"]
             request["history"] = [*items[:1], best if number % 2 else items[0]]
             get(f"http://{target}/recommend", json.dumps(request).encode())
-        except urllib.error.HTTPError as error:
-            # The rest of a burst may fill the queue.
-            if error.code != 429:
-                raise
 
 
 def queries(address):

@@ -77,7 +77,7 @@ def test_the_chart_and_the_licences_are_whole(release):
         rules = chart.extractfile("canet/files/rules.yml").read()
     assert "canet/templates/deployment.yaml" in names
     assert rules == (REPOSITORY / "deploy" / "prometheus" / "rules.yml").read_bytes()
-    texts = (out / "THIRD-PARTY-LICENSES.txt").read_text()
+    texts = (out / "LICENSE-THIRD-PARTY.txt").read_text()
     components = json.loads((out / f"canet-{VERSION}.cdx.json").read_text())["components"]
     linked = [part for part in components if part["scope"] == "required" and "local" not in part["bom-ref"]]
     assert len(linked) > 100
@@ -85,6 +85,8 @@ def test_the_chart_and_the_licences_are_whole(release):
         version = "" if part["purl"].startswith("pkg:npm") else f"{part['version']} "
         assert f"{part['name']} {version}(" in texts, part["name"]
     assert "Permission is hereby granted, free of charge" in texts
+    # The SBOM is that of the binary. The module links these.
+    assert all(f"\n{name} " in texts for name in ("arrow-array", "numpy", "pyo3"))
 
 
 @pytest.mark.skipif(not MAKES_IMAGES, reason="Buildah and mmdebstrap are not installed")
@@ -97,7 +99,13 @@ def test_the_image_answers_and_is_an_oci_archive(release):
             return json.load(archive.extractfile("blobs/" + described["digest"].replace(":", "/")))
 
         (described,) = json.load(archive.extractfile("index.json"))["manifests"]
-        config = blob(blob(described)["config"])["config"]
+        manifest = blob(described)
+        config = blob(manifest["config"])["config"]
+        files = set()
+        for layer in manifest["layers"]:
+            with tarfile.open(fileobj=archive.extractfile("blobs/" + layer["digest"].replace(":", "/"))) as packed:
+                files.update(name.removeprefix("./") for name in packed.getnames())
+    assert {f"usr/share/doc/canet/LICENSE-{name}" for name in ("APACHE", "MIT", "THIRD-PARTY.txt")} <= files
     assert config["User"] == "65532:65532" and config["Entrypoint"] == ["/usr/local/bin/canet"]
     assert config["Labels"]["org.opencontainers.image.version"] == VERSION
 

@@ -57,5 +57,8 @@ def test_types_and_licences_are_in_it(environment):
     (package,) = environment.parent.glob("lib/python*/site-packages/canet")
     assert {"py.typed", "_native.pyi", "torch.py"} <= {file.name for file in package.iterdir()}
     names = {file.name for file in package.parent.glob("canet-*/**/*")}
-    assert {"LICENSE-APACHE", "LICENSE-MIT"} <= names
+    assert {"LICENSE-APACHE", "LICENSE-MIT", "LICENSE-THIRD-PARTY.txt"} <= names
+    (texts,) = {file.read_text() for file in package.parent.glob("canet-*/**/LICENSE-THIRD-PARTY.txt")}
+    # What the module links, and what the command does.
+    assert all(f"\n{name} " in texts for name in ("arrow-array", "numpy", "pyo3", "tokio"))
     assert not list(Path(package).glob("**/tests"))
