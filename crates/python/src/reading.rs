@@ -16,6 +16,7 @@ use canet_domain::{Catalogue, Item};
 use canet_ranking::Sequences;
 use numpy::{PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyImportError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyCapsule, PyInt, PyString};
 
@@ -104,7 +105,7 @@ impl Reader<'_> {
         if let Ok(text) = value.cast::<PyString>() {
             return Ok(Some(self.catalogue.item(text.to_str()?)));
         }
-        if value.is_instance_of::<PyBool>() {
+        if value.is_instance_of::<PyBool>() || has_dimensions(value)? {
             return Ok(None);
         }
         // NumPy's integers are no `int`, but convert to one.
@@ -319,6 +320,15 @@ impl Reader<'_> {
     fn numbers<T: ArrowPrimitiveType<Native: std::fmt::Display>>(&mut self, ids: &ArrayRef) -> Vec<Option<Item>> {
         ids.as_primitive::<T>().iter().map(|number| number.and_then(|number| self.number(number))).collect()
     }
+}
+
+/// Whether it is an array of at least one dimension. PyTorch's tensors of one element convert to an integer all the same.
+fn has_dimensions(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if value.is_instance_of::<PyInt>() {
+        return Ok(false);
+    }
+    let dimensions = value.getattr_opt(intern!(value.py(), "ndim"))?;
+    Ok(dimensions.is_some_and(|dimensions| dimensions.extract::<usize>().is_ok_and(|count| count > 0)))
 }
 
 /// The type's name, for an error.

@@ -113,6 +113,15 @@ def test_batches_have_an_answer_or_an_error_for_each_request(client, server, mod
     assert isinstance(bad, canet.Refused) and (bad.status, bad.code, bad.field) == (422, "invalid_request", "k")
 
 
+def test_refused_rows_of_a_batch_say_when_to_try_again(client):
+    wrong = {"status": 422, "code": "invalid_request", "detail": "no", "field": "k"}
+    results = [ANSWER, OVERLOADED, {**OVERLOADED, "status": 503}, wrong]
+    with failing((200, {"retry-after": "3"}, {"results": results})) as (url, _), client(url) as asked:
+        answer, *refused = asked.recommend_batch([{"history": ["1"]}] * 4)
+    assert answer.items == [canet.RankedItem("7", 1.5)]
+    assert [(error.status, error.retry_after) for error in refused] == [(429, 3), (503, 3), (422, None)]
+
+
 def test_errors_of_a_request_are_raised_with_their_field(client, server):
     with client(server) as asked, pytest.raises(canet.Refused) as refused:
         asked.recommend(["50"], route="h5")
@@ -180,6 +189,36 @@ def test_a_server_that_is_not_there_or_silent_is_named(client):
     silent.server_close()
 
 
+def test_a_server_that_goes_on_sending_cannot_hold_an_asynchronous_call():
+    over = threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            while not over.wait(0.01):
+                try:
+                    self.wfile.write(b" ")
+                except OSError:
+                    return
+
+        def log_message(self, *_):
+            pass
+
+    slow = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=slow.serve_forever)
+    thread.start()
+    try:
+        with Blocking(f"http://127.0.0.1:{slow.server_port}", timeout=0.2) as asked:
+            with pytest.raises(canet.ConnectionFailed, match="/recommend: no whole response arrived in time"):
+                asked.recommend(["1"])
+    finally:
+        over.set()
+        slow.shutdown()
+        slow.server_close()
+        thread.join()
+
+
 def test_the_key_is_sent(client):
     with failing((200, {}, ANSWER)) as (url, calls), client(url, api_key="secret") as asked:
         asked.recommend(["1"])
@@ -190,6 +229,9 @@ def test_a_page_of_another_server_is_no_answer(client):
     for document in (["no", "answer"], {"items": [1]}, {}):
         with failing((200, {}, document)) as (url, _), client(url) as asked, pytest.raises(canet.ClientError, match="canet server"):
             asked.recommend(["1"])
+    for document in ({}, {"results": None}, {"results": ["1"]}, {"results": [{"items": [1]}]}):
+        with failing((200, {}, document)) as (url, _), client(url) as asked, pytest.raises(canet.ClientError, match="canet server"):
+            asked.recommend_batch([{"history": ["1"]}])
 
 
 def test_wrong_settings_are_named():

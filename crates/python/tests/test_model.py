@@ -286,6 +286,14 @@ def test_the_number_of_threads_changes_no_bit(model, histories):
     assert same(canet.Model(MODEL, threads=1).recommend(histories, route="full"), model.recommend(histories, route="full"))
 
 
+def test_an_answer_is_asked_for_by_its_row_alone(model):
+    found = model.recommend(ROWS, k=3)
+    assert found[numpy.int64(1)] == found[1] and found[-1] == found[len(ROWS) - 1]
+    for row in (slice(2), [0, 1], 1.0):
+        with pytest.raises(TypeError):
+            found[row]
+
+
 def test_arrow_tables_hold_the_answer(model):
     found = model.recommend([*ROWS, ["50"]], k=1682)
     table = found.to_arrow()

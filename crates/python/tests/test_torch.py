@@ -90,3 +90,14 @@ def test_wrong_routes_and_versions_are_named(tmp_path):
         canet.to_torch(tmp_path)
     with pytest.raises(ValueError, match="history 1 has no item that the model knows"):
         canet.to_torch(MODEL).encode([["50"], ["no such item"]])
+
+
+def test_tensors_of_ids_are_read_as_lists_of_them(model):
+    histories = [["50", "181", "258"], ["1"]]
+    # Each row has one element, which converts to an integer.
+    for ids in ([[5], [6]], [[288], [50]]):
+        found = model.recommend(histories, exclude=torch.tensor(ids))
+        assert found.items.tolist() == model.recommend(histories, exclude=ids).items.tolist()
+        assert model.recommend(torch.tensor(ids)).items.tolist() == model.recommend(ids).items.tolist()
+    for ids in ([50, 181], [288]):
+        assert model.recommend(histories, exclude=torch.tensor(ids)).items.tolist() == model.recommend(histories, exclude=ids).items.tolist()

@@ -124,7 +124,7 @@ class Refused(ClientError):
         self.field = field
         """The field of the request that is wrong, if one is."""
         self.retry_after = retry_after
-        """Seconds after which the server asks to try again, if it says so."""
+        """Seconds after which the server asks to try again, if it says so. In a batch, the response says it for all of its rows."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Refused, (self.status, self.code, self.detail, self.field, self.retry_after)
@@ -222,8 +222,18 @@ def _request(history: Iterable[Any], fields: Mapping[str, Any]) -> dict[str, Any
     return {"history": _ids("history", history), **request}
 
 
-def _results(body: Mapping[str, Any]) -> list[Answer | Refused]:
-    return [Answer.of(result) if "items" in result else Refused.of(result, 500) for result in body["results"]]
+def _results(response: httpx.Response) -> list[Answer | Refused]:
+    """The answers and errors of a batch."""
+    results, retry_after = _json(response).get("results"), _retry_after(response)
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise ClientError("the response is no answer of a canet server")
+    return [
+        Answer.of(result)
+        if "items" in result
+        # The header is about the rows that may be sent again.
+        else Refused.of(result, 500, retry_after if result.get("status") in _TRIED_AGAIN else None)
+        for result in results
+    ]
 
 
 class _Settings:
@@ -243,9 +253,10 @@ class _Settings:
     ) -> None:
         """A client of the server at `url`, as `http://HOST:PORT` or `https://HOST/PREFIX`.
 
-        `timeout` is the time in seconds for a call with its retries. A server that goes on sending may take longer. `retries` is how often a call is tried again if
-        the server cannot be reached, is overloaded or is not ready. `ssl_context` has private authorities or a client
-        certificate.
+        `timeout` is the time in seconds for a call with its retries. `AsyncClient` keeps it. `Client` ends no attempt as a whole:
+        waiting for a connection, connecting, and each wait to send or receive may take as long, and name resolution has no limit.
+        `retries` is how often a call is tried again if the server cannot be reached, is overloaded or is not ready. `ssl_context`
+        has private authorities or a client certificate.
         """
         if not timeout > 0:
             raise ValueError(f"`timeout` is {timeout}: it must be above 0")
@@ -280,14 +291,14 @@ class Client(_Settings):
         """Closes the connections."""
         self._http.close()
 
-    def _call(self, method: str, path: str, **request: Any) -> Any:
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         steps = _attempts(self._timeout, self._retries)
         outcome: Any = None
         while True:
             try:
                 step = steps.send(outcome)
             except StopIteration as end:
-                return _json(end.value)
+                return end.value
             if isinstance(step, _Wait):
                 outcome = time.sleep(step.seconds)
                 continue
@@ -314,7 +325,7 @@ class Client(_Settings):
     ) -> Answer:
         """The best items after a history, oldest item first. The server chooses what is not given."""
         fields = {name: value for name, value in locals().items() if name not in ("self", "history")}
-        return Answer.of(self._call("POST", "/recommend", json=_request(history, fields)))
+        return Answer.of(_json(self._call("POST", "/recommend", json=_request(history, fields))))
 
     def recommend_batch(self, requests: Iterable[Mapping[str, Any]]) -> list[Answer | Refused]:
         """Answers many requests, each a mapping with `history` and the other arguments of `recommend`.
@@ -325,11 +336,11 @@ class Client(_Settings):
 
     def model(self) -> dict[str, Any]:
         """`GET /model`: the model that serves."""
-        return self._call("GET", "/model")
+        return _json(self._call("GET", "/model"))
 
     def routes(self) -> dict[str, Any]:
         """`GET /routes`: every route with its cost, traffic and accuracy."""
-        return self._call("GET", "/routes")
+        return _json(self._call("GET", "/routes"))
 
     def is_ready(self) -> bool:
         """Whether the server can answer now."""
@@ -360,21 +371,30 @@ class AsyncClient(_Settings):
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _call(self, method: str, path: str, **request: Any) -> Any:
+    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         steps = _attempts(self._timeout, self._retries)
         outcome: Any = None
         while True:
             try:
                 step = steps.send(outcome)
             except StopIteration as end:
-                return _json(end.value)
+                return end.value
             if isinstance(step, _Wait):
                 outcome = await asyncio.sleep(step.seconds)
                 continue
             try:
-                outcome = await self._http.request(method, path, timeout=step.timeout, **request)
+                outcome = await self._send(step.timeout, method, path, **request)
             except httpx.RequestError as error:
                 outcome = error
+
+    async def _send(self, seconds: float, method: str, path: str, **request: Any) -> httpx.Response:
+        """Sends a request, with one limit for all of it. httpx limits each of connecting, sending and receiving by itself."""
+        sent = self._http.build_request(method, path, timeout=None, **request)
+        try:
+            return await asyncio.wait_for(self._http.send(sent), seconds)
+        # Before Python 3.11 it is another class than `TimeoutError`.
+        except asyncio.TimeoutError:
+            raise httpx.TimeoutException("no whole response arrived in time", request=sent) from None
 
     async def recommend(
         self,
@@ -394,7 +414,7 @@ class AsyncClient(_Settings):
     ) -> Answer:
         """The best items after a history, oldest item first. The server chooses what is not given."""
         fields = {name: value for name, value in locals().items() if name not in ("self", "history")}
-        return Answer.of(await self._call("POST", "/recommend", json=_request(history, fields)))
+        return Answer.of(_json(await self._call("POST", "/recommend", json=_request(history, fields))))
 
     async def recommend_batch(self, requests: Iterable[Mapping[str, Any]]) -> list[Answer | Refused]:
         """Answers many requests, each a mapping with `history` and the other arguments of `recommend`.
@@ -405,15 +425,15 @@ class AsyncClient(_Settings):
 
     async def model(self) -> dict[str, Any]:
         """`GET /model`: the model that serves."""
-        return await self._call("GET", "/model")
+        return _json(await self._call("GET", "/model"))
 
     async def routes(self) -> dict[str, Any]:
         """`GET /routes`: every route with its cost, traffic and accuracy."""
-        return await self._call("GET", "/routes")
+        return _json(await self._call("GET", "/routes"))
 
     async def is_ready(self) -> bool:
         """Whether the server can answer now."""
         try:
-            return (await self._http.get("/readyz", timeout=self._timeout)).is_success
+            return (await self._send(self._timeout, "GET", "/readyz")).is_success
         except httpx.RequestError:
             return False

@@ -66,6 +66,8 @@ class Recommendations:
 
     def __getitem__(self, row: int) -> list[tuple[str, float]]:
         """The items of one history with their scores."""
+        # NumPy takes slices and lists too, which would give something else.
+        row = operator.index(row)
         found = zip(self.items[row].tolist(), self.scores[row].tolist())
         return [(item, score) for item, score in found if item is not None]
 
