@@ -86,8 +86,8 @@ def main():
             print(
                 f"{name:>15}, {server}: {row['cpu_us']:.1f} us of CPU a request outside the model "
                 f"({row['least']:.1f} to {row['greatest']:.1f}), {row['requests_per_second']:.0f} requests/s, "
-                f"{row['to_first']:.3f} ±{row['to_first_se']:.3f} x the first's CPU, "
-                f"{row['rate_to_first']:.3f} ±{row['rate_to_first_se']:.3f} x its rate"
+                f"{with_error(row['to_first'], row['to_first_se'])} x the first's CPU, "
+                f"{with_error(row['rate_to_first'], row['rate_to_first_se'])} x its rate"
             )
     if options.json:
         document = {**described(), "connections": options.connections, "rounds": options.rounds, "rows": rows}
@@ -95,8 +95,12 @@ def main():
 
 
 def standard_error(values):
-    """Of their mean."""
-    return statistics.stdev(values) / len(values) ** 0.5
+    """Of their mean. One round has none."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def with_error(mean, error):
+    return f"{mean:.3f}" if error is None else f"{mean:.3f} ±{error:.3f}"
 
 
 def variants(options, scratch):
@@ -132,7 +136,8 @@ def measure(server, request, options):
         before, started = cpu_ns(server["pid"]), time.perf_counter()
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         took, spent = time.perf_counter() - started, cpu_ns(server["pid"]) - before
-    if "Non-2xx" in said:
+    # The CPU of a request that got no answer would count for those that did.
+    if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(f"not every request was answered:\n{said}")
     answered = int(re.search(r"(\d+) requests in", said)[1])
     return {"requests_per_second": answered / took, "cpu_us": spent / answered / 1e3}

@@ -90,9 +90,10 @@ def measure(options, histories, route, scratch):
         "module, process": program,
         "module, call": lambda: model.recommend(lists, k=K, route=route),
     }
+    ranked_by_torch = min(options.torch_users, len(histories))
     if route != "auto":
         module = canet.to_torch(options.model, route)
-        batches = encoded(module, histories[: options.torch_users])
+        batches = encoded(module, histories[:ranked_by_torch])
         timed["torch"] = lambda: eager(module, batches)
     seconds = {name: [] for name in timed}
     for place in range(options.rounds):
@@ -104,13 +105,13 @@ def measure(options, histories, route, scratch):
     same = parquet.read_table(scratch / "rank.parquet").to_pydict() == parquet.read_table(scratch / "python.parquet").to_pydict()
     print(f"route {route}, {len(histories)} users, {options.threads} threads, {options.clock} seconds; same answers: {same}")
     for name, found in seconds.items():
-        count = {"torch": options.torch_users, "rank, 100 users": FEW}.get(name, len(histories))
+        count = {"torch": ranked_by_torch, "rank, 100 users": FEW}.get(name, len(histories))
         print(f"  {name:16} {spread(found)} s, {count / statistics.median(found):10.0f} users/s")
     ranked = [whole - few for whole, few in zip(seconds["rank, process"], seconds["rank, 100 users"])]
     say("module / rank, throughput of the process", divide(seconds["rank, process"], seconds["module, process"]))
     say("module / rank, throughput of the call", divide(ranked, seconds["module, call"]))
     if "torch" in seconds:
-        share = options.users / options.torch_users
+        share = len(histories) / ranked_by_torch
         say("module / PyTorch eager, throughput of the call", [share * ratio for ratio in divide(seconds["torch"], seconds["module, call"])])
 
 

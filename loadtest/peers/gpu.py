@@ -8,7 +8,7 @@ shape a batch size; both in float32 and with bfloat16 weights. Each call takes h
 back to it. canet runs workloads of `canet bench --device cuda`, its router included, and a uniform mix by
 its LibTorch forward too. Nothing is timed before `canet serve`
 on the GPU has served the ten best items that PyTorch finds. Then the model is replaced again and again under load, over
-HTTP.
+HTTP. Ends with 1 if a request failed meanwhile or was not answered within 30 s.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import random
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -36,6 +37,7 @@ from serve import serving
 WORKLOADS = ("full", "smallest", "uniform", "own")
 CALLERS = 16
 RELOAD_SECONDS = 6
+ANSWER_SECONDS = 30
 # What else runs a uniform mix of the routes: LibTorch, by width and by route.
 LIBTORCH = (("libtorch", "width"), ("libtorch", "route"))
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -92,6 +94,8 @@ def main():
     print(json.dumps(document["reload"]))
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
+    if document["reload"]["failed"]:
+        sys.exit("requests failed while the model was replaced")
 
 
 def eager(checkpoint, kind):
@@ -184,20 +188,26 @@ def reload_under_load(options, checkpoint, histories):
             end = time.perf_counter() + RELOAD_SECONDS
 
             def call():
-                connection = http.client.HTTPConnection(server["http"])
+                connection = http.client.HTTPConnection(server["http"], timeout=ANSWER_SECONDS)
                 while (began := time.perf_counter()) < end:
                     body = random.choice(bodies)
-                    connection.request("POST", "/recommend", body, {"content-type": "application/json"})
-                    answer = connection.getresponse()
-                    answer.read()
-                    (took if answer.status == 200 else failed).append(time.perf_counter() - began)
+                    try:
+                        connection.request("POST", "/recommend", body, {"content-type": "application/json"})
+                        answer = connection.getresponse()
+                        answer.read()
+                        outcome = took if answer.status == 200 else failed
+                    except (OSError, http.client.HTTPException):
+                        # The next request makes a new connection.
+                        connection.close()
+                        outcome = failed
+                    outcome.append(time.perf_counter() - began)
 
             callers = [threading.Thread(target=call) for _ in range(CALLERS)]
             for caller in callers:
                 caller.start()
             version = itertools.cycle(["2", "1"])
             while time.perf_counter() < end:
-                connection = http.client.HTTPConnection(server["http"])
+                connection = http.client.HTTPConnection(server["http"], timeout=ANSWER_SECONDS)
                 body = json.dumps({"version": int(next(version))})
                 began = time.perf_counter()
                 connection.request("POST", "/admin/reload", body, {"content-type": "application/json"})
@@ -213,8 +223,8 @@ def reload_under_load(options, checkpoint, histories):
         "callers": CALLERS,
         "seconds": RELOAD_SECONDS,
         "requests_per_second": round(len(took) / RELOAD_SECONDS, 1),
-        "p50_ms": round(1000 * took[len(took) // 2], 3),
-        "p99_ms": round(1000 * took[len(took) * 99 // 100], 3),
+        "p50_ms": round(1000 * took[len(took) // 2], 3) if took else None,
+        "p99_ms": round(1000 * took[len(took) * 99 // 100], 3) if took else None,
         "failed": len(failed),
         "reloads": len(reloads),
         "reloads_refused": len(refused),

@@ -12,7 +12,8 @@ Memory is judged by the slope of its least value between two reloads, with a 95 
 behaviour run meanwhile and are judged by the same rule: one holds its memory, and one leaks. The check fails if it does not
 tell them apart, so a run that could not have found a leak is no proof.
 
-Writes soak.json and soak.svg. Ends with 1 if a request failed, a reload failed or memory grows.
+Writes soak.json and soak.svg. Ends with 1 if a request or a reload failed or was not answered, or if memory grows. A refusal (429) fails
+as well, because the server can answer at this rate. Latencies are those of requests that were answered with 200.
 """
 
 import argparse
@@ -98,6 +99,7 @@ class Soak:
         self.lock = threading.Lock()
         self.latencies, self.statuses, self.faults = [], {}, []
         self.seconds, self.reloads = [], []
+        self.offered = 0
         self.over = threading.Event()
 
     def run(self):
@@ -119,6 +121,8 @@ class Soak:
                 child.wait()
         for thread in [*workers, reloader]:
             thread.join(timeout=60)
+        if reloader.is_alive():
+            self.faults.append("a reload was not answered")
 
     def capacity(self):
         """Requests a second that the server answers when each connection asks again at once."""
@@ -167,7 +171,8 @@ class Soak:
             # From when it was due: a client that is held up must not hide that.
             took = time.monotonic() - due
             with self.lock:
-                self.latencies.append(took * 1000)
+                if status == 200:
+                    self.latencies.append(took * 1000)
                 self.statuses[str(status)] = self.statuses.get(str(status), 0) + 1
 
     def reload(self):
@@ -195,6 +200,7 @@ class Soak:
             now = time.monotonic()
             while due <= now:
                 tickets.put(due)
+                self.offered += 1
                 due += random.expovariate(rate)
             if now >= line:
                 self.seconds.append(self.second(line - self.began, processes, tickets))
@@ -213,16 +219,20 @@ class Soak:
 
     def result(self):
         judged = {name: slope(self.seconds, name, self.options.reload_seconds) for name in ("canet", "holds", "leaks")}
-        failed = {status: count for status, count in self.statuses.items() if status not in ("200", "429")}
+        # Of a worker that hangs, and of the requests that it left.
+        unanswered = self.offered - sum(self.statuses.values())
+        failed = unanswered > 0 or any(status != "200" for status in self.statuses)
+        medians = [second["p50_ms"] for second in self.seconds if second["p50_ms"]]
         tells_apart = judged["leaks"]["grows"] and not judged["holds"]["grows"]
         return {
             "minutes": self.options.minutes,
             "offered_per_second": self.rate,
             "statuses": self.statuses,
+            "unanswered": unanswered,
             "reloads": len(self.reloads),
             "slowest_reload_seconds": max((reload["seconds"] for reload in self.reloads), default=None),
-            "p50_ms": statistics.median(second["p50_ms"] for second in self.seconds if second["p50_ms"]),
-            "worst_p99_ms": max(second["p99_ms"] for second in self.seconds if second["p99_ms"]),
+            "p50_ms": statistics.median(medians) if medians else None,
+            "worst_p99_ms": max((second["p99_ms"] for second in self.seconds if second["p99_ms"]), default=None),
             "memory": judged,
             "faults": self.faults,
             "tells_controls_apart": tells_apart,
