@@ -120,16 +120,22 @@ impl Target {
     /// A message with the smallest input that failed, or with the valid input that was refused.
     pub fn run(&self, budget: Budget, directory: &Path, check: impl Fn(&Seed) -> Outcome) -> Result<Report, String> {
         let current = directory.join(format!("fuzz-{}.input", self.name));
-        let watchdog = Watchdog::start(self.name, &current);
+        let watchdog = Watchdog::start(HANGS, {
+            let (name, input) = (self.name, current.clone());
+            move || {
+                eprintln!("{name}: an input takes longer than {HANGS:?}: {}", input.display());
+                process::abort();
+            }
+        });
         let report = Cell::new(Report::default());
         let run = |seed: &Seed| {
             // What cannot be written is lost only if the process dies.
             let _ = fs::write(&current, &seed.bytes);
-            watchdog.began();
+            let running = watchdog.began();
             let began = Instant::now();
             let outcome = check(seed);
             let took = began.elapsed();
-            watchdog.ended();
+            drop(running);
             report.update(|mut report| {
                 report.cases += 1;
                 report.accepted += u64::from(outcome == Outcome::Accepted);
@@ -196,31 +202,28 @@ fn generator(seed: u64) -> TestRng {
     TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)
 }
 
-/// Ends the process if a case hangs, because nothing else can end the case.
+/// Notices a case that hangs.
 struct Watchdog(Mutex<Sender<bool>>);
 
 impl Watchdog {
-    fn start(name: &'static str, input: &Path) -> Watchdog {
+    /// Calls `hangs` if a case runs longer than `limit`. In a run it ends the process, because nothing else can end the case.
+    fn start(limit: Duration, hangs: impl Fn() + Send + 'static) -> Watchdog {
         let (sender, receiver) = channel();
-        let input = input.to_owned();
         // Ends when the sender drops.
         thread::spawn(move || {
             while let Ok(runs) = receiver.recv() {
-                if runs && receiver.recv_timeout(HANGS) == Err(RecvTimeoutError::Timeout) {
-                    eprintln!("{name}: an input takes longer than {HANGS:?}: {}", input.display());
-                    process::abort();
+                if runs && receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    hangs();
                 }
             }
         });
         Watchdog(Mutex::new(sender))
     }
 
-    fn began(&self) {
+    /// A case begins. It ends when the result drops.
+    fn began(&self) -> Running<'_> {
         self.tell(true);
-    }
-
-    fn ended(&self) {
-        self.tell(false);
+        Running(self)
     }
 
     fn tell(&self, runs: bool) {
@@ -231,8 +234,19 @@ impl Watchdog {
     }
 }
 
+/// A case. One that panics ends as well, so that the watchdog does not take the next one's beginning for its end.
+struct Running<'a>(&'a Watchdog);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.tell(false);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
     use super::*;
 
     fn target() -> Target {
@@ -272,5 +286,18 @@ mod tests {
         let message =
             target().run(Budget::Cases(1), directory.path(), |_| Outcome::Refused("why".to_owned())).unwrap_err();
         assert!(message.contains("the valid input a.txt was refused: why"), "{message}");
+    }
+
+    #[test]
+    fn a_case_that_hangs_after_one_that_panicked_is_noticed() {
+        let (hung, hangs) = channel();
+        let watchdog = Watchdog::start(Duration::from_millis(100), move || hung.send(()).unwrap());
+        let panicked: thread::Result<()> = catch_unwind(AssertUnwindSafe(|| {
+            let _running = watchdog.began();
+            resume_unwind(Box::new("a fault"));
+        }));
+        assert!(panicked.is_err());
+        let _running = watchdog.began();
+        hangs.recv_timeout(HANGS).unwrap();
     }
 }

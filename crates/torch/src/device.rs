@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tch::{Kind, TchError, Tensor};
@@ -31,31 +32,52 @@ pub fn count_gpus() -> Result<i64, String> {
     Ok(tch::Cuda::device_count())
 }
 
+/// LibTorch's default of threads, as [`set_threads`] set it, or as the first forward found it.
+///
+/// Whoever holds the lock may change what LibTorch believes to be the default. It must be this one again when the lock is free.
+static DEFAULT: Mutex<Option<i32>> = Mutex::new(None);
+
+fn lock_default() -> MutexGuard<'static, Option<i32>> {
+    DEFAULT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Sets the threads that one LibTorch operation may use on the CPU. LibTorch's own default is every core.
 pub fn set_threads(threads: u16) {
-    tch::set_num_threads(i32::from(threads.max(1)));
+    let threads = i32::from(threads.max(1));
+    let mut default = lock_default();
+    *default = Some(threads);
+    tch::set_num_threads(threads);
 }
 
 thread_local! {
-    static BOUND: Cell<bool> = const { Cell::new(false) };
+    /// Whether the calling thread has been limited to one thread. `None` before its first forward.
+    static LIMITED: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// Limits LibTorch's operations on the calling thread to one thread, if [that was
 /// requested](canet_model::use_one_thread_here).
 ///
 /// LibTorch's setter sets both the calling thread's count and the default of threads that have not computed yet. So a
-/// thread of its own sets the default back.
+/// thread of its own sets the default back. Every thread takes its count from the default under the lock, before its first
+/// forward. Otherwise it could find the limit of another one there, and keep it.
 pub(crate) fn apply_thread_limit() {
-    if BOUND.get() || threads_allowed_here(2) > 1 {
+    let limited = threads_allowed_here(2) == 1;
+    if LIMITED.get() == Some(limited) {
         return;
     }
-    BOUND.set(true);
-    let default = tch::get_num_threads();
-    tch::set_num_threads(1);
-    // If no thread starts, later threads compute on one core: slower, but correct.
-    if let Ok(setter) = std::thread::Builder::new().spawn(move || tch::set_num_threads(default)) {
-        drop(setter.join());
+    let mut locked = lock_default();
+    let here = tch::get_num_threads();
+    let default = *locked.get_or_insert(here);
+    if limited {
+        tch::set_num_threads(1);
+        // If no thread starts, later threads compute on one core: slower, but correct.
+        if let Ok(setter) = std::thread::Builder::new().spawn(move || tch::set_num_threads(default)) {
+            drop(setter.join());
+        }
+    } else if here != default {
+        tch::set_num_threads(default);
     }
+    LIMITED.set(Some(limited));
 }
 
 /// Copies a tensor to host memory, row by row.
@@ -85,4 +107,36 @@ pub fn gemm_peak(device: Device, precision: Precision, time: Duration) -> Result
         best = best.max(2.0 * (SIZE as f64).powi(3) / round.elapsed().as_secs_f64());
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use canet_model::use_one_thread_here;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_are_limited_at_the_same_time_leave_the_default_as_it_was() {
+        set_threads(3);
+        let limited = || {
+            use_one_thread_here();
+            apply_thread_limit();
+            tch::get_num_threads()
+        };
+        let free = || {
+            apply_thread_limit();
+            tch::get_num_threads()
+        };
+        for _ in 0..20 {
+            thread::scope(|scope| {
+                let started: Vec<_> = (0..8).map(|_| (scope.spawn(limited), scope.spawn(free))).collect();
+                for (limited, free) in started {
+                    assert_eq!((limited.join().unwrap(), free.join().unwrap()), (1, 3));
+                }
+            });
+            assert_eq!(thread::spawn(tch::get_num_threads).join().unwrap(), 3);
+        }
+    }
 }
