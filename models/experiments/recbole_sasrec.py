@@ -224,8 +224,9 @@ def evaluated(options, model, split):
 
 
 def compared(options, model, other, report):
-    """Paired differences over the same users: RecBole's model minus the full route of a model of canet, and canet's router
-    under the greatest budget that costs no more FLOPs (or the smallest budget, if all cost more) minus RecBole's model."""
+    """Paired differences over the same users: RecBole's model minus the full route of a model of canet; and minus RecBole's
+    model, canet's strongest slice, its slice of RecBole's size, and its router under the greatest budget that costs no more
+    FLOPs (or the smallest budget, if all cost more)."""
     found = {}
     for name, routed, alone in (("full", model, other), ("routed", other, model)):
         canet(options, "report", "--model", routed, "--trained-alone", alone, "--data", options.data, "--out", report / name,
@@ -237,6 +238,13 @@ def compared(options, model, other, report):
         "model": other.name,
         "full": {"route": full["slice"], "mflops": rounded(full["cost"]["flops"] / 1e6), "test": difference(full["test"])},
         "recbole_over_full": difference(full["routed_over"]),
+        "strongest": {
+            "route": found["routed"]["models"][0]["strongest"],
+            "mflops": rounded(found["routed"]["strongest"]["cost"]["flops"] / 1e6),
+            "test": difference(found["routed"]["strongest"]["test"]),
+        },
+        "strongest_over_recbole": difference(routed["strongest_over"]),
+        "same_slice_over_recbole": routed["same_slice_over"] and difference(routed["same_slice_over"]),
         "routed": {"budget": point["budget"], "mflops": rounded(point["cost"]["flops"] / 1e6), "test": difference(point["test"])},
         "routed_over_recbole": difference(routed["routed_over"]),
     }

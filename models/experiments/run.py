@@ -8,7 +8,7 @@
 
 A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
 ROW.json and, of models with more than one route, ROW.svg here, and the table in README.md, which is made anew from every
-ROW.json. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come from.
+ROW.json. Without seed 1 they are ROW-seed-3.json and so on, for seeds whose first models are not at hand. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come from.
 """
 
 import argparse
@@ -82,10 +82,11 @@ def experiment(options):
     canet("report", *given, "--data", data, "--out", report, "--budgets", BUDGETS, "--device", "cpu", *threads)
     found = json.loads((report / "report.json").read_text())
     trained = [training_of(model) for model in models]
-    result = reduced(options.row, row, seeds, found, trained)
-    (HERE / f"{options.row}.json").write_text(json.dumps(result, indent=1) + "\n")
+    name = options.row if 1 in seeds else f"{options.row}-seed-{'-'.join(map(str, seeds))}"
+    result = reduced(name, row, seeds, found, trained)
+    (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     if routes_of(result) > 1:
-        (HERE / f"{options.row}.svg").write_bytes((report / "report-flops.svg").read_bytes())
+        (HERE / f"{name}.svg").write_bytes((report / "report-flops.svg").read_bytes())
 
 
 def checked(path, sha256):
@@ -194,7 +195,8 @@ def point(found):
 
 def write_table():
     """Puts a table of every result into README.md."""
-    results = [json.loads((HERE / f"{name}.json").read_text()) for name in ROWS if (HERE / f"{name}.json").exists()]
+    files = [file for row in ROWS for file in (HERE / f"{row}.json", *sorted(HERE.glob(f"{row}-seed-*.json"))) if file.exists()]
+    results = [json.loads(file.read_text()) for file in files]
     lines = [
         "| row | seeds | full | strongest slice | routed, saved | - static mix | - static mix of equal time | - full "
         "| - strongest | - random, own frequencies | routes in use | minutes |",
