@@ -1,7 +1,7 @@
 use std::cell::Cell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tch::{Kind, TchError, Tensor};
 
 use super::error::TorchError;
@@ -37,14 +37,10 @@ pub fn count_gpus() -> Result<i64, String> {
 /// Whoever holds the lock may change what LibTorch believes to be the default. It must be this one again when the lock is free.
 static DEFAULT: Mutex<Option<i32>> = Mutex::new(None);
 
-fn lock_default() -> MutexGuard<'static, Option<i32>> {
-    DEFAULT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Sets the threads that one LibTorch operation may use on the CPU. LibTorch's own default is every core.
 pub fn set_threads(threads: u16) {
     let threads = i32::from(threads.max(1));
-    let mut default = lock_default();
+    let mut default = DEFAULT.lock();
     *default = Some(threads);
     tch::set_num_threads(threads);
 }
@@ -65,7 +61,7 @@ pub(crate) fn apply_thread_limit() {
     if LIMITED.get() == Some(limited) {
         return;
     }
-    let mut locked = lock_default();
+    let mut locked = DEFAULT.lock();
     let here = tch::get_num_threads();
     let default = *locked.get_or_insert(here);
     if limited {
