@@ -60,7 +60,7 @@ COPY src src
 RUN find crates src build.rs -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --bin canet $(cat /features) \
     && install -D -s target/release/canet /runtime/usr/local/bin/canet \
-    && PYTHONPATH=scripts python3 -c 'import common, sys; common.write_licences(*sys.argv[1:])' \
+    && PYTHONPATH=scripts python3 -c 'import licences, sys; licences.write_licences(*sys.argv[1:])' \
         /runtime/usr/share/doc/canet --package=canet $(cat /features)
 
 FROM ${BASE_IMAGE}

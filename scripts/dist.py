@@ -24,7 +24,8 @@ from pathlib import Path
 
 import helm
 import sbom
-from common import REPOSITORY, SHIPPED, SetupError, call, output, run, sha256_of, version, write_licences
+from common import REPOSITORY, SetupError, call, output, run, sha256_of, version
+from licences import SHIPPED, write_licences
 
 TARGET = REPOSITORY / "target"
 CHART = REPOSITORY / "deploy" / "helm" / "canet"

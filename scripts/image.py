@@ -24,7 +24,8 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from common import REPOSITORY, SetupError, cache, call, locked, output, run, say, version, write_licences
+from common import REPOSITORY, SetupError, cache, call, locked, output, run, say, version
+from licences import write_licences
 
 # Debian's release of the base image, as in the Dockerfile.
 RELEASE = "bookworm"

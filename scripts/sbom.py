@@ -20,7 +20,8 @@ import uuid
 from pathlib import Path
 
 import libtorch
-from common import API, PLATFORM, REPOSITORY, VENDORED, compiled_crates, run
+from common import REPOSITORY, run
+from licences import API, PLATFORM, VENDORED, compiled_crates
 
 LICENCES = {name: licence for name, (_, licence) in VENDORED.items()} | {"torch": "BSD-3-Clause"}
 

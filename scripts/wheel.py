@@ -15,7 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import REPOSITORY, SHIPPED, SetupError, run, write_licences
+from common import REPOSITORY, SetupError, run
+from licences import SHIPPED, write_licences
 
 PACKAGE = REPOSITORY / "crates" / "python"
 TARGET = REPOSITORY / "target" / "native"
