@@ -281,7 +281,7 @@ fn calibrations_that_make_no_sense() {
                     m["calibration"] = json!({"points": [point]});
                 });
             },
-            &["`calibration.points[0].bias[0]` is not finite"],
+            &["canet.json: calibration.points[0].bias[0]: number out of range"],
         ),
         (
             "nothing to spend",
