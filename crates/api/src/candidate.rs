@@ -88,7 +88,7 @@ pub(crate) async fn offer(State(offers): State<Offers>, request: Request) -> Res
     operation_id = "promote",
     tag = "Operate",
     summary = "Promote the candidate",
-    description = "Makes the candidate the live model. It answers everybody at once, and the model before is freed.",
+    description = "Makes the candidate the live model. It answers everybody at once, and the previous model is freed.",
     request_body = Option<CandidateVersion>,
     responses((status = 200, description = "The model that serves now", body = Reloaded))
 )]
