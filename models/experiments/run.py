@@ -4,11 +4,13 @@
     make experiment ROW=beauty                       seed 1
     make experiment ROW=beauty SEEDS=1,2,3           more seeds, trained where they are not yet
     make experiment ROW=list                         the rows
-    make experiment ROW=table                        the table alone
+    make experiment ROW=table                        the tables alone
 
 A row's models stay in target/experiments and are not trained again; a training that was stopped goes on. The results are
-ROW.json and, of models with more than one route, ROW.svg here, and the table in README.md, which is made anew from every
-ROW.json. Without seed 1 they are ROW-seed-3.json and so on, for seeds whose first models are not at hand. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come from.
+ROW.json and, of models with more than one route, ROW.svg here. tables.py makes the tables of this README.md and the
+repository's anew from every result. Without seed 1 the results are ROW-seed-3.json and so on, for seeds whose first models
+are not at hand. DATA is the directory of the data sets (data unless told); models/experiments/README.md says where they come
+from.
 """
 
 import argparse
@@ -19,15 +21,14 @@ import sys
 from pathlib import Path
 
 from rows import DATA, ROWS
+from tables import routes_of, write_tables
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 CANET = REPOSITORY / "target" / "release" / "canet"
 WORK = REPOSITORY / "target" / "experiments"
-TABLE = ("<!-- table: made by run.py -->\n", "<!-- end of the table -->\n")
-# What the reports look at, and the savings at which the table tells of routed runs.
+# What the reports look at.
 BUDGETS = "0.09,0.15,0.2,0.28,0.3,0.32,0.35,0.4,0.5"
-SAVINGS = (0.65, 0.70, 0.80)
 # Where a checkpoint's manifest records what a flag said.
 RECORDED = {
     **{f"--{name}": ("training", "options", name.replace("-", "_"))
@@ -62,7 +63,7 @@ def main():
         return
     if options.row != "table":
         experiment(options)
-    write_table()
+    write_tables()
 
 
 def experiment(options):
@@ -168,6 +169,7 @@ def reduced(name, row, seeds, found, trained):
             "saved": rounded(1 - found["random"]["cost"]["flops"] / found["full_flops"]),
             "test": value(found["random"]["test"]),
         },
+        "slices": [slice_of(route) for route in found["routes"]],
         "popularity": rounded(found["popularity"]["mean"]),
         "markov": rounded(found["markov"]["mean"]),
         "hulls": [model["hull"] for model in found["models"]],
@@ -175,9 +177,8 @@ def reduced(name, row, seeds, found, trained):
     }
 
 
-def routes_of(result):
-    """1 for a model trained alone, else 2 or more."""
-    return 1 if result["full"]["route"] == result["smallest"]["route"] else 2
+def slice_of(route):
+    return {"route": route["name"], "mflops": rounded(route["cost"]["flops"] / 1e6), "test": value(route["test"])}
 
 
 def point(found):
@@ -191,60 +192,6 @@ def point(found):
         "routes_in_use": found["routes_in_use"],
         "shares": {route: rounded(share) for route, share in found["shares"].items()},
     }
-
-
-def write_table():
-    """Puts a table of every result into README.md."""
-    files = [file for row in ROWS for file in (HERE / f"{row}.json", *sorted(HERE.glob(f"{row}-seed-*.json"))) if file.exists()]
-    results = [json.loads(file.read_text()) for file in files]
-    lines = [
-        "| row | seeds | full | strongest slice | routed, saved | - static mix | - static mix of equal time | - full "
-        "| - strongest | - random, own frequencies | routes in use | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        strongest = result["strongest"]
-        head = (
-            f"| {result['row']} | {len(result['seeds'])} | {told(result['full']['test'])} | "
-            f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved"
-        )
-        minutes = " ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
-        routed = near(result["routed"]) if routes_of(result) > 1 else []
-        for place, one in enumerate(routed):
-            over = one["over"]
-            differences = [difference(over[name]) for name in ("hull", "hull_by_time", "full", "strongest", "matched")]
-            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.0f}"]
-            start = head if place == 0 else "| | | |"
-            lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
-        if not routed:
-            lines.append(f"{head} | | | | | | | | {minutes} |")
-    readme = HERE / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(TABLE[0], 1)
-    after = rest.split(TABLE[1], 1)[1]
-    readme.write_text(before + TABLE[0] + "\n".join(lines) + "\n" + TABLE[1] + after)
-
-
-def near(points):
-    """The points nearest to the told savings, each once."""
-    chosen = []
-    for saving in SAVINGS if len(points) > 1 else ():
-        nearest = min(points, key=lambda one: abs(one["saved"] - saving))
-        if abs(nearest["saved"] - saving) < 0.06 and nearest not in chosen:
-            chosen.append(nearest)
-    return chosen or points[:1]
-
-
-def told(found):
-    return f"{found['mean']:.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
-
-
-def difference(found):
-    """Of several trainings with the interval, which covers what another one would have come to; of one with ± alone."""
-    if len(found["by_seed"]) > 1 and found.get("interval"):
-        low, high = found["interval"]
-        return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
-    return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""The two tables that are made of the results: all rows in this directory's README.md, and the short one in the repository's."""
+
+import json
+from pathlib import Path
+
+from rows import README, ROWS
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+MARKS = ("<!-- table: made by tables.py -->\n", "<!-- end of the table -->\n")
+# The savings at which the table of all rows tells of routed runs.
+SAVINGS = (0.65, 0.70, 0.80)
+
+
+def write_tables():
+    """Puts a table of every result into README.md here, and the table of models by data set into that of the repository."""
+    results = {row: results_of(row) for row in ROWS}
+    put(HERE / "README.md", all_rows([result for found in results.values() for result in found]))
+    put(REPOSITORY / "README.md", models(results))
+
+
+def results_of(row):
+    """Every result of a row: that of its first seed, and those of seeds whose first models were not at hand."""
+    files = [HERE / f"{row}.json", *sorted(HERE.glob(f"{row}-seed-*.json"))]
+    return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def put(file, lines):
+    before, rest = file.read_text().split(MARKS[0], 1)
+    after = rest.split(MARKS[1], 1)[1]
+    file.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
+
+
+def all_rows(results):
+    lines = [
+        "| row | seeds | full | strongest slice | routed, saved | - static mix | - static mix of equal time | - full "
+        "| - strongest | - random, own frequencies | routes in use | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        strongest = result["strongest"]
+        head = (
+            f"| {result['row']} | {len(result['seeds'])} | {told(result['full']['test'])} | "
+            f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved"
+        )
+        minutes = " ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
+        routed = near(result["routed"]) if routes_of(result) > 1 else []
+        for place, one in enumerate(routed):
+            over = one["over"]
+            differences = [difference(over[name]) for name in ("hull", "hull_by_time", "full", "strongest", "matched")]
+            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.0f}"]
+            start = head if place == 0 else "| | | |"
+            lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
+        if not routed:
+            lines.append(f"{head} | | | | | | | | {minutes} |")
+    return lines
+
+
+def models(results):
+    """For each data set RecBole's SASRec, slices, routed runs and the full model, by their cost."""
+    lines = ["| data | model | MFLOP a request | NDCG@10 | minutes of training |", "|---|---|---|---|---|"]
+    for shown in README:
+        found = results[shown["row"]]
+        trainings = sum(len(result["seeds"]) for result in found)
+        minutes = [minutes for result in found for minutes in result["training_minutes"]]
+        name = shown["name"] + (f", mean of {trainings} trainings" if trainings > 1 else "")
+        strongest = next((route for result in found for route in result["strongest"]["routes"]))
+        rows = [reference(result) for result in shown["recbole"]]
+        for place, slices in enumerate(zip(*(result["slices"] for result in found))):
+            route = slices[0]["route"]
+            full = place + 1 == len(found[0]["slices"])
+            if route in shown["slices"] or full:
+                words = f"{'full model' if full else 'slice'} `{route}`{', the strongest' if route == strongest else ''}"
+                rows.append((slices[0]["mflops"], words, mean([(one["test"], result) for one, result in zip(slices, found)]), ""))
+        for budget in shown["budgets"]:
+            points = [next(one for one in result["routed"] if one["budget"] == budget) for result in found]
+            saved = average([(one["saved"], result) for one, result in zip(points, found)])
+            mflops = (1 - saved) * found[0]["full"]["mflops"]
+            accuracy = mean([(one["test"], result) for one, result in zip(points, found)])
+            rows.append((mflops, f"routed, budget {100 * budget:.0f} %", accuracy, ""))
+        ours = f"{min(minutes):.0f}" if len(minutes) == 1 else f"{min(minutes):.0f} to {max(minutes):.0f}"
+        for place, (mflops, words, accuracy, took) in enumerate(sorted(rows, key=lambda row: row[0])):
+            lines.append(f"| {'' if place else name} | {words} | {short(mflops)} | {told(accuracy)} | {took or ours} |")
+    return lines
+
+
+def reference(name):
+    """A result of recbole_sasrec.py."""
+    result = json.loads((HERE / f"{name}.json").read_text())
+    ended = ", stopped by a time limit" if result["ended_by"] == "minutes" else ""
+    words = f"RecBole's SASRec, loss {result['settings']['loss_type']}, {result['epochs']} epochs{ended}"
+    return result["mflops"], words, result["test"], f"{result['cpu_minutes']:.0f}"
+
+
+def mean(values):
+    """The mean over the trainings of several results, with the greatest of their standard errors over users."""
+    return {"mean": average([(one["mean"], result) for one, result in values]), "se": max(one["se"] or 0 for one, _ in values)}
+
+
+def average(values):
+    """The mean of one figure a result, in which a result counts by its trainings."""
+    return sum(one * len(result["seeds"]) for one, result in values) / sum(len(result["seeds"]) for _, result in values)
+
+
+def routes_of(result):
+    """1 for a model trained alone, else 2 or more."""
+    return 1 if result["full"]["route"] == result["smallest"]["route"] else 2
+
+
+def near(points):
+    """The points nearest to the told savings, each once."""
+    chosen = []
+    for saving in SAVINGS if len(points) > 1 else ():
+        nearest = min(points, key=lambda one: abs(one["saved"] - saving))
+        if abs(nearest["saved"] - saving) < 0.06 and nearest not in chosen:
+            chosen.append(nearest)
+    return chosen or points[:1]
+
+
+def short(mflops):
+    """Two significant digits, or more above 100."""
+    return f"{mflops:.{0 if mflops >= 10 else 1 if mflops >= 1 else 2}f}".removeprefix("0")
+
+
+def told(found):
+    return f"{found['mean']:.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
+
+
+def difference(found):
+    """Of several trainings with the interval, which covers what another one would have come to; of one with ± alone."""
+    if len(found["by_seed"]) > 1 and found.get("interval"):
+        low, high = found["interval"]
+        return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
+    return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
