@@ -1,6 +1,7 @@
 """The two tables that are made of the results: all rows in this directory's README.md, and the short one in the repository's."""
 
 import json
+import sys
 from pathlib import Path
 
 from rows import README, ROWS
@@ -21,8 +22,13 @@ def write_tables():
 
 def results_of(row):
     """Every result of a row: that of its first seed, and those of seeds whose first models were not at hand."""
-    files = [HERE / f"{row}.json", *sorted(HERE.glob(f"{row}-seed-*.json"))]
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+    files = [file for file in (HERE / f"{row}.json", *sorted(HERE.glob(f"{row}-seed-*.json"))) if file.exists()]
+    results = [json.loads(file.read_text()) for file in files]
+    seeds = [seed for result in results for seed in result["seeds"]]
+    if twice := {seed for seed in seeds if seeds.count(seed) > 1}:
+        names = ", ".join(file.name for file in files)
+        sys.exit(f"{names}: seed {min(twice)} is in two of these results; remove the one that the other contains, then make experiment ROW=table")
+    return results
 
 
 def put(file, lines):
@@ -73,7 +79,9 @@ def models(results):
                 words = f"{'full model' if full else 'slice'} `{route}`{', the strongest' if route == strongest else ''}"
                 rows.append((slices[0]["mflops"], words, mean([(one["test"], result) for one, result in zip(slices, found)]), ""))
         for budget in shown["budgets"]:
-            points = [next(one for one in result["routed"] if one["budget"] == budget) for result in found]
+            points = [one for result in found for one in result["routed"] if one["budget"] == budget]
+            if len(points) < len(found):
+                sys.exit(f"rows.py shows budget {budget} of {shown['row']}, which a training does not reach: name another one")
             saved = average([(one["saved"], result) for one, result in zip(points, found)])
             mflops = (1 - saved) * found[0]["full"]["mflops"]
             accuracy = mean([(one["test"], result) for one, result in zip(points, found)])
