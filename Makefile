@@ -13,8 +13,11 @@ FLAGS ?=
 help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
+# Cargo uses every core by itself, and two targets must not install Debian packages at once.
+.NOTPARALLEL:
+
 # Tools are checked before anything is built for them.
-TOOLS = tools-wheel tools-image tools-tests tools-test-python tools-dashboards
+TOOLS = tools-wheel tools-image tools-sbom tools-tests tools-test-python tools-dashboards
 .PHONY: $(TOOLS)
 $(TOOLS): tools-%:
 	@scripts/system.sh $*
@@ -59,7 +62,7 @@ soak: build ## Loads a server for MINUTES (default 60) with a reload a minute an
 policy: ## Checks the rendered chart with checkov (300 MB of packages, once per user)
 	@deploy/policy.sh $(ARGS)
 
-sbom: tools-image ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
+sbom: tools-sbom ## Writes what the binary is made of to dist/canet.cdx.json (CycloneDX)
 	@python3 scripts/sbom.py $(ARGS)
 
 image: tools-image $(if $(WITHOUT_REGISTRY),build-native) ## Builds the image for CPUs, starts it and asks it (WITHOUT_REGISTRY=1; see deploy/README.md)

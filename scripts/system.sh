@@ -3,7 +3,8 @@
 #
 #   native       the build without LibTorch
 #   wheel        the Python package
-#   image        the image and what else runs scripts/ alone
+#   image        the image
+#   sbom         the list of the binary's parts
 #   tests        the whole build and its tests
 #   test-python  the tests of the Python package
 #   dashboards   the whole build and a Prometheus
@@ -17,10 +18,10 @@ missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need_pip() { python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip); }
 
-[[ $target == image ]] || need c++ g++
+[[ $target == image || $target == sbom ]] || need c++ g++
 [[ $target == native ]] || need python3 python3
 case $target in
-    native | image) ;;
+    native | image | sbom) ;;
     # Python fetches LibTorch, but a LibTorch of the user's own needs no download.
     '') [[ -n ${LIBTORCH+set} || -n ${LIBTORCH_USE_PYTORCH+set} ]] || need_pip ;;
     *) need_pip ;;
@@ -50,7 +51,7 @@ fi
 
 # Only Python 3.11 reads TOML, and only pip 22.3 installs into another environment.
 case $target in
-    wheel | image | tests | test-python)
+    wheel | image | sbom | tests | test-python)
         if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
             echo "python3 is $(python3 --version): install Python 3.11 or later, and put it first in PATH as python3" >&2
             exit 1
