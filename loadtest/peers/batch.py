@@ -53,7 +53,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, required=True)
     options.add_argument("--histories", type=Path, required=True)
-    options.add_argument("--users", type=int, default=100_000)
+    options.add_argument("--users", type=int, default=100_000, help=f"more than {FEW}")
     options.add_argument("--torch-users", type=int, default=10_000)
     options.add_argument("--routes", default="full,auto")
     options.add_argument("--rounds", type=int, default=5)
@@ -61,6 +61,8 @@ def main():
     options.add_argument("--clock", choices=CLOCKS, default="wall")
     options.add_argument("--canet", type=Path, default=Path(sys.executable).with_name("canet"))
     options = options.parse_args()
+    if options.users <= FEW:
+        sys.exit(f"--users {options.users}: use more than {FEW}, because the time of {FEW} users is taken off")
     torch.set_num_threads(options.threads)
     lines = [line.split()[1:] for line in options.histories.read_text(encoding="utf-8").splitlines()]
     histories = random.Random(1).choices(lines, k=options.users)
