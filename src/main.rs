@@ -50,7 +50,8 @@ use exit::Failure;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A request makes many small, short-lived allocations, for which mimalloc is faster than the C library's allocator.
 #[global_allocator]
@@ -80,9 +81,19 @@ enum Command {
     Train(train::TrainArgs),
 }
 
+/// Parses the command line and the environment.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.clone().try_get_matches()?;
+    if let Some(conflict) = matches.subcommand_matches("eval").and_then(eval::conflict) {
+        return Err(command.error(ErrorKind::ArgumentConflict, conflict));
+    }
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 /// Parses the command line, runs the command and turns its result into the exit code.
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
@@ -111,10 +122,10 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

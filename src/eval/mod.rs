@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, ValueEnum};
 
 use self::report::Report;
 use super::exit::say;
@@ -39,7 +40,7 @@ pub(crate) struct EvalArgs {
     cache: CacheArgs,
     /// Judge logged answers (serve --answer-log) by the interactions of --data instead: a directory or a file. It needs
     /// times in the data and no model
-    #[arg(long, env = "CANET_ANSWERS", value_name = "PATH", conflicts_with_all = OF_A_RUN)]
+    #[arg(long, env = "CANET_ANSWERS", value_name = "PATH")]
     answers: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
@@ -85,9 +86,9 @@ pub(crate) struct EvalArgs {
     json: bool,
 }
 
-/// The flags about the runs of a model, which mean nothing where answers are judged. Those that a server has too are ignored,
-/// because its environment may set them.
-const OF_A_RUN: [&str; 7] = ["split", "holdout", "compare", "metric", "include_seen", "seed", "verbose"];
+/// The flags about the runs of a model, which mean nothing where answers are judged.
+const OF_A_RUN: [&str; 10] =
+    ["route", "split", "holdout", "flops_budget", "compare", "metric", "include_seen", "batch_size", "seed", "verbose"];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SplitArg {
@@ -111,6 +112,18 @@ fn metric(text: &str) -> Result<Metric, String> {
 
 /// The runs that a verdict compares, besides the best single slice.
 const COMPARED: [Baseline; 4] = [Baseline::Auto, Baseline::Full, Baseline::Popularity, Baseline::Markov];
+
+/// The flag of the command line, if there is one, that does not go with `--answers`. Values from the environment are ignored,
+/// because they may be there for other commands.
+pub(crate) fn conflict(matches: &ArgMatches) -> Option<String> {
+    let judged = matches.value_source("answers").is_some();
+    let given = |id: &&&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let id = OF_A_RUN.iter().filter(|_| judged).find(given)?;
+    Some(format!(
+        "--{} cannot be used with --answers, which judges logged answers and runs no model",
+        id.replace('_', "-")
+    ))
+}
 
 /// Evaluates a model, or logged answers, and prints the report.
 pub(crate) fn run(args: EvalArgs) -> Result<(), Failure> {
@@ -324,15 +337,20 @@ mod tests {
 
     #[test]
     fn flags_about_the_runs_of_a_model_do_not_go_with_answers() {
-        let parse = |flags: &[&str]| {
-            let command = EvalArgs::augment_args(clap::Command::new("eval"));
-            command.try_get_matches_from([&["eval", "--answers", "log", "--data", "x.csv"][..], flags].concat())
+        let command = EvalArgs::augment_args(clap::Command::new("eval"));
+        let found = |flags: &[&str]| {
+            let line = [&["eval", "--data", "x.csv"][..], flags].concat();
+            conflict(&command.clone().try_get_matches_from(line).unwrap())
         };
-        assert!(parse(&["--json", "--model=m"]).is_ok());
-        for flag in ["--include-seen", "--split=test", "--seed=1", "--verbose"] {
-            let error = parse(&[flag]).unwrap_err().to_string();
+        assert_eq!(found(&["--answers=log", "--json", "--model=m"]), None);
+        assert_eq!(found(&["--model=m", "--route=full", "--seed=1"]), None);
+        for flag in ["--include-seen", "--split=test", "--seed=1", "--verbose", "--route=full", "--batch-size=2"] {
+            let error = found(&["--answers=log", flag]).unwrap();
             let name = flag.split('=').next().unwrap();
-            assert!(error.contains("cannot be used with") && error.contains(name), "{flag}: {error}");
+            assert!(error.starts_with(&format!("{name} cannot be used with --answers")), "{flag}: {error}");
+        }
+        for id in OF_A_RUN {
+            assert!(command.get_arguments().any(|argument| argument.get_id() == id), "there is no flag {id}");
         }
     }
 }

@@ -186,7 +186,8 @@ fn answers_are_judged_by_later_interactions() {
     assert!(
         (interval[0].as_f64().unwrap() - 0.0945).abs() < 1e-4 && (interval[1].as_f64().unwrap() - 0.9055).abs() < 1e-4
     );
-    let text = canet(&["eval"]).args(paths).output().unwrap();
+    // The environment may be set for other commands.
+    let text = canet(&["eval"]).env("CANET_SEED", "7").args(paths).output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("7 answers, 3 judged") && text.contains("h12-l4-e10"), "{text}");
 }
@@ -213,6 +214,8 @@ fn answers_need_times_and_whole_lines_to_be_judged() {
         let (code, said) = judge(answers, data);
         assert!(code == Some(65) && said.contains(says), "{code:?} {said}");
     }
+    let (code, said) = run(&mut canet(&["eval", "--data", &timed, "--answers", &bad, "--route", "full"]));
+    assert!(code == Some(64) && said.contains("--route cannot be used with --answers"), "{code:?} {said}");
     let (code, said) = run(&mut canet(&["eval", "--data", &timed]));
     assert!(code == Some(64) && said.contains("--model"), "{said}");
 }
