@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use canet_catalogue::{FilterExpression, ItemIndex, Restriction, SetPool};
 use canet_cpu::{CpuForward, CpuOptions, Level, gemm_peak, read_peak};
 use canet_data::ItemTableBuilder;
-use canet_domain::{Candidates, History, Item, Selection};
+use canet_domain::{Candidates, History, Item, Route, Selection};
 use canet_model::{Forward, ModelConfig, Precision, Query, RouterConfig};
 use canet_serving::{Due, Request, rank_requests};
 use rand::Rng;
@@ -63,14 +63,15 @@ fn time(native: &CpuForward, how: &str, precision: Precision, config: &ModelConf
     let histories: Vec<History> = (0..32).map(|_| canet_testing::random_history(ITEMS, 1, &mut rng)).collect();
     let nothing = HashSet::new();
     let selection = Selection { k: 10, excluded: &nothing, candidates: Candidates::All };
-    let queries: Vec<Query<'_>> = histories.iter().map(|history| Query { history, selection }).collect();
+    let queries: Vec<(Route, Query<'_>)> =
+        histories.iter().map(|history| (route, Query { history, selection })).collect();
     let name = precision.name();
     let table = ITEMS * WIDTH * if precision == Precision::Fp32 { 4 } else { 2 };
     let mut found = [1, 8, 32].map(|batch| (batch, Vec::new()));
     for _ in 0..ROUNDS {
         for (batch, found) in &mut found {
             let started = Instant::now();
-            native.rank(route, &queries[..*batch]).unwrap();
+            native.rank(&queries[..*batch]).unwrap();
             let seconds = started.elapsed().as_secs_f64();
             let reading = table as f64 / read_peak(level, table, Duration::from_millis(100));
             let flops = 2.0 * (ITEMS * WIDTH * *batch) as f64;

@@ -16,7 +16,7 @@ use canet_api::{self, Access};
 use canet_cpu::{CpuForward, CpuOptions};
 use canet_domain::BatchBy;
 use canet_model::{Model, Precision};
-use canet_serving::{Generation, Limits, Policy, Recommender};
+use canet_serving::{Generation, Limits, Policy, Recommender, RecommenderOptions};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -37,7 +37,8 @@ fn app() -> (Runtime, Router) {
     let limits = Limits { executors: 1, max_batch: 64, queue_limit: Duration::from_secs(1), degrade: false };
     let policy = Policy { budget: 0.3, batch_by: BatchBy::Width };
     let generation = Generation::new(Model::with_forward(checkpoint, forward), policy, &metrics);
-    let (recommender, _) = runtime.block_on(async { Recommender::start(limits, metrics) }).unwrap();
+    let options = RecommenderOptions::default();
+    let (recommender, _) = runtime.block_on(async { Recommender::start(limits, options, metrics) }).unwrap();
     recommender.serve(generation);
     let router = canet_api::app(&recommender, Access::default());
     (runtime, router)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use canet_domain::{BatchBy, Candidates, History, Route, RouteSpace, Selection};
 use canet_model::{Forward, Query};
-use canet_serving::scheduler::{Arrival, Due, Limits, Routed, Row, Scheduler, UnroutedRow, Work};
+use canet_serving::scheduler::{Arrival, Cancellable, Due, Limits, Routed, Scheduler, SharesRouter, Work};
 use canet_torch::TorchForward;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::Rng;
@@ -32,9 +32,9 @@ struct Asked {
 /// No row asks the router.
 enum Never {}
 
-impl Row for Asked {}
-impl Row for Never {}
-impl UnroutedRow for Never {}
+impl Cancellable for Asked {}
+impl Cancellable for Never {}
+impl SharesRouter for Never {}
 
 /// A closed loop: a new row follows every answer.
 struct ClosedLoop<'a> {
@@ -79,7 +79,7 @@ impl<'a> ClosedLoop<'a> {
                 .iter()
                 .map(|started| (started.row.route, Query { history: &started.row.history, selection }))
                 .collect();
-            answered += self.forward.rank_mixed(&queries).map_or(0, |answers| answers.len());
+            answered += self.forward.rank(&queries).map_or(0, |answers| answers.len());
             batch.rows.iter().for_each(|_| self.send());
         }
         started.elapsed().div_f64(answered as f64)

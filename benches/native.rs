@@ -48,7 +48,7 @@ fn native(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(count as u64));
             for (backend, forward) in [("native", &native as &dyn Forward), ("libtorch", &libtorch)] {
                 group.bench_function(BenchmarkId::new(backend, count), |bencher| {
-                    bencher.iter(|| forward.rank_mixed(&rows[..count]));
+                    bencher.iter(|| forward.rank(&rows[..count]));
                 });
             }
         }
@@ -57,7 +57,7 @@ fn native(criterion: &mut Criterion) {
             let time = |forward: &dyn Forward| {
                 let (started, mut runs) = (Instant::now(), 0);
                 while started.elapsed() < Duration::from_millis(30) {
-                    forward.rank_mixed(&rows[..count]).unwrap();
+                    forward.rank(&rows[..count]).unwrap();
                     runs += 1;
                 }
                 started.elapsed().as_secs_f64() / f64::from(runs)

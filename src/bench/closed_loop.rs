@@ -10,7 +10,7 @@ use super::workload::{Routes, Workload, draw};
 use canet_domain::{BatchBy, Candidates, Flops, History, Item, RequestFlops, Route, Selection};
 use canet_model::{ForwardError, HistoryCache, HistoryCacheStats, Model, Query};
 use canet_serving::SharedScheduler;
-use canet_serving::scheduler::{self, Arrival, Batch, Due, Limits, Routed, RouterBatch, Work};
+use canet_serving::scheduler::{Arrival, Batch, Cancellable, Due, Limits, Routed, RouterBatch, SharesRouter, Work};
 use parking_lot::Mutex;
 
 /// Items that each request asks for.
@@ -30,8 +30,10 @@ pub(super) struct ClosedLoop<'a> {
     pub(super) budget: f64,
     /// At least one.
     pub(super) histories: &'a [Arc<History>],
-    /// The users of the workload `sessions`: how they return, and the sequences of a file if there is one.
-    pub(super) sessions: (SessionMix, &'a [Vec<Item>]),
+    /// How the users of the workload `sessions` return.
+    pub(super) session_mix: SessionMix,
+    /// The items of these users, as a file has them; none for random items.
+    pub(super) sequences: &'a [Vec<Item>],
     pub(super) batch_by: BatchBy,
     /// Threads that run batches out of one queue.
     pub(super) executors: usize,
@@ -88,9 +90,9 @@ struct RoutedRow {
     row: Row,
 }
 
-impl scheduler::Row for Row {}
-impl scheduler::UnroutedRow for Row {}
-impl scheduler::Row for RoutedRow {}
+impl Cancellable for Row {}
+impl SharesRouter for Row {}
+impl Cancellable for RoutedRow {}
 
 /// What the executors of one measurement share.
 struct Measurement<'a> {
@@ -125,7 +127,7 @@ impl ClosedLoop<'_> {
             scheduler: SharedScheduler::new(limits),
             workload,
             excluded: self.histories.iter().map(|history| Arc::new(seen(history))).collect(),
-            sessions: Mutex::new(Sessions::new(self.sessions.0, self.sessions.1)),
+            sessions: Mutex::new(Sessions::new(self.session_mix, self.sequences)),
             from,
             until: from + time,
             answered: Mutex::default(),

@@ -155,7 +155,7 @@ fn time_passes(model: &Model, passes: &[Pass], histories: &[History]) -> Result<
                     Pass::Router => drop(model.forward().router_logits(&[history])?),
                     Pass::Slice(route) => {
                         let selection = Selection { k: K, excluded, candidates: Candidates::All };
-                        drop(model.forward().rank(*route, &[Query { history, selection }])?);
+                        drop(model.rank(&[(*route, Query { history, selection })])?);
                     }
                 }
                 if round > 0 {

@@ -203,7 +203,7 @@ impl Loaded {
 
     fn compute(&self, route: Route, rows: &[History]) {
         let nothing = HashSet::new();
-        self.forward.rank_mixed(&queries(route, rows, &nothing)).unwrap();
+        self.forward.rank(&queries(route, rows, &nothing)).unwrap();
     }
 
     fn reuse(&self, route: Route, rows: &[History]) -> Vec<u64> {

@@ -1,6 +1,6 @@
 use super::attention::{Heads, PositionBiases};
 use super::block::{Block, BlockSlice, BlockSpec};
-use super::embedding::InputLayer;
+use super::embedding::{EmbeddingSlice, InputLayer};
 use super::newest_attention::Features;
 use super::panels::{Packer, Panels};
 use super::simd::Level;
@@ -49,13 +49,13 @@ impl Backbone {
     ///
     /// The histories together have at most as many tokens as the workspace.
     pub(crate) fn newest(&self, route: Route, histories: &[&History], workspace: &mut Workspace, newest: &mut [f32]) {
-        let (sizes, [width, _, embedding]) = (self.space.slice(route), self.space.place(route));
-        let slice = &self.slices[width];
-        let lengths = self.input.embed(sizes, embedding, histories, workspace);
-        for block in &self.blocks[..sizes.layers - 1] {
+        let (slice, layers) = (&self.slices[self.space.place(route)[0]], self.space.slice(route).layers);
+        let embedding = EmbeddingSlice::of(&self.space, route);
+        let lengths = self.input.embed(slice.width, embedding, histories, workspace);
+        for block in &self.blocks[..layers - 1] {
             block.every_position(slice, &lengths, workspace);
         }
-        self.blocks[sizes.layers - 1].newest_positions(slice, &Features::InWorkspace(&lengths), workspace, newest);
+        self.blocks[layers - 1].newest_positions(slice, &Features::InWorkspace(&lengths), workspace, newest);
     }
 
     /// The first block, and the slice of it that a route runs.

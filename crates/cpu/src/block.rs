@@ -1,9 +1,9 @@
 use super::attention::{Attention, Heads, PositionBiases};
 use super::kept_states::KeptRows;
 use super::newest_attention::{Features, NewestAttention, NewestInputs};
-use super::norm::AddNorm;
+use super::norm::{AddNorm, ResidualRows};
 use super::panels::{Packer, Panels, padded};
-use super::product::{Activation, LayerInput, Product};
+use super::product::{Activation, LayerInput, Product, Shape};
 use super::simd::{Level, RowMajor};
 use super::workspace::{ROW_BLOCK, Workspace};
 use canet_model::WeightsError;
@@ -120,9 +120,9 @@ impl Block {
         let (row, first_key) = slice.projected();
         let input = LayerInput { rows: RowMajor { data: x, stride: *stride }, count: tokens, depth: slice.width };
         let input = input.in_format(*level, query.format(), pairs);
-        Product::new(query, [slice.width; 2], input, tokens).write(*level, projected, row);
-        let product = Product::new(key_value, [slice.width, 2 * slice.width], input, tokens);
-        product.write(*level, &mut projected[first_key..], row);
+        Product::new(query, Shape::square(slice.width), input, tokens).write(*level, projected, row);
+        let shape = Shape { inputs: slice.width, outputs: 2 * slice.width };
+        Product::new(key_value, shape, input, tokens).write(*level, &mut projected[first_key..], row);
     }
 
     /// Attention within each history, into the workspace's `mixed`.
@@ -210,7 +210,7 @@ impl Block {
         });
         let input = LayerInput { rows: RowMajor { data: newest, stride }, count: rows, depth: slice.width };
         let input = input.in_format(level, query.format(), pairs);
-        Product::new(query, [slice.width; 2], input, rows).write(level, y, stride);
+        Product::new(query, Shape::square(slice.width), input, rows).write(level, y, stride);
         let inputs = NewestInputs { heads: slice.heads, width: slice.width, key_value, biases: &self.biases };
         self.newest.attend(inputs, features, workspace);
         let Workspace { mixed, y, inner, pairs, .. } = workspace;
@@ -227,15 +227,17 @@ impl Block {
             let (x, y) = (&mut x[span.clone()], &mut y[..count * stride]);
             let mixed = LayerInput { rows: RowMajor { data: &mixed[span], stride }, count, depth };
             let mixed = mixed.in_format(level, self.output.format(), pairs);
-            Product::new(&self.output, [slice.width; 2], mixed, count).write(level, y, stride);
-            self.attention_norm.apply(level, slice.width, [x, y], stride);
+            Product::new(&self.output, Shape::square(slice.width), mixed, count).write(level, y, stride);
+            self.attention_norm.apply(level, slice.width, ResidualRows { x, y, stride });
             let input = LayerInput { rows: RowMajor { data: x, stride }, count, depth };
             let input = input.in_format(level, self.inner.format(), pairs);
-            let product = Product::new(&self.inner, [slice.width, slice.ffn], input, count);
+            let shape = Shape { inputs: slice.width, outputs: slice.ffn };
+            let product = Product::new(&self.inner, shape, input, count);
             Product { activation: Activation::Gelu, ..product }.write(level, inner, wide);
             let input = RowMajor { data: inner, stride: wide };
-            Product::new(&self.outer, [slice.ffn, slice.width], input, count).write(level, y, stride);
-            self.ffn_norm.apply(level, slice.width, [x, y], stride);
+            let shape = Shape { inputs: slice.ffn, outputs: slice.width };
+            Product::new(&self.outer, shape, input, count).write(level, y, stride);
+            self.ffn_norm.apply(level, slice.width, ResidualRows { x, y, stride });
         }
     }
 

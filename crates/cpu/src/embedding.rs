@@ -3,14 +3,30 @@
 use super::buffer::Buffer;
 use super::norm::Norm;
 use super::panels::{Packer, Panels, padded};
-use super::product::{LayerInput, Product};
+use super::product::{LayerInput, Product, Shape};
 use super::simd::{Kernel, Level, RowMajor, RowMajorMut, Simd};
 use super::workspace::Workspace;
-use canet_domain::{History, Item, RouteSpace, Slice};
+use canet_domain::{History, Item, Route, RouteSpace};
 use canet_model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 
 /// The most bytes that precomputed products of the tables may take.
 const MAX_PRECOMPUTED_BYTES: usize = 64 << 20;
+
+/// The embedding of a slice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EmbeddingSlice {
+    /// Place of its width in the ascending list.
+    pub(crate) place: usize,
+    pub(crate) width: usize,
+}
+
+impl EmbeddingSlice {
+    #[inline]
+    pub(crate) fn of(space: &RouteSpace, route: Route) -> EmbeddingSlice {
+        let [_, _, place] = space.place(route);
+        EmbeddingSlice { place, width: space.embedding()[place] }
+    }
+}
 
 /// The items of a history from a place on.
 #[derive(Clone, Copy)]
@@ -19,8 +35,7 @@ pub(crate) struct FurtherItems<'a> {
     pub(crate) items: &'a [Item],
     /// The first one to embed.
     pub(crate) first: usize,
-    /// The slice's embedding: its place in the ascending list, and its width.
-    pub(crate) embedding: [usize; 2],
+    pub(crate) embedding: EmbeddingSlice,
 }
 
 impl FurtherItems<'_> {
@@ -81,13 +96,12 @@ impl InputLayer {
         Ok(InputLayer::Precomputed(projected.collect()))
     }
 
-    /// Fills the workspace's `x` with one row a token, one history after the other, and returns each history's length.
-    ///
-    /// `embedding` is the place of the slice's embedding width in the ascending list.
+    /// Fills the workspace's `x` with one row a token, one history after the other, at the width `hidden`. Returns each
+    /// history's length.
     pub(crate) fn embed(
         &self,
-        slice: Slice,
-        embedding: usize,
+        hidden: usize,
+        embedding: EmbeddingSlice,
         histories: &[&History],
         workspace: &mut Workspace,
     ) -> Vec<usize> {
@@ -95,15 +109,16 @@ impl InputLayer {
         let (level, stride) = (*level, *stride);
         match self {
             InputLayer::Precomputed(tables) => {
-                tables[embedding].embed(level, histories, slice.hidden, RowMajorMut { data: x, stride })
+                tables[embedding.place].embed(level, histories, hidden, RowMajorMut { data: x, stride })
             }
             InputLayer::Computed(tables, layer) => {
-                let lengths = tables.embed(level, histories, slice.embedding, RowMajorMut { data: mixed, stride });
+                let width = embedding.width;
+                let lengths = tables.embed(level, histories, width, RowMajorMut { data: mixed, stride });
                 let count = lengths.iter().sum();
                 let rows = RowMajor { data: mixed, stride };
-                let embedded =
-                    LayerInput { rows, count, depth: slice.embedding }.in_format(level, layer.format(), pairs);
-                Product::new(layer, [slice.embedding, slice.hidden], embedded, count).write(level, x, stride);
+                let embedded = LayerInput { rows, count, depth: width }.in_format(level, layer.format(), pairs);
+                let shape = Shape { inputs: width, outputs: hidden };
+                Product::new(layer, shape, embedded, count).write(level, x, stride);
                 lengths
             }
         }
@@ -116,7 +131,8 @@ impl InputLayer {
         let (level, stride) = (*level, *stride);
         let mut rest = &mut x[..];
         for group in histories.chunk_by(|a, b| a.embedding == b.embedding) {
-            let ([place, width], count) = (group[0].embedding, group.iter().map(FurtherItems::count).sum::<usize>());
+            let EmbeddingSlice { place, width } = group[0].embedding;
+            let count = group.iter().map(FurtherItems::count).sum::<usize>();
             let (own, others) = rest.split_at_mut(count * stride);
             rest = others;
             match self {
@@ -127,7 +143,8 @@ impl InputLayer {
                     tables.embed_further(level, group, width, RowMajorMut { data: mixed, stride });
                     let rows = RowMajor { data: mixed, stride };
                     let embedded = LayerInput { rows, count, depth: width }.in_format(level, layer.format(), pairs);
-                    Product::new(layer, [width, hidden], embedded, count).write(level, own, stride);
+                    let shape = Shape { inputs: width, outputs: hidden };
+                    Product::new(layer, shape, embedded, count).write(level, own, stride);
                 }
             }
         }
@@ -193,7 +210,8 @@ impl EmbeddingTables {
             let rows = table.len() / self.width;
             let mut out = Buffer::new(rows * stride);
             let input = RowMajor { data: table, stride: self.width };
-            Product::new(layer, [width, layer.outputs()], input, rows).write(level, &mut out, stride);
+            let shape = Shape { inputs: width, outputs: layer.outputs() };
+            Product::new(layer, shape, input, rows).write(level, &mut out, stride);
             out
         };
         let items = match &self.norm {

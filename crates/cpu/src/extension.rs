@@ -10,7 +10,7 @@
 
 use super::backbone::Backbone;
 use super::block::Continued;
-use super::embedding::FurtherItems;
+use super::embedding::{EmbeddingSlice, FurtherItems};
 use super::kept_states::KeptStates;
 use super::newest_attention::Features;
 use super::simd::RowMajor;
@@ -126,7 +126,7 @@ impl Backbone {
             let further = rows.iter().map(|row| FurtherItems {
                 items: row.items,
                 first: row.items.len() - row.lacking(depth),
-                embedding: [self.space.place(row.route)[2], self.space.slice(row.route).embedding],
+                embedding: EmbeddingSlice::of(&self.space, row.route),
             });
             let further: Vec<FurtherItems<'_>> = further.collect();
             self.input.embed_further(self.space.slice(rows[0].route).hidden, &further, workspace);

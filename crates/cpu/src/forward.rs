@@ -1,17 +1,18 @@
 use std::ops::Range;
 
 use super::backbone::Backbone;
-use super::history_cache::HistoryCache;
 use super::panels::Packer;
 use super::parallel::{run_parallel, split_by_cost, threads_for};
-use super::reuse::{Reused, slices, states_stay_right};
+use super::reuse::{HistoryStates, Reused};
 use super::router::Router;
 use super::scan::QuantizedOutput;
 use super::scores::{ScorePass, column_ranges, is_streamed, offer_block};
 use super::simd::{Level, RowMajor};
 use super::workspace::{Sizes, Workspace, Workspaces};
 use canet_domain::{Flops, History, ModelShape, Ranked, Route, RouteSpace, TopK};
-use canet_model::{Forward, ForwardError, LoadError, ModelConfig, Precision, Query, RankedBatch, Rows, Weights};
+use canet_model::{
+    Forward, ForwardError, HistoryCache, LoadError, ModelConfig, Precision, Query, RankedBatch, Rows, Weights,
+};
 
 /// One set of weights in host memory, computed by the kernels of this crate.
 pub struct CpuForward {
@@ -24,7 +25,7 @@ pub struct CpuForward {
     /// A copy in bytes of an output layer that no cache holds.
     scan: Option<QuantizedOutput>,
     workspaces: Workspaces,
-    cache: Option<HistoryCache>,
+    cache: Option<HistoryStates>,
 }
 
 /// How a [`CpuForward`] computes.
@@ -84,7 +85,6 @@ impl CpuForward {
             true => QuantizedOutput::load(packer, "backbone.output")?,
             false => None,
         };
-        let keeps = history_cache > 0 && states_stay_right(config);
         Ok(CpuForward {
             level,
             threads: threads.max(1),
@@ -92,7 +92,7 @@ impl CpuForward {
             scan,
             router: Router::load(weights, config)?,
             workspaces: Workspaces::new(level, sizes),
-            cache: keeps.then(|| HistoryCache::new(history_cache, slices(&space))),
+            cache: HistoryStates::new(history_cache, config, &space),
             space,
             shape,
         })
@@ -121,10 +121,6 @@ impl CpuForward {
 
     pub(crate) fn threads(&self) -> usize {
         self.threads
-    }
-
-    pub(crate) fn cache(&self) -> Option<&HistoryCache> {
-        self.cache.as_ref()
     }
 
     fn width(&self, route: Route) -> usize {
@@ -300,21 +296,15 @@ impl Forward for CpuForward {
         Rows::new(columns, data)
     }
 
-    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
-        let rows: Vec<(Route, &History)> = queries.iter().map(|query| (route, query.history)).collect();
-        let newest = self.newest(&rows);
-        Ok(self.rank_rows(&self.output(route, &newest), queries))
-    }
-
     /// Each row runs its own slice. Rows of one width share the passes over the output layer.
-    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         let (order, sorted) = by_route(rows);
         Ok(self.rank_sorted(rows, &order, &self.newest(&sorted)))
     }
 
     fn rank_reusing(&self, rows: &[(Route, Query<'_>)]) -> Result<RankedBatch, ForwardError> {
         let Some(cache) = &self.cache else {
-            return Ok(RankedBatch { rankings: self.rank_mixed(rows)?, reused: Vec::new() });
+            return Ok(RankedBatch { rankings: self.rank(rows)?, reused: Vec::new() });
         };
         let (order, sorted) = by_route(rows);
         let Reused { newest, flops } = self.newest_reusing(cache, &sorted);
@@ -323,8 +313,8 @@ impl Forward for CpuForward {
         Ok(RankedBatch { rankings: self.rank_sorted(rows, &order, &newest), reused })
     }
 
-    fn history_cache(&self) -> Option<&dyn canet_model::HistoryCache> {
-        self.cache.as_ref().map(|_| self as &dyn canet_model::HistoryCache)
+    fn history_cache(&self) -> Option<&dyn HistoryCache> {
+        self.cache.as_ref().map(|cache| cache as &dyn HistoryCache)
     }
 
     fn chooses_by_shape(&self) -> bool {

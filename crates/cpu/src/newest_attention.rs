@@ -15,7 +15,7 @@ use std::array;
 use super::attention::{AttentionScratch, Heads, PositionBiases};
 use super::elementary::exp;
 use super::panels::{PANEL, Packer, Panels};
-use super::product::{LayerInput, Product, split_into_tiles, with_rows};
+use super::product::{LayerInput, Product, Shape, split_into_tiles, with_rows};
 use super::simd::{F32, Kernel, Rhs, RowMajor, RowMajorMut, Simd, Tile};
 use super::workspace::Workspace;
 use canet_model::WeightsError;
@@ -98,8 +98,8 @@ impl NewestAttention {
         for (head, keys) in self.keys.iter().enumerate() {
             let rows = RowMajor { data: &y[head * heads.width..], stride };
             let query = LayerInput { rows, count, depth: heads.width }.in_format(level, format, pairs);
-            let product = Product::new(keys, [heads.width, width], query, count);
-            product.write(level, &mut projected[head * stride..], row);
+            let shape = Shape { inputs: heads.width, outputs: width };
+            Product::new(keys, shape, query, count).write(level, &mut projected[head * stride..], row);
         }
         features.for_each(RowMajor { data: x, stride }, |history, length, features| {
             let queries = RowMajorMut { data: &mut projected[history * row..], stride };
@@ -111,7 +111,8 @@ impl NewestAttention {
             // The head's values are the outputs from here on, which may lie within a panel.
             let start = width + head * heads.width;
             let (first, before) = (start - start % PANEL, start % PANEL);
-            let product = Product::new(key_value, [width, before + heads.width], mix, count);
+            let shape = Shape { inputs: width, outputs: before + heads.width };
+            let product = Product::new(key_value, shape, mix, count);
             let y_stride = stride + PANEL;
             Product { first, ..product }.write(level, y, y_stride);
             for (values, mixed) in y.chunks(y_stride).zip(mixed.chunks_mut(stride)).take(count) {

@@ -18,6 +18,16 @@ pub(crate) struct AddNorm {
     residual: f32,
 }
 
+/// The rows of a residual connection.
+pub(crate) struct ResidualRows<'a> {
+    /// The sublayer's input, which receives the norm of the sum.
+    pub(crate) x: &'a mut [f32],
+    /// The sublayer's output.
+    pub(crate) y: &'a [f32],
+    /// Distance of two rows of both.
+    pub(crate) stride: usize,
+}
+
 impl Norm {
     /// Loads the norm of this name.
     pub(crate) fn load(weights: &Weights, name: &str, epsilon: f32) -> Result<Norm, WeightsError> {
@@ -64,10 +74,9 @@ impl AddNorm {
         })
     }
 
-    /// Normalises rows of `width` features. `x` is the residual input and receives the norm; `y` is the sublayer's
-    /// output. Rows of both are `stride` apart.
-    pub(crate) fn apply(&self, level: Level, width: usize, [x, y]: [&mut [f32]; 2], stride: usize) {
-        level.run(ApplyToSum { norm: self, width, x, y, stride });
+    /// `x = LN(x + a y)` over the first `width` features of the rows.
+    pub(crate) fn apply(&self, level: Level, width: usize, rows: ResidualRows<'_>) {
+        level.run(ApplyToSum { norm: self, width, rows });
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -98,9 +107,7 @@ impl Kernel for Apply<'_> {
 struct ApplyToSum<'a> {
     norm: &'a AddNorm,
     width: usize,
-    x: &'a mut [f32],
-    y: &'a [f32],
-    stride: usize,
+    rows: ResidualRows<'a>,
 }
 
 impl Kernel for ApplyToSum<'_> {
@@ -108,10 +115,11 @@ impl Kernel for ApplyToSum<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for (x, y) in self.x.chunks_mut(self.stride).zip(self.y.chunks(self.stride)) {
-            let (x, y) = (&mut x[..self.width], &y[..self.width]);
-            let sum = sum_of_residual(simd, x, y, self.norm.residual);
-            self.norm.norm.of_row(simd, x, sum);
+        let ApplyToSum { norm, width, rows: ResidualRows { x, y, stride } } = self;
+        for (x, y) in x.chunks_mut(stride).zip(y.chunks(stride)) {
+            let (x, y) = (&mut x[..width], &y[..width]);
+            let sum = sum_of_residual(simd, x, y, norm.residual);
+            norm.norm.of_row(simd, x, sum);
         }
     }
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::buffer::Buffer;
 use super::panels::Panels;
-use super::product::Product;
+use super::product::{Product, Shape};
 use super::simd::{Kernel, Level, RowMajor, Simd};
 use canet_model::Precision;
 
@@ -30,8 +30,8 @@ pub fn gemm_peak(level: Level, precision: Precision, time: Duration) -> f64 {
     let (layer, input, mut out) =
         (Panels::zeros(precision.into(), SIZE, SIZE), vec![0.5; ROWS * SIZE], vec![0.0; ROWS * SIZE]);
     best_rate(time, || {
-        let product = Product::new(&layer, [SIZE; 2], RowMajor { data: &input, stride: SIZE }, ROWS);
-        product.write(level, black_box(&mut out), SIZE);
+        let input = RowMajor { data: &input, stride: SIZE };
+        Product::new(&layer, Shape::square(SIZE), input, ROWS).write(level, black_box(&mut out), SIZE);
         2 * ROWS * SIZE * SIZE
     })
 }

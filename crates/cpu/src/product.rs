@@ -11,29 +11,40 @@ pub(crate) enum Activation {
     Gelu,
 }
 
+/// How much of a layer a product computes.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// The inputs of a row that are read.
+    pub(crate) inputs: usize,
+    /// The outputs of a row that are computed.
+    pub(crate) outputs: usize,
+}
+
+impl Shape {
+    /// As many outputs as inputs.
+    #[inline]
+    pub(crate) fn square(width: usize) -> Shape {
+        Shape { inputs: width, outputs: width }
+    }
+}
+
 /// A slice of a linear layer over some rows: `y = f(W x + b)`.
 pub(crate) struct Product<'a> {
     pub(crate) layer: &'a Panels,
     pub(crate) activation: Activation,
-    /// The inputs of a row that are read.
-    pub(crate) depth: usize,
-    /// Rows of at least `depth` inputs, in the [format](LayerInput::in_format) of the layer.
+    pub(crate) shape: Shape,
+    /// Rows of at least the shape's inputs, in the [format](LayerInput::in_format) of the layer.
     pub(crate) input: RowMajor<'a>,
     pub(crate) rows: usize,
-    /// The outputs to compute: `outputs` many from `first` on, a multiple of 32.
+    /// The first output to compute, a multiple of 32.
     pub(crate) first: usize,
-    pub(crate) outputs: usize,
 }
 
 impl<'a> Product<'a> {
-    /// The first outputs over the first inputs: `[depth, outputs]`.
-    pub(crate) fn new(
-        layer: &'a Panels,
-        [depth, outputs]: [usize; 2],
-        input: RowMajor<'a>,
-        rows: usize,
-    ) -> Product<'a> {
-        Product { layer, activation: Activation::None, depth, input, rows, first: 0, outputs }
+    /// The first outputs over the first inputs.
+    #[inline]
+    pub(crate) fn new(layer: &'a Panels, shape: Shape, input: RowMajor<'a>, rows: usize) -> Product<'a> {
+        Product { layer, activation: Activation::None, shape, input, rows, first: 0 }
     }
 
     /// Writes the outputs into rows of `stride` values, each with room for whole panels. Values behind the outputs may
@@ -128,7 +139,7 @@ impl<M: Multiply> Kernel for RunProduct<'_, '_, M> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let panels = self.product.outputs.div_ceil(PANEL);
+        let panels = self.product.shape.outputs.div_ceil(PANEL);
         // With one or two rows, one panel has too few sums to hide the latency of an addition, so several panels run at
         // a time. Memory is slower still, and is read fastest one panel after the other.
         let group = match self.product.rows {
@@ -194,12 +205,12 @@ impl<M: Multiply> RunProduct<'_, '_, M> {
     /// Computes `R` rows from `row` on and `P` panels from `panel` on.
     #[inline(always)]
     fn run_tile<S: Simd, const R: usize, const P: usize>(&mut self, simd: S, panel: usize, row: usize) {
-        let Product { layer, activation, depth, input, first, .. } = self.product;
+        let Product { layer, activation, shape, input, first, .. } = self.product;
         let left = RowMajor { data: &input.data[row * input.stride..], ..input };
         let (right, bias) = layer.from(first + panel * PANEL);
-        let (multiply, depth) = (self.multiply, layer.format().words(depth));
+        let (multiply, depth) = (self.multiply, layer.format().words(shape.inputs));
         // A narrow slice has few outputs. Vectors of a single panel that hold none of them are skipped.
-        let wanted = if P == 1 { PANEL.min(self.product.outputs - panel * PANEL) } else { PANEL };
+        let wanted = if P == 1 { PANEL.min(shape.outputs - panel * PANEL) } else { PANEL };
         for half in (0..wanted).step_by(2 * S::LANES) {
             let right = Rhs { data: &right.data[half..], ..right };
             let out = &mut self.out[row * self.stride + panel * PANEL + half..];
@@ -243,7 +254,7 @@ mod tests {
 
     use super::super::panels::{Packer, WeightFormat};
     use super::super::simd::{Level, RowMajor};
-    use super::{LayerInput, Product};
+    use super::{LayerInput, Product, Shape};
     use canet_model::{HostTensor, Precision, Weights};
 
     /// Rounds by another library.
@@ -278,7 +289,8 @@ mod tests {
                 let input_rows = LayerInput { rows: RowMajor { data: &input, stride: stored }, count: rows, depth };
                 let rounded_rows = input_rows.in_format(level, WeightFormat::Bf16Pairs, &mut pairs);
                 let mut found = vec![0.0; rows * 64];
-                Product::new(&layer, [depth, outputs], rounded_rows, rows).write(level, &mut found, 64);
+                let shape = Shape { inputs: depth, outputs };
+                Product::new(&layer, shape, rounded_rows, rows).write(level, &mut found, 64);
                 for (row, output) in (0..rows).flat_map(|row| (0..outputs).map(move |output| (row, output))) {
                     let product = |place: usize| {
                         if place == depth {

@@ -5,22 +5,21 @@ use std::cmp::Reverse;
 
 use super::extension::{Extension, HeldStates};
 use super::forward::CpuForward;
-use super::history_cache::{Found, HistoryCache, Request};
+use super::history_cache::{Found, Request, StateCache};
 use super::kept_states::KeptStates;
 use super::parallel::{run_parallel, split_by_cost, threads_for};
 use super::sync::Arc;
-use canet_domain::{Flops, History, Route, RouteSpace};
-use canet_model::{HistoryCacheStats, ModelConfig, Positions};
+use canet_domain::{Flops, History, ModelShape, Route, RouteSpace};
+use canet_model::{HistoryCache, HistoryCacheStats, ModelConfig, Positions};
 
-/// Whether a position's state depends on the items up to it alone. With positions counted from the newest item, each new
-/// item changes all of them.
-pub(crate) fn states_stay_right(config: &ModelConfig) -> bool {
-    config.positions != Positions::Newest
-}
-
-/// The number of slices whose states are kept apart.
-pub(crate) fn slices(space: &RouteSpace) -> u32 {
-    u32::try_from(space.hidden().len() * space.embedding().len()).unwrap_or(u32::MAX)
+/// The kept states of a forward, with the sizes of its model. The sizes tell which states a row asks for and what these
+/// save.
+pub(crate) struct HistoryStates {
+    states: StateCache,
+    space: RouteSpace,
+    shape: ModelShape,
+    /// The most items of a history that the model reads.
+    max_len: usize,
 }
 
 /// What rows computed with the cache.
@@ -33,16 +32,16 @@ pub(crate) struct Reused {
 
 impl CpuForward {
     /// The slices' outputs at the newest positions of rows that are sorted by route.
-    pub(crate) fn newest_reusing(&self, cache: &HistoryCache, rows: &[(Route, &History)]) -> Reused {
+    pub(crate) fn newest_reusing(&self, cache: &HistoryStates, rows: &[(Route, &History)]) -> Reused {
         let requests: Vec<Option<Request<'_>>> =
-            rows.iter().map(|(route, history)| self.request(*route, history)).collect();
-        let mut found = cache.look_up(requests.iter().flatten().copied()).into_iter();
+            rows.iter().map(|(route, history)| cache.request(*route, history)).collect();
+        let mut found = cache.states.look_up(requests.iter().flatten().copied()).into_iter();
         let (mut extensions, mut plain) = (Vec::new(), Vec::new());
         for (place, request) in requests.into_iter().enumerate() {
             match request.and_then(|Request { items, .. }| Some((items, held(found.next()?)?))) {
                 Some((items, states)) => {
                     let route = rows[place].0;
-                    let reused = self.saved_by(states.get(), items.len(), route, items.len());
+                    let reused = cache.saved_by(states.get(), items.len(), route, items.len());
                     extensions.push(Extension { place, route, items, states, reused });
                 }
                 None => plain.push(place),
@@ -66,33 +65,12 @@ impl CpuForward {
                 reused.newest[place * stride..][..stride].copy_from_slice(newest);
                 reused.flops[place] = flops;
                 if let HeldStates::Own(states) = states {
-                    kept.push((self.slice_place(route), items, states));
+                    kept.push((cache.slice_place(route), items, states));
                 }
             }
         }
-        cache.store(kept.into_iter());
+        cache.states.store(kept.into_iter());
         reused
-    }
-
-    /// The place of a route's width and embedding among all such pairs.
-    fn slice_place(&self, route: Route) -> u32 {
-        let [width, _, embedding] = self.space().place(route);
-        u32::try_from(width * self.space().embedding().len() + embedding).unwrap_or(u32::MAX)
-    }
-
-    /// What the cache is asked for; `None` for a route that has only a last block, of which nothing is kept.
-    fn request<'a>(&self, route: Route, history: &'a History) -> Option<Request<'a>> {
-        let [_, depth, _] = self.space().place(route);
-        // The model reads only the newest items of a longer history.
-        let items = &history.items()[history.len().saturating_sub(self.workspaces().sizes().length)..];
-        (self.space().layers()[depth] > 1).then(|| Request { slice: self.slice_place(route), depth, items })
-    }
-
-    /// What the states of the oldest `positions` save a row of `length` items.
-    fn saved_by(&self, states: &KeptStates, positions: usize, route: Route, length: usize) -> Flops {
-        let slice = self.space().slice(route);
-        let kept = states.blocks.iter().take(slice.layers - 1).map(|block| block.tokens().min(positions));
-        self.shape().reused_flops(slice, length, kept)
     }
 
     /// Runs extensions in chunks that fit a workspace. Returns those of each chunk with their outputs.
@@ -143,21 +121,58 @@ impl CpuForward {
     }
 }
 
-impl canet_model::HistoryCache for CpuForward {
+impl HistoryStates {
+    /// States of at most `budget` bytes. `None` if the budget is 0, or if a model's positions count from the newest item:
+    /// each new item then changes the states of all positions. Otherwise a state depends on the items up to it alone.
+    pub(crate) fn new(budget: usize, config: &ModelConfig, space: &RouteSpace) -> Option<HistoryStates> {
+        if budget == 0 || config.positions == Positions::Newest {
+            return None;
+        }
+        let slices = u32::try_from(space.hidden().len() * space.embedding().len()).unwrap_or(u32::MAX);
+        Some(HistoryStates {
+            states: StateCache::new(budget, slices),
+            space: space.clone(),
+            shape: config.shape(),
+            max_len: config.max_len,
+        })
+    }
+
+    /// The place of a route's width and embedding among all such pairs.
+    fn slice_place(&self, route: Route) -> u32 {
+        let [width, _, embedding] = self.space.place(route);
+        u32::try_from(width * self.space.embedding().len() + embedding).unwrap_or(u32::MAX)
+    }
+
+    /// What a row asks for; `None` for a route that has only a last block, of which nothing is kept.
+    fn request<'a>(&self, route: Route, history: &'a History) -> Option<Request<'a>> {
+        let [_, depth, _] = self.space.place(route);
+        // The model reads only the newest items of a longer history.
+        let items = &history.items()[history.len().saturating_sub(self.max_len)..];
+        (self.space.layers()[depth] > 1).then(|| Request { slice: self.slice_place(route), depth, items })
+    }
+
+    /// What the states of the oldest `positions` save a row of `length` items.
+    fn saved_by(&self, states: &KeptStates, positions: usize, route: Route, length: usize) -> Flops {
+        let slice = self.space.slice(route);
+        let kept = states.blocks.iter().take(slice.layers - 1).map(|block| block.tokens().min(positions));
+        self.shape.reused_flops(slice, length, kept)
+    }
+}
+
+impl HistoryCache for HistoryStates {
     fn reusable(&self, route: Route, history: &History) -> Flops {
-        let (Some(cache), Some(request)) = (self.cache(), self.request(route, history)) else { return 0 };
+        let Some(request) = self.request(route, history) else { return 0 };
         let length = request.items.len();
-        cache.peek(request, |states, positions| self.saved_by(states, positions, route, length)).unwrap_or_default()
+        let saved = self.states.peek(request, |states, positions| self.saved_by(states, positions, route, length));
+        saved.unwrap_or_default()
     }
 
     fn stats(&self) -> HistoryCacheStats {
-        self.cache().map(HistoryCache::stats).unwrap_or_default()
+        self.states.stats()
     }
 
     fn close(&self) {
-        if let Some(cache) = self.cache() {
-            cache.close();
-        }
+        self.states.close();
     }
 }
 

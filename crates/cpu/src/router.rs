@@ -3,7 +3,7 @@ use super::block::{Block, BlockSlice, BlockSpec};
 use super::embedding::EmbeddingTables;
 use super::newest_attention::Features;
 use super::panels::{Packer, Panels, padded};
-use super::product::Product;
+use super::product::{Product, Shape};
 use super::simd::{RowMajor, RowMajorMut};
 use super::workspace::Workspace;
 use canet_domain::History;
@@ -46,8 +46,8 @@ impl Router {
         let row = padded(self.head.outputs());
         let mut logits = vec![0.0; histories.len() * row];
         let input = RowMajor { data: &newest, stride };
-        let product = Product::new(&self.head, [width, self.head.outputs()], input, histories.len());
-        product.write(level, &mut logits, row);
+        let shape = Shape { inputs: width, outputs: self.head.outputs() };
+        Product::new(&self.head, shape, input, histories.len()).write(level, &mut logits, row);
         out.extend(logits.chunks(row).flat_map(|row| &row[..self.head.outputs()]));
     }
 

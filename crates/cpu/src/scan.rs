@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::panels::{PANEL, Packer, Panels, WeightFormat};
-use super::product::Product;
+use super::product::{Product, Shape};
 use super::scores::{ScorePass, allowed_lanes};
 use super::simd::{Kernel, RowMajor, Simd, bf16_pair};
 use super::workspace::{ROW_BLOCK, Workspace, block_columns};
@@ -106,7 +106,8 @@ impl QuantizedOutput {
                 }
                 level.run(PrefetchSets { searches, column: first + outputs });
                 let input = RowMajor { data: codes, stride };
-                let product = Product::new(&self.codes, [scores.width, outputs], input, searches.len());
+                let shape = Shape { inputs: scores.width, outputs };
+                let product = Product::new(&self.codes, shape, input, searches.len());
                 Product { first, ..product }.write_prefetching(level, &mut workspace.score_block, width);
                 for (search, sums) in searches.iter_mut().zip(workspace.score_block.chunks(width)) {
                     if search.open {

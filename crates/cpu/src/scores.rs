@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::panels::{PANEL, Panels};
-use super::product::{LayerInput, Product};
+use super::product::{LayerInput, Product, Shape};
 use super::simd::{Kernel, Level, RowMajor, Simd};
 use super::workspace::{BLOCK_COLUMNS, ROW_BLOCK, Workspace, block_columns};
 use canet_domain::{Item, ItemSet, TopK};
@@ -52,8 +52,8 @@ impl<'a> ScorePass<'a> {
                 let count = ROW_BLOCK.min(self.rows - above);
                 let rows = RowMajor { data: &self.newest.data[above * self.newest.stride..], ..self.newest };
                 let input = LayerInput { rows, count, depth: self.width }.in_format(level, self.output.format(), pairs);
-                let product = Product::new(self.output, [self.width, outputs], input, count);
-                let product = Product { first, ..product };
+                let shape = Shape { inputs: self.width, outputs };
+                let product = Product { first, ..Product::new(self.output, shape, input, count) };
                 match is_streamed(self.output) {
                     true => product.write_prefetching(level, score_block, width),
                     false => product.write(level, score_block, width),

@@ -293,13 +293,8 @@ impl<M: Driver> Forward for CudaForward<M> {
         Rows::new(columns, data)
     }
 
-    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
-        let rows: Vec<(Route, Query<'_>)> = queries.iter().map(|query| (route, *query)).collect();
-        self.rank_mixed(&rows)
-    }
-
     /// All routes share a launch. The most expensive rows start first, so that the last row to end is a small one.
-    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_cached_key(|row| {
             let (route, query) = &rows[*row];

@@ -2,6 +2,12 @@ use half::bf16;
 
 use canet_model::{ModelConfig, Positions, Precision, Weights, WeightsError};
 
+/// The names of a network's tables.
+struct Tables {
+    items: &'static str,
+    positions: &'static str,
+}
+
 /// The weights of a network as the kernels read them, in words: matrices, vectors and both tables. Relative positions
 /// have biases in place of a table.
 pub(crate) struct PackedNetwork {
@@ -51,7 +57,7 @@ impl PackedNetwork {
             Positions::Newest | Positions::Oldest => "backbone.position_embedding",
             Positions::Relative => "backbone.position_bias",
         };
-        let tables = ["backbone.item_embedding", positions];
+        let tables = Tables { items: "backbone.item_embedding", positions };
         PackedNetwork::new(weights, tables, precision, &matrices, &vectors)
     }
 
@@ -61,13 +67,13 @@ impl PackedNetwork {
         block(weights, "router.block", &mut matrices, &mut vectors)?;
         matrices.extend(&weights.get("router.head.weight")?.data);
         vectors.extend(&weights.get("router.head.bias")?.data);
-        let tables = ["router.item_embedding", "router.position_embedding"];
+        let tables = Tables { items: "router.item_embedding", positions: "router.position_embedding" };
         PackedNetwork::new(weights, tables, Precision::Fp32, &matrices, &vectors)
     }
 
     fn new(
         weights: &Weights,
-        [items, positions]: [&str; 2],
+        tables: Tables,
         precision: Precision,
         matrices: &[f32],
         vectors: &[f32],
@@ -79,8 +85,8 @@ impl PackedNetwork {
         Ok(PackedNetwork {
             matrices,
             vectors: words(vectors),
-            items: words(&weights.get(items)?.data),
-            positions: words(&weights.get(positions)?.data),
+            items: words(&weights.get(tables.items)?.data),
+            positions: words(&weights.get(tables.positions)?.data),
         })
     }
 }

@@ -40,6 +40,12 @@ struct Row {
     item: u32,
 }
 
+/// How many dense ids there are.
+struct IdCounts {
+    users: usize,
+    items: usize,
+}
+
 /// The collected interactions, each user's in the order of time.
 pub(crate) struct Collected {
     /// External ids in the order of first appearance.
@@ -152,7 +158,8 @@ impl Collector {
         let (mut users, mut ids) = (self.users.into_ids(), self.items.into_ids());
         let before = self.rows.len();
         if least > 1 {
-            retain_frequent(&mut self.rows, &mut self.keys, [users.len(), ids.len()], least);
+            let counts = IdCounts { users: users.len(), items: ids.len() };
+            retain_frequent(&mut self.rows, &mut self.keys, counts, least);
             users = renumber(users, self.rows.iter_mut().map(|row| &mut row.user));
             ids = renumber(ids, self.rows.iter_mut().map(|row| &mut row.item));
         }
@@ -168,9 +175,9 @@ impl Collector {
 }
 
 /// Drops rows until every user and every item that is left has at least `least` of them.
-fn retain_frequent(rows: &mut Vec<Row>, keys: &mut Option<Keys>, [users, items]: [usize; 2], least: u32) {
+fn retain_frequent(rows: &mut Vec<Row>, keys: &mut Option<Keys>, counts: IdCounts, least: u32) {
     loop {
-        let (mut of_user, mut of_item) = (vec![0u32; users], vec![0u32; items]);
+        let (mut of_user, mut of_item) = (vec![0u32; counts.users], vec![0u32; counts.items]);
         for row in &*rows {
             of_user[row.user as usize] += 1;
             of_item[row.item as usize] += 1;

@@ -88,6 +88,10 @@ impl Forward for RingModel {
         })
     }
 
+    fn backend(&self) -> &'static str {
+        "ring"
+    }
+
     fn weight_bytes(&self) -> usize {
         0
     }

@@ -22,42 +22,33 @@ pub trait Forward: Send + Sync {
     /// [`ForwardError`] if the device fails.
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError>;
 
-    /// The best items of each history, best first.
+    /// The best items of each row, best first, in the order of the rows. Rows may have different routes.
+    ///
+    /// The default picks them from the [scores](Self::scores), one batch a route. A forward that
+    /// [shares layers](Self::shares_layers) runs the rows of one width together.
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
-    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
-        let histories: Vec<&History> = queries.iter().map(|query| query.history).collect();
-        let scores = self.scores(route, &histories)?;
-        Ok(queries.iter().zip(scores.iter()).map(|(query, row)| top_k(row, &query.selection)).collect())
-    }
-
-    /// The best items of rows of any routes, best first, in the order of the rows. The result equals that of
-    /// [`rank`](Self::rank) on each row's route, up to float32 rounding.
-    ///
-    /// The default runs one batch a route. A forward that [shares layers](Self::shares_layers) runs the rows of one width
-    /// together.
-    ///
-    /// # Errors
-    /// [`ForwardError`] if the device fails.
-    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         in_groups(
             rows,
             |route| route,
             |route, rows| {
-                let queries: Vec<Query<'_>> = rows.iter().map(|(_, query)| *query).collect();
-                self.rank(route, &queries)
+                let histories: Vec<&History> = rows.iter().map(|(_, query)| query.history).collect();
+                let scores = self.scores(route, &histories)?;
+                let ranked = rows.iter().zip(scores.iter()).map(|((_, query), row)| top_k(row, &query.selection));
+                Ok(ranked.collect())
             },
         )
     }
 
-    /// Like [`rank_mixed`](Self::rank_mixed), and reuses and keeps states of histories if there is a
+    /// Like [`rank`](Self::rank), and reuses and keeps states of histories if there is a
     /// [cache](Self::history_cache) for them.
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
     fn rank_reusing(&self, rows: &[(Route, Query<'_>)]) -> Result<RankedBatch, ForwardError> {
-        Ok(RankedBatch { rankings: self.rank_mixed(rows)?, reused: Vec::new() })
+        Ok(RankedBatch { rankings: self.rank(rows)?, reused: Vec::new() })
     }
 
     /// The states that it keeps from one request to the next, if it keeps any.
@@ -65,7 +56,7 @@ pub trait Forward: Send + Sync {
         None
     }
 
-    /// Whether [`rank_mixed`](Self::rank_mixed) runs rows of one width through the same layers. Each row then leaves at its
+    /// Whether [`rank`](Self::rank) runs rows of one width through the same layers. Each row then leaves at its
     /// own depth, but every embedding is projected at the widest row's width, which wastes some work on narrower rows.
     fn shares_layers(&self) -> bool {
         false
@@ -77,9 +68,7 @@ pub trait Forward: Send + Sync {
     }
 
     /// The backend's name, as `--backend` spells it.
-    fn backend(&self) -> &'static str {
-        "another"
-    }
+    fn backend(&self) -> &'static str;
 
     /// Bytes of its weights on the device.
     fn weight_bytes(&self) -> usize;

@@ -23,7 +23,7 @@ use canet_domain::Item;
 use canet_model::HistoryCacheStats;
 
 /// The kept states of one forward.
-pub(crate) struct HistoryCache {
+pub(crate) struct StateCache {
     /// The most bytes that entries may take together.
     budget: usize,
     /// Number of slices: pairs of a width and an embedding.
@@ -73,9 +73,9 @@ pub(crate) enum Found {
     Skip,
 }
 
-impl HistoryCache {
+impl StateCache {
     /// A cache of at most `budget` bytes for as many slices.
-    pub(crate) fn new(budget: usize, slices: u32) -> HistoryCache {
+    pub(crate) fn new(budget: usize, slices: u32) -> StateCache {
         let state = State {
             tree: PrefixTree::default(),
             bytes: 0,
@@ -83,7 +83,7 @@ impl HistoryCache {
             stats: HistoryCacheStats::default(),
             closed: false,
         };
-        HistoryCache { budget, slices, state: Mutex::new(state) }
+        StateCache { budget, slices, state: Mutex::new(state) }
     }
 
     /// Looks up the rows of a batch.

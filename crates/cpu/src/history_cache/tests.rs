@@ -6,7 +6,7 @@ use loom::thread;
 
 use super::super::kept_states::KeptStates;
 use super::super::simd::RowMajor;
-use super::{Found, HistoryCache, Request};
+use super::{Found, Request, StateCache};
 use canet_domain::Item;
 
 /// States that tell whose they are: the features of a position are the ids of the items up to it.
@@ -32,7 +32,7 @@ fn assert_states_of(states: &KeptStates, items: &[Item], tokens: usize) {
 }
 
 /// What a row does: looks its history up, computes what it lacks, and stores the result.
-fn run(cache: &HistoryCache, items: &[Item]) {
+fn run(cache: &StateCache, items: &[Item]) {
     let mut found = cache.look_up([Request { slice: 0, depth: 0, items }].into_iter());
     let mut own = match found.pop() {
         Some(Found::Complete(states)) => return assert_states_of(&states, items, items.len()),
@@ -57,7 +57,7 @@ fn items(ids: &[u32]) -> Vec<Item> {
 /// Runs histories on threads of their own, after the cache has seen `before`.
 fn in_every_order(budget: usize, before: &'static [u32], histories: [&'static [u32]; 2], close: bool) {
     loom::model(move || {
-        let cache = Arc::new(HistoryCache::new(budget, 1));
+        let cache = Arc::new(StateCache::new(budget, 1));
         run(&cache, &items(before));
         let threads = histories.map(|history| {
             let cache = Arc::clone(&cache);

@@ -84,14 +84,14 @@ fn neither_the_batch_nor_the_number_of_threads_changes_a_bit_of_an_answer() {
             .collect();
         let load = |threads| CpuForward::load(config, &weights, CpuOptions::fastest(precision, threads)).unwrap();
         let [one, three] = [1, 3].map(load);
-        let together = one.rank_mixed(&queries).unwrap();
-        assert_eq!(three.rank_mixed(&queries).unwrap(), together);
+        let together = one.rank(&queries).unwrap();
+        assert_eq!(three.rank(&queries).unwrap(), together);
         for ((route, query), expected) in queries.iter().zip(&together) {
-            assert_eq!(&one.rank(*route, &[*query]).unwrap()[0], expected, "{}", space.name(*route));
+            assert_eq!(&one.rank(&[(*route, *query)]).unwrap()[0], expected, "{}", space.name(*route));
             let scores = one.scores(*route, &[query.history]).unwrap();
             assert_eq!(&top_k(scores.row(0).unwrap(), &query.selection), expected, "{}", space.name(*route));
         }
-        assert_eq!(one.rank_mixed(&[]).unwrap(), Vec::<Vec<Ranked>>::new());
+        assert_eq!(one.rank(&[]).unwrap(), Vec::<Vec<Ranked>>::new());
     }
 }
 
@@ -110,7 +110,7 @@ fn ties_go_to_the_lower_item_across_blocks_of_columns() {
     let (history, excluded) = (random_history(config.items, 4, &mut rng), HashSet::from([item(10)]));
     let selection = Selection { k: 1000, excluded: &excluded, candidates: Candidates::All };
     let space = config.check().unwrap();
-    let found = native.rank(space.full(), &[Query { history: &history, selection }]).unwrap();
+    let found = native.rank(&[(space.full(), Query { history: &history, selection })]).unwrap();
     let ids: Vec<u32> = found[0].iter().map(|ranked| ranked.item.id()).collect();
     let (high, low): (Vec<u32>, Vec<u32>) = (1..=2000).filter(|id| *id != 10).partition(|id| id % 7 == 3);
     let expected: Vec<u32> = high.into_iter().chain(low).take(1000).collect();
@@ -150,7 +150,7 @@ fn scores_may_overflow() {
     for level in Level::available() {
         let native = load(level, &config, &weights, 1);
         for route in space.routes() {
-            let found = native.rank(route, &[Query { history: &history, selection }]).unwrap();
+            let found = native.rank(&[(route, Query { history: &history, selection })]).unwrap();
             assert!(found[0].iter().all(|ranked| !ranked.score.is_nan()));
             // A single number of the embedding may not be enough to overflow.
             assert!(space.slice(route).embedding == 1 || !selection.is_complete(&found[0], config.items));
@@ -312,14 +312,14 @@ fn the_byte_scan_ranks_as_all_scores_do() {
                     Selection { candidates: Candidates::Set(&sets[2]), ..selection(10, &excluded) },
                     Selection { candidates: Candidates::Set(&sets[3]), ..selection(10, &excluded) },
                 ];
-                let queries: Vec<Query<'_>> = histories
+                let queries: Vec<(Route, Query<'_>)> = histories
                     .iter()
                     .zip(selections.iter().cycle())
-                    .map(|(history, selection)| Query { history, selection: *selection })
+                    .map(|(history, selection)| (route, Query { history, selection: *selection }))
                     .collect();
                 for rows in [1, 17] {
-                    let ranked = native.rank(route, &queries[..rows]).unwrap();
-                    for ((ranked, scores), query) in ranked.iter().zip(scores.iter()).zip(&queries) {
+                    let ranked = native.rank(&queries[..rows]).unwrap();
+                    for ((ranked, scores), (_, query)) in ranked.iter().zip(scores.iter()).zip(&queries) {
                         assert_eq!(ranked, &top_k(scores, &query.selection), "{level}, {}", space.name(route));
                     }
                 }

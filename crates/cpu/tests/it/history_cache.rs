@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use canet_cpu::{CpuForward, CpuOptions, Level};
 use canet_domain::{Candidates, History, Item, Ranked, Route, Selection, Window};
-use canet_model::{Forward, ModelConfig, Positions, Precision, Query};
+use canet_model::{Forward, HistoryCache, ModelConfig, Positions, Precision, Query};
 use canet_testing::{full_size_config, item, odd_config, random_weights, rng, small_config};
 use proptest::prelude::*;
 use rand::Rng;
@@ -88,7 +88,7 @@ fn run(config: &ModelConfig, sessions: Sessions, options: CpuOptions) -> u64 {
             .map(|(route, query)| keeping.history_cache().map_or(0, |cache| cache.reusable(*route, query.history)))
             .collect();
         let found = keeping.rank_reusing(&rows).unwrap();
-        let expected: Vec<_> = rows.iter().flat_map(|row| reference.rank_mixed(&[*row]).unwrap()).collect();
+        let expected: Vec<_> = rows.iter().flat_map(|row| reference.rank(&[*row]).unwrap()).collect();
         assert_eq!(bits(&found.rankings), bits(&expected), "{sessions:?}");
         // The first row of a batch finds what was predicted, unless too little of it is worth using.
         if rows.len() == 1 && found.reused(0) > 0 {
@@ -99,7 +99,7 @@ fn run(config: &ModelConfig, sessions: Sessions, options: CpuOptions) -> u64 {
             assert!(found.reused(row) < all);
             saved += found.reused(row);
         }
-        let stats = keeping.history_cache().map(canet_model::HistoryCache::stats).unwrap_or_default();
+        let stats = keeping.history_cache().map(HistoryCache::stats).unwrap_or_default();
         assert!(stats.entries == 0 || stats.bytes <= budget as u64, "{stats:?} {sessions:?}");
     }
     saved

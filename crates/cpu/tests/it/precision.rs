@@ -89,7 +89,7 @@ fn the_top_ten_of_a_trained_model_hardly_change() {
             .routes()
             .flat_map(|route| histories.iter().map(move |history| (route, Query { history, selection })))
             .collect();
-        native.rank_mixed(&rows).unwrap()
+        native.rank(&rows).unwrap()
     };
     let (exact, found) = (top(Precision::Fp32), top(Precision::Bf16));
     let again = exact.iter().zip(&found).map(|(exact, found)| {

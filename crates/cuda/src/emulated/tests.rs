@@ -158,7 +158,7 @@ fn a_batch_of_every_route_ranks_each_row_by_its_own_scores() {
             (routes[2 * row % routes.len()], Query { history, selection: Selection { k, excluded, candidates } })
         })
         .collect();
-    for ((route, query), ranked) in rows.iter().zip(forward.rank_mixed(&rows).unwrap()) {
+    for ((route, query), ranked) in rows.iter().zip(forward.rank(&rows).unwrap()) {
         let scores = forward.scores(*route, &[query.history]).unwrap();
         let expected = top_k(scores.row(0).unwrap(), &query.selection);
         assert_eq!(ranked, expected, "{}", space.name(*route));
@@ -177,7 +177,7 @@ fn ties_go_to_the_lower_item() {
     let forward = emulated(&config, Precision::Fp32, &weights);
     let excluded = HashSet::from([item(2)]);
     let selection = Selection { k: 3, excluded: &excluded, candidates: Candidates::All };
-    let ranked = forward.rank(space.full(), &[Query { history: &histories[0], selection }]).unwrap();
+    let ranked = forward.rank(&[(space.full(), Query { history: &histories[0], selection })]).unwrap();
     assert_eq!(ranked[0].iter().map(|ranked| ranked.item.id()).collect::<Vec<_>>(), [1, 3, 4]);
 }
 
@@ -196,7 +196,7 @@ fn a_row_of_nan_is_incomplete_and_changes_no_other_row() {
         for route in space.routes() {
             let rows = histories.each_ref().map(|history| (route, Query { history, selection }));
             let complete = |forward: &dyn Forward| {
-                let ranked = forward.rank_mixed(&rows).unwrap();
+                let ranked = forward.rank(&rows).unwrap();
                 ranked.iter().map(|row| selection.is_complete(row, config.items)).collect::<Vec<_>>()
             };
             assert_eq!(complete(&found), [false, true], "{}", space.name(route));

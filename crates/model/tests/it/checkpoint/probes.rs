@@ -80,6 +80,10 @@ impl<F: Forward> Forward for Noisy<F> {
         Rows::new(columns, rows.iter().flatten().map(|score| score + self.relative * score.abs().max(1.0)).collect())
     }
 
+    fn backend(&self) -> &'static str {
+        self.forward.backend()
+    }
+
     fn weight_bytes(&self) -> usize {
         self.forward.weight_bytes()
     }
