@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use canet_data::Dataset;
-use canet_model::checkpoint::Checkpoint;
+use canet_model::checkpoint::{Checkpoint, CheckpointError};
 use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
     AdamWOptions, Defaults, Finished, JointOptions, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterOptions,
@@ -569,7 +569,9 @@ fn failure(error: TrainError) -> Failure {
         TrainError::Busy { .. } | TrainError::Torch(_) | TrainError::Forward(_) | TrainError::Load(_) => {
             Failure::unavailable(error)
         }
-        TrainError::Io { ref source, .. } => Failure::unwritable(source, error.to_string()),
+        TrainError::Directory { ref source, .. } => Failure::unwritable(source, error.to_string()),
+        // The directory was there when the training began.
+        TrainError::Io { .. } | TrainError::Checkpoint(CheckpointError::Io { .. }) => Failure::Io(error.to_string()),
         TrainError::Checkpoint(error) => Failure::writing(&error),
         TrainError::NothingToLearn
         | TrainError::NothingToValidate

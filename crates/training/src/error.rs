@@ -53,6 +53,14 @@ pub enum TrainError {
         /// Number of the epoch, from 1.
         epoch: u64,
     },
+    /// The directory of the training could not be made.
+    #[error("{path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The system could not read or write a file or a directory.
     #[error("{path}: {source}")]
     Io {

@@ -86,11 +86,22 @@ pub(crate) enum Event<'a> {
     },
     /// The training wrote a checkpoint.
     Finish {
-        /// `max_minutes` if time cut a stage short. Otherwise `epochs` or `patience`, why the last stage ended.
-        reason: &'a str,
+        reason: FinishReason,
         /// Seconds of training.
         elapsed_seconds: f64,
     },
+}
+
+/// Why a training finished: how its last stage ended, unless time cut a stage short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FinishReason {
+    /// All epochs of the last stage are done.
+    Epochs,
+    /// The validation score of the last stage improved no more.
+    Patience,
+    /// The time limit cut a stage short, however the later stages ended.
+    MaxMinutes,
 }
 
 /// The run log: JSON lines, written one by one.

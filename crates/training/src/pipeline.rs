@@ -5,14 +5,15 @@ use std::io;
 use std::path::Path;
 
 use canet_data::Split;
-use canet_model::checkpoint::{Checkpoint, ModelDirectory};
+use canet_model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory};
 
 use crate::checkpoint::write_checkpoint;
 use crate::context::{LOG_NAME, StageContext};
+use crate::display::Display;
 use crate::epochs::Epochs;
 use crate::error::TrainError;
 use crate::job::{Finished, TrainJob, TrainOutcome};
-use crate::log::Event;
+use crate::log::{Event, FinishReason};
 use crate::router::fit_router;
 use crate::stage::{Stage, StageEnd};
 use crate::state_file::StateFile;
@@ -24,10 +25,7 @@ const WORK: &str = ".training";
 /// How the pipeline ended.
 enum PipelineEnd {
     /// All stages are done.
-    Finished {
-        /// For the run log.
-        reason: &'static str,
-    },
+    Finished { reason: FinishReason },
     /// A signal asked the process to stop.
     Stopped,
     /// The stage `stop_after` is done.
@@ -50,7 +48,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
         return Err(TrainError::NothingToValidate);
     }
     let work = job.out.join(WORK);
-    fs::create_dir_all(&work).map_err(|source| TrainError::io(&work, source))?;
+    fs::create_dir_all(&work).map_err(|source| TrainError::Directory { path: work.clone(), source })?;
     let _lock = lock(&work)?;
     if let Some(checkpoint) = clean_up_earlier(job, &work)? {
         return Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict: None })));
@@ -69,31 +67,45 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
             context.finish(version)?;
             let elapsed_seconds = context.elapsed().as_secs_f64();
             context.log.write(&Event::Finish { reason, elapsed_seconds })?;
-            let checkpoint = clean_up(job, &work, version)?;
+            let checkpoint = read_back(job, version)?;
+            clean_up(job, &work, version)?;
             Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict })))
         }
     }
 }
 
-/// Reads the version of a training back, moves its log beside it, and removes the rest of the training.
-fn clean_up(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<Checkpoint, TrainError> {
-    let checkpoint = ModelDirectory::open(job.out)?.load(Some(version))?;
+fn read_back(job: &TrainJob<'_>, version: u64) -> Result<Checkpoint, CheckpointError> {
+    ModelDirectory::open(job.out)?.load(Some(version))
+}
+
+/// Moves the log of a training beside its version and removes the rest of the training.
+fn clean_up(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<(), TrainError> {
     keep_log(job, work, version)?;
-    fs::remove_dir_all(work).map_err(|source| TrainError::io(work, source))?;
-    Ok(checkpoint)
+    fs::remove_dir_all(work).map_err(|source| TrainError::io(work, source))
 }
 
 /// Cleans up after an earlier process that was stopped once it had written its version. Returns the version if it is that
-/// of this job, which then needs no training.
+/// of this job, which then needs no training. If it is gone or damaged, its state stays and the training goes on behind
+/// its last epoch.
 fn clean_up_earlier(job: &TrainJob<'_>, work: &Path) -> Result<Option<Checkpoint>, TrainError> {
     let Some((version, state)) = StateFile::finished(work)? else { return Ok(None) };
-    let is_there = job.out.join(version.to_string()).is_dir();
-    if is_there && !job.restart && state.progress()?.is_some_and(|progress| progress.differs_from(job).is_none()) {
-        return clean_up(job, work, version).map(Some);
+    if job.restart || state.progress()?.is_none_or(|progress| progress.differs_from(job).is_some()) {
+        keep_log(job, work, version)?;
+        state.remove()?;
+        return Ok(None);
     }
-    keep_log(job, work, version)?;
-    state.remove()?;
-    Ok(None)
+    match read_back(job, version) {
+        Ok(checkpoint) => {
+            clean_up(job, work, version)?;
+            Ok(Some(checkpoint))
+        }
+        Err(error) => {
+            Display::new()
+                .line(&format!("the version of this training cannot be read back, so it is written again: {error}"));
+            state.unfinish()?;
+            Ok(None)
+        }
+    }
 }
 
 /// Moves the log of a training beside its version, if that is not done.
@@ -104,9 +116,6 @@ fn keep_log(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<(), TrainEr
         _ => Ok(()),
     }
 }
-
-/// The reason of a training that the time limit cut short, in its log.
-const OUT_OF_TIME: &str = "max_minutes";
 
 /// Locks the working directory, so that no second process writes the same state. The system frees the lock when the
 /// process ends.
@@ -127,7 +136,7 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
     if stop_after.is_some_and(|place| context.state.progress.stage > place) {
         return Ok(PipelineEnd::Paused);
     }
-    let mut reason = "epochs";
+    let mut reason = FinishReason::Epochs;
     while let Some(stage) = stages.get(context.state.progress.stage).copied() {
         match run_stage(context, stage)? {
             Some(StageEnd::Stopped) => {
@@ -135,7 +144,7 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
                 return Ok(PipelineEnd::Stopped);
             }
             Some(StageEnd::OutOfTime) => {
-                reason = OUT_OF_TIME;
+                reason = FinishReason::MaxMinutes;
                 // The figures are from before the stage `newest`.
                 if stage != Stage::Newest {
                     let progress = &mut context.state.progress;
@@ -143,9 +152,9 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
                 }
             }
             // A stage that time cut short stays the reason, however the later stages end.
-            _ if reason == OUT_OF_TIME => {}
-            Some(StageEnd::Patience) => reason = "patience",
-            Some(StageEnd::Done) => reason = "epochs",
+            _ if reason == FinishReason::MaxMinutes => {}
+            Some(StageEnd::Patience) => reason = FinishReason::Patience,
+            Some(StageEnd::Done) => reason = FinishReason::Epochs,
             None => {}
         }
         context.begin_next_stage()?;
@@ -153,7 +162,7 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
             return Ok(PipelineEnd::Paused);
         }
     }
-    let reason = context.state.progress.cut_short_after.map_or(reason, |_| OUT_OF_TIME);
+    let reason = context.state.progress.cut_short_after.map_or(reason, |_| FinishReason::MaxMinutes);
     Ok(PipelineEnd::Finished { reason })
 }
 

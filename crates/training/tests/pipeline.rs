@@ -78,10 +78,18 @@ fn a_training_that_was_stopped_behind_its_version_does_not_write_it_again() {
     // There is nothing left to end, so the same job is a new training.
     assert_eq!(version(&dataset, &out, 1).unwrap(), 2);
 
+    // A version that is damaged or gone is written again, from the state behind the last epoch.
     stopped_behind(3);
-    // Another job begins anew, and the version before has its log all the same.
-    assert_eq!(version(&dataset, &out, 2).unwrap(), 4);
+    fs::write(out.join("3/weights.safetensors"), "").unwrap();
+    assert_eq!(version(&dataset, &out, 1).unwrap(), 4);
+    stopped_behind(5);
+    fs::remove_dir_all(out.join("5")).unwrap();
+    assert_eq!(version(&dataset, &out, 1).unwrap(), 5);
+
+    stopped_behind(6);
+    // Another job begins anew, and the previous version has its log all the same.
+    assert_eq!(version(&dataset, &out, 2).unwrap(), 7);
     let epochs = |version: u64| fs::read_to_string(log(version)).unwrap().matches("\"event\":\"epoch\"").count();
-    assert_eq!([1, 2, 3, 4].map(epochs), [1; 4]);
+    assert_eq!([1, 2, 4, 5, 6, 7].map(epochs), [1; 6]);
     assert!(!out.join(".training").exists());
 }
