@@ -1,4 +1,8 @@
+use std::collections::BTreeMap;
+
 use canet_data::Case;
+
+use crate::Estimate;
 
 /// Which cases belong to which user.
 ///
@@ -43,5 +47,40 @@ impl CasesByUser {
             own.map(&value).sum::<f64>() / count
         };
         self.ends.iter().map(mean).collect()
+    }
+}
+
+/// Means over users of values that come case by case. Unlike [`CasesByUser`], it takes the cases in any order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UserMeans {
+    /// The sum of each user's values, and their number.
+    sums: BTreeMap<usize, (f64, f64)>,
+}
+
+impl UserMeans {
+    /// Adds the value of one of a user's cases.
+    pub fn add(&mut self, user: usize, value: f64) {
+        let (sum, count) = self.sums.entry(user).or_default();
+        (*sum, *count) = (*sum + value, *count + 1.0);
+    }
+
+    /// Mean and standard error over the users of each one's mean value.
+    pub fn estimate(&self) -> Estimate {
+        Estimate::of(&self.sums.values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_counts_once_however_many_cases_come_in_whatever_order() {
+        let mut means = UserMeans::default();
+        for (user, value) in [(7, 1.0), (2, 4.0), (7, 3.0), (2, 6.0), (9, 5.0), (2, 2.0)] {
+            means.add(user, value);
+        }
+        assert_eq!(means.estimate(), Estimate::of(&[4.0, 2.0, 5.0]));
+        assert_eq!(UserMeans::default().estimate(), Estimate::of(&[]));
     }
 }

@@ -63,12 +63,12 @@ mod verdict;
 
 pub use baseline::{Baseline, BaselineInputs, Markov, Popularity, evaluate};
 pub use bootstrap::{Comparison, RESAMPLES, compare};
-pub use cases_by_user::CasesByUser;
+pub use cases_by_user::{CasesByUser, UserMeans};
 pub use eval_run::{EvalRun, RouteUsage};
 pub use metric::{CUTOFFS, Estimate, Metric};
 pub use multi_model::MultiModelEstimate;
 pub use permutation_test::{PERMUTATIONS, PermutationTest, route_frequencies};
-pub use ranker::{EvaluatedModel, RANDOM_ASSIGNMENTS, Ranker};
+pub use ranker::{EvaluatedModel, RANDOM_ASSIGNMENTS, Ranker, rank_targets};
 pub use route_table::{PolicyOutcome, RouteTable};
 pub use seen_items::SeenItems;
 pub use student_t::t_critical;

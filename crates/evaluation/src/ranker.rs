@@ -275,20 +275,39 @@ impl<'a> Ranker<'a> {
         let is_missing = |case: &usize| assigned[*case] == route && ranks[*case].is_none();
         let missing: Vec<usize> = self.by_length.iter().copied().filter(is_missing).collect();
         for batch in missing.chunks(self.batch) {
-            let histories: Vec<&History> = batch.iter().map(|case| &self.histories[*case]).collect();
-            let scores = self.model.forward.scores(route, &histories)?;
-            // A NaN would silently count as a miss.
-            if !scores.is_finite() {
-                return Err(ForwardError::NotFinite("the scores"));
-            }
-            for (place, case) in batch.iter().enumerate() {
-                let Case { history, target, .. } = self.cases[*case];
-                ranks[*case] = Some(target_rank(row(&scores, place)?, self.seen.masked(history), target));
+            let read: Vec<(&History, Case<'_>)> =
+                batch.iter().map(|case| (&self.histories[*case], self.cases[*case])).collect();
+            let found = rank_targets(self.model.forward, route, &read, self.seen)?;
+            for (case, rank) in batch.iter().zip(found) {
+                ranks[*case] = Some(rank);
             }
             (self.progress)(batch.len());
         }
         Ok(())
     }
+}
+
+/// The rank of each case's target on a route, from 1, in the order of the cases; `None` for a miss. Each case comes with the
+/// part of its history that the model reads. All of them are one batch of the forward pass.
+///
+/// # Errors
+/// [`ForwardError`] if the device fails, or if a score is not finite.
+pub fn rank_targets(
+    forward: &dyn Forward,
+    route: Route,
+    batch: &[(&History, Case<'_>)],
+    seen: SeenItems,
+) -> Result<Vec<Option<u32>>, ForwardError> {
+    let histories: Vec<&History> = batch.iter().map(|(history, _)| *history).collect();
+    let scores = forward.scores(route, &histories)?;
+    // A NaN would silently count as a miss.
+    if !scores.is_finite() {
+        return Err(ForwardError::NotFinite("the scores"));
+    }
+    let rank = |(place, (_, case)): (usize, &(&History, Case<'_>))| {
+        Ok(target_rank(row(&scores, place)?, seen.masked(case.history), case.target))
+    };
+    batch.iter().enumerate().map(rank).collect()
 }
 
 /// Whether a run's cost includes the router.

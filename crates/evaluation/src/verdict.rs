@@ -310,7 +310,7 @@ impl<'a> VerdictRuns<'a> {
     }
 }
 
-/// At most about this many users take part in the choice of a single route.
+/// At most about this many users take part where a sample of the users is enough.
 const MOST_USERS: usize = 5000;
 
 /// The validation cases on which the single route of a verdict is chosen: those of all users, or of every n-th user if there
@@ -321,7 +321,8 @@ pub fn selection_cases(dataset: &Dataset) -> Vec<Case<'_>> {
     cases.into_iter().step_by(every).collect()
 }
 
-/// Of `users` users, every how many-th takes part in the choice of the single route.
+/// Of `users` users, every how many-th takes part where about 5,000 are enough: in the choice of a verdict's single route,
+/// and in the comparison of a training's epochs that have no router.
 pub fn selection_step(users: usize) -> usize {
     users.div_ceil(MOST_USERS).max(1)
 }

@@ -233,71 +233,182 @@ impl ModelConfig {
         1.0 / ((width / self.heads) as f64).sqrt()
     }
 
-    /// Name and shape of every weight, in the order of the forward pass. All are float32.
+    /// Every weight, in the order of the forward pass. All are float32.
     pub fn parameters(&self) -> Vec<Parameter> {
-        let (width, embedding) = (self.width(), self.embedding_width());
-        let rows = self.items + 1;
-        let mut list = ParameterList::default();
-        list.add("backbone.item_embedding", &[rows, embedding]);
+        let mut backbone = ParameterList::of(self, ModelPart::Backbone);
+        backbone.add("item_embedding", Role::Table, &[Axis::Items, Axis::Embedding]);
         match self.positions {
-            Positions::Newest | Positions::Oldest => {
-                list.add("backbone.position_embedding", &[self.max_len, embedding]);
+            rule @ (Positions::Newest | Positions::Oldest) => {
+                backbone.add("position_embedding", Role::Table, &[Axis::Positions(rule), Axis::Embedding]);
             }
-            Positions::Relative => list.add("backbone.position_bias", &[self.depth(), self.heads, self.max_len]),
+            rule @ Positions::Relative => {
+                backbone.add("position_bias", Role::Bias, &[Axis::Layers, Axis::Heads, Axis::Positions(rule)]);
+            }
         }
         if self.embedding_norm {
-            list.norm("backbone.embedding_norm", embedding);
+            backbone.norm("embedding_norm", Axis::Embedding);
         }
-        list.linear("backbone.input", width, embedding);
+        backbone.linear("input", Axis::Hidden, Axis::Embedding);
+        let axes = BlockAxes { hidden: Axis::Hidden, headed: Axis::HeadedHidden, inner: Axis::Inner };
         for layer in 0..self.depth() {
-            list.block(&format!("backbone.blocks.{layer}"), width, 4 * width);
+            backbone.block(&format!("blocks.{layer}"), axes);
         }
-        list.linear("backbone.output", rows, width);
-        list.add("router.item_embedding", &[rows, self.router.dim]);
-        list.add("router.position_embedding", &[self.max_len, self.router.dim]);
-        list.block("router.block", self.router.dim, self.router.ffn);
-        list.linear("router.head", self.routes(), self.router.dim);
-        list.0
+        backbone.linear("output", Axis::Items, Axis::Hidden);
+
+        let mut router = ParameterList::of(self, ModelPart::Router);
+        router.add("item_embedding", Role::Table, &[Axis::Items, Axis::RouterHidden]);
+        router.add("position_embedding", Role::Table, &[Axis::Positions(Positions::Newest), Axis::RouterHidden]);
+        // The router is never sliced, so its heads need no axis of their own.
+        let axes = BlockAxes { hidden: Axis::RouterHidden, headed: Axis::RouterHidden, inner: Axis::RouterInner };
+        router.block("block", axes);
+        router.linear("head", Axis::Routes, Axis::RouterHidden);
+        backbone.parameters.into_iter().chain(router.parameters).collect()
+    }
+
+    /// The number of places along an axis.
+    fn size(&self, axis: Axis) -> usize {
+        match axis {
+            Axis::Items => self.items + 1,
+            Axis::Positions(_) => self.max_len,
+            Axis::Layers => self.depth(),
+            Axis::Heads => self.heads,
+            Axis::Embedding => self.embedding_width(),
+            Axis::Hidden | Axis::HeadedHidden => self.width(),
+            Axis::Inner => 4 * self.width(),
+            Axis::Routes => self.routes(),
+            Axis::RouterHidden => self.router.dim,
+            Axis::RouterInner => self.router.ffn,
+        }
     }
 }
 
-/// A weight's name and shape.
+/// A weight of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// Path of the weight, as in `backbone.blocks.0.attention.query.weight`.
     pub name: String,
-    /// Shape; empty for a scalar.
+    /// The size of each axis; empty for a scalar.
     pub shape: Vec<usize>,
+    /// What each axis stands for; empty for a scalar.
+    pub axes: Vec<Axis>,
+    /// What the weight does.
+    pub role: Role,
+    /// The part of the model that has it.
+    pub part: ModelPart,
 }
 
-#[derive(Default)]
-struct ParameterList(Vec<Parameter>);
+/// What the places along an axis of a weight stand for. This says which places a slice reads, and which of them a model
+/// of other sizes has as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// The padding, then the items: N + 1.
+    Items,
+    /// Positions in a history, or distances between two of them: `max_len`, indexed by this rule.
+    Positions(Positions),
+    /// The backbone's blocks.
+    Layers,
+    /// The backbone's attention heads.
+    Heads,
+    /// Features of the backbone's embedding: E. A slice reads the first ones.
+    Embedding,
+    /// Features of the backbone's hidden state: D. A slice reads the first ones.
+    Hidden,
+    /// Features of the backbone's queries, keys or values, head by head: D. A slice reads the first ones of each head.
+    HeadedHidden,
+    /// Features within a feed-forward network of the backbone: 4D. A slice reads the first ones.
+    Inner,
+    /// The routes, in the order of their index.
+    Routes,
+    /// Features of the router's embedding and hidden state.
+    RouterHidden,
+    /// Features within the router's feed-forward network.
+    RouterInner,
+}
 
-impl ParameterList {
-    fn add(&mut self, name: &str, shape: &[usize]) {
-        self.0.push(Parameter { name: name.to_owned(), shape: shape.to_vec() });
+/// What a weight does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A table of embeddings, which has a row for each item or position.
+    Table,
+    /// The matrix of a linear layer: outputs, then inputs.
+    Linear,
+    /// An addend: of a linear layer, of a norm or of attention scores.
+    Bias,
+    /// The factors of a layer norm.
+    Norm,
+    /// The scalar factor of a residual connection.
+    Residual,
+}
+
+/// A part of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelPart {
+    /// The recommender. Every route runs a slice of it.
+    Backbone,
+    /// The network that chooses the route.
+    Router,
+}
+
+/// The weights of one part of a model.
+struct ParameterList<'a> {
+    config: &'a ModelConfig,
+    part: ModelPart,
+    parameters: Vec<Parameter>,
+}
+
+/// The axes of a block's weights.
+#[derive(Clone, Copy)]
+struct BlockAxes {
+    /// Of its input and output.
+    hidden: Axis,
+    /// Of its queries, keys and values.
+    headed: Axis,
+    /// Within its feed-forward network.
+    inner: Axis,
+}
+
+impl ParameterList<'_> {
+    fn of(config: &ModelConfig, part: ModelPart) -> ParameterList<'_> {
+        ParameterList { config, part, parameters: Vec::new() }
     }
 
-    fn linear(&mut self, name: &str, out: usize, input: usize) {
-        self.add(&format!("{name}.weight"), &[out, input]);
-        self.add(&format!("{name}.bias"), &[out]);
+    fn add(&mut self, name: &str, role: Role, axes: &[Axis]) {
+        let part = match self.part {
+            ModelPart::Backbone => "backbone",
+            ModelPart::Router => "router",
+        };
+        self.parameters.push(Parameter {
+            name: format!("{part}.{name}"),
+            shape: axes.iter().map(|axis| self.config.size(*axis)).collect(),
+            axes: axes.to_vec(),
+            role,
+            part: self.part,
+        });
     }
 
-    fn norm(&mut self, name: &str, width: usize) {
-        self.add(&format!("{name}.weight"), &[width]);
-        self.add(&format!("{name}.bias"), &[width]);
+    fn linear(&mut self, name: &str, out: Axis, input: Axis) {
+        self.add(&format!("{name}.weight"), Role::Linear, &[out, input]);
+        self.add(&format!("{name}.bias"), Role::Bias, &[out]);
+    }
+
+    fn norm(&mut self, name: &str, features: Axis) {
+        self.add(&format!("{name}.weight"), Role::Norm, &[features]);
+        self.add(&format!("{name}.bias"), Role::Bias, &[features]);
     }
 
     /// One post-norm block: `x = LN(x + a·Attention(x))`, then `x = LN(x + a·FFN(x))`, each with its own scalar `a`.
-    fn block(&mut self, name: &str, width: usize, ffn: usize) {
-        for projection in ["query", "key", "value", "output"] {
-            self.linear(&format!("{name}.attention.{projection}"), width, width);
+    fn block(&mut self, name: &str, axes: BlockAxes) {
+        let BlockAxes { hidden, headed, inner } = axes;
+        for projection in ["query", "key", "value"] {
+            self.linear(&format!("{name}.attention.{projection}"), headed, hidden);
         }
-        self.add(&format!("{name}.attention_residual"), &[]);
-        self.norm(&format!("{name}.attention_norm"), width);
-        self.linear(&format!("{name}.ffn.inner"), ffn, width);
-        self.linear(&format!("{name}.ffn.outer"), width, ffn);
-        self.add(&format!("{name}.ffn_residual"), &[]);
-        self.norm(&format!("{name}.ffn_norm"), width);
+        // A slice concatenates the outputs of its heads, so it reads a prefix of this layer.
+        self.linear(&format!("{name}.attention.output"), hidden, hidden);
+        self.add(&format!("{name}.attention_residual"), Role::Residual, &[]);
+        self.norm(&format!("{name}.attention_norm"), hidden);
+        self.linear(&format!("{name}.ffn.inner"), inner, hidden);
+        self.linear(&format!("{name}.ffn.outer"), hidden, inner);
+        self.add(&format!("{name}.ffn_residual"), Role::Residual, &[]);
+        self.norm(&format!("{name}.ffn_norm"), hidden);
     }
 }

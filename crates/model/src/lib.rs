@@ -18,7 +18,7 @@ mod tensor_file;
 mod weights;
 
 pub use backend::{Backend, LoadError, Precision, threads_allowed_here, use_one_thread_here};
-pub use config::{ConfigError, ModelConfig, Parameter, Positions, RouterConfig, WidthRule};
+pub use config::{Axis, ConfigError, ModelConfig, ModelPart, Parameter, Positions, Role, RouterConfig, WidthRule};
 pub use device::{Device, DeviceError};
 pub use forward::{Forward, ForwardError, Query, Rows, in_groups};
 pub use history_cache::{HistoryCache, HistoryCacheStats, RankedBatch};

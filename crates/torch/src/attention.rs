@@ -1,7 +1,8 @@
 use tch::{TchError, Tensor};
 
 use super::bias::LayerMask;
-use super::packed::{Group, RowRange, join};
+use super::packed::{Group, RowRange};
+use super::tensors::concatenate;
 
 /// How attention mixes positions.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +12,20 @@ pub(crate) struct Attention {
     pub(crate) scale: f64,
     /// Whether a position sees only itself and the positions before it.
     pub(crate) causal: bool,
+}
+
+/// One call of scaled dot-product attention, of the g rows of a group.
+struct Call<'a> {
+    /// [g, heads, Q, d]
+    query: &'a Tensor,
+    /// [g, heads, L, d]
+    key: &'a Tensor,
+    /// [g, heads, L, d]
+    value: &'a Tensor,
+    /// Whether a query sees only the keys up to its own place. Only without a mask.
+    causal: bool,
+    /// It is broadcast to [g, heads, Q, L]. False hides a key; numbers are added to the scaled scores.
+    mask: Option<&'a Tensor>,
 }
 
 impl Attention {
@@ -25,13 +40,14 @@ impl Attention {
     ) -> Result<Tensor, TchError> {
         self.by_group(rows, |group| {
             let [query, key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
+            let [query, key, value] = [&query, &key, &value];
             if let Some(mask) = mask {
                 let mask = mask.every_position(group.length)?; // [1, heads, L, L]
-                return group.unpad(self.attend([&query, &key, &value], false, Some(&mask))?);
+                return group.unpad(self.attend(Call { query, key, value, causal: false, mask: Some(&mask) })?);
             }
             // Padding follows the items, so causal attention does not see it.
-            let visible = if self.causal { None } else { group.padding.as_ref().map(|padding| &padding.real) };
-            group.unpad(self.attend([&query, &key, &value], self.causal, visible)?)
+            let mask = if self.causal { None } else { group.padding.as_ref().map(|padding| &padding.real) };
+            group.unpad(self.attend(Call { query, key, value, causal: self.causal, mask })?)
         })
     }
 
@@ -47,12 +63,15 @@ impl Attention {
     ) -> Result<Tensor, TchError> {
         self.by_group(rows, |group| {
             let [key, value] = self.split_heads(&group.pad(packed)?, [group.rows, group.length])?; // [g, heads, L, d] each
-            let own = query.f_narrow(0, group.row, group.rows)?;
+            let own = query.f_narrow(0, group.row, group.rows)?; // [g, h]
             let [query] = self.split_heads(&own, [group.rows, 1])?; // [g, heads, 1, d]
+            let [query, key, value] = [&query, &key, &value];
             if let Some(mask) = mask {
-                return self.attend([&query, &key, &value], false, Some(&mask.newest_position(group)?));
+                let mask = mask.newest_position(group)?; // [1 or g, heads, 1, L]
+                return self.attend(Call { query, key, value, causal: false, mask: Some(&mask) });
             }
-            self.attend([&query, &key, &value], false, group.padding.as_ref().map(|padding| &padding.real))
+            let mask = group.padding.as_ref().map(|padding| &padding.real);
+            self.attend(Call { query, key, value, causal: false, mask })
         })
     }
 
@@ -61,7 +80,7 @@ impl Attention {
         rows: &RowRange,
         attend: impl Fn(&Group) -> Result<Tensor, TchError>,
     ) -> Result<Tensor, TchError> {
-        join(rows.groups.iter().map(attend).collect::<Result<_, _>>()?)
+        concatenate(rows.groups.iter().map(attend).collect::<Result<_, _>>()?)
     }
 
     /// [gL, N·h] -> N x [g, heads, L, d]
@@ -77,14 +96,9 @@ impl Attention {
         Ok(parts.map(Option::unwrap_or_default))
     }
 
-    /// [g, heads, Q, d] -> [gQ, h]. `mask` is broadcast to [g, heads, Q, L]. False hides a key; numbers are added to
-    /// the scaled scores.
-    fn attend(
-        self,
-        [query, key, value]: [&Tensor; 3],
-        causal: bool,
-        mask: Option<&Tensor>,
-    ) -> Result<Tensor, TchError> {
+    /// The outputs of all queries, heads concatenated: [gQ, h]
+    fn attend(self, call: Call<'_>) -> Result<Tensor, TchError> {
+        let Call { query, key, value, causal, mask } = call;
         let scale = Some(self.scale);
         let mixed = Tensor::f_scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale, false)?;
         mixed.f_transpose(1, 2)?.f_reshape([-1, self.heads * query.size().last().copied().unwrap_or_default()])

@@ -5,9 +5,18 @@ use super::bias::{Masks, PositionBias};
 use super::block::{Block, StoredBlock};
 use super::error::TorchError;
 use super::load::{LayerNorm, Linear, Loader};
-use super::packed::{PackedBatch, join};
+use super::packed::PackedBatch;
+use super::tensors::concatenate;
 use canet_domain::{Route, RouteSpace};
 use canet_model::{ModelConfig, Positions};
+
+/// How a backbone's weights are loaded.
+pub(crate) struct Loaders<'a> {
+    /// Loads linear layers at the model's precision, and everything else as float32.
+    pub(crate) layers: Loader<'a>,
+    /// Loads everything as float32.
+    pub(crate) exact: Loader<'a>,
+}
 
 /// The recommender. Every route runs a slice of it.
 pub(crate) struct Backbone {
@@ -51,13 +60,14 @@ struct Width {
 }
 
 impl Backbone {
-    /// Loads most layers by `loader` and float32 layers by `exact`. The output layer is float32 at every precision:
-    /// LibTorch rounds outputs to a layer's kind, and scores in bfloat16 are mostly ties.
+    /// Loads the weights. The output layer is float32 at every precision: LibTorch rounds outputs to a layer's kind, and
+    /// scores in bfloat16 are mostly ties.
     pub(crate) fn load(
-        [loader, exact]: [&Loader<'_>; 2],
+        loaders: &Loaders<'_>,
         config: &ModelConfig,
         space: &RouteSpace,
     ) -> Result<Backbone, TorchError> {
+        let Loaders { layers: loader, exact } = loaders;
         let input = loader.linear("backbone.input")?;
         let output = exact.linear("backbone.output")?;
         let blocks = (0..config.depth())
@@ -127,7 +137,7 @@ impl Backbone {
         }
         // Rows are sorted by depth, the deepest first, and the deepest left last.
         left.reverse();
-        width.output.forward(&batch.restore(&join(left)?)?) // [B, N + 1]
+        width.output.forward(&batch.restore(&concatenate(left)?)?) // [B, N + 1]
     }
 
     /// The input projection at the widest embedding of the batch, zeros in place of features that a row does not read:

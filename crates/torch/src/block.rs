@@ -4,7 +4,8 @@ use super::attention::Attention;
 use super::bias::LayerMask;
 use super::error::TorchError;
 use super::load::{LayerNorm, Linear, Loader};
-use super::packed::{PackedBatch, RowRange, join};
+use super::packed::{PackedBatch, RowRange};
+use super::tensors::{concatenate, gelu};
 
 /// A stored transformer block, post-norm with ReZero: `x = LN(x + a·Attention(x))`, `x = LN(x + a·FFN(x))`.
 pub(crate) struct StoredBlock {
@@ -110,7 +111,7 @@ impl Block {
             mixed.push(self.attention.newest_position(&query, &key_value, leaving, mask)?); // [R, h]
             inputs.push(newest);
         }
-        let x = self.finish.forward(&join(inputs)?, &join(mixed)?)?; // [T of staying + R, h]
+        let x = self.finish.forward(&concatenate(inputs)?, &concatenate(mixed)?)?; // [T of staying + R, h]
         Ok([x.f_narrow(0, 0, staying.tokens)?, x.f_narrow(0, staying.tokens, leaving.rows)?])
     }
 
@@ -165,12 +166,4 @@ impl AfterAttention {
         let residuals = [&self.attention_residual, &self.ffn_residual];
         linears.into_iter().chain(norms).flatten().chain(residuals)
     }
-}
-
-/// Exact GELU: [R, f] -> [R, f]
-///
-/// Computed over a transposed view. For a contiguous float32 tensor LibTorch calls oneDNN, which compiles and keeps a
-/// kernel for every number of rows. Under a load of mixed lengths these take hundreds of megabytes.
-fn gelu(x: &Tensor) -> Result<Tensor, TchError> {
-    x.f_transpose(0, 1)?.f_gelu("none")?.f_transpose(0, 1)
 }

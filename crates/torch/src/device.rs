@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tch::{Kind, TchError, Tensor};
+use tch::Tensor;
 
 use super::error::TorchError;
 use super::load::kind;
@@ -74,15 +74,6 @@ pub(crate) fn apply_thread_limit() {
         tch::set_num_threads(default);
     }
     LIMITED.set(Some(limited));
-}
-
-/// Copies a tensor to host memory, row by row.
-pub(crate) fn to_host(tensor: &Tensor) -> Result<Vec<f32>, TchError> {
-    let values = tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
-    let mut data = vec![0.0_f32; values.numel()];
-    let count = data.len();
-    values.f_copy_data(&mut data, count)?;
-    Ok(data)
 }
 
 /// Rows and columns of the matrices.

@@ -1,6 +1,6 @@
 use tch::{Kind, TchError, Tensor};
 
-use super::device::to_host;
+use super::tensors::to_host;
 use canet_domain::{Candidates, Item, Ranked, Selection, TopK, top_k};
 
 /// The whole row is copied if at least one in so many items is picked: that costs no more.
@@ -23,7 +23,7 @@ pub(crate) fn device_top_k(scores: &Tensor, selections: &[Selection<'_>]) -> Res
     };
     let picked = selections.iter().map(matter).max().unwrap_or_default();
     if picked.saturating_mul(COPY_ALL_FROM) >= items {
-        let rows = to_host(scores)?;
+        let rows = to_host(scores)?.data; // [B, N + 1]
         return Ok(selections
             .iter()
             .zip(rows.chunks_exact(columns))
@@ -34,7 +34,7 @@ pub(crate) fn device_top_k(scores: &Tensor, selections: &[Selection<'_>]) -> Res
     let (values, places) = scores.f_narrow(1, 1, items as i64)?.f_topk(picked as i64, 1, true, true)?;
     // One copy for both, with places as the bits of floats.
     let places = places.f_to_kind(Kind::Int)?.f_view_dtype(Kind::Float)?;
-    let both = to_host(&Tensor::f_cat(&[values, places], 1)?)?; // [B, 2 picked]
+    let both = to_host(&Tensor::f_cat(&[values, places], 1)?)?.data; // [B, 2 picked]
     let rows = selections.iter().zip(both.chunks_exact(2 * picked)).enumerate();
     rows.map(|(row, (selection, both))| {
         let (values, places) = both.split_at(picked);
@@ -47,7 +47,7 @@ pub(crate) fn device_top_k(scores: &Tensor, selections: &[Selection<'_>]) -> Res
         if values.last().is_some_and(|last| *last < best.bar()) {
             return Ok(best.into_ranking());
         }
-        Ok(top_k(&to_host(&scores.f_narrow(0, row as i64, 1)?)?, selection))
+        Ok(top_k(&to_host(&scores.f_narrow(0, row as i64, 1)?)?.data, selection))
     })
     .collect()
 }
@@ -93,7 +93,7 @@ mod tests {
                 })
                 .collect();
             let found = device_top_k(&scores, &selections).unwrap();
-            let whole = to_host(&scores).unwrap();
+            let whole = to_host(&scores).unwrap().data;
             for (row, (selection, scores)) in selections.iter().zip(whole.chunks_exact(items as usize + 1)).enumerate()
             {
                 assert_eq!(found[row], top_k(scores, selection), "k {k}, row {row}");

@@ -2,13 +2,14 @@ use std::collections::HashMap;
 
 use tch::{Kind, TchError, Tensor};
 
-use super::backbone::{Backbone, RowSlice};
-use super::device::{apply_thread_limit, tch_device, to_host};
+use super::backbone::{Backbone, Loaders, RowSlice};
+use super::device::{apply_thread_limit, tch_device};
 use super::device_top_k::device_top_k;
 use super::error::TorchError;
 use super::load::{Loader, kind};
 use super::packed::{PackOptions, PackedBatch};
 use super::router::Router;
+use super::tensors::to_host;
 use canet_domain::{History, Ranked, Route, RouteSpace, Selection};
 use canet_model::{
     Device, Forward, ForwardError, LoadError, ModelConfig, Positions, Precision, Query, Rows, Weights, in_groups,
@@ -60,13 +61,13 @@ impl TorchForward {
         let (space, device) = (config.check()?, pack.device);
         weights.check(config)?;
         tch::no_grad(|| {
-            let exact = Loader::new(weights, device, Kind::Float, config.norm_eps);
-            let loader = Loader::new(weights, device, kind(precision), config.norm_eps);
+            let loader = |kind: Kind| Loader::new(weights, device, kind, config.norm_eps);
+            let loaders = Loaders { layers: loader(kind(precision)), exact: loader(Kind::Float) };
             Ok(TorchForward {
                 columns: config.items + 1,
                 pack,
-                backbone: Backbone::load([&loader, &exact], config, &space)?,
-                router: Router::load(&exact, config)?,
+                backbone: Backbone::load(&loaders, config, &space)?,
+                router: Router::load(&loaders.exact, config)?,
                 space,
             })
         })
@@ -90,22 +91,17 @@ impl Forward for TorchForward {
     fn router_logits(&self, histories: &[&History]) -> Result<Rows, ForwardError> {
         apply_thread_limit();
         let logits = tch::no_grad(|| to_host(&self.logits(histories)?)).map_err(TorchError::from)?;
-        Rows::new(self.space.len(), logits)
+        Rows::new(self.space.len(), logits.data)
     }
 
     fn scores(&self, route: Route, histories: &[&History]) -> Result<Rows, ForwardError> {
         let slices = vec![RowSlice::new(&self.space, route); histories.len()];
         apply_thread_limit();
         let scores = tch::no_grad(|| to_host(&self.width_scores(self.space.place(route)[0], &slices, histories)?));
-        Rows::new(self.columns, scores.map_err(TorchError::from)?)
+        Rows::new(self.columns, scores.map_err(TorchError::from)?.data)
     }
 
-    fn rank(&self, route: Route, queries: &[Query<'_>]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
-        let rows: Vec<(Route, Query<'_>)> = queries.iter().map(|query| (route, *query)).collect();
-        self.rank_mixed(&rows)
-    }
-
-    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         apply_thread_limit();
         in_groups(
             rows,

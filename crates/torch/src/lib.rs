@@ -10,6 +10,8 @@
 //! - `attention` pads rows of similar length into one call, or on a CPU calls once for each length.
 //! - `device_top_k` copies only the best scores to the host.
 //!
+//! [`tensors`] has the operations that training uses as well.
+//!
 //! # Linking
 //!
 //! - The binary links `libtorch_cpu` alone. [`count_gpus`] loads `libtorch_cuda` into the process before anything asks
@@ -31,6 +33,7 @@ mod forward;
 mod load;
 mod packed;
 mod router;
+pub mod tensors;
 
 pub use backend::TorchBackend;
 pub use device::{count_gpus, gemm_peak, set_threads, tch_device};

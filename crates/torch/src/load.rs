@@ -1,6 +1,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::error::TorchError;
+use super::tensors::from_host;
 use canet_model::{Precision, Weights};
 
 /// Copies named host weights to a device.
@@ -28,9 +29,7 @@ impl<'a> Loader<'a> {
 
     /// A stored weight, in its own shape.
     pub(crate) fn tensor(&self, name: &str) -> Result<Tensor, TorchError> {
-        let host = self.weights.get(name)?;
-        let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
-        Ok(Tensor::f_from_slice(&host.data)?.f_reshape(shape)?.f_to_device(self.device)?)
+        Ok(from_host(self.weights.get(name)?)?.f_to_device(self.device)?)
     }
 
     /// A stored linear layer.

@@ -53,14 +53,6 @@ pub(crate) struct RowRange {
     pub(crate) groups: Vec<Group>,
 }
 
-/// Concatenates rows. A single tensor is not copied.
-pub(crate) fn join(mut parts: Vec<Tensor>) -> Result<Tensor, TchError> {
-    match parts.len() {
-        1 => Ok(parts.swap_remove(0)),
-        _ => Tensor::f_cat(&parts, 0),
-    }
-}
-
 /// Neighbouring rows that share one attention call.
 pub(crate) struct Group {
     /// First token.

@@ -1,7 +1,8 @@
+use canet_torch::tensors::{concatenate, gelu};
 use tch::{Kind, TchError, Tensor};
 
 use crate::batch::{Batch, Group};
-use crate::layers::{Layers, NormMask, apply_mask, gelu};
+use crate::layers::{Layers, NormMask, apply_mask};
 use crate::subnet_mask::RowMasks;
 use crate::tensors::gather;
 
@@ -49,7 +50,7 @@ impl BlockPass<'_> {
             };
             group.unpad(&attended)
         };
-        self.finish(x, &join(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
+        self.finish(x, &concatenate(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
     }
 
     /// Computes only the newest position of each row, which attends to every item of its row: `[T, h] -> [B, h]`
@@ -67,7 +68,7 @@ impl BlockPass<'_> {
             let (key, value) = (self.split_heads(&key, group)?, self.split_heads(&value, group)?);
             self.attend(&query, &key, &value, &hidden)?.f_squeeze_dim(1) // [R, h]
         };
-        self.finish(&newest, &join(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
+        self.finish(&newest, &concatenate(batch.groups.iter().map(attend).collect::<Result<Vec<_>, _>>()?)?)
     }
 
     /// Pads the rows of a group and splits their features by head: `[T, h] -> [R, heads, L, d]`
@@ -141,13 +142,5 @@ impl BlockPass<'_> {
 
     fn parameter(&self, name: &str) -> Result<&Tensor, TchError> {
         self.layers.parameters.get(name)
-    }
-}
-
-/// Joins the rows of all groups. A single group is not copied.
-fn join(groups: Vec<Tensor>) -> Result<Tensor, TchError> {
-    match groups.as_slice() {
-        [only] => Ok(only.shallow_clone()),
-        _ => Tensor::f_cat(&groups, 0),
     }
 }

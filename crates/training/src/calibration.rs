@@ -4,6 +4,7 @@ use canet_domain::{Flops, ModelShape, Route, RouteSpace, choose_route};
 use canet_evaluation::best_affordable_route;
 use canet_model::checkpoint::{BudgetPoint, Calibration};
 
+use crate::price::lowest_price;
 use crate::records::RouterGains;
 
 /// The users on whom the route biases of budgets are fitted.
@@ -25,9 +26,6 @@ pub(crate) struct RoutedUsers<'a> {
 
 /// The budgets of every calibration, beside the job's own.
 const BUDGETS: [f64; 9] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
-
-/// Steps of bisection for the price. The spent share is a step function of the price, so more steps would not help.
-const BISECTIONS: usize = 40;
 
 /// A price at which only the FLOPs of a route count.
 const HIGHEST_PRICE: f64 = 1e6;
@@ -93,26 +91,14 @@ impl RoutedUsers<'_> {
     /// A budget out of reach counts as [`SLACK`] times the least possible share. Saving the last thousandth would need
     /// a price that hides all other differences between routes.
     pub(crate) fn fit(&self, budget: f64) -> BudgetPoint {
-        let target = budget.max(SLACK * self.spent(&self.bias(HIGHEST_PRICE)));
-        let (mut low, mut high) = (if self.base.is_some() { 0.0 } else { -1.0 }, 1.0);
-        if self.base.is_some() && self.spent(&self.bias(0.0)) <= target {
-            high = 0.0;
-        }
-        while self.spent(&self.bias(high)) > target && high < HIGHEST_PRICE {
-            high *= 2.0;
-        }
-        while low < 0.0 && self.spent(&self.bias(low)) < target && low > -HIGHEST_PRICE {
-            low *= 2.0;
-        }
-        for _ in 0..BISECTIONS {
-            let middle = f64::midpoint(low, high);
-            if self.spent(&self.bias(middle)) > target {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        let bias = self.bias(high);
+        let spent = |price: f64| self.spent(&self.bias(price));
+        let target = budget.max(SLACK * spent(HIGHEST_PRICE));
+        let price = match self.base {
+            Some(_) if spent(0.0) <= target => 0.0,
+            Some(_) => lowest_price(0.0..=HIGHEST_PRICE, target, spent),
+            None => lowest_price(-HIGHEST_PRICE..=HIGHEST_PRICE, target, spent),
+        };
+        let bias = self.bias(price);
         BudgetPoint { budget, spent: self.spent(&bias), bias, route: None }
     }
 

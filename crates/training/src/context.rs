@@ -184,7 +184,7 @@ impl<'a> StageContext<'a> {
         let weights = if best.parameters() > 0 { best } else { self.state.parameters.to_weights()? };
         // Fresh parameters have no gradients. An old gradient, even if it is zero, would make weights decay that the
         // next stage does not train.
-        self.state.parameters = Parameters::from_weights(&weights, self.job.parameters())?;
+        self.state.parameters = Parameters::from_weights(&self.job.config, &weights, self.job.parameters())?;
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
         let progress = &mut self.state.progress;
         if progress.epoch == 0 && progress.step == 0 {

@@ -8,12 +8,12 @@ use crate::context::StageContext;
 use crate::display::time_left;
 use crate::error::TrainError;
 use crate::forecast::{Work, samples};
-use crate::joint::Joint;
+use crate::joint::{Joint, ROUTED};
 use crate::log::Event;
 use crate::optimizer::{Rates, Schedule};
 use crate::records::EpochRecord;
 use crate::samples::Samples;
-use crate::sandwich::Sandwich;
+use crate::sandwich::{FULL, Sandwich};
 use crate::stage::{Stage, StageEnd};
 use crate::step_loss::{LossValues, StepLoss};
 use crate::subnet_mask::MaskTables;
@@ -32,17 +32,25 @@ pub(crate) struct Epochs<'a> {
     /// Steps an epoch.
     steps: u64,
     samples: Samples<'a>,
-    /// Only the stage `joint` has them.
-    tables: Option<MaskTables>,
+    objective: Objective,
     schedule: Schedule,
-    /// The factor of each weight's learning rate: `[P]`. `None` if all are 1.
-    factors: Option<Tensor>,
     validation: Validation<'a>,
-    /// Items in the softmax of a step beside the true one; `None` for the whole catalogue.
-    negatives: Option<usize>,
     /// Steps in a row whose gradient was not finite.
     failed_steps: u32,
     throughput: Throughput,
+}
+
+/// What the steps of a stage minimise.
+enum Objective {
+    /// The loss of drawn routes, from which router and slices learn together ([`Joint`]).
+    Joint(MaskTables),
+    /// The loss of the slices, without a router ([`Sandwich`]).
+    Sandwich {
+        /// The factor of each weight's learning rate: `[P]`. `None` if all are 1.
+        factors: Option<Tensor>,
+        /// Items in the softmax of a step beside the true one; `None` for the whole catalogue.
+        negatives: Option<usize>,
+    },
 }
 
 /// The items that this process has trained on in the current epoch, and the time for them.
@@ -67,24 +75,14 @@ impl<'a> Epochs<'a> {
         };
         let samples = samples(job, stage, &context.holdout);
         let steps = samples.steps();
-        let tables = match stage {
-            Stage::Joint => Some(MaskTables::new(&job.config, context.space, tch_device(job.device))?),
-            _ => None,
-        };
-        let factors = match stage {
-            Stage::Supernet => options.sandwich.boost().rates(&job.config, context.space, &context.state.parameters)?,
-            _ => None,
-        };
         Ok(Epochs {
             stage,
             epochs,
             steps,
             samples,
-            tables,
+            objective: Objective::of(context, stage)?,
             schedule: Schedule { peak, warmup, total: steps.saturating_mul(epochs) },
-            factors,
             validation: Validation::new(job, context.space),
-            negatives: options.sandwich.negatives,
             failed_steps: 0,
             throughput: Throughput::default(),
         })
@@ -141,9 +139,9 @@ impl<'a> Epochs<'a> {
         // Every step has its own seed, so a resumed training draws the same as an unbroken one.
         let seed = context.state.progress.step_seed();
         tch::manual_seed(seed as i64);
-        let loss = self.loss(context, batch, seed)?;
+        let loss = self.objective.loss(context, batch, seed)?;
         loss.backward()?;
-        let rates = Rates { learning_rate, factors: self.factors.as_ref() };
+        let rates = Rates { learning_rate, factors: self.objective.rate_factors() };
         let gradient_norm = context.state.optimizer.step(&context.state.parameters, rates)?;
         let values = loss.values()?;
         self.failed_steps = if gradient_norm.is_finite() { 0 } else { self.failed_steps + 1 };
@@ -160,28 +158,9 @@ impl<'a> Epochs<'a> {
         context.display.step(|| {
             let validation =
                 context.state.progress.curve.last().map(|last| self.validation.words(last)).unwrap_or_default();
-            format!("{}{validation}{}", self.loss_words(&values), time_left(context.time_left(Work::default())))
+            format!("{}{validation}{}", self.objective.words(&values), time_left(context.time_left(Work::default())))
         });
         Ok(())
-    }
-
-    fn loss(&self, context: &StageContext<'a>, batch: &Batch, seed: u64) -> Result<StepLoss, TrainError> {
-        let (config, space, options) = (&context.job.config, context.space, &context.job.options);
-        let (parameters, dropout, flops_budget) = (&context.state.parameters, options.dropout, options.flops_budget);
-        Ok(match &self.tables {
-            Some(tables) => Joint { config, space, tables, dropout, options: &options.joint, flops_budget }
-                .loss(parameters, batch)?,
-            None => Sandwich { config, space, dropout, options: &options.sandwich }.loss(parameters, batch, seed)?,
-        })
-    }
-
-    /// The stage's loss in words: one that is comparable from epoch to epoch.
-    fn loss_words(&self, values: &LossValues) -> String {
-        if self.stage == Stage::Joint {
-            return format!("cross-entropy of the routed slices {:.3} nats", values.part("routed"));
-        }
-        let sampled = self.negatives.map(|count| format!(" over {count} sampled items")).unwrap_or_default();
-        format!("cross-entropy of the full slice {:.3} nats{sampled}", values.part("full"))
     }
 
     /// Validates the weights, keeps them if they are the best of the stage, and saves the state.
@@ -219,11 +198,65 @@ impl<'a> Epochs<'a> {
             self.stage.name(),
             record.epoch,
             self.epochs,
-            self.loss_words(&record.train),
+            self.objective.words(&record.train),
             self.validation.words(&record),
             time_left(context.time_left(Work::default())),
         ));
         context.save()
+    }
+}
+
+impl Objective {
+    /// The objective of a stage.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the device fails.
+    fn of(context: &StageContext<'_>, stage: Stage) -> Result<Objective, TrainError> {
+        let (job, space, options) = (context.job, context.space, context.job.options.sandwich);
+        let negatives = options.negatives;
+        Ok(match stage {
+            Stage::Joint => Objective::Joint(MaskTables::new(&job.config, space, tch_device(job.device))?),
+            Stage::Supernet => {
+                let factors = options.boost().rates(&job.config, space, &context.state.parameters)?;
+                Objective::Sandwich { factors, negatives }
+            }
+            Stage::Router | Stage::Settle | Stage::Newest => Objective::Sandwich { factors: None, negatives },
+        })
+    }
+
+    /// The loss of a batch. Draws slices from `seed`, and all else from tch's generator.
+    ///
+    /// # Errors
+    /// [`TrainError`], if memory runs out.
+    fn loss(&self, context: &StageContext<'_>, batch: &Batch, seed: u64) -> Result<StepLoss, TrainError> {
+        let (config, space, options) = (&context.job.config, context.space, &context.job.options);
+        let (parameters, dropout, flops_budget) = (&context.state.parameters, options.dropout, options.flops_budget);
+        Ok(match self {
+            Objective::Joint(tables) => Joint { config, space, tables, dropout, options: &options.joint, flops_budget }
+                .loss(parameters, batch)?,
+            Objective::Sandwich { .. } => {
+                Sandwich { config, space, dropout, options: &options.sandwich }.loss(parameters, batch, seed)?
+            }
+        })
+    }
+
+    /// The factor of each weight's learning rate: `[P]`. `None` if all are 1.
+    fn rate_factors(&self) -> Option<&Tensor> {
+        match self {
+            Objective::Joint(_) => None,
+            Objective::Sandwich { factors, .. } => factors.as_ref(),
+        }
+    }
+
+    /// A loss in words: its part that is comparable from epoch to epoch.
+    fn words(&self, values: &LossValues) -> String {
+        match self {
+            Objective::Joint(_) => format!("cross-entropy of the routed slices {:.3} nats", values.part(ROUTED)),
+            Objective::Sandwich { negatives, .. } => {
+                let sampled = negatives.map(|count| format!(" over {count} sampled items")).unwrap_or_default();
+                format!("cross-entropy of the full slice {:.3} nats{sampled}", values.part(FULL))
+            }
+        }
     }
 }
 

@@ -218,14 +218,13 @@ impl Chunk {
 
 #[cfg(test)]
 mod tests {
-    use canet_model::{HostTensor, Weights};
+    use canet_model::{HostTensor, Role};
     use rand::distributions::Uniform;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use tch::Device;
 
     use super::*;
-    use crate::parameters::{ParameterOptions, Recipe};
     use crate::step_loss::Exit;
 
     /// Gradients of the output layer, gradients of the hidden states, and the loss, of seven positions over five items.
@@ -238,13 +237,10 @@ mod tests {
             Tensor::from_slice(&values).reshape(shape)
         };
         let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.detach().flatten(0, -1)).unwrap();
-        let mut weights = Weights::default();
-        weights.insert(OUTPUT_WEIGHT, HostTensor { shape: vec![6, 4], data: values(&random(&[6, 4])) });
-        weights.insert(OUTPUT_BIAS, HostTensor { shape: vec![6], data: values(&random(&[6])) });
-        let parameters = {
-            let options = ParameterOptions { recipe: Recipe::Paper, tied: false, device: Device::Cpu };
-            Parameters::from_weights(&weights, options).unwrap()
-        };
+        let weight = HostTensor { shape: vec![6, 4], data: values(&random(&[6, 4])) };
+        let bias = HostTensor { shape: vec![6], data: values(&random(&[6])) };
+        let weights = [(OUTPUT_WEIGHT, Role::Linear, weight), (OUTPUT_BIAS, Role::Bias, bias)];
+        let parameters = Parameters::undeclared(weights, Device::Cpu).unwrap();
         let targets = Tensor::from_slice(&[1_i64, 5, 3, 3, 2, 4, 5]);
         let mut exit = |width: i64, weight: f64| {
             let hidden = random(&[7, width]).set_requires_grad(true);

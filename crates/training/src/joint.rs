@@ -25,6 +25,9 @@ pub(crate) struct Joint<'a> {
     pub flops_budget: f64,
 }
 
+/// The part of the loss that is the cross-entropy of the routed slices.
+pub(crate) const ROUTED: &str = "routed";
+
 /// A user is easy if the smallest route ranks the true next item among this many best ones, as in the authors' code.
 const EASY_RANK: i64 = 10;
 
@@ -51,7 +54,7 @@ impl Joint<'_> {
             .f_add(&guide.f_mul_scalar(weights.guide)?)?
             .f_add(&balance.f_mul_scalar(weights.balance)?)?
             .f_add(&distance.f_mul_scalar(weights.flops)?)?;
-        let parts = vec![("routed", routed), ("guide", guide), ("balance", balance), ("share", share)];
+        let parts = vec![(ROUTED, routed), ("guide", guide), ("balance", balance), ("share", share)];
         Ok(StepLoss::whole(total, parts))
     }
 

@@ -62,14 +62,6 @@ impl Layers<'_> {
     }
 }
 
-/// Exact GELU: `[T, f] -> [T, f]`
-///
-/// It is computed over the transposed view. For a contiguous float32 tensor LibTorch calls oneDNN, which compiles and
-/// keeps another kernel for every T.
-pub(crate) fn gelu(x: &Tensor) -> Result<Tensor, TchError> {
-    x.f_transpose(0, 1)?.f_gelu("none")?.f_transpose(0, 1)
-}
-
 /// The product with a mask, if there is one.
 pub(crate) fn apply_mask(x: Tensor, mask: Option<&Tensor>) -> Result<Tensor, TchError> {
     match mask {

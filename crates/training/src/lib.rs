@@ -8,7 +8,7 @@
 //! | `pipeline`, `context`, `epochs`, `router` | the order of the stages, what a stage may use, and the stages |
 //! | `state`, `state_file`, `conflict`, `records`, `log` | what a training saves and logs, and which job may continue it |
 //! | `display`, `forecast` | what a training shows, and how long it still takes |
-//! | `validation`, `calibration`, `checkpoint` | accuracy, route biases of budgets, and the result |
+//! | `validation`, `calibration`, `price`, `checkpoint` | accuracy, route biases of budgets, and the result |
 //! | `sandwich`, `full_softmax`, `sampled_softmax`, `joint`, `losses`, `step_loss` | the objectives |
 //! | `supernet`, `block`, `layers`, `dropout`, `subnet_mask` | the forward pass of training |
 //! | `batch`, `samples`, `holdout` | the training data |
@@ -39,6 +39,7 @@ mod optimizer;
 mod options;
 mod parameters;
 mod pipeline;
+mod price;
 mod records;
 mod route_ranks;
 mod router;

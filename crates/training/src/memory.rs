@@ -9,7 +9,7 @@ use canet_domain::RouteSpace;
 use crate::error::TrainError;
 use crate::holdout::Holdout;
 use crate::job::TrainJob;
-use crate::parameters::OUTPUT_WEIGHT;
+use crate::parameters::{ITEM_EMBEDDING, OUTPUT_WEIGHT};
 use crate::samples::Samples;
 use crate::stage::{Preset, Stage};
 use crate::validation::ranking_batch;
@@ -113,7 +113,7 @@ impl Tables {
             stored += bytes;
             match parameter.name.as_str() {
                 OUTPUT_WEIGHT => output = bytes,
-                "backbone.item_embedding" => items = bytes,
+                ITEM_EMBEDDING => items = bytes,
                 _ => {}
             }
         }

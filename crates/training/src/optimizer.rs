@@ -65,7 +65,7 @@ impl AdamW {
     /// LibTorch's, if memory runs out.
     pub(crate) fn new(options: AdamWOptions, parameters: &Parameters) -> Result<AdamW, TchError> {
         let decaying = parameters.zeros()?;
-        for (name, _) in parameters.leaves().filter(|(name, _)| decays(name)) {
+        for name in parameters.decaying() {
             let _ = parameters.part(&decaying, name)?.f_fill_(1.0)?;
         }
         Ok(AdamW { options, first: parameters.zeros()?, second: parameters.zeros()?, decaying, steps: 0 })
@@ -163,11 +163,6 @@ impl AdamW {
     }
 }
 
-/// Weights of linear layers decay. Tables, norms, biases and scalars do not.
-fn decays(name: &str) -> bool {
-    name.ends_with(".weight") && !name.ends_with("_norm.weight")
-}
-
 fn total_norm(trained: &[TrainedSpan]) -> Result<f64, TchError> {
     let squares = trained.iter().map(|part| part.gradient.f_norm()?.f_square()).collect::<Result<Vec<_>, _>>()?;
     match squares.len() {
@@ -201,21 +196,21 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use canet_model::{HostTensor, Weights};
+    use canet_model::{HostTensor, Role};
     use tch::nn::OptimizerConfig;
     use tch::{Device, nn};
 
     use super::*;
-    use crate::parameters::{ParameterOptions, Recipe};
 
-    const OPTIONS: ParameterOptions = ParameterOptions { recipe: Recipe::Paper, tied: false, device: Device::Cpu };
+    /// The matrix of a linear layer as the only weight, `x.weight`.
+    fn one_weight(values: HostTensor) -> Parameters {
+        Parameters::undeclared([("x.weight", Role::Linear, values)], Device::Cpu).unwrap()
+    }
 
     #[test]
     fn ten_steps_move_weights_like_libtorchs_adamw() {
         let start = HostTensor { shape: vec![2, 2], data: vec![0.5, -1.0, 2.0, 0.1] };
-        let mut weights = Weights::default();
-        weights.insert("x.weight", start.clone());
-        let ours = Parameters::from_weights(&weights, OPTIONS).unwrap();
+        let ours = one_weight(start.clone());
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 1.5 };
         let mut optimizer = AdamW::new(options, &ours).unwrap();
 
@@ -242,11 +237,10 @@ mod tests {
 
     #[test]
     fn a_factor_is_a_learning_rate_of_its_own() {
-        let mut weights = Weights::default();
-        weights.insert("x.weight", HostTensor { shape: vec![3], data: vec![0.5, -1.0, 2.0] });
+        let start = HostTensor { shape: vec![3], data: vec![0.5, -1.0, 2.0] };
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.1, clip_norm: 1e9 };
         let trained = |learning_rate: f64, factors: Option<[f32; 3]>| -> Vec<f32> {
-            let parameters = Parameters::from_weights(&weights, OPTIONS).unwrap();
+            let parameters = one_weight(start.clone());
             let factors = factors.map(|factors| {
                 let all = parameters.zeros().unwrap().f_add_scalar(1.0).unwrap();
                 parameters.part(&all, "x.weight").unwrap().copy_(&Tensor::from_slice(&factors));
@@ -268,14 +262,13 @@ mod tests {
 
     #[test]
     fn a_step_with_a_gradient_that_is_not_finite_moves_nothing() {
-        let mut weights = Weights::default();
-        weights.insert("x.weight", HostTensor { shape: vec![1], data: vec![0.0] });
-        let parameters = Parameters::from_weights(&weights, OPTIONS).unwrap();
+        let start = HostTensor { shape: vec![1], data: vec![0.0] };
+        let parameters = one_weight(start.clone());
         let options = AdamWOptions { betas: [0.9, 0.98], eps: 1e-8, weight_decay: 0.0, clip_norm: 1.0 };
         let mut optimizer = AdamW::new(options, &parameters).unwrap();
         (parameters.get("x.weight").unwrap().log() * 0.0).sum(Kind::Float).backward();
         assert!(!optimizer.step(&parameters, Rates::even(0.1)).unwrap().is_finite());
-        assert_eq!((optimizer.steps(), parameters.to_weights().unwrap()), (0, weights));
+        assert_eq!((optimizer.steps(), parameters.to_weights().unwrap().get("x.weight").unwrap()), (0, &start));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use canet_model::{ModelConfig, Weights};
+use canet_model::{Axis, HostTensor, ModelConfig, ModelPart, Parameter, Role, Weights};
+use canet_torch::tensors::{from_host, to_host};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
-use crate::tensors::{Span, from_host, to_host};
+use crate::tensors::Span;
 
 /// How weights are initialised, and which of them are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,26 +22,28 @@ pub enum Recipe {
 
 impl Recipe {
     /// Whether training leaves a weight as it is.
-    fn freezes(self, name: &str) -> bool {
-        self == Recipe::Plain && name.starts_with("backbone.") && (name.ends_with("_residual") || name == OUTPUT_BIAS)
+    fn freezes(self, weight: &Parameter) -> bool {
+        let is_output_bias = weight.role == Role::Bias && weight.axes == [Axis::Items];
+        self == Recipe::Plain && weight.part == ModelPart::Backbone && (weight.role == Role::Residual || is_output_bias)
     }
 
-    /// Initial values of a weight.
-    fn initial(self, name: &str, shape: &[i64]) -> Result<Tensor, TchError> {
-        let options = (Kind::Float, tch::Device::Cpu);
-        match shape {
-            [] if self == Recipe::Plain => Tensor::f_ones([0_i64; 0], options),
-            [] => Tensor::f_full([0_i64; 0], REZERO, options),
-            [_] if name.ends_with("norm.weight") => Tensor::f_ones(shape, options),
-            [_] | [_, _, _] => Tensor::f_zeros(shape, options),
-            [out, input] if self == Recipe::Plain && name == "backbone.input.weight" => {
-                Tensor::f_eye_m(*out, *input, options)
-            }
-            [out, input] if self == Recipe::Paper && !name.ends_with("embedding") => {
+    /// Initial values of a weight, in its shape. Draws those of tables and linear layers from tch's generator.
+    fn initial(self, weight: &Parameter) -> Result<Tensor, TchError> {
+        let shape: Vec<i64> = weight.shape.iter().map(|size| *size as i64).collect();
+        let (shape, options) = (shape.as_slice(), (Kind::Float, tch::Device::Cpu));
+        match (weight.role, self, shape) {
+            (Role::Residual, Recipe::Plain, _) | (Role::Norm, ..) => Tensor::f_ones(shape, options),
+            (Role::Residual, Recipe::Paper, _) => Tensor::f_full(shape, REZERO, options),
+            (Role::Bias, ..) => Tensor::f_zeros(shape, options),
+            (Role::Linear, Recipe::Paper, [out, input]) => {
                 let std = (2.0 / (*out + *input) as f64).sqrt();
                 Tensor::f_randn(shape, options)?.f_mul_scalar(std)
             }
-            _ => Tensor::f_randn(shape, options)?.f_mul_scalar(INITIAL_STD),
+            // The input layer.
+            (Role::Linear, Recipe::Plain, [out, input]) if weight.axes == [Axis::Hidden, Axis::Embedding] => {
+                Tensor::f_eye_m(*out, *input, options)
+            }
+            (Role::Linear | Role::Table, ..) => Tensor::f_randn(shape, options)?.f_mul_scalar(INITIAL_STD),
         }
     }
 }
@@ -56,7 +59,7 @@ pub(crate) const OUTPUT_WEIGHT: &str = "backbone.output.weight";
 pub(crate) const OUTPUT_BIAS: &str = "backbone.output.bias";
 
 /// The embedding table of the backbone.
-const ITEM_EMBEDDING: &str = "backbone.item_embedding";
+pub(crate) const ITEM_EMBEDDING: &str = "backbone.item_embedding";
 
 /// Every weight begins at a multiple of this many values, so that kernels find it aligned.
 const ALIGNMENT: usize = 64;
@@ -86,7 +89,25 @@ pub struct Parameters {
     flat: Tensor,
     /// `[P]`
     gradient: Tensor,
+    /// The names of the weights that decay.
+    decaying: BTreeSet<String>,
     options: ParameterOptions,
+}
+
+/// A weight before it lies in the vector of all weights.
+struct NewWeight {
+    /// On the CPU, in its shape.
+    values: Tensor,
+    is_trained: bool,
+    /// Weights of linear layers decay. Tables, norms, biases and scalars do not.
+    decays: bool,
+}
+
+impl NewWeight {
+    /// A weight that a configuration declares.
+    fn declared(weight: &Parameter, values: Tensor, recipe: Recipe) -> NewWeight {
+        NewWeight { values, is_trained: !recipe.freezes(weight), decays: weight.role == Role::Linear }
+    }
 }
 
 /// Neighbouring weights that have a gradient.
@@ -105,44 +126,72 @@ impl Parameters {
     /// # Errors
     /// LibTorch's, if memory runs out.
     pub fn fresh(config: &ModelConfig, options: ParameterOptions) -> Result<Parameters, TchError> {
-        let mut tensors = BTreeMap::new();
-        for parameter in config.parameters() {
-            let shape: Vec<i64> = parameter.shape.iter().map(|size| *size as i64).collect();
-            let value = options.recipe.initial(&parameter.name, &shape)?;
-            tensors.insert(parameter.name, value);
+        let mut weights = BTreeMap::new();
+        for declared in config.parameters() {
+            let values = options.recipe.initial(&declared)?;
+            let weight = NewWeight::declared(&declared, values, options.recipe);
+            weights.insert(declared.name, weight);
         }
-        Parameters::new(tensors, options)
+        Parameters::new(weights, options)
     }
 
-    /// Copies weights from host memory. If they are tied, the output weight is ignored.
+    /// Copies weights of a configuration from host memory. If they are tied, the output weight is ignored.
+    ///
+    /// # Errors
+    /// LibTorch's, if memory runs out, and if the configuration does not have a weight.
+    pub fn from_weights(
+        config: &ModelConfig,
+        weights: &Weights,
+        options: ParameterOptions,
+    ) -> Result<Parameters, TchError> {
+        let declared = config.parameters().into_iter().map(|weight| (weight.name.clone(), weight));
+        let declared: BTreeMap<String, Parameter> = declared.collect();
+        let weights = weights.iter().map(|(name, host)| {
+            let weight = declared.get(name).ok_or_else(|| missing(name))?;
+            Ok((name.to_owned(), NewWeight::declared(weight, from_host(host)?, options.recipe)))
+        });
+        Parameters::new(weights.collect::<Result<_, TchError>>()?, options)
+    }
+
+    /// Copies weights that no configuration declares from host memory. All of them are trained.
     ///
     /// # Errors
     /// LibTorch's, if memory runs out.
-    pub fn from_weights(weights: &Weights, options: ParameterOptions) -> Result<Parameters, TchError> {
-        let tensors = weights.iter().map(|(name, host)| Ok((name.to_owned(), from_host(host)?)));
-        Parameters::new(tensors.collect::<Result<_, TchError>>()?, options)
+    pub(crate) fn undeclared<'n>(
+        weights: impl IntoIterator<Item = (&'n str, Role, HostTensor)>,
+        device: tch::Device,
+    ) -> Result<Parameters, TchError> {
+        let weights = weights.into_iter().map(|(name, role, host)| {
+            let weight = NewWeight { values: from_host(&host)?, is_trained: true, decays: role == Role::Linear };
+            Ok((name.to_owned(), weight))
+        });
+        let options = ParameterOptions { recipe: Recipe::Paper, tied: false, device };
+        Parameters::new(weights.collect::<Result<_, TchError>>()?, options)
     }
 
-    fn new(mut values: BTreeMap<String, Tensor>, options: ParameterOptions) -> Result<Parameters, TchError> {
+    fn new(mut weights: BTreeMap<String, NewWeight>, options: ParameterOptions) -> Result<Parameters, TchError> {
         if options.tied {
-            values.remove(OUTPUT_WEIGHT);
+            weights.remove(OUTPUT_WEIGHT);
         }
         let (mut parts, mut spans, mut end) = (Vec::new(), BTreeMap::new(), 0_usize);
-        for (name, value) in &values {
-            let count = value.numel();
+        for (name, NewWeight { values, .. }) in &weights {
+            let count = values.numel();
             spans.insert(name.clone(), Span { first: end as i64, count: count as i64 });
             let padding = count.next_multiple_of(ALIGNMENT) - count;
-            parts.push(value.f_reshape([-1])?);
+            parts.push(values.f_reshape([-1])?);
             parts.push(Tensor::f_zeros([padding as i64], (Kind::Float, tch::Device::Cpu))?);
             end += count + padding;
         }
         let flat = Tensor::f_cat(&parts, 0)?.f_to_device(options.device)?; // [P]
-        let mut tensors = BTreeMap::new();
-        for (name, value) in &values {
-            let view = spans[name].of(&flat)?.f_reshape(value.size())?;
-            tensors.insert(name.clone(), view.f_detach()?.f_set_requires_grad(!options.recipe.freezes(name))?);
+        let (mut tensors, mut decaying) = (BTreeMap::new(), BTreeSet::new());
+        for (name, NewWeight { values, is_trained, decays }) in weights {
+            let view = spans[&name].of(&flat)?.f_reshape(values.size())?;
+            if decays {
+                decaying.insert(name.clone());
+            }
+            tensors.insert(name, view.f_detach()?.f_set_requires_grad(is_trained)?);
         }
-        Ok(Parameters { tensors, spans, gradient: flat.f_zeros_like()?, flat, options })
+        Ok(Parameters { tensors, spans, gradient: flat.f_zeros_like()?, flat, decaying, options })
     }
 
     /// Copies the weights into host memory.
@@ -179,6 +228,11 @@ impl Parameters {
     /// Every weight once, with the name under which it is stored.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The names of the weights that decay.
+    pub(crate) fn decaying(&self) -> impl Iterator<Item = &str> {
+        self.decaying.iter().map(String::as_str)
     }
 
     /// A zero for each value of each weight: `[P]`

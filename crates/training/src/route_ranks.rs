@@ -1,7 +1,7 @@
 use canet_data::Case;
 use canet_domain::{History, RouteSpace, Window};
-use canet_evaluation::{Metric, SeenItems, target_rank};
-use canet_model::{Forward, ForwardError, HostTensor};
+use canet_evaluation::{Metric, SeenItems, rank_targets};
+use canet_model::{Forward, HostTensor};
 
 use crate::error::TrainError;
 
@@ -35,8 +35,6 @@ pub(crate) enum Utility {
 }
 
 impl Utility {
-    pub(crate) const ALL: [Utility; 2] = [Utility::Ndcg, Utility::LogRank];
-
     /// Its name in the run log.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -66,17 +64,10 @@ impl RouteRanks {
         let routes = model.space.len();
         let mut ranks = vec![0.0; cases.len() * routes];
         for batch in by_length.chunks(model.batch) {
-            let read: Vec<&History> = batch.iter().map(|case| &histories[*case]).collect();
+            let read: Vec<(&History, Case<'_>)> = batch.iter().map(|case| (&histories[*case], cases[*case])).collect();
             for route in model.space.routes() {
-                let scores = model.forward.scores(route, &read)?;
-                if !scores.is_finite() {
-                    return Err(ForwardError::NotFinite("the scores").into());
-                }
-                for (place, case) in batch.iter().enumerate() {
-                    let row =
-                        scores.row(place).ok_or(ForwardError::Shape { columns: place + 1, values: scores.len() })?;
-                    let Case { history, target, .. } = cases[*case];
-                    let rank = target_rank(row, model.seen.masked(history), target);
+                let found = rank_targets(model.forward, route, &read, model.seen)?;
+                for (case, rank) in batch.iter().zip(found) {
                     ranks[case * routes + route.index()] = rank.map_or(0.0, |rank| rank as f32);
                 }
             }

@@ -156,12 +156,11 @@ impl SampledScores {
 #[cfg(test)]
 mod tests {
     use canet_domain::Item;
-    use canet_model::{HostTensor, Weights};
+    use canet_model::{HostTensor, Role};
     use tch::Device;
 
     use super::*;
     use crate::batch::Sample;
-    use crate::parameters::{ParameterOptions, Recipe};
 
     #[test]
     fn the_mean_over_draws_is_the_sum_over_the_whole_catalogue() {
@@ -169,12 +168,11 @@ mod tests {
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
         let (items, width) = (20_usize, 3);
-        let mut weights = Weights::default();
         let rows = items as i64 + 1;
-        weights.insert(OUTPUT_WEIGHT, HostTensor { shape: vec![items + 1, width], data: values(&random(&[rows, 3])) });
-        weights.insert(OUTPUT_BIAS, HostTensor { shape: vec![items + 1], data: values(&random(&[rows])) });
-        let options = ParameterOptions { recipe: Recipe::Paper, tied: false, device: Device::Cpu };
-        let parameters = Parameters::from_weights(&weights, options).unwrap();
+        let weight = HostTensor { shape: vec![items + 1, width], data: values(&random(&[rows, 3])) };
+        let bias = HostTensor { shape: vec![items + 1], data: values(&random(&[rows])) };
+        let weights = [(OUTPUT_WEIGHT, Role::Linear, weight), (OUTPUT_BIAS, Role::Bias, bias)];
+        let parameters = Parameters::undeclared(weights, Device::Cpu).unwrap();
         let sequence: Vec<Item> = [4, 9, 20].into_iter().filter_map(Item::new).collect();
         let sample = Sample { inputs: &sequence[..2], targets: &sequence[1..] };
         let batch = Batch::new(&[sample], 5, Device::Cpu).unwrap();

@@ -40,6 +40,9 @@ struct Pass {
     depths: Vec<usize>,
 }
 
+/// The part of the loss that is the cross-entropy of the full slice.
+pub(crate) const FULL: &str = "full";
+
 /// Weight of the shallower exit's loss. The full slice has 1, and a narrower one has its boost.
 const SHALLOWER_WEIGHT: f64 = 0.5;
 
@@ -82,7 +85,7 @@ impl Sandwich<'_> {
             let net = Supernet { config: self.config, parameters, dropout: dropout_of(*slice, self.dropout) };
             for (depth, hidden) in depths.iter().zip(net.exits(batch, *slice, depths)?) {
                 let (name, weight) = match (slice.hidden == widest.hidden, *depth == widest.layers) {
-                    (true, true) => ("full", 1.0),
+                    (true, true) => (FULL, 1.0),
                     (true, false) => ("shallower", SHALLOWER_WEIGHT),
                     (false, _) => ("narrower", self.options.boost().of(slice.hidden, widest.hidden)),
                 };
@@ -203,7 +206,7 @@ mod tests {
             for negatives in [None, Some(case.config.items)] {
                 let recipe = if case.learnt { Recipe::Paper } else { Recipe::Plain };
                 let parameters = ParameterOptions { recipe, tied: case.tied, device: Device::Cpu };
-                let parameters = Parameters::from_weights(&weights, parameters).unwrap();
+                let parameters = Parameters::from_weights(&case.config, &weights, parameters).unwrap();
                 let options =
                     SandwichOptions { negatives, distillation: case.distillation, narrow_boost: case.narrow_boost };
                 let sandwich = Sandwich { config: &case.config, space: &space, dropout: 0.0, options: &options };

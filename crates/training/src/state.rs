@@ -53,6 +53,27 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// The start of a training.
+    pub(crate) fn new(config: ModelConfig, options: TrainOptions, parsed_sha256: String) -> Progress {
+        Progress {
+            config,
+            options,
+            parsed_sha256,
+            stage: 0,
+            epoch: 0,
+            step: 0,
+            sums: LossValues::default(),
+            skipped: 0,
+            optimizer_steps: 0,
+            elapsed_seconds: 0.0,
+            curve: Vec::new(),
+            cut_short_after: None,
+            base_bias: None,
+            measured: None,
+            log_bytes: 0,
+        }
+    }
+
     /// The stages that have begun.
     pub(crate) fn begun(&self) -> &'static [Stage] {
         let stages = self.options.preset.stages();
@@ -116,23 +137,7 @@ impl Progress {
             "sandwich": {"negatives": null, "distillation": 0.5}, "router": {"holdout": 0},
             "settle": {"epochs": 1, "learning_rate": 0.1}, "newest": {"epochs": 0},
         });
-        Progress {
-            config: canet_testing::small_config(),
-            options: serde_json::from_value(options).unwrap(),
-            parsed_sha256: String::new(),
-            stage: 0,
-            epoch: 0,
-            step: 0,
-            sums: LossValues::default(),
-            skipped: 0,
-            optimizer_steps: 0,
-            elapsed_seconds: 0.0,
-            curve: Vec::new(),
-            base_bias: None,
-            cut_short_after: None,
-            measured: None,
-            log_bytes: 0,
-        }
+        Progress::new(canet_testing::small_config(), serde_json::from_value(options).unwrap(), String::new())
     }
 }
 
@@ -158,26 +163,10 @@ impl TrainState {
         if let Some(source) = job.source {
             let mut weights = parameters.to_weights()?;
             start_from(&mut weights, &job.config, &job.dataset.ids, source);
-            parameters = Parameters::from_weights(&weights, job.parameters())?;
+            parameters = Parameters::from_weights(&job.config, &weights, job.parameters())?;
         }
         let optimizer = AdamW::new(job.options.optimizer, &parameters)?;
-        let progress = Progress {
-            config: job.config.clone(),
-            options: job.options.clone(),
-            parsed_sha256: job.dataset.parsed_sha256.clone(),
-            stage: 0,
-            epoch: 0,
-            step: 0,
-            sums: LossValues::default(),
-            skipped: 0,
-            optimizer_steps: 0,
-            elapsed_seconds: 0.0,
-            curve: Vec::new(),
-            base_bias: None,
-            cut_short_after: None,
-            measured: None,
-            log_bytes: 0,
-        };
+        let progress = Progress::new(job.config.clone(), job.options.clone(), job.dataset.parsed_sha256.clone());
         Ok(TrainState { progress, parameters, optimizer, best: Weights::default(), ranks: RouteRanks::default() })
     }
 }

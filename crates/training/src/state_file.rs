@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use canet_model::{HostTensor, TensorFile, TensorFileError, TensorToWrite, Weights, write_tensors};
+use canet_torch::tensors::{from_host, to_host};
 
 use crate::error::TrainError;
 use crate::optimizer::{AdamW, Moments};
 use crate::parameters::{ParameterOptions, Parameters};
 use crate::route_ranks::RouteRanks;
 use crate::state::{Progress, TrainState};
-use crate::tensors::{from_host, to_host};
 
 /// The file that keeps the state of an unfinished training.
 ///
@@ -67,6 +67,15 @@ impl StateFile {
         let [before, behind] = FINISHED;
         let finished = self.path.with_file_name(format!("{before}{version}{behind}"));
         fs::rename(&self.path, finished).map_err(|source| TrainError::io(&self.path, source))
+    }
+
+    /// Takes back that the training has written its version.
+    ///
+    /// # Errors
+    /// [`TrainError::Io`].
+    pub(crate) fn unfinish(&self) -> Result<(), TrainError> {
+        fs::rename(&self.path, self.path.with_file_name(UNFINISHED))
+            .map_err(|source| TrainError::io(&self.path, source))
     }
 
     /// Writes the state to another file and renames that. A process that is killed leaves the old state or the new one.
@@ -131,7 +140,7 @@ impl StateFile {
         };
         let mut take = |part: &str| checked(part, parts.remove(part).unwrap_or_default());
         let options = ParameterOptions { recipe: progress.options.recipe(), tied: progress.options.tied, device };
-        let parameters = Parameters::from_weights(&take(PARAMETER)?, options)?;
+        let parameters = Parameters::from_weights(&progress.config, &take(PARAMETER)?, options)?;
         let (first, second) = (take(FIRST_MOMENT)?, take(SECOND_MOMENT)?);
         let best = parts.remove(BEST).map(|best| checked(BEST, best)).transpose()?.unwrap_or_default();
         let moments = first

@@ -1,6 +1,5 @@
-//! Operations on tensors that several modules share.
+//! Operations on tensors that several modules share. [`canet_torch::tensors`] has those that serving needs as well.
 
-use canet_model::HostTensor;
 use tch::{TchError, Tensor};
 
 /// Neighbouring places along the first axis of a tensor.
@@ -44,25 +43,4 @@ pub(crate) fn prefix(x: &Tensor, axis: i64, count: usize) -> Result<Tensor, TchE
         Some(all) if *all == count as i64 => Ok(x.shallow_clone()),
         _ => x.f_narrow(axis, 0, count as i64),
     }
-}
-
-/// Copies a tensor into host memory.
-///
-/// # Errors
-/// LibTorch's, if the device is lost.
-pub(crate) fn to_host(tensor: &Tensor) -> Result<HostTensor, TchError> {
-    let values = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
-    let mut data = vec![0.0_f32; values.numel()];
-    let count = data.len();
-    values.f_copy_data(&mut data, count)?;
-    Ok(HostTensor { shape: values.size().iter().map(|size| *size as usize).collect(), data })
-}
-
-/// Copies a tensor from host memory into a LibTorch tensor on the CPU.
-///
-/// # Errors
-/// LibTorch's, if memory runs out.
-pub(crate) fn from_host(host: &HostTensor) -> Result<Tensor, TchError> {
-    let shape: Vec<i64> = host.shape.iter().map(|size| *size as i64).collect();
-    Tensor::f_from_slice(&host.data)?.f_reshape(shape)
 }

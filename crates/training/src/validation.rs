@@ -5,6 +5,7 @@ use canet_data::{Case, Split};
 use canet_domain::{Route, RoutePolicy, RouteSpace};
 use canet_evaluation::{
     Baseline, BaselineInputs, EvalRun, EvaluatedModel, Metric, Ranker, VerdictRuns, evaluate, selection_cases,
+    selection_step,
 };
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use canet_model::{Device, Forward, ForwardError, LoadError, Weights};
@@ -26,20 +27,12 @@ pub(crate) fn ranking_batch(device: Device) -> usize {
     if device.is_cuda() { 512 } else { 64 }
 }
 
-/// Epochs without a router are compared on at most this many users, approximately.
-const MOST_USERS: usize = 5000;
-
 /// Slices on which epochs without a router are compared, at most.
 pub(crate) const SCORED_SLICES: usize = 3;
 
 /// How many of `validated` users compare epochs without a router.
 pub(crate) fn scored_users(validated: usize) -> usize {
-    validated.div_ceil(every(validated))
-}
-
-/// Every how many-th of `validated` users compares epochs without a router.
-fn every(validated: usize) -> usize {
-    validated.div_ceil(MOST_USERS).max(1)
+    validated.div_ceil(selection_step(validated))
 }
 
 impl<'a> Validation<'a> {
@@ -74,7 +67,7 @@ impl<'a> Validation<'a> {
     /// # Errors
     /// [`TrainError`], if the device fails.
     pub(crate) fn score_slices(&self, weights: &Weights) -> Result<ValidationScore, TrainError> {
-        let cases: Vec<Case<'_>> = self.cases.iter().copied().step_by(every(self.cases.len())).collect();
+        let cases: Vec<Case<'_>> = self.cases.iter().copied().step_by(selection_step(self.cases.len())).collect();
         let forward = self.load(weights)?;
         let mut ranker = self.ranker(&*forward, &cases)?;
         let routes = self.scored_routes();

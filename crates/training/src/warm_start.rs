@@ -2,8 +2,10 @@
 
 use canet_domain::{Catalogue, RouteSpace};
 use canet_model::checkpoint::Checkpoint;
-use canet_model::{HostTensor, ModelConfig, Positions, Weights};
+use canet_model::{Axis, HostTensor, ModelConfig, Parameter, Positions, Weights};
 use serde::{Deserialize, Serialize};
+
+use crate::parameters::{ITEM_EMBEDDING, OUTPUT_WEIGHT};
 
 /// The model that a training started from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +37,12 @@ enum Place {
     Initial,
 }
 
-/// What both models have, dimension by dimension.
+/// What both models have, of the axes on which places of one index need not be alike.
 struct Common {
     items: Vec<Place>,
     routes: Vec<Place>,
-    positions: Vec<Place>,
-    router_positions: Vec<Place>,
-    /// Rows of the queries, keys and values of the backbone.
-    heads: Vec<Place>,
+    /// The number of attention heads.
+    heads: usize,
 }
 
 /// Replaces initial weights of a configuration by those of the source, where both models have them.
@@ -51,63 +51,42 @@ struct Common {
 /// items. A slice that both models have then computes what it computes in the source, apart from items, if both follow the
 /// same rules. The configurations must have the same heads, positions and router.
 pub(crate) fn start_from(weights: &mut Weights, config: &ModelConfig, ids: &[Box<str>], source: &Checkpoint) {
-    let common = Common::of(config, ids, source);
-    let names: Vec<(String, HostTensor)> =
-        weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect();
-    for (name, mut tensor) in names {
-        if let Ok(from) = source.weights.get(&name) {
-            let axes = common.axes(&name, &tensor.shape, &from.shape);
-            transplant(&mut tensor, from, &axes);
-            weights.insert(name, tensor);
-        }
+    let common = Common {
+        items: item_places(ids, &source.catalogue),
+        routes: route_places(config, &source.space),
+        heads: config.heads,
+    };
+    for Parameter { name, axes, .. } in config.parameters() {
+        let (Ok(tensor), Ok(from)) = (weights.get(&name), source.weights.get(&name)) else { continue };
+        let mut tensor = tensor.clone();
+        let sizes = tensor.shape.iter().zip(&from.shape);
+        let places: Vec<Vec<Place>> =
+            axes.iter().zip(sizes).map(|(axis, (size, theirs))| common.places(*axis, *size, *theirs)).collect();
+        transplant(&mut tensor, from, &places);
+        weights.insert(name, tensor);
     }
 }
 
 /// Whether a model scores items by the table by which it reads them.
 pub fn is_tied(checkpoint: &Checkpoint) -> bool {
     let table = |name| checkpoint.weights.get(name).ok();
-    let tables = (table("backbone.item_embedding"), table("backbone.output.weight"));
+    let tables = (table(ITEM_EMBEDDING), table(OUTPUT_WEIGHT));
     matches!(tables, (Some(read), Some(scored)) if read == scored)
 }
 
 impl Common {
-    fn of(config: &ModelConfig, ids: &[Box<str>], source: &Checkpoint) -> Common {
-        let theirs = &source.config;
-        Common {
-            items: item_places(ids, &source.catalogue),
-            routes: route_places(config, &source.space),
-            positions: match config.positions {
-                Positions::Oldest | Positions::Relative => prefix(config.max_len, theirs.max_len),
-                Positions::Newest => suffix(config.max_len, theirs.max_len),
-            },
-            router_positions: suffix(config.max_len, theirs.max_len),
-            heads: head_places(config.heads, config.width(), theirs.width()),
+    /// The places of an axis of `size` places, which has `theirs` in the source.
+    fn places(&self, axis: Axis, size: usize, theirs: usize) -> Vec<Place> {
+        match axis {
+            Axis::Items => self.items.clone(),
+            Axis::Routes => self.routes.clone(),
+            Axis::Positions(Positions::Newest) => suffix(size, theirs),
+            Axis::Positions(Positions::Oldest | Positions::Relative) => prefix(size, theirs),
+            Axis::HeadedHidden => head_places(self.heads, size, theirs),
+            Axis::Layers | Axis::Heads | Axis::Embedding | Axis::Hidden | Axis::Inner => prefix(size, theirs),
+            Axis::RouterHidden | Axis::RouterInner => prefix(size, theirs),
         }
     }
-
-    /// The places of each dimension of a weight.
-    fn axes(&self, name: &str, shape: &[usize], theirs: &[usize]) -> Vec<Vec<Place>> {
-        let mut axes: Vec<Vec<Place>> = shape.iter().zip(theirs).map(|(size, theirs)| prefix(*size, *theirs)).collect();
-        let first = match name {
-            "backbone.item_embedding" | "backbone.output.weight" | "backbone.output.bias" | "router.item_embedding" => {
-                Some(&self.items)
-            }
-            "backbone.position_embedding" => Some(&self.positions),
-            "router.position_embedding" => Some(&self.router_positions),
-            "router.head.weight" | "router.head.bias" => Some(&self.routes),
-            name if name.starts_with("backbone.blocks.") && is_headed(name) => Some(&self.heads),
-            _ => None,
-        };
-        if let (Some(axis), Some(first)) = (axes.first_mut(), first) {
-            axis.clone_from(first);
-        }
-        axes
-    }
-}
-
-/// Whether a slice reads a prefix of each head's rows of a weight, rather than a prefix of all rows.
-fn is_headed(name: &str) -> bool {
-    ["query", "key", "value"].iter().any(|projection| name.contains(&format!(".attention.{projection}.")))
 }
 
 /// The padding and the items.

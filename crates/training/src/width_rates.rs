@@ -1,5 +1,5 @@
 use canet_domain::RouteSpace;
-use canet_model::{ModelConfig, WidthRule};
+use canet_model::{Axis, ModelConfig, ModelPart, Parameter, WidthRule};
 use tch::{TchError, Tensor};
 
 use crate::parameters::Parameters;
@@ -35,21 +35,21 @@ impl NarrowBoost {
             return Ok(None);
         };
         let rates = parameters.zeros()?.f_add_scalar(1.0)?; // [P]
-        for (name, weight) in parameters.leaves() {
-            let Some(name) = name.strip_prefix("backbone.") else { continue };
-            let shape = weight.size();
-            let mut part = parameters.part(&rates, &format!("backbone.{name}"))?;
+        // A tied table comes twice, with the same factors.
+        for weight in config.parameters().iter().filter(|weight| weight.part == ModelPart::Backbone) {
+            let Parameter { name, shape, axes, .. } = weight;
+            let mut part = parameters.part(&rates, name)?;
             let _ = part.f_fill_(self.of(*narrowest, config.width()))?;
-            for (dim, axis) in axes(name, shape.len()).into_iter().enumerate() {
-                let factors: Vec<f32> = (0..shape[dim] as usize)
+            for (dim, (size, axis)) in shape.iter().zip(axes).enumerate() {
+                let factors: Vec<f32> = (0..*size)
                     .map(|place| {
-                        let feature = axis.feature(place, config);
+                        let feature = feature(*axis, place, config);
                         let width = space.hidden().iter().find(|width| **width > feature);
                         width.map_or(1.0, |width| self.of(*width, config.width())) as f32
                     })
                     .collect();
                 let mut broadcast = vec![1; shape.len()];
-                broadcast[dim] = shape[dim];
+                broadcast[dim] = *size as i64;
                 let factors = Tensor::f_from_slice(&factors)?.f_to_device(parameters.device())?.f_reshape(broadcast)?;
                 part.f_copy_(&part.f_minimum(&factors)?)?;
             }
@@ -58,46 +58,20 @@ impl NarrowBoost {
     }
 }
 
-/// What the places of a weight's axis stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Axis {
-    /// Items, positions, layers or heads: every slice has all of them.
-    Shared,
-    /// Features of the hidden state or of the embedding: a slice has the first ones.
-    Features,
-    /// Features of the attention heads: a slice has the first ones of each head.
-    Heads,
-    /// Features within the feed-forward network: a slice has four for each of its hidden state's.
-    Inner,
-}
-
-impl Axis {
-    /// The place of the hidden state's feature with which a slice has this one.
-    fn feature(self, place: usize, config: &ModelConfig) -> usize {
-        match self {
-            Axis::Shared => 0,
-            Axis::Features => place,
-            // A slice of width w has the first w / heads features of each head.
-            Axis::Heads => place % (config.width() / config.heads).max(1) * config.heads,
-            Axis::Inner if config.ffn_inner == WidthRule::Full => 0,
-            Axis::Inner => place / 4,
-        }
+/// The place of the hidden state's feature with which a slice has a place of an axis.
+fn feature(axis: Axis, place: usize, config: &ModelConfig) -> usize {
+    match axis {
+        Axis::Embedding | Axis::Hidden => place,
+        // A slice of width w has the first w / heads features of each head.
+        Axis::HeadedHidden => place % (config.width() / config.heads).max(1) * config.heads,
+        Axis::Inner if config.ffn_inner == WidthRule::Full => 0,
+        // A slice has four for each feature of its hidden state.
+        Axis::Inner => place / 4,
+        // Every slice has all of them.
+        Axis::Items | Axis::Positions(_) | Axis::Layers | Axis::Heads => 0,
+        // The router has no slices.
+        Axis::Routes | Axis::RouterHidden | Axis::RouterInner => 0,
     }
-}
-
-/// The axes of a weight of the backbone.
-fn axes(name: &str, dims: usize) -> Vec<Axis> {
-    let part = name.rsplit('.').nth(1).unwrap_or(name);
-    let axes = match (part, name) {
-        ("query" | "key" | "value", _) => [Axis::Heads, Axis::Features],
-        ("inner", _) => [Axis::Inner, Axis::Features],
-        ("outer", _) => [Axis::Features, Axis::Inner],
-        ("output", _) if name.starts_with("output.") => [Axis::Shared, Axis::Features],
-        (_, "item_embedding" | "position_embedding") => [Axis::Shared, Axis::Features],
-        (_, "position_bias") => return vec![Axis::Shared; dims],
-        _ => [Axis::Features, Axis::Features],
-    };
-    axes[..dims.min(2)].to_vec()
 }
 
 #[cfg(test)]

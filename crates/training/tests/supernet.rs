@@ -95,7 +95,7 @@ fn a_masked_batch_of_all_routes_scores_like_the_slices_in_serving() {
         let setting = setting(config, 11);
         let forward =
             TorchForward::load(&setting.config, &setting.weights, Precision::Fp32, canet_model::Device::CPU).unwrap();
-        let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
+        let parameters = Parameters::from_weights(&setting.config, &setting.weights, OPTIONS).unwrap();
         let routes: Vec<usize> = (0..setting.space.len()).collect();
         let masked = last_scores(&setting, &parameters, &batch(&setting, &routes), &masks(&setting, &routes));
         for route in setting.space.routes() {
@@ -113,7 +113,7 @@ fn a_masked_batch_of_all_routes_scores_like_the_slices_in_serving() {
 #[test]
 fn the_router_has_the_same_logits_in_training_and_in_serving() {
     let setting = setting(small_config(), 12);
-    let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
+    let parameters = Parameters::from_weights(&setting.config, &setting.weights, OPTIONS).unwrap();
     let rows: Vec<usize> = (0..setting.histories.len()).collect();
     let net = Supernet { config: &setting.config, parameters: &parameters, dropout: DropoutShares::NONE };
     let trained = net.router_logits(&batch(&setting, &rows)).unwrap();
@@ -149,7 +149,7 @@ fn a_masked_row_has_the_gradients_of_its_slice_and_none_outside_it() {
         for route in setting.space.routes() {
             let rows = [route.index()];
             let of = |mask: &SubnetMask| {
-                let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
+                let parameters = Parameters::from_weights(&setting.config, &setting.weights, OPTIONS).unwrap();
                 let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), mask);
                 gradients(&parameters, &loss(&scores))
             };
@@ -178,7 +178,7 @@ fn the_masked_gradients_equal_the_slope_of_the_serving_forward() {
     let setting = setting(small_config(), 14);
     for route in setting.space.routes().step_by(5) {
         let rows = [route.index()];
-        let parameters = Parameters::from_weights(&setting.weights, OPTIONS).unwrap();
+        let parameters = Parameters::from_weights(&setting.config, &setting.weights, OPTIONS).unwrap();
         let scores = last_scores(&setting, &parameters, &batch(&setting, &rows), &masks(&setting, &rows));
         let gradients = gradients(&parameters, &loss(&scores));
         let step = 1e-3_f32;

@@ -1,6 +1,4 @@
-use std::collections::BTreeMap;
-
-use canet_evaluation::{Estimate, UpperHull};
+use canet_evaluation::{Estimate, UpperHull, UserMeans};
 use tch::{Kind, TchError, Tensor};
 
 use super::policy::{CaseTable, Policy};
@@ -38,6 +36,7 @@ pub(super) fn deviations(utilities: &Tensor, cases: &Tensor) -> Result<Tensor, T
 }
 
 /// Predictions for all cases, each by predictors that did not train on its fold.
+#[derive(Debug)]
 pub(super) struct CrossFit {
     /// The number of training passes with the smallest error.
     pub passes: usize,
@@ -124,13 +123,15 @@ pub(super) struct RoutingRule {
 
 /// The result of a rule on cases that its predictors did not train on.
 #[derive(Clone, Debug)]
-pub(super) struct RuleTrial {
+pub(super) struct RuleTrial<'a> {
     pub rule: RoutingRule,
+    /// The predictions that the rule turns into routes.
+    pub fit: &'a CrossFit,
     /// Gain in NDCG@10 over the static mixture of the same cost, for each case, as a mean over the compared budgets.
     pub gains: Vec<f64>,
 }
 
-impl RuleTrial {
+impl RuleTrial<'_> {
     /// Mean gain over the cases that count.
     fn mean_gain(&self, counts: impl Fn(usize) -> bool) -> f64 {
         let counted: Vec<f64> =
@@ -139,22 +140,46 @@ impl RuleTrial {
     }
 }
 
-/// Tries several factors of the predictions, with the routes of the static hull and with all routes.
-///
-/// For each fold, the routes' means and the hull come from the other folds. So does the static mixture of the same
-/// cost, with which the rule is compared.
-pub(super) fn try_rules(table: &CaseTable, folds: &[usize], utility: Utility, predictions: &[f64]) -> Vec<RuleTrial> {
-    let slope = regression_slope(table, predictions);
-    let rules = [false, true]
-        .into_iter()
-        .flat_map(|every_route| FACTORS.map(|factor| RoutingRule { utility, k: factor * slope, every_route }));
-    rules.map(|rule| RuleTrial { rule, gains: gains(table, folds, predictions, rule) }).collect()
+/// The results of several rules on the same cases, at least one.
+pub(super) struct RuleTrials<'a> {
+    first: RuleTrial<'a>,
+    others: Vec<RuleTrial<'a>>,
 }
 
-/// The rule with the highest mean gain over the cases that count. The first of equal ones wins.
-pub(super) fn best_trial(trials: &[RuleTrial], counts: impl Fn(usize) -> bool) -> Option<&RuleTrial> {
-    let gains = trials.iter().map(|trial| (trial, trial.mean_gain(&counts)));
-    gains.reduce(|best, trial| if trial.1 > best.1 { trial } else { best }).map(|(trial, _)| trial)
+impl<'a> RuleTrials<'a> {
+    /// Tries several factors of the predictions of a utility, with the routes of the static hull and with all routes.
+    ///
+    /// For each fold, the routes' means and the hull come from the other folds. So does the static mixture of the same
+    /// cost, with which the rule is compared.
+    pub(super) fn of(table: &CaseTable, folds: &[usize], utility: Utility, fit: &'a CrossFit) -> RuleTrials<'a> {
+        let slope = regression_slope(table, &fit.predictions);
+        let trial = |factor: f64, every_route: bool| {
+            let rule = RoutingRule { utility, k: factor * slope, every_route };
+            RuleTrial { rule, fit, gains: gains(table, folds, &fit.predictions, rule) }
+        };
+        let [first, others @ ..] = FACTORS.map(|factor| trial(factor, false));
+        let every_route = FACTORS.map(|factor| trial(factor, true));
+        RuleTrials { first, others: others.into_iter().chain(every_route).collect() }
+    }
+
+    /// These trials, and then others.
+    pub(super) fn and(mut self, others: RuleTrials<'a>) -> RuleTrials<'a> {
+        self.others.push(others.first);
+        self.others.extend(others.others);
+        self
+    }
+
+    /// The rule with the highest mean gain over the cases that count. The first of equal ones wins.
+    pub(super) fn best(&self, counts: impl Fn(usize) -> bool) -> &RuleTrial<'a> {
+        let mut best = (&self.first, self.first.mean_gain(&counts));
+        for trial in &self.others {
+            let gain = trial.mean_gain(&counts);
+            if gain > best.1 {
+                best = (trial, gain);
+            }
+        }
+        best.0
+    }
 }
 
 /// The gain of choosing the best rule, estimated on users who had no part in the choice. `users` has the user of each
@@ -163,16 +188,15 @@ pub(super) fn best_trial(trials: &[RuleTrial], counts: impl Fn(usize) -> bool) -
 /// Each fold has the gain of the rule that is best on the other folds. On the cases that chose it, the best of many
 /// rules would always look good. Each user is one observation, the mean of the user's cases, because cases of one user
 /// are alike.
-pub(super) fn gain_of_choice(trials: &[RuleTrial], folds: &[usize], users: &[usize]) -> Estimate {
-    let mut by_user: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+pub(super) fn gain_of_choice(trials: &RuleTrials<'_>, folds: &[usize], users: &[usize]) -> Estimate {
+    let mut means = UserMeans::default();
     for fold in 0..FOLDS {
-        let Some(trial) = best_trial(trials, |case| folds[case] != fold) else { continue };
+        let trial = trials.best(|case| folds[case] != fold);
         for case in (0..trial.gains.len()).filter(|case| folds[*case] == fold) {
-            let (sum, count) = by_user.entry(users[case]).or_default();
-            (*sum, *count) = (*sum + trial.gains[case], *count + 1.0);
+            means.add(users[case], trial.gains[case]);
         }
     }
-    Estimate::of(&by_user.into_values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
+    means.estimate()
 }
 
 /// The regression slope of NDCG@10 on the predictions, both as deviations. At least 0.
@@ -252,30 +276,20 @@ impl<'a> FoldTrial<'a> {
 
 /// The gain of choosing the best rule under each of some budgets, like [`gain_of_choice`] but with the router's FLOPs: it may
 /// spend them less, and the static mixture may spend them more.
-pub(super) fn gains_by_budget<'a>(
-    cases: &Cases<'_>,
-    trials: &[RuleTrial],
-    predictions: impl Fn(Utility) -> Option<&'a [f64]>,
-    budgets: &[f64],
-) -> Vec<BudgetGain> {
+pub(super) fn gains_by_budget(cases: &Cases<'_>, trials: &RuleTrials<'_>, budgets: &[f64]) -> Vec<BudgetGain> {
     let Cases { table, folds, users } = *cases;
-    let mut by_user = vec![BTreeMap::<usize, (f64, f64)>::new(); budgets.len()];
+    let mut means = vec![UserMeans::default(); budgets.len()];
     for fold in 0..FOLDS {
-        let Some(rule) = best_trial(trials, |case| folds[case] != fold).map(|trial| trial.rule) else { continue };
-        let Some(predictions) = predictions(rule.utility) else { continue };
-        let trial = FoldTrial::new(table, folds, fold, predictions, rule);
+        let RuleTrial { rule, fit, .. } = trials.best(|case| folds[case] != fold);
+        let trial = FoldTrial::new(table, folds, fold, &fit.predictions, *rule);
         let router = table.router_share(&trial.inside);
-        for (budget, by_user) in budgets.iter().zip(&mut by_user) {
+        for (budget, means) in budgets.iter().zip(&mut means) {
             for (case, gain) in trial.gains(*budget, router) {
-                let (sum, count) = by_user.entry(users[case]).or_default();
-                (*sum, *count) = (*sum + gain, *count + 1.0);
+                means.add(users[case], gain);
             }
         }
     }
-    let mean = |by_user: BTreeMap<usize, (f64, f64)>| {
-        Estimate::of(&by_user.into_values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
-    };
-    budgets.iter().zip(by_user).map(|(budget, by_user)| BudgetGain { budget: *budget, gain: mean(by_user) }).collect()
+    budgets.iter().zip(means).map(|(budget, means)| BudgetGain { budget: *budget, gain: means.estimate() }).collect()
 }
 
 /// Measured cases, and the fold and the user of each.
@@ -315,18 +329,18 @@ mod tests {
         assert!(fit.explained > 0.3, "{}", fit.explained);
         // Each user has two cases, both in one fold.
         let users: Vec<usize> = (0..600).map(|case| case % 300).collect();
-        let trials = try_rules(&table, &folds, Utility::Ndcg, &fit.predictions);
-        let (chosen, gain) = (best_trial(&trials, |_| true).unwrap().rule, gain_of_choice(&trials, &folds, &users));
+        let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &fit);
+        let (chosen, gain) = (trials.best(|_| true).rule, gain_of_choice(&trials, &folds, &users));
         assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{chosen:?} {gain:?}");
         let cases = Cases { table: &table, folds: &folds, users: &users };
-        let middle = gains_by_budget(&cases, &trials, |_| Some(&fit.predictions), &[0.05, 0.75]);
+        let middle = gains_by_budget(&cases, &trials, &[0.05, 0.75]);
         let lower = |gain: &BudgetGain| gain.gain.mean - 1.96 * gain.gain.se.unwrap();
         // Within a budget that pays for the smallest route alone, no router can gain.
         assert!(lower(&middle[0]) <= 0.0 && lower(&middle[1]) > 0.0, "{middle:?}");
 
         let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds, || None).unwrap().unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);
-        let trials = try_rules(&table, &folds, Utility::Ndcg, &blind.predictions);
+        let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &blind);
         let gain = gain_of_choice(&trials, &folds, &users);
         assert!(gain.mean < 2.5 * gain.se.unwrap_or_default().max(1e-3), "{gain:?}");
         // Out of time it predicts nothing, and stopped it has no result.
@@ -335,8 +349,12 @@ mod tests {
         assert!(cross_fit(&features, &utilities, &folds, || Some(StageEnd::Stopped)).unwrap().is_none());
     }
 
-    fn trial(gains: Vec<f64>) -> RuleTrial {
-        RuleTrial { rule: RoutingRule { utility: Utility::Ndcg, k: 1.0, every_route: false }, gains }
+    /// Trials of rules with these gains. No predictions stand behind them.
+    fn trials(gains: Vec<Vec<f64>>) -> RuleTrials<'static> {
+        static FIT: CrossFit = CrossFit { passes: 0, predictions: Vec::new(), explained: 0.0 };
+        let rule = RoutingRule { utility: Utility::Ndcg, k: 1.0, every_route: false };
+        let mut trials = gains.into_iter().map(|gains| RuleTrial { rule, fit: &FIT, gains });
+        RuleTrials { first: trials.next().unwrap(), others: trials.collect() }
     }
 
     /// The best of many worthless rules looks good on the cases that chose it. The estimate must not.
@@ -346,9 +364,8 @@ mod tests {
         let (folds, users): (Vec<usize>, Vec<usize>) = (0..100).map(|case| (case % FOLDS, case)).unzip();
         let (mut own, mut unseen) = (0.0, 0.0);
         for _ in 0..200 {
-            let trials: Vec<RuleTrial> =
-                (0..24).map(|_| trial((0..100).map(|_| rng.gen_range(-1.0..1.0)).collect())).collect();
-            own += best_trial(&trials, |_| true).unwrap().mean_gain(|_| true) / 200.0;
+            let trials = trials((0..24).map(|_| (0..100).map(|_| rng.gen_range(-1.0..1.0)).collect()).collect());
+            own += trials.best(|_| true).mean_gain(|_| true) / 200.0;
             unseen += gain_of_choice(&trials, &folds, &users).mean / 200.0;
         }
         assert!(own > 0.08 && unseen.abs() < 0.025, "{own} {unseen}");
@@ -356,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_user_with_many_cases_is_one_observation() {
-        let trials = [trial(vec![1.0, 3.0, 4.0, 4.0])];
+        let trials = trials(vec![vec![1.0, 3.0, 4.0, 4.0]]);
         let gain = gain_of_choice(&trials, &[0, 0, 1, 1], &[7, 7, 2, 2]);
         assert_eq!(gain, Estimate::of(&[2.0, 4.0]));
     }

@@ -17,7 +17,7 @@ use crate::error::TrainError;
 use crate::forecast::Work;
 use crate::log::Event;
 use crate::optimizer::{AdamW, AdamWOptions, Rates, Schedule};
-use crate::parameters::Parameters;
+use crate::parameters::{ITEM_EMBEDDING, Parameters};
 use crate::records::{BaseBias, RouterGains};
 use crate::stage::{Stage, StageEnd};
 use crate::state::derive_seed;
@@ -229,7 +229,7 @@ fn logit_distance(from: &Tensor, to: &Tensor, allowed: &Tensor) -> Result<Tensor
 /// Initialises the router's item embedding with the principal components of the supernet's.
 fn init_embedding(parameters: &Parameters) -> Result<(), TchError> {
     tch::no_grad(|| {
-        let table = parameters.get("backbone.item_embedding")?; // [N + 1, E]
+        let table = parameters.get(ITEM_EMBEDDING)?; // [N + 1, E]
         let own = parameters.get("router.item_embedding")?; // [N + 1, dim]
         let (rows, dim) = own.size2()?;
         let items = table.f_narrow(0, 1, rows - 1)?; // [N, E]

@@ -1,7 +1,7 @@
 use canet_domain::{Item, Window};
 use tch::{Kind, TchError, Tensor};
 
-use crate::parameters::Parameters;
+use crate::parameters::{ITEM_EMBEDDING, Parameters};
 use crate::tensors::gather;
 
 /// The features of a history from which a predictor estimates utilities: pooled embeddings of the supernet, the number
@@ -42,7 +42,7 @@ impl Features {
         interactions: &[u64],
         window: Window,
     ) -> Result<Features, TchError> {
-        let table = parameters.get("backbone.item_embedding")?.f_detach()?.f_narrow(1, 0, width as i64)?; // [N + 1, e]
+        let table = parameters.get(ITEM_EMBEDDING)?.f_detach()?.f_narrow(1, 0, width as i64)?; // [N + 1, e]
         let table = table.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
         let popularity = std::iter::once(0.0).chain(interactions.iter().map(|count| (*count as f32).ln_1p())).collect();
         Ok(Features { table, popularity, window, standard: None })

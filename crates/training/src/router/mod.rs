@@ -48,7 +48,7 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
     context.log.write(&Event::Router {
         cases: cases.cases.len(),
         utility: fit.rule.utility.name(),
-        explained: fit.cross_fit.explained,
+        explained: fit.explained,
         k: fit.rule.k,
         every_route: fit.rule.every_route,
         gain: fit.gain.mean,
@@ -57,7 +57,7 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
     context.display.line(&format!(
         "router: it explains {:.1} % of which slice suits whom, on users it has not seen ({} positions). Routed by it, they \
          gain {:+.4} NDCG@10{} over static mixtures of the same cost, before the router's own compute",
-        100.0 * fit.cross_fit.explained.max(0.0),
+        100.0 * fit.explained.max(0.0),
         cases.cases.len(),
         fit.gain.mean,
         fit.gain.se.map(|se| format!(" (standard error {se:.4})")).unwrap_or_default(),
@@ -66,7 +66,8 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
     let distilled = distill(context, &cases, &fit)?;
     if distilled == StageEnd::Stopped {
         // A resumed training distills from the start, so it needs the untrained router.
-        context.state.parameters = Parameters::from_weights(&untrained, context.job.parameters())?;
+        let job = context.job;
+        context.state.parameters = Parameters::from_weights(&job.config, &untrained, job.parameters())?;
         context.state.progress.base_bias = None;
     }
     // If time cut the measuring short, the stage was cut short.

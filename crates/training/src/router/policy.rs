@@ -1,6 +1,8 @@
 use canet_domain::{ModelShape, RouteSpace};
 use canet_evaluation::UpperHull;
 
+use crate::price::lowest_price;
+
 /// The FLOPs of every route.
 pub(super) struct RouteCosts {
     space: RouteSpace,
@@ -42,9 +44,6 @@ pub(super) struct Choices {
     /// The share of the full model's FLOPs that they cost.
     pub spent: f64,
 }
-
-/// Steps of bisection for the price.
-const BISECTIONS: usize = 40;
 
 impl RouteCosts {
     /// Costs for histories of up to `max_len` items.
@@ -118,16 +117,9 @@ impl CaseTable {
 
     /// A policy's choices at the lowest price that keeps the cost of some cases within a budget.
     pub(super) fn at_budget(&self, policy: &Policy<'_>, cases: &[usize], budget: f64) -> Choices {
-        let (mut low, mut high) = (-1.0, 1.0);
         let spent = |price: f64| self.spent(cases, &self.choose(policy, cases, price));
-        while spent(high) > budget && high < 1e3 {
-            high *= 2.0;
-        }
-        for _ in 0..BISECTIONS {
-            let middle = f64::midpoint(low, high);
-            if spent(middle) > budget { low = middle } else { high = middle }
-        }
-        let routes = self.choose(policy, cases, high);
+        let price = lowest_price(-1.0..=1e3, budget, spent);
+        let routes = self.choose(policy, cases, price);
         Choices { spent: self.spent(cases, &routes), routes }
     }
 

@@ -1,9 +1,9 @@
-use canet_model::{HostTensor, Weights};
+use canet_model::{HostTensor, Role};
 use tch::{Kind, TchError, Tensor};
 
 use crate::dropout::Dropout;
 use crate::optimizer::{AdamW, AdamWOptions, Rates};
-use crate::parameters::{ParameterOptions, Parameters, Recipe};
+use crate::parameters::Parameters;
 
 /// A network with one hidden layer that predicts the utility of each route from a history's features.
 ///
@@ -30,14 +30,14 @@ impl UtilityPredictor {
         let features = features as usize;
         let random = Tensor::f_randn([(HIDDEN * features) as i64], (Kind::Float, tch::Device::Cpu))?
             .f_mul_scalar((1.0 / features as f64).sqrt())?;
-        let mut weights = Weights::default();
-        let mut put = |name: &str, shape: Vec<usize>, data: Vec<f32>| weights.insert(name, HostTensor { shape, data });
-        put("inner.weight", vec![HIDDEN, features], Vec::try_from(&random)?);
-        put("inner.bias", vec![HIDDEN], vec![0.0; HIDDEN]);
-        put("outer.weight", vec![routes, HIDDEN], vec![0.0; routes * HIDDEN]);
-        put("outer.bias", vec![routes], vec![0.0; routes]);
-        let options = ParameterOptions { recipe: Recipe::Paper, tied: false, device };
-        let parameters = Parameters::from_weights(&weights, options)?;
+        let zeros = |shape: Vec<usize>| HostTensor { data: vec![0.0; shape.iter().product()], shape };
+        let weights = [
+            ("inner.weight", Role::Linear, HostTensor { shape: vec![HIDDEN, features], data: Vec::try_from(&random)? }),
+            ("inner.bias", Role::Bias, zeros(vec![HIDDEN])),
+            ("outer.weight", Role::Linear, zeros(vec![routes, HIDDEN])),
+            ("outer.bias", Role::Bias, zeros(vec![routes])),
+        ];
+        let parameters = Parameters::undeclared(weights, device)?;
         let optimizer = AdamW::new(OPTIMIZER, &parameters)?;
         Ok(UtilityPredictor { parameters, optimizer })
     }

@@ -4,7 +4,7 @@ use canet_evaluation::Estimate;
 use tch::{Kind, TchError, Tensor};
 
 use super::crossfit::{
-    Cases, CrossFit, FOLDS, RoutingRule, best_trial, cross_fit, deviations, gain_of_choice, gains_by_budget, try_rules,
+    Cases, FOLDS, RoutingRule, RuleTrial, RuleTrials, cross_fit, deviations, gain_of_choice, gains_by_budget,
 };
 use super::features::Features;
 use super::policy::{CaseTable, RouteCosts};
@@ -30,8 +30,8 @@ pub(super) struct MeasuredCases<'a> {
 
 /// Predictors of the utilities, and the rule that turns their predictions into routes.
 pub(super) struct UtilityFit {
-    /// Predictions of the rule's utility for cases outside the fit.
-    pub cross_fit: CrossFit,
+    /// Share of the variance of the rule's utility that is predicted for users outside the fit.
+    pub explained: f64,
     /// The rule that gains most.
     pub rule: RoutingRule,
     /// The gain in NDCG@10 of choosing this rule, estimated on users who had no part in the choice.
@@ -71,33 +71,24 @@ impl<'a> MeasuredCases<'a> {
     /// [`TrainError`], if the device fails.
     pub(super) fn fit(&self, context: &StageContext<'_>) -> Result<Option<UtilityFit>, TrainError> {
         let device = self.inputs.device();
-        let (mut fits, mut trials) = (Vec::new(), Vec::new());
-        for utility in Utility::ALL {
-            let values = context.state.ranks.utilities(utility);
-            let shape = [self.cases.len() as i64, self.table.routes as i64];
-            let utilities = Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(device)?; // [M, routes]
-            let Some(fit) = cross_fit(&self.inputs, &utilities, &self.folds, || context.exhausted())? else {
-                return Ok(None);
-            };
-            trials.extend(try_rules(&self.table, &self.folds, utility, &fit.predictions));
-            fits.push((utility, fit, utilities));
-        }
+        let predicted = |utility: Utility| {
+            cross_fit(&self.inputs, &self.utilities(context, utility)?, &self.folds, || context.exhausted())
+        };
+        let Some(ndcg) = predicted(Utility::Ndcg)? else { return Ok(None) };
+        let Some(log_rank) = predicted(Utility::LogRank)? else { return Ok(None) };
+        let tried = |utility, fit| RuleTrials::of(&self.table, &self.folds, utility, fit);
+        let trials = tried(Utility::Ndcg, &ndcg).and(tried(Utility::LogRank, &log_rank));
         let users: Vec<usize> = self.cases.iter().map(|case| case.user).collect();
         let gain = gain_of_choice(&trials, &self.folds, &users);
         let cases = Cases { table: &self.table, folds: &self.folds, users: &users };
-        let predictions = |utility: Utility| {
-            fits.iter().find(|(fitted, ..)| *fitted == utility).map(|(_, fit, _)| fit.predictions.as_slice())
-        };
-        let budgets = gains_by_budget(&cases, &trials, predictions, &budgets(context.job.options.flops_budget));
-        let rule = best_trial(&trials, |_| true).ok_or(TrainError::NothingToValidate)?.rule;
-        let fit = fits.into_iter().find(|(utility, ..)| *utility == rule.utility);
-        let (_, cross_fit, utilities) = fit.ok_or(TrainError::NothingToValidate)?;
+        let budgets = gains_by_budget(&cases, &trials, &budgets(context.job.options.flops_budget));
+        let RuleTrial { rule, fit, .. } = trials.best(|_| true);
         let every = Tensor::f_arange(self.cases.len() as i64, (Kind::Int64, device))?; // [M]
-        let targets = deviations(&utilities, &every)?;
+        let targets = deviations(&self.utilities(context, rule.utility)?, &every)?; // [M, routes]
         let mut predictors = Vec::with_capacity(PREDICTORS);
         for _ in 0..PREDICTORS {
             let mut predictor = UtilityPredictor::new(self.inputs.size2()?.1, self.table.routes, device)?;
-            for _ in 0..cross_fit.passes {
+            for _ in 0..fit.passes {
                 match context.exhausted() {
                     None => predictor.train_pass(&self.inputs, &targets)?,
                     Some(StageEnd::Stopped) => return Ok(None),
@@ -106,7 +97,14 @@ impl<'a> MeasuredCases<'a> {
             }
             predictors.push(predictor);
         }
-        Ok(Some(UtilityFit { cross_fit, rule, gain, budgets, predictors }))
+        Ok(Some(UtilityFit { explained: fit.explained, rule: *rule, gain, budgets, predictors }))
+    }
+
+    /// The utility of each route for each case: `[M, routes]`
+    fn utilities(&self, context: &StageContext<'_>, utility: Utility) -> Result<Tensor, TchError> {
+        let shape = [self.cases.len() as i64, self.table.routes as i64];
+        let values = Tensor::f_from_slice(&context.state.ranks.utilities(utility))?;
+        values.f_reshape(shape)?.f_to_device(self.inputs.device())
     }
 }
 
