@@ -2,8 +2,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write, stderr};
 use std::process::ExitCode;
 
-use canet_model::checkpoint::CheckpointError;
-use canet_model::{ForwardError, OpenError};
+use canet_model::checkpoint::{CheckpointError, Fault};
+use canet_model::{ForwardError, OpenError, TensorFileError};
 
 use crate::printable::printable_lines;
 
@@ -75,19 +75,29 @@ impl Failure {
     pub(crate) fn writing(error: &CheckpointError) -> Failure {
         match error {
             CheckpointError::Io { source, .. } => Failure::unwritable(source, error.to_string()),
-            _ if error.is_io() => Failure::Io(error.to_string()),
+            CheckpointError::Tensors { source: TensorFileError::Read(_) | TensorFileError::Write(_), .. } => {
+                Failure::Io(error.to_string())
+            }
             _ => Failure::data(error),
         }
     }
 
     /// A checkpoint that cannot be read: the store is at fault, or the files are.
     pub(crate) fn checkpoint(error: &CheckpointError) -> Failure {
-        if error.is_unavailable() { Failure::unavailable(error) } else { Failure::data(error) }
+        Failure::unusable(error.fault(), error)
     }
 
     /// A model that cannot be opened.
     pub(crate) fn opening(error: &OpenError) -> Failure {
-        if error.is_unavailable() { Failure::unavailable(error) } else { Failure::data(error) }
+        Failure::unusable(error.fault(), error)
+    }
+
+    /// A version that a command cannot use. One whose weights the device refuses is bad data for that device.
+    fn unusable(fault: Fault, error: impl ToString) -> Failure {
+        match fault {
+            Fault::StoreUnavailable => Failure::unavailable(error),
+            Fault::Missing | Fault::Incomplete | Fault::Rejected | Fault::Server => Failure::data(error),
+        }
     }
 
     /// A forward pass failed: the checkpoint is at fault if it computes NaN, else the device is.
@@ -153,6 +163,8 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use canet_model::LoadError;
+
     use super::*;
 
     #[test]
@@ -167,5 +179,23 @@ mod tests {
         let create = |source| CheckpointError::Io { path: "m".into(), action: "create", source };
         assert_eq!(Failure::writing(&create(ErrorKind::NotADirectory.into())).code(), 64);
         assert_eq!(Failure::writing(&create(ErrorKind::StorageFull.into())).code(), 74);
+        let tensors = |source| CheckpointError::Tensors { path: "m".into(), source };
+        assert_eq!(Failure::writing(&tensors(TensorFileError::Write(ErrorKind::StorageFull.into()))).code(), 74);
+        assert_eq!(Failure::writing(&tensors(TensorFileError::Missing("w".to_owned()))).code(), 65);
+    }
+
+    #[test]
+    fn only_a_store_that_fails_makes_a_version_unavailable() {
+        for (error, code) in [
+            (CheckpointError::NoModel { path: "m".into() }, 65),
+            (CheckpointError::Truncated { path: "m/1/items.tsv".into() }, 65),
+            (CheckpointError::NotADirectory { path: "m".into() }, 65),
+            (CheckpointError::Origin { address: "s3://shop/m".to_owned(), reason: "403".to_owned() }, 69),
+        ] {
+            assert_eq!(Failure::checkpoint(&error).code(), code, "{error}");
+            assert_eq!(Failure::opening(&OpenError::from(error)).code(), code);
+        }
+        let unfit = OpenError::Load(LoadError::Unfit("a width of 7".into()));
+        assert_eq!(Failure::opening(&unfit).code(), 65);
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::Failure;
 use super::numbers::{bytes, seconds, share};
 use canet_serving::metrics::Metrics;
-use canet_serving::{AnswerLog, AnswerLogTarget, Recommender, Roll};
+use canet_serving::{AnswerLog, AnswerLogTarget, Exploration, RecommenderOptions, Roll};
 
 /// How the server learns whether its answers were right.
 #[derive(Debug, Args)]
@@ -34,8 +34,22 @@ pub(crate) struct FeedbackArgs {
 }
 
 impl FeedbackArgs {
+    /// How the server judges, explores and logs. Opens the answer log.
+    ///
+    /// # Errors
+    /// [`Failure::Io`] if the answer log cannot be opened.
+    pub(crate) fn options(&self, metrics: &Arc<Metrics>) -> Result<RecommenderOptions, Failure> {
+        let explore = |share| Exploration::new(share, RandomState::new().hash_one(std::process::id()));
+        Ok(RecommenderOptions {
+            exploration: self.explore.map(explore),
+            judge_memory: (self.judge_memory > 0).then_some(self.judge_memory),
+            answer_log: self.answer_log(metrics)?,
+            ..RecommenderOptions::default()
+        })
+    }
+
     /// Opens the answer log, if one is asked for.
-    pub(crate) fn answer_log(&self, metrics: &Arc<Metrics>) -> Result<Option<AnswerLog>, Failure> {
+    fn answer_log(&self, metrics: &Arc<Metrics>) -> Result<Option<AnswerLog>, Failure> {
         let Some(directory) = &self.answer_log else { return Ok(None) };
         let target = if directory.as_os_str() == "-" {
             AnswerLogTarget::Stdout
@@ -45,18 +59,5 @@ impl FeedbackArgs {
         };
         let log = AnswerLog::start(target, self.answer_log_sample, Arc::clone(metrics));
         log.map(Some).map_err(|error| Failure::Io(format!("--answer-log {}: {error}", directory.display())))
-    }
-
-    /// Makes the server judge, explore and log.
-    pub(crate) fn apply(&self, recommender: &Recommender, log: Option<AnswerLog>) {
-        if self.judge_memory > 0 {
-            recommender.judge_with(self.judge_memory);
-        }
-        if let Some(share) = self.explore {
-            recommender.explore(share, RandomState::new().hash_one(std::process::id()));
-        }
-        if let Some(log) = log {
-            recommender.log_answers(log);
-        }
     }
 }

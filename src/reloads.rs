@@ -121,7 +121,7 @@ pub(crate) async fn until_stopped(
     // Dropping the set aborts the watch, but not a reload that has begun.
     let mut watching = tokio::task::JoinSet::new();
     if let Some(interval) = watch {
-        watching.spawn(Watch::new(reloader.began_with()).run(Arc::clone(reloader), interval));
+        watching.spawn(Watch::since_start(reloader).run(Arc::clone(reloader), interval));
     }
     loop {
         match signals.next().await {

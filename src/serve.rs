@@ -20,8 +20,10 @@ use super::telemetry::TelemetryArgs;
 use super::{Cli, Failure, variables};
 use canet_api::{Access, Admin, Connections, Heartbeat};
 use canet_domain::BatchBy;
+use canet_model::checkpoint::Fault;
 use canet_serving::{
-    AnswerLog, CatalogueFile, Limits, LoadError, Loader, Policy, Recommender, ReloadError, Reloader, Start, Unready,
+    CatalogueFile, Limits, LoadError, Loader, Policy, Recommender, RecommenderOptions, ReloadError, Reloader, Start,
+    Unready,
 };
 
 /// Longest time that the process waits at its end to send the last spans.
@@ -143,9 +145,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let directory = args.model.open(&args.cache)?;
     let listeners = args.listen.bind()?;
     let metrics = Arc::new(canet_api::metrics().map_err(Failure::unavailable)?);
-    let answer_log = args.feedback.answer_log(&metrics)?;
+    let feedback = args.feedback.options(&metrics)?;
     let catalogue = args.catalogue.as_deref().map(|path| CatalogueFile::open(path, Arc::clone(&metrics)));
     let catalogue = catalogue.transpose().map_err(Failure::data)?;
+    let options = RecommenderOptions { shadow_share: args.shadow, catalogue, ..feedback };
     let loader = Loader {
         directory,
         backend,
@@ -161,7 +164,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         queue_limit: Duration::from_millis(args.queue_limit_ms.into()),
         degrade: args.degrade,
     };
-    let startup = Startup { listeners, limits, loader, start, answer_log, catalogue };
+    let startup = Startup { listeners, limits, options, loader, start };
     let outcome = runtime.block_on(serve(&args, startup, &mut signals));
     telemetry.finish(SPANS_TIMEOUT);
     // The remaining tasks are idle or out of time.
@@ -173,25 +176,18 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 struct Startup {
     listeners: Listeners,
     limits: Limits,
+    options: RecommenderOptions,
     loader: Loader,
     start: Start,
-    answer_log: Option<AnswerLog>,
-    catalogue: Option<Arc<CatalogueFile>>,
 }
 
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
-    let Startup { listeners, limits, loader, start, answer_log, catalogue } = startup;
+    let Startup { listeners, limits, options, loader, start } = startup;
     let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
     let mut servers = Servers::new(listeners.fit(connections));
+    let catalogue = options.catalogue.clone();
     let (recommender, executors) =
-        Recommender::start(limits, Arc::clone(&loader.metrics)).map_err(Failure::resources)?;
-    if let Some(share) = args.shadow {
-        recommender.compare_with_full(share).map_err(Failure::resources)?;
-    }
-    args.feedback.apply(&recommender, answer_log);
-    if let Some(file) = &catalogue {
-        recommender.follow_catalogue(Arc::clone(file));
-    }
+        Recommender::start(limits, options, Arc::clone(&loader.metrics)).map_err(Failure::resources)?;
     let watch = args.reloads.watch(args.model.is_remote());
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
@@ -281,7 +277,10 @@ fn listen(
 fn refused(error: ReloadError) -> Failure {
     match &error {
         ReloadError::Load(LoadError::NoRoute { .. }) => Failure::usage(error),
-        ReloadError::Load(load) if load.checkpoint_at_fault() => Failure::data(error),
+        ReloadError::Load(load) => match load.fault() {
+            Fault::Missing | Fault::Incomplete | Fault::Rejected => Failure::data(error),
+            Fault::StoreUnavailable | Fault::Server => Failure::unavailable(error),
+        },
         _ => Failure::unavailable(error),
     }
 }

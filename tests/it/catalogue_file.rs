@@ -5,13 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use canet_api::proto::canet::v1 as proto;
-use canet_model::Model;
-use canet_serving::{CatalogueFile, Generation};
+use canet_serving::{CatalogueFile, RecommenderOptions};
 use serde_json::{Value, json};
 
 use super::grpc_client::Grpc;
-use super::server::{POLICY, Process, Server, canet, numbered, run};
-use super::support::{draft, reference, small_config};
+use super::server::{Process, Server, ServerOptions, canet, numbered, run};
+use super::support::{draft, small_config};
 
 /// Of the items 101 to 140, those from 131 on have no line, and 999 is unknown.
 fn file() -> String {
@@ -188,12 +187,10 @@ fn every_transport_takes_filters() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.csv");
     fs::write(&path, file()).unwrap();
-    let server = Server::start();
-    let (recommender, checkpoint) = (&server.recommender, &server.checkpoint);
-    let metrics = recommender.metrics();
-    recommender.follow_catalogue(CatalogueFile::open(&path, Arc::clone(metrics)).unwrap());
-    let forward = Arc::new(reference(&checkpoint.config, &checkpoint.weights));
-    recommender.serve(Generation::new(Model::with_forward(checkpoint.clone(), forward), POLICY, metrics));
+    let options = ServerOptions::default();
+    let catalogue = CatalogueFile::open(&path, Arc::clone(&options.metrics)).unwrap();
+    let recommender = RecommenderOptions { catalogue: Some(catalogue), ..RecommenderOptions::default() };
+    let server = Server::small(ServerOptions { recommender, ..options });
     let (filter, max_per) = (json!({"category": ["shoes", "sale"]}), json!({"brand": 1}));
     let body = json!({"history": ["101", "102"], "k": 5, "filter": filter, "max_per": max_per});
     let expected = ids(&server.client.recommend(&body).json());
@@ -215,7 +212,7 @@ fn every_transport_takes_filters() {
     let problem = server.client.post("/v2/models/small/infer", &wrong).json();
     assert!(problem["error"].as_str().unwrap().contains("`filter` is not a filter in JSON"), "{problem}");
 
-    let grpc = Grpc::new(recommender);
+    let grpc = Grpc::new(&server.recommender);
     let request = proto::RecommendRequest {
         history: vec!["101".to_owned(), "102".to_owned()],
         k: Some(5),

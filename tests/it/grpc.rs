@@ -11,7 +11,7 @@ use canet_api::proto::canet::v1 as proto;
 use canet_api::{self, ApiKeys, Hosts};
 use canet_model::Model;
 use canet_model::checkpoint::CheckpointDraft;
-use canet_serving::{Generation, Limits, Recommender};
+use canet_serving::{Generation, Limits, Recommender, RecommenderOptions};
 use prost::Message;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -296,7 +296,7 @@ fn the_health_service_says_what_readyz_says() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
-        let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
+        let (recommender, _) = Recommender::start(ROOMY, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
         let mut health =
             HealthClient::new(canet_api::grpc::app(&recommender, &ApiKeys::default(), &Hosts::Any).unwrap());
         let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
@@ -328,7 +328,7 @@ fn health_watches_of_a_connection_are_bounded_and_leave_their_places() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
-        let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
+        let (recommender, _) = Recommender::start(ROOMY, RecommenderOptions::default(), metrics).unwrap();
         let app = canet_api::grpc::app(&recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
         let [mut greedy, mut other] = [1, 2].map(|port| {
             let client = ConnectInfo(std::net::SocketAddr::from(([127, 0, 0, 1], port)));

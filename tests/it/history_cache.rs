@@ -9,7 +9,7 @@ use canet_cpu::{CpuBackend, CpuForward, CpuOptions};
 use canet_domain::{History, Item};
 use canet_model::checkpoint::{CheckpointDraft, ModelDirectory};
 use canet_model::{ModelConfig, Positions, Precision};
-use canet_serving::{Due, Generation, Loader, Recommender, Reloader, Request};
+use canet_serving::{Due, Generation, Loader, Recommender, RecommenderOptions, Reloader, Request};
 use serde_json::{Value, json};
 
 use super::grpc_client::Grpc;
@@ -153,7 +153,7 @@ fn a_reload_drops_what_belongs_to_the_old_version() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let metrics = Arc::new(canet_api::metrics().unwrap());
     let (recommender, reloader) = runtime.block_on(async {
-        let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
+        let (recommender, _) = Recommender::start(ROOMY, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
         let loader = Loader {
             directory: ModelDirectory::open(&root).unwrap(),
             backend: Arc::new(CpuBackend::single_threaded().with_history_cache(1 << 20)),

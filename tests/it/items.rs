@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request};
 use canet_api::{self, Access};
 use canet_model::Model;
-use canet_serving::{Generation, Recommender};
+use canet_serving::{Generation, Recommender, RecommenderOptions};
 use futures_util::FutureExt;
 use tower::ServiceExt;
 
@@ -24,7 +24,7 @@ fn searches_that_wait_hold_no_generation_and_end_with_their_clients() {
     let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
-        let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
+        let (recommender, _) = Recommender::start(ROOMY, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
         recommender.serve(Generation::new(Model::with_forward(checkpoint, forward), POLICY, &metrics));
         let router = canet_api::app(&recommender, Access::default());
         let search = || {

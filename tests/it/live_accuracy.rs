@@ -7,7 +7,7 @@ use canet_api::proto::canet::v1 as proto;
 use canet_domain::{History, Item, Proportion, Route};
 use canet_evaluation::{SeenItems, target_rank};
 use canet_model::{Forward, Model};
-use canet_serving::Generation;
+use canet_serving::{Exploration, Generation, RecommenderOptions};
 use serde_json::{Value, json};
 
 use super::grpc_client::{Ended, Grpc};
@@ -15,6 +15,11 @@ use super::server::{POLICY, Server, metric, numbered};
 use super::support::{Reference, draft, random_history, reference, rng, small_config};
 
 const STEPS: usize = 15;
+
+/// A recommender that judges, with room for all users of a test.
+fn judging() -> RecommenderOptions {
+    RecommenderOptions { judge_memory: Some(1 << 20), ..RecommenderOptions::default() }
+}
 
 /// Items of simulated users, oldest first. Some occur twice.
 fn population(users: usize, seed: u64) -> Vec<Vec<Item>> {
@@ -83,8 +88,7 @@ fn judged(server: &Server) -> (f64, f64) {
 #[test]
 fn hits_by_route_equal_an_offline_computation() {
     for exclude_seen in [true, false] {
-        let server = Server::start();
-        server.recommender.judge_with(1 << 20);
+        let server = Server::start_with(judging());
         let users = population(40, 3);
         replay(&server, &users, &json!({"exclude_seen": exclude_seen}));
         let generation = server.recommender.generation().unwrap();
@@ -118,10 +122,8 @@ fn hits_by_route_equal_an_offline_computation() {
 
 #[test]
 fn exploring_estimates_the_accuracy_of_every_route() {
-    let server = Server::start();
-    server.recommender.judge_with(1 << 20);
     // A seed makes the draw the same each time: at 95 % one interval in twenty misses by chance.
-    server.recommender.explore(1.0, 5);
+    let server = Server::start_with(RecommenderOptions { exploration: Some(Exploration::new(1.0, 5)), ..judging() });
     let users = population(80, 4);
     let answers = replay(&server, &users, &json!({"exclude_seen": true}));
     assert!(answers.iter().all(|answer| answer["route"]["reason"] == "explored"));
@@ -150,8 +152,8 @@ fn exploring_estimates_the_accuracy_of_every_route() {
 
 #[test]
 fn requests_that_name_a_route_do_not_explore() {
-    let server = Server::start();
-    server.recommender.explore(1.0, 1);
+    let exploration = Some(Exploration::new(1.0, 1));
+    let server = Server::start_with(RecommenderOptions { exploration, ..RecommenderOptions::default() });
     let reason = |body: Value| server.client.recommend(&body).json()["route"]["reason"].clone();
     assert_eq!(reason(json!({"history": [101]})), "explored");
     assert_eq!(reason(json!({"history": [101], "route": "full"})), "override");
@@ -164,8 +166,7 @@ fn requests_that_name_a_route_do_not_explore() {
 
 #[test]
 fn users_are_judged_over_every_transport() {
-    let server = Server::start();
-    server.recommender.judge_with(1 << 20);
+    let server = Server::start_with(judging());
     let before = [vec![101], vec![102, 103]];
     let after = [vec![101, 140], vec![102, 103, 139]];
     let mut expected = 0.0;
@@ -239,8 +240,7 @@ fn a_wrong_user_is_refused_over_every_transport() {
 
 #[test]
 fn only_answers_of_ten_items_from_the_whole_catalogue_are_judged_and_each_once() {
-    let server = Server::start();
-    server.recommender.judge_with(1 << 20);
+    let server = Server::start_with(judging());
     let ask = |history: &[&str], rest: Value| {
         let mut request = json!({"history": history, "user": "ann"});
         request.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
@@ -283,8 +283,7 @@ fn only_answers_of_ten_items_from_the_whole_catalogue_are_judged_and_each_once()
 
 #[test]
 fn an_answer_of_the_version_before_is_judged_under_that_version() {
-    let server = Server::start();
-    server.recommender.judge_with(1 << 20);
+    let server = Server::start_with(judging());
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
     numbered(draft(small_config(), 11)).write(&root).unwrap();
@@ -307,9 +306,8 @@ fn an_answer_of_the_version_before_is_judged_under_that_version() {
 
 #[test]
 fn memory_is_bounded_and_the_users_answered_longest_ago_are_forgotten() {
-    let server = Server::start();
     // One user in each of the shards.
-    server.recommender.judge_with(1);
+    let server = Server::start_with(RecommenderOptions { judge_memory: Some(1), ..RecommenderOptions::default() });
     let ask = |user: usize, history: &[u32]| {
         assert_eq!(server.client.recommend(&json!({"history": history, "user": user})).status, 200);
     };

@@ -17,7 +17,7 @@ fn rank_all(forward: &dyn Forward, items: usize, rows: &[(Route, &History)]) -> 
     let selection = Selection { k: items, excluded: &nothing, candidates: Candidates::All };
     let rows: Vec<(Route, Query<'_>)> =
         rows.iter().map(|(route, history)| (*route, Query { history, selection })).collect();
-    forward.rank_mixed(&rows).unwrap()
+    forward.rank(&rows).unwrap()
 }
 
 /// A score an item, column 0 left out.
@@ -120,6 +120,10 @@ impl Forward for Apart {
         self.0.scores(route, histories)
     }
 
+    fn backend(&self) -> &'static str {
+        self.0.backend()
+    }
+
     fn weight_bytes(&self) -> usize {
         self.0.weight_bytes()
     }
@@ -145,10 +149,10 @@ fn a_forward_that_shares_nothing_answers_the_same_and_each_row_keeps_its_own_sel
         .collect();
     let forward = reference(&config, &weights);
     assert_eq!(forward.shares_layers(), cfg!(feature = "libtorch"));
-    let together = forward.rank_mixed(&queries).unwrap();
+    let together = forward.rank(&queries).unwrap();
     let apart = Apart(forward);
     assert!(!apart.shares_layers());
-    for (place, (found, expected)) in together.iter().zip(apart.rank_mixed(&queries).unwrap()).enumerate() {
+    for (place, (found, expected)) in together.iter().zip(apart.rank(&queries).unwrap()).enumerate() {
         assert_eq!(found.len(), expected.len(), "row {place}");
         assert_eq!(found.len(), queries[place].1.selection.k.min(config.items - excluded[place].len()));
         for (found, expected) in found.iter().zip(&expected) {
@@ -156,5 +160,5 @@ fn a_forward_that_shares_nothing_answers_the_same_and_each_row_keeps_its_own_sel
             assert!((found.score - expected.score).abs() <= 1e-5 * expected.score.abs().max(1.0), "row {place}");
         }
     }
-    assert_eq!(apart.0.rank_mixed(&[]).unwrap(), Vec::<Vec<Ranked>>::new());
+    assert_eq!(apart.0.rank(&[]).unwrap(), Vec::<Vec<Ranked>>::new());
 }

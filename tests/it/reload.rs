@@ -12,7 +12,7 @@ use canet_api::{self, Access, Admin, ApiKeys, Hosts};
 use canet_cpu::CpuBackend;
 use canet_model::ModelConfig;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Loader, Recommender, ReloadError, Reloader, Stamp, Step, Watch};
+use canet_serving::{Loader, Recommender, RecommenderOptions, ReloadError, Reloader, Stamp, Step, Watch};
 use prost::Message;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
@@ -39,7 +39,7 @@ fn setup() -> Setup {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let metrics = Arc::new(canet_api::metrics().unwrap());
     let _entered = runtime.enter();
-    let (recommender, _) = Recommender::start(ROOMY, Arc::clone(&metrics)).unwrap();
+    let (recommender, _) = Recommender::start(ROOMY, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
     let loader = Loader {
         directory: ModelDirectory::open(&root).unwrap(),
         backend: Arc::new(CpuBackend::single_threaded()),

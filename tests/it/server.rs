@@ -14,7 +14,8 @@ use canet_api::{self, Access, Connections};
 use canet_domain::{BatchBy, Catalogue};
 use canet_model::checkpoint::{Checkpoint, CheckpointDraft};
 use canet_model::{Forward, Model};
-use canet_serving::{Generation, Limits, Policy, Recommender};
+use canet_serving::metrics::Metrics;
+use canet_serving::{Generation, Limits, Policy, Recommender, RecommenderOptions};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -155,6 +156,29 @@ pub(crate) fn metric(scrape: &str, series: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no series {series} in\n{scrape}")).parse().unwrap()
 }
 
+/// How a [`Server`] serves.
+pub(crate) struct ServerOptions {
+    pub(crate) policy: Policy,
+    pub(crate) limits: Limits,
+    pub(crate) recommender: RecommenderOptions,
+    pub(crate) access: Access,
+    pub(crate) connections: Connections,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions {
+            policy: POLICY,
+            limits: ROOMY,
+            recommender: RecommenderOptions::default(),
+            access: Access::default(),
+            connections: Connections::default(),
+            metrics: Arc::new(canet_api::metrics().unwrap()),
+        }
+    }
+}
+
 /// A server in this process.
 pub(crate) struct Server {
     pub(crate) client: Client,
@@ -167,42 +191,45 @@ pub(crate) struct Server {
 impl Server {
     /// A small random model whose ids are decimal numbers from 101 on.
     pub(crate) fn start() -> Server {
-        let draft = numbered(draft(small_config(), 11));
-        let forward = reference(&draft.config, &draft.weights);
-        Server::with(draft, Arc::new(forward), ROOMY)
+        Server::small(ServerOptions::default())
     }
 
-    /// Serves `draft`'s catalogue and routes over any forward.
+    /// The small model, with other options of the recommender.
+    pub(crate) fn start_with(recommender: RecommenderOptions) -> Server {
+        Server::small(ServerOptions { recommender, ..ServerOptions::default() })
+    }
+
+    /// The small model, with other options.
+    pub(crate) fn small(options: ServerOptions) -> Server {
+        let draft = numbered(draft(small_config(), 11));
+        let forward = Arc::new(reference(&draft.config, &draft.weights));
+        Server::open(options, draft, forward)
+    }
+
+    /// Serves `draft`'s catalogue and routes over any forward, within limits.
     pub(crate) fn with(draft: CheckpointDraft, forward: Arc<dyn Forward>, limits: Limits) -> Server {
         Server::under(POLICY, draft, forward, limits)
     }
 
     /// The same under another policy.
     pub(crate) fn under(policy: Policy, draft: CheckpointDraft, forward: Arc<dyn Forward>, limits: Limits) -> Server {
-        Server::open((policy, limits), draft, forward, Access::default(), Connections::default())
+        Server::open(ServerOptions { policy, limits, ..ServerOptions::default() }, draft, forward)
     }
 
-    /// The small model with other access rules and connections.
+    /// The small model, with other access rules and connections.
     pub(crate) fn behind(access: Access, connections: Connections) -> Server {
-        let draft = numbered(draft(small_config(), 11));
-        let forward = Arc::new(reference(&draft.config, &draft.weights));
-        Server::open((POLICY, ROOMY), draft, forward, access, connections)
+        Server::small(ServerOptions { access, connections, ..ServerOptions::default() })
     }
 
-    fn open(
-        (policy, limits): (Policy, Limits),
-        draft: CheckpointDraft,
-        forward: Arc<dyn Forward>,
-        access: Access,
-        connections: Connections,
-    ) -> Server {
+    /// Serves `draft`'s catalogue and routes over any forward.
+    pub(crate) fn open(options: ServerOptions, draft: CheckpointDraft, forward: Arc<dyn Forward>) -> Server {
+        let ServerOptions { policy, limits, recommender, access, connections, metrics } = options;
         let directory = tempfile::tempdir().unwrap();
         let checkpoint = draft.write(&directory.path().join("small")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let metrics = Arc::new(canet_api::metrics().unwrap());
         let connections = Connections { metrics: Some(Arc::clone(&metrics)), ..connections };
         let (recommender, address) = runtime.block_on(async {
-            let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
+            let (recommender, _) = Recommender::start(limits, recommender, Arc::clone(&metrics)).unwrap();
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let router = canet_api::app(&recommender, access);

@@ -10,7 +10,7 @@ use canet_api::{self, Access};
 use canet_domain::{History, Ranked, Route};
 use canet_model::{Forward, ForwardError, Model, ModelConfig, Query, Rows};
 use canet_serving::metrics::Metrics;
-use canet_serving::{BatchTiming, Generation, Limits, Policy, Recommender, Timings};
+use canet_serving::{BatchTiming, Generation, Limits, Policy, Recommender, RecommenderOptions, Timings};
 use serde_json::{Value, json};
 
 use super::server::{HANGS, POLICY, ROOMY, Server, metric, numbered};
@@ -56,18 +56,22 @@ impl Forward for Gate {
         self.inner.scores(route, histories)
     }
 
-    fn rank_mixed(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
+    fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
         // Where the test has ended nobody listens.
         let _ = self.began.send(rows.len());
         match self.pass.lock().unwrap().recv() {
             Ok(Verdict::Fail) => Err(ForwardError::Shape { columns: 0, values: 0 }),
             Ok(Verdict::Panic) => panic!("the device is gone"),
-            Ok(Verdict::Run) | Err(_) => self.inner.rank_mixed(rows),
+            Ok(Verdict::Run) | Err(_) => self.inner.rank(rows),
         }
     }
 
     fn shares_layers(&self) -> bool {
         self.inner.shares_layers()
+    }
+
+    fn backend(&self) -> &'static str {
+        self.inner.backend()
     }
 
     fn weight_bytes(&self) -> usize {
@@ -156,8 +160,8 @@ fn a_row_that_cannot_be_in_time_does_not_run_behind_others() {
     let timed = BatchTiming { flops: current.model.cost(full, history.len()).full, took: Duration::from_secs(3600) };
     let metrics: &Metrics = server.recommender.metrics();
     let slow = Generation::new(current.model.clone(), POLICY, metrics);
-    let timings = Timings { routes: vec![(full, timed)], ..Timings::default() };
-    server.recommender.serve(Generation { timings, ..slow });
+    let timings = Timings { router: Vec::new(), routes: vec![(full, timed)] };
+    server.recommender.serve(Generation { timings: Some(timings), ..slow });
     let request = || json!({"history": history, "route": "full", "timeout_ms": 60_000});
     // The device is idle: the row is tried, whatever the prediction.
     let first = ask(&server, request());
@@ -332,7 +336,7 @@ fn before_a_model_is_loaded_the_server_is_alive_and_not_ready() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let metrics = Arc::new(canet_api::metrics().unwrap());
-        let (recommender, _) = Recommender::start(ROOMY, metrics).unwrap();
+        let (recommender, _) = Recommender::start(ROOMY, RecommenderOptions::default(), metrics).unwrap();
         let router = canet_api::app(&recommender, Access::default());
         for (method, path, status) in [
             ("GET", "/healthz", 200),

@@ -8,9 +8,10 @@ use std::thread;
 
 use canet_domain::{History, Route};
 use canet_model::{Forward, ForwardError, Rows};
+use canet_serving::RecommenderOptions;
 use serde_json::json;
 
-use super::server::{ROOMY, Server, metric, numbered};
+use super::server::{Server, ServerOptions, metric, numbered};
 use super::serving::wait_until_queued;
 use super::support::{Reference, draft, reference, small_config};
 
@@ -41,6 +42,10 @@ impl Forward for Watched {
         self.inner.scores(route, histories)
     }
 
+    fn backend(&self) -> &'static str {
+        self.inner.backend()
+    }
+
     fn weight_bytes(&self) -> usize {
         self.inner.weight_bytes()
     }
@@ -57,8 +62,9 @@ fn watched(share: f64) -> (Server, Arc<Watched>, Sender<()>) {
         hold: AtomicBool::new(false),
         pass: Mutex::new(pass),
     });
-    let server = Server::with(draft, Arc::clone(&forward) as Arc<dyn Forward>, ROOMY);
-    server.recommender.compare_with_full(share).unwrap();
+    let recommender = RecommenderOptions { shadow_share: Some(share), ..RecommenderOptions::default() };
+    let options = ServerOptions { recommender, ..ServerOptions::default() };
+    let server = Server::open(options, draft, Arc::clone(&forward) as Arc<dyn Forward>);
     (server, forward, word)
 }
 

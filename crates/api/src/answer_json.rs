@@ -82,9 +82,9 @@ impl JsonAnswer {
         Ok(())
     }
 
-    /// Waits until the answer may be written, as [`Reservation::turn`].
-    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        self.reservation.turn().await
+    /// Waits until the answer may be written, as [`Reservation::build_permit`].
+    pub(crate) async fn build_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.reservation.build_permit().await
     }
 
     /// Appends the answer to one request.

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::observe::CallId;
 use super::wire::{RankedItems, Recommendation};
-use canet_serving::{AnswerLog, Times};
+use canet_serving::{AnswerLog, CallRow, Times};
 
 /// What the answer log says of a request besides its answer.
 pub(crate) struct Asked<'a> {
@@ -22,7 +22,7 @@ pub(crate) struct Asked<'a> {
 /// Writes an answer to the log, if it is in the sample.
 pub(crate) fn write(log: &AnswerLog, asked: &Asked<'_>, answer: &Recommendation<'_>, times: Times) {
     let request_id = asked.id.map_or("", CallId::as_str);
-    if !log.samples(asked.user, (request_id, asked.place)) {
+    if !log.samples(asked.user, CallRow { request_id, place: asked.place }) {
         return;
     }
     log.offer(&line(request_id, asked, answer, times));

@@ -13,7 +13,9 @@ use super::observe::CallId;
 use super::reservation::Reservation;
 use super::turns::Turns;
 use super::validate::{Accepted, Work, accept, check_sum};
-use super::wire::{Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken};
+use super::wire::{
+    Best, Compute, HistoryUsed, ModelName, RankedItems, RecommendRequest, Recommendation, RouteTaken, UserId,
+};
 use canet_catalogue::{ColdStart, most_popular};
 use canet_domain::Reason;
 use canet_serving::{Answer, CatalogueView, Generation, JUDGED, Recommender, Serving, Times, UserAnswer, UserRequest};
@@ -68,10 +70,9 @@ impl<'a> Call<'a> {
     /// # Errors
     /// 422 with the wrong field.
     pub(crate) fn accept(&self, request: RecommendRequest) -> Result<Accepted, Problem> {
-        let user = request.user.as_ref().filter(|user| !user.0.is_empty());
-        let visit = self.recommender.judge().zip(user).map(|(judge, user)| {
+        let visit = self.recommender.judge().zip(request.user.as_ref()).map(|(judge, user)| {
             let history = request.history.iter().map(|id| &*id.0);
-            judge.visit(UserRequest { user: &user.0, history })
+            judge.visit(UserRequest { user: user.as_str(), history })
         });
         Ok(Accepted { visit, ..accept(request, self.serving, self.arrival)? })
     }
@@ -140,7 +141,7 @@ impl<'a> Call<'a> {
             Work::ColdStart(cold, due) => {
                 // Popularity within a filter takes long in a large catalogue. As for large answers, few work at a time, and other tasks
                 // run between the rows of a call.
-                let _permit = if narrowed { self.recommender.builder(due).await? } else { None };
+                let _permit = if narrowed { self.recommender.build_permit(due).await? } else { None };
                 self.recommender.metrics().cold_start();
                 let recommendation = popular(generation, view, &cold, history);
                 if narrowed {
@@ -150,7 +151,7 @@ impl<'a> Call<'a> {
             }
         };
         if let Some(log) = self.recommender.answer_log() {
-            let user = user.as_deref();
+            let user = user.as_ref().map(UserId::as_str);
             let asked = Asked { id: self.id, place, user, k, narrowed, arrived: self.arrival.arrived };
             answer_record::write(log, &asked, &answered.recommendation, answered.times);
         }
@@ -290,7 +291,7 @@ mod tests {
             call.answer(accepted).await.map(drop).map_err(|problem| problem.code)
         };
         // The runtime has one thread, which another answer has.
-        let busy = fixture.recommender.builder(Arrival::now().due(60_000)).await.unwrap();
+        let busy = fixture.recommender.build_permit(Arrival::now().due(60_000)).await.unwrap();
         let late = json!({"history": [], "candidates": ["x"], "timeout_ms": 1});
         assert_eq!(answered(late).await, Err(Code::DeadlineExceeded));
         let metrics = fixture.recommender.metrics().render().unwrap();

@@ -16,7 +16,7 @@ use tracing::{Instrument, Span, field};
 use super::traceparent::TraceParent;
 use super::transport::Transport;
 use super::{Code, Problem, traceparent};
-use canet_serving::metrics::{EndpointSeries, InFlight, Metrics};
+use canet_serving::metrics::{Counted, EndpointSeries, Metrics};
 use canet_serving::{Recommender, Times};
 
 /// Carries a call's id, in requests and in answers.
@@ -111,7 +111,7 @@ pub(crate) struct Observed {
     refuse: fn(Problem) -> Response,
     started: Instant,
     /// Counts the call as in flight until this drops, however the call ends.
-    _in_flight: InFlight,
+    _in_flight: Counted,
     id: HeaderValue,
     trace: Option<TraceParent>,
     span: Span,

@@ -38,7 +38,7 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
     let (answered, reservation) = call.answer_one(request, &answers, AnswerForm::Json).await?;
     let mut json = JsonAnswer::new(reservation);
-    let _turn = json.turn().await;
+    let _permit = json.build_permit().await;
     json.recommendation(&answered.recommendation).await?;
     Ok(respond(json.finish()?, answered.times))
 }
@@ -72,7 +72,7 @@ pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: R
         Ok(answered) => BatchResult::Recommendation(&answered.recommendation),
         Err(problem) => BatchResult::Problem(problem.body()),
     });
-    let _turn = json.turn().await;
+    let _permit = json.build_permit().await;
     json.batch(&BatchAnswer { results: results.collect() }).await?;
     let mut response = respond(json.finish()?, outcomes.times());
     if let Some(seconds) = outcomes.retry_after() {

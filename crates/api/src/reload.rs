@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::wire::optional_integer;
 use super::{Code, Problem, body};
+use canet_model::checkpoint::Fault;
 use canet_serving::{ReloadError, Reloader, ServingVersion};
 
 /// Selects a version. An empty body or `null` selects the highest that is not the candidate.
@@ -60,12 +61,72 @@ impl From<ReloadError> for Problem {
         let code = match &error {
             ReloadError::InProgress => Code::ReloadInProgress,
             ReloadError::Conflict(_) => Code::Conflict,
-            ReloadError::Load(error) if error.is_missing() => Code::NotFound,
-            ReloadError::Load(error) if error.checkpoint_at_fault() => Code::CheckpointRejected,
-            ReloadError::Load(error) if error.is_unavailable() => Code::Unavailable,
-            ReloadError::Load(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,
+            ReloadError::Load(error) => match error.fault() {
+                Fault::Missing => Code::NotFound,
+                Fault::Incomplete | Fault::Rejected => Code::CheckpointRejected,
+                Fault::StoreUnavailable => Code::Unavailable,
+                Fault::Server => Code::Internal,
+            },
+            ReloadError::Thread(_) | ReloadError::BrokeOff => Code::Internal,
             ReloadError::Unready(_) => Code::Unavailable,
         };
         Problem::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use canet_model::checkpoint::CheckpointError;
+    use canet_model::{ForwardError, OpenError};
+    use canet_serving::{Conflict, LoadError, Regression, ReloadError, Unready};
+
+    use crate::Problem;
+
+    fn opening(error: CheckpointError) -> ReloadError {
+        LoadError::from(OpenError::from(error)).into()
+    }
+
+    fn warm_up(error: ForwardError) -> ReloadError {
+        LoadError::from(error).into()
+    }
+
+    #[test]
+    fn who_is_at_fault_decides_the_status() {
+        for (error, status, code) in [
+            (ReloadError::InProgress, 409, "reload_in_progress"),
+            (Conflict::NoCandidate.into(), 409, "conflict"),
+            (
+                opening(CheckpointError::NoVersion { path: "m".into(), version: 3, available: vec![1] }),
+                404,
+                "not_found",
+            ),
+            (opening(CheckpointError::Truncated { path: "m/1/items.tsv".into() }), 422, "checkpoint_rejected"),
+            (opening(CheckpointError::NotAFile { path: "m/1/items.tsv".into() }), 422, "checkpoint_rejected"),
+            (
+                opening(CheckpointError::Origin { address: "s3://shop/m".to_owned(), reason: "403".to_owned() }),
+                503,
+                "unavailable",
+            ),
+            (
+                LoadError::from(OpenError::Load(canet_model::LoadError::Device("out of memory".into()))).into(),
+                500,
+                "internal",
+            ),
+            (LoadError::from(Regression::Unmeasured { version: 2, live: 1 }).into(), 422, "checkpoint_rejected"),
+            (LoadError::NoOther { path: "m".into(), candidate: 1 }.into(), 422, "checkpoint_rejected"),
+            (warm_up(ForwardError::NotFinite("the scores")), 422, "checkpoint_rejected"),
+            (warm_up(ForwardError::Device("out of memory".into())), 500, "internal"),
+            (Unready::Draining.into(), 503, "unavailable"),
+            (io::Error::from(io::ErrorKind::WouldBlock).into(), 500, "internal"),
+            (ReloadError::BrokeOff, 500, "internal"),
+        ] {
+            let text = error.to_string();
+            let problem = Problem::from(error);
+            let mapping = problem.code.mapping();
+            assert_eq!((mapping.status.as_u16(), mapping.name), (status, code), "{text}");
+            assert_eq!(problem.detail, text);
+        }
     }
 }

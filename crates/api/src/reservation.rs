@@ -37,9 +37,9 @@ impl Reservation {
     }
 
     /// Waits until the answer may be built, which lasts as long as the permit. A small answer waits for none.
-    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn build_permit(&self) -> Option<OwnedSemaphorePermit> {
         match &self.ticket {
-            Some(ticket) => ticket.turn().await,
+            Some(ticket) => ticket.build_permit().await,
             None => None,
         }
     }

@@ -17,9 +17,9 @@ pub(crate) fn restriction(
         let restriction = Restriction::new(&view.index, filter, max_per);
         return restriction.map_err(|UnknownName { field, detail }| Problem::invalid(field, detail));
     }
-    let named = if filter.is_some_and(|filter| !filter.is_empty()) {
+    let named = if keeps_fewer(filter) {
         "filter"
-    } else if max_per.is_some_and(|max_per| !max_per.is_empty()) {
+    } else if has_quotas(max_per) {
         "max_per"
     } else {
         return Ok(None);
@@ -27,6 +27,16 @@ pub(crate) fn restriction(
     let detail =
         format!("`{named}` needs a catalogue file, which this server does not have: start it with --catalogue");
     Err(Problem::invalid(named, detail))
+}
+
+/// Whether a filter may leave out items. An empty one keeps every item.
+pub(crate) fn keeps_fewer(filter: Option<&FilterExpression>) -> bool {
+    filter.is_some_and(|filter| !filter.is_empty())
+}
+
+/// Whether quotas limit anything. Empty ones do not.
+pub(crate) fn has_quotas(max_per: Option<&MaxPer>) -> bool {
+    max_per.is_some_and(|max_per| !max_per.is_empty())
 }
 
 /// Reads a filter that is the text of a message or of a parameter. `field` names it.

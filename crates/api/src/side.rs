@@ -8,10 +8,7 @@ use canet_serving::{Generation, Serving, Side, SplitBy};
 /// candidate lacks or asks for more items than it has, is for the live generation.
 pub(crate) fn side(request: &RecommendRequest, serving: &Serving) -> Side {
     let Some(candidate) = &serving.candidate else { return Side::Live };
-    let by = match &request.user {
-        Some(ExternalId(user)) if !user.is_empty() => SplitBy::User(user),
-        _ => SplitBy::History,
-    };
+    let by = request.user.as_ref().map_or(SplitBy::History, |user| SplitBy::User(user.as_str()));
     let is_taken = candidate.split.takes(by, request.history.iter().map(|ExternalId(id)| &**id));
     if is_taken && can_answer(&candidate.generation, request) { Side::Candidate } else { Side::Live }
 }
@@ -26,12 +23,13 @@ fn can_answer(generation: &Generation, request: &RecommendRequest) -> bool {
 mod tests {
     use super::side;
     use crate::testing::Fixture;
-    use crate::wire::{ExternalId, RecommendRequest};
+    use crate::wire::{ExternalId, RecommendRequest, UserId};
     use canet_serving::{Offer, Serving, Side};
 
     fn request(user: Option<&str>, history: &[&str]) -> RecommendRequest {
         let id = |id: &str| ExternalId(id.into());
-        RecommendRequest { user: user.map(id), ..RecommendRequest::new(history.iter().map(|item| id(item)).collect()) }
+        let history = history.iter().map(|item| id(item)).collect();
+        RecommendRequest { user: user.and_then(UserId::given), ..RecommendRequest::new(history) }
     }
 
     /// Version 1 is live, and version 2 is the candidate of a share of the users.

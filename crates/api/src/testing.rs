@@ -4,7 +4,7 @@ use std::time::Duration;
 use canet_cpu::CpuBackend;
 use canet_domain::BatchBy;
 use canet_model::checkpoint::ModelDirectory;
-use canet_serving::{Limits, Loader, Policy, Recommender, Reloader};
+use canet_serving::{Limits, Loader, Policy, Recommender, RecommenderOptions, Reloader};
 use tempfile::TempDir;
 
 /// A recommender over a small random model, which a reload loads.
@@ -22,7 +22,7 @@ impl Fixture {
         canet_testing::write_checkpoint(&root, 1);
         let metrics = Arc::new(crate::metrics().unwrap());
         let limits = Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(10), degrade: false };
-        let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
+        let (recommender, _) = Recommender::start(limits, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
         let loader = Loader {
             directory: ModelDirectory::open(&root).unwrap(),
             backend: Arc::new(CpuBackend::single_threaded()),

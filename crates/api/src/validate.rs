@@ -6,7 +6,7 @@ use super::deadline::Arrival;
 use super::limits::{MAX_HISTORY_START, MAX_RANKED, MAX_TIMEOUT_MS, MAX_USER, check_ids, max_k};
 use super::restriction::restriction;
 use super::side::side;
-use super::wire::{ExternalId, HistoryUsed, RecommendRequest};
+use super::wire::{ExternalId, HistoryUsed, RecommendRequest, UserId};
 use canet_catalogue::ColdStart;
 use canet_domain::{Catalogue, History, Item, Route, RouteSpace};
 use canet_serving::{CatalogueView, Due, Request, Serving, Side, Visit};
@@ -43,12 +43,12 @@ pub(crate) struct Accepted {
     pub(crate) view: Option<Arc<CatalogueView>>,
     pub(crate) history: HistoryUsed,
     /// The user's id, if the request has one.
-    pub(crate) user: Option<Box<str>>,
+    pub(crate) user: Option<UserId>,
     /// What judges the answer before, if the server judges answers.
     pub(crate) visit: Option<Visit>,
     /// The request's place in its call, from 0.
     pub(crate) place: usize,
-    /// Whether the request narrows the choice by candidates, a filter or quotas. What a user does next does not judge its answer.
+    /// Whether the request [narrows](RecommendRequest::narrows) the choice.
     pub(crate) narrowed: bool,
 }
 
@@ -71,10 +71,7 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
     let k = check_bounds(&wire, catalogue.len())?;
     let route = parse_route(&wire.route, generation.model.space())?;
     let view = generation.catalogue_view();
-    // An empty filter keeps every item.
-    let narrowed = wire.candidates.is_some()
-        || wire.filter.as_ref().is_some_and(|filter| !filter.is_empty())
-        || wire.max_per.as_ref().is_some_and(|max_per| !max_per.is_empty());
+    let narrowed = wire.narrows();
     let restriction = restriction(wire.filter.as_ref(), wire.max_per.as_ref(), view.as_ref())?;
 
     let (mut seen, mut unknown) = (Vec::new(), Vec::new());
@@ -104,9 +101,8 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
             (0, Work::ColdStart(ColdStart { k, excluded, candidates, restriction }, due))
         }
     };
-    let user = wire.user.map(|ExternalId(id)| id).filter(|id| !id.is_empty());
     let history = HistoryUsed { used, unknown };
-    Ok(Accepted { side, work, view, history, user, visit: None, place: 0, narrowed })
+    Ok(Accepted { side, work, view, history, user: wire.user, visit: None, place: 0, narrowed })
 }
 
 /// Checks what depends on no item, and returns `k`. The catalogue has `items`.
@@ -133,8 +129,9 @@ fn check_bounds(wire: &RecommendRequest, items: usize) -> Result<usize, Problem>
     {
         check_ids(name, ids.map_or(0, Vec::len))?;
     }
-    if let Some(ExternalId(user)) = wire.user.as_ref().filter(|user| user.0.len() > MAX_USER) {
-        return Err(Problem::invalid("user", format!("`user` has {} bytes: at most {MAX_USER}", user.len())));
+    let bytes = wire.user.as_ref().map_or(0, |user| user.as_str().len());
+    if bytes > MAX_USER {
+        return Err(Problem::invalid("user", format!("`user` has {bytes} bytes: at most {MAX_USER}")));
     }
     Ok(k)
 }
@@ -164,7 +161,7 @@ mod tests {
     use crate::deadline::Arrival;
     use crate::limits::MAX_USER;
     use crate::testing::Fixture;
-    use crate::wire::{ExternalId, RecommendRequest};
+    use crate::wire::{ExternalId, RecommendRequest, UserId};
 
     #[tokio::test]
     async fn user_ids_are_bounded_in_bytes_and_kept_as_sent() {
@@ -174,27 +171,16 @@ mod tests {
         let known = ExternalId(generation.model.catalogue().ids()[0].clone());
         let serving = Serving::only(generation);
         for history in [vec![], vec![known]] {
-            let user = |user: Option<&str>| {
-                let user = user.map(|user| ExternalId(user.into()));
-                let request = RecommendRequest { user, ..RecommendRequest::new(history.clone()) };
+            let user = |user: &str| {
+                let request = RecommendRequest { user: UserId::given(user), ..RecommendRequest::new(history.clone()) };
                 accept(request, &serving, Arrival::now()).map(|accepted| accepted.user).map_err(|problem| problem.field)
             };
             let longest = "é".repeat(MAX_USER / 2);
             for given in ["17", " a ", &longest] {
-                assert_eq!(user(Some(given)), Ok(Some(given.into())));
+                assert_eq!(user(given), Ok(UserId::given(given)));
             }
-            assert_eq!([user(None), user(Some(""))], [Ok(None), Ok(None)]);
-            assert_eq!(user(Some(&format!("{longest}x"))), Err(Some("user".into())));
+            assert_eq!(user(""), Ok(None));
+            assert_eq!(user(&format!("{longest}x")), Err(Some("user".into())));
         }
-    }
-
-    #[test]
-    fn user_ids_are_strings_or_integers() {
-        let user =
-            |json: &str| serde_json::from_str::<RecommendRequest>(json).map(|request| request.user.map(|id| id.0));
-        assert_eq!(user(r#"{"history": [], "user": "a"}"#).unwrap(), Some("a".into()));
-        assert_eq!(user(r#"{"history": [], "user": 17}"#).unwrap(), Some("17".into()));
-        assert_eq!(user(r#"{"history": [], "user": null}"#).unwrap(), None);
-        assert!(user(r#"{"history": [], "user": 0.5}"#).is_err());
     }
 }

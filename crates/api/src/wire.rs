@@ -10,6 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::limits::{MAX_ROWS, MAX_USER};
 use super::problem::ProblemBody;
+use super::restriction::{has_quotas, keeps_fewer};
 use canet_catalogue::{FilterExpression, MaxPer};
 use canet_domain::{Catalogue, Item, Ranked};
 use canet_serving::CatalogueView;
@@ -62,9 +63,9 @@ pub(crate) struct RecommendRequest {
     pub(crate) timeout_ms: u64,
     /// An opaque id of the user, at most 256 bytes. It decides whether a candidate version answers, and changes no ranking
     /// otherwise. Answers to one user can be compared with what that user does next. An empty id means that it is not given.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "user")]
     #[schema(schema_with = user_schema)]
-    pub(crate) user: Option<ExternalId>,
+    pub(crate) user: Option<UserId>,
     /// The items to keep, by keys of the catalogue file: those with any of the values of every key. `not` has a filter, or a
     /// list of filters, that must not keep an item.
     #[serde(default)]
@@ -100,6 +101,27 @@ impl RecommendRequest {
     pub(crate) fn k(&self, items: usize) -> u64 {
         self.k.unwrap_or_else(|| default_k(items))
     }
+
+    /// Whether the request narrows the choice by candidates, a filter or quotas. What the user does next then does not judge
+    /// the answer.
+    pub(crate) fn narrows(&self) -> bool {
+        let RecommendRequest {
+            candidates,
+            filter,
+            max_per,
+            // These do not narrow it: `exclude` names items that the user is not to get.
+            history: _,
+            history_start: _,
+            k: _,
+            exclude_seen: _,
+            exclude: _,
+            route: _,
+            budget: _,
+            timeout_ms: _,
+            user: _,
+        } = self;
+        candidates.is_some() || keeps_fewer(filter.as_ref()) || has_quotas(max_per.as_ref())
+    }
 }
 
 /// The default `k` for a catalogue of `items`.
@@ -126,6 +148,11 @@ where
 
 fn route<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_else(default_route))
+}
+
+/// Reads a user's id. An empty one and `null` mean that it is not given.
+fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UserId>, D::Error> {
+    Ok(Option::<ExternalId>::deserialize(deserializer)?.and_then(|ExternalId(id)| UserId::given(id)))
 }
 
 fn timeout_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
@@ -290,6 +317,22 @@ impl Visitor<'_> for ExternalIdVisitor {
 
     fn visit_i64<E: Error>(self, id: i64) -> Result<ExternalId, E> {
         Ok(ExternalId(id.to_string().into()))
+    }
+}
+
+/// The id of a request's user. It is never empty: an empty id means that the request names no user.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct UserId(Box<str>);
+
+impl UserId {
+    /// The id that a client gave, as it was sent. `None` if it is empty.
+    pub(crate) fn given(id: impl Into<Box<str>>) -> Option<UserId> {
+        let id = id.into();
+        if id.is_empty() { None } else { Some(UserId(id)) }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -488,69 +531,4 @@ pub(crate) struct BatchAnswer<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde::Deserialize;
-
-    use super::{BatchRequest, Compute, ExternalId, RecommendRequest, default_k, optional_integer};
-    use crate::limits::MAX_ROWS;
-
-    #[derive(Deserialize)]
-    struct Version {
-        #[serde(default, deserialize_with = "optional_integer")]
-        version: Option<u64>,
-    }
-
-    #[test]
-    fn null_means_not_given() {
-        let request = r#"{"history": [], "k": null, "exclude_seen": null, "exclude": null, "candidates": null,
-                          "route": null, "filter": null, "max_per": null, "budget": null, "timeout_ms": null, "user": null,
-                          "history_start": null}"#;
-        let request: RecommendRequest = serde_json::from_str(request).unwrap();
-        assert_eq!(format!("{request:?}"), format!("{:?}", RecommendRequest::new(Vec::new())));
-        for required in ["{\"history\": null}", "{\"history\": [null]}"] {
-            assert!(serde_json::from_str::<RecommendRequest>(required).is_err(), "{required}");
-        }
-    }
-
-    #[test]
-    fn whole_numbers_have_many_spellings() {
-        let k = |k: &str| {
-            let request = serde_json::from_str::<RecommendRequest>(&format!("{{\"history\": [], \"k\": {k}}}"));
-            request.ok().and_then(|request| request.k)
-        };
-        for spelling in ["10", "10.0", "1e1", "1.0E+1"] {
-            assert_eq!(k(spelling), Some(10), "{spelling}");
-        }
-        assert_eq!((k("18446744073709551615"), k("9007199254740992.0")), (Some(u64::MAX), Some(1 << 53)));
-        for other in ["-1", "0.5", "18446744073709551616", "1e300", "\"1\"", "true", "[1]"] {
-            assert_eq!(k(other), None, "{other}");
-        }
-        let version = |text: &str| serde_json::from_str::<Version>(text).ok().map(|version| version.version);
-        assert_eq!([version("{}"), version("{\"version\": null}")], [Some(None); 2]);
-        assert_eq!([version("{\"version\": 2.0}"), version("{\"version\": 2.5}")], [Some(Some(2)), None]);
-    }
-
-    #[test]
-    fn item_ids_are_strings_or_integers() {
-        let ids: Vec<ExternalId> = serde_json::from_str("[\"a\", 5, -5, 18446744073709551615]").unwrap();
-        let ids: Vec<&str> = ids.iter().map(|id| &*id.0).collect();
-        assert_eq!(ids, ["a", "5", "-5", "18446744073709551615"]);
-        for other in ["null", "[1]", "0.5", "1.0", "1e3"] {
-            assert!(serde_json::from_str::<ExternalId>(other).is_err(), "{other}");
-        }
-    }
-
-    #[test]
-    fn rows_beyond_the_limit_are_counted_but_not_kept() {
-        let body = format!("{{\"requests\": [{}0]}}", "0, ".repeat(MAX_ROWS));
-        let BatchRequest { requests } = serde_json::from_str(&body).unwrap();
-        assert_eq!((requests.count, requests.kept.len()), (MAX_ROWS + 1, MAX_ROWS));
-    }
-
-    #[test]
-    fn savings_compare_with_the_full_model() {
-        let saved = |flops, full_flops| (Compute::new(flops, full_flops).saved * 100.0).round();
-        assert_eq!([saved(25, 100), saved(110, 100), saved(0, 0)], [75.0, -10.0, 0.0]);
-        assert_eq!((default_k(3), default_k(300)), (3, 10));
-    }
-}
+mod tests;

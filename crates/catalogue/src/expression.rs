@@ -129,7 +129,9 @@ impl<'de> Visitor<'de> for FilterSeed<'_> {
             }
             // Keys count too, because one without values has a place in memory.
             room.value()?;
-            filter.terms.push((key, map.next_value_seed(ValuesSeed(&mut *room))?));
+            let mut values = Vec::new();
+            map.next_value_seed(ValuesSeed { values: &mut values, room: Some(&mut *room) })?;
+            filter.terms.push((key, values));
         }
         Ok(filter)
     }
@@ -174,82 +176,64 @@ impl<'de> Visitor<'de> for NotSeed<'_> {
     }
 }
 
-/// The values of a key: one, or a list.
-struct ValuesSeed<'a>(&'a mut Room);
+/// Reads the values of a key into `values`: one, or a list. A value is a text, or the digits or the word that it is.
+struct ValuesSeed<'a> {
+    values: &'a mut Vec<Box<str>>,
+    /// What counts the values of a list. `None` for a value in a list: that is no list itself.
+    room: Option<&'a mut Room>,
+}
+
+impl ValuesSeed<'_> {
+    fn add<E>(self, value: impl Into<Box<str>>) -> Result<(), E> {
+        self.values.push(value.into());
+        Ok(())
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for ValuesSeed<'_> {
-    type Value = Vec<Box<str>>;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for ValuesSeed<'_> {
-    type Value = Vec<Box<str>>;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value (a string, an integer or a boolean), or a list of values")
+        f.write_str(match self.room {
+            Some(_) => "a value (a string, an integer or a boolean), or a list of values",
+            None => "a string, an integer or a boolean",
+        })
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(vec![value.into()])
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.add(value)
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(vec![value.to_string().into()])
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.add(value.to_string())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(vec![value.to_string().into()])
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.add(value.to_string())
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(vec![value.to_string().into()])
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.add(value.to_string())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(Value(value)) = sequence.next_element()? {
-            self.0.value()?;
-            values.push(value);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        match self.room {
+            Some(room) => {
+                while sequence.next_element_seed(ValuesSeed { values: &mut *self.values, room: None })?.is_some() {
+                    room.value()?;
+                }
+                Ok(())
+            }
+            None => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
         }
-        Ok(values)
-    }
-}
-
-/// A value of a list: its text, or the digits or the word that it is.
-struct Value(Box<str>);
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl Visitor<'_> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, an integer or a boolean")
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value(value.into()))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(Value(value.to_string().into()))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value(value.to_string().into()))
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value(value.to_string().into()))
     }
 }
 
@@ -341,6 +325,14 @@ mod tests {
             ),
         ] {
             assert_eq!(filter(json), Ok(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_value_alone_and_a_value_in_a_list_are_the_same() {
+        for value in ["\"x\"", "\"\"", "5", "18446744073709551615", "-5", "true", "false", "0.5", "1e3", "null", "{}"] {
+            let (alone, listed) = (filter(&format!("{{\"a\": {value}}}")), filter(&format!("{{\"a\": [{value}]}}")));
+            assert_eq!(alone.ok(), listed.ok(), "{value}");
         }
     }
 

@@ -5,7 +5,9 @@ use canet_domain::{
     Catalogue, Choice, History, ModelShape, Ranked, RequestFlops, Route, RoutePolicy, RouteSpace, choose_route,
 };
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Description, Manifest, ModelDirectory, ReplayError, TitlesFault};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, Description, Fault, Manifest, ModelDirectory, ReplayError, TitlesFault,
+};
 use crate::{Backend, Forward, ForwardError, LoadError, ModelConfig, Precision, Query, RankedBatch};
 
 /// A checkpoint that answers: its description in host memory and its weights on a device.
@@ -66,28 +68,13 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the version does not exist.
-    pub fn is_missing(&self) -> bool {
-        use CheckpointError::{HoldsModels, NoModel, NoVersion, NoVersions};
-        matches!(
-            self,
-            OpenError::Checkpoint(NoModel { .. } | NoVersions { .. } | HoldsModels { .. } | NoVersion { .. })
-        )
-    }
-
-    /// Whether files of the version are missing or end early, as while somebody copies them.
-    pub fn is_incomplete(&self) -> bool {
-        matches!(self, OpenError::Checkpoint(error) if error.is_incomplete())
-    }
-
-    /// Whether the store that holds the model does not answer or refuses.
-    pub fn is_unavailable(&self) -> bool {
-        matches!(self, OpenError::Checkpoint(error) if error.is_unavailable())
-    }
-
-    /// Whether the checkpoint is at fault, rather than the device or the store.
-    pub fn checkpoint_at_fault(&self) -> bool {
-        matches!(self, OpenError::Checkpoint(_) | OpenError::Probes { .. }) && !self.is_unavailable()
+    /// Who is at fault that the version could not be opened.
+    pub fn fault(&self) -> Fault {
+        match self {
+            OpenError::Checkpoint(error) => error.fault(),
+            OpenError::Probes { .. } => Fault::Rejected,
+            OpenError::Load(_) => Fault::Server,
+        }
     }
 }
 
@@ -139,7 +126,7 @@ impl Model {
     /// # Errors
     /// [`ForwardError`] if the device fails.
     pub fn rank(&self, rows: &[(Route, Query<'_>)]) -> Result<Vec<Vec<Ranked>>, ForwardError> {
-        self.forward.rank_mixed(rows)
+        self.forward.rank(rows)
     }
 
     /// Like [`rank`](Model::rank), and reuses and keeps states of histories if the forward has a cache for them.

@@ -53,6 +53,15 @@ pub struct Roll {
     pub age: Duration,
 }
 
+/// A request of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct CallRow<'a> {
+    /// The call's id.
+    pub request_id: &'a str,
+    /// The request's place in its call, from 0.
+    pub place: usize,
+}
+
 /// Writes a share of the answers as lines.
 pub struct AnswerLog {
     share: f64,
@@ -94,13 +103,13 @@ impl AnswerLog {
     ///
     /// All answers to a user are in the sample or none, so that the log shows which answer was the last before an item. The hash
     /// is XXH64, which is the same in every replica and every release.
-    pub fn samples(&self, user: Option<&str>, request: (&str, usize)) -> bool {
+    pub fn samples(&self, user: Option<&str>, row: CallRow<'_>) -> bool {
         let mut hasher = XxHash64::default();
         match user {
             Some(user) => hasher.write(user.as_bytes()),
             None => {
-                hasher.write(request.0.as_bytes());
-                hasher.write(&(request.1 as u64).to_le_bytes());
+                hasher.write(row.request_id.as_bytes());
+                hasher.write(&(row.place as u64).to_le_bytes());
             }
         }
         uniform(hasher.finish()) < self.share
@@ -281,7 +290,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use super::{AnswerLog, AnswerLogTarget, Roll, RollingFiles, WAITING};
+    use super::{AnswerLog, AnswerLogTarget, CallRow, Roll, RollingFiles, WAITING};
     use crate::metrics::Metrics;
 
     const FOR_EVER: Duration = Duration::from_secs(1 << 30);
@@ -385,12 +394,13 @@ mod tests {
         let target = AnswerLogTarget::Files { directory: directory.path().to_owned(), roll };
         let log = AnswerLog::start(target, 0.5, Arc::new(Metrics::new().unwrap())).unwrap();
         let users: Vec<String> = (0..1000).map(|user| format!("user {user}")).collect();
-        let logged = |user: &String| log.samples(Some(user), ("", 0));
+        let row = |request_id: &'static str, place: usize| CallRow { request_id, place };
+        let logged = |user: &String| log.samples(Some(user), row("", 0));
         let count = users.iter().filter(|user| logged(user)).count();
         // Within four standard deviations of half.
         assert!((437..563).contains(&count), "{count}");
-        assert!(users.iter().all(|user| logged(user) == log.samples(Some(user), ("another", 7))));
-        let rows = (0..1000).filter(|row| log.samples(None, ("request", *row))).count();
+        assert!(users.iter().all(|user| logged(user) == log.samples(Some(user), row("another", 7))));
+        let rows = (0..1000).filter(|place| log.samples(None, row("request", *place))).count();
         assert!((437..563).contains(&rows), "{rows}");
     }
 }

@@ -41,10 +41,10 @@ pub(crate) struct RouteCost {
 
 impl BatchCost {
     /// The cost of a batch.
-    pub(crate) fn new(generation: &Generation, rows: &[RowCost]) -> BatchCost {
+    pub(crate) fn new<'a>(generation: &Generation, rows: impl Iterator<Item = &'a RowCost> + Clone) -> BatchCost {
         let model = &generation.model;
         let (shape, space) = (model.shape(), model.space());
-        let widest = rows.iter().map(|row| space.slice(row.routing.route).embedding).max().unwrap_or_default();
+        let widest = rows.clone().map(|row| space.slice(row.routing.route).embedding).max().unwrap_or_default();
         let mut batch = BatchCost::default();
         for RowCost { routing, length, reused, router } in rows {
             let padding = match model.forward().shares_layers() {

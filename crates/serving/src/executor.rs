@@ -1,4 +1,3 @@
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -6,7 +5,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::batch_cost::{BatchCost, RowCost};
 use super::health::Health;
-use super::ranking::rank_requests;
+use super::ranking::{Rankings, rank_requests};
 use super::row::{Answer, LaneKey, Reply, RoutedRow, Routing, Row, Times};
 use super::scheduler::{Batch, DegradeLevel, RouterBatch, Started, Work};
 use super::shared_scheduler::SharedScheduler;
@@ -49,6 +48,13 @@ pub(crate) async fn deliver(mut outcomes: UnboundedReceiver<Vec<Outcome>>) {
     }
 }
 
+/// A row of the batch that runs, without its request.
+struct RunningRow {
+    reply: Reply,
+    times: Times,
+    cost: RowCost,
+}
+
 impl Executor {
     /// Runs until the scheduler is closed and every row in it is dealt with.
     pub(crate) fn run(self) {
@@ -65,7 +71,7 @@ impl Executor {
     fn route(&self, batch: RouterBatch<Row>) {
         let RouterBatch { rows, level, late, cancelled } = batch;
         drop(cancelled);
-        self.refuse_late(late.into_iter());
+        self.refuse_late(late.into_iter().map(|row| row.reply));
         let Some(first) = rows.first() else { return };
         let generation = Arc::clone(&first.generation);
         let started = Instant::now();
@@ -105,41 +111,60 @@ impl Executor {
     fn execute(&self, batch: Batch<LaneKey, RoutedRow>, sets: &mut SetPool) {
         let Batch { lane, rows, late, cancelled } = batch;
         drop(cancelled);
-        self.refuse_late(late.into_iter().map(|late| late.row));
+        self.refuse_late(late.into_iter().map(|row| row.reply));
         let Some(first) = rows.first() else { return };
-        let generation = Arc::clone(&first.row.row.generation);
+        let generation = Arc::clone(&first.row.generation);
         let released = if rows.len() == self.max_batch { Released::Full } else { Released::Drained };
         self.metrics.batch_release(released);
         generation.series.lane(lane.lane).batch(rows.len());
         self.forward(&generation, rows, sets);
     }
 
+    /// Runs the slices of a batch and sends its rows their answers.
     fn forward(&self, generation: &Generation, rows: Vec<Started<RoutedRow>>, sets: &mut SetPool) {
         let started = Instant::now();
-        let (mut requests, mut waiting) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        let mut costs = Vec::with_capacity(rows.len());
-        for Started { row: RoutedRow { row, routing, router, router_share, in_lane }, waited } in rows {
+        let (mut requests, mut running) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for Started { row, waited } in rows {
+            let RoutedRow { request, reply, routing, router, router_share, in_lane, generation: _ } = row;
             drop(in_lane);
-            costs.push(RowCost { routing, length: row.request.history.len(), reused: 0, router: router_share });
-            waiting.push((row.reply, routing, Times { queue: waited, router, forward: Duration::ZERO }));
-            requests.push(row.request);
+            let cost = RowCost { routing, length: request.history.len(), reused: 0, router: router_share };
+            let times = Times { queue: waited, router, forward: Duration::ZERO };
+            running.push(RunningRow { reply, times, cost });
+            requests.push(request);
         }
-        let routes = waiting.iter().map(|(_, routing, _)| routing.route);
-        let model = &generation.model;
-        let ranked = rank_requests(&**model.forward(), model.catalogue().len(), routes.zip(&requests), sets);
+        let (model, routes) = (&generation.model, running.iter().map(|row| row.cost.routing.route));
+        let rankings = rank_requests(&**model.forward(), model.catalogue().len(), routes.zip(&requests), sets);
         let forward = started.elapsed();
-        let ranked = match ranked {
-            Ok(ranked) => ranked,
+        let Rankings { rows: rankings, reused, ranked_twice } = match rankings {
+            Ok(rankings) => rankings,
             Err(error) => {
                 self.scheduler.lock().failed(self.index, forward);
-                return self.fail(&error, generation, "slices", waiting.into_iter().map(|row| row.0));
+                return self.fail(&error, generation, "slices", running.into_iter().map(|row| row.reply));
             }
         };
         self.health.ran();
-        costs.iter_mut().zip(&ranked.reused).for_each(|(row, reused)| row.reused = *reused);
+        running.iter_mut().zip(reused).for_each(|(row, reused)| row.cost.reused = reused);
+        self.metrics.ranked_twice(ranked_twice);
+        self.observe(generation, &running, forward);
+        let mut bad_rows = 0;
+        self.send(running.into_iter().zip(rankings).map(|(RunningRow { reply, times, cost }, ranked)| {
+            let RowCost { routing, reused, .. } = cost;
+            let Some(ranked) = ranked.filter(|_| is_finite(&routing)) else {
+                bad_rows += 1;
+                return (reply, Err(Refusal::NotFinite));
+            };
+            (reply, Ok(Answer { ranked, routing, reused, times: Times { forward, ..times } }))
+        }));
+        if bad_rows > 0 {
+            let version = generation.model.version();
+            tracing::error!(rows = bad_rows, version, "the model computed NaN or infinity: serve another version");
+        }
+    }
+
+    /// Tells the scheduler and the metrics what a batch cost, which ran for `forward`.
+    fn observe(&self, generation: &Generation, rows: &[RunningRow], forward: Duration) {
         generation.observe_history_cache();
-        self.metrics.ranked_twice(ranked.ranked_twice);
-        let cost = BatchCost::new(generation, &costs);
+        let cost = BatchCost::new(generation, rows.iter().map(|row| &row.cost));
         let full = {
             let mut scheduler = self.scheduler.lock();
             scheduler.completed(self.index, forward, Some(cost.computed()));
@@ -151,23 +176,10 @@ impl Executor {
             series.spent(cost.seconds(share, forward, full));
         }
         generation.series.padded(cost.padding_ratio());
-        let bad_rows = Cell::new(0);
-        let answers = waiting.into_iter().zip(ranked.rows).zip(&costs);
-        self.send(answers.map(|(((reply, routing, times), ranked), cost)| {
-            let Some(ranked) = ranked.filter(|_| is_finite(&routing)) else {
-                bad_rows.set(bad_rows.get() + 1);
-                return (reply, Err(Refusal::NotFinite));
-            };
-            (reply, Ok(Answer { ranked, routing, reused: cost.reused, times: Times { forward, ..times } }))
-        }));
-        let (rows, version) = (bad_rows.get(), generation.model.version());
-        if rows > 0 {
-            tracing::error!(rows, version, "the model computed NaN or infinity: serve another version");
-        }
     }
 
-    fn refuse_late(&self, rows: impl Iterator<Item = Row>) {
-        self.send(rows.map(|row| (row.reply, Err(Refusal::DeadlineExceeded))));
+    fn refuse_late(&self, replies: impl Iterator<Item = Reply>) {
+        self.send(replies.map(|reply| (reply, Err(Refusal::DeadlineExceeded))));
     }
 
     /// Answers a batch that the device failed on. The thread goes on, unless too many batches failed in a row: a lost

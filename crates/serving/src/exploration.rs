@@ -8,7 +8,7 @@ use canet_domain::{Route, RouteSpace};
 /// The router sends different users over different routes, so the accuracy of its routes cannot be compared. The rows of
 /// this sample are comparable: chance decides which are in it, and which route they run.
 #[derive(Debug)]
-pub(crate) struct Exploration {
+pub struct Exploration {
     share: f64,
     /// The state of SplitMix64. Each draw takes the next number, whichever thread draws it.
     state: AtomicU64,
@@ -22,8 +22,8 @@ pub(crate) struct Draw(u64);
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Exploration {
-    /// Explores with `share` of the rows.
-    pub(crate) fn new(share: f64, seed: u64) -> Exploration {
+    /// Explores with `share` of the rows. `seed` makes the choice of rows and routes repeatable.
+    pub fn new(share: f64, seed: u64) -> Exploration {
         Exploration { share, state: AtomicU64::new(seed) }
     }
 

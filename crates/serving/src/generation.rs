@@ -33,8 +33,8 @@ pub struct Generation {
     pub judgements: Arc<Judgements>,
     /// Bounds of the bytes that its ids and titles take in an answer.
     pub text_sizes: TextSizes,
-    /// Batches that were timed before it serves. If there are none, costs are learnt from live batches alone.
-    pub timings: Timings,
+    /// Batches that were timed before it serves. `None` if none were: costs are then learnt from live batches alone.
+    pub timings: Option<Timings>,
     /// The catalogue file over its items, if the server has one.
     pub catalogue_view: CurrentView,
 }
@@ -66,7 +66,7 @@ impl Generation {
             fixed_route: None,
             batch_by: policy.batch_by,
             text_sizes: TextSizes::of(model.catalogue()),
-            timings: Timings::default(),
+            timings: None,
             catalogue_view: CurrentView::default(),
             model,
         }

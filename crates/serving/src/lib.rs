@@ -41,15 +41,16 @@ mod timings;
 mod uniform;
 mod watch;
 
-pub use answer_log::{AnswerLog, AnswerLogTarget, Roll};
+pub use answer_log::{AnswerLog, AnswerLogTarget, CallRow, Roll};
 pub use catalogue_file::{CatalogueFile, CatalogueRevision, CatalogueView, CurrentView};
+pub use exploration::Exploration;
 pub use gate::{Doubt, Gate, Regression};
 pub use generation::{Generation, GenerationId, Policy};
 pub use judge::{JUDGED, Judge, UserAnswer, UserRequest, Visit};
 pub use load::{First, LoadError, Loader};
 pub use priority::Priority;
 pub use ranking::{Rankings, rank_requests};
-pub use recommender::{AnswerTicket, Recommender};
+pub use recommender::{AnswerTicket, Recommender, RecommenderOptions};
 pub use refusal::{Refusal, Unready};
 pub use reload::{Offer, Reloader, ServingVersion, Start};
 pub use reload_error::{Conflict, ReloadError};

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::gate::Measured;
 use super::{Gate, Generation, Policy, Priority, Regression, Timings};
 use crate::metrics::{Metrics, Reloaded};
-use canet_domain::{History, Item, Route};
-use canet_model::checkpoint::ModelDirectory;
+use canet_domain::{History, HistoryError, Item, Route};
+use canet_model::checkpoint::{Fault, ModelDirectory};
 use canet_model::{Backend, ForwardError, Model, OpenError};
 
 /// Opens versions of one model and makes generations of them.
@@ -71,33 +71,25 @@ pub enum LoadError {
         /// The names of the model's routes.
         routes: Vec<String>,
     },
+    /// The model has no item that a history for the warm-up could have.
+    #[error("the model cannot be warmed up: {0}")]
+    NoHistory(#[from] HistoryError),
     /// The device failed during the warm-up, or the model computed NaN or infinity in it.
     #[error("the model was warmed up without success: {0}")]
     WarmUp(#[from] ForwardError),
 }
 
 impl LoadError {
-    /// Whether the version does not exist.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, LoadError::Open(error) if error.is_missing())
-    }
-
-    /// Whether files of the version are missing or end early, as while somebody copies them.
-    pub fn is_incomplete(&self) -> bool {
-        matches!(self, LoadError::Open(error) if error.is_incomplete())
-    }
-
-    /// Whether the store that holds the model does not answer or refuses.
-    pub fn is_unavailable(&self) -> bool {
-        matches!(self, LoadError::Open(error) if error.is_unavailable())
-    }
-
-    /// Whether the checkpoint is at fault, rather than the device or the store.
-    pub fn checkpoint_at_fault(&self) -> bool {
+    /// Who is at fault that the version does not serve.
+    pub fn fault(&self) -> Fault {
         match self {
-            LoadError::Open(error) => error.checkpoint_at_fault(),
-            LoadError::NoRoute { .. } | LoadError::Regression(_) | LoadError::NoOther { .. } => true,
-            LoadError::WarmUp(error) => matches!(error, ForwardError::NotFinite(_)),
+            LoadError::Open(error) => error.fault(),
+            LoadError::Regression(_)
+            | LoadError::NoOther { .. }
+            | LoadError::NoRoute { .. }
+            | LoadError::NoHistory(_)
+            | LoadError::WarmUp(ForwardError::NotFinite(_)) => Fault::Rejected,
+            LoadError::WarmUp(ForwardError::Device(_) | ForwardError::Shape { .. }) => Fault::Server,
         }
     }
 }
@@ -213,16 +205,20 @@ impl Loader {
                 self.metrics.reloaded(Reloaded::Regression, started.elapsed());
                 continue;
             }
-            match self.load_from(directory, version, Priority::WholeMachine) {
-                Err(error) if error.is_incomplete() && !versions.is_empty() => {
+            let error = match self.load_from(directory, version, Priority::WholeMachine) {
+                Err(error) if !versions.is_empty() => error,
+                outcome => return outcome,
+            };
+            match error.fault() {
+                Fault::Incomplete => {
                     tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
                 }
-                Err(error) if first.gated && error.checkpoint_at_fault() && !versions.is_empty() => {
+                Fault::Missing | Fault::Rejected if first.gated => {
                     tracing::warn!(%error, "the version is refused: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Rejected, started.elapsed());
                 }
-                outcome => return outcome,
+                Fault::Missing | Fault::Rejected | Fault::StoreUnavailable | Fault::Server => return Err(error),
             }
         }
     }
@@ -265,18 +261,15 @@ impl Loader {
     /// width's largest route also runs in batches of every size up to the largest.
     ///
     /// Then it times the routes, unless live batches run beside it: they would distort the times.
-    fn warm_up(&self, model: &Model, priority: Priority) -> Result<Timings, ForwardError> {
+    fn warm_up(&self, model: &Model, priority: Priority) -> Result<Option<Timings>, LoadError> {
         let (space, forward, max_len) = (model.space(), model.forward(), model.config().max_len);
-        let popular = model.catalogue().by_popularity().iter().copied();
-        let items: Vec<Item> = popular.cycle().take(max_len).collect();
-        // This cannot fail: a catalogue is never empty and `max_len` is at least 1.
-        let Ok(longest) = History::new(&items, max_len) else { return Ok(Timings::default()) };
+        let longest = longest_history(model.catalogue().by_popularity(), max_len)?;
         if !forward.router_logits(&[&longest])?.is_finite() {
-            return Err(ForwardError::NotFinite("the router's logits"));
+            return Err(ForwardError::NotFinite("the router's logits").into());
         }
         for route in space.routes() {
             if !forward.scores(route, &[&longest])?.is_finite() {
-                return Err(ForwardError::NotFinite("the scores"));
+                return Err(ForwardError::NotFinite("the scores").into());
             }
         }
         if forward.chooses_by_shape() {
@@ -294,14 +287,38 @@ impl Loader {
             }
         }
         match priority {
-            Priority::WholeMachine => Timings::measure(model, &longest, self.max_batch),
-            Priority::BesideLive => Ok(Timings::default()),
+            Priority::WholeMachine => Ok(Some(Timings::measure(model, &longest, self.max_batch)?)),
+            Priority::BesideLive => Ok(None),
         }
     }
+}
+
+/// A history of `max_len` items. It repeats `items` if they are fewer.
+///
+/// # Errors
+/// [`HistoryError`] if there is no item.
+fn longest_history(items: &[Item], max_len: usize) -> Result<History, HistoryError> {
+    let items: Vec<Item> = items.iter().copied().cycle().take(max_len).collect();
+    History::new(&items, max_len)
 }
 
 /// The powers of two below the largest batch, and the largest batch.
 fn batch_sizes(max_batch: usize) -> impl Iterator<Item = usize> {
     let powers = iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
     powers.take_while(move |rows| *rows < max_batch).chain([max_batch])
+}
+
+#[cfg(test)]
+mod tests {
+    use canet_domain::{HistoryError, Item};
+
+    use super::longest_history;
+
+    #[test]
+    fn a_model_without_items_cannot_be_warmed_up() {
+        let items: Vec<Item> = [3, 1].into_iter().filter_map(Item::new).collect();
+        let history = longest_history(&items, 5).unwrap();
+        assert_eq!(history.items().iter().map(|item| item.id()).collect::<Vec<_>>(), [3, 1, 3, 1, 3]);
+        assert_eq!(longest_history(&[], 5), Err(HistoryError::Empty));
+    }
 }

@@ -42,72 +42,84 @@ pub fn rank_requests<'a>(
     let queries: Vec<(Route, Query<'_>)> =
         rows.clone().enumerate().map(|(row, (route, request))| (route, request.query(set(row)))).collect();
     let RankedBatch { rankings, reused } = forward.rank_reusing(&queries)?;
-    let mut ranked_twice = 0;
-    let within_quotas = |((route, query), (request, ranked)): (&(Route, Query<'_>), (&Request, Vec<Ranked>))| {
-        if !query.selection.is_complete(&ranked, items) {
-            return Ok(None);
-        }
-        let mut greedy = request.restriction.as_ref().and_then(Restriction::greedy);
-        let Some(greedy) = &mut greedy else { return Ok(Some(ranked)) };
-        let looked_at = ranked.len();
-        let taken: Vec<Ranked> = ranked.into_iter().filter(|ranked| greedy.take(ranked.item)).take(request.k).collect();
-        let was_last = looked_at < query.selection.k || request.candidates.is_some();
-        if taken.len() == request.k || was_last {
-            return Ok(Some(taken));
-        }
-        ranked_twice += 1;
-        rank_all(forward, items, *route, (request, query))
-    };
+    let (mut ranked_rows, mut ranked_twice) = (Vec::with_capacity(queries.len()), 0);
     let requests = rows.map(|(_, request)| request);
-    let rows = queries.iter().zip(requests.zip(rankings)).map(within_quotas).collect::<Result<_, ForwardError>>()?;
+    for (((route, query), request), best) in queries.iter().zip(requests).zip(rankings) {
+        if !query.selection.is_complete(&best, items) {
+            ranked_rows.push(None);
+            continue;
+        }
+        let row = RowToRank { route: *route, request, query };
+        let mut ranked = row.within_quotas(best);
+        if ranked.is_none() {
+            ranked_twice += 1;
+            ranked = row.rank_all(forward, items)?;
+        }
+        ranked_rows.push(ranked);
+    }
     sets.into_iter().flatten().for_each(|set| set.give_back(pool));
-    Ok(Rankings { rows, reused, ranked_twice })
+    Ok(Rankings { rows: ranked_rows, reused, ranked_twice })
 }
 
-/// Takes items within quotas from all scores of a row. Full values leave the search, so it ends after a few passes over the scores.
-fn rank_all(
-    forward: &dyn Forward,
-    items: usize,
+/// A row, and what the forward is asked for it.
+struct RowToRank<'a> {
     route: Route,
-    (request, query): (&Request, &Query<'_>),
-) -> Result<Option<Vec<Ranked>>, ForwardError> {
-    let scores = forward.scores(route, &[query.history])?;
-    let Some((scores, mut greedy)) = scores.row(0).zip(request.restriction.as_ref().and_then(Restriction::greedy))
-    else {
-        return Ok(None);
-    };
-    let mut left = match query.selection.candidates {
-        Candidates::All => ItemSet::full(items),
-        Candidates::Set(set) => set.clone(),
-        Candidates::Only(listed) => {
-            let mut set = ItemSet::empty(items);
-            listed.iter().for_each(|item| set.insert(*item));
-            set
-        }
-    };
-    query.selection.excluded.iter().for_each(|item| left.remove(*item));
-    let (nothing, mut taken, mut k) = (HashSet::new(), Vec::with_capacity(request.k), query.selection.k);
-    loop {
-        let selection = Selection { k, excluded: &nothing, candidates: Candidates::Set(&left) };
-        let best = top_k(scores, &selection);
-        if !selection.is_complete(&best, items) {
-            return Ok(None);
-        }
-        let is_last = best.len() < k;
-        for ranked in best {
-            left.remove(ranked.item);
-            if greedy.take(ranked.item) {
-                taken.push(ranked);
-                if taken.len() == request.k {
-                    return Ok(Some(taken));
+    request: &'a Request,
+    query: &'a Query<'a>,
+}
+
+impl RowToRank<'_> {
+    /// Takes the answer from the row's best items, within its quotas if it has some. `None` if that does not fill the answer
+    /// and further items might.
+    fn within_quotas(&self, best: Vec<Ranked>) -> Option<Vec<Ranked>> {
+        let Some(mut greedy) = self.request.restriction.as_ref().and_then(Restriction::greedy) else {
+            return Some(best);
+        };
+        let are_all = best.len() < self.query.selection.k || self.request.candidates.is_some();
+        let fitting = best.into_iter().filter(|ranked| greedy.take(ranked.item));
+        let taken: Vec<Ranked> = fitting.take(self.request.k).collect();
+        (are_all || taken.len() == self.request.k).then_some(taken)
+    }
+
+    /// Takes items within quotas from all scores of the row. Full values leave the search, so it ends after a few passes over the
+    /// scores. `None` if the scores are NaN or infinite.
+    fn rank_all(&self, forward: &dyn Forward, items: usize) -> Result<Option<Vec<Ranked>>, ForwardError> {
+        let scores = forward.scores(self.route, &[self.query.history])?;
+        let greedy = self.request.restriction.as_ref().and_then(Restriction::greedy);
+        let Some((scores, mut greedy)) = scores.row(0).zip(greedy) else { return Ok(None) };
+        let mut left = match self.query.selection.candidates {
+            Candidates::All => ItemSet::full(items),
+            Candidates::Set(set) => set.clone(),
+            Candidates::Only(listed) => {
+                let mut set = ItemSet::empty(items);
+                listed.iter().for_each(|item| set.insert(*item));
+                set
+            }
+        };
+        self.query.selection.excluded.iter().for_each(|item| left.remove(*item));
+        let (nothing, mut taken, mut k) = (HashSet::new(), Vec::with_capacity(self.request.k), self.query.selection.k);
+        loop {
+            let selection = Selection { k, excluded: &nothing, candidates: Candidates::Set(&left) };
+            let best = top_k(scores, &selection);
+            if !selection.is_complete(&best, items) {
+                return Ok(None);
+            }
+            let is_last = best.len() < k;
+            for ranked in best {
+                left.remove(ranked.item);
+                if greedy.take(ranked.item) {
+                    taken.push(ranked);
+                    if taken.len() == self.request.k {
+                        return Ok(Some(taken));
+                    }
                 }
             }
+            if is_last {
+                return Ok(Some(taken));
+            }
+            greedy.remove_full(&mut left);
+            k = k.saturating_mul(4).min(items);
         }
-        if is_last {
-            return Ok(Some(taken));
-        }
-        greedy.remove_full(&mut left);
-        k = k.saturating_mul(4).min(items);
     }
 }
 

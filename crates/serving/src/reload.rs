@@ -1,4 +1,3 @@
-use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -9,18 +8,17 @@ use tokio::sync::oneshot;
 
 use super::freed_memory::return_freed_memory;
 use super::priority::Priority;
+use super::recommender::EndedCandidate;
 use super::retired::{Retired, RetiredGuard};
+use super::watch::WatchNotes;
 use super::{Conflict, First, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
-use crate::metrics::Reloaded;
+use crate::metrics::{Metrics, Reloaded};
 use canet_model::OpenError;
-use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, VERSION_NAMES};
+use canet_model::checkpoint::{CheckpointError, Fault, Listing, ModelDirectory};
 use parking_lot::Mutex;
 
 /// How often the thread of a reload checks whether the last row of the old generation is answered.
 const FREE_POLL: Duration = Duration::from_millis(5);
-
-/// The most names of ignored directories that are logged.
-const MOST_LOGGED: usize = 100;
 
 /// Changes which generations serve: it replaces the live one, and it starts, promotes and withdraws a candidate.
 ///
@@ -38,17 +36,11 @@ pub struct Reloader {
     building: Arc<AtomicBool>,
     retired: Retired,
     /// Held while a generation has its metric series and does not serve yet.
-    loading: Mutex<()>,
+    series_lock: Mutex<()>,
     /// Those that load, and those that free a generation.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Names that were logged by [`log_ignored`](Reloader::log_ignored).
-    logged: Mutex<HashSet<String>>,
-    /// Versions that somebody's order loaded since the watch last asked.
-    ordered: Mutex<BTreeSet<u64>>,
-    /// The highest version just before the first load.
-    began_with: Mutex<Option<Stamp>>,
-    /// Whether the store failed when the watch last looked.
-    store_fails: AtomicBool,
+    /// What the watch learns of the loads that it did not ask for.
+    notes: WatchNotes,
 }
 
 /// What a server begins with.
@@ -108,12 +100,9 @@ impl Reloader {
             recommender: Arc::downgrade(recommender),
             building: Arc::default(),
             retired: Retired::default(),
-            loading: Mutex::default(),
+            series_lock: Mutex::default(),
             threads: Mutex::default(),
-            logged: Mutex::default(),
-            ordered: Mutex::default(),
-            began_with: Mutex::default(),
-            store_fails: AtomicBool::new(false),
+            notes: WatchNotes::default(),
         })
     }
 
@@ -122,14 +111,14 @@ impl Reloader {
         &self.loader.directory
     }
 
-    /// Logs the directories that are no versions although their names have digits, each once.
-    pub(crate) fn log_ignored(&self, listing: &Listing) {
-        let mut logged = self.logged.lock();
-        for name in &listing.ignored {
-            if logged.len() < MOST_LOGGED && logged.insert(name.clone()) {
-                tracing::warn!(name, "the directory is ignored: {VERSION_NAMES}");
-            }
-        }
+    /// What the watch learns of the loads that it did not ask for.
+    pub(crate) fn notes(&self) -> &WatchNotes {
+        &self.notes
+    }
+
+    /// The metrics that count the loads.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.loader.metrics
     }
 
     /// Starts to load the first generations. The future is ready once they serve. Dropping it does not stop the load.
@@ -166,13 +155,14 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError`]. Nothing has changed then.
     pub fn offer(self: &Arc<Self>, offer: Offer) -> impl Future<Output = Outcome> + Send + use<> {
-        let changed = self.change_share(offer);
-        let loading = changed.is_none().then(|| self.carry_out(Order::Offer(offer)));
+        let loading = match self.change_share(offer) {
+            Some(changed) => Err(changed),
+            None => Ok(self.carry_out(Order::Offer(offer))),
+        };
         async {
-            match (changed, loading) {
-                (Some(changed), _) => changed,
-                (None, Some(loading)) => loading.await,
-                (None, None) => Err(ReloadError::BrokeOff),
+            match loading {
+                Ok(loading) => loading.await,
+                Err(changed) => changed,
             }
         }
     }
@@ -185,8 +175,7 @@ impl Reloader {
         let recommender = self.open_recommender()?;
         // The load would replace what is promoted.
         let _building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
-        let guard = self.retired.enter();
-        let (live, old) = recommender.promote(version)?;
+        let EndedCandidate { live, old, guard } = recommender.promote(version, &self.retired)?;
         let (version, replaced) = (live.model.version(), old.model.version());
         tracing::info!(version, replaced, "the candidate is promoted and answers everybody");
         self.retire(old, guard);
@@ -198,8 +187,7 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError`] if there is no candidate, or if it is another version.
     pub fn withdraw(self: &Arc<Self>, version: Option<u64>) -> Outcome {
-        let (recommender, guard) = (self.open_recommender()?, self.retired.enter());
-        let (live, old) = recommender.withdraw(version)?;
+        let EndedCandidate { live, old, guard } = self.open_recommender()?.withdraw(version, &self.retired)?;
         let (version, withdrawn) = (live.model.version(), old.model.version());
         tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
         self.retire(old, guard);
@@ -212,45 +200,17 @@ impl Reloader {
         serving.candidate.map(|candidate| candidate.generation.model.version())
     }
 
-    /// The state of the highest version when the server began to load its first one. `None` if there was none, or if it could
-    /// not be read.
-    pub fn began_with(&self) -> Option<Stamp> {
-        self.began_with.lock().clone()
-    }
-
-    /// Counts a look at the versions for which the store failed, and logs when that begins and ends.
-    pub(crate) fn looked(&self, error: Option<&CheckpointError>, took: Duration) {
-        let failed = error.filter(|error| error.is_unavailable());
-        let failed_before = self.store_fails.swap(failed.is_some(), Ordering::Relaxed);
-        match (failed, error) {
-            (Some(error), _) => {
-                self.loader.metrics.reloaded(Reloaded::Failed, took);
-                if !failed_before {
-                    tracing::warn!(%error, "the store cannot be read: the server keeps the model that it has");
-                }
-            }
-            (None, Some(error)) => tracing::debug!(%error, "the watched directory could not be read"),
-            (None, None) if failed_before => tracing::info!("the store can be read again"),
-            (None, None) => {}
-        }
-    }
-
-    /// The versions that somebody's order loaded since the last call.
-    pub(crate) fn take_ordered(&self) -> BTreeSet<u64> {
-        std::mem::take(&mut *self.ordered.lock())
-    }
-
     /// The threads that load or free generations, which the server joins when it stops.
     pub fn threads(&self) -> Vec<JoinHandle<()>> {
         std::mem::take(&mut *self.threads.lock())
     }
 
     fn carry_out(self: &Arc<Self>, order: Order) -> impl Future<Output = Outcome> + Send + use<> {
-        let begun = self.begin(order).inspect_err(|error| self.count(order, Err(error), Duration::ZERO));
-        async { begun?.await.unwrap_or(Err(ReloadError::BrokeOff)) }
+        let started = self.start_thread(order).inspect_err(|error| self.count(order, Err(error), Duration::ZERO));
+        async { started?.await.unwrap_or(Err(ReloadError::BrokeOff)) }
     }
 
-    fn begin(self: &Arc<Self>, order: Order) -> Result<oneshot::Receiver<Outcome>, ReloadError> {
+    fn start_thread(self: &Arc<Self>, order: Order) -> Result<oneshot::Receiver<Outcome>, ReloadError> {
         let building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
         let (done, outcome) = oneshot::channel();
         let reloader = Arc::clone(self);
@@ -269,17 +229,16 @@ impl Reloader {
     fn run(&self, order: Order, building: Building, done: oneshot::Sender<Outcome>) {
         // Memory has no room for a further generation.
         self.retired.wait();
-        if let Ok(listing) = self.directory().list() {
-            self.log_ignored(&listing);
-        }
+        let listing = self.directory().list().unwrap_or_default();
+        self.notes.log_ignored(&listing);
         let started = Instant::now();
-        let loading = self.loading.lock();
-        let (outcome, old) = match self.load(order) {
+        let series_lock = self.series_lock.lock();
+        let (outcome, old) = match self.load(order, &listing) {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
         };
         let old = old.map(|old| (self.retired.enter(), old));
-        drop(loading);
+        drop(series_lock);
         // This order lets a client that learns of the end start the next reload.
         drop(building);
         self.count(order, outcome.as_ref(), started.elapsed());
@@ -293,42 +252,55 @@ impl Reloader {
     }
 
     /// Loads what an order asks for and swaps it in. Returns the generation that no longer serves.
-    fn load(&self, order: Order) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
+    fn load(&self, order: Order, listing: &Listing) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
         match order {
-            Order::Start(start) => self.load_first(start).map(|reload| (reload, None)),
+            Order::Start(start) => self.load_first(start, listing).map(|reload| (reload, None)),
             Order::Replace(version) => {
-                let generation = self.load_beside(self.version_to_replace(version)?)?;
+                let version = self.version_to_replace(version)?;
+                let stamp = self.stamp(version, listing);
+                let generation = self.load_beside(version)?;
                 // Before it serves, so that the watch does not load it once more.
-                self.note_order(generation.model.version());
+                self.notes.note_order(stamp);
                 self.replace(generation)
             }
             Order::Watched(version) => {
                 if let Some(serving) = self.open_recommender()?.current() {
                     // A candidate or an order may have come since the watch looked. The watch asks again.
-                    if serving.candidate.is_some() || self.ordered.lock().contains(&version) {
+                    if serving.candidate.is_some() || self.notes.is_ordered(version) {
                         return Err(ReloadError::InProgress);
                     }
                     self.loader.check_gate(version, &serving.live)?;
                 }
                 self.replace(self.load_beside(version)?)
             }
-            Order::Offer(offer) => self.load_candidate(offer).map(|reload| (reload, None)),
+            Order::Offer(offer) => self.load_candidate(offer, listing).map(|reload| (reload, None)),
         }
     }
 
-    fn load_first(&self, Start { version, gated, candidate }: Start) -> Result<ServingVersion, ReloadError> {
+    /// The state of a version before it is loaded, for the watch: what changes later is new. `None` if its files cannot be
+    /// listed, so that the watch takes it for new.
+    fn stamp(&self, version: u64, listing: &Listing) -> Option<Stamp> {
+        Stamp::of_version(self.directory(), listing, version).ok()
+    }
+
+    fn load_first(
+        &self,
+        Start { version, gated, candidate }: Start,
+        listing: &Listing,
+    ) -> Result<ServingVersion, ReloadError> {
         let first = First { version, gated, candidate: candidate.map(|(candidate, _)| candidate) };
         // What appears from now on is new to the watch. If this fails, loading reports it.
-        self.begin_with(Stamp::read(self.directory()).unwrap_or_default());
+        self.notes.set_first_seen(Stamp::read(self.directory()).unwrap_or_default());
         let live = match self.loader.load_first(first) {
-            Err(error) if error.is_unavailable() => self.load_first_copy(first, error)?,
+            Err(error) if error.fault() == Fault::StoreUnavailable => self.load_first_copy(first, error)?,
             outcome => outcome?,
         };
         let candidate = candidate.and_then(|(version, share)| {
             let started = Instant::now();
+            let stamp = self.stamp(version, listing);
             match self.loader.load(Some(version), Priority::WholeMachine) {
                 Ok(generation) => {
-                    self.note_order(version);
+                    self.notes.note_order(stamp);
                     tracing::info!(version, share, "the candidate is loaded");
                     self.loader.metrics.reloaded(Reloaded::Served, started.elapsed());
                     Some((generation, share))
@@ -354,12 +326,8 @@ impl Reloader {
         tracing::error!(%error, version = copy.model.version(), "the store cannot be read: an earlier copy serves");
         self.loader.metrics.reloaded(Reloaded::Failed, started.elapsed());
         // Every version of the store is new to the watch.
-        self.begin_with(None);
+        self.notes.set_first_seen(None);
         Ok(copy)
-    }
-
-    fn begin_with(&self, stamp: Option<Stamp>) {
-        *self.began_with.lock() = stamp;
     }
 
     /// The version that an operator's order means.
@@ -406,7 +374,11 @@ impl Reloader {
     }
 
     /// Loads a candidate and swaps it in.
-    fn load_candidate(&self, Offer { version, share }: Offer) -> Result<ServingVersion, ReloadError> {
+    fn load_candidate(
+        &self,
+        Offer { version, share }: Offer,
+        listing: &Listing,
+    ) -> Result<ServingVersion, ReloadError> {
         let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live.model.version();
         let version = match version {
             Some(version) => version,
@@ -415,15 +387,12 @@ impl Reloader {
         if version == live {
             return Err(Conflict::IsLive { version }.into());
         }
+        let stamp = self.stamp(version, listing);
         let generation = self.loader.load(Some(version), Priority::BesideLive)?;
         let reload = ServingVersion::of(&generation);
         self.open_recommender()?.offer(generation, share)?;
-        self.note_order(version);
+        self.notes.note_order(stamp);
         Ok(reload)
-    }
-
-    fn note_order(&self, version: u64) {
-        self.ordered.lock().insert(version);
     }
 
     /// The recommender, if it can still use a new generation.
@@ -455,10 +424,11 @@ impl Reloader {
         drop(old);
         return_freed_memory();
         drop(guard);
-        let _loading = self.loading.lock();
-        // Rows of another replaced generation still count. The last one cleans up for all.
-        if self.retired.is_empty()
-            && let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current())
+        let _series_lock = self.series_lock.lock();
+        // Rows of another replaced generation still count. The last one cleans up for all. One that is replaced after this
+        // look at what serves keeps its series, because it served then.
+        if let Some(serving) = self.recommender.upgrade().and_then(|recommender| recommender.current())
+            && self.retired.is_empty()
         {
             let labels = serving.generations().flat_map(|generation| generation.series.labels().iter().cloned());
             self.loader.metrics.keep_series(&labels.collect());

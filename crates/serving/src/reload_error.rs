@@ -2,6 +2,7 @@ use std::io;
 
 use super::{LoadError, Unready};
 use crate::metrics::Reloaded;
+use canet_model::checkpoint::Fault;
 
 /// Why an order does not fit what serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,22 +56,73 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// Whether the store that holds the model does not answer or refuses.
-    pub(crate) fn is_unavailable(&self) -> bool {
-        matches!(self, ReloadError::Load(error) if error.is_unavailable())
-    }
-
     /// The outcome that `reload_total` counts.
     pub(super) fn counted(&self) -> Reloaded {
         match self {
             ReloadError::InProgress | ReloadError::Conflict(_) => Reloaded::Busy,
             ReloadError::Load(LoadError::Regression(_)) => Reloaded::Regression,
-            ReloadError::Load(error) if error.is_missing() => Reloaded::Missing,
-            ReloadError::Load(error) if error.is_incomplete() => Reloaded::Incomplete,
-            ReloadError::Load(error) if error.checkpoint_at_fault() => Reloaded::Rejected,
-            ReloadError::Load(_) | ReloadError::Unready(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => {
-                Reloaded::Failed
-            }
+            ReloadError::Load(error) => match error.fault() {
+                Fault::Missing => Reloaded::Missing,
+                Fault::Incomplete => Reloaded::Incomplete,
+                Fault::Rejected => Reloaded::Rejected,
+                Fault::StoreUnavailable | Fault::Server => Reloaded::Failed,
+            },
+            ReloadError::Unready(_) | ReloadError::Thread(_) | ReloadError::BrokeOff => Reloaded::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use canet_domain::HistoryError;
+    use canet_model::checkpoint::CheckpointError;
+    use canet_model::{ForwardError, OpenError};
+
+    use super::{Conflict, LoadError, ReloadError, Unready};
+    use crate::Regression;
+    use crate::metrics::Reloaded;
+
+    fn opening(error: CheckpointError) -> ReloadError {
+        LoadError::from(OpenError::from(error)).into()
+    }
+
+    fn warm_up(error: ForwardError) -> ReloadError {
+        LoadError::from(error).into()
+    }
+
+    #[test]
+    fn every_error_is_counted_by_who_is_at_fault() {
+        for (error, counted) in [
+            (ReloadError::InProgress, Reloaded::Busy),
+            (Conflict::NoCandidate.into(), Reloaded::Busy),
+            (opening(CheckpointError::NoModel { path: "m".into() }), Reloaded::Missing),
+            (opening(CheckpointError::MissingFile { path: "m/1/items.tsv".into() }), Reloaded::Incomplete),
+            (opening(CheckpointError::NotAFile { path: "m/1/items.tsv".into() }), Reloaded::Rejected),
+            (
+                opening(CheckpointError::Origin { address: "s3://shop/m".to_owned(), reason: "403".to_owned() }),
+                Reloaded::Failed,
+            ),
+            (
+                LoadError::from(OpenError::Load(canet_model::LoadError::Device("out of memory".into()))).into(),
+                Reloaded::Failed,
+            ),
+            (LoadError::from(Regression::Unmeasured { version: 2, live: 1 }).into(), Reloaded::Regression),
+            (LoadError::NoOther { path: "m".into(), candidate: 1 }.into(), Reloaded::Rejected),
+            (
+                LoadError::NoRoute { model: "m".to_owned(), name: "h1-l1".to_owned(), routes: Vec::new() }.into(),
+                Reloaded::Rejected,
+            ),
+            (LoadError::from(HistoryError::Empty).into(), Reloaded::Rejected),
+            (warm_up(ForwardError::NotFinite("the scores")), Reloaded::Rejected),
+            (warm_up(ForwardError::Device("out of memory".into())), Reloaded::Failed),
+            (warm_up(ForwardError::Shape { columns: 3, values: 4 }), Reloaded::Failed),
+            (Unready::Draining.into(), Reloaded::Failed),
+            (io::Error::from(io::ErrorKind::WouldBlock).into(), Reloaded::Failed),
+            (ReloadError::BrokeOff, Reloaded::Failed),
+        ] {
+            assert_eq!(error.counted(), counted, "{error}");
         }
     }
 }

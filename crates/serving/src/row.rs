@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::exploration::Draw;
-use super::scheduler::{self, Arrival, Curve, DegradeLevel, Due, Routed};
+use super::scheduler::{Arrival, Cancellable, Curve, DegradeLevel, Due, Routed, SharesRouter};
 use super::{Generation, GenerationId, Refusal};
-use crate::metrics::InLane;
+use crate::metrics::Counted;
 use canet_catalogue::Restriction;
 use canet_domain::{Flops, History, Item, Ranked, Reason, RequestFlops, Route};
 
@@ -113,14 +113,18 @@ pub(crate) struct Row {
 
 /// A row whose route is known.
 pub(crate) struct RoutedRow {
-    pub(crate) row: Row,
+    pub(crate) request: Request,
+    /// The generation that it was validated against, and runs on.
+    pub(crate) generation: Arc<Generation>,
+    /// As [`Row::reply`].
+    pub(crate) reply: Reply,
     pub(crate) routing: Routing,
     /// The time of the router's micro-batch that it was in.
     pub(crate) router: Duration,
     /// Its share of that time.
     pub(crate) router_share: Duration,
     /// Its place in the lane's queue depth.
-    pub(crate) in_lane: InLane,
+    pub(crate) in_lane: Counted,
 }
 
 /// Sends a row's outcome to the task that answers its client.
@@ -184,25 +188,26 @@ impl Row {
         let forward = self.generation.model.forward();
         let reusable = forward.history_cache().map(|cache| cache.reusable(routing.route, &self.request.history));
         let flops = routing.slice_flops.saturating_sub(reusable.unwrap_or_default());
-        let row = RoutedRow { row: self, routing, router, router_share, in_lane };
+        let Row { request, generation, reply, explores: _ } = self;
+        let row = RoutedRow { request, generation, reply, routing, router, router_share, in_lane };
         Routed { row, lane, flops }
     }
 }
 
-impl scheduler::Row for Row {
+impl Cancellable for Row {
     fn is_cancelled(&self) -> bool {
         self.reply.is_closed()
     }
 }
 
-impl scheduler::UnroutedRow for Row {
+impl SharesRouter for Row {
     fn shares_router(&self, other: &Row) -> bool {
         self.generation.id == other.generation.id
     }
 }
 
-impl scheduler::Row for RoutedRow {
+impl Cancellable for RoutedRow {
     fn is_cancelled(&self) -> bool {
-        self.row.is_cancelled()
+        self.reply.is_closed()
     }
 }

@@ -151,7 +151,7 @@ impl Comparison {
             // Quotas hide which items a route finds, so they are left out.
             let mut query = self.request.query(allowed.as_deref());
             query.selection.k = TOP;
-            let ranked: Vec<Vec<Ranked>> = generation.model.forward().rank(route, &[query])?;
+            let ranked: Vec<Vec<Ranked>> = generation.model.forward().rank(&[(route, query)])?;
             Ok(ranked.into_iter().flatten().map(|ranked| ranked.item).collect())
         };
         let full = best(generation.model.space().full())?;

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::scheduler::{Arrival, DegradeLevel, Due, Limits, RejectedRow, Row, Scheduler, UnroutedRow, Work};
+use super::scheduler::{Arrival, Cancellable, DegradeLevel, Due, Limits, RejectedRow, Scheduler, SharesRouter, Work};
 
 /// A [`Scheduler`] that threads share: the one lock of the queue, and a way to wait for work.
 ///
@@ -17,7 +17,7 @@ pub struct SharedScheduler<L, U, R> {
     degrades: bool,
 }
 
-impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> SharedScheduler<L, U, R> {
+impl<L: Copy + Eq + Hash, U: SharesRouter, R: Cancellable> SharedScheduler<L, U, R> {
     /// An empty queue.
     pub fn new(limits: Limits) -> SharedScheduler<L, U, R> {
         let scheduler = Mutex::new(Scheduler::new(limits, Instant::now()));

@@ -11,7 +11,7 @@ const ROWS: usize = 8;
 const ITEMS: usize = 10;
 
 /// Times of batches that ran during the warm-up. Predicted costs start from them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Timings {
     /// The router's micro-batches.
     pub router: Vec<BatchTiming>,

@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
@@ -7,10 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Priority, ReloadError, Reloader};
-use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory, OriginObject};
+use crate::metrics::{Metrics, Reloaded};
+use canet_model::checkpoint::{CheckpointError, Fault, Listing, ModelDirectory, OriginObject, VERSION_NAMES};
 
 /// How long the files of a version must stand still before it is loaded although they do not have their digests. Somebody may
 /// be copying them.
@@ -19,6 +22,9 @@ const STILL: Duration = Duration::from_secs(2);
 /// After files without their digests were read, the next reading waits this many times as long as that one took: a copy may
 /// reserve the space of a large file first and then change it for minutes.
 const READING_PAUSE: u32 = 10;
+
+/// The most names of ignored directories that are logged.
+const MOST_LOGGED: usize = 100;
 
 /// Identifies a state of the highest version without reading its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +76,23 @@ struct Pending {
     is_read: bool,
 }
 
+/// What the watch must know of the loads that it did not ask for, and what is logged already. The loads and the watch share
+/// it.
+#[derive(Debug, Default)]
+pub(crate) struct WatchNotes(Mutex<Notes>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    /// Names of directories that were logged because they are no versions.
+    logged: HashSet<String>,
+    /// Versions that somebody's order loaded since the watch last asked, as they were just before that.
+    ordered: BTreeMap<u64, Stamp>,
+    /// The state of the highest version just before the first load.
+    first_seen: Option<Stamp>,
+    /// Whether the store failed when the watch last looked.
+    store_fails: bool,
+}
+
 /// What a watch does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -100,18 +123,30 @@ impl Stamp {
     }
 
     fn of(directory: &ModelDirectory, listing: &Listing) -> Result<Option<Stamp>, CheckpointError> {
-        let Some(version) = listing.versions.last().copied() else { return Ok(None) };
+        let highest = listing.versions.last();
+        highest.map(|version| Stamp::of_version(directory, listing, *version)).transpose()
+    }
+
+    /// The present state of a version, or in a store that of the listing.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] if its files cannot be listed.
+    pub(crate) fn of_version(
+        directory: &ModelDirectory,
+        listing: &Listing,
+        version: u64,
+    ) -> Result<Stamp, CheckpointError> {
         if let Some(objects) = listing.objects.get(&version) {
-            return Ok(Some(Stamp {
+            return Ok(Stamp {
                 version,
                 files: objects.iter().map(FileStamp::of_object).collect(),
                 inodes: Vec::new(),
-            }));
+            });
         }
         let path = directory.path().join(version.to_string());
         let files = Stamp::files(&path).map_err(|source| CheckpointError::Io { path, action: "list", source })?;
         let (files, inodes) = files.into_iter().unzip();
-        Ok(Some(Stamp { version, files, inodes }))
+        Ok(Stamp { version, files, inodes })
     }
 
     fn files(path: &Path) -> io::Result<Vec<(FileStamp, (u64, u64))>> {
@@ -154,6 +189,67 @@ fn followed(entry: &DirEntry) -> io::Result<Metadata> {
     fs::metadata(entry.path()).or_else(|_| entry.metadata())
 }
 
+impl WatchNotes {
+    /// Notes the state of the highest version just before the first load. `None` makes every version new to the watch.
+    pub(crate) fn set_first_seen(&self, stamp: Option<Stamp>) {
+        self.0.lock().first_seen = stamp;
+    }
+
+    fn first_seen(&self) -> Option<Stamp> {
+        self.0.lock().first_seen.clone()
+    }
+
+    /// Notes that somebody's order loaded this state of a version, so that the watch does not load it once more.
+    pub(crate) fn note_order(&self, stamp: Option<Stamp>) {
+        self.0.lock().ordered.extend(stamp.map(|stamp| (stamp.version, stamp)));
+    }
+
+    /// Whether somebody's order loaded a version since the watch last asked.
+    pub(crate) fn is_ordered(&self, version: u64) -> bool {
+        self.0.lock().ordered.contains_key(&version)
+    }
+
+    /// The versions that somebody's order loaded since the last call.
+    fn take_ordered(&self) -> BTreeMap<u64, Stamp> {
+        std::mem::take(&mut self.0.lock().ordered)
+    }
+
+    /// Logs the directories that are no versions although their names have digits, each once.
+    pub(crate) fn log_ignored(&self, listing: &Listing) {
+        for name in &listing.ignored {
+            // Writing the line must not hold up a load, so the lock ends before.
+            let is_new = self.0.lock().note_ignored(name);
+            if is_new {
+                tracing::warn!(name, "the directory is ignored: {VERSION_NAMES}");
+            }
+        }
+    }
+
+    /// Counts a look at the versions for which the store failed, and logs when that begins and ends.
+    fn looked(&self, error: Option<&CheckpointError>, took: Duration, metrics: &Metrics) {
+        let failed = error.filter(|error| error.fault() == Fault::StoreUnavailable);
+        let failed_before = std::mem::replace(&mut self.0.lock().store_fails, failed.is_some());
+        match (failed, error) {
+            (Some(error), _) => {
+                metrics.reloaded(Reloaded::Failed, took);
+                if !failed_before {
+                    tracing::warn!(%error, "the store cannot be read: the server keeps the model that it has");
+                }
+            }
+            (None, Some(error)) => tracing::debug!(%error, "the watched directory could not be read"),
+            (None, None) if failed_before => tracing::info!("the store can be read again"),
+            (None, None) => {}
+        }
+    }
+}
+
+impl Notes {
+    /// Notes a directory that is no version. Returns whether to log it.
+    fn note_ignored(&mut self, name: &str) -> bool {
+        self.logged.len() < MOST_LOGGED && self.logged.insert(name.to_owned())
+    }
+}
+
 impl Watch {
     /// How often files are looked at, unless somebody says otherwise. A listing costs microseconds. Unlike notifications it
     /// also works on network file systems.
@@ -162,6 +258,12 @@ impl Watch {
     /// A state is new only if it differs from `served`.
     pub fn new(served: Option<Stamp>) -> Watch {
         Watch { tried: served, ..Watch::default() }
+    }
+
+    /// A watch to which everything is new that came since the server began to load its first version. If an earlier copy
+    /// serves because the store failed, every version is new.
+    pub fn since_start(reloader: &Reloader) -> Watch {
+        Watch::new(reloader.notes().first_seen())
     }
 
     /// What to do about the state that was found at `now`.
@@ -213,6 +315,13 @@ impl Watch {
         self.pending = None;
     }
 
+    /// Marks a state that somebody's order loaded. It changes nothing about higher versions.
+    fn ordered(&mut self, stamp: Stamp) {
+        if self.tried.as_ref().is_none_or(|tried| tried.version <= stamp.version) {
+            self.tried = Some(stamp);
+        }
+    }
+
     /// Looks at the reloader's directory every `interval` and loads each new state. Ends only with the runtime.
     ///
     /// A store that fails delays a version and does not make it one that was tried.
@@ -225,12 +334,9 @@ impl Watch {
         loop {
             poll.tick().await;
             let Some(mut stamp) = look(&reloader).await else { continue };
-            let (candidate, ordered) = (reloader.candidate(), reloader.take_ordered());
-            if candidate == Some(stamp.version) || ordered.contains(&stamp.version) {
-                self.tried(stamp);
-                continue;
-            }
-            if candidate.is_some() {
+            let is_compared = reloader.candidate().is_some();
+            reloader.notes().take_ordered().into_values().for_each(|stamp| self.ordered(stamp));
+            if is_compared {
                 continue;
             }
             let version = match self.next(&stamp, Instant::now()) {
@@ -253,7 +359,7 @@ impl Watch {
             match reloader.reload_watched(version).await {
                 // Another reload may miss this version, so the next poll asks again.
                 Err(ReloadError::InProgress) => {}
-                Err(error) if error.is_unavailable() => {}
+                Err(ReloadError::Load(error)) if error.fault() == Fault::StoreUnavailable => {}
                 _ => self.tried(stamp),
             }
         }
@@ -266,10 +372,10 @@ async fn look(reloader: &Arc<Reloader>) -> Option<Stamp> {
     let look = move || {
         let (directory, started) = (reloader.directory(), Instant::now());
         let found = directory.list().and_then(|listing| {
-            reloader.log_ignored(&listing);
+            reloader.notes().log_ignored(&listing);
             Stamp::of(directory, &listing)
         });
-        reloader.looked(found.as_ref().err(), started.elapsed());
+        reloader.notes().looked(found.as_ref().err(), started.elapsed(), reloader.metrics());
         found.ok().flatten()
     };
     // The task fails if the runtime is stopping.
@@ -392,5 +498,51 @@ mod tests {
         assert_eq!(loads(&served.clone().collect::<Vec<_>>(), never), [] as [usize; 0]);
         let next = (19..39).map(|inode| stamp(2, 9, inode));
         assert_eq!(loads(&served.chain(next).collect::<Vec<_>>(), never), [23]);
+    }
+
+    #[test]
+    fn an_order_is_known_until_the_watch_asks() {
+        let notes = WatchNotes::default();
+        notes.note_order(None);
+        notes.note_order(Some(stamp(3, 9, 1)));
+        assert!(notes.is_ordered(3) && !notes.is_ordered(2));
+        assert_eq!(notes.take_ordered(), BTreeMap::from([(3, stamp(3, 9, 1))]));
+        assert!(!notes.is_ordered(3) && notes.take_ordered().is_empty());
+    }
+
+    #[test]
+    fn what_an_order_loaded_is_new_only_if_its_files_changed_since() {
+        let (now, mut watch) = (Instant::now(), Watch::new(Some(stamp(4, 9, 1))));
+        // An order loads 5, and another one goes back to 4, while 6 is being copied.
+        assert_eq!(watch.next(&stamp(6, 1, 1), now), Step::Read(6));
+        watch.incomplete(now, now);
+        [stamp(4, 9, 1), stamp(5, 9, 1)].into_iter().for_each(|stamp| watch.ordered(stamp));
+        // The copy goes on, and is given up.
+        assert_eq!(watch.next(&stamp(6, 1, 1), now + STILL), Step::Load(6));
+        assert_eq!(watch.next(&stamp(5, 9, 1), now + STILL), Step::Wait);
+        assert_eq!(watch.next(&stamp(5, 9, 1), now + 3 * STILL), Step::Wait);
+        // Other files came while version 5 was loaded.
+        assert_eq!(watch.next(&stamp(5, 8, 2), now + 4 * STILL), Step::Read(5));
+    }
+
+    #[test]
+    fn an_ignored_directory_is_logged_once_and_at_most_a_hundred_are() {
+        let mut notes = Notes::default();
+        let names: Vec<String> = (0..200).map(|number| format!("v{number}")).collect();
+        let mut logged = || names.iter().filter(|name| notes.note_ignored(name)).count();
+        assert_eq!([logged(), logged()], [MOST_LOGGED, 0]);
+    }
+
+    #[test]
+    fn only_looks_at_a_store_that_fails_are_counted() {
+        let (notes, metrics) = (WatchNotes::default(), Metrics::new().unwrap());
+        let store = CheckpointError::Origin { address: "s3://shop/small".to_owned(), reason: "403".to_owned() };
+        let other = CheckpointError::NotADirectory { path: "small".into() };
+        for (error, fails) in [(Some(&store), true), (Some(&store), true), (Some(&other), false), (None, false)] {
+            notes.looked(error, Duration::ZERO, &metrics);
+            assert_eq!(notes.0.lock().store_fails, fails, "{error:?}");
+        }
+        let metrics = metrics.render().unwrap();
+        assert!(metrics.contains("canet_reload_total{outcome=\"failed\"} 2\n"), "{metrics}");
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use canet_serving::scheduler::{
-    Arrival, Due, Limits, RejectReason, RejectedRow, Routed, Row, Scheduler, UnroutedRow, Work,
+    Arrival, Cancellable, Due, Limits, RejectReason, RejectedRow, Routed, Scheduler, SharesRouter, Work,
 };
 use proptest::prelude::*;
 
@@ -24,13 +24,13 @@ struct Request {
     left: Rc<Cell<bool>>,
 }
 
-impl Row for Request {
+impl Cancellable for Request {
     fn is_cancelled(&self) -> bool {
         self.left.get()
     }
 }
 
-impl UnroutedRow for Request {
+impl SharesRouter for Request {
     fn shares_router(&self, other: &Request) -> bool {
         self.router == other.router
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use canet_domain::{Choice, FfnInner, ModelShape, Reason, Route, RouteSpace, RouterShape, choose_route};
 use canet_model::checkpoint::{BudgetPoint, Calibration};
-use canet_serving::scheduler::{Arrival, Due, Limits, Routed, Row, Scheduler, UnroutedRow, Work};
+use canet_serving::scheduler::{Arrival, Cancellable, Due, Limits, Routed, Scheduler, SharesRouter, Work};
 use canet_testing::rng;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -83,9 +83,9 @@ struct Answering {
     flops: u64,
 }
 
-impl Row for Request {}
-impl UnroutedRow for Request {}
-impl Row for Answering {}
+impl Cancellable for Request {}
+impl SharesRouter for Request {}
+impl Cancellable for Answering {}
 
 /// Users who send requests.
 struct Users {

@@ -13,7 +13,7 @@ use canet_domain::{BatchBy, Candidates, History, Ranked, Reason, Route, Selectio
 use canet_model::checkpoint::CheckpointDraft;
 use canet_model::{Backend, Model, Query};
 use canet_serving::metrics::Metrics;
-use canet_serving::{Due, Generation, Limits, Policy, Recommender, Refusal, Request};
+use canet_serving::{Due, Generation, Limits, Policy, Recommender, RecommenderOptions, Refusal, Request};
 use canet_testing::{BrokenPart, draft, item, overflowing, random_history, rng, small_config};
 use rand::Rng;
 
@@ -21,6 +21,10 @@ const LIMITS: Limits = Limits { executors: 2, max_batch: 8, queue_limit: Duratio
 
 fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new().unwrap())
+}
+
+fn recommender(limits: Limits, metrics: &Arc<Metrics>) -> Arc<Recommender> {
+    Recommender::start(limits, RecommenderOptions::default(), Arc::clone(metrics)).unwrap().0
 }
 
 fn generation(metrics: &Metrics) -> Generation {
@@ -60,7 +64,8 @@ fn metric(metrics: &Metrics, series: &str) -> f64 {
 async fn every_row_is_answered_as_if_it_ran_alone_and_is_counted_once() {
     const ROWS: usize = 500;
     let metrics = metrics();
-    let (recommender, threads) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+    let (recommender, threads) =
+        Recommender::start(LIMITS, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
     recommender.serve(generation(&metrics));
     let generation = recommender.generation().unwrap();
     let model = &generation.model;
@@ -98,7 +103,7 @@ async fn every_row_is_answered_as_if_it_ran_alone_and_is_counted_once() {
 #[tokio::test]
 async fn refused_and_cancelled_rows_are_counted_once() {
     let metrics = metrics();
-    let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+    let recommender = recommender(LIMITS, &metrics);
     assert!(recommender.pin(3).is_err());
     recommender.serve(generation(&metrics));
     let generation = recommender.generation().unwrap();
@@ -119,7 +124,7 @@ async fn under_pressure_rows_take_cheaper_routes() {
     let metrics = metrics();
     // Every row that waits is beyond this limit; an idle device takes it all the same.
     let limits = Limits { queue_limit: Duration::from_nanos(1), degrade: true, ..LIMITS };
-    let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
+    let recommender = recommender(limits, &metrics);
     recommender.serve(generation(&metrics));
     let generation = recommender.generation().unwrap();
     let mut rng = rng(3);
@@ -144,7 +149,7 @@ async fn a_row_without_finite_scores_or_logits_is_refused_alone() {
     let broken = item(40);
     for part in [BrokenPart::Backbone, BrokenPart::Router] {
         let metrics = metrics();
-        let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+        let recommender = recommender(LIMITS, &metrics);
         recommender.serve(generation_of(overflowing(draft(small_config(), 3), broken, part), &metrics));
         let generation = recommender.generation().unwrap();
         let smallest = generation.model.space().smallest();
@@ -187,16 +192,16 @@ async fn a_row_without_finite_scores_or_logits_is_refused_alone() {
 #[tokio::test]
 async fn large_answers_are_built_one_at_a_time_and_refused_rows_are_counted() {
     let metrics = metrics();
-    let (recommender, _) = Recommender::start(LIMITS, Arc::clone(&metrics)).unwrap();
+    let recommender = recommender(LIMITS, &metrics);
     let (first, second) =
         (recommender.admit_answer(1, 1 << 20).unwrap(), recommender.admit_answer(1, 1 << 20).unwrap());
-    let turn = first.turn().await;
-    assert!(turn.is_some());
+    let permit = first.build_permit().await;
+    assert!(permit.is_some());
     {
-        let mut waiting = pin!(second.turn());
+        let mut waiting = pin!(second.build_permit());
         let mut poll = || waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(poll().is_pending());
-        drop(turn);
+        drop(permit);
         assert!(poll().is_ready());
     }
     // Far beyond the limit, behind the other two.

@@ -7,7 +7,7 @@ use crate::Problem;
 use crate::describe::{CatalogueDescription, CatalogueKey};
 use crate::proto::canet::v1 as proto;
 use crate::restriction::read_filter;
-use crate::wire::{ExternalId, RecommendRequest};
+use crate::wire::{ExternalId, RecommendRequest, UserId};
 use canet_catalogue::MaxPer;
 use canet_serving::{Candidate, Generation, Serving};
 
@@ -26,7 +26,7 @@ impl TryFrom<proto::RecommendRequest> for RecommendRequest {
             route: if message.route.is_empty() { default.route } else { message.route },
             budget: message.budget,
             timeout_ms: message.timeout_ms.unwrap_or(default.timeout_ms),
-            user: message.user.map(|user| ExternalId(user.into())),
+            user: message.user.and_then(UserId::given),
             filter: filter.map(|filter| read_filter("filter", filter)).transpose()?,
             max_per: Some(message.max_per).filter(|limits| !limits.is_empty()).map(max_per).transpose()?,
             history: default.history,

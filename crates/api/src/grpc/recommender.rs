@@ -39,7 +39,7 @@ impl Methods for Service {
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         let (answered, reservation) =
             call.answer_one(request.into_inner().try_into()?, &answers, AnswerForm::Message).await?;
-        let _turn = reservation.turn().await;
+        let _permit = reservation.build_permit().await;
         let (message, mut turns) = (MessageAnswer::new(&reservation), Turns::default());
         let mut response = Response::new(message.response(answered.recommendation, &mut turns).await?);
         response.extensions_mut().insert(answered.times);
@@ -62,7 +62,7 @@ impl Methods for Service {
         let outcomes = call.answer_all(rows).await;
 
         let (times, retry_after) = (outcomes.times(), outcomes.retry_after());
-        let _turn = reservation.turn().await;
+        let _permit = reservation.build_permit().await;
         let (mut results, mut turns) = (Vec::with_capacity(outcomes.0.len()), Turns::default());
         for outcome in outcomes.0 {
             results.push(message.result(outcome.map(|answered| answered.recommendation), &mut turns).await);
@@ -103,8 +103,8 @@ impl Methods for Service {
                     let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
                     let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
                     let (message, ticket) = &*shared;
-                    let _turn = match ticket {
-                        Some(ticket) => ticket.turn().await,
+                    let _permit = match ticket {
+                        Some(ticket) => ticket.build_permit().await,
                         None => None,
                     };
                     let result = message.result(outcome, &mut Turns::default()).await;

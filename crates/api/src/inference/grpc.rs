@@ -102,7 +102,7 @@ impl GrpcInferenceService for Service {
         let serving = pin_named(&self.recommender, &request)?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         let (inferred, reservation) = infer(call, request, &answers, AnswerForm::TensorsMessage).await?;
-        let _turn = reservation.turn().await;
+        let _permit = reservation.build_permit().await;
         let mut turns = Turns::default();
         let mut response = Response::new(write(&inferred, raw, &mut turns).await);
         response.extensions_mut().insert(inferred.times);

@@ -203,7 +203,7 @@ async fn post_infer(
     let asked: HashMap<&str, Option<bool>> =
         outputs.iter().map(|output| (output.name.as_str(), output.parameters.binary_data)).collect();
     let is_binary = |output: &Output<'_>| asked.get(output.name).copied().flatten().unwrap_or(binary_output);
-    let _turn = reservation.turn().await;
+    let _permit = reservation.build_permit().await;
     let outputs = inferred.outputs();
     let head = ResponseJson {
         model_name: inferred.model,

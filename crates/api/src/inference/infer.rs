@@ -9,7 +9,7 @@ use crate::call::{Call, pin, slowest};
 use crate::limits::{MAX_RANKED, MAX_ROWS, check_ids};
 use crate::reservation::{Reservation, check_size};
 use crate::validate::Accepted;
-use crate::wire::{ExternalId, RecommendRequest, Recommendation};
+use crate::wire::{ExternalId, RecommendRequest, Recommendation, UserId};
 use crate::{Problem, exact};
 use canet_serving::{Generation, Recommender, Serving, Times};
 
@@ -111,7 +111,7 @@ pub(super) async fn infer<'a>(
     if let Some(input) = input(&request, "user")? {
         let users = users(input, rows.len())?;
         for (row, user) in rows.iter_mut().zip(users) {
-            row.user = Some(user);
+            row.user = user;
         }
     }
     if k.saturating_mul(rows.len()) > MAX_ITEMS {
@@ -257,8 +257,8 @@ fn history_starts(input: &Input, rows: usize) -> Result<Vec<u64>, Problem> {
     starts.iter().enumerate().map(start).collect()
 }
 
-/// Each row's user.
-fn users(input: &Input, rows: usize) -> Result<Vec<ExternalId>, Problem> {
+/// Each row's user. `None` if the row's id is empty.
+fn users(input: &Input, rows: usize) -> Result<Vec<Option<UserId>>, Problem> {
     let (Values::Bytes(users), [count]) = (&input.values, input.shape.as_slice()) else {
         return Err(input_problem("user", "it must be BYTES [B], an id for each row of `history`"));
     };
@@ -266,7 +266,7 @@ fn users(input: &Input, rows: usize) -> Result<Vec<ExternalId>, Problem> {
         return Err(input_problem("user", &format!("it has {count} ids for {rows} rows of `history`")));
     }
     let user = |(row, user): (usize, &Vec<u8>)| match str::from_utf8(user) {
-        Ok(user) => Ok(ExternalId(user.into())),
+        Ok(user) => Ok(UserId::given(user)),
         Err(_) => Err(Problem::invalid(format!("user[{row}]"), format!("user[{row}] is not UTF-8"))),
     };
     users.iter().enumerate().map(user).collect()

@@ -51,13 +51,14 @@ impl Parameters {
 
     /// Applies the settings to a row.
     pub(super) fn apply(&self, row: &mut RecommendRequest) {
-        if let Some(route) = &self.route {
+        let Parameters { route, exclude_seen, budget, timeout_ms, filter, max_per } = self;
+        if let Some(route) = route {
             row.route.clone_from(route);
         }
-        row.exclude_seen = self.exclude_seen.or(row.exclude_seen);
-        row.budget = self.budget.or(row.budget);
-        row.timeout_ms = self.timeout_ms.unwrap_or(row.timeout_ms);
-        row.filter.clone_from(&self.filter);
-        row.max_per.clone_from(&self.max_per);
+        row.exclude_seen = exclude_seen.or(row.exclude_seen);
+        row.budget = budget.or(row.budget);
+        row.timeout_ms = timeout_ms.unwrap_or(row.timeout_ms);
+        row.filter.clone_from(filter);
+        row.max_per.clone_from(max_per);
     }
 }

@@ -145,7 +145,7 @@ pub async fn serve(listener: TcpListener, app: Router, connections: Connections,
         let _ = stream.set_nodelay(true);
         // The handshake runs in the connection's own task, so that a slow one delays nobody else.
         let connection = Connection { peer, app: app.clone(), settings: Arc::clone(&settings), activity };
-        let (stop, counted) = (open.subscribe(), settings.metrics.as_ref().map(Metrics::connection));
+        let (stop, counted) = (open.subscribe(), settings.metrics.as_deref().map(Metrics::connection));
         tokio::spawn(async move {
             connection.run(stream, stop).await;
             drop((place, counted));

@@ -13,7 +13,7 @@ use canet_api::{Access, Admin, ApiKeys, Hosts};
 use canet_cpu::CpuBackend;
 use canet_domain::{BatchBy, Catalogue};
 use canet_model::checkpoint::{CheckpointDraft, ModelDirectory};
-use canet_serving::{CatalogueFile, Limits, Loader, Policy, Recommender, Reloader};
+use canet_serving::{CatalogueFile, Limits, Loader, Policy, Recommender, RecommenderOptions, Reloader};
 use canet_testing::{draft, small_config};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -75,9 +75,13 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let metrics = Arc::new(canet_api::metrics().unwrap());
         let limits = Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
+        let options = RecommenderOptions {
+            judge_memory: Some(1 << 20),
+            catalogue: Some(CatalogueFile::open(&path, Arc::clone(&metrics)).unwrap()),
+            ..RecommenderOptions::default()
+        };
         let (recommender, reloader, http, grpc) = runtime.block_on(async {
-            let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
-            recommender.follow_catalogue(CatalogueFile::open(&path, Arc::clone(&metrics)).unwrap());
+            let (recommender, _) = Recommender::start(limits, options, Arc::clone(&metrics)).unwrap();
             let loader = Loader {
                 directory: ModelDirectory::open(&root).unwrap(),
                 backend: Arc::new(CpuBackend::single_threaded().with_history_cache(1 << 20)),
@@ -99,7 +103,6 @@ impl Server {
             let grpc = canet_api::grpc::app(&recommender, &ApiKeys::default(), &Hosts::Any).unwrap();
             (recommender, reloader, http, grpc)
         });
-        recommender.judge_with(1 << 20);
         Server { runtime, http, grpc, recommender, reloader, _directory: directory }
     }
 

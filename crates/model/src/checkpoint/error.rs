@@ -229,28 +229,59 @@ pub enum CheckpointError {
     },
 }
 
+/// Who is at fault that a version of a model cannot be used. Every error has exactly one fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no such model or version.
+    Missing,
+    /// Files of the version are missing or end early, as while somebody copies them.
+    Incomplete,
+    /// The version is at fault in another way: it is damaged or invalid, or its files cannot be read.
+    Rejected,
+    /// The store that holds the model does not answer or refuses. The version may be good.
+    StoreUnavailable,
+    /// The device or the program failed. The version may be good.
+    Server,
+}
+
 impl CheckpointError {
-    /// Whether files of the checkpoint are missing or end early, as while somebody copies them.
-    pub fn is_incomplete(&self) -> bool {
+    /// Who is at fault that a version cannot be used. If the file system refuses to read its files, the version is: other
+    /// versions may be readable.
+    pub fn fault(&self) -> Fault {
         match self {
-            CheckpointError::MissingFile { .. } | CheckpointError::Truncated { .. } => true,
-            CheckpointError::Manifest { source, .. } => source.inner().is_eof(),
-            _ => false,
-        }
-    }
-
-    /// Whether the store that holds the model does not answer or refuses. The version may be good.
-    pub fn is_unavailable(&self) -> bool {
-        matches!(self, CheckpointError::Origin { .. })
-    }
-
-    /// Whether the file system refused an operation, for example because the disk is full.
-    pub fn is_io(&self) -> bool {
-        matches!(
-            self,
+            CheckpointError::NoModel { .. }
+            | CheckpointError::NoVersions { .. }
+            | CheckpointError::HoldsModels { .. }
+            | CheckpointError::NoVersion { .. } => Fault::Missing,
+            CheckpointError::MissingFile { .. } | CheckpointError::Truncated { .. } => Fault::Incomplete,
+            CheckpointError::Manifest { source, .. } => {
+                if source.inner().is_eof() {
+                    Fault::Incomplete
+                } else {
+                    Fault::Rejected
+                }
+            }
+            CheckpointError::Origin { .. } => Fault::StoreUnavailable,
             CheckpointError::Io { .. }
-                | CheckpointError::Tensors { source: TensorFileError::Read(_) | TensorFileError::Write(_), .. }
-        )
+            | CheckpointError::NotADirectory { .. }
+            | CheckpointError::IsVersion { .. }
+            | CheckpointError::NoName { .. }
+            | CheckpointError::VersionsExhausted { .. }
+            | CheckpointError::NotAFile { .. }
+            | CheckpointError::TooLarge { .. }
+            | CheckpointError::Digest { .. }
+            | CheckpointError::Format { .. }
+            | CheckpointError::Metric { .. }
+            | CheckpointError::Config { .. }
+            | CheckpointError::Calibration { .. }
+            | CheckpointError::Tensors { .. }
+            | CheckpointError::Weights { .. }
+            | CheckpointError::Line { .. }
+            | CheckpointError::Catalogue { .. }
+            | CheckpointError::ItemCount { .. }
+            | CheckpointError::Popularity { .. }
+            | CheckpointError::Probes { .. } => Fault::Rejected,
+        }
     }
 
     /// For `map_err`: the system refused to `action` the path.
@@ -310,7 +341,43 @@ pub const VERSION_NAMES: &str = "a version's name is a whole number from 1, with
 
 #[cfg(test)]
 mod tests {
-    use super::in_words;
+    use std::io;
+    use std::path::PathBuf;
+
+    use super::{CheckpointError, Fault, in_words};
+    use crate::TensorFileError;
+    use crate::json::parse;
+
+    #[test]
+    fn every_error_has_the_fault_of_whoever_can_mend_it() {
+        let path = || PathBuf::from("small");
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let manifest = |text: &str| {
+            let source = parse::<Vec<u8>>(text.as_bytes()).unwrap_err();
+            CheckpointError::Manifest { path: path(), source }
+        };
+        for (error, fault) in [
+            (CheckpointError::NoModel { path: path() }, Fault::Missing),
+            (CheckpointError::NoVersions { path: path(), ignored: Vec::new() }, Fault::Missing),
+            (CheckpointError::HoldsModels { path: path(), example: path() }, Fault::Missing),
+            (CheckpointError::NoVersion { path: path(), version: 3, available: vec![1, 2] }, Fault::Missing),
+            (CheckpointError::MissingFile { path: path() }, Fault::Incomplete),
+            (CheckpointError::Truncated { path: path() }, Fault::Incomplete),
+            // A manifest that ends early may still be copied. Any other fault of it stays.
+            (manifest("[1, 2"), Fault::Incomplete),
+            (manifest("[1, true]"), Fault::Rejected),
+            (
+                CheckpointError::Origin { address: "s3://shop/small".into(), reason: "403".into() },
+                Fault::StoreUnavailable,
+            ),
+            (CheckpointError::Io { path: path(), action: "read", source: refused() }, Fault::Rejected),
+            (CheckpointError::Tensors { path: path(), source: TensorFileError::Read(refused()) }, Fault::Rejected),
+            (CheckpointError::NotADirectory { path: path() }, Fault::Rejected),
+            (CheckpointError::Format { path: path(), found: 9 }, Fault::Rejected),
+        ] {
+            assert_eq!(error.fault(), fault, "{error}");
+        }
+    }
 
     #[test]
     fn versions_are_listed_as_a_person_would() {

@@ -10,7 +10,7 @@
 //!
 //! The directory's name alone tells the version, so a version can be copied to another number. A writer renames the
 //! complete directory into place, so a reader sees a whole version or none. A version that other programs copy file by
-//! file may be seen half: reading it then fails with an error that [is incomplete](CheckpointError::is_incomplete). Every file is JSON, text or safetensors, so
+//! file may be seen half: reading it then fails with [`Fault::Incomplete`]. Every file is JSON, text or safetensors, so
 //! reading a checkpoint never runs code.
 //!
 //! A model may also lie in an object store, its [`Origin`]. A [`ModelDirectory`] then holds copies of the versions that are read.
@@ -36,7 +36,7 @@ pub use calibration::{BudgetPoint, Calibration, CalibrationError};
 pub use description::Description;
 pub use directory::{Listing, ModelDirectory};
 pub use draft::CheckpointDraft;
-pub use error::{CheckpointError, VERSION_NAMES};
+pub use error::{CheckpointError, Fault, VERSION_NAMES};
 pub use files::FILE_NAMES;
 pub use items::TitlesFault;
 pub use manifest::{

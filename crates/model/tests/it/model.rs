@@ -5,7 +5,7 @@ use std::fs;
 
 use canet_cpu::CpuBackend;
 use canet_domain::{Candidates, History, Selection, choose_route};
-use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Probes, ReplayError};
+use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, Fault, ModelDirectory, Probes, ReplayError};
 use canet_model::{Forward, ForwardError, Model, OpenError, Query};
 use canet_testing::{BrokenPart, draft, item, overflowing, overflowing_weights, random_history, rng, small_config};
 
@@ -35,7 +35,7 @@ fn an_open_model_routes_ranks_and_prices() {
     let query =
         Query { history: &history, selection: Selection { k: 5, excluded: &excluded, candidates: Candidates::All } };
     let ranked = model.rank(&[(choice.route, query)]).unwrap();
-    assert_eq!(ranked, forward.rank(choice.route, &[query]).unwrap());
+    assert_eq!(ranked, forward.rank(&[(choice.route, query)]).unwrap());
 
     let cost = model.cost(choice.route, history.len());
     let shape = model.shape();
@@ -55,7 +55,7 @@ fn a_model_that_answers_otherwise_than_its_probes_is_not_opened() {
     wrong.write(&root.path().join("small")).unwrap();
     let directory = ModelDirectory::open(&root.path().join("small")).unwrap();
     let error = Model::open(&directory, None, &CpuBackend::single_threaded()).unwrap_err();
-    assert!(error.checkpoint_at_fault() && !error.is_missing());
+    assert_eq!(error.fault(), Fault::Rejected);
     assert!(error.to_string().starts_with("model small version 1: probe 0: "), "{error}");
     assert!(matches!(error, OpenError::Probes { source: ReplayError::Route { .. } | ReplayError::Score { .. }, .. }));
 }
@@ -66,10 +66,10 @@ fn a_version_that_is_not_there_is_told_from_one_at_fault() {
     draft(small_config(), 5).write(root.path()).unwrap();
     let directory = ModelDirectory::open(root.path()).unwrap();
     let open = |version| Model::open(&directory, Some(version), &CpuBackend::single_threaded()).unwrap_err();
-    assert!(open(4).is_missing());
+    assert_eq!(open(4).fault(), Fault::Missing);
     fs::remove_file(root.path().join("1/items.tsv")).unwrap();
     let error = open(1);
-    assert!(!error.is_missing() && error.checkpoint_at_fault());
+    assert_eq!(error.fault(), Fault::Incomplete);
     assert!(error.to_string().contains("items.tsv: the file is missing"), "{error}");
 }
 
@@ -92,7 +92,7 @@ fn a_model_whose_probes_are_not_finite_is_neither_written_nor_opened() {
         CheckpointDraft { weights, probes: recorded, ..whole.clone() }.write(root.path()).unwrap();
         let directory = ModelDirectory::open(root.path()).unwrap();
         let error = Model::open(&directory, None, &CpuBackend::single_threaded()).unwrap_err();
-        assert!(error.checkpoint_at_fault(), "{error}");
+        assert_eq!(error.fault(), Fault::Rejected, "{error}");
         assert!(error.to_string().contains(&format!("probe 0: {words} are not finite")), "{error}");
     }
 }

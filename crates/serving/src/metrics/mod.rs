@@ -13,7 +13,6 @@ pub use endpoint::EndpointSeries;
 pub use judgements::{Accuracy, Judgements};
 pub(crate) use labels::Released;
 pub use labels::{AnswerLogged, CatalogueReloaded, Disconnect, Rejected, Reloaded, Stage};
-pub use registry::{InFlight, Metrics, OpenConnection};
-pub(crate) use series::InLane;
+pub use registry::{Counted, Metrics};
 pub use series::{DeviceSeconds, LaneSeries, RouteSeries, Series};
 pub use traffic::{Latency, Traffic};

@@ -1,6 +1,5 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::core::{MetricVec, MetricVecBuilder};
@@ -39,6 +38,7 @@ families! {
     /// together has fewer than 170. The paper's space of 36 routes makes about 4,300 series with a lane for each width.
     #[derive(Debug)]
     pub struct Metrics {
+        // `families!` adds the fields that are no family: `registry`, `since`, `saving`, `judgements` and `versions`.
         /// Calls answered, by transport, by endpoint and by HTTP status or gRPC code. An endpoint is the template of a path,
         /// or * for an unknown one. Health checks, pages and scrapes are not counted, but the inference protocol's checks over
         /// gRPC are.
@@ -188,15 +188,13 @@ impl Metrics {
     }
 
     /// Counts a call as in flight until the guard drops.
-    pub fn in_flight(self: &Arc<Self>) -> InFlight {
-        self.requests_in_flight.inc();
-        InFlight(Arc::clone(self))
+    pub fn in_flight(&self) -> Counted {
+        Counted::new(&self.requests_in_flight)
     }
 
     /// Counts a connection as open until the guard drops.
-    pub fn connection(self: &Arc<Self>) -> OpenConnection {
-        self.connections.inc();
-        OpenConnection(Arc::clone(self))
+    pub fn connection(&self) -> Counted {
+        Counted::new(&self.connections)
     }
 
     /// Counts a connection that the server closed, or a stream that it reset.
@@ -326,22 +324,19 @@ fn create<L: VariantArray + AsRef<str> + Debug>(family: &MetricVec<impl MetricVe
     }
 }
 
-/// Holds a place in `connections`.
+/// Adds one to a gauge until it drops.
 #[derive(Debug)]
-pub struct OpenConnection(Arc<Metrics>);
+pub struct Counted(IntGauge);
 
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.connections.dec();
+impl Counted {
+    pub(super) fn new(gauge: &IntGauge) -> Counted {
+        gauge.inc();
+        Counted(gauge.clone())
     }
 }
 
-/// Holds a place in `requests_in_flight`.
-#[derive(Debug)]
-pub struct InFlight(Arc<Metrics>);
-
-impl Drop for InFlight {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.requests_in_flight.dec();
+        self.0.dec();
     }
 }

@@ -6,7 +6,7 @@ use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use super::cache_series::CacheSeries;
 use super::labels::Rejected;
-use super::registry::Metrics;
+use super::registry::{Counted, Metrics};
 use super::traffic::Traffic;
 use crate::batch_cost::RouteCost;
 use canet_domain::{BatchBy, Reason, Route, RouteSpace};
@@ -52,16 +52,6 @@ pub struct DeviceSeconds {
     pub full: f64,
     /// The time taken, the rows' share of the router's time included, 0 or more.
     pub executed: f64,
-}
-
-/// A row's place in its lane's depth.
-#[derive(Debug)]
-pub(crate) struct InLane(IntGauge);
-
-impl Drop for InLane {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 /// The series of one lane.
@@ -205,9 +195,8 @@ impl LaneSeries {
     }
 
     /// Counts a row in the lane's depth until the guard drops.
-    pub(crate) fn enter(&self) -> InLane {
-        self.depth.inc();
-        InLane(self.depth.clone())
+    pub(crate) fn enter(&self) -> Counted {
+        Counted::new(&self.depth)
     }
 
     /// Counts a row's wait for the device.

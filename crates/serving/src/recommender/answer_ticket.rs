@@ -8,7 +8,7 @@ use crate::executor::RowScheduler;
 /// A large answer's place in the queue, which it holds until this drops.
 pub struct AnswerTicket {
     pub(super) scheduler: Arc<RowScheduler>,
-    pub(super) builders: Arc<Semaphore>,
+    pub(super) build_permits: Arc<Semaphore>,
     pub(super) bytes: usize,
     pub(super) predicted: Duration,
     pub(super) took: Option<Duration>,
@@ -17,9 +17,9 @@ pub struct AnswerTicket {
 impl AnswerTicket {
     /// Waits until this answer may be built, which lasts as long as the returned permit. As many large answers are built at a
     /// time as the runtime has threads: more would only make small answers wait longer between them.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn build_permit(&self) -> Option<OwnedSemaphorePermit> {
         // Nothing closes the semaphore.
-        Arc::clone(&self.builders).acquire_owned().await.ok()
+        Arc::clone(&self.build_permits).acquire_owned().await.ok()
     }
 
     /// The answer is built. `took` leaves out the time in which other tasks had the thread.

@@ -3,8 +3,19 @@
 use std::sync::Arc;
 
 use super::Recommender;
+use crate::retired::{Retired, RetiredGuard};
 use crate::row::LaneKey;
 use crate::{Candidate, Conflict, Generation, GenerationId, Serving, Unready, UserSplit};
+
+/// How a candidate ended.
+pub(crate) struct EndedCandidate {
+    /// The live generation, which answers everybody now.
+    pub live: Arc<Generation>,
+    /// The generation that no longer serves, which rows may still hold.
+    pub old: Arc<Generation>,
+    /// Counts that one until it is freed.
+    pub guard: RetiredGuard,
+}
 
 impl Recommender {
     /// Swaps a live generation in: new rows are validated against it and run on it. The candidate stays. Returns the
@@ -68,27 +79,33 @@ impl Recommender {
         })
     }
 
-    /// Makes the candidate the live generation. Returns it, and the generation that was live before.
+    /// Makes the candidate the live generation. The old one counts as retired before it stops to serve.
     ///
     /// # Errors
     /// [`Conflict`] if there is no candidate, or if `version` names another.
-    pub(crate) fn promote(&self, version: Option<u64>) -> Result<(Arc<Generation>, Arc<Generation>), Conflict> {
-        self.change(|before| match take_candidate(before, version) {
-            Ok((live, Candidate { generation, .. })) => {
-                (Some(Serving::only(Arc::clone(&generation))), Ok((generation, live)))
-            }
-            Err(conflict) => (None, Err(conflict)),
-        })
+    pub(crate) fn promote(&self, version: Option<u64>, retired: &Retired) -> Result<EndedCandidate, Conflict> {
+        self.end_candidate(version, retired, |live, candidate| (candidate, live))
     }
 
-    /// Ends the candidate. Returns the live generation, which now answers everybody, and the one that was the candidate.
+    /// Ends the candidate. It counts as retired before it stops to serve.
     ///
     /// # Errors
     /// [`Conflict`] if there is no candidate, or if `version` names another.
-    pub(crate) fn withdraw(&self, version: Option<u64>) -> Result<(Arc<Generation>, Arc<Generation>), Conflict> {
+    pub(crate) fn withdraw(&self, version: Option<u64>, retired: &Retired) -> Result<EndedCandidate, Conflict> {
+        self.end_candidate(version, retired, |live, candidate| (live, candidate))
+    }
+
+    /// Ends the candidate. `choose` takes the live generation and the candidate and returns which serves and which does not.
+    fn end_candidate(
+        &self,
+        version: Option<u64>,
+        retired: &Retired,
+        choose: impl FnOnce(Arc<Generation>, Arc<Generation>) -> (Arc<Generation>, Arc<Generation>),
+    ) -> Result<EndedCandidate, Conflict> {
         self.change(|before| match take_candidate(before, version) {
             Ok((live, Candidate { generation, .. })) => {
-                (Some(Serving::only(Arc::clone(&live))), Ok((live, generation)))
+                let (live, old) = choose(live, generation);
+                (Some(Serving::only(Arc::clone(&live))), Ok(EndedCandidate { live, old, guard: retired.enter() }))
             }
             Err(conflict) => (None, Err(conflict)),
         })
@@ -96,7 +113,7 @@ impl Recommender {
 
     /// Changes what serves, and tells the metrics and whoever follows readiness.
     fn change<T>(&self, change: impl FnOnce(Option<Serving>) -> (Option<Serving>, T)) -> T {
-        let catalogue = self.catalogue.get();
+        let catalogue = self.catalogue.as_ref();
         // Until the swap nobody replaces the contents that the generations have.
         let contents = catalogue.map(|file| file.hold());
         let (result, left) = self.current.change(|before| {
@@ -130,7 +147,7 @@ impl Recommender {
     fn predict_costs(&self, before: Option<&Serving>, next: &Serving, new: &[&Arc<Generation>]) {
         match before {
             // A generation that was loaded beside live batches is not timed: the live batches are the better timings.
-            Some(before) if new.iter().all(|new| new.timings.routes.is_empty()) => {
+            Some(before) if new.iter().all(|new| new.timings.is_none()) => {
                 let live = &before.live;
                 let pairs: Vec<_> = new.iter().flat_map(|new| LaneKey::counterparts(live, new)).collect();
                 // The rows of a generation that leaves still run.
@@ -139,18 +156,19 @@ impl Recommender {
                 self.scheduler.lock().adopt(&pairs, |lane| kept.contains(&lane.generation));
             }
             _ => {
-                let routes = new
-                    .iter()
-                    .flat_map(|new| new.timings.routes.iter().map(|(route, ran)| (LaneKey::of(new, *route), *ran)));
-                let router: Vec<_> = new.iter().flat_map(|new| new.timings.router.iter().copied()).collect();
-                self.scheduler.lock().calibrate(&routes.collect::<Vec<_>>(), &router);
+                let routes = new.iter().flat_map(|new| {
+                    let timed = new.timings.iter().flat_map(|timings| &timings.routes);
+                    timed.map(|(route, ran)| (LaneKey::of(new, *route), *ran))
+                });
+                let router = new.iter().flat_map(|new| &new.timings).flat_map(|timings| &timings.router).copied();
+                self.scheduler.lock().calibrate(&routes.collect::<Vec<_>>(), &router.collect::<Vec<_>>());
             }
         }
     }
 
     /// Gives a generation the catalogue file, before a swap that would hold up others meanwhile.
     fn give_catalogue(&self, generation: &Generation) {
-        if let Some(file) = self.catalogue.get() {
+        if let Some(file) = &self.catalogue {
             file.hold().give_to(generation);
         }
     }

@@ -1,6 +1,6 @@
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -22,6 +22,7 @@ mod answer_ticket;
 mod generations;
 
 pub use answer_ticket::AnswerTicket;
+pub(crate) use generations::EndedCandidate;
 
 /// Ranks requests on the generation that serves; every transport asks it.
 ///
@@ -32,24 +33,45 @@ pub struct Recommender {
     scheduler: Arc<RowScheduler>,
     metrics: Arc<Metrics>,
     /// The most rows that run at a time.
-    running: usize,
+    max_running: usize,
     draining: AtomicBool,
     health: Arc<Health>,
-    shadow: OnceLock<Shadow>,
-    exploration: OnceLock<Exploration>,
-    judge: OnceLock<Judge>,
-    answer_log: OnceLock<AnswerLog>,
-    catalogue: OnceLock<Arc<CatalogueFile>>,
+    shadow: Option<Shadow>,
+    exploration: Option<Exploration>,
+    judge: Option<Judge>,
+    answer_log: Option<AnswerLog>,
+    catalogue: Option<Arc<CatalogueFile>>,
     /// A permit for each large answer that may be built at a time.
-    builders: Arc<Semaphore>,
+    build_permits: Arc<Semaphore>,
+}
+
+/// What a [`Recommender`] does besides ranking. The default is nothing.
+#[derive(Default)]
+pub struct RecommenderOptions {
+    /// The share of the answered requests to compare with the full model while the device is idle.
+    pub shadow_share: Option<f64>,
+    /// The rows that run over a random route.
+    pub exploration: Option<Exploration>,
+    /// Bytes of memory for judging answers by what users do next.
+    pub judge_memory: Option<usize>,
+    /// Where answers are logged.
+    pub answer_log: Option<AnswerLog>,
+    /// The catalogue file that answers follow.
+    pub catalogue: Option<Arc<CatalogueFile>>,
 }
 
 impl Recommender {
-    /// Starts the threads that own the device, and on the current tokio runtime the task that delivers their answers.
+    /// Starts the threads that own the device, and on the current tokio runtime the task that delivers their answers. Returns
+    /// the handles of these threads.
     ///
     /// # Errors
     /// [`io::Error`] if a thread cannot be started.
-    pub fn start(limits: Limits, metrics: Arc<Metrics>) -> io::Result<(Arc<Recommender>, Vec<JoinHandle<()>>)> {
+    pub fn start(
+        limits: Limits,
+        options: RecommenderOptions,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<(Arc<Recommender>, Vec<JoinHandle<()>>)> {
+        let RecommenderOptions { shadow_share, exploration, judge_memory, answer_log, catalogue } = options;
         let scheduler = Arc::new(RowScheduler::new(limits));
         let (outcomes, delivering) = tokio::sync::mpsc::unbounded_channel();
         let health = Arc::new(Health::default());
@@ -58,15 +80,15 @@ impl Recommender {
             current: Current::default(),
             scheduler: Arc::clone(&scheduler),
             metrics: Arc::clone(&metrics),
-            running: max_batch.saturating_mul(executors),
+            max_running: max_batch.saturating_mul(executors),
             draining: AtomicBool::new(false),
             health: Arc::clone(&health),
-            shadow: OnceLock::new(),
-            exploration: OnceLock::new(),
-            judge: OnceLock::new(),
-            answer_log: OnceLock::new(),
-            catalogue: OnceLock::new(),
-            builders: Arc::new(Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers())),
+            shadow: shadow_share.map(|share| Shadow::start(share, Arc::clone(&metrics))).transpose()?,
+            exploration,
+            judge: judge_memory.map(|bytes| Judge::new(bytes, Arc::clone(&metrics))),
+            answer_log,
+            catalogue,
+            build_permits: Arc::new(Semaphore::new(tokio::runtime::Handle::current().metrics().num_workers())),
         };
         let mut threads = Vec::new();
         for index in 0..executors {
@@ -90,49 +112,14 @@ impl Recommender {
         Ok((Arc::new(recommender), threads))
     }
 
-    /// From now on compares `share` of the answered requests with the full model while the device is idle. Only the
-    /// first call has an effect.
-    ///
-    /// # Errors
-    /// [`io::Error`] if no thread can be started.
-    pub fn compare_with_full(&self, share: f64) -> io::Result<()> {
-        let shadow = Shadow::start(share, Arc::clone(&self.metrics))?;
-        // A second one drops here and ends its thread.
-        let _ = self.shadow.set(shadow);
-        Ok(())
-    }
-
-    /// From now on runs `share` of the rows that the router would route over a random route. Only the first call has an effect.
-    /// `seed` makes the choice of rows and routes repeatable.
-    pub fn explore(&self, share: f64, seed: u64) {
-        // A second one drops here.
-        let _ = self.exploration.set(Exploration::new(share, seed));
-    }
-
-    /// From now on judges answers by what users do next, with at most `bytes` of memory. Only the first call has an effect.
-    pub fn judge_with(&self, bytes: usize) {
-        let _ = self.judge.set(Judge::new(bytes, Arc::clone(&self.metrics)));
-    }
-
     /// Judges answers, if the server does.
     pub fn judge(&self) -> Option<&Judge> {
-        self.judge.get()
-    }
-
-    /// From now on writes answers to `log`. Only the first call has an effect.
-    pub fn log_answers(&self, log: AnswerLog) {
-        let _ = self.answer_log.set(log);
+        self.judge.as_ref()
     }
 
     /// The answer log, if there is one.
     pub fn answer_log(&self) -> Option<&AnswerLog> {
-        self.answer_log.get()
-    }
-
-    /// From now on answers follow this catalogue file. Call it before the first generation is swapped in. Only the first call
-    /// has an effect.
-    pub fn follow_catalogue(&self, file: Arc<CatalogueFile>) {
-        let _ = self.catalogue.set(file);
+        self.answer_log.as_ref()
     }
 
     /// The generations that were swapped in last, even if they cannot run.
@@ -213,7 +200,7 @@ impl Recommender {
     /// [`Refusal`]. Every outcome is counted.
     pub async fn rank(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
         let arrived = request.due.arrived;
-        let shadow = self.shadow.get();
+        let shadow = self.shadow.as_ref();
         let _live = shadow.map(Shadow::live);
         let sampled = shadow.filter(|shadow| shadow.samples()).map(|shadow| (shadow, request.clone()));
         let outcome = RowOutcome::new(&self.metrics, &generation);
@@ -235,7 +222,7 @@ impl Recommender {
         let due = request.due;
         let (reply, answer) = oneshot::channel();
         let is_routed = request.route.is_none() && generation.fixed_route.is_none();
-        let explores = self.exploration.get().filter(|_| is_routed).and_then(Exploration::draw);
+        let explores = self.exploration.as_ref().filter(|_| is_routed).and_then(Exploration::draw);
         let arrival = Row { request, generation, explores, reply }.arrive(|| self.scheduler.degrade_level());
         self.scheduler.admit(due, arrival).map_err(|rejected| rejected.reason)?;
         match tokio::time::timeout_at(due.deadline.into(), answer).await {
@@ -247,12 +234,12 @@ impl Recommender {
     }
 
     /// Waits until the caller may keep a thread of the runtime busy for milliseconds, which lasts as long as the returned permit.
-    /// As many may at a time as the runtime has threads. Large answers share these permits ([`AnswerTicket::turn`]).
+    /// As many may at a time as the runtime has threads. Large answers share these permits ([`AnswerTicket::build_permit`]).
     ///
     /// # Errors
     /// [`Refusal::DeadlineExceeded`] if it does not come to that in time. The row is counted as refused.
-    pub async fn builder(&self, due: Due) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-        let permit = Arc::clone(&self.builders).acquire_owned();
+    pub async fn build_permit(&self, due: Due) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        let permit = Arc::clone(&self.build_permits).acquire_owned();
         match tokio::time::timeout_at(due.deadline.into(), permit).await {
             // Nothing closes the semaphore.
             Ok(permit) => Ok(permit.ok()),
@@ -272,8 +259,8 @@ impl Recommender {
         let admitted = self.scheduler.lock().admit_answer(bytes);
         match admitted {
             Ok(predicted) => {
-                let (scheduler, builders) = (Arc::clone(&self.scheduler), Arc::clone(&self.builders));
-                Ok(AnswerTicket { scheduler, builders, bytes, predicted, took: None })
+                let (scheduler, build_permits) = (Arc::clone(&self.scheduler), Arc::clone(&self.build_permits));
+                Ok(AnswerTicket { scheduler, build_permits, bytes, predicted, took: None })
             }
             Err(full) => {
                 let refusal = Refusal::Overloaded(full);
@@ -292,7 +279,7 @@ impl Recommender {
     /// the executors' batches, and an idle server refuses none of them.
     pub fn rows_at_once(&self, generation: &Generation) -> usize {
         let full = generation.model.shape().full_flops(generation.model.space(), generation.max_len());
-        self.scheduler.lock().fitting(full).min(self.running)
+        self.scheduler.lock().fitting(full).min(self.max_running)
     }
 
     /// How many rows wait for the device.

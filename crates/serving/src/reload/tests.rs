@@ -8,7 +8,7 @@ use canet_testing::write_checkpoint;
 
 use super::{Offer, Reloader};
 use crate::metrics::Metrics;
-use crate::{Limits, Loader, Policy, Recommender, ReloadError};
+use crate::{Limits, Loader, Policy, Recommender, RecommenderOptions, ReloadError};
 
 #[test]
 fn the_watch_loads_nothing_beside_a_candidate_that_came_since_it_looked() {
@@ -20,7 +20,7 @@ fn the_watch_loads_nothing_beside_a_candidate_that_came_since_it_looked() {
         write_checkpoint(&root, 2);
         let metrics = Arc::new(Metrics::new().unwrap());
         let limits = Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(10), degrade: false };
-        let (recommender, _) = Recommender::start(limits, Arc::clone(&metrics)).unwrap();
+        let (recommender, _) = Recommender::start(limits, RecommenderOptions::default(), Arc::clone(&metrics)).unwrap();
         let loader = Loader {
             directory: ModelDirectory::open(&root).unwrap(),
             backend: Arc::new(CpuBackend::single_threaded()),

@@ -1,16 +1,12 @@
 use std::time::Duration;
 
+use super::cost::correction;
+
 /// Nanoseconds a byte before an answer was timed.
 const FIRST_GUESS: f64 = 4.0;
 
 /// The bounds of the nanoseconds a byte.
 const BOUNDS: (f64, f64) = (0.01, 10_000.0);
-
-/// The share of an error that one answer corrects.
-const RATE: f64 = 0.1;
-
-/// The bounds of an answer's relative error. With [`RATE`] they keep one outlier from moving a prediction by more than 10 %.
-const ERROR: (f64, f64) = (-0.5, 1.0);
 
 /// Large answers that wait to be built or are being built, and how long building takes.
 ///
@@ -59,9 +55,8 @@ impl AnswerQueue {
 
     /// Learns from an answer of `bytes` that was built in `took`.
     pub(crate) fn observe(&mut self, bytes: usize, took: Duration) {
-        let error = took.as_nanos() as f64 / (bytes.max(1) as f64 * self.nanoseconds_a_byte) - 1.0;
-        let factor = 1.0 + RATE * error.clamp(ERROR.0, ERROR.1);
-        self.nanoseconds_a_byte = (self.nanoseconds_a_byte * factor).clamp(BOUNDS.0, BOUNDS.1);
+        let change = correction(took.as_nanos() as f64, bytes.max(1) as f64 * self.nanoseconds_a_byte);
+        self.nanoseconds_a_byte = (self.nanoseconds_a_byte * (1.0 + change)).clamp(BOUNDS.0, BOUNDS.1);
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use canet_domain::Flops;
 
-/// The share of an error that one observation corrects: a prediction follows a change within about 20 batches.
+/// The share of an error that one observation corrects: a prediction follows a change within about 20 observations.
 const RATE: f64 = 0.1;
 
 /// The bounds of an observation's relative error. With [`RATE`] they keep one outlier, however far, from moving a
@@ -58,10 +58,10 @@ impl LinearCost {
     /// Learns from one batch.
     pub(crate) fn observe(&mut self, ran: BatchTiming) {
         let predicted = self.seconds(1, ran.flops);
-        let error = (ran.took.as_secs_f64() / predicted - 1.0).clamp(ERROR.0, ERROR.1);
+        let change = correction(ran.took.as_secs_f64(), predicted);
         let share = (self.overhead / predicted).clamp(SHARE.0, SHARE.1);
-        self.overhead = (self.overhead * (1.0 + RATE * error * share)).clamp(OVERHEAD.0, OVERHEAD.1);
-        self.per_flop = (self.per_flop * (1.0 + RATE * error * (1.0 - share))).clamp(PER_FLOP.0, PER_FLOP.1);
+        self.overhead = (self.overhead * (1.0 + change * share)).clamp(OVERHEAD.0, OVERHEAD.1);
+        self.per_flop = (self.per_flop * (1.0 + change * (1.0 - share))).clamp(PER_FLOP.0, PER_FLOP.1);
     }
 
     /// Learns from a few batches as from many live ones.
@@ -131,6 +131,11 @@ impl<L: Copy + Eq + Hash> CostModel<L> {
         self.lanes.extend(known);
         self.lanes.retain(|lane, _| keep(*lane));
     }
+}
+
+/// The relative change by which a prediction follows one observation: from -5 % to +10 %.
+pub(crate) fn correction(observed: f64, predicted: f64) -> f64 {
+    RATE * (observed / predicted - 1.0).clamp(ERROR.0, ERROR.1)
 }
 
 #[cfg(test)]

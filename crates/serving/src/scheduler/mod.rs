@@ -27,7 +27,8 @@ pub use cost::BatchTiming;
 pub use degrade::{Curve, DegradeLevel, DegradedRouter};
 pub use lanes::Due;
 pub use work::{
-    Arrival, Batch, Limits, QueueFull, RejectReason, RejectedRow, Routed, RouterBatch, Row, Started, UnroutedRow, Work,
+    Arrival, Batch, Cancellable, Limits, QueueFull, RejectReason, RejectedRow, Routed, RouterBatch, SharesRouter,
+    Started, Work,
 };
 
 use std::collections::VecDeque;
@@ -53,8 +54,8 @@ const LOOKS_PER_ROW: usize = 4;
 /// Rows that wait for executors, and the order in which these run them.
 ///
 /// - `L: Copy + Eq + Hash` names a lane, the rows that may share a batch.
-/// - `U: UnroutedRow` is a row without a route.
-/// - `R: Row` is a row with a route.
+/// - `U: SharesRouter` is a row without a route.
+/// - `R: Cancellable` is a row with a route.
 ///
 /// Methods name an executor by its index, below [`Limits::executors`].
 ///
@@ -123,7 +124,7 @@ struct ExecutorState<L> {
     last_batch: Duration,
 }
 
-impl<L: Copy + Eq + Hash, U: UnroutedRow, R: Row> Scheduler<L, U, R> {
+impl<L: Copy + Eq + Hash, U: SharesRouter, R: Cancellable> Scheduler<L, U, R> {
     /// An empty queue, as of `now`.
     pub fn new(limits: Limits, now: Instant) -> Scheduler<L, U, R> {
         let limits = Limits { executors: limits.executors.max(1), max_batch: limits.max_batch.max(1), ..limits };

@@ -1,20 +1,20 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Arrival, Batch, BatchTiming, DegradeLevel, Due, Limits, QueueFull, RejectReason, Routed, RouterBatch, Row,
-    Scheduler, UnroutedRow, Work,
+    Arrival, Batch, BatchTiming, Cancellable, DegradeLevel, Due, Limits, QueueFull, RejectReason, Routed, RouterBatch,
+    Scheduler, SharesRouter, Work,
 };
 
 /// A row of 10 MFLOP, which takes 1 ms.
 const ROW: u64 = 10_000_000;
 
-impl Row for &str {
+impl Cancellable for &str {
     fn is_cancelled(&self) -> bool {
         self.starts_with("cancelled")
     }
 }
 
-impl UnroutedRow for &str {
+impl SharesRouter for &str {
     fn shares_router(&self, other: &Self) -> bool {
         self.ends_with("of the old model") == other.ends_with("of the old model")
     }

@@ -16,16 +16,16 @@ pub struct Limits {
     pub degrade: bool,
 }
 
-/// A waiting row, as much as the scheduler knows of it.
-pub trait Row {
+/// A row whose client may leave.
+pub trait Cancellable {
     /// Whether nobody waits for the answer any more.
     fn is_cancelled(&self) -> bool {
         false
     }
 }
 
-/// A row whose route the router will choose.
-pub trait UnroutedRow: Row {
+/// A row whose route the router will choose, perhaps together with those of other rows.
+pub trait SharesRouter: Cancellable {
     /// Whether one router serves both rows, so that they may share a micro-batch.
     fn shares_router(&self, _other: &Self) -> bool {
         true

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-use canet_model::checkpoint::ModelDirectory;
+use canet_model::checkpoint::{Fault, ModelDirectory};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -381,15 +381,16 @@ fn a_version_whose_files_end_early_is_incomplete_and_a_damaged_one_is_not() {
         for length in (0..whole.len() - 1).step_by(1 + whole.len() / 40).chain([7, 8, whole.len() - 2]) {
             fs::write(&path, &whole[..length]).unwrap();
             let error = load();
-            assert!(error.is_incomplete() && error.to_string().contains(name), "{length} bytes: {error}");
+            assert_eq!(error.fault(), Fault::Incomplete, "{name}, {length} bytes: {error}");
+            assert!(error.to_string().contains(name), "{length} bytes: {error}");
         }
         fs::remove_file(&path).unwrap();
-        assert!(load().is_incomplete(), "no {name}");
+        assert_eq!(load().fault(), Fault::Incomplete, "no {name}");
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 0x80;
         fs::write(&path, flipped).unwrap();
         let error = load();
-        assert!(!error.is_incomplete(), "{error}");
+        assert_eq!(error.fault(), Fault::Rejected, "{error}");
         fs::write(&path, whole).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use canet_model::checkpoint::{FILE_NAMES, ModelDirectory, Origin, OriginError, OriginObject};
+use canet_model::checkpoint::{FILE_NAMES, Fault, ModelDirectory, Origin, OriginError, OriginObject};
 use canet_testing::write_checkpoint;
 
 /// A store in memory that records what is read.
@@ -168,7 +168,8 @@ fn a_bad_version_leaves_no_copy_and_its_object_is_named() {
         *store.objects.lock().unwrap() = objects;
         let error = model.load(Some(1)).unwrap_err();
         assert!(error.to_string().starts_with(words), "{error}");
-        assert_eq!((error.is_incomplete(), error.is_unavailable()), (bytes.is_none(), false), "{error}");
+        let fault = if bytes.is_none() { Fault::Incomplete } else { Fault::Rejected };
+        assert_eq!(error.fault(), fault, "{error}");
         assert!(!model.is_complete(1));
         assert_eq!(copies(cache.path()), [""; 0]);
     }
@@ -187,7 +188,8 @@ fn a_store_that_fails_is_no_fault_of_the_version() {
     *store.is_down.lock().unwrap() = true;
     for error in [model.load(Some(1)).map(drop), model.load(None).map(drop), model.manifest(1).map(drop)] {
         let error = error.unwrap_err();
-        assert!(error.is_unavailable() && error.to_string().ends_with(": nobody answers"), "{error}");
+        assert_eq!(error.fault(), Fault::StoreUnavailable);
+        assert!(error.to_string().ends_with(": nobody answers"), "{error}");
     }
     assert!(!model.is_complete(1));
     assert_eq!(model.copies().unwrap().load(None).unwrap().version, 1);
