@@ -31,6 +31,7 @@ ROWS = {
     "beauty-newest": {"data": "beauty", "flags": ["--positions", "newest"]},
     "beauty-alone-h16-l1": {"data": "beauty", "flags": alone("16", "1")},
     "beauty-alone-h32-l1": {"data": "beauty", "flags": alone("32", "1")},
+    "beauty-alone-h64-l1": {"data": "beauty", "flags": alone("64", "1")},
     "beauty-alone-h64-l2": {"data": "beauty", "flags": alone("64", "2")},
     "beauty-alone-h128-l2": {"data": "beauty", "flags": alone("128", "2")},
     "beauty-paper": {"data": "beauty", "flags": ["--preset", "paper"]},
