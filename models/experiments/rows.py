@@ -48,6 +48,8 @@ ROWS = {
 README = [
     {"name": "Amazon Beauty", "row": "beauty", "recbole": ["beauty-recbole-ce"],
      "slices": ["h16-l2-e16", "h32-l2-e32", "h64-l2-e64"], "budgets": [0.09, 0.15, 0.3]},
+    {"name": "Amazon Sports", "row": "sports", "recbole": [],
+     "slices": ["h16-l2-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2, 0.3]},
     {"name": "MovieLens-1M", "row": "ml-1m-minus2", "recbole": [],
      "slices": ["h16-l1-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2, 0.4]},
     {"name": "MovieLens-100K", "row": "ml-100k", "recbole": [],
