@@ -3,6 +3,7 @@
 import _thread
 import json
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -329,7 +330,16 @@ def test_other_threads_run_meanwhile(model, histories):
         other.join()
 
 
+@pytest.fixture
+def interruptible():
+    """Sets Python's own handler of SIGINT, which a shell's background jobs lack."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("call", "times"), [("recommend", 200), ("scores", 20)])
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_a_long_call(model, histories, call, times):
     ask = getattr(model, call)
     began = time.monotonic()
