@@ -74,6 +74,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
     }
 }
 
+/// Reads the version of a training back, with all its checks.
 fn read_back(job: &TrainJob<'_>, version: u64) -> Result<Checkpoint, CheckpointError> {
     ModelDirectory::open(job.out)?.load(Some(version))
 }
@@ -85,7 +86,7 @@ fn clean_up(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<(), TrainEr
 }
 
 /// Cleans up after an earlier process that was stopped once it had written its version. Returns the version if it is that
-/// of this job, which then needs no training. If it is gone or damaged, its state stays and the training goes on behind
+/// of this job, which then needs no training. If it is gone or damaged, its state stays and the training goes on after
 /// its last epoch.
 fn clean_up_earlier(job: &TrainJob<'_>, work: &Path) -> Result<Option<Checkpoint>, TrainError> {
     let Some((version, state)) = StateFile::finished(work)? else { return Ok(None) };

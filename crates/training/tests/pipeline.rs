@@ -78,7 +78,7 @@ fn a_training_that_was_stopped_behind_its_version_does_not_write_it_again() {
     // There is nothing left to end, so the same job is a new training.
     assert_eq!(version(&dataset, &out, 1).unwrap(), 2);
 
-    // A version that is damaged or gone is written again, from the state behind the last epoch.
+    // A version that is damaged or gone is written again, from the state after the last epoch.
     stopped_behind(3);
     fs::write(out.join("3/weights.safetensors"), "").unwrap();
     assert_eq!(version(&dataset, &out, 1).unwrap(), 4);

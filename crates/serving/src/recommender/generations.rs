@@ -79,7 +79,7 @@ impl Recommender {
         })
     }
 
-    /// Makes the candidate the live generation. The old one counts as retired before it stops to serve.
+    /// Makes the candidate the live generation. The old one counts as retired before it stops serving.
     ///
     /// # Errors
     /// [`Conflict`] if there is no candidate, or if `version` names another.
@@ -87,7 +87,7 @@ impl Recommender {
         self.end_candidate(version, retired, |live, candidate| (candidate, live))
     }
 
-    /// Ends the candidate. It counts as retired before it stops to serve.
+    /// Ends the candidate, which counts as retired before it stops serving.
     ///
     /// # Errors
     /// [`Conflict`] if there is no candidate, or if `version` names another.
