@@ -10,6 +10,9 @@ stopping watches NDCG@10 on the validation items with a patience of 10 evaluatio
 split the data alike: the last item of a user is the test item, the one before it the validation item. They differ in users of
 three interactions alone, whose second item RecBole trains on.
 
+RecBole pads every history to 50 items, which takes most of its time on a CPU. This program computes the same scores without
+the padding, so that a training on Amazon Beauty takes a seventh of the time.
+
 `canet import --recbole` then makes a model of the result, and `canet eval` measures it, so that one program counts both
 sides. With --against, `canet report --trained-alone` compares it with a model of canet over the same users. A trained model
 stays in the work directory and is not trained again, and one that was stopped goes on after its last whole epoch. The result
@@ -19,6 +22,7 @@ This file is not called recbole.py, because Python would then import it in place
 """
 
 import argparse
+import ctypes
 import json
 import os
 import subprocess
@@ -32,6 +36,8 @@ REPOSITORY = HERE.parent.parent
 LOSSES = {"ce": {"loss_type": "CE", "train_neg_sample_args": None},
           "bpr": {"loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}}
 PATIENCE = 10
+# Histories that run together on a CPU.
+GROUP = 64
 
 
 class TimeIsUp(Exception):
@@ -117,7 +123,22 @@ def train(options, loss, directory):
     dataset = create_dataset(config)
     train_data, valid_data, _ = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    model = SASRec(config, train_data.dataset).to(config["device"])
+    # RecBole looks for NaN in every gradient, because one of its models asks for that when it is imported.
+    torch.autograd.set_detect_anomaly(False)
+    keep_freed_memory()
+
+    class WithoutPadding(SASRec):
+        """Runs histories of similar lengths together, each group as long as its longest. The padding is on the right, where
+        no position that counts reads it, so the result is the same."""
+
+        def forward(self, item_seq, item_seq_len):
+            order = item_seq_len.argsort()
+            groups = order.split(len(order) if item_seq.is_cuda else GROUP)
+            found = [super(WithoutPadding, self).forward(item_seq[rows, :int(item_seq_len[rows[-1]])], item_seq_len[rows])
+                     for rows in groups]
+            return torch.cat(found)[order.argsort()]
+
+    model = WithoutPadding(config, train_data.dataset).to(config["device"])
 
     tokens = dataset.field2token_id
     seen = {tokens["user_id"][user]: torch.tensor([tokens["item_id"][item] for item in items[:-2]])
@@ -178,6 +199,15 @@ def train(options, loss, directory):
     }
     Path("training.json").write_text(json.dumps(training, indent=1) + "\n")
     os.chdir(started_in)
+
+
+def keep_freed_memory():
+    """Lets the C library keep large blocks. It would return each to the system, which clears it before the next use: a third
+    of the time of a batch."""
+    trim_threshold, mmap_max = -1, -4
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def resumed(trainer):
