@@ -152,7 +152,7 @@ fn time_filtered(
     let mut run = |requests: &[Request]| {
         let started = Instant::now();
         let rows = requests.iter().map(|request| (route, request));
-        assert_eq!(rank_requests(native, ITEMS, rows, &mut pool).unwrap().ranked_twice, 0);
+        assert!(rank_requests(native, ITEMS, rows, &mut pool).unwrap().iter().all(|row| !row.ran_twice));
         started.elapsed().as_secs_f64()
     };
     let mut found = Vec::new();

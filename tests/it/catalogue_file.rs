@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use canet_api::proto::canet::v1 as proto;
+use canet_model::ModelConfig;
 use canet_serving::{CatalogueFile, RecommenderOptions};
 use serde_json::{Value, json};
 
@@ -240,6 +241,32 @@ fn every_transport_takes_filters() {
     let model = grpc.call::<proto::GetModelResponse>("canet.v1.Recommender/GetModel", &[], &proto::GetModelRequest {});
     let catalogue = model.answers[0].catalogue.as_ref().unwrap();
     assert_eq!((catalogue.items, catalogue.keys[0].name.as_str(), catalogue.keys[0].values), (31, "category", 3));
+}
+
+#[test]
+fn a_second_run_that_fills_quotas_costs_the_slice_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, path) = (directory.path().join("wide"), directory.path().join("catalogue.csv"));
+    numbered(draft(ModelConfig { items: 300, ..small_config() }, 31)).write(&root).unwrap();
+    // Three brands, two of which one item alone has.
+    let brand = |place: u32| if place < 2 { place } else { 2 };
+    let lines: String = (0..300).map(|place| format!("{},b{}\n", 101 + place, brand(place))).collect();
+    fs::write(&path, format!("id,brand\n{lines}")).unwrap();
+    let server = Process::serve(&root, &["--catalogue", path.to_str().unwrap()]);
+    let route = server.client.get("/routes").json()["routes"][0]["name"].as_str().unwrap().to_owned();
+    let executed = || server.client.metric(&format!("executed_flops_total{{route=\"{route}\"}}"));
+    let flops = |answer: &Value| answer["compute"]["flops"].as_u64().unwrap();
+
+    let request = json!({"history": [200, 250], "k": 3, "route": route});
+    let once = server.client.recommend(&request).json();
+    assert_eq!(executed(), flops(&once) as f64);
+
+    let mut request = request;
+    request["max_per"] = json!({"brand": 1});
+    let twice = server.client.recommend(&request).json();
+    assert_eq!((ids(&twice).len(), server.client.metric("ranked_twice_total")), (3, 1.0));
+    assert_eq!(flops(&twice), 2 * flops(&once));
+    assert_eq!(executed(), (flops(&once) + flops(&twice)) as f64);
 }
 
 #[test]

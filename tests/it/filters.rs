@@ -179,11 +179,11 @@ fn compare(config: &ModelConfig, forwards: &[(String, Box<dyn Forward>)], rows: 
         for batch in asked.chunks(7) {
             let rows = batch.iter().map(|asked| (asked.route, &asked.request));
             let found = rank_requests(&**forward, config.items, rows, &mut pool).unwrap();
-            twice += found.ranked_twice;
-            for (asked, found) in batch.iter().zip(found.rows) {
+            twice += found.iter().filter(|row| row.ran_twice).count();
+            for (asked, found) in batch.iter().zip(found) {
                 let scores = forward.scores(asked.route, &[&asked.request.history]).unwrap();
                 let expected = by_hand(asked, &shop, scores.row(0).unwrap());
-                let found = found.unwrap();
+                let found = found.ranked.unwrap();
                 let told = format!("{name}: {} {:?} k {}", asked.filter, asked.max_per, asked.request.k);
                 assert_eq!(found.len(), expected.len(), "{told}");
                 for (found, expected) in found.iter().zip(&expected) {

@@ -208,7 +208,8 @@ fn ranked<'a>(
     answer: Answer,
     history: HistoryUsed,
 ) -> Recommendation<'a> {
-    let Answer { ranked, routing, reused, times: _ } = answer;
+    let Answer { ranked, routing, reused, second_run, times: _ } = answer;
+    let flops = routing.slice_flops + second_run + routing.router_flops;
     Recommendation {
         items: RankedItems::new(generation.model.catalogue(), Best::ByScore(ranked)).with_view(view),
         route: RouteTaken {
@@ -216,7 +217,7 @@ fn ranked<'a>(
             reason: routing.reason.name(),
             confidence: routing.confidence,
         },
-        compute: Compute::new(routing.slice_flops + routing.router_flops, routing.full_flops).reusing(reused),
+        compute: Compute::new(flops, routing.full_flops).reusing(reused),
         model: model(generation),
         history,
     }

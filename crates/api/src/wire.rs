@@ -476,11 +476,12 @@ pub(crate) struct RouteTaken<'a> {
 /// The cost of the answer, and of the full model for the same request. A multiply-add counts as 2 FLOPs.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Compute {
-    /// FLOPs of the route, and of the router if it ran. They do not depend on what the server kept from earlier requests.
+    /// FLOPs of the route, twice if it ran a second time to fill `max_per`, and of the router if it ran. They do not depend on
+    /// what the server kept from earlier requests.
     pub(crate) flops: u64,
     /// FLOPs of the full model, without a router.
     pub(crate) full_flops: u64,
-    /// 1 - flops / full_flops. Negative if the router and the full model ran. 0 if nothing ran.
+    /// 1 - flops / full_flops. Negative if more than the full model ran. 0 if nothing ran.
     pub(crate) saved: f64,
     /// The part of `flops` that was not computed, because the server kept the results of an earlier request.
     pub(crate) reused: u64,

@@ -22,6 +22,8 @@ pub(crate) struct RowCost {
     pub(crate) length: usize,
     /// The part of its slice that was not computed, because the history cache had it.
     pub(crate) reused: Flops,
+    /// The cost of a second run, 0 without one. It reuses nothing.
+    pub(crate) second_run: Flops,
     /// Its share of the time of the router's micro-batch.
     pub(crate) router: Duration,
 }
@@ -46,13 +48,13 @@ impl BatchCost {
         let (shape, space) = (model.shape(), model.space());
         let widest = rows.clone().map(|row| space.slice(row.routing.route).embedding).max().unwrap_or_default();
         let mut batch = BatchCost::default();
-        for RowCost { routing, length, reused, router } in rows {
+        for RowCost { routing, length, reused, second_run, router } in rows {
             let padding = match model.forward().shares_layers() {
                 true => shape.embedding_padding(space.slice(routing.route), widest, *length),
                 false => 0,
             };
             let route = batch.routes.entry(routing.route).or_default();
-            route.executed += routing.slice_flops.saturating_sub(*reused) + padding;
+            route.executed += routing.slice_flops.saturating_sub(*reused) + second_run + padding;
             route.reused += reused;
             route.full += routing.full_flops;
             route.router += *router;

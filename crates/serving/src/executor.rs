@@ -5,7 +5,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::batch_cost::{BatchCost, RowCost};
 use super::health::Health;
-use super::ranking::{Rankings, rank_requests};
+use super::ranking::{RankedRow, rank_requests};
 use super::row::{Answer, LaneKey, Reply, RoutedRow, Routing, Row, Times};
 use super::scheduler::{Batch, DegradeLevel, RouterBatch, Started, Work};
 use super::shared_scheduler::SharedScheduler;
@@ -127,33 +127,39 @@ impl Executor {
         for Started { row, waited } in rows {
             let RoutedRow { request, reply, routing, router, router_share, in_lane, generation: _ } = row;
             drop(in_lane);
-            let cost = RowCost { routing, length: request.history.len(), reused: 0, router: router_share };
+            let cost =
+                RowCost { routing, length: request.history.len(), reused: 0, second_run: 0, router: router_share };
             let times = Times { queue: waited, router, forward: Duration::ZERO };
             running.push(RunningRow { reply, times, cost });
             requests.push(request);
         }
         let (model, routes) = (&generation.model, running.iter().map(|row| row.cost.routing.route));
-        let rankings = rank_requests(&**model.forward(), model.catalogue().len(), routes.zip(&requests), sets);
+        let ranked = rank_requests(&**model.forward(), model.catalogue().len(), routes.zip(&requests), sets);
         let forward = started.elapsed();
-        let Rankings { rows: rankings, reused, ranked_twice } = match rankings {
-            Ok(rankings) => rankings,
+        let ranked = match ranked {
+            Ok(ranked) => ranked,
             Err(error) => {
                 self.scheduler.lock().failed(self.index, forward);
                 return self.fail(&error, generation, "slices", running.into_iter().map(|row| row.reply));
             }
         };
         self.health.ran();
-        running.iter_mut().zip(reused).for_each(|(row, reused)| row.cost.reused = reused);
-        self.metrics.ranked_twice(ranked_twice);
+        for (RunningRow { cost, .. }, RankedRow { reused, ran_twice, .. }) in running.iter_mut().zip(&ranked) {
+            cost.reused = *reused;
+            if *ran_twice {
+                cost.second_run = cost.routing.slice_flops;
+                self.metrics.ranked_twice();
+            }
+        }
         self.observe(generation, &running, forward);
         let mut bad_rows = 0;
-        self.send(running.into_iter().zip(rankings).map(|(RunningRow { reply, times, cost }, ranked)| {
-            let RowCost { routing, reused, .. } = cost;
-            let Some(ranked) = ranked.filter(|_| is_finite(&routing)) else {
+        self.send(running.into_iter().zip(ranked).map(|(RunningRow { reply, times, cost }, row)| {
+            let RowCost { routing, reused, second_run, .. } = cost;
+            let Some(ranked) = row.ranked.filter(|_| is_finite(&routing)) else {
                 bad_rows += 1;
                 return (reply, Err(Refusal::NotFinite));
             };
-            (reply, Ok(Answer { ranked, routing, reused, times: Times { forward, ..times } }))
+            (reply, Ok(Answer { ranked, routing, reused, second_run, times: Times { forward, ..times } }))
         }));
         if bad_rows > 0 {
             let version = generation.model.version();

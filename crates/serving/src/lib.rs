@@ -49,7 +49,7 @@ pub use generation::{Generation, GenerationId, Policy};
 pub use judge::{JUDGED, Judge, UserAnswer, UserRequest, Visit};
 pub use load::{First, LoadError, Loader};
 pub use priority::Priority;
-pub use ranking::{Rankings, rank_requests};
+pub use ranking::{RankedRow, rank_requests};
 pub use recommender::{AnswerTicket, Recommender, RecommenderOptions};
 pub use refusal::{Refusal, Unready};
 pub use reload::{Offer, Reloader, ServingVersion, Start};

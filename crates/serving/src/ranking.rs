@@ -6,14 +6,14 @@ use canet_model::{Forward, ForwardError, Query, RankedBatch};
 
 use super::row::Request;
 
-/// The rankings of a batch.
-pub struct Rankings {
-    /// Each row's ranking, best first. `None` if its scores are NaN or infinite.
-    pub rows: Vec<Option<Vec<Ranked>>>,
-    /// FLOPs of each row that the history cache saved. Empty without a cache.
-    pub reused: Vec<Flops>,
-    /// Rows that ran twice, because the best items that were ranked first did not fill their quotas.
-    pub ranked_twice: usize,
+/// A row that was ranked.
+pub struct RankedRow {
+    /// Its items, best first. `None` if its scores are NaN or infinite.
+    pub ranked: Option<Vec<Ranked>>,
+    /// FLOPs that the history cache saved.
+    pub reused: Flops,
+    /// Whether it ran twice, because the best items that were ranked first did not fill its quotas.
+    pub ran_twice: bool,
 }
 
 /// Ranks the rows of a batch within their filters and quotas.
@@ -33,7 +33,7 @@ pub fn rank_requests<'a>(
     items: usize,
     rows: impl ExactSizeIterator<Item = (Route, &'a Request)> + Clone,
     pool: &mut SetPool,
-) -> Result<Rankings, ForwardError> {
+) -> Result<Vec<RankedRow>, ForwardError> {
     let mut sets: Vec<Option<AllowedSet<'a>>> = Vec::new();
     if rows.clone().any(|(_, request)| request.limits_items()) {
         sets.extend(rows.clone().map(|(_, request)| request.allowed(pool)));
@@ -42,23 +42,23 @@ pub fn rank_requests<'a>(
     let queries: Vec<(Route, Query<'_>)> =
         rows.clone().enumerate().map(|(row, (route, request))| (route, request.query(set(row)))).collect();
     let RankedBatch { rankings, reused } = forward.rank_reusing(&queries)?;
-    let (mut ranked_rows, mut ranked_twice) = (Vec::with_capacity(queries.len()), 0);
+    let mut ranked_rows = Vec::with_capacity(queries.len());
     let requests = rows.map(|(_, request)| request);
-    for (((route, query), request), best) in queries.iter().zip(requests).zip(rankings) {
+    // A forward without a cache reports nothing.
+    let reused = reused.into_iter().chain(std::iter::repeat(0));
+    for ((((route, query), request), best), reused) in queries.iter().zip(requests).zip(rankings).zip(reused) {
         if !query.selection.is_complete(&best, items) {
-            ranked_rows.push(None);
+            ranked_rows.push(RankedRow { ranked: None, reused, ran_twice: false });
             continue;
         }
         let row = RowToRank { route: *route, request, query };
-        let mut ranked = row.within_quotas(best);
-        if ranked.is_none() {
-            ranked_twice += 1;
-            ranked = row.rank_all(forward, items)?;
-        }
-        ranked_rows.push(ranked);
+        ranked_rows.push(match row.within_quotas(best) {
+            Some(ranked) => RankedRow { ranked: Some(ranked), reused, ran_twice: false },
+            None => RankedRow { ranked: row.rank_all(forward, items)?, reused, ran_twice: true },
+        });
     }
     sets.into_iter().flatten().for_each(|set| set.give_back(pool));
-    Ok(Rankings { rows: ranked_rows, reused, ranked_twice })
+    Ok(ranked_rows)
 }
 
 /// A row, and what the forward is asked for it.

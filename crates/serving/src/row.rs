@@ -42,6 +42,8 @@ pub struct Answer {
     pub routing: Routing,
     /// The part of the slice's cost that was not computed, because the history cache had it.
     pub reused: Flops,
+    /// The slice's cost again if the row ran a second time to fill its quotas, else 0.
+    pub second_run: Flops,
     /// How long each stage took.
     pub times: Times,
 }

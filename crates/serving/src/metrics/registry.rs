@@ -64,7 +64,7 @@ families! {
         /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
         stage_duration_seconds: HistogramVec, labels ["stage"], buckets SECONDS;
         /// Floating-point operations computed for the rows of a route, with padding, without the router's and without what
-        /// the history cache had. The second runs of ranked_twice_total are not counted.
+        /// the history cache had. The second runs of ranked_twice_total count.
         executed_flops_total: IntCounterVec, labels ["route"];
         /// Floating-point operations that were not computed for the rows of a route, because the history cache had their
         /// results. They are not in executed_flops_total.
@@ -270,9 +270,9 @@ impl Metrics {
         }
     }
 
-    /// Counts rows that ran a second time.
-    pub(crate) fn ranked_twice(&self, rows: usize) {
-        self.ranked_twice_total.inc_by(rows as u64);
+    /// Counts a row that ran a second time.
+    pub(crate) fn ranked_twice(&self) {
+        self.ranked_twice_total.inc();
     }
 
     /// Counts a reading of the catalogue file.
