@@ -44,14 +44,14 @@ ROWS = {
     "ml-100k": {"data": "ml-100k", "flags": []},
 }
 
-# README.md of the repository shows these: the rows of a data set, and results of recbole_sasrec.py beside them.
+# README.md of the repository shows these rows, one a data set.
 README = [
-    {"name": "Amazon Beauty", "row": "beauty", "recbole": ["beauty-recbole-ce"],
+    {"name": "Amazon Beauty", "row": "beauty",
      "slices": ["h16-l2-e16", "h32-l2-e32", "h64-l2-e64"], "budgets": [0.09, 0.15, 0.3]},
-    {"name": "Amazon Sports", "row": "sports", "recbole": [],
+    {"name": "Amazon Sports", "row": "sports",
      "slices": ["h16-l2-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2, 0.3]},
-    {"name": "MovieLens-1M", "row": "ml-1m-minus2", "recbole": [],
+    {"name": "MovieLens-1M", "row": "ml-1m-minus2",
      "slices": ["h16-l1-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2, 0.4]},
-    {"name": "MovieLens-100K", "row": "ml-100k", "recbole": [],
+    {"name": "MovieLens-100K", "row": "ml-100k",
      "slices": ["h16-l1-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2]},
 ]

@@ -1,23 +1,24 @@
-"""The two tables that are made of the results: all rows in this directory's README.md, and the short one in the repository's."""
+"""The tables that are made of the results: all rows and RecBole's models in this directory's README.md, and the short one in the
+repository's."""
 
 import json
 import sys
 from pathlib import Path
 
-from rows import README, ROWS
+from rows import DATA, README, ROWS
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-MARKS = ("<!-- table: made by tables.py -->\n", "<!-- end of the table -->\n")
 # The savings at which the table of all rows tells of routed runs.
 SAVINGS = (0.65, 0.70, 0.80)
 
 
 def write_tables():
-    """Puts a table of every result into README.md here, and the table of models by data set into that of the repository."""
+    """Puts the tables of every result into README.md here, and the table of models by data set into that of the repository."""
     results = {row: results_of(row) for row in ROWS}
-    put(HERE / "README.md", all_rows([result for found in results.values() for result in found]))
-    put(REPOSITORY / "README.md", models(results))
+    put(HERE / "README.md", "table", all_rows([result for found in results.values() for result in found]))
+    put(HERE / "README.md", "references", all_references())
+    put(REPOSITORY / "README.md", "table", models(results))
 
 
 def results_of(row):
@@ -31,10 +32,11 @@ def results_of(row):
     return results
 
 
-def put(file, lines):
-    before, rest = file.read_text().split(MARKS[0], 1)
-    after = rest.split(MARKS[1], 1)[1]
-    file.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
+def put(file, name, lines):
+    start, end = f"<!-- {name}: made by tables.py -->\n", f"<!-- end of the {name} -->\n"
+    before, rest = file.read_text().split(start, 1)
+    after = rest.split(end, 1)[1]
+    file.write_text(before + start + "\n".join(lines) + "\n" + end + after)
 
 
 def all_rows(results):
@@ -71,7 +73,7 @@ def models(results):
         minutes = [minutes for result in found for minutes in result["training_minutes"]]
         name = shown["name"] + (f", mean of {trainings} trainings" if trainings > 1 else "")
         strongest = next((route for result in found for route in result["strongest"]["routes"]))
-        rows = [reference(result) for result in shown["recbole"]]
+        rows = [reference(result) for result in references_of(found[0]["data"])]
         for place, slices in enumerate(zip(*(result["slices"] for result in found))):
             route = slices[0]["route"]
             full = place + 1 == len(found[0]["slices"])
@@ -92,12 +94,49 @@ def models(results):
     return lines
 
 
-def reference(name):
-    """A result of recbole_sasrec.py."""
-    result = json.loads((HERE / f"{name}.json").read_text())
-    ended = ", stopped by a time limit" if result["ended_by"] == "minutes" else ""
-    words = f"RecBole's SASRec, loss {result['settings']['loss_type']}, {result['epochs']} epochs{ended}"
+def references_of(data):
+    """The results of recbole_sasrec.py for a data set."""
+    return [json.loads(file.read_text()) for file in sorted(HERE.glob(f"{data}-recbole-*.json"))]
+
+
+def reference(result):
+    words = f"RecBole's SASRec, loss {result['settings']['loss_type']}, {epochs(result)}"
     return result["mflops"], words, result["test"], f"{result['cpu_minutes']:.0f}"
+
+
+def epochs(result):
+    return f"{result['epochs']} epochs{', stopped by a time limit' if result['ended_by'] == 'minutes' else ''}"
+
+
+def all_references():
+    """Every result of recbole_sasrec.py, and what models of canet have more than it."""
+    lines = [
+        "| data | loss, epochs | CPU minutes | MFLOP a request | validation | test | model of canet | strongest slice - RecBole's "
+        "| routed - RecBole's | full - RecBole's |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in (result for data in DATA for result in references_of(data)):
+        cells = [
+            result["data"], f"{result['settings']['loss_type']}, {epochs(result)}", f"{result['cpu_minutes']:.0f}",
+            short(result["mflops"]), told(result["validation"]), told(result["test"]),
+        ]
+        for other in result["against"] or [None]:
+            differences = ["", "", "", ""] if other is None else against(other)
+            lines.append(f"| {' | '.join([*cells, *differences])} |")
+    return lines
+
+
+def against(other):
+    """The differences from one model of canet."""
+    low, high = other["recbole_over_full"]["interval"]
+    full = {"mean": -other["recbole_over_full"]["mean"], "interval": [-high, -low]}
+    routed = f"{other['routed']['budget'] * 100:.0f} %, {short(other['routed']['mflops'])} MFLOP"
+    return [
+        f"`{other['model']}`",
+        f"`{other['strongest']['route']}`, {short(other['strongest']['mflops'])} MFLOP: {interval(other['strongest_over_recbole'])}",
+        f"{routed}: {interval(other['routed_over_recbole'])}",
+        f"{short(other['full']['mflops'])} MFLOP: {interval(full)}",
+    ]
 
 
 def mean(values):
@@ -137,6 +176,10 @@ def told(found):
 def difference(found):
     """Of several trainings with the interval, which covers what another one would have come to; of one with ± alone."""
     if len(found["by_seed"]) > 1 and found.get("interval"):
-        low, high = found["interval"]
-        return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
+        return interval(found)
     return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
+
+
+def interval(found):
+    low, high = found["interval"]
+    return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
