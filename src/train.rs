@@ -327,6 +327,9 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         stop: &signals.stop,
     };
     check_memory(&job, args.skip_memory_check)?;
+    if !job.device.is_cuda() {
+        canet_torch::keep_freed_memory();
+    }
     signals.save_before_stopping();
     match train(&job).map_err(failure)? {
         TrainOutcome::Stopped => {

@@ -21,6 +21,7 @@
 //!   wheels, because these libraries find each other by relative paths. The script unpacks a directory elsewhere and
 //!   renames it, so an existing directory is complete.
 
+mod allocator;
 mod attention;
 mod backbone;
 mod backend;
@@ -35,6 +36,7 @@ mod packed;
 mod router;
 pub mod tensors;
 
+pub use allocator::keep_freed_memory;
 pub use backend::TorchBackend;
 pub use device::{count_gpus, gemm_peak, set_threads, tch_device};
 pub use error::TorchError;
