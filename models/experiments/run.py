@@ -69,6 +69,8 @@ def main():
 def experiment(options):
     row = ROWS[options.row]
     seeds = [int(seed) for seed in options.seeds.split(",")]
+    name = options.row if 1 in seeds else f"{options.row}-seed-{'-'.join(map(str, seeds))}"
+    check_seeds(name, seeds)
     data = checked(options.data / DATA[row["data"]]["file"], DATA[row["data"]]["sha256"])
     threads = ["--threads", str(options.threads)] if options.threads else []
     models = [WORK / f"{options.row}-{seed}" for seed in seeds]
@@ -83,11 +85,18 @@ def experiment(options):
     canet("report", *given, "--data", data, "--out", report, "--budgets", BUDGETS, "--device", "cpu", *threads)
     found = json.loads((report / "report.json").read_text())
     trained = [training_of(model) for model in models]
-    name = options.row if 1 in seeds else f"{options.row}-seed-{'-'.join(map(str, seeds))}"
     result = reduced(name, row, seeds, found, trained)
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     if routes_of(result) > 1:
         (HERE / f"{name}.svg").write_bytes((report / "report-flops.svg").read_bytes())
+
+
+def check_seeds(name, seeds):
+    """Ends the program if the result that it would write lacks a seed that the result of that name has."""
+    result = HERE / f"{name}.json"
+    before = json.loads(result.read_text())["seeds"] if result.exists() else []
+    if lost := sorted(set(before) - set(seeds)):
+        sys.exit(f"{result.name} has seed {lost[0]}: add it to SEEDS, or remove the file if its models are gone")
 
 
 def checked(path, sha256):
@@ -145,7 +154,7 @@ def value(found):
 def rounded(number):
     if isinstance(number, list):
         return [rounded(one) for one in number]
-    return number if number is None else float(f"{number:.5g}")
+    return number if number is None else float(f"{number:.7g}")
 
 
 def reduced(name, row, seeds, found, trained):

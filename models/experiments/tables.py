@@ -10,7 +10,7 @@ from rows import DATA, README, ROWS
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 # The savings at which the table of all rows tells of routed runs.
-SAVINGS = (0.65, 0.70, 0.80)
+SAVINGS = (0.60, 0.65, 0.70, 0.80, 0.90)
 
 
 def write_tables():
@@ -41,22 +41,21 @@ def put(file, name, lines):
 
 def all_rows(results):
     lines = [
-        "| row | seeds | full | strongest slice | routed, saved | - static mix | - static mix of equal time | - full "
-        "| - strongest | - random, own frequencies | routes in use | minutes |",
+        "| row | seeds | full | strongest slice | routed, saved | minus static mix | minus static mix of equal time | minus full "
+        "| minus strongest | minus random, own frequencies | routes in use | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         strongest = result["strongest"]
-        head = (
-            f"| {result['row']} | {len(result['seeds'])} | {told(result['full']['test'])} | "
-            f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved"
-        )
-        minutes = " ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
-        routed = near(result["routed"]) if routes_of(result) > 1 else []
+        has_slices = routes_of(result) > 1
+        best = f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved" if has_slices else ""
+        head = f"| {result['row']} | {len(result['seeds'])} | {told(result['full']['test'])} | {best}"
+        minutes = ", ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
+        routed = near(result["routed"]) if has_slices else []
         for place, one in enumerate(routed):
             over = one["over"]
             differences = [difference(over[name]) for name in ("hull", "hull_by_time", "full", "strongest", "matched")]
-            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.0f}"]
+            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:g}"]
             start = head if place == 0 else "| | | |"
             lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
         if not routed:
@@ -72,13 +71,13 @@ def models(results):
         trainings = sum(len(result["seeds"]) for result in found)
         minutes = [minutes for result in found for minutes in result["training_minutes"]]
         name = shown["name"] + (f", mean of {trainings} trainings" if trainings > 1 else "")
-        strongest = next((route for result in found for route in result["strongest"]["routes"]))
+        strongest = {route for result in found for route in result["strongest"]["routes"]}
         rows = [reference(result) for result in references_of(found[0]["data"])]
         for place, slices in enumerate(zip(*(result["slices"] for result in found))):
             route = slices[0]["route"]
             full = place + 1 == len(found[0]["slices"])
             if route in shown["slices"] or full:
-                words = f"{'full model' if full else 'slice'} `{route}`{', the strongest' if route == strongest else ''}"
+                words = f"{'full model' if full else 'slice'} `{route}`{', the strongest' if strongest == {route} else ''}"
                 rows.append((slices[0]["mflops"], words, mean([(one["test"], result) for one, result in zip(slices, found)]), ""))
         for budget in shown["budgets"]:
             points = [one for result in found for one in result["routed"] if one["budget"] == budget]
@@ -111,8 +110,8 @@ def epochs(result):
 def all_references():
     """Every result of recbole_sasrec.py, and what models of canet have more than it."""
     lines = [
-        "| data | loss, epochs | CPU minutes | MFLOP a request | validation | test | model of canet | strongest slice - RecBole's "
-        "| routed - RecBole's | full - RecBole's |",
+        "| data | loss, epochs | CPU minutes | MFLOP a request | validation | test | model of canet | strongest slice minus RecBole's "
+        "| routed minus RecBole's | full minus RecBole's |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in (result for data in DATA for result in references_of(data)):
@@ -177,9 +176,14 @@ def difference(found):
     """Of several trainings with the interval, which covers what another one would have come to; of one with ± alone."""
     if len(found["by_seed"]) > 1 and found.get("interval"):
         return interval(found)
-    return f"{found['mean']:+.4f} ±{found['se'] or 0:.4f}".replace("0.", ".")
+    return f"{signed(found['mean'])} ±{found['se'] or 0:.4f}".replace("0.", ".")
 
 
 def interval(found):
     low, high = found["interval"]
-    return f"{found['mean']:+.4f} ({low:+.4f} to {high:+.4f})".replace("0.", ".")
+    return f"{signed(found['mean'])} ({signed(low)} to {signed(high)})".replace("0.", ".")
+
+
+def signed(number):
+    """With four digits, or five if four are zeros."""
+    return f"{number:+.4f}" if abs(number) >= 0.00005 else f"{number:+.5f}"
