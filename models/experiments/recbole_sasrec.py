@@ -26,6 +26,7 @@ import argparse
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -113,6 +114,8 @@ def is_trained(options, directory):
 def train(options, loss, directory):
     """Trains RecBole's SASRec. It leaves data/data.inter, sasrec.pth and training.json in the directory."""
     by_user = sequences(options.data)
+    # What a shorter training left is not this training's model.
+    shutil.rmtree(directory / "model", ignore_errors=True)
     # RecBole writes logs into the current directory and takes flags from the command line.
     started_in, sys.argv = Path.cwd(), sys.argv[:1]
     os.chdir(directory)
