@@ -1,10 +1,9 @@
-/// Lets the C library's allocator, which LibTorch uses, keep the memory that a step frees for the next step: blocks of
-/// up to 32 MiB, and up to 512 MiB in all.
+/// Lets the C library's allocator, which LibTorch uses, keep up to 512 MiB that a step frees for the next step.
 ///
-/// By default it returns larger blocks to the system, which clears each page before it gives it out again. Call this in a
-/// process that trains on a CPU.
+/// By default it keeps twice the largest block that was freed before, and returns the rest to the system, which clears each
+/// page before it gives it out again. Call this in a process that trains on a CPU.
 pub fn keep_freed_memory() {
-    // The C library accepts no higher threshold before its version 2.35.
+    // Larger blocks go back at once: 32 MiB is the upper limit that mallopt(3) names.
     #[cfg(target_env = "gnu")]
     for (option, value) in [(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TRIM_THRESHOLD, 512 << 20)] {
         #[expect(unsafe_code, reason = "a call of the C library")]
