@@ -61,10 +61,11 @@ impl DropoutShares {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch_seed::seed_torch;
 
     #[test]
     fn dropout_zeroes_its_share_keeps_the_mean_and_draws_independently() {
-        tch::manual_seed(3);
+        let _generator = seed_torch(3);
         let x = Tensor::ones([1000, 1001], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
         let dropped = Dropout::new(0.25).apply(x.shallow_clone()).unwrap();
         let zeros = dropped.eq(0.0).to_kind(Kind::Float);

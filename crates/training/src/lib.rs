@@ -53,6 +53,8 @@ mod step_loss;
 mod subnet_mask;
 mod supernet;
 mod tensors;
+#[cfg(test)]
+mod torch_seed;
 mod validation;
 mod warm_start;
 mod width_rates;

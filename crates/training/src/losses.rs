@@ -149,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Sample;
+    use crate::torch_seed::seed_torch;
 
     fn config() -> ModelConfig {
         ModelConfig {
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_drawn_route_is_exactly_one_hot_and_has_a_gradient() {
-        tch::manual_seed(5);
+        let _generator = seed_torch(5);
         let logits = Tensor::zeros([400, 3], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
         let choice = sample_routes(&logits, 1.0).unwrap();
         let ones = choice.eq(1.0).sum(Kind::Int64).int64_value(&[]);

@@ -161,10 +161,11 @@ mod tests {
 
     use super::*;
     use crate::batch::Sample;
+    use crate::torch_seed::seed_torch;
 
     #[test]
     fn the_mean_over_draws_is_the_sum_over_the_whole_catalogue() {
-        tch::manual_seed(6);
+        let _generator = seed_torch(6);
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
         let (items, width) = (20_usize, 3);

@@ -85,6 +85,7 @@ mod tests {
     use crate::dropout::DropoutShares;
     use crate::parameters::{ParameterOptions, Recipe};
     use crate::supernet::Supernet;
+    use crate::torch_seed::seed_torch;
 
     fn config(ffn_inner: WidthRule, positions: Positions) -> ModelConfig {
         ModelConfig {
@@ -107,7 +108,7 @@ mod tests {
     /// The weights that a slice's gradient reaches are those with its factor or a larger one.
     #[test]
     fn each_weight_has_the_factor_of_the_narrowest_slice_that_trains_it() {
-        tch::manual_seed(1);
+        let _generator = seed_torch(1);
         let ids = [1, 2, 3, 4, 5, 6].map(|id| Item::new(id).unwrap());
         let samples =
             [Sample { inputs: &ids[..4], targets: &ids[1..5] }, Sample { inputs: &ids[2..6], targets: &ids[..4] }];
@@ -150,6 +151,7 @@ mod tests {
 
     #[test]
     fn equal_factors_are_none() {
+        let _generator = seed_torch(2);
         let options = ParameterOptions { recipe: Recipe::Plain, tied: true, device: Device::Cpu };
         let config = config(WidthRule::Slice, Positions::Relative);
         let single = ModelConfig { hidden: vec![16], ..config.clone() };

@@ -308,25 +308,26 @@ mod tests {
 
     use super::*;
     use crate::router::policy::RouteCosts;
+    use crate::torch_seed::seed_torch;
 
-    /// In 600 cases, one feature says whether the widest route helps, under noise.
+    /// In 600 cases, one feature says whether the widest route helps, under noise. It helps on average.
     #[test]
     fn useful_predictions_gain_and_predictions_from_noise_do_not() {
-        tch::manual_seed(4);
+        let _generator = seed_torch(4);
         let space = RouteSpace::new(vec![4, 8], vec![1], vec![4]).unwrap();
         let shape =
             ModelShape { items: 9, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 2, ffn: 4 } };
         let options = (Kind::Float, tch::Device::Cpu);
         let taste = Tensor::randn([600, 1], options);
         let noise = Tensor::randn([600, 2], options) * 0.3;
-        let utilities = (Tensor::cat(&[taste.zeros_like(), taste.sign()], 1) + noise).to_kind(Kind::Double);
+        let utilities = (Tensor::cat(&[taste.zeros_like(), taste.sign() + 0.5], 1) + noise).to_kind(Kind::Double);
         let folds: Vec<usize> = (0..600).map(|case| case % FOLDS).collect();
         let ndcg = Vec::try_from(&utilities.flatten(0, 1)).unwrap();
         let table = CaseTable::new(RouteCosts::new(&space, &shape, 5), vec![5; 600], ndcg);
 
         let features = Tensor::cat(&[taste, Tensor::randn([600, 4], options)], 1);
         let fit = cross_fit(&features, &utilities, &folds, || None).unwrap().unwrap();
-        assert!(fit.explained > 0.3, "{}", fit.explained);
+        assert!(fit.explained > 0.2, "{}", fit.explained);
         // Each user has two cases, both in one fold.
         let users: Vec<usize> = (0..600).map(|case| case % 300).collect();
         let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &fit);
@@ -335,7 +336,7 @@ mod tests {
         let cases = Cases { table: &table, folds: &folds, users: &users };
         let middle = gains_by_budget(&cases, &trials, &[0.05, 0.75]);
         let lower = |gain: &BudgetGain| gain.gain.mean - 1.96 * gain.gain.se.unwrap();
-        // Within a budget that pays for the smallest route alone, no router can gain.
+        // Within a budget that does not pay for more than the smallest route, the router's own cost is a loss.
         assert!(lower(&middle[0]) <= 0.0 && lower(&middle[1]) > 0.0, "{middle:?}");
 
         let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds, || None).unwrap().unwrap();
