@@ -5,8 +5,9 @@
 
 Starts the server, Prometheus with deploy/prometheus (a scrape a second) and k6, which replaces the model by a copy of
 itself while it sends, and by a broken copy; large batches now and then are more than the server may queue. Ends with 1
-and names the queries that returned no number. Panels' variables stand for everything, an alert's threshold is left out. --list writes each query with a sample,
---picture draws some panels from what this Prometheus recorded.
+and names the queries that returned no number. Panels' variables stand for everything, an alert's threshold is left out, and so is
+the least number of rows for which it speaks. --list writes each query with a sample, --picture draws some panels from what this Prometheus
+recorded.
 """
 
 import argparse
@@ -216,7 +217,7 @@ def substituted(expression):
 def without_threshold(expression):
     found = re.fullmatch(r"(.*\S)\s*(?:==|[<>]=?)\s*[\d.* ]+", expression, re.DOTALL)
     assert found, f"an alert without a threshold: {expression}"
-    return found[1]
+    return re.sub(r">= \d+", "> 0", found[1])
 
 
 def ask(address, expression, moment):

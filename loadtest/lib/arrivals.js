@@ -6,11 +6,13 @@
 // a late timer does not slow the rate down. A rate that changes is made by thinning: arrivals are drawn at the highest
 // rate and kept with the chance rate(t) / highest, which is exact. Nothing waits for an answer.
 
-import { Trend } from 'k6/metrics';
+import { Counter, Trend } from 'k6/metrics';
 import { exponentialGapMs } from './random.js';
 
 /** How much later than due requests were sent: where this grows, the load generator is too slow for the rate. */
 export const sentLate = new Trend('sent_late', true);
+/** Requests that left. A run without any says nothing. */
+const sent = new Counter('sent');
 
 /**
  * Calls `send(seconds)` at each arrival of this virtual user, for `profile.seconds` seconds; `seconds` counts from
@@ -33,6 +35,7 @@ export function arrive(profile, sources, poisson, tags, send) {
     if (Math.random() * profile.highest < profile.rate(seconds)) {
       sentLate.add(Math.max(0, Date.now() - start - due), tags(seconds));
       send(seconds);
+      sent.add(1);
     }
     next();
   };

@@ -26,10 +26,10 @@ function post(path, body, then) {
   return sent.then(then, () => then({ status: 0, timings: { duration: 0 }, headers: {} }));
 }
 
-/** Returns `send(request, tags)` for a kind of call; `request` makes a body. */
-export function caller(kind, client, overload) {
+/** Returns `send(request, tags, overload)` for a kind of call; `request` makes a body, `overload` is that of `record`. */
+export function caller(kind, client) {
   if (kind === 'batch') {
-    return (request, tags) => {
+    return (request, tags, overload) => {
       const requests = Array.from({ length: settings.batch }, request);
       post('/recommend/batch', { requests }, (response) => {
         const rows = response.status === 200 ? response.json('results') : requests.map(() => ({}));
@@ -42,7 +42,7 @@ export function caller(kind, client, overload) {
   }
   if (kind === 'grpc') {
     client.connect(settings.grpc, { plaintext: true });
-    return (request, tags) => {
+    return (request, tags, overload) => {
       const started = Date.now();
       const call = { timeout: settings.timeoutMs + 10000, metadata: key };
       client.asyncInvoke('canet.v1.Recommender/Recommend', request(), call).then(
@@ -54,7 +54,7 @@ export function caller(kind, client, overload) {
       );
     };
   }
-  return (request, tags) => {
+  return (request, tags, overload) => {
     post('/recommend', request(), (response) => {
       const retry = response.headers['Retry-After'] !== undefined;
       record(response.status, response.timings.duration, retry, overload, tags);

@@ -30,8 +30,8 @@ const steps = () => pieces(settings.rate, stepRates().map((rate) => [1 / setting
 /**
  * run.sh reads names and `about` from these lines too. `about` for people, `seconds` unless DURATION is given, `load()` the rate over time, `mix` of routes, `lengths`
  * `[shortest, longest]` of histories where they are not 1 to the model's longest, `sessions: true` where users return,
- * `call` the kind of call, `steps: true` where the load is that of `stepRates`, and `capacity: true` where failures are the
- * finding and not a fault, as of steps.
+ * `call` the kind of call, `steps: true` where the load is that of `stepRates`, `capacity: true` where failures are the
+ * finding and not a fault, as of steps, and `recovered` the share of the time after which the objective must hold all the same.
  */
 export const SCENARIOS = {
   smoke: { about: 'a short run at R: does everything work?', seconds: 10 },
@@ -49,6 +49,7 @@ export const SCENARIOS = {
     seconds: 60,
     load: () => pieces(settings.rate, [[0.4, 1], [0.2, 5], [0.4, 1]]),
     capacity: true,
+    recovered: 0.8,
   },
   soak: { about: 'R for an hour', seconds: 3600 },
   'routes-one': { about: 'every request names the full route (MIX names another)', seconds: 60, mix: 'full' },
@@ -84,6 +85,11 @@ export function chosen() {
     call: scenario.call || 'single',
     capacity: Boolean(scenario.capacity || scenario.steps),
   };
+}
+
+/** Whether the server must have recovered at a moment of the scenario. */
+export function isRecovered(scenario, now) {
+  return scenario.recovered !== undefined && now >= scenario.recovered * scenario.seconds;
 }
 
 /** The step, from 0, that a moment of a scenario of steps belongs to. */

@@ -154,6 +154,17 @@ fn steps_of_users_who_return_find_what_the_server_kept_and_say_when_requests_lef
 }
 
 #[test]
+fn a_spike_ends_well_only_if_the_objective_holds_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server(&directory.path().join("small"), 1);
+    let settings = [("SCENARIO", "spike"), ("RATE", "20"), ("DURATION", "4s")];
+    let (code, said, _) = run(&server, directory.path(), &settings);
+    assert_eq!(code, 0, "{said}");
+    let (code, said, _) = run(&server, directory.path(), &[&settings[..], &[("SLO_P99_MS", "0")]].concat());
+    assert!(code == BROKEN && said.contains("broken: latency{recovered:true}: p(99)<=0"), "{code} {said}");
+}
+
+#[test]
 fn the_capacity_report_draws_every_curve_of_a_model() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
@@ -208,6 +219,15 @@ fn a_broken_objective_an_unknown_scenario_and_no_server_are_told_apart() {
     let scenarios =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/lib/scenarios.js")).unwrap();
     assert_eq!(said.lines().count() - 1, scenarios.matches("about: ").count(), "{said}");
+
+    let (code, said, _) = run(&server, directory.path(), &[&short[..], &[("MIX", "earthquake")]].concat());
+    assert!(![0, BROKEN].contains(&code) && said.contains("MIX=earthquake: use uniform, "), "{code} {said}");
+
+    let (_port, nobody) = nobody_at(([127, 0, 0, 1], 0).into());
+    let nobody = nobody.to_string();
+    let grpc = [("SCENARIO", "grpc"), ("GRPC", nobody.as_str())];
+    let (code, said, _) = run(&server, directory.path(), &[&short[..], &grpc].concat());
+    assert!(code == BROKEN && said.contains("broken: sent: count>0"), "{code} {said}");
 
     server.signal("KILL");
     server.wait();

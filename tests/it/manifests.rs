@@ -1,5 +1,6 @@
 //! What `deploy/` says to Kubernetes, KServe and Docker, checked with the real tools.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,8 +10,8 @@ use super::server::{Client, Process, numbered};
 use super::support::{draft, script, small_config};
 use super::tls::{Files, authority, identity};
 
-#[test]
-fn the_chart_and_every_manifest_are_valid_and_name_only_flags_that_exist() {
+/// The path of helm.
+fn helm() -> String {
     let helm = Command::new("python3")
         .arg("scripts/helm.py")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -18,15 +19,49 @@ fn the_chart_and_every_manifest_are_valid_and_name_only_flags_that_exist() {
         .output()
         .unwrap();
     assert!(helm.status.success(), "scripts/helm.py failed: its message stands above");
+    String::from_utf8(helm.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn the_chart_and_every_manifest_are_valid_and_name_only_flags_that_exist() {
     let scratch = tempfile::tempdir().unwrap();
-    let checked = script("manifests.py")
-        .arg(String::from_utf8(helm.stdout).unwrap().trim())
-        .arg(env!("CARGO_BIN_EXE_canet"))
-        .arg(scratch.path())
-        .output()
-        .unwrap();
+    let checked =
+        script("manifests.py").arg(helm()).arg(env!("CARGO_BIN_EXE_canet")).arg(scratch.path()).output().unwrap();
     let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
     assert!(checked.status.success() && said.ends_with("ok\n"), "{said}");
+}
+
+#[test]
+fn the_chart_gives_values_to_the_server_as_they_are_and_those_of_the_watch_only_with_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let values = scratch.path().join("values.yaml");
+    let text = "model: {version: 20261130, candidate: {version: 20261129}}\n\
+        settings: {WATCH_INTERVAL: 60, MAX_REGRESSION: 0.1, JUDGE_MEMORY: 268435456, DEGRADE: true, CATALOGUE: /c.csv}\n\
+        prometheusRule: {enabled: true, objectiveSeconds: 1}\n";
+    fs::write(&values, text).unwrap();
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/canet");
+    let rendered = |further: &[&str]| {
+        let mut template = Command::new(helm());
+        template.args(["template", "demo"]).arg(&chart).arg("--values").arg(&values);
+        let output = template.args(further).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let variable = |name: &str, value: &str| format!("- {{name: CANET_{name}, value: \"{value}\"}}\n");
+    let (pinned, watching) = (rendered(&[]), rendered(&["--set", "model.version="]));
+    for (name, value) in [("JUDGE_MEMORY", "268435456"), ("DEGRADE", "true"), ("CATALOGUE", "/c.csv")] {
+        assert!(
+            pinned.contains(&variable(name, value)) && watching.contains(&variable(name, value)),
+            "{name}: {pinned}"
+        );
+    }
+    assert!(pinned.contains(&variable("VERSION", "20261130")) && pinned.contains(&variable("CANDIDATE", "20261129")));
+    // A server without --watch would not start with these.
+    for (name, value) in [("WATCH_INTERVAL", "60"), ("MAX_REGRESSION", "0.1")] {
+        assert!(!pinned.contains(name) && watching.contains(&variable(name, value)), "{name}: {pinned}");
+    }
+    // Servers write the bound 1, and Prometheus 3 stores it as 1.0.
+    assert!(pinned.contains(r#"le=~"1|1\\.0""#) && !pinned.contains(r#"le="1""#), "{pinned}");
 }
 
 #[test]

@@ -41,6 +41,11 @@ tlsConfig:
 {{- end }}
 {{- end }}
 
+{{/* A value as a string. Numbers of a values file are floats, which quote writes with an exponent from 1,000,000 on. */}}
+{{- define "canet.text" -}}
+{{- ternary (toJson .) . (kindIs "float64" .) | quote }}
+{{- end }}
+
 {{/* What no container of a pod needs. */}}
 {{- define "canet.containerSecurity" -}}
 allowPrivilegeEscalation: false
@@ -60,9 +65,10 @@ capabilities: {drop: [ALL]}
   {{- $command := required "model.objectStore.command: what copies the models to /models" $store.command }}
   {{- if $store.everySeconds }}
   # A sidecar: it starts before the server and goes on. The server refuses a version that is not whole yet, and tries
-  # again when its files change.
+  # again when its files change. The shell is process 1, so SIGTERM ends it only by a trap, which runs at once during `wait`
+  # and else when the command has ended.
   restartPolicy: Always
-  command: [sh, -c, 'until "$@" && touch /tmp/copied; do sleep 5; done; while sleep {{ $store.everySeconds }}; do "$@"; done', sh]
+  command: [sh, -c, 'trap exit TERM; until "$@" && touch /tmp/copied; do sleep 5 & wait $!; done; while sleep {{ $store.everySeconds }} & wait $!; do "$@"; done', sh]
   args: {{ toJson $command }}
   startupProbe:
     exec: {command: [test, -e, /tmp/copied]}
