@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,16 +145,16 @@ impl ClosedLoop<'_> {
                     let rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(1 + index as u64));
                     let mut executor = Executor { index, bench: self, measurement: &measurement, rng };
                     scope.spawn(move || {
-                        // However it ends, the others must not wait for its rows.
-                        let outcome = executor.run();
+                        let outcome = catch_unwind(AssertUnwindSafe(|| executor.run()));
+                        // However it ended, the others must not wait for its rows.
                         executor.measurement.scheduler.close();
-                        outcome
+                        outcome.unwrap_or_else(|panic| resume_unwind(panic))
                     })
                 })
                 .collect();
             let outcomes = threads.into_iter().map(|thread| match thread.join() {
                 Ok(outcome) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
+                Err(panic) => resume_unwind(panic),
             });
             outcomes.collect::<Result<Vec<()>, _>>()
         });

@@ -82,6 +82,21 @@ fn replace(path: &Path, text: &str) {
 }
 
 #[test]
+fn a_file_that_is_gone_is_reported_until_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.csv");
+    fs::write(&path, file()).unwrap();
+    let server = serve(directory.path(), &[]);
+    let failed = || server.client.metric("catalogue_reload_total{outcome=\"failed\"}");
+    assert_eq!(failed(), 0.0);
+    fs::remove_file(&path).unwrap();
+    server.log_line("the catalogue file cannot be read");
+    assert!(failed() >= 1.0);
+    replace(&path, &file());
+    server.log_line("the catalogue file can be read again");
+}
+
+#[test]
 fn answers_follow_the_catalogue_file() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("catalogue.csv"), file()).unwrap();

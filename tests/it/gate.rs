@@ -110,6 +110,35 @@ fn a_watching_server_starts_with_the_version_below_a_damaged_one() {
 }
 
 #[test]
+fn a_version_that_does_not_load_refuses_no_other_at_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = root(directory.path());
+    for (seed, ndcg) in [(3, 0.2), (4, 0.3), (5, 0.25), (6, 0.05)] {
+        measured(seed, ndcg).write(&root).unwrap();
+    }
+    fs::write(root.join("2/items.tsv"), "cut off").unwrap();
+    let server = Process::serve(&root, &["--watch"]);
+    let client = &server.client;
+    // Version 3 is refused beside version 2, which then does not load. Version 4 is refused beside both, and counted once.
+    let counted = ["regression", "incomplete"].map(|name| outcome(client, name));
+    assert_eq!((version(client), counted), (3, [2.0, 1.0]));
+}
+
+#[test]
+fn a_watched_directory_that_is_gone_is_reported_until_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = root(directory.path());
+    good(3).write(&root).unwrap();
+    let server = Process::serve(&root, &["--watch"]);
+    let aside = directory.path().join("aside");
+    fs::rename(&root, &aside).unwrap();
+    server.log_line("the watched directory cannot be read");
+    assert!(outcome(&server.client, "failed") >= 1.0 && version(&server.client) == 1);
+    fs::rename(&aside, &root).unwrap();
+    server.log_line("the watched directory can be read again");
+}
+
+#[test]
 fn a_version_without_metrics_is_held_to_the_flag() {
     let directory = tempfile::tempdir().unwrap();
     let root = root(directory.path());

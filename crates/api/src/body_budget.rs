@@ -10,13 +10,14 @@
 //! A counter of each peer is shared by its connections. A request pays for three atomic operations and takes no lock.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::client::Client;
 use super::limits::MAX_BODY;
 
 /// Default budget of a server, in bytes.
@@ -44,7 +45,7 @@ struct Budget {
     /// Free bytes of the rest.
     large: AtomicUsize,
     /// The peers that are connected.
-    peers: Mutex<HashMap<IpAddr, Weak<PeerBodies>>>,
+    peers: Mutex<HashMap<Client, Weak<PeerBodies>>>,
 }
 
 impl BodyBudget {
@@ -60,15 +61,15 @@ impl BodyBudget {
 
     /// The bodies of the peer at `address`. A connection asks once, for all its requests.
     pub(crate) fn peer(&self, address: IpAddr) -> Arc<PeerBodies> {
-        let network = network(address);
+        let client = Client::of(address);
         let mut peers = self.0.peers.lock();
-        if let Some(known) = peers.get(&network).and_then(Weak::upgrade) {
+        if let Some(known) = peers.get(&client).and_then(Weak::upgrade) {
             return known;
         }
         let peer =
-            PeerBodies { budget: Arc::clone(&self.0), network, small: AtomicUsize::new(0), large: AtomicUsize::new(0) };
+            PeerBodies { budget: Arc::clone(&self.0), client, small: AtomicUsize::new(0), large: AtomicUsize::new(0) };
         let peer = Arc::new(peer);
-        peers.insert(network, Arc::downgrade(&peer));
+        peers.insert(client, Arc::downgrade(&peer));
         peer
     }
 }
@@ -79,19 +80,11 @@ impl Default for BodyBudget {
     }
 }
 
-/// The addresses that count as one peer: an IPv4 address, or the 64 bits of an IPv6 network, which one host may have.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 /// What the bodies of one peer hold.
 #[derive(Debug)]
 pub(crate) struct PeerBodies {
     budget: Arc<Budget>,
-    network: IpAddr,
+    client: Client,
     /// Bytes of the reserve.
     small: AtomicUsize,
     /// Bytes of the rest.
@@ -112,8 +105,8 @@ impl Drop for PeerBodies {
     fn drop(&mut self) {
         let mut peers = self.budget.peers.lock();
         // A new connection of the peer may have replaced the entry since the last one closed.
-        if peers.get(&self.network).is_some_and(|peer| peer.strong_count() == 0) {
-            peers.remove(&self.network);
+        if peers.get(&self.client).is_some_and(|peer| peer.strong_count() == 0) {
+            peers.remove(&self.client);
         }
     }
 }
@@ -227,11 +220,10 @@ pub(crate) struct BodyAllowance {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
-    use super::{BodyBudget, BodyPermit, PeerBodies, SMALL};
+    use super::{BodyBudget, BodyPermit, Client, PeerBodies, SMALL};
     use crate::limits::MAX_BODY;
 
     fn peer(budget: &BodyBudget, address: &str) -> Arc<PeerBodies> {
@@ -309,9 +301,9 @@ mod tests {
         }
         let (one, other) = (peer(&budget, "2001:db8::1"), peer(&budget, "2001:db8:0:1::1"));
         assert!(!Arc::ptr_eq(&one, &other));
-        let known = || budget.0.peers.lock().keys().copied().collect::<Vec<IpAddr>>();
+        let known = || budget.0.peers.lock().keys().copied().collect::<Vec<Client>>();
         assert_eq!(known().len(), 2);
         drop(one);
-        assert_eq!(known(), ["2001:db8:0:1::".parse::<IpAddr>().unwrap()]);
+        assert_eq!(known(), [Client::of("2001:db8:0:1::".parse().unwrap())]);
     }
 }

@@ -21,6 +21,7 @@ mod body_budget;
 mod browser;
 mod call;
 mod candidate;
+mod client;
 mod codec;
 mod deadline;
 mod describe;

@@ -232,6 +232,8 @@ struct RollingFiles {
     file: File,
     /// Bytes of the file, in whole lines.
     size: u64,
+    /// Whether the file may end within a line. Then nothing more is written to it.
+    is_cut: bool,
     began: Instant,
     count: u64,
 }
@@ -239,7 +241,7 @@ struct RollingFiles {
 impl RollingFiles {
     fn open(directory: PathBuf, roll: Roll, now: SystemTime) -> io::Result<RollingFiles> {
         let (file, count) = RollingFiles::create(&directory, 0, now)?;
-        Ok(RollingFiles { directory, roll, file, size: 0, began: Instant::now(), count: count + 1 })
+        Ok(RollingFiles { directory, roll, file, size: 0, is_cut: false, began: Instant::now(), count: count + 1 })
     }
 
     /// Creates the next file, and returns its number. Only its owner may read it, because it names users.
@@ -261,16 +263,16 @@ impl RollingFiles {
 
     fn write(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
         let is_full = self.size >= self.roll.size || self.began.elapsed() >= self.roll.age;
-        if is_full && self.size > 0 {
+        if (is_full && self.size > 0) || self.is_cut {
             let (file, count) = RollingFiles::create(&self.directory, self.count, now)?;
             self.file = file;
-            (self.size, self.began, self.count) = (0, Instant::now(), count + 1);
+            (self.size, self.is_cut, self.began, self.count) = (0, false, Instant::now(), count + 1);
         }
         let written = self.file.write_all(lines);
         match written {
             Ok(()) => self.size += lines.len() as u64,
             // What a full disk took of the lines may end within one.
-            Err(_) => self.take_back()?,
+            Err(_) => self.is_cut = self.take_back().is_err(),
         }
         written
     }
@@ -371,6 +373,9 @@ mod tests {
         assert_eq!(contents(directory.path()), ["whole\nagain\n"]);
         files.file = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         assert!(files.write(b"lost\n", SystemTime::now()).is_err());
+        // This file cannot be cut back, so the next line begins another one.
+        files.write(b"next\n", SystemTime::now()).unwrap();
+        assert_eq!(contents(directory.path()), ["whole\nagain\n", "next\n"]);
     }
 
     #[test]

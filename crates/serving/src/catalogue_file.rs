@@ -12,6 +12,7 @@ use canet_domain::{Catalogue, Item, TextSizes};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use super::absence::{Absence, Report};
 use super::freed_memory::return_freed_memory;
 use super::priority::Priority;
 use super::watch::{Stamp, Step, Watch};
@@ -121,7 +122,7 @@ impl CatalogueFile {
 
     /// Watches the file and swaps in new contents once it stands still. Ends only with the runtime.
     pub async fn watch(self: Arc<Self>, recommender: Weak<Recommender>) {
-        let mut watch = Watch::new(self.opened.clone());
+        let (mut watch, mut absence) = (Watch::new(self.opened.clone()), Absence::default());
         let mut poll = tokio::time::interval(Watch::INTERVAL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -130,12 +131,15 @@ impl CatalogueFile {
             let stamp = match tokio::task::spawn_blocking(move || Stamp::of_file(&path)).await {
                 Ok(Ok(stamp)) => stamp,
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "the catalogue file could not be looked at");
+                    self.note_absence(absence.fails(Instant::now()), &error);
                     continue;
                 }
                 // The runtime is stopping.
                 Err(_) => return,
             };
+            if absence.ends() {
+                tracing::info!("the catalogue file can be read again");
+            }
             if !is_news(&mut watch, &stamp, Instant::now()) {
                 continue;
             }
@@ -148,6 +152,16 @@ impl CatalogueFile {
                 }
             }
             watch.tried(stamp);
+        }
+    }
+
+    /// Counts and logs what is to be reported of a file that cannot be looked at.
+    fn note_absence(&self, report: Option<Report>, error: &io::Error) {
+        let Some(report) = report else { return };
+        self.metrics.catalogue_reloaded(CatalogueReloaded::Failed);
+        if report == Report::First {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "the catalogue file cannot be read: the server keeps the one that it has");
         }
     }
 

@@ -11,6 +11,7 @@
 //! share of the users until it is promoted or withdrawn. A [`CatalogueFile`] says what is known about the items. This crate
 //! knows no transport.
 
+mod absence;
 mod answer_log;
 mod batch_cost;
 mod catalogue_file;

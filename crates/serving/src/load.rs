@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -168,10 +168,11 @@ impl Loader {
     ///
     /// If the highest version is incomplete, the one below it is loaded, so that a server can start while somebody copies a
     /// version. A gated start also passes over damaged versions and those that the gate refuses. It thus serves what a server
-    /// with --watch would serve by now. Every version that is passed over is logged and counted.
+    /// with --watch would serve by now: a version that does not load has no part in what the gate compares. Every version
+    /// that is passed over is logged and counted.
     ///
     /// # Errors
-    /// [`LoadError`] of the first version that is not passed over, or of the lowest if all are.
+    /// [`LoadError`] of the first version that is not passed over, or of the last one if all are.
     pub fn load_first(&self, first: First) -> Result<Generation, LoadError> {
         self.load_first_of(&self.directory, first)
     }
@@ -193,18 +194,21 @@ impl Loader {
                 return Err(LoadError::NoOther { path: self.directory.address(), candidate });
             }
         }
-        let mut refused = match self.gate.filter(|_| first.gated) {
-            Some(gate) => self.refused_by(gate, directory, &versions),
-            None => HashMap::new(),
-        };
+        let mut reported = HashSet::new();
         loop {
-            let version = versions.pop();
             let started = Instant::now();
-            if let Some(regression) = version.and_then(|version| refused.remove(&version)) {
-                tracing::warn!(%regression, "the version is refused: the one before it is loaded");
-                self.metrics.reloaded(Reloaded::Regression, started.elapsed());
-                continue;
+            let mut refused = match self.gate.filter(|_| first.gated) {
+                Some(gate) => self.refused_by(gate, directory, &versions),
+                None => HashMap::new(),
+            };
+            let place = versions.iter().rposition(|version| !refused.contains_key(version));
+            for version in versions.iter().skip(place.map_or(0, |place| place + 1)).rev() {
+                if let Some(regression) = refused.remove(version).filter(|_| reported.insert(*version)) {
+                    tracing::warn!(%regression, "the version is refused: one before it is loaded");
+                    self.metrics.reloaded(Reloaded::Regression, started.elapsed());
+                }
             }
+            let version = place.map(|place| versions.remove(place));
             let error = match self.load_from(directory, version, Priority::WholeMachine) {
                 Err(error) if !versions.is_empty() => error,
                 outcome => return outcome,

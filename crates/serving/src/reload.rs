@@ -323,7 +323,7 @@ impl Reloader {
         let started = Instant::now();
         // Without a copy, the store's error says more than that there is none.
         let Some(copy) = self.loader.load_first_copy(first) else { return Err(error) };
-        tracing::error!(%error, version = copy.model.version(), "the store cannot be read: an earlier copy serves");
+        tracing::error!(%error, version = copy.model.version(), "the version cannot be copied: an earlier copy serves");
         self.loader.metrics.reloaded(Reloaded::Failed, started.elapsed());
         // Every version of the store is new to the watch.
         self.notes.set_first_seen(None);
@@ -450,6 +450,8 @@ impl Reloader {
             (Ok(ServingVersion { name, version, digest }), _) => {
                 tracing::info!(name, version, digest, reload_ms, "the model serves");
             }
+            // Whoever starts the server says why it does not start.
+            (Err(_), Order::Start(_)) => {}
             (Err(error), _) => match error.counted() {
                 Reloaded::Incomplete => {
                     tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");

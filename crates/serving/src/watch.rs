@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::absence::{Absence, Report};
 use super::{Priority, ReloadError, Reloader};
 use crate::metrics::{Metrics, Reloaded};
 use canet_model::checkpoint::{CheckpointError, Fault, Listing, ModelDirectory, OriginObject, VERSION_NAMES};
@@ -91,6 +92,8 @@ struct Notes {
     first_seen: Option<Stamp>,
     /// Whether the store failed when the watch last looked.
     store_fails: bool,
+    /// Since when the directory cannot be read.
+    directory: Absence,
 }
 
 /// What a watch does next.
@@ -225,10 +228,16 @@ impl WatchNotes {
         }
     }
 
-    /// Counts a look at the versions for which the store failed, and logs when that begins and ends.
+    /// Counts a look at the versions for which the store failed or that failed for long, and logs when that begins and ends.
     fn looked(&self, error: Option<&CheckpointError>, took: Duration, metrics: &Metrics) {
         let failed = error.filter(|error| error.fault() == Fault::StoreUnavailable);
-        let failed_before = std::mem::replace(&mut self.0.lock().store_fails, failed.is_some());
+        let mut notes = self.0.lock();
+        let failed_before = std::mem::replace(&mut notes.store_fails, failed.is_some());
+        let (report, is_back) = match (failed, error) {
+            (None, Some(_)) => (notes.directory.fails(Instant::now()), false),
+            _ => (None, notes.directory.ends()),
+        };
+        drop(notes);
         match (failed, error) {
             (Some(error), _) => {
                 metrics.reloaded(Reloaded::Failed, took);
@@ -236,8 +245,16 @@ impl WatchNotes {
                     tracing::warn!(%error, "the store cannot be read: the server keeps the model that it has");
                 }
             }
-            (None, Some(error)) => tracing::debug!(%error, "the watched directory could not be read"),
+            (None, Some(error)) => {
+                if let Some(report) = report {
+                    metrics.reloaded(Reloaded::Failed, took);
+                    if report == Report::First {
+                        tracing::warn!(%error, "the watched directory cannot be read: the server keeps the model that it has");
+                    }
+                }
+            }
             (None, None) if failed_before => tracing::info!("the store can be read again"),
+            (None, None) if is_back => tracing::info!("the watched directory can be read again"),
             (None, None) => {}
         }
     }
@@ -534,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn only_looks_at_a_store_that_fails_are_counted() {
+    fn only_looks_at_a_store_that_fails_are_counted_at_once() {
         let (notes, metrics) = (WatchNotes::default(), Metrics::new().unwrap());
         let store = CheckpointError::Origin { address: "s3://shop/small".to_owned(), reason: "403".to_owned() };
         let other = CheckpointError::NotADirectory { path: "small".into() };

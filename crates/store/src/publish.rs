@@ -3,16 +3,13 @@ use std::io::{self, Read};
 use std::path::{Path as FilePath, PathBuf};
 
 use bytes::Bytes;
-use canet_model::checkpoint::{FILE_NAMES, Origin, OriginError};
+use canet_model::checkpoint::{FILE_NAMES, MANIFEST_LIMIT, Origin, OriginError};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::S3Model;
 
 /// Bytes of a part of an upload. Smaller files are uploaded in one call. S3 takes 10,000 parts, so that a file may have 160 GB.
 const PART: usize = 16 << 20;
-
-/// The most bytes of a manifest in a store that are read.
-const MANIFEST_LIMIT: u64 = 2 << 20;
 
 /// Ends the name of the object that says which version a writer uploads. Readers ignore it.
 const CLAIM: &str = ".uploading";

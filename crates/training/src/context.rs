@@ -91,6 +91,9 @@ impl<'a> StageContext<'a> {
         })?;
         let trains_router = stages.contains(&Stage::Router) && space.len() > 1;
         let holdout = Holdout::new(job.dataset, if trains_router { job.options.router.holdout } else { 0 });
+        if !state.ranks.belong_to(holdout.cases.len(), space.len()) {
+            return Err(file.invalid("it has ranks of other cases or routes"));
+        }
         let display = Display::new();
         if resumed {
             display.line(&resumed_at(job, &state.progress));

@@ -50,6 +50,11 @@ impl RouteRanks {
         self.ranks.len().checked_div(self.routes).unwrap_or_default()
     }
 
+    /// Whether they may be the ranks of some of this many cases on this many routes.
+    pub(crate) fn belong_to(&self, cases: usize, routes: usize) -> bool {
+        self.cases() <= cases && (self.ranks.is_empty() || self.routes == routes)
+    }
+
     /// Measures further cases on every route.
     ///
     /// # Errors

@@ -74,6 +74,25 @@ impl Progress {
         }
     }
 
+    /// A value that no training writes, in words. The program computes with the others without overflow.
+    pub(crate) fn fault(&self) -> Option<String> {
+        const MOST: u64 = 1 << 48;
+        let stages = self.options.preset.stages().len();
+        if self.stage > stages {
+            return Some(format!("stage {} of {stages}", self.stage));
+        }
+        if !(0.0..=MOST as f64).contains(&self.elapsed_seconds) {
+            return Some(format!("elapsed_seconds {}", self.elapsed_seconds));
+        }
+        let counts = [
+            ("epoch", self.epoch),
+            ("step", self.step),
+            ("skipped", self.skipped),
+            ("optimizer_steps", self.optimizer_steps),
+        ];
+        counts.into_iter().find(|(_, count)| *count > MOST).map(|(name, count)| format!("{name} {count}"))
+    }
+
     /// The stages that have begun.
     pub(crate) fn begun(&self) -> &'static [Stage] {
         let stages = self.options.preset.stages();
@@ -184,6 +203,27 @@ pub(crate) fn derive_seed(seed: u64, place: [u64; 2]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_training_writes_is_named() {
+        let changed = |change: fn(&mut Progress)| {
+            let mut progress = Progress::for_tests();
+            change(&mut progress);
+            progress.fault()
+        };
+        assert_eq!(changed(|progress| (progress.stage, progress.elapsed_seconds) = (1, 1e7)), None);
+        for (change, words) in [
+            ((|progress| progress.stage = 99) as fn(&mut Progress), "stage 99 of "),
+            (|progress| progress.elapsed_seconds = -1.0, "elapsed_seconds -1"),
+            (|progress| progress.elapsed_seconds = 1e300, "elapsed_seconds 1"),
+            (|progress| progress.elapsed_seconds = f64::NAN, "elapsed_seconds NaN"),
+            (|progress| progress.epoch = u64::MAX, "epoch 18446744073709551615"),
+            (|progress| progress.optimizer_steps = u64::MAX, "optimizer_steps 18446744073709551615"),
+        ] {
+            let found = changed(change).unwrap();
+            assert!(found.starts_with(words), "{found}");
+        }
+    }
 
     #[test]
     fn a_step_without_a_finite_loss_does_not_lower_the_mean() {

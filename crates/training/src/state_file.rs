@@ -170,8 +170,11 @@ impl StateFile {
         };
         let file = TensorFile::open(file).map_err(|error| self.tensor_error(error))?;
         let progress = file.metadata(PROGRESS).ok_or_else(|| self.invalid("it has no progress"))?;
-        let progress = serde_json::from_str(progress).map_err(|error| self.invalid(error))?;
-        Ok(Some((file, progress)))
+        let progress: Progress = serde_json::from_str(progress).map_err(|error| self.invalid(error))?;
+        match progress.fault() {
+            Some(fault) => Err(self.invalid(fault)),
+            None => Ok(Some((file, progress))),
+        }
     }
 
     /// The tensors by the part of the state that they belong to.
@@ -195,7 +198,8 @@ impl StateFile {
         }
     }
 
-    fn invalid(&self, reason: impl ToString) -> TrainError {
+    /// The error of a file that is not the state of a training.
+    pub(crate) fn invalid(&self, reason: impl ToString) -> TrainError {
         TrainError::State { path: self.path.clone(), reason: reason.to_string() }
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::activity::{Activity, Rank};
+use crate::client::Client;
 
 /// While every connection is busy, the time until the next look for one that has become idle.
 const NEXT_LOOK: Duration = Duration::from_millis(100);
@@ -53,20 +54,6 @@ struct Entry {
     client: Client,
     activity: Activity,
     rank: Rank,
-}
-
-/// A client as far as its address tells: an IPv4 address, or the network of an IPv6 address, of which one client
-/// usually has a whole /64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Client(IpAddr);
-
-impl Client {
-    fn of(address: IpAddr) -> Client {
-        Client(match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-            address @ IpAddr::V4(_) => address,
-        })
-    }
 }
 
 /// Which limit leaves no place.
@@ -267,14 +254,5 @@ mod tests {
         drop(connected(&places, 3));
         let state = places.state();
         assert!(state.open.is_empty() && state.queue.is_empty() && state.clients.is_empty());
-    }
-
-    #[test]
-    fn a_client_is_an_address_or_a_network() {
-        let client = |text: &str| Client::of(text.parse().unwrap());
-        assert_eq!(client("192.0.2.1"), client("::ffff:192.0.2.1"));
-        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
-        assert_eq!(client("2001:db8:0:1::1"), client("2001:db8:0:1:ffff::2"));
-        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
     }
 }

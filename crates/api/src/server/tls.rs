@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::ring;
@@ -85,6 +85,8 @@ impl Tls {
     /// nothing: the key may be replaced a moment after the certificate.
     pub async fn follow(self) {
         let mut known = self.loaded;
+        // The reason why a file could not be read when it was last tried.
+        let mut unread = None;
         loop {
             tokio::time::sleep(POLL).await;
             let files = Arc::clone(&self.files);
@@ -95,13 +97,24 @@ impl Tls {
             });
             let Ok(checked) = checked.await else { return };
             let Some((found, config)) = checked else { continue };
-            known = found;
+            let is_unread = matches!(config, Err(TlsError::Io { .. }));
+            // What cannot be read is tried again each time, and logged when the reason changes.
+            if !is_unread {
+                known = found;
+            }
             match config {
                 Ok(config) => {
+                    unread = None;
                     self.config.store(config);
                     tracing::info!("new TLS certificates are in use");
                 }
-                Err(error) => tracing::warn!(%error, "the new TLS files are refused: the old identity stays in use"),
+                Err(error) => {
+                    let reason = is_unread.then(|| error.to_string());
+                    if reason.is_none() || reason != unread {
+                        tracing::warn!(%error, "the new TLS files are refused: the old identity stays in use");
+                    }
+                    unread = reason;
+                }
             }
         }
     }
@@ -112,11 +125,11 @@ impl Tls {
     }
 }
 
-/// Inode, length and time of each file. They change when the file does.
-type Stamp = [Option<(u64, u64, Option<SystemTime>)>; 3];
+/// Inode, length, and seconds and nanoseconds of the last change of each file's contents, owner or mode.
+type Stamp = [Option<(u64, u64, (i64, i64))>; 3];
 
 fn stamp(files: &TlsFiles) -> Stamp {
-    let about = |about: Metadata| (about.ino(), about.len(), about.modified().ok());
+    let about = |about: Metadata| (about.ino(), about.len(), (about.ctime(), about.ctime_nsec()));
     [Some(&files.certificates), Some(&files.key), files.client_authorities.as_ref()]
         .map(|path| path.and_then(|path| fs::metadata(path).ok()).map(about))
 }
@@ -163,4 +176,27 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let found = found.map_err(|error| fault(error.to_string()))?;
     if found.is_empty() { Err(fault("there is none".to_owned())) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_now_be_read_is_a_changed_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.pem");
+        fs::write(&path, "key").unwrap();
+        let files = TlsFiles { certificates: path.clone(), key: path.clone(), client_authorities: None };
+        let before = stamp(&files);
+        assert_eq!(before, stamp(&files));
+        // Two changes within one tick of the file system's clock look alike.
+        let mut modes = [0o600, 0o644].into_iter().cycle().take(1_000_000);
+        assert!(modes.any(|mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            stamp(&files) != before
+        }));
+    }
 }

@@ -19,6 +19,16 @@ pub enum CheckpointError {
         /// The system's error.
         source: io::Error,
     },
+    /// The system refused an operation on the copy of a store's version.
+    #[error("{path}: cannot {action} this copy of a version: {source}")]
+    Copy {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operation.
+        action: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The store that holds the model does not answer or refuses.
     #[error("{address}: {reason}")]
     Origin {
@@ -238,7 +248,7 @@ pub enum Fault {
     Incomplete,
     /// The version is at fault in another way: it is damaged or invalid, or its files cannot be read.
     Rejected,
-    /// The store that holds the model does not answer or refuses. The version may be good.
+    /// The store that holds the model does not answer or refuses, or the disk does not take a copy. The version may be good.
     StoreUnavailable,
     /// The device or the program failed. The version may be good.
     Server,
@@ -261,7 +271,7 @@ impl CheckpointError {
                     Fault::Rejected
                 }
             }
-            CheckpointError::Origin { .. } => Fault::StoreUnavailable,
+            CheckpointError::Copy { .. } | CheckpointError::Origin { .. } => Fault::StoreUnavailable,
             CheckpointError::Io { .. }
             | CheckpointError::NotADirectory { .. }
             | CheckpointError::IsVersion { .. }
@@ -288,6 +298,14 @@ impl CheckpointError {
     pub(super) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
         let path = path.into();
         move |source| CheckpointError::Io { path, action, source }
+    }
+
+    /// For `map_err`: what the system refused was for the copy of a store's version.
+    pub(super) fn of_copy(self) -> CheckpointError {
+        match self {
+            CheckpointError::Io { path, action, source } => CheckpointError::Copy { path, action, source },
+            other => other,
+        }
     }
 
     /// For `map_err`: the tensor file at the path is at fault.

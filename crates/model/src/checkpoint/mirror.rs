@@ -48,7 +48,7 @@ pub(super) fn fetch(
     if let Some(held) = hold(&directory.version_path(version), manifest) {
         return Ok(held);
     }
-    let held = download(directory, origin, version, manifest)?;
+    let held = download(directory, origin, version, manifest).map_err(CheckpointError::of_copy)?;
     remove_unused(directory);
     Ok(held)
 }
@@ -56,10 +56,10 @@ pub(super) fn fetch(
 /// Removes the copy of a version, after all that read it.
 pub(super) fn discard(directory: &ModelDirectory, version: u64) -> Result<(), CheckpointError> {
     let path = directory.version_path(version);
-    let opened = File::open(&path).map_err(CheckpointError::io(&path, "open"))?;
+    let opened = File::open(&path).map_err(CheckpointError::io(&path, "open")).map_err(CheckpointError::of_copy)?;
     // Some file systems have no locks. There a reader of this moment may fail.
     let _ = opened.lock();
-    Staging::new(directory)?.take(&path)
+    Staging::new(directory).and_then(|staging| staging.take(&path)).map_err(CheckpointError::of_copy)
 }
 
 /// Locks the copy at `path` for reading, if it has this manifest.

@@ -44,6 +44,6 @@ pub use manifest::{
 };
 pub use origin::{Origin, OriginError, OriginObject};
 pub use probes::{Probes, ProbesError, ReplayError, Tolerance};
-pub use read::Checkpoint;
+pub use read::{Checkpoint, MANIFEST_LIMIT};
 
 pub(crate) use files::sha256_of;

@@ -55,17 +55,26 @@ impl<'a> Staging<'a> {
     /// Renames the directory to a number, and returns its lock. `None` if there is a version of that number. Its files must be
     /// synced already.
     pub(super) fn publish_as(&mut self, version: u64) -> Result<Option<File>, CheckpointError> {
+        if !self.rename_to(version)? {
+            return Ok(None);
+        }
+        // Without locks, the opened directory stands for one.
+        let target = self.model.version_path(version);
+        let lock = self.lock.take().map_or_else(|| File::open(&target), Ok);
+        lock.map(Some).map_err(CheckpointError::io(&target, "open"))
+    }
+
+    /// Renames the directory to a number, which publishes it. Returns whether the number was free.
+    fn rename_to(&mut self, version: u64) -> Result<bool, CheckpointError> {
         files::sync_directory(&self.path)?;
         let target = self.model.version_path(version);
         match fs::rename(&self.path, &target) {
             Ok(()) => {
                 self.published = true;
                 files::sync_directory(self.model.path())?;
-                // Without locks, the opened directory stands for one.
-                let lock = self.lock.take().map_or_else(|| File::open(&target), Ok);
-                lock.map(Some).map_err(CheckpointError::io(&target, "open"))
+                Ok(true)
             }
-            Err(error) if taken(&error) => Ok(None),
+            Err(error) if taken(&error) => Ok(false),
             Err(error) => Err(CheckpointError::io(target, "create")(error)),
         }
     }
@@ -83,18 +92,10 @@ impl<'a> Staging<'a> {
     /// If another writer publishes that number first, the rename fails because that directory is not empty. Then this
     /// tries the next number.
     pub(super) fn publish(mut self) -> Result<u64, CheckpointError> {
-        files::sync_directory(&self.path)?;
         loop {
             let version = self.model.next_version()?;
-            let target = self.model.version_path(version);
-            match fs::rename(&self.path, &target) {
-                Ok(()) => {
-                    self.published = true;
-                    files::sync_directory(self.model.path())?;
-                    return Ok(version);
-                }
-                Err(error) if taken(&error) => {}
-                Err(error) => return Err(CheckpointError::io(target, "create")(error)),
+            if self.rename_to(version)? {
+                return Ok(version);
             }
         }
     }

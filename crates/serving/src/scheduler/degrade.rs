@@ -23,6 +23,8 @@ const HIGHEST: u32 = 6;
 pub(crate) struct Degrade {
     level: DegradeLevel,
     changed: Instant,
+    /// When the level was last asked for.
+    asked: Instant,
 }
 
 /// How often the share of its budget that the router may spend is halved.
@@ -41,20 +43,21 @@ pub struct DegradedRouter {
 impl Degrade {
     /// Not degraded, as of `now`.
     pub(crate) fn new(now: Instant) -> Degrade {
-        Degrade { level: DegradeLevel::NONE, changed: now }
+        Degrade { level: DegradeLevel::NONE, changed: now, asked: now }
     }
 
     /// The level at `now`, when the predicted backlog is `pressure` of the queue limit.
     pub(crate) fn level(&mut self, now: Instant, pressure: f64) -> DegradeLevel {
         let since = now.saturating_duration_since(self.changed);
+        let idle = now.saturating_duration_since(std::mem::replace(&mut self.asked, now));
         let level = &mut self.level.0;
         if pressure > HIGH_WATER && since >= RISE_EVERY && *level < HIGHEST {
             *level += 1;
             self.changed = now;
         } else if pressure < LOW_WATER && since >= FALL_EVERY && *level > 0 {
-            // Without rows nobody asks for the level; the time in between counts all the same.
-            let steps = u32::try_from(since.as_secs() / FALL_EVERY.as_secs()).unwrap_or(HIGHEST);
-            *level = level.saturating_sub(steps);
+            // Without rows nobody asks for the level. It falls all the same: by one for each second in between.
+            let steps = u32::try_from(idle.as_secs() / FALL_EVERY.as_secs()).unwrap_or(HIGHEST);
+            *level = level.saturating_sub(steps.max(1));
             self.changed = now;
         }
         self.level
@@ -296,6 +299,12 @@ mod tests {
         let levels = levels(10_000, 1, |_| 1.0);
         assert_eq!([0, 19, 20, 39, 40].map(|at| levels[at].0), [0, 0, 1, 1, 2]);
         assert_eq!((changes(&levels), levels.last()), (6, Some(&DegradeLevel(6))));
+    }
+
+    #[test]
+    fn a_moment_without_pressure_after_a_long_overload_lowers_the_level_by_one() {
+        let levels = levels(12_000, 10, |now| if now == 10_000 { 0.0 } else { 1.0 });
+        assert_eq!([999, 1000, 1001, 1002, 1003].map(|at| levels[at].0), [6, 5, 5, 6, 6]);
     }
 
     #[test]

@@ -196,6 +196,23 @@ fn a_store_that_fails_is_no_fault_of_the_version() {
 }
 
 #[test]
+fn a_disk_that_takes_no_copy_is_no_fault_of_the_version() {
+    let (store, cache) = (Arc::new(Memory::default()), tempfile::tempdir().unwrap());
+    store.put(1, 1);
+    let model = model(&store, cache.path());
+    // A file where the copies belong refuses them, also to the superuser.
+    let copies = cache.path().join("shop");
+    fs::remove_dir_all(&copies).unwrap();
+    fs::write(&copies, "").unwrap();
+    let error = model.load(Some(1)).unwrap_err();
+    assert_eq!(error.fault(), Fault::StoreUnavailable, "{error}");
+    assert!(error.to_string().contains("cannot create this copy of a version: "), "{error}");
+    fs::remove_file(&copies).unwrap();
+    fs::create_dir(&copies).unwrap();
+    assert_eq!(model.load(Some(1)).unwrap().version, 1);
+}
+
+#[test]
 fn a_wrong_prefix_is_answered_with_the_right_one() {
     let (store, cache) = (Arc::new(Memory::default()), tempfile::tempdir().unwrap());
     store.put(3, 1);
