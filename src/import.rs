@@ -13,6 +13,7 @@ use super::model_address::new_version_directory;
 
 /// Imports a checkpoint of the authors' program, or a SASRec of RecBole, as the next version of a model.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("source").args(["state_dict", "recbole"]).required(true)))]
 pub(crate) struct ImportArgs {
     /// The authors' state dict that torch.save wrote, or a safetensors file of the same names; no code in it is run
     #[arg(
@@ -20,7 +21,6 @@ pub(crate) struct ImportArgs {
         env = "CANET_STATE_DICT",
         value_name = "FILE",
         requires = "args",
-        required_unless_present = "recbole",
         conflicts_with_all = ["recbole", "data", "heads", "FormatArgs"]
     )]
     state_dict: Option<PathBuf>,

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use canet_data::{BadLinePolicy, Condition, Dataset, OrderedDataset, ReadOptions, TimeColumn, TimedDataset};
+use canet_data::{
+    BadLinePolicy, Condition, Dataset, Duplicates, OrderedDataset, ReadOptions, TimeColumn, TimedDataset,
+};
 use canet_model::Model;
 
 use crate::Failure;
 use crate::exit::say;
 use crate::memory;
 use crate::numbers::share_or_zero;
-use crate::printable::quoted;
 
 /// The data of a command.
 #[derive(Debug, Args)]
@@ -52,6 +53,9 @@ pub(crate) struct FormatArgs {
     /// Conditions with `=` on one column are alternatives. All others must be met.
     #[arg(long = "where", env = "CANET_WHERE", value_name = "CONDITION")]
     conditions: Vec<Condition>,
+    /// Drop interactions with the same user, item and time as an earlier one, before --min-interactions counts
+    #[arg(long, env = "CANET_DROP_DUPLICATES", value_parser = BoolishValueParser::new())]
+    drop_duplicates: bool,
     /// Drop users and items with fewer interactions, until all have as many (the N-core). 0 keeps all
     #[arg(long, env = "CANET_MIN_INTERACTIONS", value_name = "N", default_value_t = 0)]
     min_interactions: u32,
@@ -87,6 +91,7 @@ impl FormatArgs {
             },
             conditions: self.conditions.clone(),
             min_interactions: self.min_interactions,
+            drop_duplicates: self.drop_duplicates,
             max_bytes: memory::for_interactions(),
         }
     }
@@ -96,33 +101,6 @@ impl FormatArgs {
         let ordered = Dataset::read_all_ordered(paths, &self.options()).map_err(Failure::data)?;
         remarks(&ordered.dataset);
         Ok(ordered)
-    }
-
-    /// The flags that differ from the defaults, each after a space, as a shell takes them.
-    fn flags(&self) -> String {
-        let columns = self.columns.as_ref().map(|columns| columns.join(","));
-        let named = [
-            ("user-column", &self.user_column),
-            ("item-column", &self.item_column),
-            ("time-column", &self.time_column),
-            ("columns", &columns),
-        ];
-        let named = named.into_iter().filter_map(|(flag, value)| Some((flag, value.clone()?)));
-        let conditions = self.conditions.iter().map(|condition| ("where", condition.to_string()));
-        let mut flags = String::new();
-        for (flag, value) in named.chain(conditions) {
-            flags += &format!(" --{flag} {}", quoted(value));
-        }
-        if self.min_interactions > 0 {
-            flags += &format!(" --min-interactions {}", self.min_interactions);
-        }
-        if self.skip_bad_lines {
-            flags += " --skip-bad-lines";
-            if self.max_bad_share != BadLinePolicy::MAX_SHARE {
-                flags += &format!(" --max-bad-share {}", self.max_bad_share);
-            }
-        }
-        flags
     }
 }
 
@@ -139,16 +117,6 @@ impl DataArgs {
         let timed = Dataset::read_all_timed(&self.data, &self.format.options()).map_err(Failure::data)?;
         remarks(&timed.dataset);
         Ok(timed)
-    }
-
-    /// The flags that name these data and their format, as a shell takes them.
-    pub(crate) fn flags(&self) -> String {
-        let mut flags = "--data".to_owned();
-        for path in &self.data {
-            flags.push(' ');
-            flags.push_str(&quoted(path));
-        }
-        flags + &self.format.flags()
     }
 
     /// Reads the data with a model's items.
@@ -185,8 +153,7 @@ pub(crate) fn is_selection(model: &Model, dataset: &Dataset) -> bool {
 pub(crate) fn remark_on_origin(model: &Model, dataset: &Dataset) {
     let name = &model.manifest().data.name;
     match (is_origin(model, dataset), learnt_everything(model)) {
-        (true, false) if model.manifest().started_from_everything() => say(FROM_EVERYTHING),
-        (true, _) => {}
+        (true, _) => from_everything(model, dataset).into_iter().for_each(say),
         (false, _) if is_selection(model, dataset) => say(format_args!(
             "the model was made from this file ({name}), but other flags (such as --where or --min-interactions) selected its \
              interactions"
@@ -218,8 +185,14 @@ fn learnt_everything(model: &Model) -> bool {
     model.manifest().training.as_ref().is_some_and(|training| training.everything)
 }
 
+/// The remark on a model of these data whose training started from weights that had learnt all of their own.
+pub(crate) fn from_everything(model: &Model, dataset: &Dataset) -> Option<&'static str> {
+    let started = model.manifest().started_from_everything() && !learnt_everything(model);
+    (started && is_origin(model, dataset)).then_some(FROM_EVERYTHING)
+}
+
 /// Says that the model's weights may know the targets of its own data.
-pub(crate) const FROM_EVERYTHING: &str = "the training of this model started from weights that had learnt every interaction \
+const FROM_EVERYTHING: &str = "the training of this model started from weights that had learnt every interaction \
      of their data (--newest-epochs), which may be among the targets: its figures may be too good";
 
 /// Prints what was skipped or assumed while reading.
@@ -229,5 +202,11 @@ fn remarks(dataset: &Dataset) {
     }
     if let Some(untimed) = &dataset.untimed {
         say(format_args!("{}: {untimed}", untimed.path.display()));
+    }
+    if let Duplicates { found: found @ 1.., dropped: false } = dataset.duplicates {
+        say(format_args!(
+            "interactions with the user, item and time of an earlier one: {found}. If the data hold lines twice, give \
+             --drop-duplicates: a copy of a user's last interaction makes the test worthless"
+        ));
     }
 }

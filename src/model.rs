@@ -32,11 +32,6 @@ impl ModelArgs {
         format!("--model {}{version}", quoted(self.model.to_string()))
     }
 
-    /// The directory for a new version of this model, as a shell takes it.
-    pub(crate) fn out(&self) -> String {
-        quoted(self.model.out())
-    }
-
     /// Reads the version without a backend.
     pub(crate) fn load(&self) -> Result<Checkpoint, Failure> {
         self.model.open(&self.cache)?.load(self.version).map_err(|error| Failure::checkpoint(&error))

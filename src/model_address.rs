@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use canet_model::checkpoint::ModelDirectory;
 use canet_store::{S3Address, S3Settings, StoreError};
@@ -64,14 +64,6 @@ impl ModelAddress {
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self, ModelAddress::S3(_))
     }
-
-    /// The directory as a new version's, for a command that the program recommends.
-    pub(crate) fn out(&self) -> PathBuf {
-        match self {
-            ModelAddress::Directory(path) => path.clone(),
-            ModelAddress::S3(address) => Path::new("models").join(address.name()),
-        }
-    }
 }
 
 impl ValueParserFactory for ModelAddress {
@@ -115,6 +107,8 @@ impl fmt::Display for ModelAddress {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -125,7 +119,7 @@ mod tests {
         }
         let remote = parse("s3://models/ml-100k/").unwrap();
         assert!(remote.is_remote());
-        assert_eq!((remote.to_string().as_str(), remote.out()), ("s3://models/ml-100k", "models/ml-100k".into()));
+        assert_eq!(remote.to_string(), "s3://models/ml-100k");
         assert!(parse("s3://").is_err());
     }
 }

@@ -46,7 +46,7 @@ pub(crate) enum BackendChoice {
     /// LibTorch, on any device; not in a build without it
     #[value(name = "libtorch")]
     LibTorch,
-    /// canet's own kernels
+    /// canet's own kernels, on the CPU unless --device names a GPU
     Native,
 }
 
@@ -99,7 +99,7 @@ impl TargetArgs {
     fn share(&self, executors: u16, threads: u16, history_cache: usize) -> Result<Arc<dyn Backend>, Failure> {
         let share = (threads / executors).max(1);
         let device = match (self.backend, self.device.device.as_str()) {
-            // Only a CPU can be meant.
+            // As --help says: only --device asks for the native kernels of a GPU.
             (BackendChoice::Native, "auto") => Device::CPU,
             _ => self.device.open(share)?,
         };

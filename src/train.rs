@@ -342,7 +342,9 @@ pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
         TrainOutcome::Finished(finished) => {
             let Finished { checkpoint, verdict } = *finished;
             if let Some(verdict) = verdict {
-                let text = Words::of(verdict, &args.commands()).cut_short(checkpoint.manifest.cut_short_after()).text();
+                let text = Words::of(verdict, &args.commands(&dataset))
+                    .cut_short(checkpoint.manifest.cut_short_after())
+                    .text();
                 // Standard output has the version's path alone, for scripts. The training is done if standard error is closed.
                 drop(write!(stderr(), "\n{}\n", printable_lines(&text)));
             }
@@ -458,10 +460,14 @@ impl TrainArgs {
     }
 
     /// The commands that a verdict may recommend.
-    fn commands(&self) -> Commands {
-        let (data, out) = (self.data.flags(), quoted(&self.out));
-        let model = format!("--model {out}");
-        Commands { retrain: Some(format!("{data} --out {out}")), model }
+    fn commands(&self, dataset: &Dataset) -> Commands {
+        let given = std::env::args_os().skip_while(|argument| argument != "train").skip(1);
+        let given: Vec<String> = given.map(quoted).collect();
+        Commands {
+            model: format!("--model {}", quoted(&self.out)),
+            retrain: Some(given.join(" ")),
+            repeats_by_duplicates: dataset.repeats_by_duplicates(),
+        }
     }
 
     /// The model to start from, if any.
@@ -576,10 +582,8 @@ fn failure(error: TrainError) -> Failure {
         // The directory was there when the training began.
         TrainError::Io { .. } | TrainError::Checkpoint(CheckpointError::Io { .. }) => Failure::Io(error.to_string()),
         TrainError::Checkpoint(error) => Failure::writing(&error),
-        TrainError::NothingToLearn
-        | TrainError::NothingToValidate
-        | TrainError::State { .. }
-        | TrainError::Catalogue(_)
-        | TrainError::History(_) => Failure::data(error),
+        TrainError::Data(_) | TrainError::State { .. } | TrainError::Catalogue(_) | TrainError::History(_) => {
+            Failure::data(error)
+        }
     }
 }

@@ -14,8 +14,10 @@ const MANY_REPEATS: f64 = 0.2;
 pub(crate) struct Commands {
     /// Flags that name the model, as `--model models/mine`.
     pub(crate) model: String,
-    /// Flags of a training that writes the model's next version from the same data; `None` if a training is not at hand.
+    /// The arguments of the training that ended; `None` if no training did.
     pub(crate) retrain: Option<String>,
+    /// Whether most repeats of the data have the same time as the interaction that they repeat.
+    pub(crate) repeats_by_duplicates: bool,
 }
 
 /// A verdict in words.
@@ -59,8 +61,12 @@ impl Words {
         if verdict.routing != Routing::SingleRoute {
             sentences.push(compute(&verdict));
         }
+        sentences.push(match verdict.users {
+            1 => "The figures are those of one test user.".to_owned(),
+            users => format!("The figures are means over {users} test users."),
+        });
         let many_repeats = verdict.seen == SeenItems::Excluded && verdict.repeats > MANY_REPEATS;
-        sentences.extend(repeats(&verdict, many_repeats));
+        sentences.extend(repeats(&verdict, many_repeats, commands));
         let next = next(&verdict, commands, many_repeats);
         Words { headline, sentences, next, verdict }
     }
@@ -193,7 +199,14 @@ fn users_to_show(difference: &Difference, users: usize) -> Option<u64> {
 }
 
 /// What repeats of earlier items mean for the figures. `None` if there are none.
-fn repeats(verdict: &Verdict, many: bool) -> Option<String> {
+fn repeats(verdict: &Verdict, many: bool, commands: &Commands) -> Option<String> {
+    if commands.repeats_by_duplicates {
+        return Some(
+            "Most repeats of these data have the user, item and time of an earlier interaction. If lines are there twice, the \
+             figures mean nothing: give --drop-duplicates."
+                .to_owned(),
+        );
+    }
     if verdict.seen == SeenItems::Included || verdict.repeats == 0.0 {
         return None;
     }
@@ -244,11 +257,25 @@ fn compute(verdict: &Verdict) -> String {
         Shown::Worse => "It is less accurate",
         Shown::Better => "It is more accurate",
     };
-    format!("{spends}. {result}: its NDCG@10 minus the full model's is {}.", difference(over))
+    // A route that costs much more than the budget is the cheapest. On other users, an affordable one may cost a little more.
+    let beyond = match verdict.budget {
+        Some(budget) if verdict.routing == Routing::Fixed && verdict.compute > 1.25 * budget => {
+            format!(
+                " No slice is as cheap as the budget of {}: the cheapest costs {}.",
+                percent(budget),
+                percent(verdict.compute)
+            )
+        }
+        _ => String::new(),
+    };
+    format!("{spends}. {result}: its NDCG@10 minus the full model's is {}.{beyond}", difference(over))
 }
 
 /// The command to run next.
 fn next(verdict: &Verdict, commands: &Commands, many_repeats: bool) -> Option<String> {
+    if let Some(given) = commands.retrain.as_ref().filter(|_| commands.repeats_by_duplicates) {
+        return Some(format!("canet train {given} --drop-duplicates"));
+    }
     let model = &commands.model;
     match verdict.serve.as_deref() {
         Some("auto") => {
@@ -261,7 +288,7 @@ fn next(verdict: &Verdict, commands: &Commands, many_repeats: bool) -> Option<St
             .retrain
             .as_ref()
             .filter(|_| many_repeats)
-            .map(|flags| format!("canet train {flags} --include-seen")),
+            .map(|given| format!("canet train {given} --include-seen")),
     }
 }
 

@@ -13,7 +13,7 @@ use super::Failure;
 use super::interactions::DataArgs;
 use super::printable::printable_lines;
 
-/// Checks interaction files without training: form, columns, time span, users, items, interactions, repeats and bad lines
+/// Checks interaction files without training: form, columns, time span, users, items, interactions, repeats, duplicates and bad lines
 #[derive(Debug, Args)]
 pub(crate) struct CheckDataArgs {
     #[command(flatten)]
@@ -31,5 +31,6 @@ pub(crate) fn run(args: CheckDataArgs) -> Result<(), Failure> {
         false => printable_lines(&lines(&dataset).map(|line| line + "\n").collect::<String>()),
     };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::output)?;
-    dataset.check_size().map_err(Failure::data)
+    dataset.check_size().map_err(Failure::data)?;
+    dataset.check_lengths().map_err(Failure::data)
 }

@@ -1,7 +1,4 @@
-use std::time::{Duration, UNIX_EPOCH};
-
-use canet_data::{Dataset, FileSummary};
-use canet_model::checkpoint::rfc3339;
+use canet_data::{Dataset, Duplicates, FileSummary, rfc3339};
 
 /// What was understood of the data, one label and value a line.
 pub(crate) fn lines(dataset: &Dataset) -> impl Iterator<Item = String> + use<> {
@@ -19,9 +16,10 @@ pub(crate) fn lines(dataset: &Dataset) -> impl Iterator<Item = String> + use<> {
         line("lines", read_lines(group));
     }
     line("time", dataset_time(dataset));
-    line("users", dataset.users.len().to_string());
+    line("users", users(dataset));
     line("items", dataset.ids.len().to_string());
     line("interactions", interactions(dataset));
+    line("example", example(dataset));
     line("parsed", format!("sha256 {}", dataset.parsed_sha256));
     lines.into_iter()
 }
@@ -70,55 +68,43 @@ fn dataset_time(dataset: &Dataset) -> String {
     }
 }
 
+fn users(dataset: &Dataset) -> String {
+    let (users, tested) = (dataset.users.len(), dataset.users_with(Dataset::TESTED));
+    match users == tested {
+        true => users.to_string(),
+        false => format!("{users}, {tested} with the three interactions that a test needs"),
+    }
+}
+
+/// The ids of an interaction, as they were understood.
+fn example(dataset: &Dataset) -> String {
+    let item = dataset.sequences.first().and_then(|items| items.first());
+    match (dataset.users.first(), item.and_then(|item| dataset.ids.get(item.column() - 1))) {
+        (Some(user), Some(item)) => format!("user `{user}`, item `{item}`"),
+        _ => "none".to_owned(),
+    }
+}
+
 fn interactions(dataset: &Dataset) -> String {
+    let Duplicates { found, dropped } = dataset.duplicates;
     let repeats = match dataset.repeats() {
         0 => ", none repeats an item that its user had before".to_owned(),
         1 => ", 1 repeats an item that its user had before".to_owned(),
         repeats => format!(", {repeats} repeat an item that their user had before"),
     };
+    let duplicates = match (found, dropped) {
+        (0, _) => String::new(),
+        (found, false) => format!(", {found} of them at the same time"),
+        (found, true) => format!("; {found} others dropped by --drop-duplicates"),
+    };
     let rare = match dataset.rare {
         0 => String::new(),
         rare => format!("; {rare} others dropped by --min-interactions"),
     };
-    format!("{}{repeats}{rare}", dataset.interactions)
+    format!("{}{repeats}{duplicates}{rare}", dataset.interactions)
 }
 
-/// A time in UTC as RFC 3339, to the second. Years outside 0 to 9999 become the nearest of these.
+/// A time in UTC as RFC 3339, to the second.
 pub(super) fn moment(nanoseconds: i128) -> String {
-    const FIRST: i128 = -62_167_219_200;
-    const LAST: i128 = 253_402_300_799;
-    /// Seconds of the 400 years after which the calendar repeats.
-    const CYCLE: i64 = 146_097 * 86_400;
-    let seconds = nanoseconds.div_euclid(1_000_000_000).clamp(FIRST, LAST) as i64;
-    // `rfc3339` begins in 1970, so an earlier time is written as a later one of the same calendar.
-    let cycles = if seconds < 0 { -seconds.div_euclid(CYCLE) } else { 0 };
-    let text = rfc3339(UNIX_EPOCH + Duration::from_secs((seconds + cycles * CYCLE).unsigned_abs()));
-    match (cycles, text[..4].parse::<i64>()) {
-        (1.., Ok(year)) => format!("{:04}{}", year - 400 * cycles, &text[4..]),
-        _ => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The seconds are those of Python's `datetime`.
-    #[test]
-    fn times_before_1970_have_their_own_date() {
-        for (seconds, expected) in [
-            (-446_751_900, "1955-11-05T06:15:00Z"),
-            (-1, "1969-12-31T23:59:59Z"),
-            (0, "1970-01-01T00:00:00Z"),
-            (1_700_000_000, "2023-11-14T22:13:20Z"),
-            (-11_670_955_200, "1600-02-29T12:00:00Z"),
-            (-62_135_596_800, "0001-01-01T00:00:00Z"),
-            (-99_999_999_999, "0000-01-01T00:00:00Z"),
-            (999_999_999_999, "9999-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(moment(seconds * 1_000_000_000), expected);
-        }
-        // Half a second before 1970.
-        assert_eq!(moment(-500_000_000), "1969-12-31T23:59:59Z");
-    }
+    rfc3339(nanoseconds - nanoseconds.rem_euclid(1_000_000_000))
 }

@@ -157,6 +157,8 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
     if let Some(warning) = warning {
         say(warning);
     }
+    // `read_to_measure` has said this one.
+    let warning = warning.or_else(|| interactions::from_everything(&model, &dataset));
     let cases = dataset.held_out(split, args.holdout as usize);
     if cases.is_empty() {
         return Err(args.data.no_user());
@@ -181,7 +183,7 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
             let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
             let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget, &policy);
             let verdict = verdict.map_err(Failure::forward)?;
-            let words = Words::of(verdict, &args.commands()?).cut_short(model.manifest().cut_short_after());
+            let words = Words::of(verdict, &args.commands(&dataset)?).cut_short(model.manifest().cut_short_after());
             // Figures of targets that were trained on recommend nothing.
             Some(if interactions::is_selection(&model, &dataset) { Words { next: None, ..words } } else { words })
         }
@@ -230,9 +232,9 @@ impl EvalArgs {
     }
 
     /// The commands that a verdict may recommend.
-    fn commands(&self) -> Result<Commands, Failure> {
-        let (model, data) = (self.model()?, self.data.flags());
-        Ok(Commands { retrain: Some(format!("{data} --out {}", model.out())), model: model.flags() })
+    fn commands(&self, dataset: &Dataset) -> Result<Commands, Failure> {
+        let repeats_by_duplicates = dataset.repeats_by_duplicates();
+        Ok(Commands { model: self.model()?.flags(), retrain: None, repeats_by_duplicates })
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct RankArgs {
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Parquet file to write instead of lines on standard output. Its columns are user, items, scores and route
-    #[arg(long, env = "CANET_OUT", value_name = "FILE")]
+    #[arg(long, env = "CANET_OUT", value_name = "FILE.parquet", value_parser = parquet_file)]
     out: Option<PathBuf>,
     #[command(flatten)]
     seen: SeenArgs,
@@ -48,6 +48,15 @@ pub(crate) struct RankArgs {
     /// Number of users in a batch
     #[arg(long, env = "CANET_BATCH_SIZE", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
+}
+
+/// A file whose name says that it is Parquet.
+fn parquet_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) {
+        true => Ok(path),
+        false => Err("the file is Parquet, so its name ends in .parquet; JSON lines go to standard output".to_owned()),
+    }
 }
 
 /// One line of the output.
@@ -121,9 +130,16 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     }
     output.finish()?;
     bar.finish_and_clear();
+    let left_out = match dataset.unknown_users {
+        0 => String::new(),
+        unknown => format!(" ({unknown} left out: the model knows none of their items)"),
+    };
+    let users = match dataset.users.len() {
+        1 => "1 user".to_owned(),
+        users => format!("{users} users"),
+    };
     say(format_args!(
-        "recommended to {} users, {:.1} % of the full model's FLOPs saved",
-        dataset.users.len(),
+        "recommended to {users}{left_out}, {:.1} % of the full model's FLOPs saved",
         100.0 * total.saved()
     ));
     Ok(())

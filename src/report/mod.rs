@@ -295,11 +295,9 @@ impl Inputs<'_> {
 
     /// The commands that the verdict may recommend. They are about the first model.
     fn commands(&self) -> Commands {
-        let first = self.args.model.first();
-        let model = first.map(|model| quoted(model.to_string())).unwrap_or_default();
-        let out = first.map(|model| quoted(model.out())).unwrap_or_default();
-        let data = self.args.data.flags();
-        Commands { model: format!("--model {model}"), retrain: Some(format!("{data} --out {out}")) }
+        let model = self.args.model.first().map(|model| quoted(model.to_string())).unwrap_or_default();
+        let repeats_by_duplicates = self.dataset.repeats_by_duplicates();
+        Commands { model: format!("--model {model}"), retrain: None, repeats_by_duplicates }
     }
 
     /// Measures the full route of a model that was trained alone, and compares the router and slices with it.

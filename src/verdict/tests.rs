@@ -25,7 +25,11 @@ fn inputs() -> VerdictInputs {
 }
 
 fn words(inputs: &VerdictInputs) -> Words {
-    let commands = Commands { model: "--model m".to_owned(), retrain: Some("--data d --out m".to_owned()) };
+    let commands = Commands {
+        model: "--model m".to_owned(),
+        retrain: Some("--data d --out m".to_owned()),
+        repeats_by_duplicates: false,
+    };
     Words::of(Verdict::new(inputs), &commands)
 }
 
@@ -104,7 +108,16 @@ fn the_next_command_serves_what_is_best() {
     assert_eq!(next(VerdictInputs { slice: names, ..tie }), "canet serve --model m --route h4-l2-e4");
     let repeats = VerdictInputs { repeats: 0.4, markov: contender("markov", 190, None), ..inputs() };
     assert_eq!(next(repeats.clone()), "canet train --data d --out m --include-seen");
+    let commands = Commands {
+        model: "--model m".to_owned(),
+        retrain: Some("--data d --out m".to_owned()),
+        repeats_by_duplicates: true,
+    };
+    let twice = Words::of(Verdict::new(&repeats), &commands);
+    assert_eq!(twice.next.as_deref(), Some("canet train --data d --out m --drop-duplicates"));
+    assert!(twice.text().replace('\n', " ").contains("give --drop-duplicates."), "{}", twice.text());
     let text = words(&repeats).text();
+    assert!(text.contains("The figures are means over 200 test users."), "{text}");
     assert!(text.contains("40 % of the test items are repeats") && text.contains("If your users buy again"), "{text}");
     let text = words(&inputs()).text();
     assert!(text.contains("10 % of the test items are repeats") && !text.contains("If your users buy again"), "{text}");

@@ -171,15 +171,58 @@ fn rows_and_rare_ids_are_dropped_when_told() {
 }
 
 #[test]
+fn interactions_that_are_there_twice_are_told_and_dropped_when_asked() {
+    let (folder, log) = (tempfile::tempdir().unwrap(), fixture("log.csv"));
+    let copy = folder.path().join("copy.csv");
+    fs::copy(&log, &copy).unwrap();
+    let once = document(std::slice::from_ref(&log), &[]);
+    let both = [log, copy];
+    let twice = document(&both, &[]);
+    assert_eq!((&twice["interactions"], &twice["duplicates"]), (&800.into(), &400.into()));
+    let dropped = document(&both, &["--drop-duplicates"]);
+    assert_eq!((&dropped["parsed_sha256"], &dropped["duplicates_dropped"]), (&once["parsed_sha256"], &true.into()));
+    let output = data(&both, &[]);
+    let (table, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(table.contains(", 400 of them at the same time"), "{table}");
+    assert!(said.contains("earlier one: 400. If the data hold lines twice, give --drop-duplicates"), "{said}");
+    let output = data(&both, &["--drop-duplicates"]);
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.stderr.is_empty() && table.contains("; 400 others dropped by --drop-duplicates"), "{table}");
+}
+
+#[test]
+fn the_table_has_an_example_and_the_users_of_a_test() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.csv");
+    let rows: String = (0..12).map(|item| format!("ann,5.{item},{item}\n")).collect();
+    fs::write(&path, format!("user,item,ts\nbob,5.0,1\n{rows}")).unwrap();
+    let table = String::from_utf8(data(std::slice::from_ref(&path), &[]).stdout).unwrap();
+    for line in
+        ["users        2, 1 with the three interactions that a test needs", "example      user `bob`, item `5.0`"]
+    {
+        assert!(table.lines().any(|found| found == line), "{line:?} is not in\n{table}");
+    }
+    assert_eq!(document(&[path], &[])["tested_users"], 1);
+}
+
+#[test]
 fn data_that_are_wrong_end_with_their_code() {
     let folder = tempfile::tempdir().unwrap();
     let small = folder.path().join("small.csv");
     fs::write(&small, "user,item\nu,1\nv,2\n").unwrap();
+    let [singles, pairs] = [1, 2].map(|each| {
+        let path = folder.path().join(format!("{each}.csv"));
+        let rows = (0..20).flat_map(|user| (0..each).map(move |item| format!("u{user},i{}\n", user + item)));
+        fs::write(&path, format!("user,item\n{}", rows.collect::<String>())).unwrap();
+        path
+    });
     let log = fixture("log.csv");
     let bad = folder.path().join("bad.csv");
     fs::write(&bad, fs::read_to_string(&log).unwrap() + &"u1\n".repeat(10)).unwrap();
     for (path, flags, code, words) in [
         (&small, &[][..], 65, "too few to train on (users: 2, items: 2): at least 2 users and 10 items"),
+        (&singles, &[], 65, "nothing to learn"),
+        (&pairs, &[], 65, "nobody to validate on"),
         (&bad, &[], 65, "10 of 410 lines (2.44 %) are bad: check that the file"),
         (&bad, &["--skip-bad-lines"], 65, "more than the 1 % that --max-bad-share allows"),
         (&bad, &["--skip-bad-lines", "--max-bad-share", "0.03"], 0, "10 bad lines skipped"),

@@ -60,7 +60,7 @@ fn each_user_gets_the_items_that_a_server_recommends() {
         let output = rank(model, data, flags);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
-        assert!(said.contains("recommended to 300 users"), "{said}");
+        assert!(said.contains("recommended to 300 users (1 left out: the model knows none of their items)"), "{said}");
         assert!(said.contains("dropped because the model does not know their items: 3"), "{said}");
         let lines: Vec<Value> =
             output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
@@ -91,7 +91,11 @@ fn all_of_a_small_catalogue_is_ranked_by_default() {
 fn errors_name_what_is_allowed() {
     let Setting { model, data, .. } = &Setting::new(small_config());
     users(data);
-    for (flags, words) in [(&["--k", "41"][..], "only 40 items"), (&["--route", "h5-l1-e6"], "h4-l1-e6")] {
+    for (flags, words) in [
+        (&["--k", "41"][..], "only 40 items"),
+        (&["--route", "h5-l1-e6"], "h4-l1-e6"),
+        (&["--out", "top.jsonl"], "its name ends in .parquet"),
+    ] {
         let output = rank(model, data, flags);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(64) && output.stdout.is_empty() && said.contains(words), "{said}");

@@ -427,7 +427,8 @@ fn repeat_purchases_count_if_items_of_the_history_are_included() {
     let lines = verdict(&log);
     assert!(lines[0].starts_with("This model is not shown to beat "), "{lines:#?}");
     assert!(lines.iter().any(|line| line.starts_with("100 % of the test items are repeats: ")), "{lines:#?}");
-    let again = format!("Next: canet train --data {} --out {} --include-seen", data.display(), without.display());
+    let given = format!("--data {} --out {} --settle-epochs 1 --epochs 1", data.display(), without.display());
+    let again = format!("Next: canet train {given} --include-seen");
     assert!(lines.contains(&again), "{lines:#?}");
 
     let flags = [&short[..], &["--epochs", "20", "--include-seen"]].concat();

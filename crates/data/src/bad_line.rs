@@ -55,7 +55,7 @@ pub enum LineFault {
         expected: usize,
     },
     /// A quoted field has no end.
-    #[error("a quoted field opens here and is not closed within {0} lines")]
+    #[error("a quoted field opens here and is not closed within {}", counted(*.0))]
     OpenQuote(usize),
     /// A quoted field ends within a later row, or text follows its closing quote.
     #[error("a quoted field opens here and does not end before a separator")]
@@ -84,7 +84,7 @@ pub enum LineFault {
     #[error("the title has {0} bytes; a checkpoint holds titles of at most {max} bytes", max = Catalogue::MAX_TITLE_BYTES)]
     LongTitle(usize),
     /// The time is neither a number nor a date.
-    #[error("`{column}` is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z")]
+    #[error("`{column}` {}", no_time(text))]
     Time {
         /// The column.
         column: String,
@@ -161,6 +161,18 @@ impl fmt::Display for Skipped {
     }
 }
 
+/// What is wrong with a text in a column of times.
+fn no_time(text: &str) -> String {
+    match text {
+        "" => "is empty: every interaction needs a time, or none in the whole file has one".to_owned(),
+        _ => format!("is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z"),
+    }
+}
+
+fn counted(lines: usize) -> String {
+    if lines == 1 { "its line".to_owned() } else { format!("{lines} lines") }
+}
+
 /// Counts the lines of a file and its bad ones.
 pub(crate) struct BadLines {
     policy: BadLinePolicy,
@@ -185,19 +197,21 @@ impl BadLines {
     /// [`DataError::BadLines`] if most of the lines so far are bad.
     pub(crate) fn report(&mut self, line: u64, fault: LineFault) -> Result<(), DataError> {
         self.skipped.add(BadLine { path: self.path.clone(), unit: self.unit, line, fault });
-        if self.skipped.count > HOPELESS && self.skipped.count * 2 > self.lines { self.judge() } else { Ok(()) }
+        if self.skipped.count > HOPELESS && self.skipped.count * 2 > self.lines { self.judge(false) } else { Ok(()) }
     }
 
-    /// Compares the bad lines with those that are allowed.
+    /// Compares the bad lines with those that are allowed. `ended` says whether the whole file was read.
     ///
     /// # Errors
     /// [`DataError::BadLines`] if there are more.
-    pub(crate) fn judge(&self) -> Result<(), DataError> {
+    pub(crate) fn judge(&self, ended: bool) -> Result<(), DataError> {
         let Some(first) = self.skipped.first.first() else { return Ok(()) };
         let (bad, lines) = (self.skipped.count, self.lines.max(1));
         match self.policy {
             BadLinePolicy::Skip { max_share } if bad as f64 <= max_share * lines as f64 => Ok(()),
-            policy => Err(DataError::BadLines(Box::new(TooManyBadLines { first: first.clone(), bad, lines, policy }))),
+            policy => {
+                Err(DataError::BadLines(Box::new(TooManyBadLines { first: first.clone(), bad, lines, ended, policy })))
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use canet_domain::Item;
 use super::dense_ids::DenseIds;
 use super::interaction::Interaction;
 use super::times::{Keys, Times};
-use super::{DataError, LineFault, TimeUnit};
+use super::{DataError, Duplicates, LineFault, TimeUnit};
 
 /// Collects the interactions of all files in their order.
 #[derive(Default)]
@@ -27,8 +27,8 @@ pub(crate) struct Collector {
 }
 
 /// The most bytes that an interaction takes: its row and its time in lists that grow by doubling, its place in the order of the
-/// users, and its place in a sequence.
-const INTERACTION_BYTES: u64 = 2 * (size_of::<Row>() + size_of::<i128>()) as u64 + 2 * size_of::<Item>() as u64;
+/// users, its place in a sequence, and whether it is a duplicate.
+const INTERACTION_BYTES: u64 = 2 * (size_of::<Row>() + size_of::<i128>()) as u64 + 2 * size_of::<Item>() as u64 + 1;
 
 /// Bytes that an id takes beside its characters, in the table of ids and in lists of users or items.
 const ID_BYTES: u64 = 256;
@@ -57,6 +57,8 @@ pub(crate) struct Collected {
     pub(crate) span: Option<(i128, i128)>,
     /// Interactions that the filter on their number dropped.
     pub(crate) rare: u64,
+    /// Interactions that had the user, item and time of an earlier one, and whether they were dropped.
+    pub(crate) duplicates: Duplicates,
     pub(crate) rows: TimedRows,
 }
 
@@ -153,9 +155,20 @@ impl Collector {
         }))
     }
 
-    /// Drops users and items with fewer interactions than `least`, and sorts.
-    pub(crate) fn finish(mut self, least: u32) -> Collected {
+    /// Drops duplicates if `drop_duplicates` says so, then users and items with fewer interactions than `least`, and sorts.
+    pub(crate) fn finish(mut self, least: u32, drop_duplicates: bool) -> Collected {
         let (mut users, mut ids) = (self.users.into_ids(), self.items.into_ids());
+        let first = match &self.keys {
+            None => None,
+            Some(Keys::Nanoseconds(keys)) => Some(first_of_each(&self.rows, users.len(), keys)),
+            Some(Keys::Fine(keys)) => Some(first_of_each(&self.rows, users.len(), keys)),
+        };
+        let found = first.iter().flatten().filter(|first| !**first).count() as u64;
+        if let (Some(first), Some(keys)) = (first.filter(|_| drop_duplicates && found > 0), &mut self.keys) {
+            let mut kept = first.iter();
+            self.rows.retain(|_| kept.next().is_some_and(|first| *first));
+            keys.retain(&first);
+        }
         let before = self.rows.len();
         if least > 1 {
             let counts = IdCounts { users: users.len(), items: ids.len() };
@@ -170,7 +183,16 @@ impl Collector {
             Some(Keys::Nanoseconds(keys)) => sequences(&self.rows, users.len(), keys),
             Some(Keys::Fine(keys)) => sequences(&self.rows, users.len(), keys),
         };
-        Collected { users, ids, sequences, span, rare, rows: TimedRows { rows: self.rows, keys: self.keys } }
+        let duplicates = Duplicates { found, dropped: drop_duplicates };
+        Collected {
+            users,
+            ids,
+            sequences,
+            span,
+            rare,
+            duplicates,
+            rows: TimedRows { rows: self.rows, keys: self.keys },
+        }
     }
 }
 
@@ -209,8 +231,42 @@ fn renumber<'a>(mut ids: Vec<Box<str>>, dense: impl Iterator<Item = &'a mut u32>
     left
 }
 
+/// Whether each row is the first of its user, item and time.
+fn first_of_each<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> Vec<bool> {
+    let mut first = vec![true; rows.len()];
+    let mut timed: Vec<(K, u32, u32)> = Vec::new();
+    for_each_user(rows, users, |places| {
+        // The rows of most files are in the order of time.
+        if places.is_sorted_by(|a, b| keys[*a as usize] < keys[*b as usize]) {
+            return;
+        }
+        timed.clear();
+        timed.extend(places.iter().map(|place| (keys[*place as usize], rows[*place as usize].item, *place)));
+        timed.sort_unstable();
+        for pair in timed.windows(2) {
+            if let [before, row] = pair {
+                first[row.2 as usize] = (before.0, before.1) != (row.0, row.1);
+            }
+        }
+    });
+    first
+}
+
 /// Each user's items in the order of time. Rows of equal time keep the order of the files.
 fn sequences<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> Vec<Vec<Item>> {
+    let mut sequences = Vec::with_capacity(users);
+    let mut timed: Vec<(K, u32)> = Vec::new();
+    for_each_user(rows, users, |places| {
+        timed.clear();
+        timed.extend(places.iter().map(|place| (keys[*place as usize], rows[*place as usize].item)));
+        timed.sort_by_key(|(key, _)| *key);
+        sequences.push(timed.iter().filter_map(|(_, item)| Item::new(item + 1)).collect());
+    });
+    sequences
+}
+
+/// Gives the places of each user's rows, in the order of the files.
+fn for_each_user(rows: &[Row], users: usize, mut take: impl FnMut(&[u32])) {
     // Rows of the users one after another.
     let mut ends = vec![0u32; users];
     for row in rows {
@@ -227,17 +283,10 @@ fn sequences<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> Vec<Vec<I
         *end += 1;
     }
     let mut start = 0;
-    let mut timed: Vec<(K, u32)> = Vec::new();
-    ends.iter()
-        .map(|end| {
-            let places = &order[start..*end as usize];
-            start = *end as usize;
-            timed.clear();
-            timed.extend(places.iter().map(|place| (keys[*place as usize], rows[*place as usize].item)));
-            timed.sort_by_key(|(key, _)| *key);
-            timed.iter().filter_map(|(_, item)| Item::new(item + 1)).collect()
-        })
-        .collect()
+    for end in ends {
+        take(&order[start..end as usize]);
+        start = end as usize;
+    }
 }
 
 #[cfg(test)]
@@ -247,13 +296,17 @@ mod tests {
     use crate::time::Time;
 
     fn collected(rows: &[(&str, &str, i64)], least: u32) -> Collected {
+        collected_without(rows, least, false)
+    }
+
+    fn collected_without(rows: &[(&str, &str, i64)], least: u32, drop_duplicates: bool) -> Collected {
         let mut collector = Collector::default();
         for (user, item, time) in rows {
             let [user, item] = [user, item].map(|id| Id::new("id", id).unwrap());
             collector.add(Interaction { user, item, time: Some(Time::Whole(*time)) }).unwrap();
         }
         collector.finish_file(Path::new("a"), true).unwrap();
-        collector.finish(least)
+        collector.finish(least, drop_duplicates)
     }
 
     #[test]
@@ -265,6 +318,40 @@ mod tests {
         assert_eq!((collected.users.join(" "), collected.ids.join(" ")), ("a c".to_owned(), "x".to_owned()));
         assert_eq!((collected.sequences.iter().map(Vec::len).collect::<Vec<_>>(), collected.rare), (vec![2, 2], 3));
         assert_eq!(collected.span, Some((0, 9_000_000_000)));
+    }
+
+    #[test]
+    fn the_first_of_equal_interactions_stays_where_it_was() {
+        let rows = [
+            ("a", "x", 3),
+            ("b", "x", 3),
+            ("a", "y", 3),
+            ("a", "x", 3),
+            ("a", "x", 1),
+            ("a", "x", 3),
+            ("b", "x", 4),
+            ("c", "z", 1),
+            ("c", "z", 1),
+        ];
+        for (drop, a, c, least, rare) in [
+            (false, "x x y x x", "z z", 0, 0),
+            (true, "x x y", "z", 0, 0),
+            // Duplicates do not count as interactions.
+            (false, "x x x x", "", 3, 5),
+            (true, "x x", "", 2, 2),
+        ] {
+            let collected = collected_without(&rows, least, drop);
+            let items_of = |user: &str| {
+                let place = collected.users.iter().position(|known| **known == *user);
+                let items = place.map_or(&[][..], |place| &collected.sequences[place]);
+                items.iter().map(|item| &*collected.ids[item.column() - 1]).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!((items_of("a").as_str(), items_of("c").as_str()), (a, c), "{drop} {least}");
+            assert_eq!(collected.duplicates, Duplicates { found: 3, dropped: drop });
+            assert_eq!(collected.rare, rare);
+            let times = collected.rows.by_user(collected.users.len()).unwrap();
+            assert!(times.iter().map(Vec::len).eq(collected.sequences.iter().map(Vec::len)));
+        }
     }
 
     #[test]

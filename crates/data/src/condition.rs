@@ -1,6 +1,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::time::Time;
+use super::times::nanoseconds;
+
 /// A condition on a row, such as `event=purchase` or `rating>=4`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
@@ -17,6 +20,8 @@ pub(crate) enum Test {
     IsNot(String),
     /// The value is a number that compares so.
     Number(Comparison, f64),
+    /// The value is a time that compares so with this text's, in nanoseconds since 1970.
+    Time(Comparison, i64, String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,11 +36,11 @@ pub(crate) enum Comparison {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConditionError {
     /// The text has no operator.
-    #[error("write COLUMN=VALUE, COLUMN!=VALUE, or a comparison with a number such as COLUMN>=4")]
+    #[error("write COLUMN=VALUE, COLUMN!=VALUE, or a comparison with a number or a date such as COLUMN>=4")]
     Form,
-    /// A comparison needs a number.
-    #[error("{0:?} is not a number, which >=, <=, > and < need")]
-    NotANumber(String),
+    /// A comparison needs a number or a date.
+    #[error("{0:?} is neither a number nor an ISO 8601 date such as 2023-11-14, which >=, <=, > and < need")]
+    NoComparison(String),
 }
 
 impl FromStr for Condition {
@@ -56,7 +61,10 @@ impl FromStr for Condition {
         let test = match found {
             Some((value, Some(comparison))) => match value.parse::<f64>() {
                 Ok(number) if number.is_finite() => Test::Number(comparison, number),
-                _ => return Err(ConditionError::NotANumber(value.to_owned())),
+                _ => match Time::parse(value, &column) {
+                    Ok(Time::Date(time)) => Test::Time(comparison, time, value.to_owned()),
+                    _ => return Err(ConditionError::NoComparison(value.to_owned())),
+                },
             },
             Some((value, None)) => Test::IsNot(value.to_owned()),
             None => {
@@ -74,15 +82,28 @@ impl fmt::Display for Condition {
         match &self.test {
             Test::Is(value) => write!(f, "={value}"),
             Test::IsNot(value) => write!(f, "!={value}"),
-            Test::Number(comparison, number) => {
-                let sign = match comparison {
-                    Comparison::Least => ">=",
-                    Comparison::Most => "<=",
-                    Comparison::Above => ">",
-                    Comparison::Below => "<",
-                };
-                write!(f, "{sign}{number}")
-            }
+            Test::Number(comparison, number) => write!(f, "{}{number}", comparison.sign()),
+            Test::Time(comparison, _, text) => write!(f, "{}{text}", comparison.sign()),
+        }
+    }
+}
+
+impl Comparison {
+    fn sign(self) -> &'static str {
+        match self {
+            Comparison::Least => ">=",
+            Comparison::Most => "<=",
+            Comparison::Above => ">",
+            Comparison::Below => "<",
+        }
+    }
+
+    fn holds<T: PartialOrd>(self, value: T, bound: T) -> bool {
+        match self {
+            Comparison::Least => value >= bound,
+            Comparison::Most => value <= bound,
+            Comparison::Above => value > bound,
+            Comparison::Below => value < bound,
         }
     }
 }
@@ -115,12 +136,12 @@ impl ColumnTest {
                     continue;
                 }
                 Test::IsNot(expected) => value != expected,
-                Test::Number(comparison, number) => value.parse::<f64>().is_ok_and(|value| match comparison {
-                    Comparison::Least => value >= *number,
-                    Comparison::Most => value <= *number,
-                    Comparison::Above => value > *number,
-                    Comparison::Below => value < *number,
-                }),
+                Test::Number(comparison, number) => {
+                    value.parse::<f64>().is_ok_and(|value| comparison.holds(value, *number))
+                }
+                Test::Time(comparison, bound, _) => {
+                    nanoseconds(value).is_some_and(|time| comparison.holds(time, *bound))
+                }
             };
             if !met {
                 return false;
@@ -163,6 +184,12 @@ mod tests {
             (&["event!=view", "event!=cart"], &["buy"], &["view", "cart"]),
             (&["rating>=4", "rating<5"], &["4", "4.5"], &["3.9", "5", "good", ""]),
             (&["rating>4", "rating<=5"], &["5"], &["4", "6"]),
+            (
+                &["ts>=2023-11-14", "ts<2023-11-15"],
+                &["2023-11-14", "2023-11-14T23:59:59Z", "2023-11-15T00:30:00+01:00", "1700000000", "1700000000123"],
+                &["2023-11-13T23:59:59.999Z", "2023-11-15", "1600000000", "1.6e9", "soon", ""],
+            ),
+            (&["ts>2023-11-14T22:13:20Z"], &["1700000000.5", "1700000000000001"], &["1700000000"]),
         ] {
             let test = test(conditions);
             assert!(selected.iter().all(|value| test.selects(value)), "{conditions:?}");
@@ -175,7 +202,12 @@ mod tests {
         for text in ["event", "=buy", "a!b", ""] {
             assert_eq!(text.parse::<Condition>(), Err(ConditionError::Form), "{text}");
         }
-        assert_eq!("r>=x".parse::<Condition>(), Err(ConditionError::NotANumber("x".to_owned())));
-        assert_eq!("r>=4".parse::<Condition>().unwrap().to_string(), "r>=4");
+        for value in ["x", "2023-13-01", ""] {
+            let refused = Err(ConditionError::NoComparison(value.to_owned()));
+            assert_eq!(format!("r>={value}").parse::<Condition>(), refused);
+        }
+        for text in ["r>=4", "ts<2023-11-14T22:13:20Z"] {
+            assert_eq!(text.parse::<Condition>().unwrap().to_string(), text);
+        }
     }
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::collector::{Collected, TimedRows};
 use super::reader::{FilesRead, read_files};
-use super::{DataError, FileSummary, ReadOptions, Skipped, TimeSpan};
+use super::{DataError, FileSummary, ReadOptions, Skipped, Split, TimeSpan};
 
 /// Interactions of users with items, in the order of time.
 ///
@@ -49,8 +49,12 @@ pub struct Dataset {
     pub interactions: u64,
     /// Number of interactions that [`Dataset::read_known`] dropped because the catalogue lacks the item.
     pub unknown: u64,
+    /// Number of users that [`Dataset::read_known`] dropped because the catalogue lacks all of their items.
+    pub unknown_users: u64,
     /// Number of interactions that [`ReadOptions::min_interactions`] dropped.
     pub rare: u64,
+    /// Interactions with the user, item and time of another.
+    pub duplicates: Duplicates,
     /// Bad lines that were skipped.
     pub skipped: Skipped,
     /// Set if a file has no times, although its format has a column or field for them.
@@ -59,6 +63,15 @@ pub struct Dataset {
     pub files: Vec<FileSummary>,
     /// The earliest and the latest time, if there are times.
     pub span: Option<TimeSpan>,
+}
+
+/// Interactions with the same user, item and time as an earlier one, as when a file has a line twice or two exports overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Duplicates {
+    /// Their number. 0 if there are no times.
+    pub found: u64,
+    /// Whether [`ReadOptions::drop_duplicates`] dropped them.
+    pub dropped: bool,
 }
 
 /// A data set whose interactions have dates.
@@ -100,6 +113,9 @@ pub struct Untimed {
 }
 
 impl Dataset {
+    /// The fewest interactions of a user who can be tested: one to read, one to validate and one to test.
+    pub const TESTED: usize = 3;
+
     /// Fewer users are too few to train on.
     pub const MIN_USERS: usize = 2;
 
@@ -152,7 +168,7 @@ impl Dataset {
 
     fn with_rows(paths: &[PathBuf], options: &ReadOptions) -> Result<Read, DataError> {
         let FilesRead { collected, files, name, sha256, titles, skipped, untimed } = read_files(paths, options)?;
-        let Collected { users, mut ids, mut sequences, span, rare, rows } = collected;
+        let Collected { users, mut ids, mut sequences, span, rare, duplicates, rows } = collected;
         let order = number_items(&mut ids, &mut sequences);
         let interactions = sequences.iter().map(|sequence| sequence.len() as u64).sum();
         let parsed_sha256 = parsed_sha256(&ids, &users, &sequences);
@@ -166,7 +182,9 @@ impl Dataset {
             sequences,
             interactions,
             unknown: 0,
+            unknown_users: 0,
             rare,
+            duplicates,
             skipped,
             untimed,
             span: span.map(|(first, last)| TimeSpan { first, last, dates: files.iter().all(FileSummary::has_dates) }),
@@ -203,11 +221,13 @@ impl Dataset {
             let path = dataset.files.swap_remove(0).path;
             return Err(DataError::NoKnownItem { path, interactions: all });
         }
+        let users = dataset.users.len();
         let mut sequences = dataset.sequences.iter();
         dataset.users.retain(|_| sequences.next().is_some_and(|sequence| !sequence.is_empty()));
         dataset.sequences.retain(|sequence| !sequence.is_empty());
         dataset.ids = catalogue.ids().to_vec();
         (dataset.interactions, dataset.unknown) = (left, all - left);
+        dataset.unknown_users = (users - dataset.users.len()) as u64;
         Ok(dataset)
     }
 
@@ -226,6 +246,29 @@ impl Dataset {
             _ => format!("read as {}", file.form),
         };
         Err(DataError::TooFew { path: file.path.clone(), users, items, columns })
+    }
+
+    /// Checks that there is a pair of items to learn from and a user to validate on.
+    ///
+    /// # Errors
+    /// [`DataError::NothingToLearn`] or [`DataError::NothingToValidate`].
+    pub fn check_lengths(&self) -> Result<(), DataError> {
+        if self.training_sequences().iter().all(|sequence| sequence.len() < 2) {
+            return Err(DataError::NothingToLearn);
+        }
+        if self.cases(Split::Validation).is_empty() { Err(DataError::NothingToValidate) } else { Ok(()) }
+    }
+
+    /// Number of users with at least this many interactions.
+    pub fn users_with(&self, interactions: usize) -> usize {
+        self.sequences.iter().filter(|sequence| sequence.len() >= interactions).count()
+    }
+
+    /// Whether [duplicates](Dataset::duplicates) stayed that are many: a twentieth of all interactions, and half of the
+    /// [repeats](Dataset::repeats).
+    pub fn repeats_by_duplicates(&self) -> bool {
+        let Duplicates { found, dropped } = self.duplicates;
+        !dropped && found > 0 && found * 20 >= self.interactions && found * 2 >= self.repeats()
     }
 
     /// Number of interactions with an item that the user had before.

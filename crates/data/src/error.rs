@@ -152,6 +152,12 @@ pub enum DataError {
         /// The columns that were read.
         columns: String,
     },
+    /// No user has two items in the training part.
+    #[error("there is nothing to learn: no user has two interactions before the two that are held out")]
+    NothingToLearn,
+    /// No user has a validation position.
+    #[error("there is nobody to validate on: no user has three interactions or more")]
+    NothingToValidate,
     /// There are more items or users than dense ids, or more interactions than 32 bits count.
     #[error("more than {max} users or items, or more than 4294967295 interactions", max = Catalogue::MAX_ITEMS)]
     TooMany,
@@ -281,16 +287,19 @@ pub struct TooManyBadLines {
     pub bad: u64,
     /// Number of lines that were read.
     pub lines: u64,
+    /// Whether the file was read to its end.
+    pub ended: bool,
     /// What is allowed.
     pub policy: BadLinePolicy,
 }
 
 impl fmt::Display for TooManyBadLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TooManyBadLines { first, bad, lines, policy } = self;
+        let TooManyBadLines { first, bad, lines, ended, policy } = self;
+        let read = if *ended { "" } else { "the first " };
         let (unit, share) = (first.unit, *bad as f64 / *lines as f64);
         let verb = if *bad == 1 { "is" } else { "are" };
-        write!(f, "{first}. {bad} of {lines} {unit}s ({}) {verb} bad", percent(share))?;
+        write!(f, "{first}. {bad} of {read}{lines} {unit}s ({}) {verb} bad", percent(share))?;
         match policy {
             BadLinePolicy::Skip { max_share } => write!(
                 f,

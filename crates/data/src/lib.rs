@@ -36,7 +36,7 @@ mod times;
 
 pub use bad_line::{BadLine, LineFault, LineUnit, Skipped};
 pub use condition::{Condition, ConditionError};
-pub use dataset::{Dataset, OrderedDataset, TimedDataset, Untimed};
+pub use dataset::{Dataset, Duplicates, OrderedDataset, TimedDataset, Untimed};
 pub use error::{ColumnFault, DataError, HeaderFault, TooManyBadLines};
 pub use foreign::Foreign;
 pub use form::Form;
@@ -44,4 +44,5 @@ pub use item_table::{ItemFault, ItemKey, ItemTable, ItemTableBuilder, ItemTableE
 pub use options::{BadLinePolicy, ReadOptions, TimeColumn};
 pub use split::{Case, Split};
 pub use summary::{FileSummary, TimeSpan};
+pub use time::rfc3339;
 pub use times::TimeUnit;

@@ -17,6 +17,8 @@ pub struct ReadOptions {
     pub conditions: Vec<Condition>,
     /// Drop users and items with fewer interactions than this, until none is left. 0 and 1 drop nothing.
     pub min_interactions: u32,
+    /// Drop interactions with the same user, item and time as an earlier one.
+    pub drop_duplicates: bool,
     /// Bytes of memory that the interactions may take; `None` for no limit. A small packed file can hold very many.
     pub max_bytes: Option<u64>,
 }

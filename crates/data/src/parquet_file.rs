@@ -163,7 +163,7 @@ impl ParquetFile {
         for (column, role) in used.into_iter().chain(roles.time.map(|time| (time, "a time"))).chain(tested) {
             let kind = match &self.kinds[column] {
                 Kind::Unusable(kind) => kind,
-                kind if kind.is_time() && role != "a time" => "a date",
+                kind if kind.is_time() && !matches!(role, "a time" | "a condition") => "a date",
                 Kind::Bool | Kind::Uuid if role == "a time" => "neither a number nor a date",
                 _ => continue,
             };

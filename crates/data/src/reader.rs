@@ -57,7 +57,7 @@ pub(crate) fn read_files(paths: &[PathBuf], options: &ReadOptions) -> Result<Fil
         let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
         return Err(reader.nothing_selected.unwrap_or(DataError::NoInteractions(path)));
     }
-    let collected = reader.collector.finish(options.min_interactions);
+    let collected = reader.collector.finish(options.min_interactions, options.drop_duplicates);
     if collected.users.is_empty() {
         return Err(DataError::NothingLeft(options.min_interactions));
     }
@@ -163,7 +163,7 @@ impl FileReader<'_> {
         records: Option<Records>,
         bad_lines: BadLines,
     ) -> Result<FileSummary, DataError> {
-        bad_lines.judge()?;
+        bad_lines.judge(true)?;
         if self.nothing_selected.is_none() {
             self.nothing_selected = records.as_ref().and_then(|records| records.nothing_selected(path));
         }

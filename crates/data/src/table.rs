@@ -244,7 +244,7 @@ pub(crate) fn read_titles(path: &Path, policy: BadLinePolicy) -> Result<(Titles,
             bad_lines.report(line, fault)?;
         }
     }
-    bad_lines.judge()?;
+    bad_lines.judge(true)?;
     Ok((titles, bad_lines))
 }
 

@@ -162,6 +162,29 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(era * 146_097 + day_of_era - 719_468)
 }
 
+/// A point in time, in nanoseconds since 1970, as an RFC 3339 date-time in UTC. A fraction of a second has nine digits. Years
+/// outside 0 to 9999 become the nearest moment of these.
+pub fn rfc3339(nanoseconds: i128) -> String {
+    const FIRST: i128 = -62_167_219_200 * SECOND as i128;
+    const LAST: i128 = 253_402_300_800 * SECOND as i128 - 1;
+    let nanoseconds = nanoseconds.clamp(FIRST, LAST);
+    let (seconds, fraction) =
+        (nanoseconds.div_euclid(SECOND.into()) as i64, nanoseconds.rem_euclid(SECOND.into()) as i64);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // As in `days_since_1970`, eras of 400 years begin in March.
+    let since_era = days + 719_468;
+    let (era, day) = (since_era.div_euclid(146_097), since_era.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:09}") };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
 /// The unread rest of a date.
 struct Rest<'a>(&'a [u8]);
 
@@ -222,6 +245,28 @@ mod tests {
     fn nanoseconds(rfc3339: &str) -> i64 {
         let time = humantime::parse_rfc3339(rfc3339).unwrap();
         i64::try_from(time.duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+    }
+
+    /// The seconds are those of Python's `datetime`.
+    #[test]
+    fn moments_are_written_as_they_are_read() {
+        for (seconds, expected) in [
+            (-446_751_900, "1955-11-05T06:15:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (0, "1970-01-01T00:00:00Z"),
+            (951_827_696, "2000-02-29T12:34:56Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
+            (-11_670_955_200, "1600-02-29T12:00:00Z"),
+            (-62_135_596_800, "0001-01-01T00:00:00Z"),
+            (-99_999_999_999, "0000-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(seconds * i128::from(SECOND)), expected);
+        }
+        assert_eq!(rfc3339(i128::MAX), "9999-12-31T23:59:59.999999999Z");
+        for nanoseconds in [-500_000_000, 1, 1_700_000_000_123_456_789, i64::MIN, i64::MAX] {
+            let text = rfc3339(nanoseconds.into());
+            assert_eq!(Time::parse(&text, "").unwrap(), Time::Date(nanoseconds), "{text}");
+        }
     }
 
     #[test]

@@ -75,6 +75,19 @@ pub(crate) fn looks_like_time(text: &str) -> bool {
     }
 }
 
+/// The nanoseconds since 1970 of a date, or of a number by its magnitude.
+pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
+    let fine = match Time::parse(text, "").ok()? {
+        Time::Date(time) => return Some(time),
+        Time::Whole(number) => i128::from(number) * FINE,
+        Time::Fine(number) => number,
+    };
+    let whole = i64::try_from(fine / FINE).ok()?;
+    let (_, unit) = UNITS[unit_of_magnitude(whole)];
+    // A unit has at most 10^9 nanoseconds, and its part that matters 9 digits.
+    i64::try_from((fine / i128::from(SECOND)) * i128::from(unit) / FINE_PER_NANOSECOND).ok()
+}
+
 /// The times of one file, in its order. They are all dates or all numbers.
 #[derive(Default)]
 pub(crate) struct Times {

@@ -272,7 +272,7 @@ fn a_hopeless_file_is_not_read_to_its_end() {
     let path = Folder::new();
     let path = path.write("garbage.csv", format!("user,item\n{}", "x\n".repeat(5000)));
     let message = Dataset::read(&path, &strict()).unwrap_err().to_string();
-    assert!(message.contains("1001 of 1001 lines (100 %)"), "{message}");
+    assert!(message.contains("1001 of the first 1001 lines (100 %)"), "{message}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use canet_data::DataError;
 use canet_domain::{CatalogueError, HistoryError};
 use canet_model::checkpoint::CheckpointError;
 use canet_model::{ConfigError, ForwardError, LoadError, WeightsError};
@@ -13,12 +14,9 @@ pub enum TrainError {
     /// Two tables that are to be tied have different widths.
     #[error("--tie-embeddings needs equal widths: the largest --embedding must equal the largest --hidden")]
     Untieable,
-    /// No user has two items in the training part.
-    #[error("there is nothing to learn: no user has two interactions before the two that are held out")]
-    NothingToLearn,
-    /// No user has a validation position.
-    #[error("there is nobody to validate on: no user has three interactions or more")]
-    NothingToValidate,
+    /// The data are too few.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The directory has an unfinished training that differs from the job.
     #[error(
         "{path} has an unfinished training with {differences}: give its values to continue it, or --restart to discard it \

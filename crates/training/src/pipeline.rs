@@ -4,7 +4,6 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
-use canet_data::Split;
 use canet_model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory};
 
 use crate::checkpoint::write_checkpoint;
@@ -41,12 +40,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
     if job.options.tied && job.config.width() != job.config.embedding_width() {
         return Err(TrainError::Untieable);
     }
-    if job.dataset.training_sequences().iter().all(|sequence| sequence.len() < 2) {
-        return Err(TrainError::NothingToLearn);
-    }
-    if job.dataset.cases(Split::Validation).is_empty() {
-        return Err(TrainError::NothingToValidate);
-    }
+    job.dataset.check_lengths()?;
     let work = job.out.join(WORK);
     fs::create_dir_all(&work).map_err(|source| TrainError::Directory { path: work.clone(), source })?;
     let _lock = lock(&work)?;

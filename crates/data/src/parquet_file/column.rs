@@ -6,7 +6,7 @@ use parquet::data_type::DataType;
 use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnDescriptor;
 
-use super::super::time::{SECOND, Time};
+use super::super::time::{SECOND, Time, rfc3339};
 use super::ParquetFile;
 
 /// How a column's values are used.
@@ -161,7 +161,7 @@ impl Column {
                 const DAY_OF_1970: i64 = 2_440_588;
                 let [low, high, day] = [0, 1, 2].map(|part| i64::from(value.data()[part]));
                 let days = i128::from(day - DAY_OF_1970);
-                column.times.push(Some(date(days * DAY + i128::from(low | high << 32))));
+                column.push_date(days * DAY + i128::from(low | high << 32));
             }),
             ColumnReader::FloatColumnReader(reader) => {
                 self.read_typed(reader, most, |column, value| column.push_float((*value).into()))
@@ -273,19 +273,25 @@ impl Column {
     }
 
     fn push_integer(&mut self, value: i128) {
-        if !self.is_time {
-            // Writing to a string cannot fail.
-            let _ = write!(self.texts, "{value}");
-            return;
-        }
-        self.times.push(match self.kind {
-            Kind::Timestamp(nanoseconds) => Some(date(value * i128::from(nanoseconds))),
-            Kind::Date => Some(date(value * DAY)),
-            _ => match i64::try_from(value) {
+        match self.kind {
+            Kind::Timestamp(nanoseconds) => self.push_date(value * i128::from(nanoseconds)),
+            Kind::Date => self.push_date(value * DAY),
+            _ if self.is_time => self.times.push(match i64::try_from(value) {
                 Ok(value) => Some(Time::Whole(value)),
                 Err(_) => Time::of_float(value as f64),
-            },
-        });
+            }),
+            // Writing to a string cannot fail.
+            _ => drop(write!(self.texts, "{value}")),
+        }
+    }
+
+    /// Pushes nanoseconds since 1970. Dates that do not fit become the nearest that does.
+    fn push_date(&mut self, nanoseconds: i128) {
+        let limited = nanoseconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        match self.is_time {
+            true => self.times.push(Some(Time::Date(limited))),
+            false => self.texts.push_str(&rfc3339(limited.into())),
+        }
     }
 
     fn push_float(&mut self, value: f64) {
@@ -320,9 +326,4 @@ impl Column {
             },
         }
     }
-}
-
-/// Nanoseconds since 1970 as a date. Dates that do not fit become the nearest that does.
-fn date(nanoseconds: i128) -> Time {
-    Time::Date(nanoseconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64)
 }

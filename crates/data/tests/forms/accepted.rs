@@ -307,6 +307,26 @@ fn a_condition_on_the_time_of_a_parquet_file_selects_rows_by_it() {
 }
 
 #[test]
+fn a_condition_may_name_a_date() {
+    let read = |name: &str, flags: &[(&str, &str)]| Dataset::read(&fixture(name), &options(flags)).unwrap();
+    // 2023-11-15 is 1700006400 s after 1970.
+    let numbers = read("log.csv", &[("where", "timestamp>=1700006400")]);
+    assert!((1..400).contains(&numbers.interactions), "{}", numbers.interactions);
+    let dates = read("log.csv", &[("where", "timestamp>=2023-11-15")]);
+    assert_eq!(dates.parsed_sha256, numbers.parsed_sha256);
+    for (name, column) in [("pandas.parquet", "event_time"), ("polars.parquet", "ts")] {
+        let condition = format!("{column}>=2023-11-15");
+        let selected = read(name, &[("time", column), ("where", &condition)]);
+        assert_eq!(selected.parsed_sha256, numbers.parsed_sha256, "{name}");
+    }
+    // The same log with other ids, in each type that holds times.
+    for name in ["none.parquet", "int96.parquet"] {
+        let selected = read(name, &[("time", "when_us"), ("where", "when_us>=2023-11-15")]);
+        assert_eq!(selected.interactions, numbers.interactions, "{name}");
+    }
+}
+
+#[test]
 fn the_parsed_digest_is_that_of_the_log_in_every_form() {
     let digest = |name: &str| Dataset::read(&fixture(name), &ReadOptions::default()).unwrap().parsed_sha256;
     for name in

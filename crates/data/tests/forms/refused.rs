@@ -184,12 +184,6 @@ fn forms_that_are_refused() {
             "FILE: no row meets event=purchase; the column holds \"\"",
         ),
         (
-            "date.parquet",
-            Some(fs::read(fixture("none.parquet")).unwrap()),
-            &[("time", "when_us"), ("where", "when_us>=1700000000")],
-            "FILE: the column `when_us` is a date, which cannot be used as a condition",
-        ),
-        (
             "where.txt",
             Some(b"1 2\n1 3\n".to_vec()),
             &[("where", "event=purchase")],
