@@ -461,6 +461,7 @@ impl TrainArgs {
 
     /// The commands that a verdict may recommend.
     fn commands(&self, dataset: &Dataset) -> Commands {
+        #[expect(clippy::disallowed_methods, reason = "this is the command line")]
         let given = std::env::args_os().skip_while(|argument| argument != "train").skip(1);
         let given: Vec<String> = given.map(quoted).collect();
         Commands {

@@ -61,7 +61,7 @@ impl FromStr for Condition {
         let test = match found {
             Some((value, Some(comparison))) => match value.parse::<f64>() {
                 Ok(number) if number.is_finite() => Test::Number(comparison, number),
-                _ => match Time::parse(value, &column) {
+                _ => match Time::parse(value, column) {
                     Ok(Time::Date(time)) => Test::Time(comparison, time, value.to_owned()),
                     _ => return Err(ConditionError::NoComparison(value.to_owned())),
                 },

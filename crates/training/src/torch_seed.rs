@@ -4,7 +4,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Seeds LibTorch's random generator. The process has one: a test that draws from it keeps this guard to its end, so that no test
 /// beside it takes some of its draws.
-#[must_use]
 pub(crate) fn seed_torch(seed: i64) -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());
     let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
