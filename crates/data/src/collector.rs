@@ -57,7 +57,7 @@ pub(crate) struct Collected {
     pub(crate) span: Option<(i128, i128)>,
     /// Interactions that the filter on their number dropped.
     pub(crate) rare: u64,
-    /// Interactions that had the user, item and time of an earlier one, and whether they were dropped.
+    /// Interactions with the user, item and time of an earlier one.
     pub(crate) duplicates: Duplicates,
     pub(crate) rows: TimedRows,
 }
@@ -158,13 +158,12 @@ impl Collector {
     /// Drops duplicates if `drop_duplicates` says so, then users and items with fewer interactions than `least`, and sorts.
     pub(crate) fn finish(mut self, least: u32, drop_duplicates: bool) -> Collected {
         let (mut users, mut ids) = (self.users.into_ids(), self.items.into_ids());
-        let first = match &self.keys {
-            None => None,
-            Some(Keys::Nanoseconds(keys)) => Some(first_of_each(&self.rows, users.len(), keys)),
-            Some(Keys::Fine(keys)) => Some(first_of_each(&self.rows, users.len(), keys)),
-        };
-        let found = first.iter().flatten().filter(|first| !**first).count() as u64;
-        if let (Some(first), Some(keys)) = (first.filter(|_| drop_duplicates && found > 0), &mut self.keys) {
+        let read = self.rows.len();
+        if let Some(keys) = self.keys.as_mut().filter(|_| drop_duplicates) {
+            let first = match keys {
+                Keys::Nanoseconds(keys) => first_of_each(&self.rows, users.len(), keys),
+                Keys::Fine(keys) => first_of_each(&self.rows, users.len(), keys),
+            };
             let mut kept = first.iter();
             self.rows.retain(|_| kept.next().is_some_and(|first| *first));
             keys.retain(&first);
@@ -178,11 +177,12 @@ impl Collector {
         }
         let rare = (before - self.rows.len()) as u64;
         let span = self.keys.as_ref().and_then(Keys::span);
-        let sequences = match &self.keys {
-            None => sequences(&self.rows, users.len(), &vec![(); self.rows.len()]),
+        let (sequences, equal) = match &self.keys {
+            None => (sequences(&self.rows, users.len(), &vec![(); self.rows.len()]).0, 0),
             Some(Keys::Nanoseconds(keys)) => sequences(&self.rows, users.len(), keys),
             Some(Keys::Fine(keys)) => sequences(&self.rows, users.len(), keys),
         };
+        let found = if drop_duplicates { (read - before) as u64 } else { equal };
         let duplicates = Duplicates { found, dropped: drop_duplicates };
         Collected {
             users,
@@ -252,17 +252,24 @@ fn first_of_each<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> Vec<b
     first
 }
 
-/// Each user's items in the order of time. Rows of equal time keep the order of the files.
-fn sequences<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> Vec<Vec<Item>> {
-    let mut sequences = Vec::with_capacity(users);
-    let mut timed: Vec<(K, u32)> = Vec::new();
+/// Each user's items in the order of time, and the number of rows with the user, item and key of an earlier one. Rows of equal
+/// time keep the order of the files.
+fn sequences<K: Copy + Ord>(rows: &[Row], users: usize, keys: &[K]) -> (Vec<Vec<Item>>, u64) {
+    let (mut sequences, mut equal) = (Vec::with_capacity(users), 0);
+    let (mut timed, mut items): (Vec<(K, u32)>, Vec<u32>) = (Vec::new(), Vec::new());
     for_each_user(rows, users, |places| {
         timed.clear();
         timed.extend(places.iter().map(|place| (keys[*place as usize], rows[*place as usize].item)));
         timed.sort_by_key(|(key, _)| *key);
+        for moment in timed.chunk_by(|a, b| a.0 == b.0).filter(|moment| moment.len() > 1) {
+            items.clear();
+            items.extend(moment.iter().map(|(_, item)| *item));
+            items.sort_unstable();
+            equal += items.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+        }
         sequences.push(timed.iter().filter_map(|(_, item)| Item::new(item + 1)).collect());
     });
-    sequences
+    (sequences, equal)
 }
 
 /// Gives the places of each user's rows, in the order of the files.
@@ -333,12 +340,12 @@ mod tests {
             ("c", "z", 1),
             ("c", "z", 1),
         ];
-        for (drop, a, c, least, rare) in [
-            (false, "x x y x x", "z z", 0, 0),
-            (true, "x x y", "z", 0, 0),
-            // Duplicates do not count as interactions.
-            (false, "x x x x", "", 3, 5),
-            (true, "x x", "", 2, 2),
+        for (drop, a, c, found, least, rare) in [
+            (false, "x x y x x", "z z", 3, 0, 0),
+            (true, "x x y", "z", 3, 0, 0),
+            // The filter drops c, duplicate included. Duplicates that were dropped before do not count for the filter.
+            (false, "x x x x", "", 2, 3, 5),
+            (true, "x x", "", 3, 2, 2),
         ] {
             let collected = collected_without(&rows, least, drop);
             let items_of = |user: &str| {
@@ -347,7 +354,7 @@ mod tests {
                 items.iter().map(|item| &*collected.ids[item.column() - 1]).collect::<Vec<_>>().join(" ")
             };
             assert_eq!((items_of("a").as_str(), items_of("c").as_str()), (a, c), "{drop} {least}");
-            assert_eq!(collected.duplicates, Duplicates { found: 3, dropped: drop });
+            assert_eq!(collected.duplicates, Duplicates { found, dropped: drop });
             assert_eq!(collected.rare, rare);
             let times = collected.rows.by_user(collected.users.len()).unwrap();
             assert!(times.iter().map(Vec::len).eq(collected.sequences.iter().map(Vec::len)));

@@ -68,7 +68,7 @@ pub struct Dataset {
 /// Interactions with the same user, item and time as an earlier one, as when a file has a line twice or two exports overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Duplicates {
-    /// Their number. 0 if there are no times.
+    /// Number of those that were dropped, or else of those that stayed. 0 if there are no times.
     pub found: u64,
     /// Whether [`ReadOptions::drop_duplicates`] dropped them.
     pub dropped: bool,
