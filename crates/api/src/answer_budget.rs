@@ -2,9 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Bytes;
-use axum::http::Extensions;
 
-use super::allowance::Allowance;
 use super::{Code, Problem};
 
 /// Default budget of a server, in bytes.
@@ -59,12 +57,6 @@ impl AnswerShare {
     /// The share of a connection that begins now.
     pub(crate) fn new(budget: &AnswerBudget) -> AnswerShare {
         AnswerShare(Arc::new(Share { budget: budget.clone(), used: AtomicUsize::new(0) }))
-    }
-
-    /// The share of a request's connection. A request that no listener accepted has a budget of its own.
-    pub(crate) fn of(extensions: &Extensions) -> AnswerShare {
-        let allowance = extensions.get::<Allowance>().map(|allowance| allowance.answers.clone());
-        allowance.unwrap_or_else(|| AnswerShare::new(&AnswerBudget::default()))
     }
 
     /// The most bytes that one answer may take.

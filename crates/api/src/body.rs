@@ -13,7 +13,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::allowance::Allowance;
-use super::body_budget::BodyPermit;
+use super::body_budget::{BodyPermit, over_budget, too_large};
 use super::limits::MAX_BODY;
 use super::unpack::Coding;
 use super::{Code, Problem, exact, pace};
@@ -95,17 +95,6 @@ async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
         Some(coding) if !bytes.is_empty() => coding.unpack(&bytes, permit),
         _ => Ok(bytes),
     }
-}
-
-/// Refuses a body over [`MAX_BODY`], which counts unpacked bytes.
-pub(crate) fn too_large() -> Problem {
-    Problem::new(Code::TooLarge, format!("the body is larger than {MAX_BODY} bytes"))
-}
-
-/// Refuses a body while other bodies use up the budget.
-pub(crate) fn over_budget() -> Problem {
-    let detail = "the server has no room for more request bodies just now";
-    Problem::new(Code::Overloaded, detail)
 }
 
 /// Takes from the budget as bytes arrive: `content-length` alone reserves nothing. Counts them in `counter`.

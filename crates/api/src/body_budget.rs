@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::client::Client;
 use super::limits::MAX_BODY;
+use super::{Code, Problem};
 
 /// Default budget of a server, in bytes.
 const DEFAULT_BYTES: usize = 64 << 20;
@@ -216,6 +217,17 @@ pub(crate) struct BodyAllowance {
     pub(crate) timeout: Duration,
     /// Holds the body's bytes until the request is answered.
     pub(crate) permit: Arc<BodyPermit>,
+}
+
+/// Refuses a body over [`MAX_BODY`], which counts unpacked bytes.
+pub(crate) fn too_large() -> Problem {
+    Problem::new(Code::TooLarge, format!("the body is larger than {MAX_BODY} bytes"))
+}
+
+/// Refuses a body while other bodies use up the budget.
+pub(crate) fn over_budget() -> Problem {
+    let detail = "the server has no room for more request bodies just now";
+    Problem::new(Code::Overloaded, detail)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use super::answer_budget::AnswerShare;
+use super::allowance::Allowance;
 use super::title_index::TitleIndex;
 use super::{Code, Problem};
 use canet_domain::{Catalogue, Item};
@@ -142,7 +142,7 @@ pub(crate) async fn search(
         serde_json::to_vec(&Found { items: find(catalogue, &index, &q).into_iter().map(entry).collect() })
     });
     let json = searched.await.map_err(|panicked| failed(&panicked))?.map_err(Problem::unwritable)?;
-    let body = AnswerShare::of(request.extensions()).hold(json)?;
+    let body = Allowance::answers(request.extensions()).hold(json)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 

@@ -5,7 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-use super::answer_budget::AnswerShare;
+use super::allowance::Allowance;
 use super::answer_json::JsonAnswer;
 use super::answer_size::AnswerForm;
 use super::call::{Call, pin};
@@ -30,7 +30,7 @@ use canet_serving::{Recommender, Times};
     responses((status = 200, description = "The ranking", body = Recommendation))
 )]
 pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
-    let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+    let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let request = body::parse_with_ids(&bytes)?;
@@ -58,7 +58,7 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     responses((status = 200, description = "A ranking or a problem for each request", body = BatchAnswer))
 )]
 pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
-    let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+    let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
     let BatchRequest { requests } = body::parse(&bytes)?;

@@ -12,9 +12,9 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::body_budget::BodyPermit;
+use super::body_budget::{BodyPermit, over_budget, too_large};
 use super::limits::MAX_BODY;
-use super::{Code, Problem, body};
+use super::{Code, Problem};
 
 /// The codings that are unpacked, as `accept-encoding` lists them.
 pub(crate) const ACCEPTED: &str = "gzip, deflate, br, zstd";
@@ -112,10 +112,10 @@ impl Unpacked<'_> {
     /// 413 or 429 if there is no room for it.
     fn push(&mut self, chunk: &[u8]) -> Result<(), Problem> {
         if self.bytes.len() + chunk.len() > MAX_BODY {
-            return Err(body::too_large());
+            return Err(too_large());
         }
         if self.permit.is_some_and(|permit| !permit.take(chunk.len())) {
-            return Err(body::over_budget());
+            return Err(over_budget());
         }
         self.bytes.extend_from_slice(chunk);
         Ok(())
@@ -157,7 +157,7 @@ impl Unpacked<'_> {
             match result {
                 BrotliResult::NeedsMoreOutput => {}
                 BrotliResult::ResultSuccess => return self.check_end(&packed[place..]),
-                _ if is_too_large.get() => return Err(body::too_large()),
+                _ if is_too_large.get() => return Err(too_large()),
                 BrotliResult::NeedsMoreInput => return Err(self.broken("it breaks off")),
                 BrotliResult::ResultFailure => return Err(self.broken("invalid data")),
             }
@@ -175,14 +175,14 @@ impl Unpacked<'_> {
                     packed = packed.get(length..).ok_or_else(|| self.broken("it breaks off"))?;
                     continue;
                 }
-                Err(FrameDecoderError::WindowSizeTooBig { .. }) => return Err(body::too_large()),
+                Err(FrameDecoderError::WindowSizeTooBig { .. }) => return Err(too_large()),
                 Err(error) => return Err(self.broken(error)),
             }
             // The decoder gives nothing away before it has unpacked a whole window, so the size is checked inside.
             let room = MAX_BODY - self.bytes.len();
             let strategy = BlockDecodingStrategy::UptoBytes(room + 1);
             if !decoder.decode_blocks(&mut packed, strategy).map_err(|error| self.broken(error))? {
-                return Err(body::too_large());
+                return Err(too_large());
             }
             self.take_all(&mut decoder)?;
         }

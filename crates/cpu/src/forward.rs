@@ -1,9 +1,9 @@
 use std::ops::Range;
 
 use super::backbone::Backbone;
+use super::history_states::{HistoryStates, Reused};
 use super::panels::Packer;
 use super::parallel::{run_parallel, split_by_cost, threads_for};
-use super::reuse::{HistoryStates, Reused};
 use super::router::Router;
 use super::scan::QuantizedOutput;
 use super::scores::{ScorePass, column_ranges, is_streamed, offer_block};

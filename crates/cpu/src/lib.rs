@@ -37,6 +37,7 @@ mod embedding;
 mod extension;
 mod forward;
 mod history_cache;
+mod history_states;
 mod kept_states;
 mod newest_attention;
 mod norm;

@@ -4,7 +4,7 @@ use canet_domain::{Catalogue, Item};
 use sha2::{Digest, Sha256};
 
 use super::collector::{Collected, TimedRows};
-use super::reader::{FilesRead, read_files};
+use super::reader::{FilesRead, Untimed, read_files};
 use super::{DataError, FileSummary, ReadOptions, Skipped, Split, TimeSpan};
 
 /// Interactions of users with items, in the order of time.
@@ -97,19 +97,6 @@ struct Read {
     dataset: Dataset,
     order: Vec<Item>,
     rows: TimedRows,
-}
-
-/// A file without times in a format that has them. The order of the lines then counts as the order of time.
-///
-/// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
-/// definition, so they lack nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no time column (found: {found}): the order of lines is taken as time")]
-pub struct Untimed {
-    /// The first such file.
-    pub path: PathBuf,
-    /// The columns or fields that the file has.
-    pub found: String,
 }
 
 impl Dataset {

@@ -36,12 +36,13 @@ mod times;
 
 pub use bad_line::{BadLine, LineFault, LineUnit, Skipped};
 pub use condition::{Condition, ConditionError};
-pub use dataset::{Dataset, Duplicates, OrderedDataset, TimedDataset, Untimed};
+pub use dataset::{Dataset, Duplicates, OrderedDataset, TimedDataset};
 pub use error::{ColumnFault, DataError, HeaderFault, TooManyBadLines};
 pub use foreign::Foreign;
 pub use form::Form;
 pub use item_table::{ItemFault, ItemKey, ItemTable, ItemTableBuilder, ItemTableError, KeyFault};
 pub use options::{BadLinePolicy, ReadOptions, TimeColumn};
+pub use reader::Untimed;
 pub use split::{Case, Split};
 pub use summary::{FileSummary, TimeSpan};
 pub use time::rfc3339;

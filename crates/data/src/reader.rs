@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use super::bad_line::BadLines;
 use super::collector::{Collected, Collector};
 use super::contained::{Panicked, contained};
-use super::dataset::Untimed;
 use super::detect::{Layout, Sample, detect, time_among};
 use super::error::ColumnFault;
 use super::lines::Lines;
@@ -29,6 +28,19 @@ pub(crate) struct FilesRead {
     pub(crate) titles: Titles,
     pub(crate) skipped: Skipped,
     pub(crate) untimed: Option<Untimed>,
+}
+
+/// A file without times in a format that has them. The order of the lines then counts as the order of time.
+///
+/// Files of [`Form::Pairs`](super::Form::Pairs) and [`Form::Sequences`](super::Form::Sequences) are in the order of time by
+/// definition, so they lack nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no time column (found: {found}): the order of lines is taken as time")]
+pub struct Untimed {
+    /// The first such file.
+    pub path: PathBuf,
+    /// The columns or fields that the file has.
+    pub found: String,
 }
 
 /// Reads all files of all paths.

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use canet_data::{Dataset, Split};
 
+use crate::distillation_plan;
 use crate::holdout::Holdout;
 use crate::job::TrainJob;
-use crate::router::distillation_steps;
 use crate::samples::Samples;
 use crate::stage::Stage;
 use crate::state::Progress;
@@ -168,7 +168,7 @@ fn router_work(job: &TrainJob<'_>, routes: usize, holdout: &Holdout<'_>) -> Work
     let sequences = job.dataset.training_sequences().iter().filter(|sequence| !sequence.is_empty()).count();
     Work {
         rankings: (holdout.cases.len() * routes) as f64,
-        distillations: distillation_steps(sequences) as f64,
+        distillations: distillation_plan::steps(sequences) as f64,
         ..Work::default()
     }
 }

@@ -11,7 +11,7 @@
 //! | `validation`, `calibration`, `price`, `checkpoint` | accuracy, route biases of budgets, and the result |
 //! | `sandwich`, `full_softmax`, `sampled_softmax`, `joint`, `losses`, `step_loss` | the objectives |
 //! | `supernet`, `block`, `layers`, `dropout`, `subnet_mask` | the forward pass of training |
-//! | `batch`, `samples`, `holdout` | the training data |
+//! | `batch`, `samples`, `holdout`, `distillation_plan` | the training data, and how many steps the router takes |
 //! | `parameters`, `warm_start`, `optimizer`, `tensors` | weights, AdamW, operations on tensors |
 //! | `job`, `options`, `defaults`, `memory`, `stage`, `error` | what to train and how |
 
@@ -23,6 +23,7 @@ mod conflict;
 mod context;
 mod defaults;
 mod display;
+mod distillation_plan;
 mod dropout;
 mod epochs;
 mod error;

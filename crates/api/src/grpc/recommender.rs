@@ -6,7 +6,8 @@ use tonic::{Request, Response, Status};
 use super::answers::Answers;
 use super::message_answer::MessageAnswer;
 use crate::Problem;
-use crate::answer_budget::{AnswerShare, MessageCharge};
+use crate::allowance::Allowance;
+use crate::answer_budget::MessageCharge;
 use crate::answer_size::AnswerForm;
 use crate::call::{Call, pin};
 use crate::deadline::Arrival;
@@ -34,7 +35,7 @@ impl Methods for Service {
         request: Request<proto::RecommendRequest>,
     ) -> Result<Response<proto::RecommendResponse>, Status> {
         let arrival = Arrival::of_message(&request);
-        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+        let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
         let serving = pin(&self.recommender, 1)?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         let (answered, reservation) =
@@ -52,7 +53,7 @@ impl Methods for Service {
         request: Request<proto::RecommendBatchRequest>,
     ) -> Result<Response<proto::RecommendBatchResponse>, Status> {
         let arrival = Arrival::of_message(&request);
-        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+        let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
         let requests = request.into_inner().requests;
         let serving = pin(&self.recommender, requests.len())?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
@@ -83,7 +84,7 @@ impl Methods for Service {
         request: Request<proto::RecommendStreamRequest>,
     ) -> Result<Response<Self::RecommendStreamStream>, Status> {
         let arrival = Arrival::of_message(&request);
-        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+        let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
         let requests = request.into_inner().requests;
         let serving = Arc::new(pin(&self.recommender, requests.len())?);
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };

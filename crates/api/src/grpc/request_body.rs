@@ -9,9 +9,9 @@ use tonic::Status;
 
 use crate::allowance::Allowance;
 use crate::attached::{Attached, Attachment, PolledFrame};
-use crate::body_budget::{BodyAllowance, BodyPermit};
+use crate::body_budget::{BodyAllowance, BodyPermit, over_budget, too_large};
 use crate::limits::MAX_BODY;
-use crate::{Problem, body, pace};
+use crate::{Problem, pace};
 use canet_serving::Recommender;
 
 /// How long a message may still take to arrive while the server drains. A call may begin just before.
@@ -78,9 +78,9 @@ impl BodyBound {
         // tonic refuses a message by its length. This bounds what follows the message, which tonic would read and drop
         // without an end.
         if self.received > MAX_BODY + MESSAGE_HEADER {
-            return Some(body::too_large());
+            return Some(too_large());
         }
-        (!permit.take(bytes)).then(body::over_budget)
+        (!permit.take(bytes)).then(over_budget)
     }
 }
 

@@ -9,7 +9,8 @@ use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, named,
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Input, Values, input_problem};
 use crate::Problem;
-use crate::answer_budget::{AnswerShare, MessageCharge};
+use crate::allowance::Allowance;
+use crate::answer_budget::MessageCharge;
 use crate::answer_size::AnswerForm;
 use crate::call::Call;
 use crate::deadline::Arrival;
@@ -95,7 +96,7 @@ impl GrpcInferenceService for Service {
         request: Request<proto::ModelInferRequest>,
     ) -> Result<Response<proto::ModelInferResponse>, Status> {
         let arrival = Arrival::of_message(&request);
-        let (answers, id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+        let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
         let message = request.into_inner();
         let raw = !message.raw_input_contents.is_empty();
         let request = read(message)?;

@@ -16,7 +16,7 @@ use super::infer::{InferRequest, infer, pin_named};
 use super::json::{RequestJson, ResponseJson, ResponseParameters, read_parameters};
 use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_probed, named, versions};
 use super::tensor::Output;
-use crate::answer_budget::AnswerShare;
+use crate::allowance::Allowance;
 use crate::answer_json::JsonAnswer;
 use crate::answer_size::AnswerForm;
 use crate::call::Call;
@@ -182,7 +182,7 @@ async fn post_infer(
     request: Request,
 ) -> Result<Response, ProtocolError> {
     let ModelPath { name, version } = model_path(path, request.uri()).await?;
-    let (answers, call_id) = (AnswerShare::of(request.extensions()), CallId::of(request.extensions()));
+    let (answers, call_id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
     let (headers, bytes) = body::read_bytes(request).await?;
     let arrival = Arrival::now();
     let (json, binary) = binary::split(&headers, &bytes)?;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::files::MANIFEST;
 use super::read::{self, read};
-use super::{Checkpoint, CheckpointError, Manifest, Origin, OriginObject, files, mirror};
+use super::versions::{holds_a_version, resembles_version, version_number};
+use super::{Checkpoint, CheckpointError, Manifest, Origin, OriginObject, files, mirror, versions};
 
 /// The directory of a model. Its versions are the subdirectories named by a number; other entries are ignored.
 ///
@@ -169,15 +170,9 @@ impl ModelDirectory {
         })
     }
 
-    /// The number after the highest that names an entry, whether the entry is a version or not.
-    pub(super) fn next_version(&self) -> Result<u64, CheckpointError> {
-        let highest = numbered(&self.path)?.pop().unwrap_or(0);
-        highest.checked_add(1).ok_or_else(|| CheckpointError::VersionsExhausted { path: self.path.clone() })
-    }
-
     /// The path of a version, whether it exists or not.
-    pub(super) fn version_path(&self, version: u64) -> PathBuf {
-        self.path.join(version.to_string())
+    fn version_path(&self, version: u64) -> PathBuf {
+        versions::path_of(&self.path, version)
     }
 
     /// Reads a version (`None`: the highest), and checks everything except its probes.
@@ -203,14 +198,14 @@ impl ModelDirectory {
     fn load_copy(&self, origin: &dyn Origin, version: u64) -> Result<Checkpoint, CheckpointError> {
         let Some(manifest) = mirror::manifest_bytes(origin, version)? else { return Err(self.no_version(version)?) };
         let path = self.version_path(version);
-        let held = mirror::fetch(self, origin, version, &manifest)?;
+        let held = mirror::fetch(&self.path, origin, version, &manifest)?;
         let outcome = read(&self.name, version, &path);
         if outcome.is_ok() || !held.is_old {
             return outcome;
         }
         drop(held);
-        mirror::discard(self, version)?;
-        let _held = mirror::fetch(self, origin, version, &manifest)?;
+        mirror::discard(&self.path, version)?;
+        let _held = mirror::fetch(&self.path, origin, version, &manifest)?;
         read(&self.name, version, &path)
     }
 
@@ -241,7 +236,7 @@ impl ModelDirectory {
     pub fn is_complete(&self, version: u64) -> bool {
         if let Some(origin) = &self.origin {
             let manifest = mirror::manifest_bytes(&**origin, version).ok().flatten();
-            return manifest.is_some_and(|manifest| mirror::fetch(self, &**origin, version, &manifest).is_ok());
+            return manifest.is_some_and(|manifest| mirror::fetch(&self.path, &**origin, version, &manifest).is_ok());
         }
         read::is_complete(&self.version_path(version)).unwrap_or(false)
     }
@@ -299,32 +294,4 @@ fn latest_object(origin: &dyn Origin) -> Result<u64, CheckpointError> {
         (None, Some(example)) => Err(CheckpointError::HoldsModels { path, example }),
         (None, None) => Err(CheckpointError::NoVersions { path, ignored }),
     }
-}
-
-/// The version numbers that name an entry, ascending.
-pub(super) fn numbered(path: &Path) -> Result<Vec<u64>, CheckpointError> {
-    let mut versions = Vec::new();
-    for entry in fs::read_dir(path).map_err(CheckpointError::io(path, "list"))? {
-        let entry = entry.map_err(CheckpointError::io(path, "list"))?;
-        versions.extend(version_number(&entry.file_name()));
-    }
-    versions.sort_unstable();
-    Ok(versions)
-}
-
-fn holds_a_version(path: &Path) -> bool {
-    path.is_dir() && numbered(path).is_ok_and(|versions| !versions.is_empty())
-}
-
-/// Whether a name may be meant as a version's. The directories that file systems and people add, as `lost+found`, have no
-/// digits.
-fn resembles_version(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    !name.starts_with(b".") && name.iter().any(u8::is_ascii_digit)
-}
-
-/// The positive number that a name spells canonically: `7`, not `07` or `+7`.
-fn version_number(name: &OsStr) -> Option<u64> {
-    let name = name.to_str()?;
-    name.parse().ok().filter(|version: &u64| *version > 0 && version.to_string() == name)
 }

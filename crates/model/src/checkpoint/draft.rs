@@ -57,7 +57,7 @@ impl CheckpointDraft {
     pub fn publish(self, root: &Path) -> Result<u64, CheckpointError> {
         let space = self.check(root)?;
         let directory = ModelDirectory::create(root)?;
-        let staging = Staging::new(&directory)?;
+        let staging = Staging::new(directory.path())?;
         let files = self.write_files(&staging)?;
         let manifest = Manifest {
             format: Manifest::FORMAT,

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::files::{MANIFEST, TITLES};
 use super::read::{self, ExpectedFile, MANIFEST_LIMIT};
 use super::staging::Staging;
-use super::{CheckpointError, Manifest, ModelDirectory, Origin, OriginError, directory, files, items};
+use super::{CheckpointError, Manifest, Origin, OriginError, files, items, versions};
 
 /// How many copies of a model's versions stay: those of the live version, of a candidate, and of one that replaces them.
 const KEPT: usize = 3;
@@ -37,29 +37,24 @@ pub(super) fn manifest_bytes(origin: &dyn Origin, version: u64) -> Result<Option
     }
 }
 
-/// Brings the version with this manifest into the directory, unless it is there. Then it removes copies that nobody has
+/// Brings the version with this manifest into the model's directory `root`, unless it is there. Then it removes copies that nobody has
 /// used for long.
-pub(super) fn fetch(
-    directory: &ModelDirectory,
-    origin: &dyn Origin,
-    version: u64,
-    manifest: &[u8],
-) -> Result<Held, CheckpointError> {
-    if let Some(held) = hold(&directory.version_path(version), manifest) {
+pub(super) fn fetch(root: &Path, origin: &dyn Origin, version: u64, manifest: &[u8]) -> Result<Held, CheckpointError> {
+    if let Some(held) = hold(&versions::path_of(root, version), manifest) {
         return Ok(held);
     }
-    let held = download(directory, origin, version, manifest).map_err(CheckpointError::of_copy)?;
-    remove_unused(directory);
+    let held = download(root, origin, version, manifest).map_err(CheckpointError::of_copy)?;
+    remove_unused(root);
     Ok(held)
 }
 
 /// Removes the copy of a version, after all that read it.
-pub(super) fn discard(directory: &ModelDirectory, version: u64) -> Result<(), CheckpointError> {
-    let path = directory.version_path(version);
+pub(super) fn discard(root: &Path, version: u64) -> Result<(), CheckpointError> {
+    let path = versions::path_of(root, version);
     let opened = File::open(&path).map_err(CheckpointError::io(&path, "open")).map_err(CheckpointError::of_copy)?;
     // Some file systems have no locks. There a reader of this moment may fail.
     let _ = opened.lock();
-    Staging::new(directory).and_then(|staging| staging.take(&path)).map_err(CheckpointError::of_copy)
+    Staging::new(root).and_then(|staging| staging.take(&path)).map_err(CheckpointError::of_copy)
 }
 
 /// Locks the copy at `path` for reading, if it has this manifest.
@@ -79,15 +74,10 @@ fn hold(path: &Path, manifest: &[u8]) -> Option<Held> {
 }
 
 /// Downloads a version aside and renames it into the directory.
-fn download(
-    directory: &ModelDirectory,
-    origin: &dyn Origin,
-    version: u64,
-    bytes: &[u8],
-) -> Result<Held, CheckpointError> {
+fn download(root: &Path, origin: &dyn Origin, version: u64, bytes: &[u8]) -> Result<Held, CheckpointError> {
     let manifest: Manifest = read::parse_manifest(&address(origin, &key(version, MANIFEST)), bytes)?;
     let expected = read::expected_files(&address(origin, &key(version, MANIFEST)), &manifest)?;
-    let mut staging = Staging::new(directory)?;
+    let mut staging = Staging::new(root)?;
     for ExpectedFile { name, sha256, limit } in expected {
         let key = key(version, name);
         let path = staging.file(name);
@@ -101,14 +91,14 @@ fn download(
     let mut copy = Copy::create(&path)?;
     copy.write_all(bytes).map_err(CheckpointError::io(&path, "write"))?;
     copy.finish(&path)?;
-    let target = directory.version_path(version);
+    let target = versions::path_of(root, version);
     let lock = loop {
         // Another process may have copied the version meanwhile.
         if let Some(held) = hold(&target, bytes) {
             return Ok(held);
         }
         if target.exists() {
-            discard(directory, version)?;
+            discard(root, version)?;
         }
         if let Some(lock) = staging.publish_as(version)? {
             break lock;
@@ -138,18 +128,18 @@ fn copy_titles(
 }
 
 /// Removes all but the copies that were used last. One that is being read stays.
-fn remove_unused(directory: &ModelDirectory) {
-    let Ok(versions) = directory::numbered(directory.path()) else { return };
-    let used = |version: &u64| fs::metadata(directory.version_path(*version)).and_then(|about| about.modified()).ok();
+fn remove_unused(root: &Path) {
+    let Ok(versions) = versions::numbered(root) else { return };
+    let used = |version: &u64| fs::metadata(versions::path_of(root, *version)).and_then(|about| about.modified()).ok();
     let mut versions: Vec<(Option<SystemTime>, u64)> =
         versions.into_iter().map(|version| (used(&version), version)).collect();
     versions.sort_unstable();
     for (_, version) in versions.into_iter().rev().skip(KEPT) {
-        let path = directory.version_path(version);
+        let path = versions::path_of(root, version);
         let Ok(copy) = File::open(&path) else { continue };
         if copy.try_lock().is_ok() {
             // A failure wastes disk space only. The next download tries again.
-            let _ = Staging::new(directory).and_then(|staging| staging.take(&path));
+            let _ = Staging::new(root).and_then(|staging| staging.take(&path));
         }
     }
 }

@@ -31,6 +31,7 @@ mod origin;
 mod probes;
 mod read;
 mod staging;
+mod versions;
 
 pub use calibration::{BudgetPoint, Calibration, CalibrationError};
 pub use description::Description;

@@ -5,7 +5,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{CheckpointError, ModelDirectory, files};
+use super::{CheckpointError, files, versions};
 
 /// Prefix of unfinished versions. The name is not a number, so no reader takes it for a version. The first part of the boot's
 /// id, the process id and a count follow.
@@ -20,25 +20,25 @@ const STALE_AFTER: Duration = Duration::from_secs(3600);
 /// A version that is being written: a hidden directory that its writer locks. One rename publishes it. If it is dropped
 /// before that, it is removed.
 pub(super) struct Staging<'a> {
-    model: &'a ModelDirectory,
+    root: &'a Path,
     path: PathBuf,
     published: bool,
     lock: Option<File>,
 }
 
 impl<'a> Staging<'a> {
-    /// Creates an empty directory beside the versions.
-    pub(super) fn new(model: &'a ModelDirectory) -> Result<Staging<'a>, CheckpointError> {
+    /// Creates an empty directory beside the versions, in the model's directory `root`.
+    pub(super) fn new(root: &'a Path) -> Result<Staging<'a>, CheckpointError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        remove_stale(model.path());
+        remove_stale(root);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let boot = boot().unwrap_or_else(|| "unknown".to_owned());
-            let path = model.path().join(format!("{PREFIX}{boot}-{}-{count}", process::id()));
+            let path = root.join(format!("{PREFIX}{boot}-{}-{count}", process::id()));
             match fs::create_dir(&path) {
                 Ok(()) => {
                     let lock = lock(&path);
-                    return Ok(Staging { model, path, published: false, lock });
+                    return Ok(Staging { root, path, published: false, lock });
                 }
                 // Process ids repeat in another container or after a restart.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -59,7 +59,7 @@ impl<'a> Staging<'a> {
             return Ok(None);
         }
         // Without locks, the opened directory stands for one.
-        let target = self.model.version_path(version);
+        let target = versions::path_of(self.root, version);
         let lock = self.lock.take().map_or_else(|| File::open(&target), Ok);
         lock.map(Some).map_err(CheckpointError::io(&target, "open"))
     }
@@ -67,11 +67,11 @@ impl<'a> Staging<'a> {
     /// Renames the directory to a number, which publishes it. Returns whether the number was free.
     fn rename_to(&mut self, version: u64) -> Result<bool, CheckpointError> {
         files::sync_directory(&self.path)?;
-        let target = self.model.version_path(version);
+        let target = versions::path_of(self.root, version);
         match fs::rename(&self.path, &target) {
             Ok(()) => {
                 self.published = true;
-                files::sync_directory(self.model.path())?;
+                files::sync_directory(self.root)?;
                 Ok(true)
             }
             Err(error) if taken(&error) => Ok(false),
@@ -93,7 +93,7 @@ impl<'a> Staging<'a> {
     /// tries the next number.
     pub(super) fn publish(mut self) -> Result<u64, CheckpointError> {
         loop {
-            let version = self.model.next_version()?;
+            let version = versions::next(self.root)?;
             if self.rename_to(version)? {
                 return Ok(version);
             }

@@ -7,6 +7,7 @@ mod error;
 mod names;
 mod pickle;
 mod recbole;
+mod recbole_settings;
 mod state_dict;
 mod strided;
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use canet_domain::{Catalogue, Item};
 
 use super::pickle::Setting;
+use super::recbole_settings::{Settings, refused};
 use super::state_dict::StateDict;
 use super::{ImportError, SASREC, check_names_and_shapes, finite, random_histories, read_ids};
 use crate::checkpoint::{CheckpointDraft, DataRecord, MetricsRecord, Probes};
@@ -194,34 +195,6 @@ impl RecBoleImport<'_> {
 /// A table with the padding's row in front, and then the given rows.
 fn reordered(table: &[f32], width: usize, rows: &[usize]) -> Vec<f32> {
     std::iter::once(&0).chain(rows).flat_map(|row| &table[row * width..(row + 1) * width]).copied().collect()
-}
-
-/// Settings of a training, by RecBole's names.
-pub(super) struct Settings(pub(super) HashMap<String, Setting<String>>);
-
-impl Settings {
-    /// Refuses a file that sets something else than what is computed. A file without the setting passes.
-    fn expect(&self, path: &Path, name: &'static str, wanted: &str, advice: &str) -> Result<(), ImportError> {
-        match self.0.get(name) {
-            None => Ok(()),
-            Some(Setting::Text(found)) if found == wanted => Ok(()),
-            Some(Setting::Text(found)) => Err(refused(path, name, format!("{found:?}; {advice}"))),
-            Some(_) => Err(refused(path, name, format!("no text; {advice}"))),
-        }
-    }
-
-    fn number(&self, path: &Path, name: &'static str) -> Result<Option<f64>, ImportError> {
-        match self.0.get(name) {
-            None => Ok(None),
-            Some(Setting::Float(value)) => Ok(Some(*value)),
-            Some(Setting::Int(value)) => Ok(Some(*value as f64)),
-            Some(_) => Err(refused(path, name, "no number".to_owned())),
-        }
-    }
-}
-
-fn refused(path: &Path, setting: &'static str, reason: String) -> ImportError {
-    ImportError::Setting { path: path.to_owned(), setting, reason }
 }
 
 fn check_names(path: &Path, stored: &StateDict, config: &ModelConfig) -> Result<(), ImportError> {

@@ -8,7 +8,7 @@ use zip::result::ZipError;
 
 use super::ImportError;
 use super::pickle::{Saved, View, parse, parse_recbole};
-use super::recbole::Settings;
+use super::recbole_settings::Settings;
 use super::strided::{Element, Strided};
 use crate::TensorFile;
 

@@ -12,6 +12,7 @@ use super::utility_fit::{MeasuredCases, UtilityFit};
 use crate::batch::{Batch, Sample};
 use crate::context::StageContext;
 use crate::display::time_left;
+use crate::distillation_plan::{self, BATCH};
 use crate::dropout::DropoutShares;
 use crate::error::TrainError;
 use crate::forecast::Work;
@@ -43,14 +44,6 @@ struct RouterTargets<'a> {
 
 /// The bias of a route that must not be chosen. It is finite, and below every other bias at any price.
 const NEVER: f32 = -1e6;
-
-/// Histories of a step.
-const BATCH: usize = 256;
-
-/// The router reads each user about this many times, within bounds on the steps.
-const PASSES: usize = 100;
-const FEWEST_STEPS: usize = 100;
-const MOST_STEPS: usize = 3000;
 
 const LEARNING_RATE: f64 = 2e-3;
 const WARMUP: u64 = 50;
@@ -114,7 +107,7 @@ impl<'a> RouterTargets<'a> {
 fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> Result<StageEnd, TrainError> {
     let sequences = context.job.dataset.training_sequences();
     let sequences: Vec<&[Item]> = sequences.into_iter().filter(|sequence| !sequence.is_empty()).collect();
-    let planned = distillation_steps(sequences.len());
+    let planned = distillation_plan::steps(sequences.len());
     let seed = context.state.progress.stage_seed();
 
     init_embedding(&context.state.parameters)?;
@@ -153,11 +146,6 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
     context.log.write(&Event::Taught { steps, of: planned, learnt })?;
     context.display.line(&format!("router: the network has learnt {:.0} % of what was explained", 100.0 * learnt));
     Ok(end)
-}
-
-/// The steps in which the router learns, for `sequences` users.
-pub(crate) fn distillation_steps(sequences: usize) -> u64 {
-    (sequences * PASSES / BATCH).clamp(FEWEST_STEPS, MOST_STEPS) as u64
 }
 
 /// Random prefixes of random sequences, in descending length.

@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use canet_data::Case;
 
-pub(crate) use self::distillation::distillation_steps;
 use self::distillation::{distill, shuffled};
 use self::utility_fit::MeasuredCases;
 use crate::context::StageContext;
