@@ -34,11 +34,11 @@ pub(crate) struct AccessArgs {
     /// PEM file with authorities. Clients must then have a certificate from one of them
     #[arg(long, env = "CANET_TLS_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
-    /// Most open connections of each listener. When all are taken, the one that has been idle longest makes room for a new
+    /// Largest number of open connections of each listener. When all are taken, the one that has been idle longest makes room for a new
     /// one. If none is idle, new ones wait
     #[arg(long, env = "CANET_MAX_CONNECTIONS", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
-    /// Most open connections of one client, which is an IPv4 address or a /64 network of IPv6; 0: no limit. Behind a
+    /// Largest number of open connections of one client, which is an IPv4 address or a /64 network of IPv6; 0: no limit. Behind a
     /// proxy all clients share the proxy's address [default: half of --max-connections]
     #[arg(long, env = "CANET_MAX_CONNECTIONS_PER_CLIENT", value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     max_connections_per_client: Option<u32>,

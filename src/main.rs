@@ -57,7 +57,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Trains, evaluates and serves CANet, a recommender whose router picks for each user which slice of the weights runs
+/// Trains, evaluates and serves a recommender whose router chooses a small or a large slice of the network for each user
 #[derive(Debug, Parser)]
 #[command(name = "canet", version, about)]
 struct Cli {

@@ -20,9 +20,8 @@ pub(crate) struct ReloadArgs {
     /// Seconds between two looks of --watch for a new version [default: 0.5, and 30 for an s3:// model]
     #[arg(long, env = "CANET_WATCH_INTERVAL", value_name = "SECONDS", value_parser = seconds_within(0.1..=3600.0))]
     watch_interval: Option<Duration>,
-    /// With --watch, refuse a version whose recorded validation NDCG@10 is below the live version's by more than this share,
-    /// if both were measured on the same kind of data, and a version without metrics. `off` takes every version [default:
-    /// 0.05, if the drop is beyond chance; a version without metrics is refused only after one that has some]
+    /// With --watch, refuse a version without metrics, or whose recorded validation NDCG@10 is lower than the live version's
+    /// by more than this share. Versions measured on other data are not compared. `off` takes every version [default: 0.05, if the drop is beyond chance; a version without metrics is refused only after one that has some]
     #[arg(long, env = "CANET_MAX_REGRESSION", value_name = "SHARE", value_parser = max_regression)]
     max_regression: Option<MaxRegression>,
     /// A second version, which answers a share of the users beside the live one. POST /admin/promote and /admin/withdraw end

@@ -53,7 +53,7 @@ pub(crate) struct ServeArgs {
     /// How many batches run at one time on the CPU. They share --threads [default: native one for each thread, libtorch 1]
     #[arg(long, env = "CANET_EXECUTORS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_EXECUTORS)))]
     executors: Option<u16>,
-    /// Most requests in one batch [default: 64, on a GPU 256]
+    /// Largest number of requests in one batch [default: 64, on a GPU 256]
     #[arg(long, env = "CANET_MAX_BATCH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     max_batch: Option<u16>,
     /// Memory for what was computed for users' histories, as 256MB. A user who returns with a longer history then costs only

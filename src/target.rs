@@ -19,7 +19,7 @@ pub(crate) struct DeviceArgs {
     /// auto, cpu, cuda or cuda:N. auto takes the first GPU if there is one
     #[arg(long, env = "CANET_DEVICE", default_value = "auto")]
     device: String,
-    /// CPU threads that compute [default: every core; serve leaves one to HTTP and divides the rest by --executors]
+    /// CPU threads that compute [default: every core; for serve, every core but one]
     #[arg(long, env = "CANET_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 }
@@ -32,8 +32,8 @@ pub(crate) struct TargetArgs {
     /// The implementation of the model. auto takes native, or libtorch on a GPU that the native kernels do not fit
     #[arg(long, env = "CANET_BACKEND", value_enum, default_value = "auto")]
     backend: BackendChoice,
-    /// Numbers of the model's linear layers. bf16 takes half the memory and about half the time, and changes scores a
-    /// little. On a CPU it needs AVX512-BF16 and the native backend
+    /// Number format of the model's linear layers. bf16 halves their memory, is faster where the hardware multiplies
+    /// bfloat16, and changes scores a little. On a CPU it needs AVX512-BF16 and the native backend
     #[arg(long, env = "CANET_PRECISION", value_enum, default_value = "fp32")]
     precision: Precision,
 }

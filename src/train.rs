@@ -27,7 +27,7 @@ use crate::printable::{printable_lines, quoted, value_name};
 use crate::target::DeviceArgs;
 use crate::verdict::{Commands, Words};
 
-/// Train a model and write it as the next version of --out. An unfinished training continues where it stopped.
+/// Trains a model and writes it as the next version of --out. An unfinished training continues where it stopped.
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
@@ -93,7 +93,7 @@ struct SizeArgs {
     /// Longest history that the model reads, in items [default: 50, or that of --from]
     #[arg(long, env = "CANET_MAX_LEN")]
     max_len: Option<usize>,
-    /// Read a history longer than --max-len from a multiple of this place on, so that `serve --history-cache` still knows
+    /// Start reading a history longer than --max-len at a multiple of this place, so that `serve --history-cache` can reuse
     /// it when the next item comes: --max-len / 4 is a good value. 1 reads the last --max-len items [default: 1, or that of
     /// --from]
     #[arg(long, env = "CANET_HISTORY_STRIDE")]

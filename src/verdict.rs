@@ -236,8 +236,8 @@ fn routing(verdict: &Verdict) -> String {
             format!("Routing loses on these data: the routed model minus {best}, is {} NDCG@10.", difference(over))
         }
         Routing::Fixed => format!(
-            "{name} runs every request under this budget: on validation, the router is not shown to gain over fixed slices of \
-             the same cost."
+            "{name} runs every request under this budget: on validation, the router is not shown to gain over the static \
+             mixture of the same cost."
         ),
         Routing::SingleRoute => "The model has one slice, so there is nothing to route.".to_owned(),
     }

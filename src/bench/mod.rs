@@ -33,7 +33,7 @@ const RANDOM_HISTORIES: usize = 4096;
 /// How long each peak is measured.
 const PEAK: Duration = Duration::from_millis(300);
 
-/// Times the model without HTTP: router, lanes and slices under closed loops of requests.
+/// Times the model without HTTP, at several numbers of requests in flight
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     #[command(flatten)]

@@ -47,7 +47,7 @@ pub(super) struct RecommendArgs {
     /// Items to keep, as the JSON of a request: '{"category": ["a", "b"], "not": {"brand": "c"}}'
     #[arg(long, env = "CANET_FILTER", value_name = "JSON", value_parser = json)]
     filter: Option<Box<RawValue>>,
-    /// Most items with the same value of a key, such as category=2, separated by commas
+    /// Largest number of items with the same value of a key, such as category=2, separated by commas
     #[arg(long, env = "CANET_MAX_PER", value_name = "KEY=N", value_delimiter = ',', value_parser = quota)]
     max_per: Vec<(String, u64)>,
     /// How many known items of the user are older than those of --history [default: 0]

@@ -54,8 +54,8 @@ fn fixed(points: &[OperatingPoint]) -> Option<String> {
     let named: Vec<String> = points.iter().filter_map(named).collect();
     (!named.is_empty()).then(|| {
         format!(
-            "A server does not ask the router under these budgets, because on validation it is not shown to gain over fixed \
-             slices of the same cost. It runs one slice for everybody: {}. The report shows what the router would do.",
+            "A server does not ask the router under these budgets, because on validation it is not shown to gain over the \
+             static mixtures of the same cost. It runs one slice for everybody: {}. The report shows what the router would do.",
             named.join(", ")
         )
     })
