@@ -181,6 +181,7 @@ fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> 
         version: model.version(),
         created: model.manifest().created.clone(),
         same_data: interactions::is_origin(model, dataset),
+        started_from_everything: interactions::from_everything(model, dataset).is_some(),
         calibrated: model.manifest().calibration.is_some(),
         cut_short_after: model.manifest().cut_short_after(),
         hull: measured.hull.vertices().iter().map(|route| name(*route)).collect(),

@@ -102,6 +102,11 @@ fn a_training_that_starts_from_weights_that_know_its_targets_says_so() {
     let evaluated = ask("eval", &third, &data, &["--threads", "1"]);
     let told = String::from_utf8(evaluated.stderr).unwrap();
     assert!(evaluated.status.success() && told.contains("its figures may be too good"), "{told}");
+    let report = scratch.path().join("report");
+    let flags = ["--out", report.to_str().unwrap(), "--threads", "1"];
+    assert!(ask("report", &third, &data, &flags).status.success());
+    let page = fs::read_to_string(report.join("report.html")).unwrap();
+    assert!(page.contains("started from weights that had learnt every interaction of their data"));
 }
 
 #[test]
