@@ -213,7 +213,7 @@ struct UtilityArgs {
     #[arg(long, env = "CANET_NARROW_BOOST", value_name = "EXPONENT", value_parser = share_or_zero)]
     narrow_boost: Option<f64>,
     /// Newest training positions of each user that are held out for the router, but at most a tenth of them [default: 0
-    /// for sparse data, else 10]
+    /// for sparse data and with --from, else 10]
     ///
     /// The router learns from the validation positions as well.
     #[arg(long, env = "CANET_ROUTER_HOLDOUT")]
@@ -561,7 +561,10 @@ impl TrainArgs {
                 distillation: utility.distillation,
                 narrow_boost: utility.narrow_boost.unwrap_or(defaults.narrow_boost),
             },
-            router: RouterOptions { holdout: utility.router_holdout.unwrap_or(defaults.router_holdout) },
+            // The weights of a source have learnt the positions that a fresh training would hold out.
+            router: RouterOptions {
+                holdout: utility.router_holdout.unwrap_or(if source.is_some() { 0 } else { defaults.router_holdout }),
+            },
             settle: SettleOptions { epochs: utility.settle_epochs, learning_rate: utility.settle_lr },
             newest: NewestOptions { epochs: utility.newest_epochs },
             from: source.map(SourceRecord::of),

@@ -296,13 +296,18 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
 fn a_training_that_diverges_at_its_end_says_what_to_change() {
     let scratch = TempDir::new().unwrap();
     let data = ring(scratch.path());
-    for flags in [&["--settle-epochs", "0"][..], &["--preset", "paper"]] {
-        let out = scratch.path().join(flags[1]);
-        let flags = [&["--epochs", "1", "--warmup-steps", "0", "--lr", "1e9"], flags].concat();
+    let steep = ["--epochs", "1", "--warmup-steps", "0", "--lr", "1e9"];
+    let cases = [
+        ("supernet", [&steep[..], &["--settle-epochs", "0"]].concat(), "a lower --lr or a longer --warmup-steps"),
+        ("joint", [&steep[..], &["--preset", "paper"]].concat(), "a lower --lr or a longer --warmup-steps"),
+        ("settle", ["--epochs", "1", "--settle-lr", "1e9", "--settle-epochs", "1"].to_vec(), "a lower --settle-lr"),
+    ];
+    for (stage, flags, advice) in cases {
+        let out = scratch.path().join(stage);
         let output = train(&data, &out, &flags).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{message}");
-        for words in ["training diverged in epoch 1", "a lower --lr", "--warmup-steps", "--restart"] {
+        for words in [&format!("training diverged in epoch 1 of the stage {stage}"), advice, "--restart"] {
             assert!(message.contains(words), "{words}: {message}");
         }
         assert!(!out.join("1").exists());

@@ -96,6 +96,33 @@ fn items_are_matched_by_their_ids_and_new_ones_start_at_the_mean() {
     }
 }
 
+/// The preset `paper` trains the scalars of the residual connections, the other preset takes them as 1.
+#[test]
+fn a_source_with_trained_residual_scalars_computes_the_same_in_training() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let [paper, still] = ["paper", "still"].map(|name| scratch.path().join(name));
+    finish(train(&data, &paper, &["--preset", "paper", "--epochs", "10"]));
+    finish(train_from(&paper, &data, &still, &STILL));
+    let (before, after) = (load(&paper), load(&still));
+    for block in 0..2 {
+        for (scalar, layer) in [("attention_residual", "attention.output"), ("ffn_residual", "ffn.outer")] {
+            let weight = |model: &Checkpoint, part: &str| {
+                model.weights.get(&format!("backbone.blocks.{block}.{part}")).unwrap().data.clone()
+            };
+            let factor = weight(&before, scalar)[0];
+            assert!(factor.abs() > 1e-3 && (factor - 1.0).abs() > 1e-3, "the training has moved {scalar}: {factor}");
+            assert_eq!(weight(&after, scalar), [1.0]);
+            for part in ["weight", "bias"].map(|part| format!("{layer}.{part}")) {
+                let expected: Vec<f32> = weight(&before, &part).iter().map(|value| value * factor).collect();
+                assert_eq!(weight(&after, &part), expected, "{part}");
+            }
+        }
+    }
+    let accuracy = |model: &Checkpoint| model.manifest.metrics.validation.as_ref().unwrap()["full.ndcg@10"];
+    assert!((accuracy(&after) - accuracy(&before)).abs() < 1e-6);
+}
+
 #[test]
 fn flags_that_contradict_the_source_are_named() {
     let scratch = TempDir::new().unwrap();

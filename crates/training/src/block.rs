@@ -129,7 +129,7 @@ impl BlockPass<'_> {
     /// `LN(x + a·sublayer)` over the row's width: `[n, h] -> [n, h]`
     fn residual(&self, which: &str, x: &Tensor, sublayer: &Tensor) -> Result<Tensor, TchError> {
         let a = self.parameter(&self.part(&format!("{which}_residual")))?;
-        // A scalar that is not trained is 1.
+        // A scalar that is not trained is 1: `Recipe::initial` and `fold_residuals` make it so.
         let scaled = if a.requires_grad() { sublayer.f_mul(a)? } else { sublayer.shallow_clone() };
         let sum = x.f_add(&self.layers.drop(scaled)?)?;
         let mask = self.masks.map(|masks| NormMask { features: &masks.hidden, per_feature: &masks.per_hidden });

@@ -64,6 +64,16 @@ impl RoutedUsers<'_> {
         Calibration { points: budgets(own).into_iter().map(point).collect() }
     }
 
+    /// The point of one budget in a calibration of it.
+    pub(crate) fn served_at(&self, budget: f64) -> BudgetPoint {
+        let fitted = || self.fit(budget);
+        if self.gains.is_none_or(|gains| gains.shows_gain_at(budget)) {
+            return fitted();
+        }
+        let points = self.calibrate(budget).points;
+        points.into_iter().find(|point| (point.budget - budget).abs() < 1e-9).unwrap_or_else(fitted)
+    }
+
     /// The point with the best route within its budget.
     fn with_route(&self, point: BudgetPoint, gains: &RouterGains) -> BudgetPoint {
         let costs = self.shares();

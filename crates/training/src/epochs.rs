@@ -146,7 +146,7 @@ impl<'a> Epochs<'a> {
         let values = loss.values()?;
         self.failed_steps = if gradient_norm.is_finite() { 0 } else { self.failed_steps + 1 };
         if self.failed_steps >= MOST_FAILED_STEPS {
-            return Err(TrainError::Diverged { epoch: context.state.progress.epoch + 1 });
+            return Err(TrainError::Diverged { stage: self.stage, epoch: context.state.progress.epoch + 1 });
         }
         let progress = &mut context.state.progress;
         progress.count_step(&values);

@@ -5,6 +5,8 @@ use canet_domain::{CatalogueError, HistoryError};
 use canet_model::checkpoint::CheckpointError;
 use canet_model::{ConfigError, ForwardError, LoadError, WeightsError};
 
+use crate::stage::Stage;
+
 /// Why a training failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -44,10 +46,17 @@ pub enum TrainError {
     },
     /// The gradients of several steps in a row, or the weights or scores after an epoch, were not finite.
     #[error(
-        "training diverged in epoch {epoch}, its weights are no finite numbers any more: try a lower --lr or a longer \
-         --warmup-steps, with --restart"
+        "training diverged in epoch {epoch} of the stage {}, its weights are no finite numbers any more: try a lower {}, with \
+         --restart",
+        stage.name(),
+        match stage {
+            Stage::Settle | Stage::Newest => "--settle-lr",
+            Stage::Joint | Stage::Supernet | Stage::Router => "--lr or a longer --warmup-steps",
+        }
     )]
     Diverged {
+        /// The stage.
+        stage: Stage,
         /// Number of the epoch, from 1.
         epoch: u64,
     },
@@ -89,7 +98,7 @@ pub enum TrainError {
 
 impl TrainError {
     /// The same error, or [`TrainError::Diverged`] if weights or scores that are not finite caused it.
-    pub(crate) fn or_diverged(self, epoch: u64) -> TrainError {
+    pub(crate) fn or_diverged(self, (stage, epoch): (Stage, u64)) -> TrainError {
         use WeightsError::{NotFinite, TooLarge};
         let diverged = match &self {
             TrainError::Forward(error) => matches!(error, ForwardError::NotFinite(_)),
@@ -99,7 +108,7 @@ impl TrainError {
             }
             _ => false,
         };
-        if diverged { TrainError::Diverged { epoch } } else { self }
+        if diverged { TrainError::Diverged { stage, epoch } } else { self }
     }
 
     pub(crate) fn io(path: &Path, source: std::io::Error) -> TrainError {

@@ -5,12 +5,12 @@ use crate::error::TrainError;
 use crate::job::TrainJob;
 use crate::optimizer::AdamW;
 use crate::options::TrainOptions;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Recipe};
 use crate::records::{BaseBias, EpochRecord, Measurement};
 use crate::route_ranks::RouteRanks;
 use crate::stage::Stage;
 use crate::step_loss::LossValues;
-use crate::warm_start::start_from;
+use crate::warm_start::{fold_residuals, start_from};
 
 /// The progress of an unfinished training: everything that resuming needs beside the tensors of [`TrainState`].
 ///
@@ -131,9 +131,14 @@ impl Progress {
         (self.step, self.sums, self.skipped) = (0, LossValues::default(), 0);
     }
 
-    /// Number, from 1, of the epoch that ran last in its stage.
-    pub(crate) fn latest_epoch(&self) -> u64 {
-        if self.step > 0 { self.epoch + 1 } else { self.curve.last().map_or(1, |record| record.epoch) }
+    /// The epoch that ran last: its stage, and its number there, from 1.
+    pub(crate) fn latest_epoch(&self) -> (Stage, u64) {
+        let stages = self.options.preset.stages();
+        let stage = stages.get(self.stage).or(stages.last()).copied().unwrap_or(Stage::Joint);
+        match self.curve.last() {
+            Some(record) if self.step == 0 => (record.stage, record.epoch),
+            _ => (stage, self.epoch + 1),
+        }
     }
 
     /// Number and score of a stage's epoch with the highest validation NDCG@10. The earlier of two equal ones wins.
@@ -182,6 +187,9 @@ impl TrainState {
         if let Some(source) = job.source {
             let mut weights = parameters.to_weights()?;
             start_from(&mut weights, &job.config, &job.dataset.ids, source);
+            if job.options.recipe() == Recipe::Plain {
+                fold_residuals(&mut weights);
+            }
             parameters = Parameters::from_weights(&job.config, &weights, job.parameters())?;
         }
         let optimizer = AdamW::new(job.options.optimizer, &parameters)?;

@@ -41,7 +41,8 @@ impl<'a> Validation<'a> {
         Validation { job, space, cases: job.dataset.cases(Split::Validation) }
     }
 
-    /// Scores weights with the router's routes. The router is calibrated for the job's budget on these same users.
+    /// Scores weights by the routes that would serve: the router's, or one route for everybody where the router is not shown to
+    /// gain. The router is calibrated for the job's budget on these same users.
     ///
     /// # Errors
     /// [`TrainError`], if the device fails.
@@ -52,8 +53,9 @@ impl<'a> Validation<'a> {
     ) -> Result<ValidationScore, TrainError> {
         let forward = self.load(weights)?;
         let mut ranker = self.ranker(&*forward, &self.cases)?;
-        let point = self.users(&mut ranker, base_bias)?.fit(self.job.options.flops_budget);
-        let run = ranker.routed(&RoutePolicy::Router(point.bias))?;
+        let point = self.users(&mut ranker, base_bias)?.served_at(self.job.options.flops_budget);
+        let policy = point.fixed_route(self.space).map_or(RoutePolicy::Router(point.bias), RoutePolicy::Fixed);
+        let run = ranker.routed(&policy)?;
         Ok(ValidationScore {
             ndcg: run.estimate(Metric::Ndcg(10)).mean,
             saved: Some(1.0 - point.spent),

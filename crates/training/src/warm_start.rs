@@ -67,6 +67,26 @@ pub(crate) fn start_from(weights: &mut Weights, config: &ModelConfig, ids: &[Box
     }
 }
 
+/// Multiplies the residual scalars of the backbone into the last layers of their sublayers, and sets them to 1. The model
+/// computes what it computed before. A training of [`Recipe::Plain`](crate::Recipe::Plain) takes them as 1.
+pub(crate) fn fold_residuals(weights: &mut Weights) {
+    const SUBLAYERS: [(&str, &str); 2] = [("attention_residual", "attention.output"), ("ffn_residual", "ffn.outer")];
+    let names: Vec<String> = weights.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in names.iter().filter(|name| name.starts_with("backbone.")) {
+        for (scalar, layer) in SUBLAYERS {
+            let Some(block) = name.strip_suffix(scalar) else { continue };
+            let factor = weights.get(name).map_or(1.0, |tensor| tensor.data[0]);
+            for scaled in [format!("{block}{layer}.weight"), format!("{block}{layer}.bias")] {
+                let Ok(tensor) = weights.get(&scaled) else { continue };
+                let data = tensor.data.iter().map(|value| value * factor).collect();
+                let tensor = HostTensor { shape: tensor.shape.clone(), data };
+                weights.insert(scaled, tensor);
+            }
+            weights.insert(name.clone(), HostTensor { shape: Vec::new(), data: vec![1.0] });
+        }
+    }
+}
+
 /// Whether a model scores items by the table by which it reads them.
 pub fn is_tied(checkpoint: &Checkpoint) -> bool {
     let table = |name| checkpoint.weights.get(name).ok();

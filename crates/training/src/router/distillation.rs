@@ -55,7 +55,12 @@ const EMBEDDING_STD: f64 = 0.1;
 /// Cases on which the router is compared with its targets.
 const COMPARED: usize = 512;
 
-/// Trains the checkpoint's router to reproduce the predictions, and sets the base biases of the routes.
+/// The least share of the predictions that a router must reproduce. One that knows less would choose other routes than those whose
+/// gains were measured.
+const LEAST_LEARNT: f64 = 0.5;
+
+/// Trains the checkpoint's router to reproduce the predictions, and sets the base biases of the routes and the router's gains. A
+/// router that cannot follow the predictions gains nothing under any budget.
 ///
 /// If the stage is stopped, it leaves the router partly trained.
 ///
@@ -84,14 +89,21 @@ pub(super) fn distill(
     let routes_by_user = k > 0.0 && spread > 1e-9;
     // Logits get standard deviation 1, so that a softmax over them is meaningful.
     let unit = if routes_by_user { k * spread } else { deviation(&means) };
-    let gains = Some(RouterGains { means: means.clone(), budgets: fit.budgets.clone() });
-    let base = means.iter().zip(allowed).map(|(mean, allowed)| if allowed { (mean / unit) as f32 } else { NEVER });
-    context.state.progress.base_bias = Some(BaseBias { base: base.collect(), gains });
-    if !routes_by_user {
-        clear_head(&context.state.parameters)?;
-        return Ok(StageEnd::Done);
+    let (end, follows) = match routes_by_user {
+        true => train_router(context, &RouterTargets { cases, fit, allowed: mask, factor: k / unit })?,
+        false => (StageEnd::Done, false),
+    };
+    if end == StageEnd::Stopped {
+        return Ok(end);
     }
-    train_router(context, &RouterTargets { cases, fit, allowed: mask, factor: k / unit })
+    if !follows {
+        clear_head(&context.state.parameters)?;
+    }
+    let base = means.iter().zip(allowed).map(|(mean, allowed)| if allowed { (mean / unit) as f32 } else { NEVER });
+    let base = base.collect();
+    let budgets = if follows { fit.budgets.clone() } else { Vec::new() };
+    context.state.progress.base_bias = Some(BaseBias { base, gains: Some(RouterGains { means, budgets }) });
+    Ok(end)
 }
 
 impl<'a> RouterTargets<'a> {
@@ -103,8 +115,8 @@ impl<'a> RouterTargets<'a> {
     }
 }
 
-/// Trains the router on random training histories.
-fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> Result<StageEnd, TrainError> {
+/// Trains the router on random training histories. Returns why it ended, and whether the router follows the predictions.
+fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> Result<(StageEnd, bool), TrainError> {
     let sequences = context.job.dataset.training_sequences();
     let sequences: Vec<&[Item]> = sequences.into_iter().filter(|sequence| !sequence.is_empty()).collect();
     let planned = distillation_plan::steps(sequences.len());
@@ -117,8 +129,9 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
     context.display.begin(Stage::Router, planned, 0);
     let (mut end, mut steps) = (StageEnd::Done, 0);
     while steps < planned {
-        match context.interrupted(Stage::Router) {
-            Some(StageEnd::Stopped) => return Ok(StageEnd::Stopped),
+        // If measuring took all of the stage's time, the router still learns, at the cost of later stages.
+        match context.exhausted() {
+            Some(StageEnd::Stopped) => return Ok((StageEnd::Stopped, false)),
             Some(interrupted) => {
                 end = interrupted;
                 break;
@@ -144,8 +157,12 @@ fn train_router(context: &mut StageContext<'_>, targets: &RouterTargets<'_>) -> 
     }
     let learnt = reproduced_share(context, targets)?;
     context.log.write(&Event::Taught { steps, of: planned, learnt })?;
-    context.display.line(&format!("router: the network has learnt {:.0} % of what was explained", 100.0 * learnt));
-    Ok(end)
+    let follows = learnt >= LEAST_LEARNT;
+    let so = if follows { "" } else { ", which is too little, so one slice serves everybody" };
+    context
+        .display
+        .line(&format!("router: the network has learnt {:.0} % of what was explained{so}", 100.0 * learnt.max(0.0)));
+    Ok((end, follows))
 }
 
 /// Random prefixes of random sequences, in descending length.

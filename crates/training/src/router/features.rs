@@ -21,7 +21,7 @@ pub(super) struct Features {
     standard: Option<Standard>,
 }
 
-/// The mean and standard deviation of each feature: `[1, F]` each
+/// The mean and standard deviation of each feature, which is infinite for one that does not vary: `[1, F]` each
 struct Standard {
     mean: Tensor,
     deviation: Tensor,
@@ -29,6 +29,9 @@ struct Standard {
 
 /// The newest items that are pooled separately.
 const NEWEST: usize = 3;
+
+/// Standardised features end here, in standard deviations. Predictors know nothing about histories beyond.
+const FARTHEST: f64 = 4.0;
 
 impl Features {
     /// Features from a supernet whose narrowest embedding has `width` features. `interactions` has a count for each
@@ -48,7 +51,8 @@ impl Features {
         Ok(Features { table, popularity, window, standard: None })
     }
 
-    /// Standardises all features by their mean and deviation over some histories.
+    /// Standardises all features by their mean and deviation over some histories. A feature that does not vary among them is 0
+    /// from then on, because a predictor cannot learn what it means.
     ///
     /// # Errors
     /// LibTorch's.
@@ -56,9 +60,9 @@ impl Features {
         let raw = self.raw(histories)?; // [M, F]
         let rows = [0_i64].as_slice();
         let mean = raw.f_mean_dim(rows, true, Kind::Float)?; // [1, F]
-        let deviation =
-            raw.f_sub(&mean)?.f_square()?.f_mean_dim(rows, true, Kind::Float)?.f_sqrt()?.f_clamp_min(1e-6)?; // [1, F]
-        self.standard = Some(Standard { mean, deviation });
+        let deviation = raw.f_sub(&mean)?.f_square()?.f_mean_dim(rows, true, Kind::Float)?.f_sqrt()?; // [1, F]
+        let constant = deviation.f_lt_tensor(&mean.f_abs()?.f_mul_scalar(1e-5)?.f_clamp_min(1e-6)?)?;
+        self.standard = Some(Standard { mean, deviation: deviation.f_masked_fill(&constant, f64::INFINITY)? });
         Ok(())
     }
 
@@ -69,7 +73,7 @@ impl Features {
     pub(super) fn of(&self, histories: &[&[Item]]) -> Result<Tensor, TchError> {
         let raw = self.raw(histories)?;
         match &self.standard {
-            Some(standard) => raw.f_sub(&standard.mean)?.f_div(&standard.deviation),
+            Some(standard) => raw.f_sub(&standard.mean)?.f_div(&standard.deviation)?.f_clamp(-FARTHEST, FARTHEST),
             None => Ok(raw),
         }
     }
@@ -106,5 +110,39 @@ impl Features {
         let last = gather(&embedded, &Tensor::f_from_slice(&last)?)?; // [M, e]
         let numbers = Tensor::f_from_slice(&numbers)?.f_reshape([histories.len() as i64, -1])?; // [M, 5]
         Tensor::f_cat(&[pool(&of_all)?, pool(&of_newest)?, last, numbers], 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch_seed::seed_torch;
+
+    /// All histories of the fit fill the window, so their length says nothing. Shorter ones must not look extreme.
+    #[test]
+    fn features_stay_near_those_of_the_fit() {
+        let _generator = seed_torch(5);
+        let item = |id: usize| Item::new(id as u32).unwrap();
+        let mut features = Features {
+            table: Tensor::randn([21, 4], (Kind::Float, tch::Device::Cpu)),
+            popularity: (0..21).map(|place| (place as f32).ln_1p()).collect(),
+            window: Window::last(6),
+            standard: None,
+        };
+        let long: Vec<Vec<Item>> =
+            (0..40).map(|user| (0..9).map(|step| item(1 + (user * 3 + step * 7) % 20)).collect()).collect();
+        let long: Vec<&[Item]> = long.iter().map(Vec::as_slice).collect();
+        features.standardise(&long).unwrap();
+        let fitted = features.of(&long).unwrap(); // [40, 17]
+        let length = 3 * 4;
+        assert_eq!(f64::try_from(fitted.select(1, length).abs().max()).unwrap(), 0.0);
+        let varying = fitted.square().mean_dim([0_i64].as_slice(), false, Kind::Float);
+        assert!((f64::try_from(varying.select(0, 0)).unwrap() - 1.0).abs() < 0.2);
+
+        let single = [item(20)];
+        let short = features.of(&[&single]).unwrap();
+        assert_eq!(f64::try_from(short.select(1, length).abs().max()).unwrap(), 0.0);
+        assert!(f64::try_from(short.abs().max()).unwrap() <= FARTHEST);
+        assert!(bool::try_from(short.isfinite().all()).unwrap());
     }
 }

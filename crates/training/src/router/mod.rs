@@ -9,6 +9,7 @@ mod distillation;
 mod features;
 mod policy;
 mod predictor;
+mod rules;
 mod utility_fit;
 
 use std::time::Instant;

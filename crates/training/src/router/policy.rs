@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use canet_domain::{ModelShape, RouteSpace};
 use canet_evaluation::UpperHull;
 
@@ -15,6 +17,8 @@ pub(super) struct RouteCosts {
 }
 
 /// The utility and the cost of each route for each held-out case.
+///
+/// Means and costs count every user once, as the metrics of a model do: a case weighs one over the number of its user's cases.
 pub(super) struct CaseTable {
     /// Number of routes.
     pub routes: usize,
@@ -22,7 +26,16 @@ pub(super) struct CaseTable {
     pub ndcg: Vec<f64>,
     /// Number of items that the model reads of each case.
     lengths: Vec<usize>,
+    weights: Vec<f64>,
     costs: RouteCosts,
+}
+
+/// A held-out case of a [`CaseTable`].
+#[derive(Clone, Copy)]
+pub(super) struct MeasuredCase {
+    pub user: usize,
+    /// Number of items that the model reads.
+    pub length: usize,
 }
 
 /// Chooses the route with the highest `mean + k · prediction - price · relative cost` among the allowed ones.
@@ -63,9 +76,15 @@ impl RouteCosts {
 }
 
 impl CaseTable {
-    /// A table of cases: the length of each history, and the NDCG@10 of each route.
-    pub(super) fn new(costs: RouteCosts, lengths: Vec<usize>, ndcg: Vec<f64>) -> CaseTable {
-        CaseTable { routes: costs.space.len(), ndcg, lengths, costs }
+    /// A table of cases and the NDCG@10 of each route for each of them.
+    pub(super) fn new(costs: RouteCosts, cases: &[MeasuredCase], ndcg: Vec<f64>) -> CaseTable {
+        let mut of_user: HashMap<usize, f64> = HashMap::new();
+        for case in cases {
+            *of_user.entry(case.user).or_default() += 1.0;
+        }
+        let weights = cases.iter().map(|case| 1.0 / of_user[&case.user]).collect();
+        let lengths = cases.iter().map(|case| case.length).collect();
+        CaseTable { routes: costs.space.len(), ndcg, lengths, weights, costs }
     }
 
     /// Number of cases.
@@ -73,24 +92,39 @@ impl CaseTable {
         self.lengths.len()
     }
 
+    /// The weight of each case.
+    pub(super) fn weights(&self) -> &[f64] {
+        &self.weights
+    }
+
+    /// The mean over users of a value of some cases.
+    fn mean(&self, cases: &[usize], value: impl Fn(usize) -> f64) -> f64 {
+        self.sum(cases, value) / self.sum(cases, |_| 1.0).max(f64::MIN_POSITIVE)
+    }
+
+    /// The sum of a value of some cases, in which each case has its weight.
+    fn sum(&self, cases: &[usize], value: impl Fn(usize) -> f64) -> f64 {
+        cases.iter().map(|case| self.weights[*case] * value(*case)).sum()
+    }
+
     /// Mean NDCG@10 of each route over some cases.
     pub(super) fn means(&self, cases: &[usize]) -> Vec<f64> {
-        let sum = |route: usize| cases.iter().map(|case| self.ndcg[case * self.routes + route]).sum::<f64>();
-        (0..self.routes).map(|route| sum(route) / cases.len().max(1) as f64).collect()
+        (0..self.routes).map(|route| self.mean(cases, |case| self.ndcg[case * self.routes + route])).collect()
     }
 
     /// The share of the full model's FLOPs that each route costs over some cases.
     fn shares(&self, cases: &[usize]) -> Vec<f64> {
-        let sum = |route: usize| cases.iter().map(|case| self.costs_of(*case)[route]).sum::<f64>();
-        let full = sum(self.routes - 1);
-        (0..self.routes).map(|route| sum(route) / full.max(1.0)).collect()
+        (0..self.routes).map(|route| self.share(cases, |case| self.costs_of(case)[route])).collect()
     }
 
     /// The share of the full model's FLOPs that the router costs over some cases.
     pub(super) fn router_share(&self, cases: &[usize]) -> f64 {
-        let router: f64 = cases.iter().map(|case| self.costs.router[self.lengths[*case]]).sum();
-        let full: f64 = cases.iter().map(|case| self.costs_of(*case)[self.routes - 1]).sum();
-        router / full.max(1.0)
+        self.share(cases, |case| self.costs.router[self.lengths[case]])
+    }
+
+    /// The share of the full model's FLOPs that `flops` are over some cases.
+    fn share(&self, cases: &[usize], flops: impl Fn(usize) -> f64) -> f64 {
+        self.sum(cases, flops) / self.sum(cases, |case| self.costs_of(case)[self.routes - 1]).max(f64::MIN_POSITIVE)
     }
 
     /// FLOPs of each route for a case.
@@ -115,10 +149,11 @@ impl CaseTable {
         ndcg.iter().zip(mixture).map(|(ndcg, proportion)| ndcg * proportion).sum()
     }
 
-    /// A policy's choices at the lowest price that keeps the cost of some cases within a budget.
+    /// A policy's choices at the lowest price that keeps the cost of some cases within a budget. As in a calibration, no price
+    /// is negative, so a policy does not spend what it has no use for.
     pub(super) fn at_budget(&self, policy: &Policy<'_>, cases: &[usize], budget: f64) -> Choices {
         let spent = |price: f64| self.spent(cases, &self.choose(policy, cases, price));
-        let price = lowest_price(-1.0..=1e3, budget, spent);
+        let price = lowest_price(0.0..=1e3, budget, spent);
         let routes = self.choose(policy, cases, price);
         Choices { spent: self.spent(cases, &routes), routes }
     }
@@ -140,13 +175,9 @@ impl CaseTable {
 
     /// The share of the full model's FLOPs that routes of some cases cost.
     fn spent(&self, cases: &[usize], routes: &[usize]) -> f64 {
-        let (mut spent, mut full) = (0.0, 0.0);
-        for (case, route) in cases.iter().zip(routes) {
-            let costs = self.costs_of(*case);
-            spent += costs[*route];
-            full += costs[self.routes - 1];
-        }
-        spent / f64::max(full, 1.0)
+        let chosen = |(case, route): (&usize, &usize)| self.weights[*case] * self.costs_of(*case)[*route];
+        let spent: f64 = cases.iter().zip(routes).map(chosen).sum();
+        spent / self.sum(cases, |case| self.costs_of(case)[self.routes - 1]).max(f64::MIN_POSITIVE)
     }
 }
 
@@ -161,8 +192,9 @@ mod tests {
         let shape =
             ModelShape { items: 9, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 2, ffn: 4 } };
         let cases = ndcg.len() / 4;
-        let lengths = (0..cases).map(|case| 1 + case % 5).collect();
-        (CaseTable::new(RouteCosts::new(&space, &shape, 5), lengths, ndcg), (0..cases).collect())
+        let measured: Vec<MeasuredCase> =
+            (0..cases).map(|case| MeasuredCase { user: case, length: 1 + case % 5 }).collect();
+        (CaseTable::new(RouteCosts::new(&space, &shape, 5), &measured, ndcg), (0..cases).collect())
     }
 
     #[test]
@@ -176,6 +208,33 @@ mod tests {
         assert!(shares.is_sorted() && shares[3] == 1.0, "{shares:?}");
         let mixture = table.mixture(&cases, &hull, f64::midpoint(shares[0], shares[2]));
         assert!((table.expected(3, &mixture) - 0.25).abs() < 1e-12);
+    }
+
+    /// One user has three cases of the longest histories, for which the full route is best. Three others have one short case.
+    #[test]
+    fn every_user_counts_once() {
+        let (one, _) = table(Vec::new());
+        let measured =
+            [(7, 5), (7, 5), (7, 5), (1, 1), (2, 1), (3, 1)].map(|(user, length)| MeasuredCase { user, length });
+        let ndcg = [[0.0, 0.0, 0.0, 1.0].repeat(3), [1.0, 0.0, 0.0, 0.0].repeat(3)].concat();
+        let table = CaseTable::new(one.costs, &measured, ndcg);
+        let cases: Vec<usize> = (0..6).collect();
+        let means = table.means(&cases);
+        assert!((means[0] - 0.75).abs() < 1e-12 && (means[3] - 0.25).abs() < 1e-12, "{means:?}");
+        let flops = |case: usize, route: usize| table.costs_of(case)[route];
+        let share = (flops(0, 0) + 3.0 * flops(3, 0)) / (flops(0, 3) + 3.0 * flops(3, 3));
+        assert!((table.shares(&cases)[0] - share).abs() < 1e-12);
+        let spent = (flops(0, 3) + 3.0 * flops(3, 0)) / (flops(0, 3) + 3.0 * flops(3, 3));
+        assert!((table.spent(&cases, &[3, 3, 3, 0, 0, 0]) - spent).abs() < 1e-12);
+    }
+
+    /// A budget beyond the best route is not spent.
+    #[test]
+    fn no_price_is_negative() {
+        let (table, cases) = table([0.1, 0.2, 0.4, 0.3].repeat(10));
+        let means = table.means(&cases);
+        let policy = Policy { means: &means, k: 0.0, predictions: &[0.0; 40], allowed: &[0, 1, 2, 3] };
+        assert!(table.at_budget(&policy, &cases, 1.0).routes.iter().all(|route| *route == 2));
     }
 
     #[test]

@@ -3,12 +3,11 @@ use canet_domain::Item;
 use canet_evaluation::Estimate;
 use tch::{Kind, TchError, Tensor};
 
-use super::crossfit::{
-    Cases, FOLDS, RoutingRule, RuleTrial, RuleTrials, cross_fit, deviations, gain_of_choice, gains_by_budget,
-};
+use super::crossfit::{FOLDS, cross_fit, deviations};
 use super::features::Features;
-use super::policy::{CaseTable, RouteCosts};
+use super::policy::{CaseTable, MeasuredCase, RouteCosts};
 use super::predictor::UtilityPredictor;
+use super::rules::{Cases, RoutingRule, RuleTrial, RuleTrials, gain_of_choice, gains_by_budget};
 use crate::calibration::budgets;
 use crate::context::StageContext;
 use crate::error::TrainError;
@@ -57,10 +56,14 @@ impl<'a> MeasuredCases<'a> {
         let mut features = Features::new(&context.state.parameters, narrowest, &counts, config.window())?;
         features.standardise(&histories)?;
         let inputs = features.of(&histories)?;
-        let lengths = cases.iter().map(|case| config.window().of(case.history, 0).len()).collect();
+        let measured = |case: &Case<'_>| {
+            let length = config.window().of(case.history, 0).len();
+            MeasuredCase { user: case.user, length }
+        };
+        let measured: Vec<MeasuredCase> = cases.iter().map(measured).collect();
         let ndcg = context.state.ranks.utilities(Utility::Ndcg);
         let costs = RouteCosts::new(context.space, &config.shape(), config.max_len);
-        let table = CaseTable::new(costs, lengths, ndcg);
+        let table = CaseTable::new(costs, &measured, ndcg);
         let fold = |case: &Case<'_>| (derive_seed(0, [case.user as u64, 0]) % FOLDS as u64) as usize;
         Ok(MeasuredCases { cases, folds: cases.iter().map(fold).collect(), table, features, inputs })
     }
