@@ -71,6 +71,11 @@ impl Words {
         Words { headline, sentences, next, verdict }
     }
 
+    /// Recommends no command, because the figures are those of targets that were trained on.
+    pub(crate) fn without_next(self) -> Words {
+        Words { next: None, ..self }
+    }
+
     /// Says first if the time limit ended the training after this many epochs.
     pub(crate) fn cut_short(mut self, epochs: Option<u64>) -> Words {
         if let Some(epochs) = epochs {

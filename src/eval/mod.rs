@@ -154,6 +154,7 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
         SplitArg::Test => (Split::Test, "test"),
     };
     let warning = warning(split, args.holdout, Learnt::by(&model, &dataset));
+    let knows_targets = warning.is_some();
     if let Some(warning) = warning {
         say(warning);
     }
@@ -184,8 +185,7 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
             let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget, &policy);
             let verdict = verdict.map_err(Failure::forward)?;
             let words = Words::of(verdict, &args.commands(&dataset)?).cut_short(model.manifest().cut_short_after());
-            // Figures of targets that were trained on recommend nothing.
-            Some(if interactions::is_selection(&model, &dataset) { Words { next: None, ..words } } else { words })
+            Some(if knows_targets { words.without_next() } else { words })
         }
         _ => None,
     };

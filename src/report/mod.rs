@@ -181,6 +181,7 @@ fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> 
         version: model.version(),
         created: model.manifest().created.clone(),
         same_data: interactions::is_origin(model, dataset),
+        knows_targets: interactions::is_selection(model, dataset),
         started_from_everything: interactions::from_everything(model, dataset).is_some(),
         calibrated: model.manifest().calibration.is_some(),
         cut_short_after: model.manifest().cut_short_after(),
@@ -261,11 +262,13 @@ impl Inputs<'_> {
             repeats: repeated_targets as f64 / splits.test.len() as f64,
         };
         let verdict = analysis.verdict(place, budgets.get(place).copied().flatten(), &simple, seen);
+        let words =
+            Words::of(verdict, &self.commands()).cut_short(models.iter().find_map(|model| model.cut_short_after));
+        let words = if models.iter().any(|model| model.knows_targets) { words.without_next() } else { words };
         let baseline = |values: &Vec<f64>| MultiModelEstimate::of(std::slice::from_ref(values)).into();
         let standalone = |address: &ModelAddress| self.standalone(address, analysis, &points);
         Ok(Findings {
-            verdict: Words::of(verdict, &self.commands())
-                .cut_short(models.iter().find_map(|model| model.cut_short_after)),
+            verdict: words,
             metric: METRIC.to_string(),
             users: splits.test.len(),
             repeated_targets,

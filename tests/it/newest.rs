@@ -71,6 +71,9 @@ fn the_newest_interactions_are_learnt_after_the_model_was_measured_and_readers_a
     let ((unseen, silent), (seen, warning)) = (evaluate(&measured), evaluate(&everything));
     assert!(unseen < 0.5 && seen > 0.95, "{unseen} {seen}");
     assert!(silent.is_null() && warning.as_str().unwrap().contains("--newest-epochs"), "{silent} {warning}");
+    let verdict = ask("eval", &everything, &data, &["--threads", "1"]);
+    let verdict = String::from_utf8(verdict.stdout).unwrap();
+    assert!(verdict.contains("Markov chain") && !verdict.contains("Next:"), "{verdict}");
     let refused = ask("report", &everything, &data, &["--out", scratch.path().join("report").to_str().unwrap()]);
     let message = String::from_utf8_lossy(&refused.stderr);
     assert!(refused.status.code() == Some(65) && message.contains("--newest-epochs"), "{message}");
