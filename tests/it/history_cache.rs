@@ -77,6 +77,22 @@ fn a_returning_user_gets_the_same_answers_at_a_lower_cost() {
 }
 
 #[test]
+fn what_a_request_saves_tells_nothing_about_the_histories_of_other_users() {
+    let server = server(1 << 20);
+    let reused = |user: Option<&str>, length: u32| {
+        let mut request = json!({"history": ids(length), "route": "full"});
+        if let Some(user) = user {
+            request["user"] = json!(user);
+        }
+        server.client.recommend(&request).json()["compute"]["reused"].as_u64().unwrap()
+    };
+    assert_eq!(reused(Some("alice"), 8), 0);
+    // The same items, as somebody else and without a user.
+    assert_eq!([Some("mallory"), Some("alice "), None].map(|user| reused(user, 8)), [0; 3]);
+    assert!([Some("alice"), Some("mallory"), None].iter().all(|user| reused(*user, 9) > 0));
+}
+
+#[test]
 fn clients_may_leave_out_early_items_over_every_transport() {
     let server = server(1 << 20);
     let grpc = Grpc::new(&server.recommender);

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use super::Problem;
 use super::deadline::Arrival;
@@ -92,6 +93,7 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
     let due = arrival.due(wire.timeout_ms);
     let (used, work) = match History::in_window(&seen, generation.model.config().window(), before) {
         Ok(history) => {
+            let history = history.of_owner(wire.user.as_ref().map_or(0, owner));
             let candidates = candidates.map(Iterator::collect);
             let request = Request { history, k, excluded, candidates, restriction, route, budget: wire.budget, due };
             (request.history.len(), Work::Rank(request))
@@ -134,6 +136,12 @@ fn check_bounds(wire: &RecommendRequest, items: usize) -> Result<usize, Problem>
         return Err(Problem::invalid("user", format!("`user` has {bytes} bytes: at most {MAX_USER}")));
     }
     Ok(k)
+}
+
+/// The owner of a user's history. Nobody outside this process can find another id of the same owner.
+fn owner(user: &UserId) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(user.as_str()).max(1)
 }
 
 /// The items of known ids. Unknown ones can be neither recommended nor excluded.

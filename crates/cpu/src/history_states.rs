@@ -1,4 +1,4 @@
-use super::history_cache::{Request, StateCache};
+use super::history_cache::{Key, Request, StateCache};
 use super::kept_states::KeptStates;
 use canet_domain::{Flops, History, ModelShape, Route, RouteSpace};
 use canet_model::{HistoryCache, HistoryCacheStats, ModelConfig, Positions};
@@ -37,10 +37,11 @@ impl HistoryStates {
         })
     }
 
-    /// The place of a route's width and embedding among all such pairs.
-    pub(super) fn slice_place(&self, route: Route) -> u32 {
+    /// Which histories may share the states of a row.
+    pub(super) fn key(&self, route: Route, history: &History) -> Key {
         let [width, _, embedding] = self.space.place(route);
-        u32::try_from(width * self.space.embedding().len() + embedding).unwrap_or(u32::MAX)
+        let slice = u32::try_from(width * self.space.embedding().len() + embedding).unwrap_or(u32::MAX);
+        Key { owner: history.owner(), slice }
     }
 
     /// What a row asks for; `None` for a route that has only a last block, of which nothing is kept.
@@ -48,7 +49,7 @@ impl HistoryStates {
         let [_, depth, _] = self.space.place(route);
         // The model reads only the newest items of a longer history.
         let items = &history.items()[history.len().saturating_sub(self.max_len)..];
-        (self.space.layers()[depth] > 1).then(|| Request { slice: self.slice_place(route), depth, items })
+        (self.space.layers()[depth] > 1).then(|| Request { key: self.key(route, history), depth, items })
     }
 
     /// What the states of the oldest `positions` save a row of `length` items.

@@ -47,7 +47,7 @@ impl CpuForward {
                 reused.newest[place * stride..][..stride].copy_from_slice(newest);
                 reused.flops[place] = flops;
                 if let HeldStates::Own(states) = states {
-                    kept.push((cache.slice_place(route), items, states));
+                    kept.push((cache.key(route, rows[place].1), items, states));
                 }
             }
         }

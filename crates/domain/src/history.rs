@@ -43,6 +43,7 @@ impl Item {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     items: Box<[Item]>,
+    owner: u64,
 }
 
 /// Why a list of items is not a history.
@@ -63,7 +64,7 @@ impl History {
         if kept.is_empty() {
             return Err(HistoryError::Empty);
         }
-        Ok(History { items: kept.into() })
+        Ok(History { items: kept.into(), owner: 0 })
     }
 
     /// The items of a window on `items`, duplicates included. `before` says how many earlier items of the user's history
@@ -73,6 +74,20 @@ impl History {
     /// [`HistoryError::Empty`] if there are none.
     pub fn in_window(items: &[Item], window: Window, before: usize) -> Result<History, HistoryError> {
         History::new(window.of(items, before), window.max_len)
+    }
+
+    /// The history as that of an owner.
+    ///
+    /// What a forward keeps of a history serves later histories of the same owner alone. Otherwise the time and the cost of an
+    /// answer would show what others had asked. Histories without an owner, 0, share what is kept of them.
+    pub fn of_owner(self, owner: u64) -> History {
+        History { owner, ..self }
+    }
+
+    /// Whose it is; 0 if it has no owner.
+    #[inline]
+    pub fn owner(&self) -> u64 {
+        self.owner
     }
 
     /// The items, oldest first.

@@ -5,6 +5,7 @@
 //!   entry out, extends it and stores it under the longer history, without a copy. Otherwise the row copies what both
 //!   have in common.
 //! - A lookup compares items. No hash stands for them.
+//! - Histories of different owners share nothing, so the saving of a row tells nothing about others.
 //! - One lock guards the entries. It is held for lookups and list operations alone: nothing is copied, computed or freed
 //!   under it.
 //! - Entries that nobody used for the longest time leave first. [`Admission`] keeps histories that never return from
@@ -32,7 +33,7 @@ pub(crate) struct StateCache {
 }
 
 struct State {
-    tree: PrefixTree<Entry>,
+    tree: PrefixTree<Key, Entry>,
     /// Bytes of all entries' states.
     bytes: usize,
     admission: Admission,
@@ -48,11 +49,19 @@ struct Entry {
     used: bool,
 }
 
+/// Which histories may share states.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The owner of the histories.
+    pub(crate) owner: u64,
+    /// Place of the width and the embedding among all such pairs.
+    pub(crate) slice: u32,
+}
+
 /// What a row needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Request<'a> {
-    /// Place of the width and the embedding among all such pairs.
-    pub(crate) slice: u32,
+    pub(crate) key: Key,
     /// Place of the depth in the ascending list.
     pub(crate) depth: usize,
     /// The items that the model reads, at least one.
@@ -95,18 +104,18 @@ impl StateCache {
     /// Reads the states that a row would reuse now, and for how many positions. Counts as no use.
     pub(crate) fn peek<T>(&self, request: Request<'_>, read: impl FnOnce(&KeptStates, usize) -> T) -> Option<T> {
         let mut state = self.lock();
-        let found = state.tree.longest(request.slice, request.items)?;
+        let found = state.tree.longest(request.key, request.items)?;
         let entry = state.tree.get(found)?;
         Some(read(&entry.states, found.tokens))
     }
 
-    /// Stores the states of histories of a slice.
-    pub(crate) fn store<'a>(&self, rows: impl Iterator<Item = (u32, &'a [Item], KeptStates)>) {
-        let rows: Vec<_> = rows.map(|(slice, items, states)| (slice, items, Entry::new(states))).collect();
+    /// Stores the states of histories.
+    pub(crate) fn store<'a>(&self, rows: impl Iterator<Item = (Key, &'a [Item], KeptStates)>) {
+        let rows: Vec<_> = rows.map(|(key, items, states)| (key, items, Entry::new(states))).collect();
         let mut removed = Vec::new();
         let mut state = self.lock();
-        for (slice, items, entry) in rows {
-            removed.extend(state.store(slice, items, entry));
+        for (key, items, entry) in rows {
+            removed.extend(state.store(key, items, entry));
             while state.taken() > self.budget
                 && let Some(oldest) = state.evict()
             {
@@ -149,8 +158,8 @@ impl Entry {
 
 impl State {
     fn look_up(&mut self, request: Request<'_>, slices: u32) -> Found {
-        let Request { slice, depth, items } = request;
-        let found = self.tree.longest(slice, items);
+        let Request { key, depth, items } = request;
+        let found = self.tree.longest(key, items);
         // Fewer positions in common come from popular first items, not from the same user.
         let Some(found) = found.filter(|found| 2 * found.tokens >= items.len()) else {
             match self.knows_other_slice(request, slices) {
@@ -191,20 +200,23 @@ impl State {
     }
 
     /// Whether another slice knows most of the history: the router changed the width or the embedding.
-    fn knows_other_slice(&self, Request { slice, items, .. }: Request<'_>, slices: u32) -> bool {
-        let knows = |other| self.tree.longest(other, items).is_some_and(|found| 2 * found.tokens >= items.len());
-        (0..slices).any(|other| other != slice && knows(other))
+    fn knows_other_slice(&self, Request { key, items, .. }: Request<'_>, slices: u32) -> bool {
+        let knows = |slice| {
+            let other = self.tree.longest(Key { slice, ..key }, items);
+            other.is_some_and(|found| 2 * found.tokens >= items.len())
+        };
+        (0..slices).any(|other| other != key.slice && knows(other))
     }
 
     /// Stores an entry. Returns the one that it replaces, or itself if it is not wanted.
-    fn store(&mut self, slice: u32, items: &[Item], entry: Entry) -> Option<Entry> {
-        let same = self.tree.longest(slice, items).filter(|found| found.whole && found.tokens == items.len());
+    fn store(&mut self, key: Key, items: &[Item], entry: Entry) -> Option<Entry> {
+        let same = self.tree.longest(key, items).filter(|found| found.whole && found.tokens == items.len());
         let deeper = same.and_then(|same| self.tree.get(same)).is_some_and(|same| same.states.is_deeper(&entry.states));
         if self.closed || deeper {
             return Some(entry);
         }
         self.bytes += entry.bytes;
-        let replaced = self.tree.insert(slice, items, entry)?;
+        let replaced = self.tree.insert(key, items, entry)?;
         self.bytes -= replaced.bytes;
         Some(replaced)
     }

@@ -1,15 +1,16 @@
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use canet_domain::Item;
 
 /// Values by the items of a history, found by the longest prefix that a value's history has in common with another one.
 ///
-/// It is a radix tree: a node stands for a run of items, and a value for the items on the way to its node. Values are in a
+/// Histories of different keys have nothing in common. It is a radix tree: a node stands for a run of items, and a value for the items on the way to its node. Values are in a
 /// list by the time of their last use.
-pub(super) struct PrefixTree<V> {
-    /// The first nodes, by slice and first item.
-    roots: HashMap<(u32, Item), u32>,
-    nodes: Vec<Node<V>>,
+pub(super) struct PrefixTree<K, V> {
+    /// The first nodes, by key and first item.
+    roots: HashMap<(K, Item), u32>,
+    nodes: Vec<Node<K, V>>,
     /// Nodes that stand for nothing.
     free: Vec<u32>,
     /// The ends of the list of values, [`NONE`] if it is empty.
@@ -20,12 +21,12 @@ pub(super) struct PrefixTree<V> {
     item_bytes: usize,
 }
 
-struct Node<V> {
+struct Node<K, V> {
     /// At least one item, unless the node is free.
     items: Vec<Item>,
     /// Items from the start of the history to the end of this node.
     depth: usize,
-    parent: Parent,
+    parent: Parent<K>,
     /// Sorted by the first item.
     children: Vec<(Item, u32)>,
     value: Option<V>,
@@ -35,8 +36,8 @@ struct Node<V> {
 }
 
 #[derive(Clone, Copy)]
-enum Parent {
-    Slice(u32),
+enum Parent<K> {
+    Key(K),
     Node(u32),
 }
 
@@ -53,8 +54,8 @@ pub(super) struct Match {
     pub(super) whole: bool,
 }
 
-impl<V> Default for PrefixTree<V> {
-    fn default() -> PrefixTree<V> {
+impl<K, V> Default for PrefixTree<K, V> {
+    fn default() -> PrefixTree<K, V> {
         PrefixTree {
             roots: HashMap::new(),
             nodes: Vec::new(),
@@ -67,7 +68,7 @@ impl<V> Default for PrefixTree<V> {
     }
 }
 
-impl<V> PrefixTree<V> {
+impl<K: Copy + Eq + Hash, V> PrefixTree<K, V> {
     /// The number of values.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -76,17 +77,17 @@ impl<V> PrefixTree<V> {
     /// Bytes of the tree itself. Memory that removed values left behind counts too, because the tree keeps it.
     pub(super) fn bytes(&self) -> usize {
         // A hash table has a byte of its own for each entry. A list of children grows by doubling, from four.
-        let (root, child) = (size_of::<((u32, Item), u32)>() + 1, 4 * size_of::<(Item, u32)>());
-        self.nodes.capacity() * size_of::<Node<V>>()
+        let (root, child) = (size_of::<((K, Item), u32)>() + 1, 4 * size_of::<(Item, u32)>());
+        self.nodes.capacity() * size_of::<Node<K, V>>()
             + (self.nodes.len() - self.free.len()) * child
             + self.free.capacity() * size_of::<u32>()
             + self.roots.capacity() * root
             + self.item_bytes
     }
 
-    /// The value of a slice whose history has the longest prefix in common with `items`.
-    pub(super) fn longest(&self, slice: u32, items: &[Item]) -> Option<Match> {
-        let mut node = *self.roots.get(&(slice, *items.first()?))?;
+    /// The value of a key whose history has the longest prefix in common with `items`.
+    pub(super) fn longest(&self, key: K, items: &[Item]) -> Option<Match> {
+        let mut node = *self.roots.get(&(key, *items.first()?))?;
         loop {
             let Node { items: run, depth, children, value, .. } = &self.nodes[node as usize];
             let before = depth - run.len();
@@ -140,13 +141,13 @@ impl<V> PrefixTree<V> {
     }
 
     /// Stores the value of a history, which must have an item, as used now. Returns the value that it replaces.
-    pub(super) fn insert(&mut self, slice: u32, items: &[Item], value: V) -> Option<V> {
+    pub(super) fn insert(&mut self, key: K, items: &[Item], value: V) -> Option<V> {
         let first = *items.first()?;
-        let node = match self.roots.get(&(slice, first)) {
+        let node = match self.roots.get(&(key, first)) {
             Some(root) => self.place(*root, items),
             None => {
-                let node = self.add(items.to_vec(), items.len(), Parent::Slice(slice));
-                self.roots.insert((slice, first), node);
+                let node = self.add(items.to_vec(), items.len(), Parent::Key(key));
+                self.roots.insert((key, first), node);
                 node
             }
         };
@@ -199,7 +200,7 @@ impl<V> PrefixTree<V> {
     }
 
     /// A new node, which its parent does not know yet.
-    fn add(&mut self, items: Vec<Item>, depth: usize, parent: Parent) -> u32 {
+    fn add(&mut self, items: Vec<Item>, depth: usize, parent: Parent<K>) -> u32 {
         self.item_bytes += size_of_val(&items[..]);
         let node = Node { items, depth, parent, children: Vec::new(), value: None, older: NONE, newer: NONE };
         if let Some(free) = self.free.pop() {
@@ -212,10 +213,10 @@ impl<V> PrefixTree<V> {
     }
 
     /// Puts a node in the place of its parent's child of the same first item.
-    fn set_child(&mut self, parent: Parent, first: Item, node: u32) {
+    fn set_child(&mut self, parent: Parent<K>, first: Item, node: u32) {
         match parent {
-            Parent::Slice(slice) => {
-                self.roots.insert((slice, first), node);
+            Parent::Key(key) => {
+                self.roots.insert((key, first), node);
             }
             Parent::Node(parent) => {
                 let children = &mut self.nodes[parent as usize].children;
@@ -235,8 +236,8 @@ impl<V> PrefixTree<V> {
                 (None, []) => {
                     self.release(node);
                     match parent {
-                        Parent::Slice(slice) => {
-                            self.roots.remove(&(slice, first));
+                        Parent::Key(key) => {
+                            self.roots.remove(&(key, first));
                             return;
                         }
                         Parent::Node(parent) => {

@@ -6,8 +6,10 @@ use loom::thread;
 
 use super::super::kept_states::KeptStates;
 use super::super::simd::RowMajor;
-use super::{Found, Request, StateCache};
+use super::{Found, Key, Request, StateCache};
 use canet_domain::Item;
+
+const KEY: Key = Key { owner: 0, slice: 0 };
 
 /// States that tell whose they are: the features of a position are the ids of the items up to it.
 fn states(items: &[Item]) -> KeptStates {
@@ -33,7 +35,7 @@ fn assert_states_of(states: &KeptStates, items: &[Item], tokens: usize) {
 
 /// What a row does: looks its history up, computes what it lacks, and stores the result.
 fn run(cache: &StateCache, items: &[Item]) {
-    let mut found = cache.look_up([Request { slice: 0, depth: 0, items }].into_iter());
+    let mut found = cache.look_up([Request { key: KEY, depth: 0, items }].into_iter());
     let mut own = match found.pop() {
         Some(Found::Complete(states)) => return assert_states_of(&states, items, items.len()),
         Some(Found::Taken(states)) => Arc::try_unwrap(states).unwrap_or_else(|states| (*states).clone()),
@@ -47,7 +49,7 @@ fn run(cache: &StateCache, items: &[Item]) {
     assert_states_of(&own, items, own.tokens(0));
     extend(&mut own, items);
     assert_states_of(&own, items, items.len());
-    cache.store([(0, items, own)].into_iter());
+    cache.store([(KEY, items, own)].into_iter());
 }
 
 fn items(ids: &[u32]) -> Vec<Item> {

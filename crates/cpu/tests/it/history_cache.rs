@@ -190,6 +190,28 @@ fn a_returning_history_reuses_all_but_its_new_items() {
 }
 
 #[test]
+fn histories_of_different_owners_share_nothing() {
+    let config = ModelConfig { positions: Positions::Relative, ..small_config() };
+    let mut rng = rng(6);
+    let (weights, space) = (random_weights(&config, &mut rng), config.check().unwrap());
+    let options = CpuOptions { history_cache: 1 << 20, ..CpuOptions::fastest(Precision::Fp32, 1) };
+    let forward = CpuForward::load(&config, &weights, options).unwrap();
+    let items: Vec<Item> = (1..=8).map(item).collect();
+    let excluded = HashSet::new();
+    let reused = |owner: u64, length: usize| {
+        let history = History::new(&items[..length], 12).unwrap().of_owner(owner);
+        let selection = Selection { k: 5, excluded: &excluded, candidates: Candidates::All };
+        let cache = forward.history_cache().unwrap();
+        let expected = cache.reusable(space.full(), &history);
+        let found = forward.rank_reusing(&[(space.full(), Query { history: &history, selection })]).unwrap().reused(0);
+        assert_eq!(found, expected);
+        found
+    };
+    assert_eq!([0, 1, 2].map(|owner| reused(owner, 6)), [0; 3]);
+    assert!([0, 1, 2].map(|owner| reused(owner, 8)).iter().all(|saved| *saved > 0));
+}
+
+#[test]
 fn sessions_that_end_do_not_keep_new_ones_out() {
     let config = ModelConfig { positions: Positions::Relative, ..small_config() };
     let mut rng = rng(5);
