@@ -133,6 +133,19 @@ fn a_reflection_stream_that_its_client_keeps_open_ends_with_the_drain() {
     }
 }
 
+#[test]
+fn a_silent_reflection_stream_ends_and_frees_its_connection() {
+    let server = Server::start();
+    let timeouts = Timeouts { body: Duration::from_millis(300), ..Timeouts::default() };
+    let (_runtime, address) = listen(&server, Connections { timeouts, ..Connections::default() });
+    for version in ["v1", "v1alpha"] {
+        let method = format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let mut stream = begin(address, &method, &[]);
+        let reply = read_to_close(&mut stream);
+        assert!(reply.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&reply));
+    }
+}
+
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }

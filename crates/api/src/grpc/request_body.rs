@@ -30,8 +30,9 @@ pub(super) enum Messages {
 impl Messages {
     /// Bounds the body of a call's request.
     ///
-    /// One message must arrive within the allowance that the listener grants. Endless messages end shortly after the
-    /// server begins to drain: otherwise the open connection would keep it from stopping.
+    /// One message must arrive within the allowance that the listener grants. Endless messages end after the timeout of that
+    /// allowance: otherwise a silent stream would keep its connection's place from others. They also end shortly after the
+    /// server begins to drain.
     pub(super) fn bound(&self, request: Request) -> Request {
         let bound = match self {
             Messages::One => {
@@ -44,10 +45,22 @@ impl Messages {
             Messages::Endless(recommender) => {
                 let mut changes = recommender.changes();
                 let recommender = Arc::clone(recommender);
-                let end = async move {
+                let drained = async move {
                     while !recommender.is_draining() && changes.changed().await.is_ok() {}
                     tokio::time::sleep(LAST_MESSAGE).await;
-                    None
+                };
+                let timeout = request.extensions().get::<Allowance>().map(|allowance| allowance.body.timeout);
+                let late = async move {
+                    match timeout {
+                        Some(timeout) => tokio::time::sleep(timeout).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let end = async move {
+                    tokio::select! {
+                        () = drained => None,
+                        () = late => None,
+                    }
                 };
                 BodyBound::new(end, None)
             }
