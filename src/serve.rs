@@ -129,7 +129,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::resources)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(cores().div_ceil(2)))
-        .max_blocking_threads(4)
+        .max_blocking_threads(6)
         .enable_all()
         .build()
         .map_err(Failure::resources)?;

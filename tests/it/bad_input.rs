@@ -11,7 +11,7 @@ POST   /recommend        application/json   400 invalid_json           -        
 POST   /recommend        application/json   400 invalid_json           -            -
 POST   /recommend        application/json   400 invalid_json           -            {"history": []} {}
 POST   /recommend        application/json   400 invalid_json           -            {'history': []}
-POST   /recommend        application/json   400 invalid_json           -            {"history": [1e999]}
+POST   /recommend        application/json   422 invalid_request        history[0]   {"history": [1e999]}
 POST   /recommend        application/json   422 invalid_request        -            [["101"]]
 POST   /recommend        application/json   422 invalid_request        -            null
 POST   /recommend        application/json   422 invalid_request        history      {}
@@ -57,6 +57,8 @@ GET    /recommend/       -                  404 not_found              -        
 GET    /nowhere          -                  404 not_found              -            -
 GET    /items            -                  422 invalid_request        q            -
 GET    /items?q=1&page=2 -                  422 invalid_request        page         -
+GET    /items?q=1&q=2    -                  422 invalid_request        q            -
+GET    /items?q=1&q=1    -                  422 invalid_request        q            -
 POST   /recommend/batch  application/json   400 invalid_json           -            {"requests": [
 POST   /recommend/batch  application/json   422 invalid_request        requests     {}
 POST   /recommend/batch  application/json   422 invalid_request        requests     {"requests": {}}

@@ -55,7 +55,12 @@ impl<S: Read + Write> Http2<S> {
 
     /// Sends a POST. Returns its stream.
     pub(crate) fn post(&mut self, path: &str, content_type: &str, body: &[u8]) -> io::Result<u32> {
-        let stream = self.begin(path, content_type)?;
+        self.post_with(path, &[("content-type", content_type), ("te", "trailers")], body)
+    }
+
+    /// Sends a POST with these fields in its head. Returns its stream.
+    pub(crate) fn post_with(&mut self, path: &str, fields: &[(&str, &str)], body: &[u8]) -> io::Result<u32> {
+        let stream = self.head("POST", path, fields, 0)?;
         let mut parts = body.chunks(FRAME).peekable();
         while let Some(part) = parts.next() {
             let flags = if parts.peek().is_none() { END_STREAM } else { 0 };

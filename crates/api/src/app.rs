@@ -1,4 +1,3 @@
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -7,27 +6,20 @@ use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
-use http_body::Body;
 use tower::ServiceBuilder;
-use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::Predicate;
 use utoipa_axum::routes;
 
 use super::access::{Admin, ApiKeys, Operators, guard};
 use super::browser::{self, Origins};
 use super::candidate::{self, Offers};
 use super::endpoint::{Credential, Endpoint, Kind, Required};
+use super::gzip::Gzip;
 use super::hosts::Hosts;
 use super::observe::{CallSeries, Observer};
 use super::openapi::{self, Description};
 use super::transport::Transport;
 use super::{Heartbeat, Problem, describe, inference, items, observe, ops, pages, problem, recommend, reload};
 use canet_serving::Recommender;
-
-/// Sizes in bytes of the answers that are compressed. Below, the headers outweigh the gain. Above, compressing would keep
-/// other requests of the runtime's thread waiting.
-const COMPRESSED: RangeInclusive<u64> = 1024..=1 << 20;
 
 /// Who may do what.
 #[derive(Clone, Default)]
@@ -69,7 +61,7 @@ pub fn app(recommender: &Arc<Recommender>, access: Access) -> Router {
         ServiceBuilder::new()
             // Before the key: a browser asks without one whether it may send one.
             .option_layer(cors.clone())
-            .layer(compression())
+            .layer(Gzip)
             .map_response(browser::secure)
             // Before the guards: refused calls are counted too.
             .option_layer(count)
@@ -101,8 +93,8 @@ fn endpoints(recommender: &Arc<Recommender>, admin: Option<&Admin>, required: Re
     let mut endpoints = vec![
         Endpoint::documented(Api, routes!(recommend::one), &[Unavailable, DeadlineExceeded]).with_state(model()),
         Endpoint::documented(Api, routes!(recommend::many), &[Unavailable]).with_state(model()),
-        Endpoint::documented(Api, routes!(describe::model), &[Unavailable]).with_state(model()),
-        Endpoint::documented(Api, routes!(describe::routes), &[Unavailable]).with_state(model()),
+        Endpoint::documented(Api, routes!(describe::model), &[Overloaded, Unavailable]).with_state(model()),
+        Endpoint::documented(Api, routes!(describe::routes), &[Overloaded, Unavailable]).with_state(model()),
         Endpoint::documented(Api, routes!(items::search), &[InvalidRequest, Overloaded, Unavailable])
             .with_state(search),
         Endpoint::documented(Metrics, routes!(ops::metrics), &[Overloaded]).with_state(scrapes),
@@ -147,20 +139,6 @@ pub fn probes(recommender: &Arc<Recommender>, heartbeat: Heartbeat) -> Router {
         .fallback(problem::not_found)
         .layer(ServiceBuilder::new().map_response(browser::secure))
         .with_state(Arc::clone(recommender))
-}
-
-fn compression() -> CompressionLayer<HasFitSize> {
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(HasFitSize)
-}
-
-/// Whether an answer's size is in [`COMPRESSED`]. A stream of unknown size is compressed.
-#[derive(Clone, Copy)]
-struct HasFitSize;
-
-impl Predicate for HasFitSize {
-    fn should_compress<B: Body>(&self, response: &axum::http::Response<B>) -> bool {
-        response.body().size_hint().exact().is_none_or(|bytes| COMPRESSED.contains(&bytes))
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::allowance::Allowance;
 use super::body_budget::{BodyPermit, over_budget, too_large};
+use super::body_turn::BodyTurn;
 use super::limits::MAX_BODY;
 use super::unpack::Coding;
 use super::{Code, Problem, exact, pace};
@@ -92,7 +93,7 @@ async fn read(head: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
     };
     match coding {
         // A request without a body may name a coding too.
-        Some(coding) if !bytes.is_empty() => coding.unpack(&bytes, permit),
+        Some(coding) if !bytes.is_empty() => BodyTurn::to_unpack().await.run(|| coding.unpack(&bytes, permit)),
         _ => Ok(bytes),
     }
 }
@@ -151,7 +152,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// # Errors
 /// 400 if it is not JSON, 422 with the field if it is not a `T`.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
-    parse_with(bytes, serde_json::Error::to_string)
+    check_object(bytes, serde_json::Error::to_string)?;
+    serde_json::from_slice(bytes).or_else(|_| parse_locating(bytes, serde_json::Error::to_string))
 }
 
 /// Parses a body with item ids, which may be integers of any length.
@@ -159,7 +161,7 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Proble
 /// # Errors
 /// As [`parse`].
 pub(crate) fn parse_with_ids<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    parse(bytes).or_else(|problem| parse_quoted(bytes, problem))
+    parse_exact(bytes, serde_json::Error::to_string)
 }
 
 /// Parses a part of a body with item ids. The part was cut out before and must be a JSON object.
@@ -167,16 +169,23 @@ pub(crate) fn parse_with_ids<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Pro
 /// # Errors
 /// As [`parse`], but without line and column, which would count from the part's beginning.
 pub(crate) fn parse_part<T: DeserializeOwned>(part: &RawValue) -> Result<T, Problem> {
-    let bytes = part.get().as_bytes();
-    parse_with(bytes, without_place).or_else(|problem| parse_quoted(bytes, problem))
+    parse_exact(part.get().as_bytes(), without_place)
 }
 
-/// Parses what failed with `problem` once more, with quotes around its long integers.
-fn parse_quoted<T: DeserializeOwned>(bytes: &[u8], problem: Problem) -> Result<T, Problem> {
+/// Parses a document, and if that fails once more with quotes around its long integers.
+fn parse_exact<T: DeserializeOwned>(
+    bytes: &[u8],
+    describe: impl Fn(&serde_json::Error) -> String,
+) -> Result<T, Problem> {
+    check_object(bytes, &describe)?;
+    if let Ok(parsed) = serde_json::from_slice(bytes) {
+        return Ok(parsed);
+    }
     match exact::with_quoted(bytes) {
-        Cow::Borrowed(_) => Err(problem),
+        Cow::Borrowed(_) => parse_locating(bytes, describe),
         // The quotes move what follows them.
-        Cow::Owned(quoted) => parse_with(&quoted, without_place),
+        Cow::Owned(quoted) => serde_json::from_slice(&quoted)
+            .or_else(|_| parse_locating(&quoted, |error| exact::unquoted(&without_place(error)))),
     }
 }
 
@@ -186,31 +195,35 @@ fn without_place(error: &serde_json::Error) -> String {
     text.strip_suffix(&place).map(str::to_owned).unwrap_or(text)
 }
 
-fn parse_with<'a, T: Deserialize<'a>>(
+/// Refuses a document that is no object. Serde would accept an array and take its elements as the fields in order.
+fn check_object(bytes: &[u8], describe: impl Fn(&serde_json::Error) -> String) -> Result<(), Problem> {
+    if bytes.trim_ascii_start().first() == Some(&b'{') {
+        return Ok(());
+    }
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error, &describe(&error)))?;
+    Err(Problem::new(Code::InvalidRequest, "a request must be a JSON object with named fields"))
+}
+
+/// Parses what failed before, to find the wrong field. A valid request does not pay for tracking the path.
+fn parse_locating<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
     describe: impl Fn(&serde_json::Error) -> String,
 ) -> Result<T, Problem> {
-    let reject = |path, error: &serde_json::Error| reject(path, error, &describe(error));
-    // Serde would accept an array for an object and take its elements as the fields in order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| reject(String::new(), &error))?;
-        return Err(Problem::new(Code::InvalidRequest, "a request must be a JSON object with named fields"));
-    }
-    if let Ok(parsed) = serde_json::from_slice(bytes) {
-        return Ok(parsed);
-    }
-    // Parses again to find the wrong field. A valid request does not pay for tracking the path.
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
-        reject(field, error.inner())
+        reject(field, error.inner(), &describe(error.inner()))
     })?;
-    json.end().map_err(|error| reject(String::new(), &error))?;
+    json.end().map_err(|error| reject(String::new(), &error, &describe(&error)))?;
     Ok(parsed)
 }
 
 fn reject(path: String, error: &serde_json::Error, described: &str) -> Problem {
     match error.classify() {
+        // Such a number is JSON, although serde_json cannot read it.
+        Category::Syntax if described.starts_with("number out of range") => {
+            Problem::new(Code::InvalidRequest, described.to_owned()).at(path)
+        }
         Category::Data => {
             // Serde calls these types by Rust's names.
             let described = described
@@ -277,6 +290,7 @@ mod tests {
             ("{\"ids\": [], \"k\": 1}", Code::InvalidRequest, Some("k")),
             ("[[1]]", Code::InvalidRequest, None),
             ("null", Code::InvalidRequest, None),
+            ("{\"ids\": [1e999]}", Code::InvalidRequest, Some("ids[0]")),
             ("{\"ids\": [1]", Code::InvalidJson, None),
             ("{\"ids\": [1]} x", Code::InvalidJson, None),
             ("", Code::InvalidJson, None),
@@ -291,11 +305,12 @@ mod tests {
         #[derive(Debug, Deserialize, PartialEq)]
         struct Ids {
             ids: Vec<ExternalId>,
+            k: Option<u32>,
         }
         let ids = |json: &str| parse_with_ids::<Ids>(json.as_bytes());
         let long = "184467440737095510101";
         let expected: Vec<ExternalId> = [long, "5", "-0"].iter().map(|id| ExternalId((*id).into())).collect();
-        assert_eq!(ids(&format!("{{\"ids\": [{long}, 5, -0]}}")), Ok(Ids { ids: expected }));
+        assert_eq!(ids(&format!("{{\"ids\": [{long}, 5, -0]}}")), Ok(Ids { ids: expected, k: None }));
         for (number, code, field) in [
             ("1.0", Code::InvalidRequest, Some("ids[1]")),
             ("1e3", Code::InvalidRequest, Some("ids[1]")),
@@ -304,6 +319,10 @@ mod tests {
             let problem = ids(&format!("{{\"ids\": [{long}, {number}]}}")).unwrap_err();
             assert_eq!(code_and_field(problem), (code, field.map(str::to_owned)), "{number}");
         }
+        // A number that is too long is not called a string.
+        let problem = ids(&format!("{{\"ids\": [{long}], \"k\": {long}}}")).unwrap_err();
+        assert_eq!(problem.field.as_deref(), Some("k"));
+        assert_eq!(problem.detail, format!("invalid value: integer `{long}`, expected u32"));
     }
 
     #[test]

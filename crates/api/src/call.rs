@@ -50,14 +50,13 @@ impl<'a> Call<'a> {
     /// the answer will be written.
     ///
     /// # Errors
-    /// 422 with the wrong field, 429 if there is no room for the answer, or the recommender's refusal.
+    /// 429 if there is no room for the answer, or the recommender's refusal.
     pub(crate) async fn answer_one(
         &self,
-        request: RecommendRequest,
+        accepted: Accepted,
         answers: &AnswerShare,
         form: AnswerForm,
     ) -> Result<(Answered<'a>, Reservation), Problem> {
-        let accepted = self.accept(request)?;
         let size = form.row(self.serving.generation(accepted.side), &accepted);
         let reservation = Reservation::new(self.recommender, answers, size)?;
         let answered = self.answer(accepted).await?;

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Problem;
+use super::allowance::Allowance;
 use canet_catalogue::KeySummary;
 use canet_domain::{Proportion, Route};
 use canet_model::ModelConfig;
@@ -217,7 +218,7 @@ impl From<Latency> for LatencyMs {
 /// `GET /model`.
 ///
 /// # Errors
-/// 503 if no model is ready.
+/// 429 if there is no room for the answer, 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/model",
@@ -227,13 +228,13 @@ impl From<Latency> for LatencyMs {
     description = "The checkpoint that serves: its training data, sizes, quality and cost. Beside it the candidate, if there is one.",
     responses((status = 200, description = "The checkpoint", body = Model))
 )]
-pub(crate) async fn model(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+pub(crate) async fn model(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let serving = recommender.serving()?;
     let candidate = serving.candidate.as_ref().map(|Candidate { generation, split }| CandidateModel {
         share: split.share(),
         model: ModelDescription::of(generation),
     });
-    Ok(Json(Model { live: ModelDescription::of(&serving.live), candidate }).into_response())
+    respond(&request, &Model { live: ModelDescription::of(&serving.live), candidate })
 }
 
 impl<'a> ModelDescription<'a> {
@@ -268,7 +269,7 @@ impl<'a> ModelDescription<'a> {
 /// `GET /routes`: every route by name, with its cost for the longest history, its traffic, latency and live accuracy.
 ///
 /// # Errors
-/// 503 if no model is ready.
+/// 429 if there is no room for the answer, 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/routes",
@@ -279,14 +280,24 @@ impl<'a> ModelDescription<'a> {
                    the candidate, if there is one.",
     responses((status = 200, description = "The routes, the cheapest widths first", body = Routes))
 )]
-pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>) -> Result<impl IntoResponse, Problem> {
+pub(crate) async fn routes(State(recommender): State<Arc<Recommender>>, request: Request) -> Result<Response, Problem> {
     let serving = recommender.serving()?;
     let candidate = serving.candidate.as_ref().map(|Candidate { generation, split }| CandidateRoutes {
         version: generation.model.version(),
         share: split.share(),
         table: RouteTable::of(generation),
     });
-    Ok(Json(Routes { live: RouteTable::of(&serving.live), candidate }).into_response())
+    respond(&request, &Routes { live: RouteTable::of(&serving.live), candidate })
+}
+
+/// A description as JSON. Its bytes count against the answers of the connection.
+///
+/// # Errors
+/// 429 if there is no room for the answer.
+fn respond(request: &Request, description: &impl Serialize) -> Result<Response, Problem> {
+    let json = serde_json::to_vec(description).map_err(Problem::unwritable)?;
+    let body = Allowance::answers(request.extensions()).hold(json)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 impl<'a> RouteTable<'a> {

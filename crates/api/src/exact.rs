@@ -45,6 +45,15 @@ pub(crate) fn with_quoted(json: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(quoted)
 }
 
+/// An error's message about a document of [`with_quoted`] that calls the integers what they are in the original.
+pub(crate) fn unquoted(message: &str) -> String {
+    let of_string = message.strip_prefix("invalid type: string \"").and_then(|rest| rest.split_once('"'));
+    match of_string.filter(|(text, _)| is_rounded(text.as_bytes())) {
+        Some((integer, rest)) => format!("invalid value: integer `{integer}`{rest}"),
+        None => message.to_owned(),
+    }
+}
+
 /// The length of the string that `json` begins with, with its quotes, up to the end of `json` if it is not closed.
 fn string_length(json: &[u8]) -> usize {
     let mut place = 1;

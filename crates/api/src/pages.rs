@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::Problem;
 use super::endpoint::{Endpoint, Kind};
+use super::gzip::accepts_gzip;
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -148,26 +149,13 @@ fn has(headers: &HeaderMap, tag: &str) -> bool {
     given.flat_map(|list| list.split(',')).any(|given| given.trim() == "*" || opaque(given) == opaque(tag))
 }
 
-/// Whether the client takes gzip, by name or by `*`, with a weight above 0 (RFC 9110, 12.5.3).
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let weight = |name: &str| {
-        let given = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        given.flat_map(|list| list.split(',')).find_map(|coding| {
-            let (given, parameter) = coding.split_once(';').unwrap_or((coding, ""));
-            let weight = parameter.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.parse::<f32>().ok());
-            given.trim().eq_ignore_ascii_case(name).then_some(weight.unwrap_or_default())
-        })
-    };
-    weight("gzip").or_else(|| weight("*")).is_some_and(|weight| weight > 0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
 
     use axum::http::{HeaderMap, HeaderValue, header};
 
-    use super::{CONSOLE, DOCS, accepts_gzip, has};
+    use super::{CONSOLE, DOCS, has};
 
     #[test]
     fn the_compressed_files_are_the_files() {
@@ -176,20 +164,6 @@ mod tests {
             flate2::read::GzDecoder::new(file.gzip).read_to_end(&mut content).unwrap();
             assert_eq!(content, file.content, "{}", file.path);
         }
-    }
-
-    #[test]
-    fn gzip_is_sent_to_clients_that_take_it() {
-        let accepts = |value: &'static str| {
-            accepts_gzip(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]))
-        };
-        for value in ["gzip", "br, GZIP;q=0.1", "*", "br;q=1.0, *;q=0.5"] {
-            assert!(accepts(value), "{value}");
-        }
-        for value in ["", "br", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=x"] {
-            assert!(!accepts(value), "{value}");
-        }
-        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 
     #[test]

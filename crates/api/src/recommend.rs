@@ -4,10 +4,12 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
 
 use super::allowance::Allowance;
 use super::answer_json::JsonAnswer;
 use super::answer_size::AnswerForm;
+use super::body_turn::BodyTurn;
 use super::call::{Call, pin};
 use super::deadline::Arrival;
 use super::observe::CallId;
@@ -33,10 +35,13 @@ pub(crate) async fn one(State(recommender): State<Arc<Recommender>>, request: Re
     let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
-    let request = body::parse_with_ids(&bytes)?;
+    let turn = BodyTurn::to_parse(bytes.len()).await;
+    let request = turn.run(|| body::parse_with_ids(&bytes))?;
     let serving = pin(&recommender, 1)?;
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
-    let (answered, reservation) = call.answer_one(request, &answers, AnswerForm::Json).await?;
+    let accepted = turn.run(|| call.accept(request))?;
+    drop(turn);
+    let (answered, reservation) = call.answer_one(accepted, &answers, AnswerForm::Json).await?;
     let mut json = JsonAnswer::new(reservation);
     let _permit = json.build_permit().await;
     json.recommendation(&answered.recommendation).await?;
@@ -61,10 +66,13 @@ pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
     let bytes = body::read_json(request).await?;
     let arrival = Arrival::now();
-    let BatchRequest { requests } = body::parse(&bytes)?;
+    let turn = BodyTurn::to_parse(bytes.len()).await;
+    let BatchRequest { requests } = turn.run(|| body::parse(&bytes))?;
     let serving = pin(&recommender, requests.count)?;
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
-    let rows = call.accept_all(requests.kept.into_iter().map(body::parse_part)).await;
+    let parse = |part: &RawValue| turn.run_part(part.get().len(), || body::parse_part(part));
+    let rows = call.accept_all(requests.kept.into_iter().map(parse)).await;
+    drop(turn);
     let mut json = JsonAnswer::new(call.reserve(&rows, &answers, AnswerForm::Json)?);
     let outcomes = call.answer_all(rows).await;
 

@@ -100,6 +100,25 @@ fn pages_that_wait_for_a_window() {
     }
 }
 
+/// Each connection asks for as many answers as it may, all as gzip. Together they are more than the room for answers.
+#[test]
+fn compressed_answers_that_wait_for_a_window() {
+    let target = Target::start(Security::Plain);
+    let connections = 72;
+    target.withstand("compressed, no window", connections, |stage| {
+        thread::scope(|scope| {
+            for n in 0..connections {
+                let (target, client) = (&target, 2 + n as u8 % 12);
+                scope.spawn(move || {
+                    hold(target, (Port::Http, client), stage, |connection, _| {
+                        connection.get("/openapi.json", &ENCODED)
+                    });
+                });
+            }
+        });
+    });
+}
+
 /// Opens a connection without a window and makes as many calls as it allows, up to 256. Stands when the head of each
 /// answer has come, and reads no further.
 fn hold(

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::sync::{Barrier, OnceLock};
 use std::thread;
 
+use flate2::write::ZlibEncoder;
 use flate2::{Compress, Compression, FlushCompress};
 use serde_json::Value;
 
 use super::{GRPC, JSON, Port, Security, Stage, Stream, Target, read_all};
-use crate::http2_client::Http2;
+use crate::http2_client::{Http2, is_last};
 use crate::raw::{RawReply, post};
 
 /// The largest body, in bytes.
@@ -216,5 +217,51 @@ fn assert_refused(target: &Target, client: u8, path: &str, bomb: &Bomb) {
     if !path.starts_with("/v2") {
         let body: Value = serde_json::from_slice(&reply.body).unwrap();
         assert_eq!(body["code"], "too_large", "{case}");
+    }
+}
+
+/// Some hundred bytes that unpack to a mebibyte of JSON. It is parsed three times: as it is, with quotes around the long id,
+/// and to find the field that does not exist.
+fn slow_to_parse() -> Vec<u8> {
+    let ids = ",1".repeat((LARGEST - 100) / 2);
+    let json = format!("{{\"history\":[99999999999999999999{ids}],\"zz\":1}}");
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(json.as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn small_bodies_that_take_long_to_parse() {
+    let body = slow_to_parse();
+    assert!(body.len() < 4096, "{}", body.len());
+    let head = [("content-type", JSON), ("content-encoding", "deflate")];
+    for security in [Security::Plain, Security::Tls] {
+        let target = Target::start(security);
+        let clients = 2..6;
+        target.withstand(&format!("{security:?}, slow to parse"), clients.len(), |stage| {
+            thread::scope(|scope| {
+                for client in clients.clone() {
+                    let (target, body) = (&target, &body);
+                    scope.spawn(move || {
+                        let mut is_first = true;
+                        // A connection has as many streams as it allows, and then there is another one.
+                        while !stage.is_over() {
+                            let Ok(mut connection) = target.http2(Port::Http, client, 1 << 16) else { continue };
+                            let calls = connection.allowed.min(64);
+                            let sent = (0..calls).map_while(|_| connection.post_with("/recommend", &head, body).ok());
+                            let mut waiting = sent.count();
+                            if is_first {
+                                stage.stand();
+                            }
+                            is_first = false;
+                            while waiting > 0 && !stage.is_over() {
+                                let Ok(frame) = connection.frame() else { break };
+                                waiting -= usize::from(frame.stream > 0 && is_last(&frame));
+                            }
+                        }
+                    });
+                }
+            });
+        });
     }
 }

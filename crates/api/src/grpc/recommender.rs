@@ -38,8 +38,8 @@ impl Methods for Service {
         let (answers, id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
         let serving = pin(&self.recommender, 1)?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
-        let (answered, reservation) =
-            call.answer_one(request.into_inner().try_into()?, &answers, AnswerForm::Message).await?;
+        let accepted = call.accept(request.into_inner().try_into()?)?;
+        let (answered, reservation) = call.answer_one(accepted, &answers, AnswerForm::Message).await?;
         let _permit = reservation.build_permit().await;
         let (message, mut turns) = (MessageAnswer::new(&reservation), Turns::default());
         let mut response = Response::new(message.response(answered.recommendation, &mut turns).await?);
