@@ -186,6 +186,57 @@ fn pages_of_other_sites_may_ask_only_where_that_is_allowed() {
     }
 }
 
+/// An inference call may have any content type, so a browser sends it for a page of another site without a preflight.
+#[test]
+fn pages_of_other_sites_may_send_no_inference_call() {
+    let body = json!({"inputs": [
+        {"name": "history", "datatype": "BYTES", "shape": [1], "data": ["[101]"]},
+        {"name": "user", "datatype": "BYTES", "shape": [1], "data": ["alice"]},
+    ]});
+    let infer = |server: &Server, path: &str, headers: &[(&str, &str)]| {
+        let headers = [&[("content-type", "text/plain")][..], headers].concat();
+        server.client.send("POST", path, &headers, body.to_string().as_bytes())
+    };
+    let paths = ["/v2/models/small/infer", "/v2/models/small/versions/1/infer"];
+    let (shop, evil) = (("origin", "https://shop.example"), ("origin", "https://evil.example"));
+    let cross_site = ("sec-fetch-site", "cross-site");
+    let server = Server::start();
+    let own = format!("http://{}", server.client.address);
+    let own = ("origin", own.as_str());
+    for path in paths {
+        for headers in [
+            &[evil, cross_site][..],
+            // An old browser, and one that hides the page.
+            &[evil],
+            &[cross_site],
+            &[("origin", "null")],
+            &[("origin", "http://localhost:3000"), ("sec-fetch-site", "same-site")],
+        ] {
+            let refused = infer(&server, path, headers);
+            assert_eq!((refused.status, refused.header("content-type")), (403, "application/json"), "{headers:?}");
+            let error = refused.json()["error"].as_str().unwrap_or_default().to_owned();
+            assert!(error.contains("--cors-origin"), "{headers:?}: {error}");
+        }
+        // Clients other than browsers, and pages of the server's own site.
+        for headers in [&[][..], &[own], &[own, ("sec-fetch-site", "same-origin")]] {
+            assert_eq!(infer(&server, path, headers).status, 200, "{headers:?}");
+        }
+    }
+
+    let behind = |origin: &str| {
+        let origins = Origins::parse(&[origin.to_owned()]).unwrap();
+        Server::behind(Access { origins, ..Access::default() }, Connections::default())
+    };
+    for (allowed, of_evil) in [("https://shop.example", 403), ("*", 200)] {
+        let server = behind(allowed);
+        for path in paths {
+            assert_eq!(infer(&server, path, &[shop, cross_site]).status, 200, "{allowed}");
+            assert_eq!(infer(&server, path, &[evil, cross_site]).status, of_evil, "{allowed}");
+            assert_eq!(infer(&server, path, &[]).status, 200, "{allowed}");
+        }
+    }
+}
+
 #[test]
 fn an_origin_that_no_browser_sends_is_refused_with_the_one_to_write() {
     for (written, sent) in [
@@ -229,7 +280,7 @@ fn long_answers_are_compressed_for_those_who_ask() {
     assert_eq!(zipped.header("content-encoding"), Some("gzip"));
     assert!(zipped.body.len() * 3 < plain.body.len(), "{} of {}", zipped.body.len(), plain.body.len());
     let mut text = String::new();
-    flate2::read::GzDecoder::new(chunks(&zipped).as_slice()).read_to_string(&mut text).unwrap();
+    flate2::read::GzDecoder::new(zipped.body.as_slice()).read_to_string(&mut text).unwrap();
     assert_eq!(text.as_bytes(), plain.body);
     assert_eq!(get("/openapi.json", "br;q=1, gzip;q=0.5").header("content-encoding"), Some("gzip"));
     assert_eq!(get("/openapi.json", "br").header("content-encoding"), None);
@@ -248,21 +299,6 @@ fn long_answers_are_compressed_for_those_who_ask() {
     // A few hundred bytes are sent sooner than compressed.
     assert_eq!(get("/readyz", "gzip, br").header("content-encoding"), None);
     assert_eq!(get("/items?q=103", "gzip, br").header("content-encoding"), None);
-}
-
-/// The body of a chunked answer.
-fn chunks(reply: &RawReply) -> Vec<u8> {
-    assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
-    let (mut rest, mut body) = (reply.body.as_slice(), Vec::new());
-    loop {
-        let line = rest.windows(2).position(|two| two == b"\r\n").unwrap();
-        let length = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
-        if length == 0 {
-            return body;
-        }
-        body.extend_from_slice(&rest[line + 2..line + 2 + length]);
-        rest = &rest[line + 2 + length + 2..];
-    }
 }
 
 #[test]

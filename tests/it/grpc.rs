@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::HttpBody;
 use canet_api::proto::canet::v1 as proto;
+use canet_api::proto::inference;
 use canet_api::{self, ApiKeys, Hosts};
 use canet_model::Model;
 use canet_model::checkpoint::CheckpointDraft;
@@ -345,6 +346,65 @@ fn health_watches_of_a_connection_are_bounded_and_leave_their_places() {
         open.pop();
         assert!(greedy.watch(HealthCheckRequest::default()).await.is_ok());
     });
+}
+
+#[test]
+fn values_of_a_tensor_in_the_field_of_another_data_type_are_refused_with_both_fields() {
+    use inference::InferTensorContents as Contents;
+    let server = Server::start();
+    let grpc = Grpc::new(&server.recommender);
+    let infer = |name: &str, datatype: &str, shape: &[i64], contents: Contents| {
+        let tensor =
+            |name: &str, datatype: &str, shape: &[i64], contents| inference::model_infer_request::InferInputTensor {
+                name: name.to_owned(),
+                datatype: datatype.to_owned(),
+                shape: shape.to_vec(),
+                contents: Some(contents),
+                ..Default::default()
+            };
+        let history = Contents { bytes_contents: vec![b"[101]".to_vec()], ..Default::default() };
+        let history = (name != "history").then(|| tensor("history", "BYTES", &[1], history));
+        let sent = tensor(name, datatype, shape, contents);
+        let request = inference::ModelInferRequest {
+            model_name: "small".to_owned(),
+            inputs: history.into_iter().chain([sent]).collect(),
+            ..Default::default()
+        };
+        let ended: Ended<inference::ModelInferResponse> =
+            grpc.call("inference.GRPCInferenceService/ModelInfer", &[], &request);
+        ended
+    };
+    let sent = |field: &str| match field {
+        "bool_contents" => Contents { bool_contents: vec![true], ..Default::default() },
+        "int_contents" => Contents { int_contents: vec![3], ..Default::default() },
+        "int64_contents" => Contents { int64_contents: vec![3], ..Default::default() },
+        "uint_contents" => Contents { uint_contents: vec![3], ..Default::default() },
+        "uint64_contents" => Contents { uint64_contents: vec![3], ..Default::default() },
+        "fp32_contents" => Contents { fp32_contents: vec![3.0], ..Default::default() },
+        "fp64_contents" => Contents { fp64_contents: vec![3.0], ..Default::default() },
+        "bytes_contents" => Contents { bytes_contents: vec![b"[101]".to_vec()], ..Default::default() },
+        _ => unreachable!("{field}"),
+    };
+    let others =
+        ["bool_contents", "int_contents", "uint_contents", "uint64_contents", "fp32_contents", "fp64_contents"];
+    for (name, datatype, needed, wrong) in
+        [("k", "INT64", "int64_contents", "bytes_contents"), ("history", "BYTES", "bytes_contents", "int64_contents")]
+    {
+        assert_eq!(infer(name, datatype, &[1], sent(needed)).status.code(), Code::Ok, "{needed}");
+        for other in others.into_iter().chain([wrong]) {
+            let ended = infer(name, datatype, &[1], sent(other));
+            assert_fault(&ended, Code::InvalidArgument, "INVALID_REQUEST", Some(name));
+            let words = format!("its data type {datatype} needs `{needed}`, but `{other}` has values");
+            assert!(ended.status.message().contains(&words), "{words}: {}", ended.status.message());
+        }
+    }
+    // Values in the right field do not excuse others.
+    let both = Contents { int_contents: vec![3], ..sent("int64_contents") };
+    assert!(infer("k", "INT64", &[1], both).status.message().contains("`int_contents`"));
+    let none = infer("k", "INT64", &[1], Contents::default());
+    assert!(none.status.message().contains("shape"), "{}", none.status.message());
+    let unknown = infer("k", "INT32", &[1], sent("int_contents"));
+    assert!(unknown.status.message().contains("use BYTES or INT64"), "{}", unknown.status.message());
 }
 
 #[test]

@@ -185,6 +185,26 @@ fn faults_are_told_as_the_protocol_has_it() {
     error(&server.client.send("POST", INFER, &[], &large), 413, "larger");
 }
 
+/// The last would win otherwise, and a budget that nobody checked would be lost.
+#[test]
+fn a_parameter_that_is_sent_twice_is_refused() {
+    let server = Server::start();
+    for (parameters, name) in [
+        (r#"{"budget": 0, "budget": 0.5}"#, "budget"),
+        (r#"{"budget": 0.5, "route": "full", "budget": 0.5}"#, "budget"),
+        (r#"{"timeout_ms": null, "timeout_ms": 5000}"#, "timeout_ms"),
+        (r#"{"binary_data_output": false, "binary_data_output": false}"#, "binary_data_output"),
+        // Its second name is written with an escape.
+        (r#"{"route": "full", "r\u006fute": "full"}"#, "route"),
+    ] {
+        let body = json!({"inputs": [history(&["[101]"])], "parameters": "P"}).to_string();
+        let reply = server.client.send("POST", INFER, &[], body.replace("\"P\"", parameters).as_bytes());
+        let error = reply.json()["error"].as_str().unwrap_or_default().to_owned();
+        let expected = format!("duplicate field `{name}`");
+        assert!(reply.status == 422 && error.contains(&expected), "{parameters}: {reply:?}");
+    }
+}
+
 #[test]
 fn null_means_not_given() {
     let server = Server::start();

@@ -9,13 +9,11 @@ use subtle::{Choice, ConstantTimeEq};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::hosts::{self, Hosts};
-use super::{Code, Problem};
+use super::{Code, Problem, browser};
 use canet_serving::{Offer, Reloader};
 
 /// Carries an API key. A bearer token is the alternative.
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What operators may do, and who is one.
 #[derive(Clone)]
@@ -141,15 +139,10 @@ fn check_local(request: &Request, hosts: &Hosts) -> Result<(), Problem> {
 /// the site pointed its own name at this machine, so `host` must be one of `hosts`. Clients other than browsers send
 /// neither header, and may send no `host`.
 fn is_cross_site(request: &Request, hosts: &Hosts) -> bool {
-    let headers = request.headers();
-    let foreign_site = headers.get(FETCH_SITE).is_some_and(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
-    let host = hosts::host(request);
+    let (headers, host) = (request.headers(), hosts::host(request));
     let foreign_host = host.is_some_and(|host| !hosts.is_local(host));
-    let foreign_origin = headers.get(header::ORIGIN).is_some_and(|origin| {
-        let [plain, secure] = [b"http://".as_slice(), b"https://"].map(|scheme| origin.as_bytes().strip_prefix(scheme));
-        !plain.or(secure).zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
-    });
-    foreign_site || foreign_host || foreign_origin
+    let told = [browser::is_foreign_site(headers), browser::has_foreign_origin(headers, host)];
+    foreign_host || told.contains(&Some(true))
 }
 
 /// A key or token. Only its digest is kept.

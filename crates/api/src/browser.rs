@@ -1,10 +1,17 @@
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, Method, Uri, header};
+use axum::Extension;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::Response;
+use tower::layer::util::Stack;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use super::{access, observe, traceparent};
+use super::{Code, Problem, access, hosts, observe, traceparent};
+
+/// How the page that sent a request relates to this server. Browsers set it, and no page can forge it.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The policy of every answer that sets none itself: it is data, and nothing in it may run.
 const POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
@@ -30,7 +37,7 @@ pub enum Origins {
     #[default]
     Own,
     /// These sites too, each as `https://shop.example`.
-    Listed(Vec<HeaderValue>),
+    Listed(Arc<[HeaderValue]>),
     /// Every site.
     Any,
 }
@@ -50,12 +57,13 @@ impl Origins {
         Ok(Origins::Listed(origins.iter().map(|origin| parse(origin)).collect::<Result<_, _>>()?))
     }
 
-    /// Answers the browsers of other sites' pages. `None` if no other site is allowed.
-    pub(crate) fn layer(self) -> Option<CorsLayer> {
-        let allowed = match self {
+    /// Answers the browsers of other sites' pages, and tells [`check_page`] which pages are allowed. `None` if no other site
+    /// is allowed.
+    pub(crate) fn layer(self) -> Option<Stack<Extension<Origins>, CorsLayer>> {
+        let allowed = match &self {
             Origins::Own => return None,
             Origins::Any => AllowOrigin::from(Any),
-            Origins::Listed(origins) => AllowOrigin::list(origins),
+            Origins::Listed(origins) => AllowOrigin::list(origins.iter().cloned()),
         };
         let sent = [
             header::CONTENT_TYPE,
@@ -65,16 +73,57 @@ impl Origins {
             observe::REQUEST_ID,
             traceparent::HEADER,
         ];
-        Some(
-            CorsLayer::new()
-                .allow_origin(allowed)
-                // The methods of all endpoints.
-                .allow_methods([Method::GET, Method::POST])
-                .allow_headers(sent)
-                .expose_headers([observe::REQUEST_ID, observe::SERVER_TIMING, header::RETRY_AFTER])
-                .max_age(Duration::from_secs(3600)),
-        )
+        let cors = CorsLayer::new()
+            .allow_origin(allowed)
+            // The methods of all endpoints.
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(sent)
+            .expose_headers([observe::REQUEST_ID, observe::SERVER_TIMING, header::RETRY_AFTER])
+            .max_age(Duration::from_secs(3600));
+        Some(Stack::new(Extension(self), cors))
     }
+
+    fn allows(&self, origin: Option<&HeaderValue>) -> bool {
+        match self {
+            Origins::Own => false,
+            Origins::Listed(origins) => origin.is_some_and(|origin| origins.contains(origin)),
+            Origins::Any => true,
+        }
+    }
+}
+
+/// Checks the page that made a browser send a request.
+///
+/// Only endpoints that change something and take any content type need this check. Browsers send JSON to another site only
+/// after a preflight, which [`Origins::layer`] answers.
+///
+/// # Errors
+/// 403 if it is a page of another site, unless `--cors-origin` allows that site. Clients other than browsers name no page.
+pub(crate) fn check_page(request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
+    // `sec-fetch-site` goes first: behind a proxy that changes `host`, the server's own pages have another origin. Browsers
+    // leave it out over plain HTTP to another machine.
+    let is_foreign =
+        is_foreign_site(headers).unwrap_or_else(|| has_foreign_origin(headers, hosts::host(request)).unwrap_or(false));
+    let origins = request.extensions().get::<Origins>();
+    if !is_foreign || origins.is_some_and(|origins| origins.allows(headers.get(header::ORIGIN))) {
+        return Ok(());
+    }
+    let detail = "this is not for pages of other sites: start the server with --cors-origin to allow a site";
+    Err(Problem::new(Code::Forbidden, detail))
+}
+
+/// Whether `sec-fetch-site` names another site. `None` if there is no such header.
+pub(crate) fn is_foreign_site(headers: &HeaderMap) -> Option<bool> {
+    headers.get(FETCH_SITE).map(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
+}
+
+/// Whether `origin` is another than that of `host`, over HTTP or HTTPS. `None` if there is no such header.
+pub(crate) fn has_foreign_origin(headers: &HeaderMap, host: Option<&[u8]>) -> Option<bool> {
+    headers.get(header::ORIGIN).map(|origin| {
+        let [plain, secure] = [b"http://".as_slice(), b"https://"].map(|scheme| origin.as_bytes().strip_prefix(scheme));
+        !plain.or(secure).zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
+    })
 }
 
 /// Accepts an origin only as browsers write it, because the comparison is byte by byte.
@@ -106,7 +155,51 @@ fn as_sent(uri: &Uri) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Origins, parse};
+    use axum::body::Body;
+    use axum::extract::Request;
+
+    use super::{Origins, check_page, parse};
+    use crate::Code;
+
+    fn parsed(origins: &[&str]) -> Result<Origins, String> {
+        Origins::parse(&origins.iter().map(|origin| (*origin).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn pages_of_other_sites_may_call_only_where_they_are_allowed() {
+        let host = ("host", "canet.example:8080");
+        let own = ("origin", "http://canet.example:8080");
+        let shop = ("origin", "https://shop.example");
+        let cross_site = ("sec-fetch-site", "cross-site");
+        let same_origin = ("sec-fetch-site", "same-origin");
+        // The headers, and who may call: always, where shop.example is listed, where every site is allowed.
+        for (headers, always, listed, any) in [
+            (&[][..], true, true, true),
+            (&[host], true, true, true),
+            (&[host, own], true, true, true),
+            (&[host, own, same_origin], true, true, true),
+            // A proxy changed the host.
+            (&[("host", "127.0.0.1:8080"), shop, same_origin], true, true, true),
+            (&[host, ("sec-fetch-site", "none")], true, true, true),
+            (&[host, shop], false, true, true),
+            (&[host, shop, cross_site], false, true, true),
+            (&[host, shop, ("sec-fetch-site", "same-site")], false, true, true),
+            (&[host, cross_site], false, false, true),
+            (&[host, own, cross_site], false, false, true),
+            (&[host, ("origin", "null")], false, false, true),
+            (&[host, ("origin", "https://shop.example.evil")], false, false, true),
+            (&[host, ("origin", "http://canet.example:8081")], false, false, true),
+        ] {
+            let expected = [(&[][..], always), (&["https://shop.example"], listed), (&["*"], any)];
+            for (origins, is_allowed) in expected {
+                let request = Request::post("/v2/models/m/infer").extension(parsed(origins).unwrap());
+                let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+                let checked = check_page(&request.body(Body::empty()).unwrap()).map_err(|problem| problem.code);
+                let expected = if is_allowed { Ok(()) } else { Err(Code::Forbidden) };
+                assert_eq!(checked, expected, "{headers:?} {origins:?}");
+            }
+        }
+    }
 
     #[test]
     fn origins_are_taken_as_browsers_write_them() {
@@ -138,10 +231,8 @@ mod tests {
 
     #[test]
     fn a_star_allows_every_site() {
-        let origins =
-            |given: &[&str]| Origins::parse(&given.iter().map(|origin| (*origin).to_owned()).collect::<Vec<_>>());
-        assert!(matches!(origins(&["https://shop.example", "*"]), Ok(Origins::Any)));
-        assert!(matches!(origins(&[]), Ok(Origins::Own)));
-        assert!(origins(&["https://shop.example", "shop"]).is_err());
+        assert!(matches!(parsed(&["https://shop.example", "*"]), Ok(Origins::Any)));
+        assert!(matches!(parsed(&[]), Ok(Origins::Own)));
+        assert!(parsed(&["https://shop.example", "shop"]).is_err());
     }
 }

@@ -92,8 +92,8 @@ struct FoundItem<'a> {
 /// `GET /items?q=` finds items by id or title.
 ///
 /// # Errors
-/// 422 if `q` is missing or too long, or if there is another parameter. 429 if too many searches wait, or if there is no room
-/// for the answer. 503 if no model is ready.
+/// 422 if `q` is missing, repeated or too long, or if there is another parameter. 429 if too many searches wait, or if there
+/// is no room for the answer. 503 if no model is ready.
 #[utoipa::path(
     get,
     path = "/items",
@@ -117,7 +117,9 @@ pub(crate) async fn search(
             let detail = format!("there is no parameter {name:?}: use `q`");
             return Err(Problem::invalid(name, detail));
         }
-        q = Some(value);
+        if q.replace(value).is_some() {
+            return Err(Problem::invalid("q", "`q` is given twice: give one part of a title or of an id"));
+        }
     }
     let q = q.ok_or_else(|| Problem::invalid("q", "`q` is missing: give a part of a title or of an id"))?;
     if q.chars().count() > MAX_QUERY {

@@ -149,17 +149,49 @@ fn read_inputs(
         let values = match (raw.next(), input.contents) {
             (Some(_), Some(_)) => return Err(input_problem(&name, "send either its contents or `raw_input_contents`")),
             (Some(raw), None) => Values::from_raw(&name, &input.datatype, raw)?,
-            (None, contents) => {
-                let contents = contents.unwrap_or_default();
-                match Values::data_type(&name, &input.datatype)? {
-                    DataType::Bytes => Values::Bytes(contents.bytes_contents),
-                    _ => Values::Int64(contents.int64_contents),
-                }
-            }
+            (None, contents) => read_contents(&name, &input.datatype, contents.unwrap_or_default())?,
         };
         Input::new(name, &input.shape, values)
     };
     sent.into_iter().map(read).collect()
+}
+
+/// Reads the values in the field of the input's data type.
+///
+/// # Errors
+/// 422 if no input has the data type, or if there are values in another field.
+fn read_contents(name: &str, data_type: &str, contents: proto::InferTensorContents) -> Result<Values, Problem> {
+    let proto::InferTensorContents {
+        bool_contents,
+        int_contents,
+        int64_contents,
+        uint_contents,
+        uint64_contents,
+        fp32_contents,
+        fp64_contents,
+        bytes_contents,
+    } = contents;
+    let is_filled = [
+        ("bool_contents", !bool_contents.is_empty()),
+        ("int_contents", !int_contents.is_empty()),
+        ("int64_contents", !int64_contents.is_empty()),
+        ("uint_contents", !uint_contents.is_empty()),
+        ("uint64_contents", !uint64_contents.is_empty()),
+        ("fp32_contents", !fp32_contents.is_empty()),
+        ("fp64_contents", !fp64_contents.is_empty()),
+        ("bytes_contents", !bytes_contents.is_empty()),
+    ];
+    let (needed, values) = match Values::data_type(name, data_type)? {
+        DataType::Bytes => ("bytes_contents", Values::Bytes(bytes_contents)),
+        _ => ("int64_contents", Values::Int64(int64_contents)),
+    };
+    match is_filled.into_iter().find(|(field, is_filled)| *is_filled && *field != needed) {
+        Some((other, _)) => {
+            let detail = format!("its data type {data_type} needs `{needed}`, but `{other}` has values");
+            Err(input_problem(name, &detail))
+        }
+        None => Ok(values),
+    }
 }
 
 /// The parameter of an answer that names the version of each row, if two versions answered.

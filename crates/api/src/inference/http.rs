@@ -19,11 +19,12 @@ use super::tensor::Output;
 use crate::allowance::Allowance;
 use crate::answer_json::JsonAnswer;
 use crate::answer_size::AnswerForm;
+use crate::body_turn::BodyTurn;
 use crate::call::Call;
 use crate::deadline::Arrival;
 use crate::endpoint::{Endpoint, Kind};
 use crate::observe::CallId;
-use crate::{Problem, body, problem};
+use crate::{Problem, body, browser, problem};
 use canet_serving::{Recommender, Unready};
 
 /// The endpoints of the protocol. They are not in the OpenAPI document: the protocol has a specification of its own.
@@ -175,27 +176,32 @@ async fn describe(
 
 /// `POST /v2/models/{name}[/versions/{version}]/infer`
 ///
-/// Accepts any content type, because clients disagree: with binary data it is not JSON's, and some send none.
+/// Accepts any content type, because clients disagree: with binary data it is not JSON's, and some send none. So a browser
+/// asks for no permission before it sends a call for a page of another site. Such a call is refused: it would judge answers
+/// and write to the answer log.
 async fn post_infer(
     State(recommender): State<Arc<Recommender>>,
     path: NamedModel,
     request: Request,
 ) -> Result<Response, ProtocolError> {
+    browser::check_page(&request)?;
     let ModelPath { name, version } = model_path(path, request.uri()).await?;
     let (answers, call_id) = (Allowance::answers(request.extensions()), CallId::of(request.extensions()));
     let (headers, bytes) = body::read_bytes(request).await?;
     let arrival = Arrival::now();
     let (json, binary) = binary::split(&headers, &bytes)?;
-    let RequestJson { id, parameters, inputs, outputs } = body::parse(json)?;
+    let turn = BodyTurn::to_parse(bytes.len()).await;
+    let RequestJson { id, parameters, inputs, outputs } = turn.run(|| body::parse(json))?;
     let (parameters, binary_output) = read_parameters(parameters)?;
     let request = InferRequest {
         model: name,
         version,
         id,
-        inputs: binary::read_inputs(inputs, binary)?,
+        inputs: turn.run(|| binary::read_inputs(inputs, binary))?,
         parameters,
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };
+    drop(turn);
     let serving = pin_named(&recommender, &request)?;
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: call_id.as_ref() };
     let (inferred, reservation) = infer(call, request, &answers, AnswerForm::Tensors).await?;

@@ -17,7 +17,7 @@ pub(super) struct RequestJson<'a> {
     #[serde(default)]
     pub(super) id: Option<String>,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) parameters: BTreeMap<String, ParameterJson>,
+    pub(super) parameters: ParametersJson,
     #[serde(borrow)]
     pub(super) inputs: Vec<InputJson<'a>>,
     #[serde(default, deserialize_with = "or_default")]
@@ -36,9 +36,41 @@ pub(super) struct InputJson<'a> {
     pub(super) data: Option<&'a RawValue>,
 }
 
+/// The parameters by their names. A name that stands twice is an error, as a field is.
+#[derive(Debug, Default)]
+pub(super) struct ParametersJson(BTreeMap<String, ParameterJson>);
+
+impl<'de> Deserialize<'de> for ParametersJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ParametersJson, D::Error> {
+        deserializer.deserialize_map(ParametersVisitor)
+    }
+}
+
+struct ParametersVisitor;
+
+impl<'de> Visitor<'de> for ParametersVisitor {
+    type Value = ParametersJson;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ParametersJson, A::Error> {
+        let mut parameters = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if parameters.contains_key(&name) {
+                // As serde words it for a field.
+                return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+            }
+            parameters.insert(name, map.next_value()?);
+        }
+        Ok(ParametersJson(parameters))
+    }
+}
+
 /// A parameter's value.
 #[derive(Debug)]
-pub(super) enum ParameterJson {
+enum ParameterJson {
     /// Not given.
     Null,
     /// `None` if no parameter has its type.
@@ -128,7 +160,7 @@ pub(super) struct OutputParametersJson {
 ///
 /// # Errors
 /// 422 for an unknown parameter.
-pub(super) fn read_parameters(sent: BTreeMap<String, ParameterJson>) -> Result<(Parameters, bool), Problem> {
+pub(super) fn read_parameters(ParametersJson(sent): ParametersJson) -> Result<(Parameters, bool), Problem> {
     let (mut parameters, mut binary) = (Parameters::default(), false);
     for (name, value) in sent {
         match value {
