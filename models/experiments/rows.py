@@ -38,6 +38,7 @@ ROWS = {
     "sports": {"data": "sports", "flags": []},
     "ml-1m-minus2": {"data": "ml-1m-minus2", "flags": []},
     "ml-1m-minus2-deeper": {"data": "ml-1m-minus2", "flags": ["--layers", "1,2,4"]},
+    "ml-1m-minus2-paper": {"data": "ml-1m-minus2", "flags": ["--preset", "paper"]},
     "ml-1m-minus2-prefixes": {
         "data": "ml-1m-minus2", "flags": ["--loss-positions", "1", "--samples-per-user", "16", "--batch-size", "256"],
     },
