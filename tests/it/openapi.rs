@@ -53,7 +53,7 @@ fn every_endpoint_names_its_problems_with_an_example_of_each() {
     assert_eq!(statuses("/recommend", "post"), [&body[..], &["500", "503", "504"]].concat());
     assert_eq!(statuses("/recommend/batch", "post"), [&body[..], &["500", "503"]].concat());
     assert_eq!(statuses("/items", "get"), ["200", "422", "429", "500", "503"]);
-    assert_eq!(statuses("/routes", "get"), ["200", "500", "503"]);
+    assert_eq!(statuses("/routes", "get"), ["200", "429", "500", "503"]);
     let overloaded = &document["paths"]["/recommend"]["post"]["responses"]["429"];
     assert_eq!(overloaded["content"]["application/problem+json"]["examples"]["overloaded"]["value"]["status"], 429);
     assert!(overloaded["headers"]["retry-after"].is_object() && overloaded["headers"]["x-request-id"].is_object());
