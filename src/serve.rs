@@ -1,10 +1,12 @@
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use clap::builder::BoolishValueParser;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::access::AccessArgs;
@@ -120,6 +122,33 @@ impl ServeArgs {
     }
 }
 
+/// Threads for work that would keep connections waiting: two for bodies, and one each for a search, TLS files, the catalogue file
+/// and the model's directory.
+const BLOCKING_THREADS: usize = 6;
+
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Starts all threads for work that blocks, and the runtime keeps them. Tokio panics if a request needs a new one and the system has
+/// none to give.
+fn start_blocking_threads(runtime: &Runtime) {
+    let (started, starts) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock();
+    for _ in 0..BLOCKING_THREADS {
+        let (started, gate) = (started.clone(), Arc::clone(&gate));
+        drop(runtime.spawn_blocking(move || {
+            let _ = started.send(());
+            // None of them takes the work of another one.
+            drop(gate.lock());
+        }));
+    }
+    let all_start = (0..BLOCKING_THREADS).all(|_| starts.recv_timeout(Duration::from_secs(1)).is_ok());
+    drop(closed);
+    if !all_start {
+        tracing::warn!("the system is short of threads: some work may fail");
+    }
+}
+
 /// Serves until a signal to stop, then drains. If the executors die, the process ends with 69, so that its supervisor
 /// restarts it.
 ///
@@ -129,11 +158,13 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut signals = Signals::install().map_err(Failure::resources)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(cores().div_ceil(2)))
-        .max_blocking_threads(6)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(A_YEAR)
         .enable_all()
         .build()
         .map_err(Failure::resources)?;
     let telemetry = args.telemetry.install(&runtime)?;
+    start_blocking_threads(&runtime);
     variables::warn_of_unknown(&Cli::command());
     // Executors and runtime share the cores.
     let (backend, executors) = args.target.open_beside_runtime(args.executors, args.history_cache)?;
