@@ -103,7 +103,7 @@ def test_answers_are_those_of_the_model(client, server, model):
         assert ranked(answer) == expected[0]
         assert answer.history.unknown == ["no such item"] and answer.route.reason == "override"
         assert [item.item for item in asked.recommend([50], candidates=["1", 2]).items] != []
-        assert asked.model()["version"] == 3 and len(asked.routes()["routes"]) == 8 and asked.is_ready()
+        assert asked.model()["version"] == 4 and len(asked.routes()["routes"]) == 8 and asked.is_ready()
 
 
 def test_batches_have_an_answer_or_an_error_for_each_request(client, server, model):

@@ -274,7 +274,7 @@ def test_the_description_is_that_of_canet_inspect(model, command):
     routes = inspected.pop("routes")
     assert model.info == inspected
     assert [vars(route) for route in model.routes] == [{"name": route.pop("route"), **route} for route in routes]
-    assert repr(model) == "Model('ml-100k', version=3)"
+    assert repr(model) == "Model('ml-100k', version=4)"
 
 
 def test_a_model_is_pickled_as_its_path_and_version(model, histories):
