@@ -96,7 +96,7 @@ def test_answers_are_those_of_the_model(client, server, model):
             answer = asked.recommend(history, k=5)
             assert ranked(answer) == found[0]
             assert (answer.route.name, answer.route.reason) == (found.routes[0], "router")
-        assert (answer.model.name, answer.model.version, answer.history.used) == ("ml-100k", 3, 3)
+        assert (answer.model.name, answer.model.version, answer.history.used) == ("ml-100k", 4, 3)
         assert answer.compute.full_flops > answer.compute.flops > 0
         answer = asked.recommend([50, "no such item"], k=3, route="full", exclude=[181], exclude_seen=False, user=7, timeout_ms=9000)
         expected = model.recommend([["50"]], k=3, route="full", exclude=["181"], exclude_seen=False)
