@@ -260,7 +260,7 @@ def test_a_missing_or_damaged_model_is_named(tmp_path):
             canet.Model(MODEL, **options)
     damaged = tmp_path / "damaged" / "1"
     damaged.mkdir(parents=True)
-    for file in (MODEL / "3").iterdir():
+    for file in (MODEL / "4").iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
     weights = bytearray((damaged / "weights.safetensors").read_bytes())
     weights[-1] ^= 1

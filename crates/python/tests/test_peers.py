@@ -40,7 +40,7 @@ def users(histories):
 def log(tmp_path_factory):
     """Interactions, as lines `user item item ...`."""
     file = tmp_path_factory.mktemp("peers") / "users.txt"
-    lines = (MODEL / "3" / "items.tsv").read_text().splitlines()
+    lines = (MODEL / "4" / "items.tsv").read_text().splitlines()
     items = [line.split("\t")[0] for line in lines]
     file.write_text("".join(f"{user} {' '.join(items[user : user + 20 + user % 60])}\n" for user in range(200)))
     return file
