@@ -128,8 +128,8 @@ const BLOCKING_THREADS: usize = 6;
 
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Starts all threads for work that blocks, and the runtime keeps them. Tokio panics if a request needs a new one and the system has
-/// none to give.
+/// Starts all threads for work that blocks, and the runtime keeps them. Otherwise a request may need a new one, and tokio panics
+/// if the system has none to give.
 fn start_blocking_threads(runtime: &Runtime) {
     let (started, starts) = mpsc::channel();
     let gate = Arc::new(Mutex::new(()));

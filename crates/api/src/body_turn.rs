@@ -2,7 +2,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task;
 
-/// Larger bodies take a millisecond or more to parse, so they are parsed one after the other.
+/// Larger bodies are parsed one after the other. Below, waking another thread would take longer than it is worth.
 const LARGE: usize = 64 << 10;
 
 /// A compressed body of some bytes may unpack to a large one.
@@ -12,8 +12,8 @@ static PARSING: Semaphore = Semaphore::const_new(1);
 /// The turn of a body that takes long to unpack or to parse.
 ///
 /// A connection may bring many such bodies at one time. Without turns they would keep the few threads that serve all
-/// connections. A body waits for its turn without a thread, and its work runs beside those threads. So the other requests wait
-/// for none of it.
+/// connections. A body waits for its turn without a thread, and its work runs beside those threads, so other requests do not
+/// wait for it.
 #[derive(Debug)]
 pub(crate) struct BodyTurn(Option<SemaphorePermit<'static>>);
 
