@@ -35,8 +35,8 @@ fn the_chart_and_every_manifest_are_valid_and_name_only_flags_that_exist() {
 fn the_chart_gives_values_to_the_server_as_they_are_and_those_of_the_watch_only_with_it() {
     let scratch = tempfile::tempdir().unwrap();
     let values = scratch.path().join("values.yaml");
-    let text = "model: {version: 20261130, candidate: {version: 20261129}}\n\
-        settings: {WATCH_INTERVAL: 60, MAX_REGRESSION: 0.1, JUDGE_MEMORY: 268435456, DEGRADE: true, CATALOGUE: /c.csv}\n\
+    let text = "model: {version: 20261130, maxRegression: 0.1, candidate: {version: 20261129}}\n\
+        settings: {WATCH_INTERVAL: 60, JUDGE_MEMORY: 268435456, DEGRADE: true, CATALOGUE: /c.csv}\n\
         prometheusRule: {enabled: true, objectiveSeconds: 1}\n";
     fs::write(&values, text).unwrap();
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/canet");

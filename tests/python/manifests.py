@@ -54,6 +54,7 @@ def main():
         check_documents(documents, scratch)
         check_chart(documents, flags, scratch)
     check_refusals(helm, rendered[0], scratch)
+    check_settings(helm, rendered, scratch)
     kserve = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "kserve").glob("*.yaml"))]
     check_kserve(kserve, rendered[0], flags, scratch)
     check_adapter(rendered)
@@ -105,13 +106,15 @@ def check_chart(documents, flags, scratch):
         assert selector.items() <= labels.items(), selector
     ports = {port["name"] for port in container["ports"]}
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
-    assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} == {"http", "grpc"}
+    assert len(environment) == len(container["env"]), "a variable is set twice"
+    served = {"http"} if environment["CANET_GRPC"] == "off" else {"http", "grpc"}
+    assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} == served
     # A node has more cores than the pod was given.
     threads = next(entry for entry in container["env"] if entry["name"] == "CANET_THREADS")
     assert container["resources"]["requests"]["cpu"]
     assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
     secured = "CANET_TLS_CERT" in environment
-    assert ports == {"http", "grpc", "probes"}
+    assert ports == served | {"probes"}
     # kubelet has no certificate to show, and must get its answer while the other ports are busy.
     probes = [container[name]["httpGet"]["port"] for name in ("startupProbe", "livenessProbe", "readinessProbe")]
     assert probes == ["probes"] * 3
@@ -123,6 +126,11 @@ def check_chart(documents, flags, scratch):
     assert pod["spec"]["terminationGracePeriodSeconds"] > drain + sleep
     mounted = {mount["name"] for each in containers(pod) for mount in each["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}, mounted
+    # The files and directories of ci/volumes-without-grpc.yaml.
+    for name in {"CANET_CATALOGUE", "CANET_ANSWER_LOG", "AWS_CA_BUNDLE"} & set(environment):
+        directory = environment[name].rsplit("/", 1)[0]
+        mount = next(mount for mount in container["volumeMounts"] if mount["mountPath"] == directory)
+        assert mount.get("readOnly", False) == (name != "CANET_ANSWER_LOG")
     assert not violations(pod["spec"]), violations(pod["spec"])
     assert pod["spec"]["automountServiceAccountToken"] is False
     for each in containers(pod):
@@ -235,6 +243,53 @@ def check_refusals(helm, documents, scratch):
         assert len(violations(spec)) == 1, violations(spec)
 
 
+# Variables of the chart that `settings` may change. The number of threads follows the CPU request if nothing names it.
+CHANGEABLE = {"GRPC", "LOG_FORMAT", "MODEL_CACHE", "THREADS"}
+
+
+def check_settings(helm, rendered, scratch):
+    """No variable comes twice, no boolean stands for a word, and a start may take as long as the values say."""
+    deployments = [document for documents in rendered for document in documents if document["kind"] == "Deployment"]
+    names = {entry["name"] for deployment in deployments for entry in container_of(deployment)["env"]}
+    given = [yaml.safe_load(values.read_text()).get("settings", {}) for values in (CHART / "ci").glob("*.yaml")]
+    ours = {name.removeprefix("CANET_") for name in names if name.startswith("CANET_")}
+    owned = ours.difference(CHANGEABLE, *given)
+    assert {"LISTEN", "WATCH", "MAX_REGRESSION", "CANDIDATE_SHARE", "DEVICE", "TLS_CLIENT_CA"} <= owned, owned
+    refused = set(re.findall(r"'/settings/(\w+)'", refusal(helm, {"settings": dict.fromkeys(owned, "1")}, scratch)))
+    assert refused == owned, refused ^ owned
+    for values, words in (
+        ("settings: {GRPC: off}", "/settings/GRPC"),
+        ("settings: {GRPC: '0.0.0.0:9000'}", "/settings/GRPC"),
+        ("model: {maxRegression: off}", "/model/maxRegression"),
+        ("startupSeconds: 0", "/startupSeconds"),
+        ("extraVolumes: {name: catalogue}", "/extraVolumes"),
+        ("extraVolumes: [{emptyDir: {}}]", "/extraVolumes/0"),
+        ("extraVolumeMounts: [{name: catalogue}]", "/extraVolumeMounts/0"),
+        ("env: [{name: CANET_GRPC, value: 'off'}]", "CANET_GRPC is set twice"),
+        ("{settings: {DEGRADE: true}, env: [{name: CANET_DEGRADE, value: 'true'}]}", "CANET_DEGRADE is set twice"),
+    ):
+        assert words in refusal(helm, yaml.safe_load(values), scratch), values
+    file = scratch / "values.yaml"
+    for given, tries in ({}, 150), ({"startupSeconds": 901}, 451):
+        file.write_text(yaml.safe_dump(given))
+        deployment = next(document for document in rendered_chart(helm, file) if document["kind"] == "Deployment")
+        probe = container_of(deployment)["startupProbe"]
+        assert (probe["periodSeconds"], probe["failureThreshold"]) == (2, tries), probe
+
+
+def refusal(helm, values, scratch):
+    """What helm says of values that it must refuse."""
+    file = scratch / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    status, said = run(helm, "template", "demo", CHART, "--values", file)
+    assert status != 0, values
+    return said
+
+
+def container_of(deployment):
+    return deployment["spec"]["template"]["spec"]["containers"][0]
+
+
 def check_kserve(documents, chart, flags, scratch):
     by_kind = {document["kind"]: document for document in documents}
     runtime, service = by_kind["ServingRuntime"], by_kind["InferenceService"]
@@ -245,6 +300,10 @@ def check_kserve(documents, chart, flags, scratch):
     assert not violations(runtime["spec"]), violations(runtime["spec"])
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     assert environment["CANET_THREADS"] == container["resources"]["requests"]["cpu"]
+    # Knative takes no hooks. So the server serves on until the probe has failed, and ends within the grace period.
+    probe, delay = container["readinessProbe"], int(environment["CANET_DRAIN_DELAY"])
+    assert "lifecycle" not in container
+    assert probe["periodSeconds"] * probe.get("failureThreshold", 3) < delay < 30 - 15 - 2
     predictor = service["spec"]["predictor"]
     assert set(predictor) <= PREDICTOR and set(predictor["model"]) <= PREDICTOR_MODEL
     model = predictor["model"]

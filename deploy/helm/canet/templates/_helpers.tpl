@@ -41,6 +41,11 @@ tlsConfig:
 {{- end }}
 {{- end }}
 
+{{/* Whether the server speaks gRPC; empty: no. */}}
+{{- define "canet.grpc" -}}
+{{- if ne (.Values.settings.GRPC | default "") "off" }}true{{ end }}
+{{- end }}
+
 {{/* A value as a string. Numbers of a values file are floats, which quote writes with an exponent from 1,000,000 on. */}}
 {{- define "canet.text" -}}
 {{- ternary (toJson .) . (kindIs "float64" .) | quote }}
