@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use canet_api::proto::canet::v1 as proto;
+use canet_api::proto::inference;
 use prost::Message;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -100,6 +101,10 @@ fn the_documented_configuration_passes_calls_on_and_keeps_the_rest_inside() {
     let stream = connection.post("/canet.v1.Recommender/Recommend", "application/grpc", &message).unwrap();
     let answer = connection.answer(stream).unwrap().expect("a message");
     assert_eq!(proto::RecommendResponse::decode(&answer[5..]).unwrap().items.len(), 3);
+    let path = "/inference.GRPCInferenceService/ServerMetadata";
+    let stream = connection.post(path, "application/grpc", &frame(&[])).unwrap();
+    let answer = connection.answer(stream).unwrap().expect("a message");
+    assert_eq!(inference::ServerMetadataResponse::decode(&answer[5..]).unwrap().name, "canet");
 }
 
 /// Connects as soon as nginx listens.
