@@ -2,13 +2,14 @@
 
 use super::simd::Simd;
 
-/// eˣ for x up to 0, to two units in the last place. Below -87.3 it is 1.2e-38.
+/// eˣ for x up to 0, to two units in the last place. Below -87.3 it is 1.2e-38. NaN stays NaN.
 ///
 /// x = n ln 2 + r with |r| at most half of ln 2. A polynomial computes eʳ, with the coefficients of the Cephes
 /// library's `expf`.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
-    let x = simd.max(x, simd.splat(-87.3));
+    // Of NaN and a number, every level takes the second operand.
+    let x = simd.max(simd.splat(-87.3), x);
     let n = simd.round(simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts. The first has so few bits that its product with n is exact.
     let r = simd.fma(n, simd.splat(-0.693_359_4), x);
@@ -175,5 +176,9 @@ mod tests {
         }
         let far = Values { gelu: false, from: -1e30, step: 0.0 };
         assert!(Level::best().run(far).first().unwrap().1 < 1.3e-38);
+        for level in Level::available() {
+            let nan = Values { gelu: false, from: f32::NAN, step: 0.0 };
+            assert!(level.run(nan).iter().all(|(_, found)| found.is_nan()), "{level}");
+        }
     }
 }

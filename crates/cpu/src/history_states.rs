@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::history_cache::{Key, Request, StateCache};
 use super::kept_states::KeptStates;
 use canet_domain::{Flops, History, ModelShape, Route, RouteSpace};
@@ -28,9 +30,9 @@ impl HistoryStates {
         if budget == 0 || config.positions == Positions::Newest {
             return None;
         }
-        let slices = u32::try_from(space.hidden().len() * space.embedding().len()).unwrap_or(u32::MAX);
+        let slices: BTreeSet<u32> = space.routes().map(|route| slice_of(space, route)).collect();
         Some(HistoryStates {
-            states: StateCache::new(budget, slices),
+            states: StateCache::new(budget, slices.into_iter().collect()),
             space: space.clone(),
             shape: config.shape(),
             max_len: config.max_len,
@@ -39,9 +41,7 @@ impl HistoryStates {
 
     /// Which histories may share the states of a row.
     pub(super) fn key(&self, route: Route, history: &History) -> Key {
-        let [width, _, embedding] = self.space.place(route);
-        let slice = u32::try_from(width * self.space.embedding().len() + embedding).unwrap_or(u32::MAX);
-        Key { owner: history.owner(), slice }
+        Key { owner: history.owner(), slice: slice_of(&self.space, route) }
     }
 
     /// What a row asks for; `None` for a route that has only a last block, of which nothing is kept.
@@ -58,6 +58,12 @@ impl HistoryStates {
         let kept = states.blocks.iter().take(slice.layers - 1).map(|block| block.tokens().min(positions));
         self.shape.reused_flops(slice, length, kept)
     }
+}
+
+/// The place of a route's width and embedding among all pairs.
+fn slice_of(space: &RouteSpace, route: Route) -> u32 {
+    let [width, _, embedding] = space.place(route);
+    u32::try_from(width * space.embedding().len() + embedding).unwrap_or(u32::MAX)
 }
 
 impl HistoryCache for HistoryStates {

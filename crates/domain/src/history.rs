@@ -28,9 +28,6 @@ impl Item {
 
 /// A user's items as the model reads them: 1 to `max_len` items, oldest first.
 ///
-/// The newest item is at position `max_len - 1` of the model's position table, so a history of L items uses the positions
-/// from `max_len - L` on.
-///
 /// ```
 /// use canet_domain::{History, Item};
 ///

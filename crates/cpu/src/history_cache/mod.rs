@@ -27,8 +27,8 @@ use canet_model::HistoryCacheStats;
 pub(crate) struct StateCache {
     /// The most bytes that entries may take together.
     budget: usize,
-    /// Number of slices: pairs of a width and an embedding.
-    slices: u32,
+    /// Every [`Key::slice`].
+    slices: Vec<u32>,
     state: Mutex<State>,
 }
 
@@ -83,8 +83,8 @@ pub(crate) enum Found {
 }
 
 impl StateCache {
-    /// A cache of at most `budget` bytes for as many slices.
-    pub(crate) fn new(budget: usize, slices: u32) -> StateCache {
+    /// A cache of at most `budget` bytes for these slices.
+    pub(crate) fn new(budget: usize, slices: Vec<u32>) -> StateCache {
         let state = State {
             tree: PrefixTree::default(),
             bytes: 0,
@@ -98,7 +98,7 @@ impl StateCache {
     /// Looks up the rows of a batch.
     pub(crate) fn look_up<'a>(&self, requests: impl Iterator<Item = Request<'a>>) -> Vec<Found> {
         let mut state = self.lock();
-        requests.map(|request| state.look_up(request, self.slices)).collect()
+        requests.map(|request| state.look_up(request, &self.slices)).collect()
     }
 
     /// Reads the states that a row would reuse now, and for how many positions. Counts as no use.
@@ -115,6 +115,11 @@ impl StateCache {
         let mut removed = Vec::new();
         let mut state = self.lock();
         for (key, items, entry) in rows {
+            // It would push every other entry out before it had to leave too.
+            if entry.bytes > self.budget {
+                removed.push(entry);
+                continue;
+            }
             removed.extend(state.store(key, items, entry));
             while state.taken() > self.budget
                 && let Some(oldest) = state.evict()
@@ -157,7 +162,7 @@ impl Entry {
 }
 
 impl State {
-    fn look_up(&mut self, request: Request<'_>, slices: u32) -> Found {
+    fn look_up(&mut self, request: Request<'_>, slices: &[u32]) -> Found {
         let Request { key, depth, items } = request;
         let found = self.tree.longest(key, items);
         // Fewer positions in common come from popular first items, not from the same user.
@@ -200,12 +205,12 @@ impl State {
     }
 
     /// Whether another slice knows most of the history: the router changed the width or the embedding.
-    fn knows_other_slice(&self, Request { key, items, .. }: Request<'_>, slices: u32) -> bool {
+    fn knows_other_slice(&self, Request { key, items, .. }: Request<'_>, slices: &[u32]) -> bool {
         let knows = |slice| {
             let other = self.tree.longest(Key { slice, ..key }, items);
             other.is_some_and(|found| 2 * found.tokens >= items.len())
         };
-        (0..slices).any(|other| other != key.slice && knows(other))
+        slices.iter().any(|other| *other != key.slice && knows(*other))
     }
 
     /// Stores an entry. Returns the one that it replaces, or itself if it is not wanted.

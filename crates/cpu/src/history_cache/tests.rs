@@ -59,7 +59,7 @@ fn items(ids: &[u32]) -> Vec<Item> {
 /// Runs histories on threads of their own, after the cache has seen `before`.
 fn in_every_order(budget: usize, before: &'static [u32], histories: [&'static [u32]; 2], close: bool) {
     loom::model(move || {
-        let cache = Arc::new(StateCache::new(budget, 1));
+        let cache = Arc::new(StateCache::new(budget, vec![0]));
         run(&cache, &items(before));
         let threads = histories.map(|history| {
             let cache = Arc::clone(&cache);
@@ -89,6 +89,18 @@ fn entries_that_leave_while_rows_use_them_stay_right() {
     let room = 1500;
     in_every_order(room, &[1, 2], [&[1, 2, 3], &[5, 6]], false);
     in_every_order(0, &[1, 2], [&[1, 2, 3], &[1, 2]], false);
+}
+
+#[test]
+fn an_entry_larger_than_the_cache_pushes_no_other_out() {
+    loom::model(|| {
+        let cache = StateCache::new(1500, vec![0]);
+        run(&cache, &items(&[1, 2]));
+        let long: Vec<u32> = (10..1000).collect();
+        run(&cache, &items(&long));
+        let stats = cache.stats();
+        assert_eq!((stats.entries, stats.evictions), (1, 0));
+    });
 }
 
 #[test]

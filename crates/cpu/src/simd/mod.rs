@@ -83,7 +83,7 @@ pub(super) trait Simd: Copy {
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// a b + c
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-    /// The greater of each pair.
+    /// The greater of each pair, or `b` if one of them is NaN.
     fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// The lesser of each pair.
     fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
