@@ -12,6 +12,7 @@ mod write_timeout;
 
 pub use tls::{Tls, TlsError, TlsFiles};
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::pin;
@@ -298,42 +299,12 @@ impl Connection {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Connection { peer, app, settings, activity } = self;
+        let (peer, settings, activity) = (self.peer, Arc::clone(&self.settings), self.activity.clone());
         let timeouts = settings.timeouts;
         let age = Age::new(settings.max_age);
-        let bodies = settings.body_budget.peer(peer.ip());
-        let app = TowerToHyperService::new(app);
-        let (service_age, service_activity) = (age.clone(), activity.clone());
-        let answers = AnswerShare::new(&settings.answer_budget);
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            let is_http2 = request.version() >= Version::HTTP_2;
-            let has_body = !request.body().is_end_stream();
-            service_age.received(request.version());
-            let open_request = service_activity.request();
-            request.extensions_mut().insert(ConnectInfo(peer));
-            let permit = Arc::new(BodyPermit::empty(&bodies));
-            // One extension for both: each one is an allocation.
-            let body = BodyAllowance { timeout: timeouts.body, permit: Arc::clone(&permit) };
-            request.extensions_mut().insert(Allowance { body, answers: answers.clone() });
-            let (answer, age) = (app.call(request), service_age.clone());
-            async move {
-                let mut answer = answer.await;
-                // hyper closes an HTTP/1 connection whose body was left unread. Unless the answer says so, the client may
-                // send its next request just then, and that request is lost.
-                let is_unread = has_body && !permit.is_read();
-                drop(permit);
-                if let Ok(response) = &mut answer
-                    && !is_http2
-                    && (is_unread || age.is_over())
-                {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                answer.map(|response| response.map(|body| AnswerBody::new(body, open_request, is_http2)))
-            }
-        });
         let builder = builder(timeouts, activity.clone());
         let stream = Preface::new(stream, age.clone(), activity.clone());
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), self.service(age.clone())));
         // hyper's own limit for heads is the one between requests, and begins after the first bytes.
         let no_request = async {
             sleep(timeouts.first).await;
@@ -351,17 +322,10 @@ impl Connection {
             }
             patience = on_wake(last_request(&mut stop, &age, &activity, timeouts)) => {
                 connection.as_mut().graceful_shutdown();
-                // The client may hold an incomplete head, ignore the shutdown, or leave an answer untaken.
-                let quiet = async {
-                    tokio::select! {
-                        () = activity.quiet(patience) => {}
-                        () = async { stopped(&mut stop).await; activity.quiet(stopping(timeouts)).await } => {}
-                    }
-                };
                 tokio::select! {
                     biased;
                     ended = connection => ended,
-                    () = quiet => {
+                    () = quiet(&mut stop, &activity, patience, timeouts) => {
                         if activity.owes() {
                             activity.disconnects(Disconnect::Stalled);
                         }
@@ -378,6 +342,49 @@ impl Connection {
             tracing::debug!(%peer, error, "the connection broke");
         }
     }
+
+    /// Gives each request of the connection what its budgets allow, and each answer what hyper should know of it.
+    fn service(
+        self,
+        age: Age,
+    ) -> impl Service<
+        hyper::Request<Incoming>,
+        Response = hyper::Response<AnswerBody>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + 'static {
+        let Connection { peer, app, settings, activity } = self;
+        let bodies = settings.body_budget.peer(peer.ip());
+        let answers = AnswerShare::new(&settings.answer_budget);
+        let (app, timeout) = (TowerToHyperService::new(app), settings.timeouts.body);
+        service_fn(move |mut request: hyper::Request<Incoming>| {
+            let is_http2 = request.version() >= Version::HTTP_2;
+            let has_body = !request.body().is_end_stream();
+            age.received(request.version());
+            let open_request = activity.request();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let permit = Arc::new(BodyPermit::empty(&bodies));
+            // One extension for both: each one is an allocation.
+            let body = BodyAllowance { timeout, permit: Arc::clone(&permit) };
+            request.extensions_mut().insert(Allowance { body, answers: answers.clone() });
+            let (answer, age) = (app.call(request), age.clone());
+            async move {
+                let mut answer = answer.await;
+                // hyper closes an HTTP/1 connection whose body was left unread. Unless the answer says so, the client may
+                // send its next request just then, and that request is lost.
+                let is_unread = has_body && !permit.is_read();
+                drop(permit);
+                if let Ok(response) = &mut answer
+                    && !is_http2
+                    && (is_unread || age.is_over())
+                {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer.map(|response| response.map(|body| AnswerBody::new(body, open_request, is_http2)))
+            }
+        })
+    }
 }
 
 /// Polls a future only after it was woken itself. The task of a connection wakes for every request, and what watches
@@ -387,6 +394,15 @@ async fn on_wake<F: Future>(future: F) -> F::Output {
     match futures.next().await {
         Some(output) => output,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until a connection has gone on without a change for too long after its shutdown began. The client may hold an
+/// incomplete head, ignore the shutdown, or leave an answer untaken.
+async fn quiet(stop: &mut Stop, activity: &Activity, patience: Patience, timeouts: Timeouts) {
+    tokio::select! {
+        () = activity.quiet(patience) => {}
+        () = async { stopped(stop).await; activity.quiet(stopping(timeouts)).await } => {}
     }
 }
 
