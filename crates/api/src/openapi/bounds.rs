@@ -1,10 +1,12 @@
 use serde_json::{Value, json};
-use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, Schema, SchemaType, Type,
+};
 use utoipa::openapi::{OpenApi, RefOr};
 
 use crate::limits::max_k;
 use crate::wire::default_k;
-use canet_catalogue::KeySummary;
+use canet_catalogue::{FilterExpression, KeySummary};
 use canet_data::ItemTable;
 use canet_domain::{Catalogue, Reason, RouteSpace};
 use canet_serving::{CatalogueView, Generation};
@@ -12,8 +14,8 @@ use canet_serving::{CatalogueView, Generation};
 /// The most values of all keys of the catalogue file that the document lists.
 const LISTED_VALUES: usize = 2000;
 
-/// The most values of a key that the document allows in a filter. Filters of all keys then keep within their limit.
-const LISTED_IN_FILTER: usize = 7;
+/// The most filters that the document allows under `not`.
+const NOT_FILTERS: usize = 7;
 
 /// Narrows the document to the requests that one checkpoint accepts and to the routes that it answers.
 pub(super) fn apply(document: &mut OpenApi, generation: &Generation, view: Option<&CatalogueView>) {
@@ -40,7 +42,7 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation, view: Optio
         let not = ObjectBuilder::new().schema_type(Type::Object);
         let mut not = keeps.iter().fold(not, |not, (key, values)| not.property(key, values.clone())).build();
         close(&mut not);
-        let list = ArrayBuilder::new().items(not.clone()).min_items(Some(1)).max_items(Some(LISTED_IN_FILTER));
+        let list = ArrayBuilder::new().items(not.clone()).min_items(Some(1)).max_items(Some(NOT_FILTERS));
         let not = AnyOfBuilder::new().item(not).item(list).build();
         filter.properties.extend(keeps);
         if !keys.is_empty() {
@@ -57,21 +59,25 @@ pub(super) fn apply(document: &mut OpenApi, generation: &Generation, view: Optio
     property("RouteTaken", "reason", &|reason| {
         reason.enum_values = Some(Reason::ALL.iter().map(|reason| json!(reason.name())).collect());
     });
-    property("RouteTaken", "name", &|name| {
-        name.enum_values = Some(names(space).chain([Value::Null]).collect());
-    });
     if let Some(RefOr::T(Schema::Object(request))) = components.schemas.get_mut("RecommendRequest") {
         request.examples = vec![example(catalogue)];
     }
 }
 
-/// Each key of a filter with the values that it may have.
+/// Each key of a filter with the values that it may have. Lists are so short that the longest filter keeps within its limit.
 fn filter_keys(keys: &[KeySummary<'_>]) -> Vec<(String, RefOr<Schema>)> {
     let most = LISTED_VALUES / keys.len().max(1);
+    let longest = FilterExpression::MAX_VALUES / ((1 + NOT_FILTERS) * keys.len().max(1));
     let entry = |key: &KeySummary<'_>| {
-        let values = key.values.iter().take(most).map(|value| json!(value));
-        let value = || ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values.clone()));
-        let list = ArrayBuilder::new().items(value()).min_items(Some(1)).max_items(Some(LISTED_IN_FILTER));
+        // A number stands for the text of its digits.
+        let number = |value: &str| value.parse::<i64>().ok().filter(|number| number.to_string() == value);
+        let value = |text| [Some(json!(text)), number(text).map(|number| json!(number))].into_iter().flatten();
+        let values = key.values.iter().take(most).flat_map(|text| value(text));
+        let value = || {
+            let kinds = SchemaType::from_iter([Type::String, Type::Integer]);
+            ObjectBuilder::new().schema_type(kinds).enum_values(Some(values.clone()))
+        };
+        let list = ArrayBuilder::new().items(value()).min_items(Some(1)).max_items(Some(longest.max(1)));
         let schema = AnyOfBuilder::new().item(value()).item(list).build();
         (key.name.to_owned(), Schema::AnyOf(schema).into())
     };
