@@ -13,7 +13,7 @@ use super::access::AccessArgs;
 use super::feedback::FeedbackArgs;
 use super::listen::{ListenArgs, Listeners, Servers};
 use super::model_address::{CacheArgs, ModelAddress};
-use super::numbers::{DEFAULT_BUDGET, bytes, seconds_within, share};
+use super::numbers::{DEFAULT_BUDGET, bytes, seconds_within, share, share_or_zero};
 use super::reloads::{ReloadArgs, until_stopped};
 use super::secret::Secret;
 use super::signals::Signals;
@@ -92,6 +92,10 @@ pub(crate) struct ServeArgs {
     /// with a header, JSON lines or Parquet. The server follows changes of the file
     #[arg(long, env = "CANET_CATALOGUE", value_name = "FILE")]
     catalogue: Option<PathBuf>,
+    /// Refuse a changed --catalogue that lacks more than this share of the items of the file before, as an export that broke off
+    /// does. 1 takes every file
+    #[arg(long, env = "CANET_CATALOGUE_MAX_LOSS", value_name = "SHARE", default_value_t = 0.1, value_parser = share_or_zero)]
+    catalogue_max_loss: f64,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -122,9 +126,9 @@ impl ServeArgs {
     }
 }
 
-/// Threads for work that would keep connections waiting: two for bodies, and one each for a search, TLS files, the catalogue file
-/// and the model's directory.
-const BLOCKING_THREADS: usize = 6;
+/// Threads for work that would keep connections waiting: two for bodies, two for searches, and one each for TLS files, the
+/// catalogue file and the model's directory.
+const BLOCKING_THREADS: usize = 7;
 
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -177,7 +181,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let listeners = args.listen.bind()?;
     let metrics = Arc::new(canet_api::metrics().map_err(Failure::unavailable)?);
     let feedback = args.feedback.options(&metrics)?;
-    let catalogue = args.catalogue.as_deref().map(|path| CatalogueFile::open(path, Arc::clone(&metrics)));
+    let catalogue =
+        args.catalogue.as_deref().map(|path| CatalogueFile::open(path, args.catalogue_max_loss, Arc::clone(&metrics)));
     let catalogue = catalogue.transpose().map_err(Failure::data)?;
     let options = RecommenderOptions { shadow_share: args.shadow, catalogue, ..feedback };
     let loader = Loader {

@@ -204,7 +204,7 @@ fn every_transport_takes_filters() {
     let path = directory.path().join("catalogue.csv");
     fs::write(&path, file()).unwrap();
     let options = ServerOptions::default();
-    let catalogue = CatalogueFile::open(&path, Arc::clone(&options.metrics)).unwrap();
+    let catalogue = CatalogueFile::open(&path, 0.1, Arc::clone(&options.metrics)).unwrap();
     let recommender = RecommenderOptions { catalogue: Some(catalogue), ..RecommenderOptions::default() };
     let server = Server::small(ServerOptions { recommender, ..options });
     let (filter, max_per) = (json!({"category": ["shoes", "sale"]}), json!({"brand": 1}));
@@ -306,6 +306,12 @@ fn a_new_file_is_taken_over_and_a_wrong_one_is_refused() {
     assert!(line.contains("line 2: `hidden` is") && line.contains("perhaps"), "{line}");
     assert_eq!(ids(&filtered("old").json()), [103]);
     assert_eq!([total("served"), total("rejected"), total("failed")], [2.0, 1.0, 0.0]);
+
+    // An export that broke off would show item 101 again.
+    replace(&path, "id,hidden,category\n102,,new\n103,,old\n");
+    let line = server.log_line("it lacks too many items");
+    assert!(line.contains("lost=1 items=3 max_loss=0.1"), "{line}");
+    assert_eq!((total("rejected"), server.client.metric("catalogue_hidden_items")), (2.0, 1.0));
 
     // A new version serves with the same file.
     numbered(draft(small_config(), 32)).write(&directory.path().join("small")).unwrap();

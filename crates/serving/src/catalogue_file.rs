@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,8 @@ pub struct CatalogueFile {
     metrics: Arc<Metrics>,
     /// The file's state just before it was first read.
     opened: Option<Stamp>,
+    /// The most that a new file may lack of the items of the one before, as a share of them.
+    max_loss: f64,
     contents: Mutex<Contents>,
 }
 
@@ -103,16 +106,18 @@ impl Contents {
 }
 
 impl CatalogueFile {
-    /// Reads a file.
+    /// Reads a file. A later one that lacks more than the share `max_loss` of its items is refused: an export that broke off
+    /// would show what is hidden, and leave filters without values.
     ///
     /// # Errors
     /// [`ItemTableError`] if it cannot be read or its contents are wrong.
-    pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<Arc<CatalogueFile>, ItemTableError> {
+    pub fn open(path: &Path, max_loss: f64, metrics: Arc<Metrics>) -> Result<Arc<CatalogueFile>, ItemTableError> {
         // Before the file is read, so that a change meanwhile is seen.
         let opened = Stamp::of_file(path).ok();
         let contents = Contents::new(ItemTable::read(path)?);
         metrics.catalogue_reloaded(CatalogueReloaded::Served);
-        Ok(Arc::new(CatalogueFile { path: path.to_owned(), metrics, opened, contents: Mutex::new(contents) }))
+        let (path, contents) = (path.to_owned(), Mutex::new(contents));
+        Ok(Arc::new(CatalogueFile { path, metrics, opened, max_loss, contents }))
     }
 
     /// The newest contents. They stay the newest until the guard drops.
@@ -192,6 +197,20 @@ impl CatalogueFile {
                 return;
             }
         };
+        let before = Arc::clone(&self.hold().table);
+        let lost = lost(&before, &table);
+        if lost as f64 > self.max_loss * before.len() as f64 {
+            self.metrics.catalogue_reloaded(CatalogueReloaded::Rejected);
+            let (items, max_loss) = (before.len(), self.max_loss);
+            tracing::warn!(
+                lost,
+                items,
+                max_loss,
+                "the catalogue file is refused, because it lacks too many items of the one before: the server keeps that one. \
+                 If they are gone on purpose, restart the server or raise --catalogue-max-loss"
+            );
+            return;
+        }
         // Not before: a server that stops waits until nobody holds the recommender.
         let Some(recommender) = recommender.upgrade() else { return };
         let mut contents = self.hold();
@@ -228,6 +247,12 @@ impl CatalogueFile {
             "the catalogue file serves"
         );
     }
+}
+
+/// How many items of a table another one lacks.
+fn lost(before: &ItemTable, after: &ItemTable) -> usize {
+    let kept: HashSet<&str> = (0..after.len()).map(|place| after.id(place)).collect();
+    (0..before.len()).filter(|place| !kept.contains(before.id(*place))).count()
 }
 
 /// Whether a file that looks so is another one and has stood still.

@@ -77,7 +77,7 @@ impl Server {
         let limits = Limits { executors: 1, max_batch: 8, queue_limit: Duration::from_secs(3600), degrade: false };
         let options = RecommenderOptions {
             judge_memory: Some(1 << 20),
-            catalogue: Some(CatalogueFile::open(&path, Arc::clone(&metrics)).unwrap()),
+            catalogue: Some(CatalogueFile::open(&path, 0.1, Arc::clone(&metrics)).unwrap()),
             ..RecommenderOptions::default()
         };
         let (recommender, reloader, http, grpc) = runtime.block_on(async {
