@@ -65,9 +65,10 @@ impl ReloadArgs {
     /// much worse.
     const MAX_REGRESSION: f64 = 0.05;
 
-    /// What a version must pass that the watch finds.
+    /// What a version must pass that nobody names; `None` without --watch.
     pub(crate) fn gate(&self) -> Option<Gate> {
         match self.max_regression {
+            _ if !self.watch => None,
             Some(MaxRegression::Off) => None,
             Some(MaxRegression::Share(max_regression)) => Some(Gate { max_regression, doubt: Doubt::Refuse }),
             // A small validation split measures little, and imported models have no metrics: nobody chose to lose those.

@@ -44,7 +44,7 @@ fn a_watched_version_that_is_worse_is_refused_and_named() {
     let server = Process::serve(&root, &["--watch"]);
     let client = &server.client;
     measured(4, 0.15).write(&root).unwrap();
-    let line = server.log_line("the watched version is refused");
+    let line = server.log_line("the version is refused");
     for words in ["version 2 has a validation NDCG@10 of 0.1500 and version 1", "0.2000", "25.0 % less", "allows 5.0 %"]
     {
         assert!(line.contains(words), "{words:?} is not in {line}");
@@ -55,8 +55,12 @@ fn a_watched_version_that_is_worse_is_refused_and_named() {
     server.log_line("version=3 digest=");
     // A version that says nothing is refused after one that does.
     good(6).write(&root).unwrap();
-    let line = server.log_line("the watched version is refused");
+    let line = server.log_line("the version is refused");
     assert!(line.contains("version 4 records no validation NDCG@10"), "{line}");
+    // Who names no version asks for the highest one, which must pass too.
+    let refused = client.post("/admin/reload", &json!({}));
+    assert_eq!((refused.status, version(client)), (422, 3));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("name it in POST /admin/reload"), "{refused:?}");
     // Another kind of data, or another rule for items of the history, cannot be compared.
     let mut other = measured(7, 0.01);
     other.data.name = "other".to_owned();
@@ -66,7 +70,7 @@ fn a_watched_version_that_is_worse_is_refused_and_named() {
     server.log_line("version=5 digest=");
     // Who asks for a version gets it.
     assert_eq!(client.post("/admin/reload", &json!({"version": 2})).status, 200);
-    assert_eq!((version(client), outcome(client, "regression")), (2, 2.0));
+    assert_eq!((version(client), outcome(client, "regression")), (2, 3.0));
 }
 
 #[test]

@@ -297,6 +297,19 @@ fn a_watch_neither_repeats_an_order_nor_undoes_a_return_to_an_older_version() {
         assert!(began.elapsed() < HANGS, "version {fourth} does not serve");
         std::thread::yield_now();
     }
-    watching.abort();
     assert_eq!((serves(), served()), (fourth, 4.0));
+    // Somebody returns to an older one, and a job then writes the newest one again.
+    setup.reload(1).unwrap();
+    let manifest = setup.root.join("4/canet.json");
+    let unchanged = || metric(&setup.scrape(), "reload_total{outcome=\"unchanged\"}");
+    let again = setup.root.join("again");
+    std::fs::copy(&manifest, &again).unwrap();
+    std::fs::rename(&again, &manifest).unwrap();
+    let began = Instant::now();
+    while unchanged() < 1.0 {
+        assert!(began.elapsed() < HANGS, "the watch does not see that the version was written again");
+        std::thread::yield_now();
+    }
+    watching.abort();
+    assert_eq!((serves(), served()), (1, 5.0));
 }

@@ -19,7 +19,8 @@ pub(crate) struct Offers {
     pub(crate) share: f64,
 }
 
-/// Selects the candidate and its share. An empty body or `null` selects the highest version and the server's share.
+/// Selects the candidate and its share. An empty body or `null` selects the highest version and the server's share, or leaves
+/// the candidate that serves already as it is.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CandidateRequest {
@@ -27,7 +28,8 @@ pub(crate) struct CandidateRequest {
     #[serde(default, deserialize_with = "optional_integer")]
     #[schema(minimum = 0)]
     version: Option<u64>,
-    /// The share of the users whom it answers. `null` means the server's `--candidate-share`.
+    /// The share of the users whom it answers. `null` means the share that the version has already as the candidate, or the
+    /// server's `--candidate-share`.
     #[serde(default)]
     #[schema(exclusive_minimum = 0.0, maximum = 1.0)]
     share: Option<f64>,
@@ -64,13 +66,13 @@ pub(crate) struct CandidateVersion {
     tag = "Operate",
     summary = "Start a candidate",
     description = "Loads a version beside the live one and lets it answer a share of the users, always the same ones. The \
-                   answer comes once it serves. If the version is the candidate already, its share changes at once.",
+                   answer comes once it serves. If the version is the candidate already, its share changes.",
     request_body = Option<CandidateRequest>,
     responses((status = 200, description = "The candidate", body = Offered))
 )]
 pub(crate) async fn offer(State(offers): State<Offers>, request: Request) -> Result<Response, Problem> {
     let CandidateRequest { version, share } = body::read_optional(request).await?;
-    let share = share.unwrap_or(offers.share);
+    let share = share.or_else(|| offers.reloader.candidate_share(version)).unwrap_or(offers.share);
     if !(share > 0.0 && share <= 1.0) {
         return Err(Problem::invalid("share", format!("`share` is {share}: it must be above 0 and at most 1")));
     }
@@ -78,7 +80,7 @@ pub(crate) async fn offer(State(offers): State<Offers>, request: Request) -> Res
     Ok(Json(Offered { name: reload.name, version: reload.version, digest: reload.digest, share }).into_response())
 }
 
-/// `POST /admin/promote`: the candidate becomes the live model, at once.
+/// `POST /admin/promote`: the candidate becomes the live model.
 ///
 /// # Errors
 /// 409 if there is no candidate, if it is another version, or while a version is being loaded.
@@ -94,10 +96,10 @@ pub(crate) async fn offer(State(offers): State<Offers>, request: Request) -> Res
 )]
 pub(crate) async fn promote(State(reloader): State<Arc<Reloader>>, request: Request) -> Result<Response, Problem> {
     let CandidateVersion { version } = body::read_optional(request).await?;
-    Ok(Json(Reloaded::from(reloader.promote(version)?)).into_response())
+    Ok(Json(Reloaded::from(reloader.promote(version).await?)).into_response())
 }
 
-/// `POST /admin/withdraw`: the candidate answers nobody any more, at once.
+/// `POST /admin/withdraw`: the candidate answers nobody any more.
 ///
 /// # Errors
 /// 409 if there is no candidate, or if it is another version.
@@ -113,5 +115,5 @@ pub(crate) async fn promote(State(reloader): State<Arc<Reloader>>, request: Requ
 )]
 pub(crate) async fn withdraw(State(reloader): State<Arc<Reloader>>, request: Request) -> Result<Response, Problem> {
     let CandidateVersion { version } = body::read_optional(request).await?;
-    Ok(Json(Reloaded::from(reloader.withdraw(version)?)).into_response())
+    Ok(Json(Reloaded::from(reloader.withdraw(version).await?)).into_response())
 }

@@ -41,7 +41,8 @@ pub(crate) struct Reloaded {
     tag = "Operate",
     summary = "Replace the model",
     description = "Loads a version beside the live one, checks it and swaps it in. The answer comes once it serves. An \
-                   empty body selects the highest version that is not the candidate.",
+                   empty body selects the highest version that is not the candidate. On a server that watches, that version \
+                   must pass the gate; a named version need not.",
     request_body = Option<ReloadRequest>,
     responses((status = 200, description = "The model that serves now", body = Reloaded))
 )]
@@ -60,7 +61,7 @@ impl From<ReloadError> for Problem {
     fn from(error: ReloadError) -> Problem {
         let code = match &error {
             ReloadError::InProgress => Code::ReloadInProgress,
-            ReloadError::Conflict(_) => Code::Conflict,
+            ReloadError::Conflict(_) | ReloadError::Left { .. } => Code::Conflict,
             ReloadError::Load(error) => match error.fault() {
                 Fault::Missing => Code::NotFound,
                 Fault::Incomplete | Fault::Rejected => Code::CheckpointRejected,

@@ -48,7 +48,7 @@ pub enum Regression {
     /// Its accuracy is too far below the live version's.
     #[error(
         "version {version} has a validation NDCG@10 of {ndcg:.4} and version {live}, which serves, has {live_ndcg:.4}: that is \
-         {:.1} % less, and --max-regression allows {:.1} %. To load it all the same, ask for it with POST /admin/reload",
+         {:.1} % less, and --max-regression allows {:.1} %. To load it all the same, name it in POST /admin/reload",
         (1.0 - ndcg / live_ndcg) * 100.0,
         max_regression * 100.0
     )]
@@ -67,7 +67,7 @@ pub enum Regression {
     /// Its accuracy is not recorded.
     #[error(
         "version {version} records no validation NDCG@10, so it cannot be compared with version {live}, which serves. To load \
-         it all the same, ask for it with POST /admin/reload, or watch with --max-regression off"
+         it all the same, name it in POST /admin/reload, or watch with --max-regression off"
     )]
     Unmeasured {
         /// The refused version.

@@ -1,4 +1,5 @@
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -8,7 +9,6 @@ use tokio::sync::oneshot;
 
 use super::freed_memory::return_freed_memory;
 use super::priority::Priority;
-use super::recommender::EndedCandidate;
 use super::retired::{Retired, RetiredGuard};
 use super::watch::WatchNotes;
 use super::{Conflict, First, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
@@ -24,7 +24,7 @@ const FREE_POLL: Duration = Duration::from_millis(5);
 ///
 /// One version is loaded at a time. Every load has a thread of its own. The thread opens and warms up the checkpoint beside
 /// those that serve, swaps it in, waits until no row holds the generation that it replaced, and frees that. A load that fails
-/// changes nothing. Promoting and withdrawing load nothing and take effect at once.
+/// changes nothing. Promoting and withdrawing load nothing.
 ///
 /// A load begins when every generation that no longer serves is freed. So memory holds at most two generations, or three while
 /// there is a candidate: the live one, the candidate, and one that is being loaded or has just been replaced.
@@ -132,7 +132,7 @@ impl Reloader {
     }
 
     /// Starts to load a version (`None`: the highest that is not the candidate) in place of the live one. The future is ready
-    /// once the version serves. Dropping the future does not stop the reload. The version need not pass the gate, because
+    /// once the version serves. Dropping the future does not stop the reload. A named version need not pass the gate, because
     /// somebody asked for it.
     ///
     /// # Errors
@@ -147,57 +147,6 @@ impl Reloader {
     /// [`ReloadError`]. The generation that served before then still does.
     pub(crate) fn reload_watched(self: &Arc<Self>, version: u64) -> impl Future<Output = Outcome> + Send + use<> {
         self.carry_out(Order::Watched(version))
-    }
-
-    /// Starts to load a candidate. The future is ready once it serves. If the version is the candidate already, only its share
-    /// changes.
-    ///
-    /// # Errors
-    /// [`ReloadError`]. Nothing has changed then.
-    pub fn offer(self: &Arc<Self>, offer: Offer) -> impl Future<Output = Outcome> + Send + use<> {
-        let loading = match self.change_share(offer) {
-            Some(changed) => Err(changed),
-            None => Ok(self.carry_out(Order::Offer(offer))),
-        };
-        async {
-            match loading {
-                Ok(loading) => loading.await,
-                Err(changed) => changed,
-            }
-        }
-    }
-
-    /// Makes the candidate the live generation, at once. `version` is the candidate, if the caller wants to be sure.
-    ///
-    /// # Errors
-    /// [`ReloadError`] if there is no candidate, if it is another version, or while a version is being loaded.
-    pub fn promote(self: &Arc<Self>, version: Option<u64>) -> Outcome {
-        let recommender = self.open_recommender()?;
-        // The load would replace what is promoted.
-        let _building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
-        let EndedCandidate { live, old, guard } = recommender.promote(version, &self.retired)?;
-        let (version, replaced) = (live.model.version(), old.model.version());
-        tracing::info!(version, replaced, "the candidate is promoted and answers everybody");
-        self.retire(old, guard);
-        Ok(ServingVersion::of(&live))
-    }
-
-    /// Ends the candidate, at once. `version` is the candidate, if the caller wants to be sure. Returns the live checkpoint.
-    ///
-    /// # Errors
-    /// [`ReloadError`] if there is no candidate, or if it is another version.
-    pub fn withdraw(self: &Arc<Self>, version: Option<u64>) -> Outcome {
-        let EndedCandidate { live, old, guard } = self.open_recommender()?.withdraw(version, &self.retired)?;
-        let (version, withdrawn) = (live.model.version(), old.model.version());
-        tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
-        self.retire(old, guard);
-        Ok(ServingVersion::of(&live))
-    }
-
-    /// The version of the candidate.
-    pub(crate) fn candidate(&self) -> Option<u64> {
-        let serving = self.recommender.upgrade()?.current()?;
-        serving.candidate.map(|candidate| candidate.generation.model.version())
     }
 
     /// The threads that load or free generations, which the server joins when it stops.
@@ -233,10 +182,15 @@ impl Reloader {
         self.notes.log_ignored(&listing);
         let started = Instant::now();
         let series_lock = self.series_lock.lock();
-        let (outcome, old) = match self.load(order, &listing) {
+        // A panic is a failed load like any other: it is counted, and the client learns of it.
+        let loaded = panic::catch_unwind(AssertUnwindSafe(|| self.load(order, &listing)));
+        let (outcome, old) = match loaded.unwrap_or(Err(ReloadError::BrokeOff)) {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
         };
+        if let Ok(served) = &outcome {
+            self.notes.note_served(served);
+        }
         let old = old.map(|old| (self.retired.enter(), old));
         drop(series_lock);
         // This order lets a client that learns of the end start the next reload.
@@ -255,8 +209,13 @@ impl Reloader {
     fn load(&self, order: Order, listing: &Listing) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
         match order {
             Order::Start(start) => self.load_first(start, listing).map(|reload| (reload, None)),
-            Order::Replace(version) => {
-                let version = self.version_to_replace(version)?;
+            Order::Replace(asked) => {
+                let version = self.version_to_replace(asked)?;
+                if asked.is_none()
+                    && let Some(serving) = self.open_recommender()?.current()
+                {
+                    self.loader.check_gate(version, &serving.live)?;
+                }
                 let stamp = self.stamp(version, listing);
                 let generation = self.load_beside(version)?;
                 // Before it serves, so that the watch does not load it once more.
@@ -268,6 +227,10 @@ impl Reloader {
                     // A candidate or an order may have come since the watch looked. The watch asks again.
                     if serving.candidate.is_some() || self.notes.is_ordered(version) {
                         return Err(ReloadError::InProgress);
+                    }
+                    let digest = self.directory().digest(version).map_err(opening)?;
+                    if serving.live.model.version() != version && self.notes.has_served(version, &digest) {
+                        return Err(ReloadError::Left { version });
                     }
                     self.loader.check_gate(version, &serving.live)?;
                 }
@@ -301,6 +264,7 @@ impl Reloader {
             match self.loader.load(Some(version), Priority::WholeMachine) {
                 Ok(generation) => {
                     self.notes.note_order(stamp);
+                    self.notes.note_served(&ServingVersion::of(&generation));
                     tracing::info!(version, share, "the candidate is loaded");
                     self.loader.metrics.reloaded(Reloaded::Served, started.elapsed());
                     Some((generation, share))
@@ -361,38 +325,6 @@ impl Reloader {
         let recommender = self.open_recommender()?;
         let reload = ServingVersion::of(&generation);
         Ok((reload, recommender.serve(generation)))
-    }
-
-    /// Changes the share of the candidate that runs. `None` if none does.
-    fn change_share(&self, Offer { version, share }: Offer) -> Option<Outcome> {
-        let running = self.candidate()?;
-        let changed = self.recommender.upgrade()?.change_share(version.unwrap_or(running), share);
-        if changed.is_ok() {
-            tracing::info!(version = running, share, "the candidate answers another share of the users");
-        }
-        Some(changed.map(|generation| ServingVersion::of(&generation)).map_err(ReloadError::from))
-    }
-
-    /// Loads a candidate and swaps it in.
-    fn load_candidate(
-        &self,
-        Offer { version, share }: Offer,
-        listing: &Listing,
-    ) -> Result<ServingVersion, ReloadError> {
-        let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live.model.version();
-        let version = match version {
-            Some(version) => version,
-            None => self.directory().latest().map_err(opening)?,
-        };
-        if version == live {
-            return Err(Conflict::IsLive { version }.into());
-        }
-        let stamp = self.stamp(version, listing);
-        let generation = self.loader.load(Some(version), Priority::BesideLive)?;
-        let reload = ServingVersion::of(&generation);
-        self.open_recommender()?.offer(generation, share)?;
-        self.notes.note_order(stamp);
-        Ok(reload)
     }
 
     /// The recommender, if it can still use a new generation.
@@ -457,8 +389,9 @@ impl Reloader {
                     tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");
                 }
                 Reloaded::Regression => {
-                    tracing::warn!(%error, "the watched version is refused: the server keeps the model that it has");
+                    tracing::warn!(%error, "the version is refused: the server keeps the model that it has");
                 }
+                Reloaded::Unchanged => tracing::info!(%error, "the server keeps the model that it has"),
                 _ => tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has"),
             },
         }
@@ -495,5 +428,6 @@ impl Drop for Building {
 /// How a reload ended.
 type Outcome = Result<ServingVersion, ReloadError>;
 
+mod candidate;
 #[cfg(test)]
 mod tests;

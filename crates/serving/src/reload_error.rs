@@ -47,6 +47,12 @@ pub enum ReloadError {
     /// The server is stopping or its executors have died.
     #[error(transparent)]
     Unready(#[from] Unready),
+    /// The watch found a version that served before, whose files were written again without a change.
+    #[error("version {version} served before and has not changed: name it with POST /admin/reload to return to it")]
+    Left {
+        /// The version.
+        version: u64,
+    },
     /// No thread could be started.
     #[error("cannot start a thread for the reload: {0}")]
     Thread(#[from] io::Error),
@@ -60,6 +66,7 @@ impl ReloadError {
     pub(super) fn counted(&self) -> Reloaded {
         match self {
             ReloadError::InProgress | ReloadError::Conflict(_) => Reloaded::Busy,
+            ReloadError::Left { .. } => Reloaded::Unchanged,
             ReloadError::Load(LoadError::Regression(_)) => Reloaded::Regression,
             ReloadError::Load(error) => match error.fault() {
                 Fault::Missing => Reloaded::Missing,
@@ -97,6 +104,7 @@ mod tests {
         for (error, counted) in [
             (ReloadError::InProgress, Reloaded::Busy),
             (Conflict::NoCandidate.into(), Reloaded::Busy),
+            (ReloadError::Left { version: 2 }, Reloaded::Unchanged),
             (opening(CheckpointError::NoModel { path: "m".into() }), Reloaded::Missing),
             (opening(CheckpointError::MissingFile { path: "m/1/items.tsv".into() }), Reloaded::Incomplete),
             (opening(CheckpointError::NotAFile { path: "m/1/items.tsv".into() }), Reloaded::Rejected),

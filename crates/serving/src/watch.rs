@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::absence::{Absence, Report};
-use super::{Priority, ReloadError, Reloader};
+use super::{Priority, ReloadError, Reloader, ServingVersion};
 use crate::metrics::{Metrics, Reloaded};
 use canet_model::checkpoint::{CheckpointError, Fault, Listing, ModelDirectory, OriginObject, VERSION_NAMES};
 
@@ -56,7 +56,8 @@ struct FileStamp {
 /// Decides which state of a model's directory is new.
 ///
 /// A version that was tried, with or without success, is tried again only if its files change. A version below one that
-/// was tried is never tried, so that a deliberate return to an older version lasts.
+/// was tried is never tried, so that a deliberate return to an older version lasts. So it does if the version that was left is
+/// written again with the same contents.
 ///
 /// Most copies are made file by file. So a new state is tried once all its files have the digests of their manifest, which
 /// nobody copies any more, or once it has stood still for two seconds.
@@ -88,6 +89,8 @@ struct Notes {
     logged: HashSet<String>,
     /// Versions that somebody's order loaded since the watch last asked, as they were just before that.
     ordered: BTreeMap<u64, Stamp>,
+    /// The digest of each version that has served.
+    served: BTreeMap<u64, String>,
     /// The state of the highest version just before the first load.
     first_seen: Option<Stamp>,
     /// Whether the store failed when the watch last looked.
@@ -210,6 +213,16 @@ impl WatchNotes {
     /// Whether somebody's order loaded a version since the watch last asked.
     pub(crate) fn is_ordered(&self, version: u64) -> bool {
         self.0.lock().ordered.contains_key(&version)
+    }
+
+    /// Notes that a version serves.
+    pub(crate) fn note_served(&self, served: &ServingVersion) {
+        self.0.lock().served.insert(served.version, served.digest.clone());
+    }
+
+    /// Whether a version served before with this digest.
+    pub(crate) fn has_served(&self, version: u64, digest: &str) -> bool {
+        self.0.lock().served.get(&version).is_some_and(|served| served == digest)
     }
 
     /// The versions that somebody's order loaded since the last call.

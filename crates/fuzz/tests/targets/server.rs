@@ -146,7 +146,7 @@ impl Server {
     /// Undoes what operators' calls may have done.
     pub(crate) fn withdraw_candidate(&self) {
         // There may be none.
-        let _ = self.reloader.withdraw(None);
+        let _ = self.runtime.block_on(self.reloader.withdraw(None));
     }
 
     /// Whether it can answer, as its probes say.

@@ -229,6 +229,21 @@ impl ModelDirectory {
         read::manifest(&self.version_path(version))
     }
 
+    /// The SHA-256 of a version's manifest, which holds the digest of every other file but the titles.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the manifest is missing or cannot be read.
+    pub fn digest(&self, version: u64) -> Result<String, CheckpointError> {
+        let bytes = match &self.origin {
+            Some(origin) => match mirror::manifest_bytes(&**origin, version)? {
+                Some(bytes) => bytes,
+                None => return Err(self.no_version(version)?),
+            },
+            None => files::read_bounded(&self.version_path(version).join(MANIFEST), read::MANIFEST_LIMIT)?,
+        };
+        Ok(files::sha256_hex(&bytes))
+    }
+
     /// Whether every file of a version has the digest that the manifest records, so that nobody copies it any more. Titles
     /// have no digest and do not count. Every file is read, but of a weights file whose end is missing only the header.
     ///

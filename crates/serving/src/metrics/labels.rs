@@ -97,8 +97,10 @@ pub enum Reloaded {
     Regression,
     /// There is no such checkpoint.
     Missing,
-    /// Another reload was running.
+    /// Another reload was running, or the order did not fit the candidate.
     Busy,
+    /// The watch found a version again that an operator had left.
+    Unchanged,
     /// The device or the store of the model failed, or the server is stopping.
     Failed,
 }

@@ -1,0 +1,131 @@
+//! How a candidate starts, changes and ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Building, Offer, Order, Outcome, Reloader, ServingVersion, opening};
+use crate::priority::Priority;
+use crate::recommender::EndedCandidate;
+use crate::{Conflict, ReloadError, Unready};
+use canet_model::checkpoint::Listing;
+
+impl Reloader {
+    /// Starts to load a candidate. The future is ready once it serves. If the version is the candidate already, only its share
+    /// changes. Dropping the future stops neither.
+    ///
+    /// # Errors
+    /// [`ReloadError`]. Nothing has changed then.
+    pub fn offer(self: &Arc<Self>, offer: Offer) -> impl Future<Output = Outcome> + Send + use<> {
+        let loading = match self.candidate() {
+            Some(running) => Err(self.change(move |reloader| reloader.change_share(running, offer))),
+            None => Ok(self.carry_out(Order::Offer(offer))),
+        };
+        async {
+            match loading {
+                Ok(loading) => loading.await,
+                Err(changing) => changing.await,
+            }
+        }
+    }
+
+    /// Makes the candidate the live generation. `version` is the candidate, if the caller wants to be sure.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if there is no candidate, if it is another version, or while a version is being loaded.
+    pub fn promote(self: &Arc<Self>, version: Option<u64>) -> impl Future<Output = Outcome> + Send + use<> {
+        self.change(move |reloader| {
+            let recommender = reloader.open_recommender()?;
+            // The load would replace what is promoted.
+            let _building = Building::begin(&reloader.building).ok_or(ReloadError::InProgress)?;
+            let EndedCandidate { live, old, guard } = recommender.promote(version, &reloader.retired)?;
+            let (version, replaced) = (live.model.version(), old.model.version());
+            tracing::info!(version, replaced, "the candidate is promoted and answers everybody");
+            reloader.retire(old, guard);
+            Ok(ServingVersion::of(&live))
+        })
+    }
+
+    /// Ends the candidate. `version` is the candidate, if the caller wants to be sure. The future has the live checkpoint.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if there is no candidate, or if it is another version.
+    pub fn withdraw(self: &Arc<Self>, version: Option<u64>) -> impl Future<Output = Outcome> + Send + use<> {
+        self.change(move |reloader| {
+            let recommender = reloader.open_recommender()?;
+            let EndedCandidate { live, old, guard } = recommender.withdraw(version, &reloader.retired)?;
+            let (version, withdrawn) = (live.model.version(), old.model.version());
+            tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
+            reloader.retire(old, guard);
+            Ok(ServingVersion::of(&live))
+        })
+    }
+
+    /// The version of the candidate.
+    pub(crate) fn candidate(&self) -> Option<u64> {
+        let serving = self.recommender.upgrade()?.current()?;
+        serving.candidate.map(|candidate| candidate.generation.model.version())
+    }
+
+    /// The share of the candidate that serves, if it is `version`. `None` stands for any version.
+    pub fn candidate_share(&self, version: Option<u64>) -> Option<f64> {
+        let candidate = self.recommender.upgrade()?.current()?.candidate?;
+        let running = candidate.generation.model.version();
+        version.is_none_or(|version| version == running).then(|| candidate.split.share())
+    }
+
+    /// Makes a change that loads nothing, on a thread of its own: it may have to wait until the catalogue file is read, and frees
+    /// a history cache.
+    fn change<C>(self: &Arc<Self>, change: C) -> impl Future<Output = Outcome> + Send + use<C>
+    where
+        C: FnOnce(&Arc<Reloader>) -> Outcome + Send + 'static,
+    {
+        let (done, outcome) = oneshot::channel();
+        let reloader = Arc::clone(self);
+        let started = self.spawn(move || {
+            // A closed channel means that the client has left.
+            let _ = done.send(change(&reloader));
+        });
+        async move {
+            started?;
+            outcome.await.unwrap_or(Err(ReloadError::BrokeOff))
+        }
+    }
+
+    /// Changes the share of the candidate `running`.
+    fn change_share(&self, running: u64, offer: Offer) -> Outcome {
+        let changed = self.open_recommender()?.change_share(offer.version.unwrap_or(running), offer.share);
+        let changed = changed.map(|generation| ServingVersion::of(&generation)).map_err(ReloadError::from);
+        match &changed {
+            Ok(_) => {
+                let share = offer.share;
+                tracing::info!(version = running, share, "the candidate answers another share of the users");
+            }
+            Err(error) => self.count(Order::Offer(offer), Err(error), Duration::ZERO),
+        }
+        changed
+    }
+
+    /// Loads a candidate and swaps it in.
+    pub(super) fn load_candidate(
+        &self,
+        Offer { version, share }: Offer,
+        listing: &Listing,
+    ) -> Result<ServingVersion, ReloadError> {
+        let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live.model.version();
+        let version = match version {
+            Some(version) => version,
+            None => self.directory().latest().map_err(opening)?,
+        };
+        if version == live {
+            return Err(Conflict::IsLive { version }.into());
+        }
+        let stamp = self.stamp(version, listing);
+        let generation = self.loader.load(Some(version), Priority::BesideLive)?;
+        let reload = ServingVersion::of(&generation);
+        self.open_recommender()?.offer(generation, share)?;
+        self.notes.note_order(stamp);
+        Ok(reload)
+    }
+}
