@@ -136,6 +136,17 @@ fn every_row_is_answered_rightly_or_refused_and_the_metrics_add_up() {
 }
 
 #[test]
+fn an_idle_server_refuses_no_row_of_a_call() {
+    let server = server(NO_QUEUE);
+    let requests = requests();
+    let results = server.client.post("/recommend/batch", &json!({"requests": requests})).json()["results"].clone();
+    for (result, request) in results.as_array().unwrap().iter().zip(&requests) {
+        assert_eq!(ids(result), ids(&server.client.recommend(request).json()));
+    }
+    assert_eq!(server.client.metric("rejected_total{reason=\"overloaded\"}"), 0.0);
+}
+
+#[test]
 fn under_pressure_a_degrading_server_runs_cheaper_routes_and_says_so() {
     let server = server(Limits { degrade: true, ..NO_QUEUE });
     let space = &server.checkpoint.space;

@@ -252,7 +252,7 @@ mod tests {
         let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
         let known = ExternalId(generation.model.catalogue().ids()[0].clone());
         let size = async |history: Vec<ExternalId>| {
-            let rows = call.accept_all([Ok(RecommendRequest::new(history))].into_iter()).await;
+            let rows = call.accept_all([std::future::ready(Ok(RecommendRequest::new(history)))].into_iter()).await;
             AnswerForm::Json.answer(&serving, &rows)
         };
         let (cold, routed) = (size(Vec::new()).await, size(vec![known.clone()]).await);

@@ -34,11 +34,6 @@ impl BodyTurn {
         let runs_beside = || Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread);
         if self.0.is_some() && runs_beside() { task::block_in_place(work) } else { work() }
     }
-
-    /// Runs the work on a part of `bytes` of a body. The work on a small part runs where it is: moving it would take longer.
-    pub(crate) fn run_part<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> T {
-        if bytes > LARGE { self.run(work) } else { work() }
-    }
 }
 
 #[cfg(test)]
@@ -74,7 +69,7 @@ mod tests {
             let mut second = Box::pin(BodyTurn::to_parse(LARGE + 1));
             assert!(second.as_mut().now_or_never().is_none());
             assert_eq!(BodyTurn::to_parse(LARGE).await.run(|| 1), 1);
-            assert_eq!((first.run(|| 2), first.run_part(LARGE + 1, || 3)), (2, 3));
+            assert_eq!(first.run(|| 2), 2);
             drop(first);
             assert_eq!(second.await.run(|| 4), 4);
         });

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::stream::{self, Stream, StreamExt};
 use tracing::Span;
 
 use super::Problem;
@@ -78,10 +78,10 @@ impl<'a> Call<'a> {
 
     /// Checks the requests of a batch, each alone, so that a wrong one does not affect the others. They are checked in turns
     /// with other tasks, because it takes long to suggest values for an unknown one.
-    pub(crate) async fn accept_all(
-        &self,
-        requests: impl Iterator<Item = Result<RecommendRequest, Problem>>,
-    ) -> Checked {
+    pub(crate) async fn accept_all<R>(&self, requests: impl Iterator<Item = R>) -> Checked
+    where
+        R: Future<Output = Result<RecommendRequest, Problem>>,
+    {
         let (items, mut ranked) = (self.items(), 0);
         let mut check = |request| check_sum(request, items, &mut ranked);
         let mut accept = |(place, request): (usize, Result<RecommendRequest, Problem>)| {
@@ -89,8 +89,8 @@ impl<'a> Call<'a> {
         };
         let (mut checked, mut turns) = (Vec::with_capacity(requests.size_hint().0), Turns::default());
         turns.begin();
-        for request in requests.enumerate() {
-            checked.push(accept(request));
+        for (place, request) in requests.enumerate() {
+            checked.push(accept((place, request.await)));
             turns.long_step().await;
         }
         checked
@@ -165,9 +165,23 @@ impl<'a> Call<'a> {
         self.answer(request?).await
     }
 
-    /// Answers a batch. Each request is admitted alone.
+    /// Answers requests in their order, each alone. Not all enter the queue at once: a large call would exceed the queue's limit on
+    /// every server, however idle.
+    pub(crate) fn answers(
+        &self,
+        requests: impl Iterator<Item = Result<Accepted, Problem>>,
+    ) -> impl Stream<Item = Result<Answered<'a>, Problem>> {
+        stream::iter(requests.map(move |request| self.answer_checked(request))).buffered(self.rows_at_once())
+    }
+
+    /// How many of its rows a call has in the queue at a time.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        self.recommender.rows_at_once(&self.serving.live)
+    }
+
+    /// Answers a batch.
     pub(crate) async fn answer_all(&self, rows: Checked) -> Outcomes<'a> {
-        Outcomes(join_all(rows.into_iter().map(|row| self.answer_checked(row))).await)
+        Outcomes(self.answers(rows.into_iter()).collect().await)
     }
 }
 
@@ -246,6 +260,7 @@ fn model(generation: &Generation) -> ModelName<'_> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::future::ready;
 
     use serde_json::json;
 
@@ -264,7 +279,7 @@ mod tests {
         let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
         let request =
             || Ok(RecommendRequest { candidates: Some(vec![known.clone()]), ..RecommendRequest::new(Vec::new()) });
-        let rows = call.accept_all((0..5).map(|_| request())).await;
+        let rows = call.accept_all((0..5).map(|_| ready(request()))).await;
         let others = Cell::new(0);
         let answering = async {
             let outcomes = call.answer_all(rows).await;

@@ -68,11 +68,14 @@ pub(crate) async fn many(State(recommender): State<Arc<Recommender>>, request: R
     let arrival = Arrival::now();
     let turn = BodyTurn::to_parse(bytes.len()).await;
     let BatchRequest { requests } = turn.run(|| body::parse(&bytes))?;
+    drop(turn);
     let serving = pin(&recommender, requests.count)?;
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
-    let parse = |part: &RawValue| turn.run_part(part.get().len(), || body::parse_part(part));
+    let parse = async |part: &RawValue| {
+        let turn = BodyTurn::to_parse(part.get().len()).await;
+        turn.run(|| body::parse_part(part))
+    };
     let rows = call.accept_all(requests.kept.into_iter().map(parse)).await;
-    drop(turn);
     let mut json = JsonAnswer::new(call.reserve(&rows, &answers, AnswerForm::Json)?);
     let outcomes = call.answer_all(rows).await;
 

@@ -99,6 +99,20 @@ async fn every_row_is_answered_as_if_it_ran_alone_and_is_counted_once() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
+/// A call may hold a row back for long before it enters the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_in_the_queue_begins_when_a_row_enters_it() {
+    let metrics = metrics();
+    let recommender = recommender(LIMITS, &metrics);
+    recommender.serve(generation(&metrics));
+    let request = request(None, Duration::from_secs(60), &mut rng(6));
+    let arrived = request.due.arrived.checked_sub(Duration::from_secs(1000)).unwrap();
+    let asked = Instant::now();
+    let due = Due { arrived, ..request.due };
+    let answer = recommender.rank(recommender.generation().unwrap(), Request { due, ..request }).await.unwrap();
+    assert!(answer.times.queue <= asked.elapsed(), "{:?}", answer.times.queue);
+}
+
 /// One thread runs everything, so that no answer is delivered while the test polls.
 #[tokio::test]
 async fn refused_and_cancelled_rows_are_counted_once() {

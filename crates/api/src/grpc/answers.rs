@@ -1,7 +1,7 @@
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use futures_util::stream::{FuturesUnordered, Stream, StreamExt};
+use futures_util::stream::{Stream, StreamExt};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tonic::Status;
 
@@ -19,17 +19,17 @@ pub(super) struct Answers<M> {
 }
 
 impl<M: Send + 'static> Answers<M> {
-    /// Starts the requests. The channel has room for every answer, so none waits for the reader.
-    pub(super) fn of<F: Future<Output = M> + Send + 'static>(rows: FuturesUnordered<F>) -> Answers<M> {
-        let missing = rows.len();
+    /// Starts the requests, which give `missing` answers. The channel has room for every answer, so none waits for the reader.
+    pub(super) fn of(missing: usize, rows: impl Stream<Item = M> + Send + 'static) -> Answers<M> {
         let (sender, received) = mpsc::channel(missing.max(1));
         tokio::spawn(run(rows, sender));
         Answers { received, missing }
     }
 }
 
-async fn run<M, F: Future<Output = M>>(mut rows: FuturesUnordered<F>, sender: Sender<M>) {
+async fn run<M>(rows: impl Stream<Item = M>, sender: Sender<M>) {
     let all = async {
+        let mut rows = pin!(rows);
         while let Some(answer) = rows.next().await {
             if sender.send(answer).await.is_err() {
                 return;

@@ -1,6 +1,8 @@
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::http::header;
+use futures_util::stream::{self, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::answers::Answers;
@@ -15,6 +17,7 @@ use crate::observe::CallId;
 use crate::proto::canet::v1 as proto;
 use crate::proto::canet::v1::recommender_server::Recommender as Methods;
 use crate::turns::Turns;
+use crate::validate::Accepted;
 use canet_serving::Recommender;
 
 /// `canet.v1.Recommender`.
@@ -57,7 +60,7 @@ impl Methods for Service {
         let requests = request.into_inner().requests;
         let serving = pin(&self.recommender, requests.len())?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
-        let rows = call.accept_all(requests.into_iter().map(TryInto::try_into)).await;
+        let rows = call.accept_all(requests.into_iter().map(|request| ready(request.try_into()))).await;
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
         let message = MessageAnswer::new(&reservation);
         let outcomes = call.answer_all(rows).await;
@@ -89,31 +92,31 @@ impl Methods for Service {
         let serving = Arc::new(pin(&self.recommender, requests.len())?);
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
         // Answers may wait together for the client to read, so they are bounded like a batch.
-        let rows = call.accept_all(requests.into_iter().map(TryInto::try_into)).await;
+        let rows = call.accept_all(requests.into_iter().map(|request| ready(request.try_into()))).await;
         let reservation = call.reserve(&rows, &answers, AnswerForm::Message)?;
         let message = MessageAnswer::new(&reservation);
         let (charge, ticket) = reservation.split();
         // The last row to be written leaves the queue.
         let shared = Arc::new((message, ticket));
-        let rows = (0..)
-            .zip(rows)
-            .map(|(index, row)| {
-                let (recommender, serving) = (Arc::clone(&self.recommender), Arc::clone(&serving));
-                let (shared, id) = (Arc::clone(&shared), id.clone());
-                async move {
-                    let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
-                    let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
-                    let (message, ticket) = &*shared;
-                    let _permit = match ticket {
-                        Some(ticket) => ticket.build_permit().await,
-                        None => None,
-                    };
-                    let result = message.result(outcome, &mut Turns::default()).await;
-                    proto::RecommendStreamResponse { index, result: Some(result) }
-                }
-            })
-            .collect();
-        let mut response = Response::new(Answers::of(rows));
+        let (count, at_once) = (rows.len(), call.rows_at_once());
+        let recommender = Arc::clone(&self.recommender);
+        let answer = move |(index, row): (u32, Result<Accepted, Problem>)| {
+            let (recommender, serving) = (Arc::clone(&recommender), Arc::clone(&serving));
+            let (shared, id) = (Arc::clone(&shared), id.clone());
+            async move {
+                let call = Call { recommender: &recommender, serving: &serving, arrival, id: id.as_ref() };
+                let outcome = call.answer_checked(row).await.map(|answered| answered.recommendation);
+                let (message, ticket) = &*shared;
+                let _permit = match ticket {
+                    Some(ticket) => ticket.build_permit().await,
+                    None => None,
+                };
+                let result = message.result(outcome, &mut Turns::default()).await;
+                proto::RecommendStreamResponse { index, result: Some(result) }
+            }
+        };
+        let answers = stream::iter((0..).zip(rows).map(answer)).buffer_unordered(at_once);
+        let mut response = Response::new(Answers::of(count, answers));
         response.extensions_mut().insert(MessageCharge::stream(charge));
         Ok(response)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::infer::{InferRequest, Inferred, infer, pin_named};
+use super::infer::{InferRequest, Inferred, infer, pin_named, read_rows};
 use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, named, versions};
 use super::parameters::{Parameter, Parameters};
 use super::tensor::{Contents, DataType, Input, Values, input_problem};
@@ -102,7 +102,8 @@ impl GrpcInferenceService for Service {
         let request = read(message)?;
         let serving = pin_named(&self.recommender, &request)?;
         let call = Call { recommender: &self.recommender, serving: &serving, arrival, id: id.as_ref() };
-        let (inferred, reservation) = infer(call, request, &answers, AnswerForm::TensorsMessage).await?;
+        let rows = read_rows(call, request)?;
+        let (inferred, reservation) = infer(call, rows, &answers, AnswerForm::TensorsMessage).await?;
         let _permit = reservation.build_permit().await;
         let mut turns = Turns::default();
         let mut response = Response::new(write(&inferred, raw, &mut turns).await);

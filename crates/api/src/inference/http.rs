@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::binary;
-use super::infer::{InferRequest, infer, pin_named};
+use super::infer::{InferRequest, infer, pin_named, read_rows};
 use super::json::{RequestJson, ResponseJson, ResponseParameters, read_parameters};
 use super::model::{INPUTS, OutputName, SERVER, SERVER_VERSION, Signature, check_probed, named, versions};
 use super::tensor::Output;
@@ -201,10 +201,11 @@ async fn post_infer(
         parameters,
         outputs: outputs.iter().map(|output| output.name.clone()).collect(),
     };
-    drop(turn);
     let serving = pin_named(&recommender, &request)?;
     let call = Call { recommender: &recommender, serving: &serving, arrival, id: call_id.as_ref() };
-    let (inferred, reservation) = infer(call, request, &answers, AnswerForm::Tensors).await?;
+    let rows = turn.run(|| read_rows(call, request))?;
+    drop(turn);
+    let (inferred, reservation) = infer(call, rows, &answers, AnswerForm::Tensors).await?;
 
     let asked: HashMap<&str, Option<bool>> =
         outputs.iter().map(|output| (output.name.as_str(), output.parameters.binary_data)).collect();

@@ -1,4 +1,4 @@
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::TryStreamExt;
 
 use super::model::{INPUTS, OutputName, named};
 use super::parameters::Parameters;
@@ -73,21 +73,22 @@ fn history(request: &InferRequest) -> Result<&Input, Problem> {
     })
 }
 
-/// Recommends for every row. If any row fails, the whole call fails. `answers` and `form` say where and how the answer will be
-/// written.
+/// The rows of a request, and what its answer will hold.
+pub(super) struct Rows {
+    id: Option<String>,
+    outputs: Vec<OutputName>,
+    rows: Vec<RecommendRequest>,
+    /// Items of each row's answer.
+    k: usize,
+}
+
+/// Reads the rows of a request, which takes long for a large one. It checks what all rows share, even if there are none.
 ///
 /// # Errors
-/// 422 with the wrong input, output or parameter, 429 if there is no room for the answer, or the problem of the row that
-/// failed.
-pub(super) async fn infer<'a>(
-    call: Call<'a>,
-    request: InferRequest,
-    answers: &AnswerShare,
-    form: AnswerForm,
-) -> Result<(Inferred<'a>, Reservation), Problem> {
-    let Call { recommender, serving, .. } = call;
+/// 422 with the wrong input, output or parameter.
+pub(super) fn read_rows(call: Call<'_>, request: InferRequest) -> Result<Rows, Problem> {
     // Dense ids are those of the live model, whose description clients read.
-    let generation = &serving.live;
+    let generation = &call.serving.live;
     let outputs = outputs(&request)?;
     let k = match input(&request, "k")? {
         Some(Input { shape, values: Values::Int64(values), .. }) if shape.as_slice() == [1] => Some(count(values[0])?),
@@ -100,7 +101,6 @@ pub(super) async fn infer<'a>(
         request.parameters.apply(&mut row);
         row
     };
-    // Checks the part that all rows share, even if there are no rows.
     call.accept(row(Vec::new()))?;
     let k = usize::try_from(row(Vec::new()).k(generation.model.catalogue().len())).unwrap_or(usize::MAX);
     let mut rows: Vec<RecommendRequest> = histories(history(&request)?, generation)?.into_iter().map(row).collect();
@@ -118,26 +118,40 @@ pub(super) async fn infer<'a>(
         let detail = format!("{} rows of {k} items are too many for one call: at most {MAX_ITEMS} items", rows.len());
         return Err(Problem::invalid("k", detail));
     }
-    let id = request.id.as_deref().unwrap_or_default();
-    let sizes = serving.generations().map(|generation| form.tensors(generation, rows.len(), k, id));
+    Ok(Rows { id: request.id, outputs, rows, k })
+}
+
+/// Recommends for every row. If any row fails, the whole call fails. `answers` and `form` say where and how the answer will be
+/// written.
+///
+/// # Errors
+/// 429 if there is no room for the answer, or the problem of the row that failed.
+pub(super) async fn infer<'a>(
+    call: Call<'a>,
+    Rows { id, outputs, rows, k }: Rows,
+    answers: &AnswerShare,
+    form: AnswerForm,
+) -> Result<(Inferred<'a>, Reservation), Problem> {
+    let Call { recommender, serving, .. } = call;
+    let sizes = serving
+        .generations()
+        .map(|generation| form.tensors(generation, rows.len(), k, id.as_deref().unwrap_or_default()));
     let size = sizes.max_by_key(|size| size.bytes).unwrap_or_default();
     let reservation = Reservation::new(recommender, answers, size)?;
 
-    // Not all rows at once: a large call would exceed the queue's limit on every server, however idle. The first row that
-    // fails withdraws the others, which are counted as cancelled.
-    let answer = async |(place, row)| {
+    // The first row that fails withdraws the others, which are counted as cancelled.
+    let accepted = rows.into_iter().enumerate().map(|(place, row)| {
         let accepted = call.accept(row).map_err(|problem| in_row(problem, place))?;
-        call.answer(Accepted { place, ..accepted }).await
-    };
-    let answered = stream::iter(rows.into_iter().enumerate().map(answer));
-    let answered: Vec<_> = answered.buffered(recommender.rows_at_once(generation)).try_collect().await?;
+        Ok(Accepted { place, ..accepted })
+    });
+    let answered: Vec<_> = call.answers(accepted).try_collect().await?;
     let times = slowest(answered.iter().map(|answered| answered.times));
     let rows: Vec<Recommendation<'_>> = answered.into_iter().map(|answered| answered.recommendation).collect();
     let texts = rows.iter().flat_map(|row| row.items.ids()).map(|id| form.written_item(id.len()));
     check_size(texts.sum(), reservation.bytes())?;
-    let model = generation.model.name();
-    let (version, versions) = versions(&rows, generation.model.version());
-    Ok((Inferred { model, version, versions, id: request.id, outputs, rows, k, times }, reservation))
+    let model = &serving.live.model;
+    let (version, versions) = versions(&rows, model.version());
+    Ok((Inferred { model: model.name(), version, versions, id, outputs, rows, k, times }, reservation))
 }
 
 /// Names the row, if the problem is with what each row has of its own.

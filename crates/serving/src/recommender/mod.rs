@@ -2,6 +2,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -219,10 +220,11 @@ impl Recommender {
     }
 
     async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
-        let due = request.due;
+        // A call may hold its later rows back. They enter the queue now, whenever the call arrived.
+        let due = Due { arrived: Instant::now(), ..request.due };
         let (reply, answer) = oneshot::channel();
-        let is_routed = request.route.is_none() && generation.fixed_route.is_none();
-        let explores = self.exploration.as_ref().filter(|_| is_routed).and_then(Exploration::draw);
+        let needs_router = request.route.is_none() && generation.fixed_route.is_none();
+        let explores = self.exploration.as_ref().filter(|_| needs_router).and_then(Exploration::draw);
         let arrival = Row { request, generation, explores, reply }.arrive(|| self.scheduler.degrade_level());
         self.scheduler.admit(due, arrival).map_err(|rejected| rejected.reason)?;
         match tokio::time::timeout_at(due.deadline.into(), answer).await {
@@ -275,11 +277,11 @@ impl Recommender {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// How many rows a call should have in the queue at a time if one refused row fails the whole call. That many fill
-    /// the executors' batches, and an idle server refuses none of them.
+    /// How many of its rows a call should have in the queue at a time. That many fill the executors' batches and the next ones,
+    /// and an idle server refuses none of them.
     pub fn rows_at_once(&self, generation: &Generation) -> usize {
         let full = generation.model.shape().full_flops(generation.model.space(), generation.max_len());
-        self.scheduler.lock().fitting(full).min(self.max_running)
+        self.scheduler.lock().fitting(full).min(self.max_running.saturating_mul(2))
     }
 
     /// How many rows wait for the device.

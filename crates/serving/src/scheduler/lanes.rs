@@ -18,7 +18,7 @@ pub(crate) struct Lanes<L, T> {
 /// When a row came and when its answer is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
-    /// When the request arrived.
+    /// When the request arrived, and in the queue when the row entered it.
     pub arrived: Instant,
     /// From this time on the answer is of no use.
     pub deadline: Instant,
