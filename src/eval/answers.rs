@@ -23,6 +23,9 @@ struct AnswerLine {
     version: u64,
     route: Option<Box<str>>,
     reason: Box<str>,
+    /// Older logs lack it.
+    #[serde(default)]
+    budget: Option<f64>,
     k: usize,
     #[serde(rename = "candidates")]
     narrowed: bool,
@@ -44,6 +47,8 @@ struct Group {
     /// `None` for a cold start.
     route: Option<Box<str>>,
     reason: Box<str>,
+    /// The budget that the request named, as text.
+    budget: Option<Box<str>>,
 }
 
 /// The answers of a directory.
@@ -81,6 +86,8 @@ pub(super) struct Rate {
     route: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<String>,
     judged: u64,
     hits: u64,
     hit_rate: f64,
@@ -98,6 +105,8 @@ pub(super) struct AnswerReport {
     by_version: Vec<Rate>,
     by_reason: Vec<Rate>,
     by_route: Vec<Rate>,
+    /// Empty if no request named a budget.
+    by_budget: Vec<Rate>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -106,7 +115,13 @@ struct Tally {
     reciprocal_ranks: f64,
 }
 
-type GroupKey = fn(&Group) -> (Option<String>, Option<String>);
+/// What tells groups of a version apart in a table.
+#[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
+struct GroupKey {
+    route: Option<String>,
+    reason: Option<String>,
+    budget: Option<String>,
+}
 
 /// Judges the answers in `path`, a file or a directory of `.jsonl` files, by the interactions of `data`.
 pub(super) fn judge(path: &Path, data: &TimedDataset) -> Result<AnswerReport, Failure> {
@@ -137,19 +152,30 @@ pub(super) fn judge(path: &Path, data: &TimedDataset) -> Result<AnswerReport, Fa
         }
     }
     let groups = || answers.groups.iter().zip(&tallies);
-    // `key` gives a group's route and reason, as far as they tell groups apart.
-    let rates = |key: GroupKey| -> Vec<Rate> {
+    let rates = |key: fn(&Group) -> GroupKey| -> Vec<Rate> {
         let mut sums = BTreeMap::<_, Tally>::new();
         for (group, tally) in groups() {
             sums.entry((group.version, key(group))).or_default().merge(tally);
         }
-        sums.into_iter().filter_map(|((version, (route, reason)), tally)| tally.rate(version, route, reason)).collect()
+        sums.into_iter().filter_map(|((version, key), tally)| tally.rate(version, key)).collect()
     };
+    let names_budgets = answers.groups.iter().any(|group| group.budget.is_some());
     Ok(AnswerReport {
         counts: answers.counts,
-        by_version: rates(|_| (None, None)),
-        by_reason: rates(|group| (None, Some(group.reason.to_string()))),
-        by_route: rates(|group| (Some(group.name().to_owned()), Some(group.reason.to_string()))),
+        by_version: rates(|_| GroupKey::default()),
+        by_reason: rates(|group| GroupKey { reason: Some(group.reason.to_string()), ..GroupKey::default() }),
+        by_route: rates(|group| GroupKey {
+            route: Some(group.name().to_owned()),
+            reason: Some(group.reason.to_string()),
+            budget: None,
+        }),
+        by_budget: match names_budgets {
+            true => rates(|group| GroupKey {
+                budget: Some(group.budget.as_deref().unwrap_or("server's").to_owned()),
+                ..GroupKey::default()
+            }),
+            false => Vec::new(),
+        },
     })
 }
 
@@ -173,13 +199,14 @@ impl Tally {
     }
 
     /// `None` if nothing is judged.
-    fn rate(self, version: u64, route: Option<String>, reason: Option<String>) -> Option<Rate> {
+    fn rate(self, version: u64, GroupKey { route, reason, budget }: GroupKey) -> Option<Rate> {
         let Proportion { successes: hits, trials: judged } = self.hits;
         let (hit_rate, interval) = (self.hits.share()?, self.hits.interval()?);
         Some(Rate {
             version,
             route,
             reason,
+            budget,
             judged,
             hits,
             hit_rate,
@@ -226,7 +253,7 @@ impl AnswerFiles {
 
     fn add(&mut self, time: i64, answer: AnswerLine, groups: &mut HashMap<Group, usize>) {
         self.counts.answers += 1;
-        let AnswerLine { user, version, route, reason, k, narrowed, mut items, .. } = answer;
+        let AnswerLine { user, version, route, reason, budget, k, narrowed, mut items, .. } = answer;
         let Some(user) = user else {
             self.counts.without_user += 1;
             return;
@@ -236,7 +263,7 @@ impl AnswerFiles {
             self.counts.not_judgeable += 1;
             return;
         }
-        let group = Group { version, route, reason };
+        let group = Group { version, route, reason, budget: budget.map(|budget| budget.to_string().into()) };
         let group = *groups.entry(group.clone()).or_insert_with(|| {
             self.groups.push(group);
             self.groups.len() - 1
@@ -288,10 +315,14 @@ impl AnswerReport {
             ("version", &self.by_version),
             ("version and reason", &self.by_reason),
             ("version and route", &self.by_route),
+            ("version and budget", &self.by_budget),
         ] {
+            if rates.is_empty() {
+                continue;
+            }
             text += &format!("\nBy {heading}\n");
             text += &aligned(
-                &["version", "route", "reason", "judged", "hits", "hit rate", "95 % interval", "MRR@10"],
+                &["version", "route", "reason", "budget", "judged", "hits", "hit rate", "95 % interval", "MRR@10"],
                 rates.iter().map(Rate::row),
             );
         }
@@ -315,6 +346,7 @@ impl Rate {
             self.version.to_string(),
             name(&self.route),
             name(&self.reason),
+            name(&self.budget),
             self.judged.to_string(),
             self.hits.to_string(),
             format!("{:.4}", self.hit_rate),

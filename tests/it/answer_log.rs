@@ -32,7 +32,7 @@ fn a_line_says_what_was_asked_and_answered() {
     let log = directory.path().join("log/answers");
     let server =
         Process::serve(&model(directory.path()), &["--answer-log", log.to_str().unwrap(), "--drain-delay", "0"]);
-    let request = json!({"history": [101, "stranger", 102], "k": 3, "user": "ann\n\"1\""});
+    let request = json!({"history": [101, "stranger", 102], "k": 3, "user": "ann\n\"1\"", "budget": 0.4});
     let body = request.to_string();
     let headers = [("content-type", "application/json"), ("x-request-id", "mine")];
     let reply = server.client.send("POST", "/recommend", &headers, body.as_bytes());
@@ -51,6 +51,7 @@ fn a_line_says_what_was_asked_and_answered() {
         ("route", answer["route"]["name"].clone()),
         ("reason", json!("router")),
         ("confidence", answer["route"]["confidence"].clone()),
+        ("budget", json!(0.4)),
         ("k", json!(3)),
         ("candidates", json!(false)),
         ("history", json!(2)),
@@ -67,8 +68,8 @@ fn a_line_says_what_was_asked_and_answered() {
     rows.sort_by_key(|row| row["row"].as_u64());
     assert_eq!(rows[0]["request_id"], rows[1]["request_id"]);
     assert_eq!(
-        [&rows[0]["reason"], &rows[0]["route"], &rows[0]["user"]],
-        [&json!("cold_start"), &json!(null), &json!(null)]
+        [&rows[0]["reason"], &rows[0]["route"], &rows[0]["user"], &rows[0]["budget"]],
+        [&json!("cold_start"), &json!(null), &json!(null), &json!(null)]
     );
     assert_eq!(
         [&rows[1]["row"], &rows[1]["candidates"], &rows[1]["items"]],
@@ -127,7 +128,7 @@ fn answers_are_judged_by_later_interactions() {
         request.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
         server.client.recommend(&request).items()
     };
-    let hit = ask("hit", json!({"route": "full"}));
+    let hit = ask("hit", json!({"route": "full", "budget": 0.5}));
     let miss = ask("miss", json!({"route": "full"}));
     ask("superseded", json!({"route": "smallest"}));
     let later = ask("superseded", json!({"route": "smallest"}));
@@ -181,6 +182,9 @@ fn answers_are_judged_by_later_interactions() {
         .map(|rate| (rate["route"].as_str().unwrap(), rate["judged"].as_u64().unwrap(), rate["hits"].as_u64().unwrap()))
         .collect();
     assert_eq!(routes, [("h12-l4-e10", 2, 1), ("h4-l1-e6", 1, 1)]);
+    let budgets = report["by_budget"].as_array().unwrap();
+    let budgets: Vec<_> = budgets.iter().map(|rate| [&rate["budget"], &rate["judged"], &rate["hits"]]).collect();
+    assert_eq!(budgets, [[&json!("0.5"), &json!(1), &json!(1)], [&json!("server's"), &json!(2), &json!(1)]]);
     // Wilson: 1 of 2.
     let interval = &report["by_route"][0]["interval"];
     assert!(

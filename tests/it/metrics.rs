@@ -91,6 +91,7 @@ fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
     };
     let durations =
         |endpoint: &str| format!("request_duration_seconds_count{{endpoint=\"{endpoint}\",transport=\"http\"}}");
+    let known: u64 = (0..995).map(|n| 1 + n % 12).sum::<u64>() + 3 * 3;
     let mut expected = BTreeMap::from([
         (calls("/recommend", "200"), 997.0),
         (calls("/recommend/batch", "200"), 1.0),
@@ -100,6 +101,8 @@ fn the_difference_of_two_scrapes_is_what_was_sent_in_a_thousand_calls() {
         (durations("/recommend/batch"), 1.0),
         (durations("*"), 1.0),
         ("cold_start_total".to_owned(), 2.0),
+        ("history_items_total{known=\"true\"}".to_owned(), known as f64),
+        ("history_items_total{known=\"false\"}".to_owned(), 1.0),
         ("router_flops_total".to_owned(), expected_router),
         ("route_requests_total{reason=\"override\",route=\"h8-l2-e6\",version=\"1\"}".to_owned(), 3.0),
         ("stage_duration_seconds_count{stage=\"queue\"}".to_owned(), 998.0),

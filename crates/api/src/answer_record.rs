@@ -14,6 +14,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) place: usize,
     pub(crate) user: Option<&'a str>,
     pub(crate) k: usize,
+    /// The budget that the request named.
+    pub(crate) budget: Option<f64>,
     /// Whether the request narrowed the choice by candidates, a filter or quotas.
     pub(crate) narrowed: bool,
     pub(crate) arrived: Instant,
@@ -42,6 +44,7 @@ fn line(request_id: &str, asked: &Asked<'_>, answer: &Recommendation<'_>, times:
     line.put(",\"route\":", &answer.route.name);
     line.put(",\"reason\":", answer.route.reason);
     line.put(",\"confidence\":", &answer.route.confidence);
+    line.put(",\"budget\":", &asked.budget);
     line.put(",\"k\":", &asked.k);
     line.put(",\"candidates\":", &asked.narrowed);
     line.put(",\"history\":", &answer.history.used);

@@ -123,10 +123,11 @@ impl<'a> Call<'a> {
         Accepted { side, work, view, history, user, visit, place, narrowed }: Accepted,
     ) -> Result<Answered<'a>, Problem> {
         let generation = self.serving.generation(side);
-        let k = match &work {
-            Work::Rank(request) => request.k,
-            Work::ColdStart(cold, _) => cold.k,
+        let (k, budget) = match &work {
+            Work::Rank(request) => (request.k, request.budget),
+            Work::ColdStart(cold, _) => (cold.k, None),
         };
+        self.recommender.metrics().history_items(history.used, history.unknown.len());
         let answered = match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(generation), request).await?;
@@ -151,7 +152,7 @@ impl<'a> Call<'a> {
         };
         if let Some(log) = self.recommender.answer_log() {
             let user = user.as_ref().map(UserId::as_str);
-            let asked = Asked { id: self.id, place, user, k, narrowed, arrived: self.arrival.arrived };
+            let asked = Asked { id: self.id, place, user, k, budget, narrowed, arrived: self.arrival.arrived };
             answer_record::write(log, &asked, &answered.recommendation, answered.times);
         }
         Ok(answered)

@@ -114,6 +114,8 @@ families! {
         degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity. No model runs, and no route series counts them.
         cold_start_total: IntCounter;
+        /// Items of the histories of answered rows: those that the model read (true), and ids that it does not know (false).
+        history_items_total: IntCounterVec, labels ["known"];
         /// Answers that the user's next request judged, by route, version and the reason for the route.
         judged_total: IntCounterVec, labels ["route", "version", "reason"];
         /// Judged answers whose first ten items had the user's next item.
@@ -130,7 +132,7 @@ families! {
         shadow_dropped_total: IntCounter;
         /// Reloads by outcome: served, rejected (the checkpoint is at fault), incomplete (files are missing or end early, as
         /// while they are copied), regression (the recorded accuracy is too far below the live version's), missing, busy (another
-        /// reload was running, or a candidate stood against it), or failed (the device or the server). The first load and
+        /// reload was running, or a candidate stood against it), unchanged (a version that an operator had left was written again), or failed (the device or the server). The first load and
         /// candidates count too.
         reload_total: IntCounterVec, labels ["outcome"];
         /// Seconds from the start of a successful reload to the swap.
@@ -176,6 +178,7 @@ impl Metrics {
         create::<CatalogueReloaded>(&metrics.catalogue_reload_total);
         create::<Released>(&metrics.batch_release_total);
         create::<CacheMiss>(&metrics.history_cache_misses_total);
+        metrics.history_items(0, 0);
         Ok(metrics)
     }
 
@@ -225,6 +228,13 @@ impl Metrics {
         }
         self.route_latency_seconds.keep(&["version"], live);
         self.versions.lock().retain(|version, _| live.contains(version));
+    }
+
+    /// Counts the items of a row's history.
+    pub fn history_items(&self, known: usize, unknown: usize) {
+        for (label, items) in [("true", known), ("false", unknown)] {
+            self.history_items_total.with_label_values(&[label]).inc_by(items as u64);
+        }
     }
 
     /// Counts a row answered by popularity.
