@@ -13,6 +13,7 @@ import canet
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MODEL = REPOSITORY / "models" / "ml-100k"
+MODEL_VERSION = max(int(entry.name) for entry in MODEL.iterdir() if entry.name.isdigit())
 
 # The command of the wheel, unless another one is named.
 CANET = Path(os.environ.get("CANET") or Path(sys.executable).with_name("canet"))

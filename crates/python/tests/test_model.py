@@ -17,7 +17,7 @@ import pytest
 from pyarrow import parquet
 
 import canet
-from conftest import MODEL
+from conftest import MODEL, MODEL_VERSION
 
 # One that the model knows, some that it does not, and none.
 ROWS = [["50", "181", "258"], ["50", "no such item", "181"], [], ["1"]]
@@ -260,7 +260,7 @@ def test_a_missing_or_damaged_model_is_named(tmp_path):
             canet.Model(MODEL, **options)
     damaged = tmp_path / "damaged" / "1"
     damaged.mkdir(parents=True)
-    for file in (MODEL / "4").iterdir():
+    for file in (MODEL / str(MODEL_VERSION)).iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
     weights = bytearray((damaged / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -274,7 +274,7 @@ def test_the_description_is_that_of_canet_inspect(model, command):
     routes = inspected.pop("routes")
     assert model.info == inspected
     assert [vars(route) for route in model.routes] == [{"name": route.pop("route"), **route} for route in routes]
-    assert repr(model) == "Model('ml-100k', version=4)"
+    assert repr(model) == f"Model('ml-100k', version={MODEL_VERSION})"
 
 
 def test_a_model_is_pickled_as_its_path_and_version(model, histories):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from conftest import CANET, MODEL, REPOSITORY
+from conftest import CANET, MODEL, MODEL_VERSION, REPOSITORY
 
 PEERS = REPOSITORY / "loadtest" / "peers"
 sys.path.append(str(PEERS))
@@ -40,7 +40,7 @@ def users(histories):
 def log(tmp_path_factory):
     """Interactions, as lines `user item item ...`."""
     file = tmp_path_factory.mktemp("peers") / "users.txt"
-    lines = (MODEL / "4" / "items.tsv").read_text().splitlines()
+    lines = (MODEL / str(MODEL_VERSION) / "items.tsv").read_text().splitlines()
     items = [line.split("\t")[0] for line in lines]
     file.write_text("".join(f"{user} {' '.join(items[user : user + 20 + user % 60])}\n" for user in range(200)))
     return file

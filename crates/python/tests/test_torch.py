@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import canet
 from canet.torch import Slice
-from conftest import MODEL, REPOSITORY
+from conftest import MODEL, MODEL_VERSION, REPOSITORY
 
 ROUTES = ["smallest", "h32-l2-e32", "full"]
 
@@ -61,7 +61,7 @@ def test_onnx_runtime_ranks_as_the_model_does(model, histories, route):
         dynamic_axes={"histories": {0: "batch", 1: "length"}, "scores": {0: "batch"}},
     )
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    probes = load_file(MODEL / "4" / "probes.safetensors")
+    probes = load_file(MODEL / str(MODEL_VERSION) / "probes.safetensors")
     probed = [[model.items[item - 1] for item in row if item > 0] for row in probes["histories"].tolist()]
     asked = [*probed, *histories]
     (scores,) = session.run(["scores"], {"histories": module.encode(asked).numpy()})
