@@ -141,20 +141,21 @@ struct LearningArgs {
     /// stage.
     #[arg(long, env = "CANET_EPOCHS")]
     epochs: Option<u64>,
-    /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1 for sparse data, else all;
-    /// with --preset paper all]
+    /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1, or all for dense data
+    /// of 500,000 interactions or more; with --preset paper all]
     ///
     /// With 1, a sample is scored like a request.
     #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
     loss_positions: Option<Count>,
-    /// Samples of each user in an epoch: a number or `all` [default: all for sparse data, else the number that covers a
-    /// history of mean length; with --preset paper all]
+    /// Samples of each user in an epoch: a number or `all` [default: all for sparse data; for dense data the number of
+    /// windows that cover a history of mean length, and 16 times as many below 500,000 interactions; with --preset paper all]
     ///
     /// A number gives samples that end at random positions. `all` gives one sample for each position, or with
     /// `--loss-positions all` adjacent windows that do not overlap.
     #[arg(long, env = "CANET_SAMPLES_PER_USER", value_name = "N", value_parser = count_or_all)]
     samples_per_user: Option<Count>,
-    /// Samples in a step [default: 256 for sparse data, else 32; with --preset paper 64]
+    /// Samples in a step [default: 256 for sparse data; for dense data 512 below 500,000 interactions and 32 above; with --preset
+    /// paper 64]
     #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
     /// Learning rate of the widest slice at the end of the warm-up [default: 0.001 x sqrt(128 / the largest --hidden); with

@@ -54,5 +54,5 @@ README = [
     {"name": "MovieLens-1M", "row": "ml-1m-minus2",
      "slices": ["h16-l1-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2, 0.4]},
     {"name": "MovieLens-100K", "row": "ml-100k",
-     "slices": ["h16-l1-e16", "h32-l1-e32", "h64-l2-e64"], "budgets": [0.09, 0.2]},
+     "slices": ["h16-l1-e16", "h32-l2-e32", "h64-l2-e64"], "budgets": [0.09, 0.2]},
 ]

@@ -4,7 +4,8 @@ use crate::samples::SampleOptions;
 
 /// Default options that depend on the preset and the data.
 ///
-/// `models/experiments` has the measurements behind them: Amazon Beauty for sparse data, MovieLens-100K for dense data.
+/// `models/experiments` has the measurements behind them: Amazon Beauty for sparse data, MovieLens-100K for small dense data, and
+/// MovieLens-1M for large dense data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Defaults {
     /// Passes over the training data in the first stage.
@@ -36,6 +37,9 @@ const SPARSE: u64 = 32;
 
 /// Data of fewer interactions is small: its models overfit sooner. MovieLens-1M has a million.
 const SMALL: u64 = 500_000;
+
+/// How many prefixes of a long history are samples of an epoch, for each window of that length.
+const PREFIXES: usize = 16;
 
 /// The learning rate of this width and the power of a width by which the rate falls. A narrow model has few
 /// features, so each has to grow larger, and a wide one overfits at the rate of a narrow one.
@@ -72,17 +76,22 @@ impl Defaults {
         let items: usize = sequences.iter().map(|sequence| sequence.len()).sum();
         let windows = items.div_ceil(sequences.len().max(1)).div_ceil(max_len.max(1));
         let sparse = dataset.interactions < SPARSE * dataset.ids.len() as u64;
-        let prefixes = SampleOptions { loss_positions: Some(1), per_user: None };
-        let windows = SampleOptions { loss_positions: None, per_user: Some(windows) };
+        let small = dataset.interactions < SMALL;
+        // Prefixes give the better model and windows the faster training, and the more so the longer histories are.
+        let (samples, batch_size) = match (sparse, small) {
+            (true, _) => (SampleOptions { loss_positions: Some(1), per_user: None }, 256),
+            (false, true) => (SampleOptions { loss_positions: Some(1), per_user: Some(PREFIXES * windows) }, 512),
+            (false, false) => (SampleOptions { loss_positions: None, per_user: Some(windows) }, 32),
+        };
         Defaults {
             epochs: if sparse { 18 } else { 40 },
-            samples: if sparse { prefixes } else { windows },
-            batch_size: if sparse { 256 } else { 32 },
+            samples,
+            batch_size,
             learning_rate: learning_rate(width),
             beta2: if sparse { 0.999 } else { 0.98 },
             narrow_boost: NARROW_BOOST,
             weight_decay: 0.0,
-            dropout: if dataset.interactions < SMALL { 0.5 } else { 0.2 },
+            dropout: if small { 0.5 } else { 0.2 },
             tied: true,
             // Most users of sparse data have few interactions, and the supernet needs the newest of them.
             router_holdout: if sparse { 0 } else { 10 },
