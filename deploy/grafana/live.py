@@ -4,7 +4,7 @@
     live.py --canet target/release/canet --model models/ml-100k [--list FILE] [--picture FILE]
 
 Starts the server, Prometheus with deploy/prometheus (a scrape a second) and k6, which replaces the model by a copy of
-itself while it sends, and by a broken copy; large batches now and then are more than the server may queue. Ends with 1
+itself while it sends, and by a broken copy; large batches at one time, now and then, are more than the server may queue. Ends with 1
 and names the queries that returned no number. Panels' variables stand for everything, an alert's threshold is left out, and so is
 the least number of rows for which it speaks. --list writes each query with a sample, --picture draws some panels from what this Prometheus
 recorded.
@@ -26,6 +26,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,8 +43,9 @@ VARIABLES = {
 }
 # The queue is short and one thread computes, so that fast machines and those of many cores refuse a part of a burst too.
 FLAGS = ["--shadow", "0.5", "--version", "1", "--queue-limit-ms", "10", "--threads", "1", "--explore", "0.5"]
-# More rows than the server may queue.
-BURST = 1024
+# Calls at one time, and the rows of each. A call fills half of the queue at most, so together they are too many.
+CALLS = 8
+ROWS = 128
 # Users who reveal between two bursts what they took next.
 USERS = 40
 
@@ -151,7 +153,7 @@ def put_under_load(scratch, target, options):
         "SLO_P99_MS": "60000", "SLO_ERRORS": "1", "LATE_MS": "60000",
     }
     items = [entry["item"] for entry in get(f"http://{target}/items?q=1")["items"]]
-    burst = json.dumps({"requests": [{"history": items}] * BURST}).encode()
+    batch = json.dumps({"requests": [{"history": items}] * ROWS}).encode()
     pause = max(2.0, options.seconds / 12)
     # The script and its k6 are a group, which ends as one.
     script = [REPOSITORY / "loadtest" / "run.sh"]
@@ -162,8 +164,8 @@ def put_under_load(scratch, target, options):
                 status = k6.wait(timeout=pause)
                 break
             except subprocess.TimeoutExpired:
-                with overload_allowed():
-                    get(f"http://{target}/recommend/batch", burst)
+                with ThreadPoolExecutor(CALLS) as calls:
+                    list(calls.map(lambda _: ask_for_many(target, batch), range(CALLS)))
                 reveal(target, items)
     finally:
         if k6.poll() is None:
@@ -171,6 +173,11 @@ def put_under_load(scratch, target, options):
             k6.wait()
     if status != 0:
         sys.exit(f"the load test ended with {status}")
+
+
+def ask_for_many(target, batch):
+    with overload_allowed():
+        get(f"http://{target}/recommend/batch", batch)
 
 
 @contextmanager
