@@ -237,6 +237,8 @@ fn orders_that_do_not_fit_what_serves_are_refused_and_change_nothing() {
     assert_within_binomial_bounds(count(&after, 2), 500, 0.6);
     assert!(before.iter().zip(&after).all(|(before, after)| *before == 1 || *after == 2), "a user left the candidate");
     assert_eq!(server.client.metric("reload_total{outcome=\"served\"}"), loads);
+    // Without a share, the candidate keeps its own.
+    assert_eq!(post("/admin/candidate", json!({"version": 2})).json()["share"], json!(0.6));
 
     let busy = conflict(&post("/admin/candidate", json!({"version": 3})));
     assert!(busy.contains("version 2 is the candidate, not version 3"), "{busy}");
