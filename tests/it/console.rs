@@ -69,7 +69,16 @@ fn files_of_the_page_are_not_counted_as_calls() {
     assert_eq!(server.client.calls("http", "200"), 0.0);
 }
 
-/// The same random model, calibrated so that a budget of 0.1 leaves the smallest route, and 1 the full one.
+/// A random model whose every budget runs the smallest route.
+fn without_router(seed: u64) -> CheckpointDraft {
+    let draft = numbered(draft(small_config(), seed));
+    let space = draft.config.check().unwrap();
+    let route = Some(space.name(space.smallest()).to_owned());
+    let point = BudgetPoint { budget: 0.1, bias: vec![0.0; space.len()], route, spent: 0.05 };
+    CheckpointDraft { calibration: Some(Calibration { points: vec![point] }), ..draft }
+}
+
+/// A random model, calibrated so that a budget of 0.1 leaves the smallest route, and 1 the full one.
 fn calibrated(seed: u64) -> CheckpointDraft {
     let draft = numbered(draft(small_config(), seed));
     let routes = draft.config.check().unwrap().len();
@@ -85,6 +94,7 @@ fn a_person_can_use_it_in_a_browser() {
     let root = directory.path().join("small");
     calibrated(11).write(&root).unwrap();
     calibrated(12).write(&root).unwrap();
+    without_router(13).write(&root).unwrap();
     let server = Process::serve(&root, &["--version", "1", "--admin-token", "open sesame"]);
     run_script("console.py", &[&format!("http://{}", server.client.address), "open sesame"]);
 }

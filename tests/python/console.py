@@ -1,6 +1,7 @@
 """Uses the console in a browser as a person would: console.py URL ADMIN_TOKEN.
 
 The server has the model `small` of tests/it/server.rs, calibrated, in two versions of which it serves the first.
+Every budget of the third runs the smallest route.
 """
 
 import sys
@@ -179,12 +180,23 @@ def reloads(watched, history):
     assert len(watched.complaints) == 1 and "401" in watched.complaints[0], watched.complaints
     watched.complaints.clear()
     page.get_by_label("Admin token").fill(TOKEN)
-    page.get_by_label("Version").fill("2")
-    page.keyboard.press("Enter")
-    expect(page.locator("#reload-note")).to_have_text("Version 2 serves.")
-    expect(page.locator("#model-version")).to_have_text("v2")
+    expect(page.locator("#budget")).to_be_enabled()
+    serves(page, 3)
     shows(page, recommend(history, k=20))
+    expect(page.locator("#budget-hint")).to_contain_text("Every budget runs h4-l1-e6")
+    expect(page.locator("#budget")).to_be_disabled()
+    serves(page, 2)
+    shows(page, recommend(history, k=20))
+    expect(page.locator("#budget")).to_be_enabled()
     assert TOKEN not in kept(page)
+
+
+def serves(page, version):
+    """Asks for a version."""
+    page.get_by_label("Version").fill(str(version))
+    page.keyboard.press("Enter")
+    expect(page.locator("#reload-note")).to_have_text(f"Version {version} serves.")
+    expect(page.locator("#model-version")).to_have_text(f"v{version}")
 
 
 def names_the_candidate(page):

@@ -14,6 +14,8 @@ let columns = 1;
 let calibrated = null;
 // The route that the server runs for every request that names none, or null.
 let fixed = null;
+// The route that every calibrated budget runs, or null.
+let only = null;
 let items = 1;
 
 export const itemCount = () => items;
@@ -38,6 +40,8 @@ export function take(model, { routes, full_flops: full }) {
   items = model.config.items;
   calibrated = model.budget;
   fixed = model.fixed_route;
+  const names = new Set(calibrated?.points.map(({ route }) => route ?? null));
+  only = names.size === 1 ? [...names][0] : null;
   // Above the last calibrated budget the router spends no more.
   budget.max = String(Math.ceil(100 * (calibrated?.points.at(-1)?.budget ?? 1)));
   columns = new Set(routes.filter((route) => route.hidden === routes[0].hidden).map((route) => route.embedding)).size;
@@ -74,7 +78,7 @@ export function light(name, confidence) {
 function show() {
   for (const [name, cell] of cells) cell.setAttribute("aria-pressed", String(name === state.route));
   deciders.forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.route === state.route)));
-  const decides = state.route === "auto" && fixed === null;
+  const decides = state.route === "auto" && fixed === null && only === null;
   const value = state.budget ?? calibrated?.default ?? null;
   budget.disabled = !calibrated || !decides;
   if (value !== null) budget.value = String(Math.round(value * 100));
@@ -85,6 +89,7 @@ function show() {
 
 function hint(decides) {
   if (state.route === "auto" && fixed !== null) return `The server runs ${fixed} for all requests: no router, no budget.`;
+  if (state.route === "auto" && only !== null) return `Every budget runs ${only}: the router is not shown to gain on these data.`;
   if (!decides) return `${cells.has(state.route) ? `${state.route} is pinned` : "You named the route"}: no router, no budget.`;
   if (!calibrated) return "This model was not calibrated for budgets: the router's first choice runs.";
   return state.budget === null
