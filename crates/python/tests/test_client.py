@@ -96,7 +96,7 @@ def test_answers_are_those_of_the_model(client, server, model):
         for history in (["50", "181", "258"], [50, 181, 258], numpy.array([50, 181, 258]), (id for id in ["50", "181", "258"])):
             answer = asked.recommend(history, k=5)
             assert ranked(answer) == found[0]
-            assert (answer.route.name, answer.route.reason) == (found.routes[0], "router")
+            assert (answer.route.name, answer.route.reason) == (found.routes[0], "fixed")
         assert (answer.model.name, answer.model.version, answer.history.used) == ("ml-100k", MODEL_VERSION, 3)
         assert answer.compute.full_flops > answer.compute.flops > 0
         answer = asked.recommend([50, "no such item"], k=3, route="full", exclude=[181], exclude_seen=False, user=7, timeout_ms=9000)
