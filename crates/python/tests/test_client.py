@@ -130,8 +130,44 @@ def test_errors_of_a_request_are_raised_with_their_field(client, server):
     assert (error.status, error.code, error.field) == (422, "invalid_request", "route")
     assert str(error).startswith('422 invalid_request, field `route`: there is no route "h5"')
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    with client(server) as asked, pytest.raises(TypeError):
-        asked.recommend([1.5])
+    wrong = [
+        ({"history": [1.5]}, TypeError, "`history` has 1.5 of type float: ids are strings or integers"),
+        ({"history": [True]}, TypeError, "`history` has True"),
+        ({"history": 50}, TypeError, "`history` is int, not a list"),
+        ({"history": ["50"], "k": 1.5}, TypeError, "`k` is float, not an integer"),
+        ({"history": ["50"], "budget": "0.3"}, TypeError, "`budget` is str, not a number"),
+        ({"history": ["50"], "filter": {"category": object()}}, TypeError, "`filter` has a value of type object"),
+    ]
+    for request, kind, words in wrong:
+        with client(server) as asked, pytest.raises(kind, match=words):
+            asked.recommend(**request)
+    with client(server) as asked, pytest.raises(ValueError, match="a request has no `history`"):
+        asked.recommend_batch([{"k": 3}])
+
+
+def test_numbers_of_numpy_are_sent_as_numbers(client, server):
+    with client(server) as asked:
+        plain = asked.recommend([50, 181], k=3, budget=0.5, user=7, timeout_ms=9000)
+        typed = asked.recommend(
+            numpy.array([50, 181]), k=numpy.int64(3), budget=numpy.float32(0.5), user=numpy.int32(7), timeout_ms=numpy.int16(9000)
+        )
+        assert (typed.items, typed.route) == (plain.items, plain.route) and len(plain.items) == 3
+
+
+def test_a_proxys_error_keeps_the_status_of_the_response(client):
+    odd = [(404, {"status": "error", "message": "no route"}), (403, {"status": 200, "code": 7, "field": ["a"], "detail": None})]
+    for status, document in odd:
+        with failing((status, {}, document)) as (url, _), client(url) as asked, pytest.raises(canet.Refused) as refused:
+            asked.recommend(["1"])
+        assert (refused.value.status, refused.value.code, refused.value.field) == (status, "unknown", None)
+
+
+def test_many_calls_at_once_are_all_answered(server):
+    async def ask():
+        async with canet.AsyncClient(server) as asked:
+            return await asyncio.gather(*(asked.recommend(["50"], route="smallest") for _ in range(500)))
+
+    assert len({answer.items[0].item for answer in asyncio.run(ask())}) == 1
 
 
 def test_a_text_in_place_of_a_list_is_refused(client, server):
@@ -221,7 +257,8 @@ def test_a_server_that_goes_on_sending_cannot_hold_an_asynchronous_call():
 
 
 def test_the_key_is_sent(client):
-    with failing((200, {}, ANSWER)) as (url, calls), client(url, api_key="secret") as asked:
+    # A key that is read from a file ends with a line break.
+    with failing((200, {}, ANSWER)) as (url, calls), client(url, api_key="secret\n") as asked:
         asked.recommend(["1"])
     assert [headers["x-api-key"] for _, headers in calls] == ["secret"]
 
@@ -238,5 +275,14 @@ def test_a_page_of_another_server_is_no_answer(client):
 def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="`timeout` is 0: it must be above 0"):
         canet.Client(timeout=0)
+    with pytest.raises(ValueError, match="`timeout` is inf: it must be above 0 and finite"):
+        canet.Client(timeout=float("inf"))
+    for url in ("localhost:8080", "127.0.0.1", "ftp://a", "http://"):
+        with pytest.raises(ValueError, match="give it as http://HOST:PORT"):
+            canet.Client(url)
+    for key in ("", "se\ncret", "sécret"):
+        with pytest.raises(ValueError, match="`api_key` is empty or has characters") as refused:
+            canet.Client(api_key=key)
+        assert "cret" not in str(refused.value)
     with pytest.raises(ValueError, match="`retries` is -1"):
         canet.Client(retries=-1)

@@ -295,6 +295,25 @@ def test_an_answer_is_asked_for_by_its_row_alone(model):
             found[row]
 
 
+def test_lists_of_items_and_routes_are_the_callers(model):
+    other = canet.Model(MODEL)
+    other.items.sort()
+    other.routes.sort(key=lambda route: -route.flops)
+    for route in ("full", "smallest"):
+        assert same(other.recommend(ROWS, k=3, route=route), model.recommend(ROWS, k=3, route=route))
+
+
+def test_wrong_types_of_options_are_named(model):
+    for options, words in [({"route": 5}, "`route` is int, not a text"), ({"budget": "x"}, "`budget` is str, not a number")]:
+        with pytest.raises(TypeError, match=words):
+            model.recommend(ROWS, **options)
+        with pytest.raises(TypeError, match=words):
+            model.scores(ROWS, **options)
+    with pytest.raises(TypeError, match="`item` has 1.5"):
+        model.title(1.5)
+    assert model.title(50) == model.title("50")
+
+
 def test_arrow_tables_hold_the_answer(model):
     found = model.recommend([*ROWS, ["50"]], k=1682)
     table = found.to_arrow()

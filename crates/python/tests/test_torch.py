@@ -101,3 +101,16 @@ def test_tensors_of_ids_are_read_as_lists_of_them(model):
         assert model.recommend(torch.tensor(ids)).items.tolist() == model.recommend(ids).items.tolist()
     for ids in ([50, 181], [288]):
         assert model.recommend(histories, exclude=torch.tensor(ids)).items.tolist() == model.recommend(histories, exclude=ids).items.tolist()
+
+
+def test_wrong_histories_of_the_encoder_are_named():
+    module = canet.to_torch(MODEL)
+    for histories, words in [
+        (["50", "181"], r"`histories\[0\]` is a text: give a list"),
+        ([["50"], [50.0]], r"`histories\[1\]` has 50.0 of type float"),
+        ([["50", None]], "None"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            module.encode(histories)
+    with pytest.raises(ValueError, match="copy the version from the bucket first"):
+        canet.to_torch("s3://models/ml-100k")

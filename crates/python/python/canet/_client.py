@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import operator
 import random
 import ssl
 import time
@@ -15,6 +14,7 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Union
 
 try:
@@ -22,11 +22,20 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("canet's clients need httpx: pip install 'canet[client]'", name="httpx") from error
 
+from ._arguments import integer, item_id, item_ids, number, plain, text
+
 # Statuses of a server that may answer the same request soon: overloaded, starting or draining, and a proxy without a server.
 _TRIED_AGAIN = (429, 502, 503)
 
 # Seconds before the second attempt if the server does not name a time. Each further attempt waits twice as long.
 _FIRST_WAIT = 0.1
+
+# Calls of one `AsyncClient` at a time. Further ones wait for a place before httpx sees them, because httpx looks at every
+# waiting call whenever one ends.
+_CALLS_AT_ONCE = 64
+
+# Connections stay open for this many seconds between calls.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=30.0)
 
 
 @dataclass(frozen=True)
@@ -131,8 +140,12 @@ class Refused(ClientError):
 
     @classmethod
     def of(cls, problem: Mapping[str, Any], status: int, retry_after: float | None = None) -> Refused:
+        """Reads the body of an error. It may be a proxy's, in which anything may stand."""
         detail = str(problem.get("detail", "the response gives no reason, so this may be no canet server"))
-        return cls(problem.get("status", status), str(problem.get("code", "unknown")), detail, problem.get("field"), retry_after)
+        code, field = problem.get("code"), problem.get("field")
+        return cls(
+            status, code if isinstance(code, str) else "unknown", detail, field if isinstance(field, str) else None, retry_after
+        )
 
 
 @dataclass(frozen=True)
@@ -202,24 +215,30 @@ def _json(response: httpx.Response) -> Any:
     raise Refused.of(body if isinstance(body, dict) else {}, response.status_code, _retry_after(response))
 
 
-def _id(value: Any) -> str | int:
-    """An item id as JSON has it. NumPy's integers become integers."""
-    return value if isinstance(value, str) else operator.index(value)
+# How the fields of a request become JSON. Those that are not here are sent as they are.
+_FIELDS = {
+    "history": item_ids,
+    "exclude": item_ids,
+    "candidates": item_ids,
+    "k": integer,
+    "history_start": integer,
+    "timeout_ms": integer,
+    "budget": number,
+    "route": text,
+    "user": item_id,
+    "filter": plain,
+    "max_per": plain,
+}
 
 
-def _ids(name: str, items: Iterable[Any]) -> list[str | int]:
-    if isinstance(items, (str, bytes, bytearray)):
-        raise TypeError(f"`{name}` is a text: give a list")
-    return [_id(item) for item in items]
-
-
-def _request(history: Iterable[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+def _request(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON of a request. The server chooses the fields that are `None`."""
-    request = {name: value for name, value in fields.items() if value is not None}
-    for name in ("exclude", "candidates"):
-        if name in request:
-            request[name] = _ids(name, request[name])
-    return {"history": _ids("history", history), **request}
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"a request is {type(fields).__name__}, not a mapping")
+    if fields.get("history") is None:
+        raise ValueError("a request has no `history`")
+    given = ((name, value) for name, value in fields.items() if value is not None)
+    return {name: _FIELDS[name](name, value) if name in _FIELDS else value for name, value in given}
 
 
 def _results(response: httpx.Response) -> list[Answer | Refused]:
@@ -231,9 +250,16 @@ def _results(response: httpx.Response) -> list[Answer | Refused]:
         Answer.of(result)
         if "items" in result
         # The header is about the rows that may be sent again.
-        else Refused.of(result, 500, retry_after if result.get("status") in _TRIED_AGAIN else None)
+        else Refused.of(result, status, retry_after if status in _TRIED_AGAIN else None)
         for result in results
+        for status in [_status(result)]
     ]
+
+
+def _status(row: Mapping[str, Any]) -> int:
+    """The status of a row of a batch that has an error."""
+    status = row.get("status")
+    return status if type(status) is int else 500
 
 
 class _Settings:
@@ -258,14 +284,23 @@ class _Settings:
         `retries` is how often a call is tried again if the server cannot be reached, is overloaded or is not ready. `ssl_context`
         has private authorities or a client certificate.
         """
-        if not timeout > 0:
-            raise ValueError(f"`timeout` is {timeout}: it must be above 0")
+        if not 0 < timeout < math.inf:
+            raise ValueError(f"`timeout` is {timeout}: it must be above 0 and finite")
         if retries < 0:
             raise ValueError(f"`retries` is {retries}: it must be at least 0")
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError(f"`url` is {url!r}: give it as http://HOST:PORT or https://HOST/PREFIX")
+        # A key that is read from a file often ends with a line break.
+        key = None if api_key is None else api_key.strip()
+        if key is not None and not (key.isascii() and key.isprintable() and key):
+            # Without its value, which belongs into no log.
+            raise ValueError("`api_key` is empty or has characters that a header cannot have")
         self._timeout, self._retries = timeout, retries
         self._http = self._transport(
             base_url=url.rstrip("/"),
-            headers={} if api_key is None else {"x-api-key": api_key},
+            headers={} if key is None else {"x-api-key": key},
+            limits=_LIMITS,
             # A redirect would send the request and the API key to another server.
             follow_redirects=False,
             verify=True if ssl_context is None else ssl_context,
@@ -324,8 +359,8 @@ class Client(_Settings):
         timeout_ms: int | None = None,
     ) -> Answer:
         """The best items after a history, oldest item first. The server chooses what is not given."""
-        fields = {name: value for name, value in locals().items() if name not in ("self", "history")}
-        return Answer.of(_json(self._call("POST", "/recommend", json=_request(history, fields))))
+        fields = {name: value for name, value in locals().items() if name != "self"}
+        return Answer.of(_json(self._call("POST", "/recommend", json=_request(fields))))
 
     def recommend_batch(self, requests: Iterable[Mapping[str, Any]]) -> list[Answer | Refused]:
         """Answers many requests, each a mapping with `history` and the other arguments of `recommend`.
@@ -351,15 +386,21 @@ class Client(_Settings):
 
 
 def _batch(requests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    parts = ({**request} for request in requests)
-    return {"requests": [_request(part.pop("history"), part) for part in parts]}
+    return {"requests": [_request(request) for request in requests]}
 
 
 class AsyncClient(_Settings):
-    """`Client` for asyncio. Its methods and errors are the same."""
+    """`Client` for asyncio. Its methods and errors are the same.
+
+    It sends 64 calls at a time. Further ones wait, and their `timeout` runs meanwhile.
+    """
 
     _transport = httpx.AsyncClient
     _http: httpx.AsyncClient
+
+    @cached_property
+    def _places(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(_CALLS_AT_ONCE)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -390,8 +431,13 @@ class AsyncClient(_Settings):
     async def _send(self, seconds: float, method: str, path: str, **request: Any) -> httpx.Response:
         """Sends a request, with one limit for all of it. httpx limits each of connecting, sending and receiving by itself."""
         sent = self._http.build_request(method, path, timeout=None, **request)
+
+        async def send_in_turn() -> httpx.Response:
+            async with self._places:
+                return await self._http.send(sent)
+
         try:
-            return await asyncio.wait_for(self._http.send(sent), seconds)
+            return await asyncio.wait_for(send_in_turn(), seconds)
         # Before Python 3.11 it is another class than `TimeoutError`.
         except asyncio.TimeoutError:
             raise httpx.TimeoutException("no whole response arrived in time", request=sent) from None
@@ -413,8 +459,8 @@ class AsyncClient(_Settings):
         timeout_ms: int | None = None,
     ) -> Answer:
         """The best items after a history, oldest item first. The server chooses what is not given."""
-        fields = {name: value for name, value in locals().items() if name not in ("self", "history")}
-        return Answer.of(_json(await self._call("POST", "/recommend", json=_request(history, fields))))
+        fields = {name: value for name, value in locals().items() if name != "self"}
+        return Answer.of(_json(await self._call("POST", "/recommend", json=_request(fields))))
 
     async def recommend_batch(self, requests: Iterable[Mapping[str, Any]]) -> list[Answer | Refused]:
         """Answers many requests, each a mapping with `history` and the other arguments of `recommend`.

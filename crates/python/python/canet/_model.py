@@ -15,6 +15,7 @@ import numpy
 from numpy.typing import NDArray
 
 from . import _native
+from ._arguments import count, item_id, number, plain, text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -49,17 +50,11 @@ class Recommendations:
     are recommended."""
 
     def __init__(
-        self,
-        dense: NDArray[numpy.uint32],
-        scores: NDArray[numpy.float32],
-        routes: NDArray[numpy.object_],
-        ids: NDArray[numpy.object_],
+        self, items: NDArray[numpy.object_], scores: NDArray[numpy.float32], routes: NDArray[numpy.object_]
     ) -> None:
-        self.items = ids[dense]
+        self.items = items
         self.scores = scores
         self.routes = routes
-        self._dense = dense
-        self._ids = ids
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,17 +73,22 @@ class Recommendations:
         return f"Recommendations({len(self)} histories, k={self.items.shape[1]})"
 
     def to_arrow(self) -> pyarrow.Table:
-        """A table with the columns `items` (lists of strings), `scores` (lists of floats) and `route`."""
+        """A table with the columns `items` (lists of strings), `scores` (lists of floats) and `route`.
+
+        From 2 GiB of ids on, the strings are large ones, and from 2^31 items on the lists too.
+        """
         import pyarrow
 
-        filled = self._dense != 0
+        filled = numpy.not_equal(self.items, None)
         ends = numpy.concatenate([[0], filled.sum(axis=1).cumsum()])
         offsets = pyarrow.array(ends, pyarrow.int32() if ends[-1] < 2**31 else pyarrow.int64())
         lists = pyarrow.ListArray if ends[-1] < 2**31 else pyarrow.LargeListArray
-        ids = pyarrow.array(self._ids[1:], pyarrow.string())
+        ids = pyarrow.array(self.items[filled], pyarrow.large_string())
+        if ids.nbytes < 2**31:
+            ids = ids.cast(pyarrow.string())
         return pyarrow.table(
             {
-                "items": lists.from_arrays(offsets, ids.take(pyarrow.array(self._dense[filled] - 1))),
+                "items": lists.from_arrays(offsets, ids),
                 "scores": lists.from_arrays(offsets, pyarrow.array(self.scores[filled])),
                 "route": pyarrow.array(self.routes, pyarrow.string()),
             }
@@ -127,12 +127,12 @@ class Model:
         Raises `ModelError` if the checkpoint is missing or damaged, and `ValueError` if another argument is wrong.
         """
         options = {
-            "path": os.fspath(path),
-            "model_cache": os.fspath(model_cache or "") or os.environ.get("CANET_MODEL_CACHE") or None,
-            "version": None if version is None else _count("version", version, "the number of a version"),
-            "catalogue": None if catalogue is None else os.fspath(catalogue),
-            "threads": None if threads is None else _count("threads", threads, "at least 1"),
-            "precision": precision,
+            "path": os.fsdecode(path),
+            "model_cache": os.fsdecode(model_cache or "") or os.environ.get("CANET_MODEL_CACHE") or None,
+            "version": None if version is None else count("version", version, "the number of a version"),
+            "catalogue": None if catalogue is None else os.fsdecode(catalogue),
+            "threads": None if threads is None else count("threads", threads, "at least 1"),
+            "precision": text("precision", precision),
         }
         self._native = _native.Model(options)
         fault = self._native.titles_fault()
@@ -141,6 +141,8 @@ class Model:
         description = json.loads(self._native.description())
         self.routes: list[Route] = [Route(name=route.pop("route"), **route) for route in description.pop("routes")]
         """Every route, the cheapest widths first."""
+        # Names by index. The last one has the index -1: no route.
+        self._route_names = numpy.array([*(route.name for route in self.routes), None], dtype=object)
         self.info: dict[str, Any] = description
         """Name, version, configuration, data, metrics and cost, as `canet inspect --json` prints them."""
         # A relative path means another file where the model is unpickled.
@@ -150,17 +152,12 @@ class Model:
     @cached_property
     def items(self) -> list[str]:
         """The ids of all items, in the order of the columns of `scores`."""
-        return self._native.ids()
+        return self._ids[1:].tolist()
 
     @cached_property
     def _ids(self) -> NDArray[numpy.object_]:
         """Ids by dense id. The id of 0, which is no item, is `None`."""
-        return numpy.array([None, *self.items], dtype=object)
-
-    @cached_property
-    def _route_names(self) -> NDArray[numpy.object_]:
-        """Names by index. The last one has the index -1: no route."""
-        return numpy.array([*(route.name for route in self.routes), None], dtype=object)
+        return numpy.array([None, *self._native.ids()], dtype=object)
 
     def recommend(
         self,
@@ -189,15 +186,15 @@ class Model:
         """
         items = self.info["config"]["items"]
         options = {
-            "k": min(10, items) if k is None else _count("k", k, f"from 1 to {items}"),
-            "route": route,
-            "budget": _BUDGET if budget is None else budget,
+            "k": min(10, items) if k is None else count("k", k, f"from 1 to {items}"),
+            "route": text("route", route),
+            "budget": _BUDGET if budget is None else number("budget", budget),
             "exclude_seen": exclude_seen,
             "exclude": exclude,
-            "filter": None if filter is None else json.dumps(filter, default=_plain),
+            "filter": None if filter is None else json.dumps(plain("filter", filter)),
         }
         dense, scores, routes = self._native.recommend(histories, options)
-        return Recommendations(dense, scores, self._route_names[routes], self._ids)
+        return Recommendations(self._ids[dense], scores, self._route_names[routes])
 
     def scores(self, histories: Any, route: str = "auto", budget: float | None = None) -> NDArray[numpy.float32]:
         """The score of every item for each history, [histories, items]. The columns are in the order of `items`.
@@ -205,11 +202,11 @@ class Model:
         Scores are unrounded logits. The row of a history without a known item is NaN. Arguments and errors are those of
         `recommend`.
         """
-        return self._native.scores(histories, route, _BUDGET if budget is None else budget)
+        return self._native.scores(histories, text("route", route), _BUDGET if budget is None else number("budget", budget))
 
-    def title(self, item: str) -> str | None:
+    def title(self, item: str | int) -> str | None:
         """An item's title: that of the catalogue file, or else the model's."""
-        return self._native.title(item)
+        return self._native.title(str(item_id("item", item)))
 
     def __repr__(self) -> str:
         return f"Model({self.info['name']!r}, version={self.info['version']})"
@@ -218,26 +215,6 @@ class Model:
         return _open, (self._options,)
 
 
-def _count(name: str, value: Any, rule: str) -> int:
-    """A number as the native module takes it, which knows no negative ones."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` is {type(value).__name__}, not an integer") from None
-    if not 0 <= number < 1 << 63:
-        raise ValueError(f"`{name}` is {number}: it must be {rule}")
-    return number
-
-
 def _open(options: dict[str, Any]) -> Model:
     """Opens a pickled model."""
     return Model(**options)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays, and sets, as JSON."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    raise TypeError(f"`filter` has a value of type {type(value).__name__}: use strings, integers, booleans or lists of them")

@@ -20,6 +20,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("canet.to_torch needs PyTorch: pip install 'canet[torch]'", name="torch") from error
 
+from ._arguments import item_ids
+
 # Added to the attention score of a key that a query may not see. Finite, since not every runtime has a softmax of infinities.
 _UNSEEN = -1e30
 
@@ -32,6 +34,8 @@ def to_torch(path: str | os.PathLike[str], route: str = "full", version: int | N
     """
     from safetensors.torch import load_file
 
+    if os.fsdecode(path)[:5].lower() == "s3://":
+        raise ValueError(f"{path}: to_torch reads a directory: copy the version from the bucket first")
     # As for `Model`, other names are no versions.
     names = [entry.name for entry in Path(path).iterdir() if entry.is_dir()]
     versions = [int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)]
@@ -113,10 +117,12 @@ class Slice(nn.Module):
         return self.output(x[:, -1])  # [B, N + 1]
 
     def encode(self, histories: Iterable[Iterable[Any]]) -> Tensor:
-        """The input of `forward` for histories of item ids. Unknown ids are dropped, and a history needs a known one."""
+        """The input of `forward` for histories of item ids, which are strings or integers. Unknown ids are dropped, and a history
+        needs a known one."""
         rows = []
         for place, history in enumerate(histories):
-            known = [self.dense[str(item)] for item in history if str(item) in self.dense]
+            ids = map(str, item_ids(f"histories[{place}]", history))
+            known = [self.dense[item] for item in ids if item in self.dense]
             if not known:
                 raise ValueError(f"history {place} has no item that the model knows")
             rows.append(window(known, self.max_len, self.history_stride))
