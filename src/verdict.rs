@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, Unbeaten, Verdict};
+use canet_evaluation::{Difference, Estimate, Rival, Routing, SeenItems, Shown, Unbeaten, Verdict, t_critical};
 
 use crate::columns::{aligned, wrapped};
 use crate::numbers::DEFAULT_BUDGET;
@@ -183,7 +183,7 @@ fn consequence(verdict: &Verdict, unbeaten: &Unbeaten) -> String {
         format!("{rule}: it needs no network and costs next to nothing. Serve the model only once it is better.");
     match users_to_show(&rival.difference, verdict.users) {
         Some(users) => format!(
-            "{cheap} It takes about {users} test users to show a difference of this size, and these data have {}.",
+            "{cheap} About {users} test users would show a difference of this size every other time, and these data have {}.",
             verdict.users
         ),
         None => format!(
@@ -192,11 +192,15 @@ fn consequence(verdict: &Verdict, unbeaten: &Unbeaten) -> String {
     }
 }
 
-/// About how many users it takes until the interval of this mean excludes 0, to two digits. `None` if the mean is not above 0.
+/// About how many users it takes until the interval of this mean reaches 0, to two digits. Then half of all samples show a
+/// difference of this size. `None` if the mean is not above 0, or if the trainings differ, which no number of users changes.
 fn users_to_show(difference: &Difference, users: usize) -> Option<u64> {
     let Estimate { mean, se } = difference.value;
-    let needed = users as f64 * (1.96 * se? / mean).powi(2);
-    if mean <= 0.0 || !needed.is_finite() {
+    let [low, high] = difference.interval?;
+    let half = (high - low) / 2.0;
+    let needed = users as f64 * (half / mean).powi(2);
+    let of_users_alone = half <= 1.01 * t_critical(users as f64 - 1.0) * se?;
+    if mean <= 0.0 || !of_users_alone || !needed.is_finite() {
         return None;
     }
     let unit = 10_f64.powf((needed.log10().floor() - 1.0).max(0.0));

@@ -108,8 +108,8 @@ impl Analysis<'_> {
         first.filter(|_| self.models.iter().all(|model| model.fixed[place] == first))
     }
 
-    /// The verdict about the models at one budget, which has the index `place`. It is about the routers, unless servers
-    /// run one route for everybody.
+    /// The verdict about the models at one budget, which has the index `place`. Each model is measured as a server runs it: by
+    /// the route of the budget, or by its router if the budget has none.
     pub(super) fn verdict(
         &self,
         place: usize,
@@ -118,7 +118,7 @@ impl Analysis<'_> {
         seen: SeenItems,
     ) -> Verdict {
         let fixed = self.fixed_in_all(place);
-        let routed = |model: &MeasuredModel| match fixed {
+        let routed = |model: &MeasuredModel| match model.fixed[place] {
             Some(route) => model.test.fixed(route),
             None => model.test.assigned(&model.choices[place]),
         };
@@ -201,6 +201,7 @@ impl Analysis<'_> {
         OperatingPoint {
             budget,
             fixed: self.fixed(place),
+            fixed_in: self.models.iter().filter(|model| model.fixed[place].is_some()).count(),
             cost,
             saved: 1.0 - cost.flops / self.full_flops(),
             seconds_saved: 1.0 - cost.seconds / self.full_seconds(),
@@ -245,6 +246,7 @@ impl Analysis<'_> {
             own: test.observed,
             mean: test.permuted_mean(),
             interval: test.permuted_interval(),
+            gains_nothing: test.permuted_gain_nothing(),
             p: test.p(),
         }
     }

@@ -164,6 +164,8 @@ pub(super) struct OperatingPoint {
     /// The routes that servers run for everybody under this budget, because the router was not shown to gain or there is one
     /// route: one for each such model, without repeats. Empty if every model's router decides. The other fields are about the router.
     pub(super) fixed: Vec<String>,
+    /// Number of such models.
+    pub(super) fixed_in: usize,
     /// Includes the router's own cost.
     pub(super) cost: Cost,
     pub(super) saved: f64,
@@ -203,6 +205,9 @@ pub(super) struct PermutationFinding {
     pub(super) mean: f64,
     /// The middle 95 % of the permutations' gains.
     pub(super) interval: [f64; 2],
+    /// Whether this interval contains 0, up to rounding.
+    #[serde(skip)]
+    pub(super) gains_nothing: bool,
     /// One-sided p-value.
     pub(super) p: f64,
 }

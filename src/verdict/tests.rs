@@ -2,9 +2,13 @@ use canet_evaluation::{Contender, VerdictInputs};
 
 use super::*;
 
+fn contender_values(hits: usize) -> Vec<f64> {
+    (0..200).map(|user| if user < hits { 0.5 } else { 0.0 }).collect()
+}
+
 fn contender(name: &str, hits: usize, flops: Option<f64>) -> Contender {
-    let values = (0..200).map(|user| if user < hits { 0.5 } else { 0.0 }).collect();
-    Contender { name: name.to_owned(), route: flops.map(|_| name.to_owned()), values: vec![values], flops }
+    let values = vec![contender_values(hits)];
+    Contender { name: name.to_owned(), route: flops.map(|_| name.to_owned()), values, flops }
 }
 
 /// Inputs in which the routed model beats everything.
@@ -81,15 +85,30 @@ fn a_baseline_that_is_not_beaten_comes_first() {
     assert_eq!(wins.next, None);
     let ties = words(&VerdictInputs { popularity: contender("popularity", 150, None), ..inputs() });
     assert!(ties.headline.starts_with("This model is not shown to beat the most popular items: "), "{}", ties.headline);
-    // The model's mean is higher by 2 of 200 users: a spread of .05, so (1.96 · .05 / .005)² users show it.
+    // The model's mean is higher by 2 of 200 users: a spread of .05, so (1.97 · .05 / .005)² users show it.
     let full = contender("full", 150, Some(100.0));
     let close = words(&VerdictInputs { markov: contender("markov", 148, None), full, ..inputs() });
     assert!(
-        close.sentences[0]
-            .ends_with("about 390 test users to show a difference of this size, and these data have 200."),
+        close.sentences[0].ends_with(
+            "About 390 test users would show a difference of this size every other time, and these data have 200."
+        ),
         "{:?}",
         close.sentences
     );
+    // Two trainings that differ: no number of users would show the difference.
+    let twice = |contender: Contender, second: usize| {
+        let values = vec![contender.values[0].clone(), contender_values(second)];
+        Contender { values, ..contender }
+    };
+    let several = words(&VerdictInputs {
+        routed: twice(inputs().routed, 190),
+        full: twice(inputs().full, 150),
+        slice: twice(inputs().slice, 90),
+        popularity: twice(inputs().popularity, 20),
+        markov: twice(contender("markov", 140, None), 140),
+        ..inputs()
+    });
+    assert!(several.sentences[0].ends_with("which drops rare users and items, can make it better."));
     let popular = words(&VerdictInputs { popularity: contender("popularity", 190, None), ..inputs() });
     assert!(popular.headline.starts_with("The most popular items beat this model: "), "{}", popular.headline);
     let full =

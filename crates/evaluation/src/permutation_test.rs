@@ -8,6 +8,9 @@ use canet_domain::Route;
 /// Number of permutations of a test.
 pub const PERMUTATIONS: usize = 1000;
 
+/// Sums of the same values in another order differ by less.
+const ROUNDING: f64 = 1e-12;
+
 /// Permutation test of a router: does the assignment of its choices to users matter?
 ///
 /// The statistic is the gain: the mean value of the assigned routes minus the expected value of random routes with the
@@ -60,10 +63,16 @@ impl PermutationTest {
         [at(tail), at(gains.len().saturating_sub(1 + tail))]
     }
 
+    /// Whether the middle 95 % of the permutations' gains contain 0, up to rounding.
+    pub fn permuted_gain_nothing(&self) -> bool {
+        let [low, high] = self.permuted_interval();
+        low <= ROUNDING && high >= -ROUNDING
+    }
+
     /// One-sided p-value: the share of permutations that gain at least as much as the router. The observed assignment
     /// counts as one more permutation, so the value is never 0.
     pub fn p(&self) -> f64 {
-        let as_good = self.permuted.iter().filter(|gain| **gain >= self.observed).count();
+        let as_good = self.permuted.iter().filter(|gain| **gain >= self.observed - ROUNDING).count();
         (as_good + 1) as f64 / (self.permuted.len() + 1) as f64
     }
 }

@@ -160,7 +160,7 @@ pub struct Unbeaten {
     pub name: String,
     /// Whether it is shown to be better than the routed model.
     pub wins: bool,
-    /// Whether the full route is shown to beat it.
+    /// Whether the full route is shown to beat both simple baselines.
     pub full_beats: bool,
 }
 
@@ -208,23 +208,27 @@ impl Verdict {
             Shown::Open => Routing::NotShown,
             Shown::Worse => Routing::Loses,
         };
-        let simple = [(&markov_rival, markov), (&popularity_rival, popularity)];
-        let unbeaten = simple
+        let beats_simple = |contender: &Contender| {
+            [markov, popularity].iter().all(|simple| Difference::between(contender, simple).shown == Shown::Better)
+        };
+        let unbeaten = [&markov_rival, &popularity_rival]
             .into_iter()
-            .filter(|(rival, _)| rival.difference.shown != Shown::Better)
+            .filter(|rival| rival.difference.shown != Shown::Better)
             // The later of two equals wins, so the order is reversed.
             .rev()
-            .max_by(|(a, _), (b, _)| a.value.mean.total_cmp(&b.value.mean))
-            .map(|(rival, contender)| Unbeaten {
+            .max_by(|a, b| a.value.mean.total_cmp(&b.value.mean))
+            .map(|rival| Unbeaten {
                 name: rival.name.clone(),
                 wins: rival.difference.shown == Shown::Worse,
-                full_beats: Difference::between(full, contender).shown == Shown::Better,
+                full_beats: beats_simple(full),
             });
         let serve = match (&unbeaten, routing) {
             (Some(Unbeaten { full_beats: false, .. }), _) => None,
             (Some(_), _) => full.route.clone(),
             (None, Routing::Pays | Routing::Fixed | Routing::SingleRoute) => routed.route.clone(),
-            (None, Routing::NotShown | Routing::Loses) => slice.route.clone(),
+            (None, Routing::NotShown | Routing::Loses) if beats_simple(slice) => slice.route.clone(),
+            // The routed model is shown to beat both simple baselines, and the slice is not.
+            (None, Routing::NotShown | Routing::Loses) => routed.route.clone(),
         };
         let routed_value = MultiModelEstimate::of(&routed.values);
         Verdict {

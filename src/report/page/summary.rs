@@ -10,7 +10,7 @@ pub(in crate::report) fn summary(found: &Findings) -> Vec<String> {
         return vec![simple_baselines(found)];
     };
     let mut sentences = vec![over_budgets(found)];
-    sentences.extend(fixed(&found.points));
+    sentences.extend(fixed(found));
     sentences.extend([
         simple_baselines(found),
         savings(point),
@@ -46,12 +46,17 @@ fn over_budgets(found: &Findings) -> String {
 }
 
 /// Under which budgets a server does not ask the router. `None` if it always does.
-fn fixed(points: &[OperatingPoint]) -> Option<String> {
+fn fixed(found: &Findings) -> Option<String> {
+    let models = found.models.len();
     let named = |point: &OperatingPoint| {
         let budget = point.budget.map(percent)?;
-        (!point.fixed.is_empty()).then(|| format!("{} at {budget}", point.fixed.join(" or ")))
+        let some = match point.fixed_in {
+            all if all == models => String::new(),
+            some => format!(" (in {some} of {models} models)"),
+        };
+        (!point.fixed.is_empty()).then(|| format!("{} at {budget}{some}", point.fixed.join(" or ")))
     };
-    let named: Vec<String> = points.iter().filter_map(named).collect();
+    let named: Vec<String> = found.points.iter().filter_map(named).collect();
     (!named.is_empty()).then(|| {
         format!(
             "A server does not ask the router under these budgets, because on validation it is not shown to gain over the \
@@ -149,8 +154,7 @@ fn against_random(point: &OperatingPoint) -> String {
         }
     };
     let permuted = &point.permuted;
-    let [low, high] = permuted.interval;
-    let gain = if (low..=high).contains(&0.0) { "nothing, as expected" } else { "something, which is an error" };
+    let gain = if permuted.gains_nothing { "nothing, as expected" } else { "something, which is an error" };
     format!(
         "{text} {}. In the permutation test, its choices shuffled among the users gain {gain} (95 % of the permutations: \
          {}); {} of the permutations gain as much as the router.",

@@ -57,6 +57,8 @@ fn the_best_single_route_decides_whether_routing_pays() {
     assert_eq!(with(contender("s", 149, 1.0, Some(30.0))), (Routing::NotShown, served("s")));
     assert_eq!(with(contender("s", 150, 1.0, Some(30.0))), (Routing::NotShown, served("s")));
     assert_eq!(with(contender("s", 190, 1.0, Some(30.0))), (Routing::Loses, served("s")));
+    // A slice that is not shown to beat a simple baseline is not recommended.
+    assert_eq!(with(contender("s", 1, 150.0, Some(30.0))), (Routing::NotShown, served("auto")));
     let fixed = Verdict::new(&VerdictInputs { fixed: served("s"), ..inputs() });
     assert_eq!((fixed.routing, fixed.serve, fixed.fixed), (Routing::Fixed, served("auto"), served("s")));
     let single = Verdict::new(&VerdictInputs { routes: 1, ..inputs() });
@@ -82,6 +84,9 @@ fn a_simple_baseline_that_is_not_beaten_is_named() {
     // Of equal baselines the Markov chain is named.
     assert_eq!(with(160, 160, 100).0, "markov");
     assert_eq!(with(150, 20, 180), ("markov".to_owned(), false, true, Some("full".to_owned())));
+    // The full model must beat both.
+    assert_eq!(with(150, 180, 180), ("popularity".to_owned(), true, false, None));
+    assert_eq!(with(180, 150, 180), ("markov".to_owned(), true, false, None));
 }
 
 #[test]
