@@ -99,6 +99,8 @@ impl Cancellable for RoutedRow {}
 struct Measurement<'a> {
     scheduler: SharedScheduler<usize, Row, RoutedRow>,
     workload: &'a Workload,
+    /// The route of every request, if the budget's policy is one route. Then the router does not run, as in a server.
+    fixed: Option<Route>,
     excluded: Vec<Arc<HashSet<Item>>>,
     sessions: Mutex<Sessions<'a>>,
     from: Instant,
@@ -127,6 +129,10 @@ impl ClosedLoop<'_> {
         let measurement = Measurement {
             scheduler: SharedScheduler::new(limits),
             workload,
+            fixed: match workload.routes() {
+                Routes::Own | Routes::Sessions => self.model.policy(self.budget).fixed(),
+                Routes::Drawn(_) | Routes::None => None,
+            },
             excluded: self.histories.iter().map(|history| Arc::new(seen(history))).collect(),
             sessions: Mutex::new(Sessions::new(self.session_mix, self.sequences)),
             from,
@@ -185,10 +191,22 @@ impl ClosedLoop<'_> {
         };
         let arrived = Instant::now();
         let row = Row { history, excluded, route, arrived };
-        let RequestFlops { router, full, .. } = self.cost(self.model.space().full(), &row);
-        let arrival = Arrival::Unrouted { row, router_flops: router, full_flops: full };
+        let arrival = match measurement.fixed {
+            Some(route) => Arrival::Routed(self.routed(route, row)),
+            None => {
+                let RequestFlops { router, full, .. } = self.cost(self.model.space().full(), &row);
+                Arrival::Unrouted { row, router_flops: router, full_flops: full }
+            }
+        };
         // The queue has no limit; if another executor has closed it, the row is dropped.
         drop(measurement.scheduler.admit(Due { arrived, deadline: arrived + TIMEOUT }, arrival));
+    }
+
+    /// A row with its route.
+    fn routed(&self, route: Route, row: Row) -> Routed<usize, RoutedRow> {
+        let flops = self.cost(route, &row).slice;
+        let lane = self.batch_by.lane(self.model.space(), route);
+        Routed { row: RoutedRow { route, row }, lane, flops }
     }
 
     fn cost(&self, route: Route, row: &Row) -> RequestFlops {
@@ -228,12 +246,11 @@ impl Executor<'_, '_> {
             self.finish(&batch.rows.into_iter().map(|row| (None, 0, row)).collect::<Vec<_>>());
             return Ok(());
         }
-        let routed = batch.rows.into_iter().zip(choices).map(|(row, choice)| {
-            let route = row.route.unwrap_or(choice.route);
-            let flops = bench.cost(route, &row).slice;
-            let lane = bench.batch_by.lane(bench.model.space(), route);
-            Routed { row: RoutedRow { route, row }, lane, flops }
-        });
+        let routed = batch
+            .rows
+            .into_iter()
+            .zip(choices)
+            .map(|(row, choice)| bench.routed(row.route.unwrap_or(choice.route), row));
         let routed = routed.collect();
         scheduler.lock().routed(self.index, took, routed);
         Ok(())
@@ -271,7 +288,8 @@ impl Executor<'_, '_> {
         if now >= measurement.from && (now < measurement.until || answered.last.is_none()) {
             let timed = rows.iter().map(|(route, reused, row)| {
                 let cost = bench.cost(route.unwrap_or(bench.model.space().smallest()), row);
-                let flops = cost.router + if route.is_some() { cost.slice } else { 0 };
+                let router = if measurement.fixed.is_some() { 0 } else { cost.router };
+                let flops = router + if route.is_some() { cost.slice } else { 0 };
                 (now - row.arrived, flops, *reused)
             });
             answered.add(now, timed);

@@ -110,6 +110,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         },
         gemm: args.target.gemm_peak(&*backend, PEAK).map_err(Failure::unavailable)?,
         fma: args.target.fma_peak(&*backend, PEAK),
+        fixed: model.policy(args.flops_budget).fixed().map(|route| model.space().name(route).to_owned()),
         results: Vec::new(),
     };
     let closed_loop = ClosedLoop {

@@ -15,6 +15,8 @@ pub(super) struct Report {
     pub(super) gemm: f64,
     /// One thread's peak at multiply-adds in registers, on backends that it limits.
     pub(super) fma: Option<f64>,
+    /// The route of every request under the budget, without the router; `None` if the router decides.
+    pub(super) fixed: Option<String>,
     pub(super) results: Vec<Measured>,
 }
 
@@ -87,9 +89,12 @@ impl Report {
             of("own").into_iter().filter_map(|own| Some((own, full.iter().find(|full| full.batch == own.batch)?)));
         let (own, full) = pairs.max_by_key(|(own, _)| own.batch)?;
         let [routed, whole] = [own, full].map(|measured| measured.timed.requests_per_second);
+        let model = match &self.fixed {
+            None => "The routed model answers".to_owned(),
+            Some(route) => format!("Every request under this budget runs {route}, without the router. It answers"),
+        };
         Some(format!(
-            "The routed model answers {routed:.0} requests/s with {} in flight, {:.1} times as many as the full model \
-             ({whole:.0}).",
+            "{model} {routed:.0} requests/s with {} in flight, {:.1} times as many as the full model ({whole:.0}).",
             own.batch,
             routed / whole
         ))
@@ -142,10 +147,11 @@ impl Report {
         }
         if let Some(Measured { executors, threads, backend, precision, .. }) = self.results.first() {
             let precision = precision.name();
-            let _ = writeln!(
-                text,
-                "\n{executors} executors of {threads} threads, {backend}, {precision}; the router included."
-            );
+            let router = match self.fixed {
+                None => "the router included",
+                Some(_) => "the router included, except in own and sessions",
+            };
+            let _ = writeln!(text, "\n{executors} executors of {threads} threads, {backend}, {precision}; {router}.");
         }
         text
     }

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft};
 use serde_json::{Value, json};
 
 use super::metrics::slice_flops;
-use super::support::{BACKENDS, write_checkpoint};
+use super::support::{BACKENDS, draft, small_config, write_checkpoint};
 use super::terminal::assert_fits_a_terminal;
 
 /// Items of every history.
@@ -22,7 +23,9 @@ fn write_histories(path: &Path) {
 }
 
 fn bench(folder: &Path, args: &[&str]) -> Output {
-    write_checkpoint(&folder.join("small"), 11);
+    if !folder.join("small").exists() {
+        write_checkpoint(&folder.join("small"), 11);
+    }
     write_histories(&folder.join("histories.txt"));
     let how = ["bench", "--model", "small", "--device", "cpu", "--threads", "2"];
     let mut command = Command::new(env!("CARGO_BIN_EXE_canet"));
@@ -96,6 +99,29 @@ fn a_batch_that_outlasts_its_time_is_told_of() {
         let (rate, batch) = (figure("requests_per_second"), figure("batch") * 1e3);
         assert!(rate <= 2.001 * batch / figure("p50_ms") && rate >= 0.999 * batch / figure("p99_ms"), "{result}");
     }
+}
+
+/// As in a server.
+#[test]
+fn a_budget_of_one_route_runs_it_without_the_router() {
+    let folder = tempfile::tempdir().unwrap();
+    let route = Some("h8-l2-e10".to_owned());
+    let draft = draft(small_config(), 11);
+    let bias = vec![0.0; draft.config.check().unwrap().len()];
+    let calibration = Calibration { points: vec![BudgetPoint { budget: 0.3, bias, route, spent: 0.2 }] };
+    CheckpointDraft { calibration: Some(calibration), ..draft }.write(&folder.path().join("small")).unwrap();
+    let args = ["--workload", "own,sessions,full", "--batch", "2", "--histories", "histories.txt"];
+    let document: Value =
+        serde_json::from_slice(&bench(folder.path(), &[&args[..], &["--json"]].concat()).stdout).unwrap();
+    let flops = |place: usize| document["results"][place]["mean_flops"].as_f64().unwrap();
+    assert_eq!(flops(0), slice_flops(8, 2, 10, LENGTH));
+    assert_eq!(flops(2), slice_flops(12, 4, 10, LENGTH) + router_flops());
+    let table = String::from_utf8(bench(folder.path(), &args).stdout).unwrap();
+    assert!(
+        table.starts_with("Every request under this budget runs h8-l2-e10, without the router. It answers "),
+        "{table}"
+    );
+    assert_fits_a_terminal(&table);
 }
 
 #[test]
