@@ -145,6 +145,27 @@ pub enum ConfigError {
         /// The number of heads.
         heads: usize,
     },
+    /// The widths' own copies of the attention weights would take far more memory than the weights.
+    #[error(
+        "`hidden` has {count} widths whose squares sum to {ratio:.0} times the widest one's: at most {max} times, because \
+         backends keep attention weights for each width",
+        max = ModelConfig::MAX_WIDTH_COPIES
+    )]
+    Widths {
+        /// Number of widths.
+        count: usize,
+        /// The sum of their squares, in squares of the widest.
+        ratio: f64,
+    },
+    /// A backend may keep the position biases of every pair of positions, which would take too much memory.
+    #[error(
+        "`positions` is relative, and layers x heads x max_len^2 is {pairs}: it must be at most {max}",
+        max = ModelConfig::MAX_BIAS_PAIRS
+    )]
+    Biases {
+        /// The product.
+        pairs: usize,
+    },
     /// The epsilon is zero in float32, or above 1.
     #[error("`norm_eps` is {0}: it must be from 1e-30 to 1")]
     NormEps(f64),
@@ -154,7 +175,14 @@ impl ModelConfig {
     /// The value of `norm_eps` in checkpoints that leave it out.
     pub const NORM_EPS: f64 = NORM_EPS;
 
-    /// Checks every size, so that later arithmetic neither overflows nor divides by zero.
+    /// Limit on the sum of the widths' squares, in squares of the widest. Ten widths of about the same size are allowed.
+    pub const MAX_WIDTH_COPIES: u32 = 16;
+
+    /// Limit on layers x heads x max_len^2 with relative positions: 1 GiB of float32.
+    pub const MAX_BIAS_PAIRS: usize = 1 << 28;
+
+    /// Checks every size, so that later arithmetic neither overflows nor divides by zero, and no loaded model takes many times
+    /// the memory of its weights.
     ///
     /// # Errors
     /// [`ConfigError`] that names the field and its bounds.
@@ -179,6 +207,15 @@ impl ModelConfig {
             if !width.is_multiple_of(heads) {
                 return Err(ConfigError::HeadsDoNotDivide { field, width, heads });
             }
+        }
+        let squares: f64 = self.hidden.iter().map(|width| (*width as f64).powi(2)).sum();
+        let ratio = squares / (widest.hidden as f64).powi(2);
+        if ratio > f64::from(ModelConfig::MAX_WIDTH_COPIES) {
+            return Err(ConfigError::Widths { count: self.hidden.len(), ratio });
+        }
+        let pairs = widest.layers * self.heads * self.max_len * self.max_len;
+        if self.positions == Positions::Relative && pairs > ModelConfig::MAX_BIAS_PAIRS {
+            return Err(ConfigError::Biases { pairs });
         }
         if !(1e-30..=1.0).contains(&self.norm_eps) {
             return Err(ConfigError::NormEps(self.norm_eps));

@@ -1,6 +1,9 @@
 use canet_domain::{Route, RoutePolicy, RouteSpace};
 use serde::{Deserialize, Serialize};
 
+/// The largest bias. Differences of two, and sums with a logit, are finite.
+const MAX_BIAS: f32 = 1e30;
+
 /// What decides routes by budget, fitted on validation data: the router with a bias that makes it spend the budget, or
 /// one route where the router is not shown to gain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,8 +68,8 @@ pub enum CalibrationError {
         /// The name.
         name: String,
     },
-    /// A bias is not finite.
-    #[error("`calibration.points[{point}].bias[{route}]` is not finite")]
+    /// A bias is not finite, or so large that sums with it may not be.
+    #[error("`calibration.points[{point}].bias[{route}]` is not finite or beyond ±1e30")]
     NotFinite {
         /// Index of the point.
         point: usize,
@@ -101,7 +104,9 @@ impl Calibration {
             if values.bias.len() != routes {
                 return Err(CalibrationError::Length { point, found: values.bias.len(), routes });
             }
-            if let Some(route) = values.bias.iter().position(|bias| !bias.is_finite()) {
+            // Sums of such values and logits are finite.
+            let is_usable = |bias: &f32| bias.abs() <= MAX_BIAS;
+            if let Some(route) = values.bias.iter().position(|bias| !is_usable(bias)) {
                 return Err(CalibrationError::NotFinite { point, route });
             }
             if let Some(name) = values.route.as_ref().filter(|name| space.parse(name).is_none()) {

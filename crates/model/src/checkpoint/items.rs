@@ -28,13 +28,17 @@ pub(super) fn format_ids(catalogue: &Catalogue) -> String {
     catalogue.ids().iter().flat_map(|id| [&**id, "\n"]).collect()
 }
 
-/// The ids of `items.tsv`.
-pub(super) fn parse_ids(path: &Path, bytes: Vec<u8>) -> Result<Vec<Box<str>>, CheckpointError> {
+/// The ids of `items.tsv`, of which there must be `items`. They are counted first, because each takes more memory than a short line.
+pub(super) fn parse_ids(path: &Path, bytes: Vec<u8>, items: usize) -> Result<Vec<Box<str>>, CheckpointError> {
     let text = utf8(path, bytes)?;
     let Some(lines) = text.strip_suffix('\n') else {
         let line = text.split('\n').count();
         return Err(CheckpointError::Line { path: path.to_owned(), line, reason: "does not end with a line break" });
     };
+    let found = lines.split('\n').count();
+    if found != items {
+        return Err(CheckpointError::ItemCount { path: path.to_owned(), found, expected: items });
+    }
     Ok(lines.split('\n').map(Box::from).collect())
 }
 

@@ -174,10 +174,7 @@ fn read_catalogue(
     let path = directory.join(ITEMS);
     let ends_early = |bytes: &[u8]| items::ends_early(bytes, config.items);
     let bytes = files::read_verified(&path, sha256, items::ids_limit(config.items), ends_early)?;
-    let ids = items::parse_ids(&path, bytes)?;
-    if ids.len() != config.items {
-        return Err(CheckpointError::ItemCount { path, found: ids.len(), expected: config.items });
-    }
+    let ids = items::parse_ids(&path, bytes, config.items)?;
     let catalogue = Catalogue::new(ids, popularity).map_err(|source| CheckpointError::Catalogue { path, source })?;
     let (titles, fault) = read_titles(&directory.join(TITLES), config.items);
     Ok((catalogue.with_titles(titles), fault))

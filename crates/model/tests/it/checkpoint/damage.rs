@@ -284,6 +284,16 @@ fn calibrations_that_make_no_sense() {
             &["canet.json: calibration.points[0].bias[0]: number out of range"],
         ),
         (
+            "a bias whose sums are not finite",
+            |d| {
+                edit_manifest(d, |m| {
+                    let point = json!({"budget": 0.4, "bias": vec![-3e38; 24], "spent": 0.3});
+                    m["calibration"] = json!({"points": [point]});
+                });
+            },
+            &["`calibration.points[0].bias[0]` is not finite or beyond ±1e30"],
+        ),
+        (
             "nothing to spend",
             |d| {
                 edit_manifest(d, |m| {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use canet_domain::Catalogue;
+use canet_model::Positions;
 use canet_model::checkpoint::{BudgetPoint, Calibration, CheckpointDraft, ModelDirectory, Tolerance, TrainingRecord};
 use serde_json::json;
 
@@ -134,7 +135,18 @@ fn what_killed_writers_left_is_ignored_and_swept_when_old() {
 #[test]
 fn parts_that_do_not_fit_are_not_written() {
     type Spoil = fn(&mut CheckpointDraft);
-    let table: [(Spoil, &str); 7] = [
+    let table: [(Spoil, &str); 9] = [
+        (
+            |draft| draft.config.hidden = (1..=100).map(|width| 4 * width).collect(),
+            "`hidden` has 100 widths whose squares sum to 34 times the widest one's: at most 16 times",
+        ),
+        (
+            |draft| {
+                draft.config.positions = Positions::Relative;
+                draft.config.max_len = 8192;
+            },
+            "`positions` is relative, and layers x heads x max_len^2 is 536870912: it must be at most 268435456",
+        ),
         (|draft| draft.config.heads = 5, "`hidden` has 4, which 5 heads do not divide"),
         (|draft| draft.config.items = 41, "items.tsv: 40 item ids, `config.items` says 41"),
         (|draft| draft.catalogue = catalogue(39), "items.tsv: 39 item ids, `config.items` says 40"),
