@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+use canet_cpu::CpuBackend;
 use canet_domain::{Route, RouteSpace};
+use canet_model::OpenError;
 use canet_model::checkpoint::Checkpoint;
 use clap::builder::BoolishValueParser;
 use serde_json::Value;
@@ -14,7 +16,7 @@ use super::model::ModelArgs;
 use super::printable::{printable_lines, value_name};
 use super::verdict;
 
-/// Shows a checkpoint's routes, FLOPs, parameters and metrics. Reading it checks it.
+/// Shows a checkpoint's routes, FLOPs, parameters and metrics. First it checks all that a server checks, on a CPU
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
     #[command(flatten)]
@@ -27,6 +29,10 @@ pub(crate) struct InspectArgs {
 /// Prints the table or the JSON document.
 pub(crate) fn run(args: InspectArgs) -> Result<(), Failure> {
     let checkpoint = args.model.load()?;
+    match checkpoint.replay_probes(&CpuBackend::single_threaded()) {
+        Err(OpenError::Load(error)) => say(format_args!("the recorded answers were not checked: {error}")),
+        replayed => replayed.map_err(|error| Failure::opening(&error))?,
+    }
     if let Some(fault) = &checkpoint.titles_fault {
         say(fault);
     }

@@ -201,11 +201,12 @@ fn bad_checkpoints_end_with_65_and_say_what_is_wrong() {
 }
 
 #[test]
-fn a_checkpoint_that_fails_its_probes_is_not_served() {
+fn a_checkpoint_that_fails_its_probes_is_not_served_and_passes_no_check() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("small");
     answers_like_another(numbered(draft(small_config(), 3))).write(&root).unwrap();
     assert_refused(&mut serve(&root), 65, &["small", "version 1", "probe"]);
+    assert_refused(canet(&["inspect", "--model"]).arg(&root), 65, &["small", "version 1", "probe"]);
 }
 
 #[test]

@@ -78,6 +78,21 @@ impl OpenError {
     }
 }
 
+impl Checkpoint {
+    /// Replays the probes on a backend, and frees what that takes.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the backend cannot load the weights, or a probe's answer differs.
+    pub fn replay_probes(&self, backend: &dyn Backend) -> Result<(), OpenError> {
+        let forward = backend.load(&self.config, &self.weights)?;
+        self.probes.replay(&*forward, &self.space, backend.tolerance()).map_err(|source| OpenError::Probes {
+            name: self.name.clone(),
+            version: self.version,
+            source,
+        })
+    }
+}
+
 impl Model {
     /// Reads a version (`None`: the highest), loads its weights onto the backend's device and replays its probes.
     ///
