@@ -91,6 +91,7 @@ impl ImportArgs {
             data,
             items: dataset.ids.iter().cloned().zip(counts).collect(),
             order,
+            selected: self.format.selects(),
             record: DataRecord {
                 name: dataset.name.clone(),
                 sha256: dataset.sha256.clone(),

@@ -96,6 +96,11 @@ impl FormatArgs {
         }
     }
 
+    /// Whether a part of the interactions is left out.
+    pub(crate) fn selects(&self) -> bool {
+        self.min_interactions > 1 || !self.conditions.is_empty()
+    }
+
     /// Reads data with the order in which its items appear.
     pub(crate) fn read_ordered(&self, paths: &[PathBuf]) -> Result<OrderedDataset, Failure> {
         let ordered = Dataset::read_all_ordered(paths, &self.options()).map_err(Failure::data)?;

@@ -133,10 +133,12 @@ impl Import<'_> {
 fn read_ids(path: &Path, items: usize) -> Result<Vec<Box<str>>, ImportError> {
     let bytes = read_bounded(path, items as u64 * ITEM_LINE_LIMIT)?;
     let text = String::from_utf8(bytes).map_err(|_| ImportError::NotText { path: path.to_owned() })?;
-    let ids: Vec<Box<str>> = text.lines().map(Box::from).collect();
-    match ids.len() == items {
-        true => Ok(ids),
-        false => Err(ImportError::ItemCount { path: path.to_owned(), found: ids.len(), expected: items }),
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines();
+    // Counted first: each id takes more memory than a short line.
+    let found = lines.clone().count();
+    match found == items {
+        true => Ok(lines.map(Box::from).collect()),
+        false => Err(ImportError::ItemCount { path: path.to_owned(), found, expected: items }),
     }
 }
 

@@ -45,6 +45,8 @@ pub struct RecBoleImport<'a> {
     pub items: Vec<(Box<str>, u64)>,
     /// The items of the data in the order of first appearance.
     pub order: Vec<Item>,
+    /// Whether the data are a selection of their file, as by a least number of interactions.
+    pub selected: bool,
     /// What the manifest says about the data.
     pub record: DataRecord,
 }
@@ -180,6 +182,19 @@ impl RecBoleImport<'_> {
             let reason = "set, so that RecBole sorts the interactions before it numbers the items; give the ids in RecBole's \
                           order with --items";
             return Err(refused(self.file, "rm_dup_inter", reason.to_owned()));
+        }
+        // Both have this default. RecBole also writes an absent setting as none.
+        let takes_all = |setting: Option<&Setting<String>>| match setting {
+            None | Some(Setting::None) => true,
+            Some(Setting::Text(interval)) => interval == "[0,inf)",
+            Some(_) => false,
+        };
+        let filters = ["user_inter_num_interval", "item_inter_num_interval", "val_interval"];
+        let filter = filters.into_iter().find(|name| !takes_all(settings.0.get(*name)));
+        if let Some(name) = filter.filter(|_| !self.selected) {
+            let reason = "set, so that RecBole left interactions out before it numbered the items; select the same ones with \
+                          --min-interactions or --where, or give the ids in RecBole's order with --items";
+            return Err(refused(self.file, name, reason.to_owned()));
         }
         if self.order.len() != items {
             return Err(ImportError::RecBoleItems {

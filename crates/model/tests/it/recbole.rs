@@ -66,6 +66,7 @@ impl Checkpoint {
             items: (0..items).map(|item| (format!("item {item}").into(), item as u64)).collect(),
             // The last item appears first.
             order: (1..=items as u32).rev().filter_map(Item::new).collect(),
+            selected: false,
             record: record(items),
         }
         .read(&canet_cpu::CpuBackend::single_threaded())
@@ -118,6 +119,7 @@ fn scores_are_those_of_recbole() {
         data: Path::new("shop.inter"),
         items: sorted.iter().map(|name| ((*name).into(), 1)).collect(),
         order: names.iter().map(|name| dense(name)).collect(),
+        selected: false,
         record: record(names.len()),
     }
     .read(&canet_cpu::CpuBackend::single_threaded())
@@ -194,6 +196,9 @@ fn other_data_and_sorted_data_do_not_give_the_order() {
     let sorted = Checkpoint::saved().replaced("rm_dup_inter", "xm_dup_inter").replaced("valid_metric", "rm_dup_inter");
     let error = sorted.refused(None);
     assert!(error.contains("`rm_dup_inter` is set, so that RecBole sorts the interactions"), "{error}");
+    // Both least numbers of interactions share the text.
+    let error = Checkpoint::saved().replaced("[0,inf)", "[3,inf)").refused(None);
+    assert!(error.contains("`user_inter_num_interval` is set, so that RecBole left interactions out"), "{error}");
 }
 
 /// Cut and changed pickles give a model or an error, never a panic.
