@@ -252,7 +252,13 @@ fn a_published_version_is_whole_and_is_never_replaced() {
     store.put("4/canet.json.uploading", &fs::read(local.join("2/canet.json")).unwrap());
     store.put("4/weights.safetensors", b"half");
     assert_eq!(store.publish(&["--as", "4"]), format!("{MODEL}/4"));
-    assert_eq!(store.publish(&["--as", "next", "--version", "1"]), format!("{MODEL}/5"));
+    // A job that is tried again publishes no second copy.
+    assert_eq!(store.publish(&["--as", "next"]), format!("{MODEL}/4"));
+    for _ in 0..2 {
+        assert_eq!(store.publish(&["--as", "next", "--version", "1"]), format!("{MODEL}/5"));
+    }
+    store.put("6/canet.json.uploading", &fs::read(local.join("2/canet.json")).unwrap());
+    assert_eq!(store.publish(&["--as", "next"]), format!("{MODEL}/6"));
     assert!(!store.keys().contains(&"4/canet.json.uploading".to_owned()));
     for name in names {
         assert_eq!(fs::read(local.join("2").join(name)).unwrap(), store.content(&format!("4/{name}")), "{name}");

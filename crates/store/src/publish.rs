@@ -19,7 +19,7 @@ const CLAIM: &str = ".uploading";
 pub enum VersionNumber {
     /// This one.
     Number(u64),
-    /// The one after the highest that exists.
+    /// The one after the highest that exists. If the highest is the same version, or an upload of it that broke off, it stays.
     Next,
 }
 
@@ -82,6 +82,9 @@ pub enum PublishError {
 /// The manifest's name.
 const MANIFEST: &str = FILE_NAMES[FILE_NAMES.len() - 1];
 
+/// The name of the titles, the only file that a version may lack.
+const TITLES: &str = FILE_NAMES[FILE_NAMES.len() - 2];
+
 impl S3Model {
     /// Uploads the version in a directory, unless the store holds it already.
     ///
@@ -96,24 +99,31 @@ impl S3Model {
         let manifest = std::fs::read(&path).map_err(|source| PublishError::File { path, source })?;
         let mut version = match target {
             VersionNumber::Number(version) => version,
-            VersionNumber::Next => self.next()?,
+            VersionNumber::Next => self.next(&manifest)?,
         };
         loop {
             match self.publish_as(version, directory, &manifest) {
                 // Another writer was faster.
                 Err(PublishError::Taken { .. } | PublishError::Uploading { .. }) if target == VersionNumber::Next => {
-                    version = self.next()?.max(version.saturating_add(1));
+                    version = self.next(&manifest)?.max(version.saturating_add(1));
                 }
                 outcome => return outcome,
             }
         }
     }
 
-    /// The number after the highest that any object has.
-    fn next(&self) -> Result<u64, PublishError> {
+    /// The number after the highest that any object has, or the highest itself if it has this manifest or is claimed for it.
+    /// So a job that is tried again publishes no second copy, and finishes an upload that broke off.
+    fn next(&self, manifest: &[u8]) -> Result<u64, PublishError> {
         let objects = self.list().map_err(|error| self.failed(None, &error))?;
         let number = |key: &str| key.split_once('/').and_then(|(number, _)| number.parse::<u64>().ok());
         let highest = objects.iter().filter_map(|object| number(&object.key)).max().unwrap_or(0);
+        for name in [MANIFEST.to_owned(), format!("{MANIFEST}{CLAIM}")] {
+            let key = format!("{highest}/{name}");
+            if objects.iter().any(|object| object.key == key) && self.content(&key)?.as_deref() == Some(manifest) {
+                return Ok(highest);
+            }
+        }
         highest.checked_add(1).ok_or_else(|| PublishError::Exhausted { address: self.address().to_owned() })
     }
 
@@ -139,8 +149,8 @@ impl S3Model {
             let path = directory.join(name);
             match File::open(&path) {
                 Ok(file) => self.upload(&format!("{version}/{name}"), file, &path)?,
-                // Titles may be missing, and the caller has checked the others.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Titles may be missing. The caller has checked the others, but somebody may remove them meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && *name == TITLES => {}
                 Err(source) => return Err(PublishError::File { path, source }),
             }
         }
