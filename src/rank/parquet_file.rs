@@ -1,7 +1,8 @@
 //! The Parquet file of `canet rank --out`.
 
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
+use tempfile::TempPath;
 
 use super::Line;
 use crate::Failure;
@@ -27,10 +29,11 @@ const SCHEMA: &str = "
 /// Items in a row group. They are in memory until it is written.
 const ROW_GROUP_ITEMS: usize = 1 << 20;
 
-/// A file that is written aside and renamed, so that nobody reads half of it.
+/// A file that is written aside and renamed, so that nobody reads half of it. The name aside is random, because processes in
+/// two containers may have the same id.
 pub(super) struct ParquetFile {
     path: PathBuf,
-    aside: PathBuf,
+    aside: TempPath,
     writer: SerializedFileWriter<File>,
     rows: Rows,
 }
@@ -54,8 +57,14 @@ impl ParquetFile {
             return Err(Failure::Usage(message(path, "this is a directory: name a file")));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let file = File::create(&aside).map_err(|error| Failure::unwritable(&error, message(path, &error)))?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let aside = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            // As of every new file. The umask takes its part away.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory);
+        let aside = aside.map_err(|error| Failure::unwritable(&error, message(path, &error)))?;
+        let (file, aside) = aside.into_parts();
         let schema = parse_message_type(SCHEMA).map_err(|error| failure(path, error))?;
         let compression = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(compression).build();
@@ -88,7 +97,8 @@ impl ParquetFile {
     pub(super) fn finish(mut self) -> Result<(), Failure> {
         let written = self.write_group().and_then(|()| self.writer.finish());
         written.map_err(|error| failure(&self.path, error))?;
-        let durable = self.writer.inner().sync_all().and_then(|()| fs::rename(&self.aside, &self.path));
+        let synced = self.writer.inner().sync_all();
+        let durable = synced.and_then(|()| self.aside.persist(&self.path).map_err(|error| error.error));
         durable.map_err(|error| failure(&self.path, error))
     }
 
@@ -105,13 +115,6 @@ impl ParquetFile {
         column::<ByteArrayType>(&mut group, &routes, None)?;
         group.close()?;
         Ok(())
-    }
-}
-
-impl Drop for ParquetFile {
-    fn drop(&mut self) {
-        // A finished file is no longer there.
-        drop(fs::remove_file(&self.aside));
     }
 }
 
