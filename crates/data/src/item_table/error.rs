@@ -82,6 +82,9 @@ pub enum ItemFault {
         /// Number of values.
         count: usize,
     },
+    /// A field stands in one object twice.
+    #[error("`{0}` stands in the object twice: leave one out")]
+    Twice(String),
     /// A field that must hold one value holds several.
     #[error("`{0}` is a list, where one value is needed")]
     List(String),

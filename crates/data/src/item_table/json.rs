@@ -13,7 +13,7 @@ use super::{ItemFault, ItemTableBuilder, ItemTableError, KeyFault, Use, boolean,
 /// Reads a catalogue file of JSON lines.
 pub(super) fn read(path: &Path, lines: &mut Lines) -> Result<ItemTableBuilder, ItemTableError> {
     let mut builder = ItemTableBuilder::new();
-    let mut first = None;
+    let (mut first, mut id_name) = (None, None::<String>);
     while let Some((line, text)) =
         lines.next_line().map_err(|source| DataError::Read { path: path.to_owned(), source })?
     {
@@ -24,14 +24,26 @@ pub(super) fn read(path: &Path, lines: &mut Lines) -> Result<ItemTableBuilder, I
             }
             let fields = Fields::parse(text)?;
             let names: Vec<String> = fields.0.iter().map(|(name, _)| name.to_string()).collect();
-            let id = match id_column(&names) {
-                Some(id) => id,
-                None if builder.table.is_empty() => {
+            // The first object chooses. Another name in a later one would be another column.
+            let named = |chosen: &String| names.iter().position(|name| name == chosen);
+            let id = match (id_name.as_ref().map_or_else(|| id_column(&names), named), &id_name) {
+                (Some(id), _) => id,
+                (None, Some(name)) => return Err(LineFault::EmptyId(name.clone()).into()),
+                (None, None) => {
                     first = Some(names.join(", "));
                     return Ok(());
                 }
-                None => return Err(LineFault::EmptyId("id".to_owned()).into()),
             };
+            let chosen = id_name.get_or_insert_with(|| names[id].clone());
+            for special_name in [Some(Use::Title), Some(Use::Hidden)] {
+                if names.iter().filter(|name| special(name) == special_name).count() > 1 {
+                    let name = names.iter().rfind(|name| special(name) == special_name);
+                    return Err(ItemFault::Twice(name.cloned().unwrap_or_default()));
+                }
+            }
+            if names.iter().filter(|name| *name == chosen).count() > 1 {
+                return Err(ItemFault::Twice(chosen.clone()));
+            }
             let (mut of_item, mut title, mut hidden) = (Cow::Borrowed(""), Cow::Borrowed(""), false);
             for (column, (name, value)) in fields.0.iter().enumerate() {
                 match special(name) {
