@@ -87,8 +87,24 @@ pub(crate) struct EvalArgs {
 }
 
 /// The flags about the runs of a model, which mean nothing where answers are judged.
-const OF_A_RUN: [&str; 10] =
-    ["route", "split", "holdout", "flops_budget", "compare", "metric", "include_seen", "batch_size", "seed", "verbose"];
+const OF_A_RUN: [&str; 16] = [
+    "route",
+    "split",
+    "holdout",
+    "flops_budget",
+    "compare",
+    "metric",
+    "include_seen",
+    "batch_size",
+    "seed",
+    "verbose",
+    "version",
+    "model_cache",
+    "backend",
+    "device",
+    "precision",
+    "threads",
+];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SplitArg {
