@@ -51,13 +51,19 @@ pub(crate) fn read(value: &Bound<'_, PyAny>, argument: &'static str, catalogue: 
 }
 
 /// Whether the `numpy` crate reads the values where they are. It does not in a column of packed records, whose strides are no
-/// multiples of the values' size; those are read one by one.
+/// multiples of the values' size, and it would not see a mask; those are read one by one.
 fn is_viewable(array: &Bound<'_, PyUntypedArray>) -> bool {
     let is_aligned = || array.getattr("flags")?.getattr("aligned")?.is_truthy();
     let size = array.dtype().itemsize();
     size > 0
+        && !is_masked(array)
         && array.strides().iter().all(|stride| stride.unsigned_abs().is_multiple_of(size))
         && is_aligned().is_ok_and(|aligned| aligned)
+}
+
+/// Whether some elements of an array count as absent, which reading its memory would not see.
+fn is_masked(array: &Bound<'_, PyUntypedArray>) -> bool {
+    array.hasattr(intern!(array.py(), "_mask")).unwrap_or(false)
 }
 
 /// Whether iterating over it would give characters or bytes.

@@ -236,6 +236,8 @@ def test_wrong_values_have_the_texts_of_the_server(model, server):
         ([[True]], TypeError, "an id of type bool"),
         ([["50"], "181"], TypeError, "`histories` has ids beside lists of ids"),
         (numpy.array([[1.0]]), TypeError, "an id of type float"),
+        (numpy.ma.array([[50, 181]], mask=[[1, 0]]), TypeError, "an id of type MaskedConstant in list 0"),
+        ([numpy.ma.array([50, 181], mask=[1, 0])], TypeError, "an id of type MaskedConstant in list 0"),
         (pyarrow.array([[1.0]]), TypeError, "`histories` holds ids of type Float64"),
         (pyarrow.table({"history": [["50"]]}), TypeError, "`histories` is a table: give its column"),
     ],
