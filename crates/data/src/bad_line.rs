@@ -91,6 +91,17 @@ pub enum LineFault {
         /// The text.
         text: String,
     },
+    /// The time is a date outside the years that a 64-bit number of nanoseconds holds.
+    #[error(
+        "`{column}` is {text:?}, a date outside the years 1677 to 2262, which often stands for a missing one. Select the \
+         others: --where '{column}!={text}'"
+    )]
+    DateRange {
+        /// The column.
+        column: String,
+        /// The text.
+        text: String,
+    },
     /// The time is of another kind than those of earlier lines.
     #[error("the time is {found}, but those of earlier lines are {earlier}")]
     MixedTimes {

@@ -140,7 +140,7 @@ impl ColumnTest {
                     value.parse::<f64>().is_ok_and(|value| comparison.holds(value, *number))
                 }
                 Test::Time(comparison, bound, _) => {
-                    nanoseconds(value).is_some_and(|time| comparison.holds(time, *bound))
+                    nanoseconds(value).is_some_and(|time| comparison.holds(time, i128::from(*bound)))
                 }
             };
             if !met {

@@ -19,7 +19,7 @@ use super::error::ColumnFault;
 use super::records::{Record, Records};
 use super::roles::Roles;
 use super::source::Opened;
-use super::time::Time;
+use super::time::{Time, rfc3339};
 use super::times::looks_like_time;
 use super::{DataError, LineFault, ReadOptions};
 
@@ -281,12 +281,13 @@ impl Record for Row<'_> {
 
     fn time(&self, column: usize, name: &str) -> Result<Time, LineFault> {
         match self.column(column) {
-            Some(read) if read.is_time => read
-                .times
-                .get(self.row)
-                .copied()
-                .flatten()
-                .ok_or_else(|| LineFault::Time { column: read.name.clone(), text: String::new() }),
+            Some(read) if read.is_time => read.times.get(self.row).copied().flatten().ok_or_else(|| {
+                let column = read.name.clone();
+                match read.far.iter().find(|(row, _)| *row == self.row) {
+                    Some((_, nanoseconds)) => LineFault::DateRange { column, text: rfc3339(*nanoseconds) },
+                    None => LineFault::Time { column, text: String::new() },
+                }
+            }),
             _ => Time::parse(self.text(column)?, name),
         }
     }

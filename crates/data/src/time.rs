@@ -22,16 +22,19 @@ pub(crate) const SECOND: i64 = 1_000_000_000;
 impl Time {
     /// Parses a number or an ISO 8601 date or date-time.
     ///
-    /// A date-time without a zone is in UTC. A date is its first moment. Fractions below 10^-18 of a unit are dropped, and
-    /// dates outside the years 1677 to 2262 become the nearest moment of those years.
+    /// A date-time without a zone is in UTC. A date is its first moment. Fractions below 10^-18 of a unit are dropped.
     ///
     /// # Errors
-    /// [`LineFault::Time`], which names the column.
+    /// [`LineFault::Time`], or [`LineFault::DateRange`] for a date outside the years 1677 to 2262. Both name the column.
     pub(crate) fn parse(text: &str, column: &str) -> Result<Time, LineFault> {
-        whole(text.as_bytes())
-            .or_else(|| date(text.as_bytes()))
-            .or_else(|| number(text))
-            .ok_or_else(|| LineFault::Time { column: column.to_owned(), text: text.chars().take(40).collect() })
+        if let Some(whole) = whole(text.as_bytes()) {
+            return Ok(whole);
+        }
+        if let Some(nanoseconds) = date(text) {
+            let far = |_| LineFault::DateRange { column: column.to_owned(), text: shown(text) };
+            return i64::try_from(nanoseconds).map(Time::Date).map_err(far);
+        }
+        number(text).ok_or_else(|| LineFault::Time { column: column.to_owned(), text: shown(text) })
     }
 
     /// The time of a finite float.
@@ -52,6 +55,11 @@ impl Time {
             _ => Time::Fine(fine),
         }
     }
+}
+
+/// As much of a value as an error shows.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
 /// A whole number of at most 18 digits, the most frequent case.
@@ -100,10 +108,10 @@ fn decimal(text: &str) -> Option<Time> {
     Some(Time::of_fine(if negative { -fine } else { fine }))
 }
 
-/// A date or date-time of ISO 8601, in the extended or the basic format. Slashes may separate the date, and a blank may stand
-/// for `T` and before the zone.
-fn date(text: &[u8]) -> Option<Time> {
-    let mut rest = Rest(text);
+/// Nanoseconds since 1970 of an ISO 8601 date or date-time, in the extended or the basic format. Slashes may separate the date,
+/// and a blank may stand for `T` and before the zone. An hour may have one digit, or be one of 12 with AM or PM behind the time.
+pub(crate) fn date(text: &str) -> Option<i128> {
+    let mut rest = Rest(text.as_bytes());
     let year = rest.digits(4)?;
     let separator = rest.any_of(b"-/");
     let month = rest.digits(2)?;
@@ -111,15 +119,14 @@ fn date(text: &[u8]) -> Option<Time> {
         rest.any_of(&[separator])?;
     }
     let day = rest.digits(2)?;
-    let days = days_since_1970(year, month, day)?;
-    let mut seconds = days * 86_400;
+    let mut seconds = days_since_1970(year, month, day)? * 86_400;
     let mut nanoseconds = 0;
     if rest.0.is_empty() {
         // Eight digits alone are a number, which sorts as the date does.
         separator?;
     } else {
         rest.any_of(b"Tt ")?;
-        let hour = rest.digits(2)?;
+        let hour = if rest.0.get(1) == Some(&b':') { rest.digits(1)? } else { rest.digits(2)? };
         let colon = rest.any_of(b":");
         let minute = rest.digits(2)?;
         let has_seconds = match colon {
@@ -127,18 +134,42 @@ fn date(text: &[u8]) -> Option<Time> {
             None => rest.0.first().is_some_and(u8::is_ascii_digit),
         };
         let second = if has_seconds { rest.digits(2)? } else { 0 };
-        // 60 is a leap second.
-        if hour > 23 || minute > 59 || second > 60 {
-            return None;
-        }
-        seconds += hour * 3600 + minute * 60 + second;
         if has_seconds && rest.any_of(b".,").is_some() {
             nanoseconds = rest.fraction()?;
         }
-        seconds -= rest.zone()?;
+        let hour = match rest.half_of_day() {
+            None => hour,
+            Some(half) if (1..=12).contains(&hour) => hour % 12 + half,
+            Some(_) => return None,
+        };
+        // 60 is a leap second, and 24:00 the end of a day.
+        let ends_day = (hour, minute, second, nanoseconds) == (24, 0, 0, 0);
+        if (hour > 23 && !ends_day) || minute > 59 || second > 60 {
+            return None;
+        }
+        seconds += hour * 3600 + minute * 60 + second - rest.zone()?;
     }
-    let limited = i128::from(seconds) * i128::from(SECOND) + i128::from(nanoseconds);
-    Some(Time::Date(limited.clamp(i64::MIN.into(), i64::MAX.into()) as i64))
+    Some(i128::from(seconds) * i128::from(SECOND) + i128::from(nanoseconds))
+}
+
+/// Nanoseconds since 1970 of a number whose digits are a date of the years 1970 to 2099, perhaps with hour, minute and second:
+/// 20231114, 2023111422, 202311142250 or 20231114225040.
+///
+/// Seconds since 1970 have ten digits too, so ten digits are a date from 1995 on. As seconds these are times after 2033.
+pub(crate) fn date_of_digits(number: i64) -> Option<i64> {
+    let (date, time) = match number {
+        19_700_101..=20_991_231 => (number, 0),
+        1_995_010_100..=2_099_123_123 => (number / 100, number % 100 * 10_000),
+        197_001_010_000..=209_912_312_359 => (number / 10_000, number % 10_000 * 100),
+        19_700_101_000_000..=20_991_231_235_959 => (number / 1_000_000, number % 1_000_000),
+        _ => return None,
+    };
+    let (hour, minute, second) = (time / 10_000, time / 100 % 100, time % 100);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let days = days_since_1970(date / 10_000, date / 100 % 100, date % 100)?;
+    Some((days * 86_400 + hour * 3600 + minute * 60 + second) * SECOND)
 }
 
 /// Days from 1970-01-01 to a date of the Gregorian calendar.
@@ -213,19 +244,47 @@ impl Rest<'_> {
         (count > 0).then(|| (0..9).fold(0, |value, place| value * 10 + digit(place)))
     }
 
+    /// The hours before the half of the day that AM or PM names.
+    fn half_of_day(&mut self) -> Option<i64> {
+        let text = self.0.trim_ascii_start();
+        let (half, rest) = text.split_at_checked(2)?;
+        let hours = if half.eq_ignore_ascii_case(b"am") {
+            0
+        } else if half.eq_ignore_ascii_case(b"pm") {
+            12
+        } else {
+            return None;
+        };
+        self.0 = rest;
+        Some(hours)
+    }
+
     /// Seconds by which the zone is ahead of UTC. It reads to the end.
+    ///
+    /// The zone's name may follow its offset: `[Europe/Berlin]` as RFC 9557 and Java write it, or `UTC` as Go does.
     fn zone(&mut self) -> Option<i64> {
         while self.any_of(b" ").is_some() {}
-        if self.0.is_empty() || [&b"z"[..], b"utc", b"gmt"].iter().any(|zone| self.0.eq_ignore_ascii_case(zone)) {
+        if self.0.is_empty() {
+            return Some(0);
+        }
+        if self.0.last() == Some(&b']') {
+            let name = self.0.iter().position(|byte| *byte == b'[').filter(|name| *name > 0)?;
+            self.0 = &self.0[..name];
+        }
+        if [&b"z"[..], b"utc", b"gmt"].iter().any(|zone| self.0.eq_ignore_ascii_case(zone)) {
             return Some(0);
         }
         let sign = if self.any_of(b"+-")? == b'-' { -1 } else { 1 };
         let hours = self.digits(2)?;
         let minutes = match self.any_of(b":") {
-            None if self.0.is_empty() => 0,
+            None if self.0.first().is_none_or(|byte| *byte == b' ') => 0,
             _ => self.digits(2)?,
         };
-        (self.0.is_empty() && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+        let named = self.0.split_first().is_some_and(|(blank, name)| {
+            *blank == b' ' && !name.is_empty() && name.iter().all(u8::is_ascii_alphabetic)
+        });
+        let ended = self.0.is_empty() || named;
+        (ended && hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
     }
 }
 
@@ -286,18 +345,52 @@ mod tests {
             "2023/11/14 22:50:40",
             "20231114T225040Z",
             "2023-11-14T22:50:40,0",
+            "2023-11-14T22:50:40Z[UTC]",
+            "2023-11-14T23:50:40+01:00[Europe/Berlin]",
+            "2023-11-14 22:50:40 +0000 UTC",
+            "2023-11-14 23:50:40 +0100 CET",
+            "2023-11-14 23:50:40 +01 CET",
+            "2023-11-14 10:50:40 PM",
+            "2023/11/14 10:50:40pm",
+            "2023-11-14 10:50:40.0 PM UTC",
         ] {
             assert_eq!(time(text), expected, "{text}");
         }
         let minute = Time::Date(nanoseconds("2023-11-14T22:50:00Z"));
         assert_eq!([time("2023-11-14 22:50"), time("20231114T2250Z")], [minute; 2]);
+        let morning = Time::Date(nanoseconds("2023-11-14T09:05:00Z"));
+        assert_eq!([time("2023-11-14 9:05"), time("2023-11-14T9:05:00 AM")], [morning; 2]);
+        let midnight = Time::Date(nanoseconds("2023-11-15T00:00:00Z"));
+        assert_eq!([time("2023-11-14T24:00:00"), time("20231114T2400"), time("2023-11-15 12:00 AM")], [midnight; 3]);
         assert_eq!(time("2024-02-29"), Time::Date(nanoseconds("2024-02-29T00:00:00Z")));
         let fine = time("2023-11-14T22:50:40.123456789123Z");
         assert_eq!(fine, Time::Date(nanoseconds("2023-11-14T22:50:40.123456789Z")));
-        assert_eq!(
-            [time("1969-12-31T23:59:59.5Z"), time("9999-12-31")],
-            [Time::Date(-500_000_000), Time::Date(i64::MAX)]
-        );
+        assert_eq!(time("1969-12-31T23:59:59.5Z"), Time::Date(-500_000_000));
+    }
+
+    #[test]
+    fn dates_that_nanoseconds_do_not_hold_are_refused() {
+        for text in ["0001-01-01", "0001-01-01T00:00:00Z", "1677-09-21", "2262-04-12", "9999-12-31"] {
+            let far = LineFault::DateRange { column: "t".to_owned(), text: text.to_owned() };
+            assert_eq!(Time::parse(text, "t"), Err(far));
+        }
+        assert!(Time::parse("1677-09-22", "t").is_ok() && Time::parse("2262-04-11", "t").is_ok());
+    }
+
+    #[test]
+    fn digits_of_a_date_are_its_moment() {
+        for (number, expected) in [
+            (20_231_114, "2023-11-14T00:00:00Z"),
+            (2_023_111_422, "2023-11-14T22:00:00Z"),
+            (202_311_142_250, "2023-11-14T22:50:00Z"),
+            (20_231_114_225_040, "2023-11-14T22:50:40Z"),
+            (19_700_101, "1970-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(date_of_digits(number), Some(nanoseconds(expected)), "{number}");
+        }
+        for number in [0, 19_691_231, 20_230_230, 21_000_101, 1_700_005_060, 2_023_111_424, 20_231_114_226_040] {
+            assert_eq!(date_of_digits(number), None, "{number}");
+        }
     }
 
     #[test]
@@ -333,6 +426,13 @@ mod tests {
             "2023-11-14T22:50:40.Z",
             "2023-11/14",
             "2023-11-14T22:50:40+01:00x",
+            "2023-11-14T22:50:40 CET",
+            "2023-11-14T22:50:40[Europe/Berlin]",
+            "2023-11-14T22:50:40+01:00[Europe/Berlin",
+            "2023-11-14T24:00:01",
+            "2023-11-14 22:50 PM",
+            "2023-11-14 0:50 AM",
+            "2023-11-14 9",
         ] {
             assert!(Time::parse(text, "t").is_err(), "{text}");
         }

@@ -3,13 +3,15 @@
 use std::fmt;
 
 use super::LineFault;
-use super::time::{FINE, SECOND, Time};
+use super::time::{FINE, SECOND, Time, date, date_of_digits};
 
 /// What a file's times are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// ISO 8601 dates or date-times, or Parquet's own timestamps.
+    /// Dates or date-times as texts, or Parquet's own timestamps.
     Dates,
+    /// Numbers whose digits are a date, such as 20231114, perhaps with hour, minute and second.
+    DateDigits,
     /// Seconds since 1970.
     Seconds,
     /// Milliseconds since 1970.
@@ -28,6 +30,7 @@ impl fmt::Display for TimeUnit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             TimeUnit::Dates => "dates",
+            TimeUnit::DateDigits => "dates as numbers such as 20231114",
             TimeUnit::Seconds => "seconds since 1970",
             TimeUnit::Milliseconds => "milliseconds since 1970",
             TimeUnit::Microseconds => "microseconds since 1970",
@@ -76,16 +79,17 @@ pub(crate) fn looks_like_time(text: &str) -> bool {
 }
 
 /// The nanoseconds since 1970 of a date, or of a number by its magnitude.
-pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
-    let fine = match Time::parse(text, "").ok()? {
-        Time::Date(time) => return Some(time),
-        Time::Whole(number) => i128::from(number) * FINE,
-        Time::Fine(number) => number,
+pub(crate) fn nanoseconds(text: &str) -> Option<i128> {
+    let fine = match Time::parse(text, "") {
+        Ok(Time::Date(time)) => return Some(time.into()),
+        Ok(Time::Whole(number)) => i128::from(number) * FINE,
+        Ok(Time::Fine(number)) => number,
+        Err(_) => return date(text),
     };
     let whole = i64::try_from(fine / FINE).ok()?;
     let (_, unit) = UNITS[unit_of_magnitude(whole)];
     // A unit has at most 10^9 nanoseconds, and its part that matters 9 digits.
-    i64::try_from((fine / i128::from(SECOND)) * i128::from(unit) / FINE_PER_NANOSECOND).ok()
+    Some((fine / i128::from(SECOND)) * i128::from(unit) / FINE_PER_NANOSECOND)
 }
 
 /// The times of one file, in its order. They are all dates or all numbers.
@@ -94,6 +98,8 @@ pub(crate) struct Times {
     values: Values,
     /// How many numbers are plausible in each of the [`UNITS`].
     plausible: [u64; UNITS.len()],
+    /// How many numbers are 0, which many exports write for a missing time.
+    zeros: u64,
     /// The largest magnitude, without its fraction.
     largest: i64,
 }
@@ -147,8 +153,9 @@ impl Times {
             Time::Whole(whole) => whole,
             Time::Fine(fine) => i64::try_from(fine / FINE).unwrap_or(i64::MAX),
         };
-        if let Some(unit) = plausible_unit(whole) {
-            self.plausible[unit] += 1;
+        match plausible_unit(whole) {
+            Some(unit) => self.plausible[unit] += 1,
+            None => self.zeros += u64::from(whole == 0),
         }
         if whole.unsigned_abs() > self.largest.unsigned_abs() {
             self.largest = whole;
@@ -166,11 +173,11 @@ impl Times {
 
     /// The unit, and each number's place in [`UNITS`].
     ///
-    /// Numbers of several units are told apart only if nearly all of them are plausible times. Otherwise the largest number
-    /// decides for all, which keeps their order whatever they are.
+    /// Numbers of several units are told apart only if nearly all of them are plausible times; zeros, which are early in every
+    /// unit, do not count. Otherwise the largest number decides for all, which keeps their order whatever they are.
     fn unit(&self) -> (TimeUnit, impl Fn(i64) -> usize + use<>) {
         let plausible: u64 = self.plausible.iter().sum();
-        let nearly_all = plausible * 100 >= self.len() as u64 * 99;
+        let nearly_all = plausible * 100 >= (self.len() as u64 - self.zeros) * 99;
         let units = self.plausible.iter().filter(|count| **count > 0).count();
         let of_largest = unit_of_magnitude(self.largest);
         let (unit, one) = match units {
@@ -189,6 +196,9 @@ impl Times {
             Values::None => return None,
             Values::Dates(values) => return Some((Keys::Nanoseconds(values), TimeUnit::Dates)),
             Values::Whole(values) => {
+                if let Some(dates) = dates_of_digits(&values) {
+                    return Some((Keys::Nanoseconds(dates), TimeUnit::DateDigits));
+                }
                 if values.iter().all(|number| number.checked_mul(nanoseconds(*number)).is_some()) {
                     Keys::Nanoseconds(values.into_iter().map(|number| number * nanoseconds(number)).collect())
                 } else {
@@ -212,6 +222,17 @@ impl Times {
         };
         Some((keys, unit))
     }
+}
+
+/// The dates that the digits of all numbers are, with as many digits each. Zeros stay, as missing times before them.
+fn dates_of_digits(numbers: &[i64]) -> Option<Vec<i64>> {
+    let digits = |number: &i64| number.checked_ilog10();
+    let first = digits(numbers.iter().find(|number| **number != 0)?)?;
+    let date = |number: &i64| match number {
+        0 => Some(0),
+        number => date_of_digits(*number).filter(|_| digits(number) == Some(first)),
+    };
+    numbers.iter().map(date).collect()
 }
 
 impl Keys {
@@ -299,6 +320,33 @@ mod tests {
         let mixed = keys(&[second, "1700005060000", "1700005060.5", "1700005061"]);
         assert_eq!(mixed.1, TimeUnit::Mixed);
         assert!(mixed.0[0] == mixed.0[1] && mixed.0[1] < mixed.0[2] && mixed.0[2] < mixed.0[3], "{:?}", mixed.0);
+    }
+
+    #[test]
+    fn digits_of_dates_are_dates() {
+        let expected = keys(&["2023-11-14", "2023-11-15"]).0;
+        for texts in [["20231114", "20231115"], ["2023111400", "2023111500"], ["20231114000000", "20231115000000"]] {
+            assert_eq!(keys(&texts), (expected.clone(), TimeUnit::DateDigits), "{texts:?}");
+        }
+        assert_eq!(keys(&["0", "20231114"]), (vec![0, expected[0]], TimeUnit::DateDigits));
+        // A day that no month has, and two numbers of digits.
+        for (texts, unit) in [
+            (["20231114", "20231132"], TimeUnit::Numbers),
+            (["20231114", "20231114225040"], TimeUnit::Numbers),
+            (["2023111400", "1700005060"], TimeUnit::Seconds),
+        ] {
+            assert_eq!(keys(&texts).1, unit, "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn zeros_do_not_hide_that_units_are_mixed() {
+        let texts: Vec<&str> = [["1700005060"; 49], ["1700005060000"; 49]].concat();
+        for (others, unit) in [(["0"; 2], TimeUnit::Mixed), (["1"; 2], TimeUnit::Milliseconds)] {
+            let (keys, found) = keys(&[&texts[..], &others[..]].concat());
+            assert_eq!(found, unit);
+            assert_eq!((keys[98] < keys[0], keys[0] == keys[97]), (true, unit == TimeUnit::Mixed));
+        }
     }
 
     #[test]

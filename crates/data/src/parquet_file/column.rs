@@ -89,6 +89,8 @@ pub(super) struct Column {
     ends: Vec<usize>,
     /// The times of a column of times, unless they are texts. A null is `None`.
     pub(super) times: Vec<Option<Time>>,
+    /// Rows of a column of times whose date does not fit, and the date.
+    pub(super) far: Vec<(usize, i128)>,
     /// Rows, or values of lists, whose bytes are not text.
     pub(super) not_text: Vec<usize>,
     definitions: Vec<i16>,
@@ -115,6 +117,7 @@ impl Column {
             texts: String::new(),
             ends: Vec::new(),
             times: Vec::new(),
+            far: Vec::new(),
             not_text: Vec::new(),
             definitions: Vec::new(),
             lists: None,
@@ -147,6 +150,7 @@ impl Column {
         self.texts.clear();
         self.ends.clear();
         self.times.clear();
+        self.far.clear();
         self.not_text.clear();
         let (unsigned, kind) = (self.kind == Kind::Unsigned, self.kind.clone());
         match reader {
@@ -285,14 +289,17 @@ impl Column {
         }
     }
 
-    /// Pushes nanoseconds since 1970. Dates that do not fit become the nearest that does.
+    /// Pushes nanoseconds since 1970.
     fn push_date(&mut self, nanoseconds: i128) {
-        let limited = nanoseconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        match self.is_time {
-            true => self.times.push(Some(Time::Date(limited))),
-            false => self.texts.push_str(&rfc3339(limited.into())),
+        if !self.is_time {
+            return self.texts.push_str(&rfc3339(nanoseconds));
+        }
+        let time = i64::try_from(nanoseconds).ok();
+        if time.is_none() {
+            self.far.push((self.times.len(), nanoseconds));
         }
     }
+        self.times.push(time.map(Time::Date));
 
     fn push_float(&mut self, value: f64) {
         if self.is_time {
