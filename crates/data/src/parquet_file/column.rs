@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use parquet::basic::{ConvertedType, LogicalType, TimeUnit as ParquetUnit, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -167,11 +167,12 @@ impl Column {
                 let days = i128::from(day - DAY_OF_1970);
                 column.push_date(days * DAY + i128::from(low | high << 32));
             }),
-            ColumnReader::FloatColumnReader(reader) => {
-                self.read_typed(reader, most, |column, value| column.push_float((*value).into()))
-            }
+            ColumnReader::FloatColumnReader(reader) => self.read_typed(reader, most, |column, value| {
+                // As a 64-bit float, 4.1 of 32 bits would be the text 4.099999904632568.
+                column.push_float(f64::from(*value), value);
+            }),
             ColumnReader::DoubleColumnReader(reader) => {
-                self.read_typed(reader, most, |column, value| column.push_float(*value))
+                self.read_typed(reader, most, |column, value| column.push_float(*value, value))
             }
             ColumnReader::BoolColumnReader(reader) => self
                 .read_typed(reader, most, |column, value| column.texts.push_str(if *value { "true" } else { "false" })),
@@ -298,15 +299,16 @@ impl Column {
         if time.is_none() {
             self.far.push((self.times.len(), nanoseconds));
         }
-    }
         self.times.push(time.map(Time::Date));
+    }
 
-    fn push_float(&mut self, value: f64) {
+    /// Pushes a float, whose text has its shortest digits.
+    fn push_float(&mut self, value: f64, digits: impl Display) {
         if self.is_time {
             self.times.push(Time::of_float(value));
         } else if !value.is_nan() {
             // NaN is what pandas writes for a missing number.
-            let _ = write!(self.texts, "{value}");
+            let _ = write!(self.texts, "{digits}");
         }
     }
 
