@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use canet_data::{
-    BadLinePolicy, Condition, Dataset, Duplicates, OrderedDataset, ReadOptions, TimeColumn, TimedDataset,
+    BadLinePolicy, Condition, Dataset, Duplicates, OrderedDataset, ReadOptions, TimeColumn, TimeFormat, TimedDataset,
 };
 use canet_model::Model;
 
@@ -45,6 +45,11 @@ pub(crate) struct FormatArgs {
     /// nanoseconds since 1970. Other numbers are sorted as numbers.
     #[arg(long, env = "CANET_TIME_COLUMN", value_name = "NAME")]
     time_column: Option<String>,
+    /// Format of the times, as strftime writes it, such as `%m/%d/%Y %H:%M` or `%d.%m.%Y`
+    ///
+    /// Times without a zone are in UTC. Parquet's own dates and timestamps need no format, and are read without it.
+    #[arg(long, env = "CANET_TIME_FORMAT", value_name = "FORMAT")]
+    time_format: Option<TimeFormat>,
     /// Names of all columns of a table without a header, for example user,item,timestamp
     #[arg(long, env = "CANET_COLUMNS", value_name = "NAMES", value_delimiter = ',')]
     columns: Option<Vec<String>>,
@@ -90,6 +95,7 @@ impl FormatArgs {
                 Some(name) => TimeColumn::Named(name.to_owned()),
             },
             conditions: self.conditions.clone(),
+            time_format: self.time_format.clone(),
             min_interactions: self.min_interactions,
             drop_duplicates: self.drop_duplicates,
             max_bytes: memory::for_interactions(),

@@ -33,6 +33,7 @@ fn file(file: &FileSummary) -> Value {
         "form": file.form,
         "columns": { "user": file.user, "item": file.item, "time": file.time, "unused": file.unused },
         "time_unit": file.time_unit.map(|unit| unit.to_string()),
+        "time_format": file.time_format,
         "lines": file.lines,
         "bad_lines": file.skipped,
         "not_selected": file.unselected,

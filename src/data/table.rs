@@ -33,7 +33,8 @@ fn alike(a: &FileSummary, b: &FileSummary) -> bool {
 fn columns(file: &FileSummary) -> String {
     match (&file.user, &file.item, &file.time, file.time_unit) {
         (Some(user), Some(item), Some(time), Some(unit)) => {
-            format!("user `{user}`, item `{item}`, time `{time}` ({unit})")
+            let format = file.time_format.as_ref().map_or(String::new(), |format| format!(" by '{format}'"));
+            format!("user `{user}`, item `{item}`, time `{time}` ({unit}{format})")
         }
         (Some(user), Some(item), ..) => format!("user `{user}`, item `{item}`, no time"),
         _ => "without names".to_owned(),

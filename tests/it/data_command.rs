@@ -46,6 +46,7 @@ fn the_table_and_the_document_say_what_was_understood() {
             "form": "CSV, separated by commas",
             "columns": {"user": "user", "item": "item", "time": "timestamp", "unused": []},
             "time_unit": "seconds since 1970",
+            "time_format": null,
             "lines": 400,
             "bad_lines": 0,
             "not_selected": 0,

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use canet_domain::Catalogue;
 
-use super::{BadLinePolicy, DataError, TooManyBadLines};
+use super::{BadLinePolicy, DataError, TimeFormat, TooManyBadLines};
 
 /// A line that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -174,9 +174,8 @@ impl fmt::Display for Skipped {
 
 /// What is wrong with a text in a column of times.
 fn no_time(text: &str) -> String {
-    match text {
-        "" => "is empty: every interaction needs a time, or none in the whole file has one".to_owned(),
-        _ => format!("is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z"),
+    if text.is_empty() {
+        return "is empty: every interaction needs a time, or none in the whole file has one".to_owned();
     }
 }
 
@@ -200,6 +199,14 @@ const HOPELESS: u64 = 1000;
 impl BadLines {
     pub(crate) fn new(policy: BadLinePolicy, path: &Path, unit: LineUnit) -> BadLines {
         BadLines { policy, path: path.to_owned(), unit, lines: 0, skipped: Skipped::default() }
+    let remedy = match TimeFormat::guess(text) {
+        Some((format, None)) => format!("Name its format: --time-format '{format}'"),
+        Some((format, Some(other))) => {
+            format!("Name its format: --time-format '{format}' or '{other}'")
+        }
+        None => "If it is a date, name its format, such as --time-format '%m/%d/%Y %H:%M'".to_owned(),
+    };
+    format!("is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z. {remedy}")
     }
 
     /// Counts a bad line.

@@ -255,6 +255,9 @@ pub enum ColumnFault {
         /// One of its values.
         value: String,
     },
+    /// `--time-format` is given, and no column is the time.
+    #[error("--time-format needs a column of times (columns: {0}). Name it with --time-column")]
+    NoTime(String),
     /// The format has no columns.
     #[error("{form} have no named columns, which {flag} needs")]
     Unnamed {

@@ -32,6 +32,7 @@ mod summary;
 mod syntax;
 mod table;
 mod time;
+mod time_format;
 mod times;
 
 pub use bad_line::{BadLine, LineFault, LineUnit, Skipped};
@@ -46,4 +47,5 @@ pub use reader::Untimed;
 pub use split::{Case, Split};
 pub use summary::{FileSummary, TimeSpan};
 pub use time::rfc3339;
+pub use time_format::{TimeFormat, TimeFormatError};
 pub use times::TimeUnit;

@@ -1,4 +1,4 @@
-use super::Condition;
+use super::{Condition, TimeFormat};
 
 /// How to read interaction files.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub struct ReadOptions {
     pub item_column: Option<String>,
     /// The column of times.
     pub time_column: TimeColumn,
+    /// The format of the column of times, unless its values are numbers, ISO 8601 dates or Parquet's own times.
+    pub time_format: Option<TimeFormat>,
     /// The rows to use: those that meet every condition. Conditions of equality on one column are alternatives.
     pub conditions: Vec<Condition>,
     /// Drop users and items with fewer interactions than this, until none is left. 0 and 1 drop nothing.

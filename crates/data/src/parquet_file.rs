@@ -21,7 +21,7 @@ use super::roles::Roles;
 use super::source::Opened;
 use super::time::{Time, rfc3339};
 use super::times::looks_like_time;
-use super::{DataError, LineFault, ReadOptions};
+use super::{DataError, LineFault, ReadOptions, TimeFormat};
 
 /// The first bytes of a Parquet file.
 pub(crate) const MAGIC: &[u8] = b"PAR1";
@@ -157,7 +157,10 @@ impl ParquetFile {
             return Err(damaged(path)(error));
         }
         let columns = |fault| DataError::Columns { path: path.to_owned(), fault };
-        let roles = roles.map_err(columns)?;
+        let mut roles = roles.map_err(columns)?;
+        if roles.time.is_some_and(|time| self.kinds[time].is_time()) {
+            roles.time_format = None;
+        }
         let used = [(roles.user, "a user"), (roles.item, "an item")];
         let tested = roles.tests.iter().map(|test| (test.column, "a condition"));
         for (column, role) in used.into_iter().chain(roles.time.map(|time| (time, "a time"))).chain(tested) {
@@ -221,9 +224,10 @@ impl ParquetFile {
         used.sort_unstable();
         used.dedup();
         self.check_compression(path, &used)?;
-        // A condition compares texts. A time that has one is read as a text and parsed.
+        // A condition compares texts, and a format reads them. Such a time is read as a text and parsed.
         let is_tested = |column: usize| roles.tests.iter().any(|test| test.column == column);
-        let is_time = |column: usize| time == Some(column) && !is_tested(column);
+        let by_format = roles.time_format.is_some();
+        let is_time = |column: usize| time == Some(column) && !by_format && !is_tested(column);
         let mut columns: Vec<Column> = used.iter().map(|column| Column::new(*column, self, is_time(*column))).collect();
         self.read_batches(path, &used, &mut columns, |columns, row, number| {
             bad_lines.lines += 1;
@@ -279,7 +283,7 @@ impl Record for Row<'_> {
         Ok(column.text(self.row).trim())
     }
 
-    fn time(&self, column: usize, name: &str) -> Result<Time, LineFault> {
+    fn time(&self, column: usize, name: &str, format: Option<&TimeFormat>) -> Result<Time, LineFault> {
         match self.column(column) {
             Some(read) if read.is_time => read.times.get(self.row).copied().flatten().ok_or_else(|| {
                 let column = read.name.clone();
@@ -288,7 +292,7 @@ impl Record for Row<'_> {
                     None => LineFault::Time { column, text: String::new() },
                 }
             }),
-            _ => Time::parse(self.text(column)?, name),
+            _ => TimeFormat::parse(format, self.text(column)?, name),
         }
     }
 }

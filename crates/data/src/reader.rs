@@ -194,6 +194,7 @@ impl FileReader<'_> {
             user: roles.and_then(|(_, roles)| name(roles.user)),
             item: roles.and_then(|(_, roles)| name(roles.item)),
             time: time.and_then(name),
+            time_format: roles.and_then(|(_, roles)| roles.time_format.as_ref().map(ToString::to_string)),
             unused: records.as_ref().map(Records::unused).unwrap_or_default(),
             time_unit,
             lines,
@@ -209,11 +210,12 @@ impl FileReader<'_> {
 
     /// Refuses flags that name columns for a format without names.
     fn check_unnamed(&self, form: Form) -> Result<(), ColumnFault> {
-        let ReadOptions { user_column, item_column, time_column, conditions, .. } = self.options;
+        let ReadOptions { user_column, item_column, time_column, time_format, conditions, .. } = self.options;
         let flags = [
             ("--user-column", user_column.is_some()),
             ("--item-column", item_column.is_some()),
             ("--time-column", matches!(time_column, TimeColumn::Named(_))),
+            ("--time-format", time_format.is_some()),
             ("--where", !conditions.is_empty()),
         ];
         match flags.into_iter().find(|(_, given)| *given) {

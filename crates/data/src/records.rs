@@ -7,16 +7,16 @@ use super::condition::ColumnTest;
 use super::interaction::{Id, Interaction};
 use super::roles::Roles;
 use super::time::Time;
-use super::{DataError, LineFault};
+use super::{DataError, LineFault, TimeFormat};
 
 /// One row of a table, one JSON object or one Parquet row.
 pub(crate) trait Record {
     /// The text of a column without surrounding blanks. It is empty if there is none.
     fn text(&self, column: usize) -> Result<&str, LineFault>;
 
-    /// The time of a column, whose name an error has.
-    fn time(&self, column: usize, name: &str) -> Result<Time, LineFault> {
-        Time::parse(self.text(column)?, name)
+    /// The time of a column, whose name an error has, by a format if there is one.
+    fn time(&self, column: usize, name: &str, format: Option<&TimeFormat>) -> Result<Time, LineFault> {
+        TimeFormat::parse(format, self.text(column)?, name)
     }
 }
 
@@ -69,7 +69,7 @@ impl Records {
         let user = Id::new(&self.names[user], record.text(user)?)?;
         let item = Id::new(&self.names[item], record.text(item)?)?;
         let time = match time {
-            Some(column) => Some(record.time(column, &self.names[column])?),
+            Some(column) => Some(record.time(column, &self.names[column], self.roles.time_format.as_ref())?),
             None => None,
         };
         self.selected += 1;

@@ -2,7 +2,7 @@
 
 use super::condition::ColumnTest;
 use super::error::ColumnFault;
-use super::{ReadOptions, TimeColumn};
+use super::{ReadOptions, TimeColumn, TimeFormat};
 
 /// The roles of a file's columns, by their place.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub(crate) struct Roles {
     pub(crate) item: usize,
     /// `None`: the order of the file is the order of time.
     pub(crate) time: Option<usize>,
+    /// The format of the times, if the user named one.
+    pub(crate) time_format: Option<TimeFormat>,
     /// Columns on which `--where` has conditions.
     pub(crate) tests: Vec<ColumnTest>,
 }
@@ -323,6 +325,9 @@ impl Roles {
             let twice = if user == item { user } else { time.unwrap_or(user) };
             return Err(ColumnFault::Twice(names[twice].clone()));
         }
+        if time.is_none() && options.time_format.is_some() {
+            return Err(ColumnFault::NoTime(names.join(", ")));
+        }
         if role.is_some() && time.is_none() {
             let others = (0..names.len()).filter(|column| ![user, item].contains(column));
             for column in others {
@@ -340,7 +345,7 @@ impl Roles {
             tests.push(ColumnTest::new(column, these));
             conditions = others;
         }
-        Ok(Roles { user, item, time, tests })
+        Ok(Roles { user, item, time, time_format: options.time_format.clone(), tests })
     }
 }
 

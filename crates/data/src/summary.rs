@@ -15,6 +15,8 @@ pub struct FileSummary {
     pub item: Option<String>,
     /// The column of times.
     pub time: Option<String>,
+    /// The format by which the times were read, if the user named one.
+    pub time_format: Option<String>,
     /// Columns that are neither read nor part of a condition.
     pub unused: Vec<String>,
     /// What the times are. `None` if the file has none.

@@ -14,8 +14,7 @@ use super::lines::{Lines, Numbered};
 use super::records::{Record, Records};
 use super::source::Opened;
 use super::syntax::{Quoted, Separator, Syntax};
-use super::time::Time;
-use super::{BadLinePolicy, DataError, Foreign, Form, HeaderFault, LineFault, LineUnit};
+use super::{BadLinePolicy, DataError, Foreign, Form, HeaderFault, LineFault, LineUnit, TimeFormat};
 
 /// Reads a table row by row.
 pub(crate) struct Table<'a> {
@@ -24,6 +23,7 @@ pub(crate) struct Table<'a> {
     columns: usize,
     /// The column of times, whose text tells a row from text within quotes.
     time: Option<usize>,
+    time_format: Option<TimeFormat>,
     row: Row,
 }
 
@@ -54,7 +54,7 @@ const LINES_OF_FIELD: usize = 100;
 
 impl<'a> Table<'a> {
     pub(crate) fn new(lines: &'a mut Lines, syntax: Syntax, columns: usize) -> Table<'a> {
-        Table { lines, syntax, columns, time: None, row: Row::default() }
+        Table { lines, syntax, columns, time: None, time_format: None, row: Row::default() }
     }
 
     /// The next row and the number of its first line; `None` at the end.
@@ -150,14 +150,14 @@ impl<'a> Table<'a> {
     ///
     /// A time proves a row. Without times two such lines are needed, because text may have as many separators as a row.
     fn has_row_within(&self, first: usize) -> bool {
-        let mut fields = Vec::new();
+        let (mut fields, format) = (Vec::new(), self.time_format.as_ref());
         let lines = self.row.text[first..].split(|byte| *byte == b'\n').skip(1);
         let rows = lines.filter(|line| {
             // The text behind a quote is no longer in the field.
             let text = &line[..memchr(b'"', line).unwrap_or(line.len())];
             self.syntax.split(text, &mut fields);
             let field = |column: usize| std::str::from_utf8(&text[fields[column].clone()]).map(str::trim);
-            let timed = |column: usize| field(column).is_ok_and(|text| Time::parse(text, "").is_ok());
+            let timed = |column: usize| field(column).is_ok_and(|text| TimeFormat::parse(format, text, "").is_ok());
             fields.len() == self.columns && self.time.is_none_or(timed)
         });
         rows.count() >= if self.time.is_some() { 1 } else { 2 }
@@ -173,6 +173,7 @@ pub(crate) fn read(
     path: &Path,
 ) -> Result<(), DataError> {
     table.time = records.roles().time;
+    table.time_format.clone_from(&records.roles().time_format);
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     while let Some((line, row)) = table.next_row().map_err(unreadable)? {
         bad_lines.lines += 1;

@@ -169,7 +169,7 @@ fn forms_that_are_refused() {
             "american.csv",
             Some(text("user,item,date\n", |u, i, _| format!("{u},{i},11/14/2023"))),
             &[],
-            "FILE: line 2: `date` is \"11/14/2023\", which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z. 400 of 400 lines (100 %) are bad: check that the file and its columns are the right ones",
+            "FILE: line 2: `date` is \"11/14/2023\", which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z. Name its format: --time-format '%m/%d/%Y'. 400 of 400 lines (100 %) are bad: check that the file and its columns are the right ones",
         ),
         (
             "where.csv",
