@@ -55,7 +55,8 @@ pub(crate) struct FormatArgs {
     columns: Option<Vec<String>>,
     /// Use only rows that meet a condition, such as `event=purchase`, `event!=view` or `rating>=4`. May be given several times
     ///
-    /// Conditions with `=` on one column are alternatives. All others must be met.
+    /// Conditions with `=` on one column are alternatives. All others must be met. `>=`, `<=`, `>` and `<` compare with a number or
+    /// an ISO 8601 date, and a line with another value is bad unless the value is empty.
     #[arg(long = "where", env = "CANET_WHERE", value_name = "CONDITION")]
     conditions: Vec<Condition>,
     /// Drop interactions with the same user, item and time as an earlier one, before --min-interactions counts
@@ -94,8 +95,8 @@ impl FormatArgs {
                 Some("none") => TimeColumn::FileOrder,
                 Some(name) => TimeColumn::Named(name.to_owned()),
             },
-            conditions: self.conditions.clone(),
             time_format: self.time_format.clone(),
+            conditions: self.conditions.clone(),
             min_interactions: self.min_interactions,
             drop_duplicates: self.drop_duplicates,
             max_bytes: memory::for_interactions(),

@@ -91,6 +91,28 @@ pub enum LineFault {
         /// The text.
         text: String,
     },
+    /// A condition cannot compare the value.
+    #[error("`{column}` is {text:?}, but {condition} needs {needed}. Leave such lines out: --where '{column}!={text}'")]
+    Condition {
+        /// The column.
+        column: String,
+        /// The text.
+        text: String,
+        /// The condition.
+        condition: String,
+        /// What the condition compares with.
+        needed: &'static str,
+    },
+    /// The time is not in the format that the user named.
+    #[error("`{column}` is {text:?}, which does not match --time-format '{format}'")]
+    TimeFormat {
+        /// The column.
+        column: String,
+        /// The text.
+        text: String,
+        /// The format.
+        format: String,
+    },
     /// The time is a date outside the years that a 64-bit number of nanoseconds holds.
     #[error(
         "`{column}` is {text:?}, a date outside the years 1677 to 2262, which often stands for a missing one. Select the \
@@ -177,6 +199,14 @@ fn no_time(text: &str) -> String {
     if text.is_empty() {
         return "is empty: every interaction needs a time, or none in the whole file has one".to_owned();
     }
+    let remedy = match TimeFormat::guess(text) {
+        Some((format, None)) => format!("Name its format: --time-format '{format}'"),
+        Some((format, Some(other))) => {
+            format!("Name its format: --time-format '{format}' or '{other}'")
+        }
+        None => "If it is a date, name its format, such as --time-format '%m/%d/%Y %H:%M'".to_owned(),
+    };
+    format!("is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z. {remedy}")
 }
 
 fn counted(lines: usize) -> String {
@@ -199,14 +229,6 @@ const HOPELESS: u64 = 1000;
 impl BadLines {
     pub(crate) fn new(policy: BadLinePolicy, path: &Path, unit: LineUnit) -> BadLines {
         BadLines { policy, path: path.to_owned(), unit, lines: 0, skipped: Skipped::default() }
-    let remedy = match TimeFormat::guess(text) {
-        Some((format, None)) => format!("Name its format: --time-format '{format}'"),
-        Some((format, Some(other))) => {
-            format!("Name its format: --time-format '{format}' or '{other}'")
-        }
-        None => "If it is a date, name its format, such as --time-format '%m/%d/%Y %H:%M'".to_owned(),
-    };
-    format!("is {text:?}, which is neither a number nor an ISO 8601 date such as 2023-11-14T22:50:40Z. {remedy}")
     }
 
     /// Counts a bad line.

@@ -31,7 +31,10 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) fn new(names: Vec<String>, roles: Roles) -> Records {
+    pub(crate) fn new(names: Vec<String>, mut roles: Roles) -> Records {
+        for test in roles.tests.iter_mut().filter(|test| roles.time == Some(test.column)) {
+            test.time_format.clone_from(&roles.time_format);
+        }
         Records { names, roles, selected: 0, unselected: 0 }
     }
 
@@ -58,7 +61,7 @@ impl Records {
         let Roles { user, item, time, .. } = self.roles;
         for test in &mut self.roles.tests {
             let value = record.text(test.column)?;
-            if !test.selects(value) {
+            if !test.selects(value)? {
                 if self.selected == 0 {
                     test.remember(value);
                 }

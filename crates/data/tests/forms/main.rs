@@ -4,6 +4,7 @@
 
 mod accepted;
 mod refused;
+mod times;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -54,6 +55,7 @@ fn options(flags: &[(&str, &str)]) -> ReadOptions {
             "item" => options.item_column = Some(value),
             "time" if value == "none" => options.time_column = TimeColumn::FileOrder,
             "time" => options.time_column = TimeColumn::Named(value),
+            "format" => options.time_format = Some(value.parse().unwrap()),
             "where" => options.conditions.push(value.parse().unwrap()),
             "min" => options.min_interactions = value.parse().unwrap(),
             _ => options.bad_lines = BadLinePolicy::Skip { max_share: value.parse().unwrap() },
@@ -70,7 +72,8 @@ fn outcome(path: &Path, options: &ReadOptions) -> String {
         Ok(dataset) => {
             let file = &dataset.files[0];
             let name = |name: &Option<String>| name.clone().unwrap_or("-".to_owned());
-            let unit = file.time_unit.map_or(String::new(), |unit| format!(" in {unit}"));
+            let format = file.time_format.as_ref().map_or(String::new(), |format| format!(" by '{format}'"));
+            let unit = file.time_unit.map_or(String::new(), |unit| format!(" in {unit}{format}"));
             format!(
                 "{}: {} {} {}{unit}: {} users, {} items, {} interactions",
                 file.form,
