@@ -69,6 +69,16 @@ pub enum LineFault {
     /// An id is empty.
     #[error("`{0}` is empty")]
     EmptyId(String),
+    /// An interaction's user or item is missing: its id is empty, or what programs write for a missing value.
+    #[error("{}", missing_id(role, text, column.as_deref()))]
+    MissingId {
+        /// `user` or `item`.
+        role: &'static str,
+        /// The id.
+        text: String,
+        /// The column, unless the format has no names.
+        column: Option<String>,
+    },
     /// A line-based file cannot hold the id.
     #[error("`{0}` holds a tab or a line break")]
     UnusableId(String),
@@ -191,6 +201,15 @@ impl fmt::Display for Skipped {
             write!(f, "{} {bad}", if index == 0 { ":" } else { ";" })?;
         }
         if self.count > self.first.len() as u64 { write!(f, "; and more") } else { Ok(()) }
+    }
+}
+
+/// Which id is missing, and the flag that leaves such rows out.
+fn missing_id(role: &str, text: &str, column: Option<&str>) -> String {
+    let cure = column.map(|column| format!(" (leave such rows out: --where '{column}!={text}')")).unwrap_or_default();
+    match text {
+        "" => format!("`{}` is empty{cure}", column.unwrap_or(role)),
+        _ => format!("the {role} is `{text}`, which stands for a missing value{cure}"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use super::bad_line::BadLines;
 use super::collector::Collector;
 use super::detect::Detected;
-use super::interaction::{Id, Interaction};
+use super::interaction::{Id, Interaction, Place};
 use super::lines::Lines;
 use super::{DataError, Form, LineFault};
 
@@ -27,8 +27,10 @@ pub(crate) fn read(
         bad_lines.lines += 1;
         let added = text.and_then(|text| {
             let mut ids = text.split_whitespace();
-            let user = Id::new("user", ids.next().unwrap_or_default())?;
-            let items = ids.map(|id| Id::new("item", id)).collect::<Result<Vec<Id<'_>>, LineFault>>()?;
+            let place = |role| Place { role, column: None };
+            let user = Id::in_interaction(place("user"), ids.next().unwrap_or_default())?;
+            let items =
+                ids.map(|id| Id::in_interaction(place("item"), id)).collect::<Result<Vec<Id<'_>>, LineFault>>()?;
             checker.check(line, user.as_str(), items.len())?;
             items.into_iter().try_for_each(|item| collector.add(Interaction { user, item, time: None }))
         });

@@ -12,6 +12,19 @@ pub(crate) struct Interaction<'a> {
     pub(crate) time: Option<Time>,
 }
 
+/// Where an interaction has an id.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// `user` or `item`.
+    pub(crate) role: &'static str,
+    /// The column or field. `None` in a format without names.
+    pub(crate) column: Option<&'a str>,
+}
+
+/// What programs write for a missing value. As an id it would join all interactions of unknown users into one user.
+const NULL_MARKERS: [&str; 12] =
+    ["NULL", "null", "Null", "\\N", "(null)", "<NA>", "NA", "N/A", "None", "nan", "NaN", "undefined"];
+
 /// The external id of a user or an item. It is not empty, has no blanks around it, is not longer than a checkpoint allows, and
 /// holds no tab or line break, so a line-based file can hold it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +48,23 @@ impl<'a> Id<'a> {
         }
     }
 
+    /// Checks the id of a user or an item in an interaction. A [marker of a missing value](NULL_MARKERS) is no id there.
+    ///
+    /// A catalogue names its items on purpose, so its ids may be such markers.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or [`LineFault::MissingId`].
+    pub(crate) fn in_interaction(place: Place<'_>, text: &'a str) -> Result<Id<'a>, LineFault> {
+        let Place { role, column } = place;
+        let missing =
+            |text: &str| LineFault::MissingId { role, text: text.to_owned(), column: column.map(str::to_owned) };
+        match Id::new(column.unwrap_or(role), text) {
+            Err(LineFault::EmptyId(_)) => Err(missing("")),
+            Ok(Id(id)) if NULL_MARKERS.contains(&id) => Err(missing(id)),
+            checked => checked,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'a str {
         self.0
     }
@@ -43,6 +73,21 @@ impl<'a> Id<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_marker_of_a_missing_value_is_no_id_of_an_interaction() {
+        let fault = |column, text| Id::in_interaction(Place { role: "user", column }, text).unwrap_err().to_string();
+        assert_eq!(
+            fault(Some("visitor"), " NULL "),
+            "the user is `NULL`, which stands for a missing value (leave such rows out: --where 'visitor!=NULL')"
+        );
+        assert_eq!(fault(Some("visitor"), " "), "`visitor` is empty (leave such rows out: --where 'visitor!=')");
+        assert_eq!(fault(None, "\\N"), "the user is `\\N`, which stands for a missing value");
+        for id in ["NULLs", "nAn", "none", "0", "-", "nobody", "na"] {
+            assert!(Id::in_interaction(Place { role: "user", column: None }, id).is_ok(), "{id}");
+        }
+        assert!(Id::new("id", "NULL").is_ok(), "an item of a catalogue");
+    }
 
     #[test]
     fn ids_are_trimmed_and_checked() {

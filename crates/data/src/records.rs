@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::collector::Collector;
 use super::condition::ColumnTest;
-use super::interaction::{Id, Interaction};
+use super::interaction::{Id, Interaction, Place};
 use super::roles::Roles;
 use super::time::Time;
 use super::{DataError, LineFault, TimeFormat};
@@ -69,8 +69,9 @@ impl Records {
                 return Ok(());
             }
         }
-        let user = Id::new(&self.names[user], record.text(user)?)?;
-        let item = Id::new(&self.names[item], record.text(item)?)?;
+        let place = |role, column: usize| Place { role, column: Some(&self.names[column]) };
+        let user = Id::in_interaction(place("user", user), record.text(user)?)?;
+        let item = Id::in_interaction(place("item", item), record.text(item)?)?;
         let time = match time {
             Some(column) => Some(record.time(column, &self.names[column], self.roles.time_format.as_ref())?),
             None => None,

@@ -223,7 +223,25 @@ fn forms_that_are_refused() {
             "nulls.parquet",
             None,
             &[],
-            "FILE: row 2: `user` is empty. 2 of 3 rows (67 %) are bad: check that the file and its columns are the right ones",
+            "FILE: row 2: `user` is empty (leave such rows out: --where 'user!='). 2 of 3 rows (67 %) are bad: check that the file and its columns are the right ones",
+        ),
+        (
+            "null.csv",
+            Some(b"visitor,item\nann,1\nNULL,2\n\\N,3\nbob,NA\n".to_vec()),
+            &[],
+            "FILE: line 3: the user is `NULL`, which stands for a missing value (leave such rows out: --where 'visitor!=NULL'). 3 of 4 lines (75 %) are bad: check that the file and its columns are the right ones",
+        ),
+        (
+            "null.jsonl",
+            Some(b"{\"user\":\"None\",\"item\":1}\n{\"user\":null,\"item\":1}\n".to_vec()),
+            &[("where", "user!=None")],
+            "FILE: line 2: `user` is empty (leave such rows out: --where 'user!='). 1 of 2 lines (50 %) is bad: check that the file and its columns are the right ones",
+        ),
+        (
+            "null.txt",
+            Some(b"ann 1\nann undefined\nbob 1\n".to_vec()),
+            &[],
+            "FILE: line 2: the item is `undefined`, which stands for a missing value. 1 of 3 lines (33 %) is bad: check that the file and its columns are the right ones",
         ),
         (
             "lists.parquet",
