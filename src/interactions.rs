@@ -215,6 +215,9 @@ fn remarks(dataset: &Dataset) {
     if let Some(untimed) = &dataset.untimed {
         say(format_args!("{}: {untimed}", untimed.path.display()));
     }
+    if let Some(coarse) = &dataset.coarse {
+        say(format_args!("{}: {coarse}", coarse.path.display()));
+    }
     if let Duplicates { found: found @ 1.., dropped: false } = dataset.duplicates {
         say(format_args!(
             "interactions with the user, item and time of an earlier one: {found}. If the data hold lines twice, give \

@@ -4,7 +4,7 @@ use canet_domain::{Catalogue, Item};
 use sha2::{Digest, Sha256};
 
 use super::collector::{Collected, TimedRows};
-use super::reader::{FilesRead, Untimed, read_files};
+use super::reader::{CoarseTimes, FilesRead, Untimed, read_files};
 use super::{DataError, FileSummary, ReadOptions, Skipped, Split, TimeSpan};
 
 /// Interactions of users with items, in the order of time.
@@ -59,6 +59,8 @@ pub struct Dataset {
     pub skipped: Skipped,
     /// Set if a file has no times, although its format has a column or field for them.
     pub untimed: Option<Untimed>,
+    /// Set if the times of a file are dates without a time of day, while another of its columns has finer times.
+    pub coarse: Option<CoarseTimes>,
     /// What was understood of each file.
     pub files: Vec<FileSummary>,
     /// The earliest and the latest time, if there are times.
@@ -154,7 +156,8 @@ impl Dataset {
     }
 
     fn with_rows(paths: &[PathBuf], options: &ReadOptions) -> Result<Read, DataError> {
-        let FilesRead { collected, files, name, sha256, titles, skipped, untimed } = read_files(paths, options)?;
+        let FilesRead { collected, files, name, sha256, titles, skipped, untimed, coarse } =
+            read_files(paths, options)?;
         let Collected { users, mut ids, mut sequences, span, rare, duplicates, rows } = collected;
         let order = number_items(&mut ids, &mut sequences);
         let interactions = sequences.iter().map(|sequence| sequence.len() as u64).sum();
@@ -174,6 +177,7 @@ impl Dataset {
             duplicates,
             skipped,
             untimed,
+            coarse,
             span: span.map(|(first, last)| TimeSpan { first, last, dates: files.iter().all(FileSummary::has_dates) }),
             files,
         };

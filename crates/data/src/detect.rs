@@ -1,10 +1,12 @@
-use std::cmp::Ordering;
+mod unnamed;
+
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::roles::Roles;
+use self::unnamed::{ids, unknown_table};
+use super::lines::Lines;
+use super::roles::{Roles, Sampled};
 use super::syntax::{Separator, Syntax};
-use super::time::Time;
 use super::times::looks_like_time;
 use super::{DataError, Form, HeaderFault, ReadOptions, json_lines, locate, table};
 
@@ -41,20 +43,29 @@ pub(crate) struct Detected {
 pub(crate) struct Sample {
     text: String,
     line_end: char,
+    /// The number of the first line.
+    first: u64,
 }
 
 /// Lines from which columns are judged.
 const ROWS: usize = 200;
 
+/// JSON objects from which keys are known. An object may lack a key that later ones have, so these are more.
+const OBJECTS: usize = 2000;
+
 impl Sample {
     /// Invalid UTF-8 is replaced. The reader reports it with its line.
-    pub(crate) fn new(text: &[u8], line_end: u8) -> Sample {
-        Sample { text: String::from_utf8_lossy(text).into_owned(), line_end: line_end.into() }
+    pub(crate) fn of(lines: &Lines) -> Sample {
+        Sample::new(lines.sample(), lines.line_end(), lines.number() + 1)
+    }
+
+    fn new(text: &[u8], line_end: u8, first: u64) -> Sample {
+        Sample { text: String::from_utf8_lossy(text).into_owned(), line_end: line_end.into(), first }
     }
 
     /// The lines that are not blank, and their numbers.
     fn lines(&self) -> impl Iterator<Item = (u64, &str)> {
-        (1..).zip(self.text.split(self.line_end)).filter(|(_, line)| !line.trim().is_empty())
+        (self.first..).zip(self.text.split(self.line_end)).filter(|(_, line)| !line.trim().is_empty())
     }
 
     /// The first line that is not blank, and its number.
@@ -72,15 +83,31 @@ impl Sample {
         self.rows().filter_map(move |row| syntax.fields(row)).filter(move |fields| fields.len() == columns)
     }
 
-    /// A value of a table's column if all its values look like times.
-    pub(crate) fn time_value(&self, layout: &TableLayout, column: usize) -> Option<String> {
+    /// The values of a table's column.
+    pub(crate) fn values(&self, layout: &TableLayout, column: usize) -> Sampled {
         let rows = self.fields(layout.syntax, layout.names.len()).skip(layout.has_header.into());
-        time_among(rows.map(|mut row| std::mem::take(&mut row[column])))
+        Sampled::Texts(rows.map(|mut row| std::mem::take(&mut row[column])).collect())
     }
 
     /// The keys of JSON objects and their values.
     pub(crate) fn json_columns(&self) -> Vec<(String, Vec<String>)> {
-        json_lines::sample_columns(self.rows())
+        json_lines::sample_columns(self.lines().map(|(_, line)| line).take(OBJECTS))
+    }
+
+    /// Whether tabs alone separate the columns, because fields have blanks within them.
+    ///
+    /// `user<TAB>item item item` is a sequence, so of two columns the second may have blanks only if users repeat.
+    fn has_blanks_between_tabs(&self) -> bool {
+        let syntax = Syntax { separator: Separator::Byte(b'\t'), quoting: false };
+        let rows: Vec<Vec<String>> = self.rows().filter_map(|row| syntax.fields(row)).collect();
+        let columns = rows.first().map_or(0, Vec::len);
+        if columns < 2 || rows.iter().any(|row| row.len() != columns) {
+            return false;
+        }
+        let has_blanks = |field: &String| field.contains(char::is_whitespace);
+        let users: HashSet<&String> = rows.iter().filter_map(|row| row.first()).collect();
+        let of_two = |row: &Vec<String>| has_blanks(&row[0]) || (users.len() * 2 < rows.len() && has_blanks(&row[1]));
+        rows.iter().any(|row| if columns > 2 { row.iter().any(has_blanks) } else { of_two(row) })
     }
 
     /// Whether nearly all rows split into this many fields.
@@ -89,18 +116,6 @@ impl Sample {
         let fitting = self.fields(Syntax::quoted(separator), columns).count();
         columns > 1 && fitting * 10 >= all * 9
     }
-}
-
-/// The first of several values if all that are not empty look like times.
-pub(crate) fn time_among(values: impl Iterator<Item = String>) -> Option<String> {
-    let mut first = None;
-    for value in values.filter(|value| !value.is_empty()) {
-        if !looks_like_time(&value) {
-            return None;
-        }
-        first.get_or_insert(value);
-    }
-    first
 }
 
 /// Detects the format of a text.
@@ -115,7 +130,7 @@ pub(crate) fn detect(path: &Path, sample: &Sample, options: &ReadOptions) -> Res
         return json.map_err(header);
     }
     if let Some(names) = &options.columns {
-        return with_names(sample, first, names).map(Layout::Table).map_err(header);
+        return with_names(sample, first, names, options).map(Layout::Table).map_err(header);
     }
     if let Some(table) = with_header(first, options) {
         return Ok(Layout::Table(table));
@@ -148,30 +163,41 @@ pub(crate) fn json(first: &str) -> Option<Result<Layout, HeaderFault>> {
 }
 
 /// A table whose columns the user names.
-fn with_names(sample: &Sample, first: &str, names: &[String]) -> Result<TableLayout, HeaderFault> {
-    let others = [Separator::Colons, Separator::Blanks];
-    let separator =
-        Syntax::TABLES.into_iter().chain(others).find(|separator| sample.has_columns(*separator, names.len()));
-    match separator {
-        Some(separator) => Ok(TableLayout {
-            form: Form::Csv,
-            syntax: Syntax::quoted(separator),
-            names: names.to_vec(),
-            has_header: false,
-        }),
-        None => Err(HeaderFault::Names { expected: names.len(), first: shortened(first) }),
+fn with_names(
+    sample: &Sample,
+    first: &str,
+    names: &[String],
+    options: &ReadOptions,
+) -> Result<TableLayout, HeaderFault> {
+    let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+    let blanks = (!sample.has_blanks_between_tabs()).then_some(Separator::Blanks);
+    let mut separators = Syntax::TABLES.into_iter().chain([Separator::Colons]).chain(blanks);
+    let Some(separator) = separators.find(|separator| sample.has_columns(*separator, names.len())) else {
+        return Err(HeaderFault::Names { expected: names.len(), first: shortened(first) });
+    };
+    let syntax = Syntax::quoted(separator);
+    // A header that is read as data would be an interaction.
+    let fields = syntax.fields(first).unwrap_or_default();
+    let untyped: Vec<String> = fields.iter().map(|field| untyped(field).to_owned()).collect();
+    if Roles::are_common(&untyped, &names, options) {
+        return Err(HeaderFault::Named(shortened(&fields.join(", "))));
     }
+    Ok(TableLayout { form: Form::Csv, syntax, names, has_header: false })
 }
 
 /// A table whose header has RecBole's types, or names for a user and an item.
 fn with_header(first: &str, options: &ReadOptions) -> Option<TableLayout> {
     for separator in [b'\t', b','] {
-        let mut fields = first.split(char::from(separator));
-        if fields.all(is_recbole_field) && (separator == b',' || !first.contains(',')) {
+        let fields: Vec<&str> = first.split(char::from(separator)).collect();
+        let names = table::recbole_names(first, separator);
+        let typed = fields.iter().filter(|field| is_recbole_field(field)).count();
+        // Some files have columns without a type or of a type that RecBole lacks.
+        let is_recbole = typed == fields.len() || (typed > 0 && Roles::are_known(&names, options));
+        if is_recbole && (separator == b',' || !first.contains(',')) {
             return Some(TableLayout {
                 form: Form::RecBole,
                 syntax: Syntax { separator: Separator::Byte(separator), quoting: false },
-                names: table::recbole_names(first, separator),
+                names,
                 has_header: true,
             });
         }
@@ -182,6 +208,11 @@ fn with_header(first: &str, options: &ReadOptions) -> Option<TableLayout> {
         let known = names.len() > 1 && Roles::are_known(&names, options);
         known.then_some(TableLayout { form: Form::Csv, syntax, names, has_header: true })
     })
+}
+
+/// The name of a header's field, without RecBole's type.
+fn untyped(field: &str) -> &str {
+    if is_recbole_field(field) { field.split(':').next().unwrap_or(field).trim() } else { field }
 }
 
 /// Whether a header's field is RecBole's `name:type`.
@@ -204,116 +235,6 @@ fn ratings(sample: &Sample) -> Option<TableLayout> {
     })
 }
 
-/// A table whose header has no known names, or which has none. `None` if the text is no table.
-fn unknown_table(sample: &Sample, first: &str, named_table: bool) -> Option<Result<TableLayout, HeaderFault>> {
-    let opens = |separator: &Separator| {
-        first.trim_start().starts_with('"') && Syntax::quoted(*separator).fields(first).is_none()
-    };
-    if named_table && Syntax::TABLES.iter().all(opens) {
-        return Some(Err(HeaderFault::OpenQuote));
-    }
-    let columns = |separator: Separator| Syntax::quoted(separator).fields(first).map_or(0, |fields| fields.len());
-    let fits = |separator: &Separator| sample.has_columns(*separator, columns(*separator));
-    // Lines of ids may have tabs between them.
-    let tabs = Separator::Byte(b'\t');
-    let mut separators = Syntax::TABLES.into_iter().chain([Separator::Colons]);
-    let separator = separators.find(|separator| (named_table || *separator != tabs) && fits(separator));
-    let separator = match separator {
-        Some(separator) => separator,
-        // The header has the separator, and the rows do not have as many.
-        None if named_table => match Syntax::TABLES.into_iter().max_by_key(|separator| columns(*separator)) {
-            Some(separator) if columns(separator) > 1 => separator,
-            _ if first.split_whitespace().nth(1).is_some() => {
-                return Some(Err(HeaderFault::Blanks(shortened(first))));
-            }
-            _ => return Some(Err(HeaderFault::OneColumn(shortened(first)))),
-        },
-        None => return None,
-    };
-    let syntax = Syntax::quoted(separator);
-    let fields = syntax.fields(first)?;
-    if fields.iter().any(|field| Time::parse(field, "").is_ok()) {
-        let kinds: Vec<ColumnKind> =
-            (0..fields.len()).map(|column| ColumnKind::of(sample.fields(syntax, fields.len()), column)).collect();
-        return Some(Err(missing_header(&fields, &kinds)));
-    }
-    Some(Ok(TableLayout { form: Form::Csv, syntax, names: fields, has_header: true }))
-}
-
-/// What a column without a name holds.
-#[derive(Clone, Copy, PartialEq)]
-enum ColumnKind {
-    Time,
-    Rating,
-    Other,
-}
-
-impl ColumnKind {
-    fn of(rows: impl Iterator<Item = Vec<String>>, column: usize) -> ColumnKind {
-        let values: Vec<String> = rows.map(|mut row| std::mem::take(&mut row[column])).collect();
-        let rating = |value: &String| value.parse::<f64>().is_ok_and(|rating| (0.0..=10.0).contains(&rating));
-        match () {
-            () if time_among(values.iter().cloned()).is_some() => ColumnKind::Time,
-            () if values.iter().all(rating) => ColumnKind::Rating,
-            () => ColumnKind::Other,
-        }
-    }
-}
-
-fn missing_header(fields: &[String], kinds: &[ColumnKind]) -> HeaderFault {
-    let mut ids = ["user", "item"].into_iter();
-    let names = kinds.iter().enumerate().map(|(place, kind)| match kind {
-        ColumnKind::Time => "timestamp".to_owned(),
-        // The first two may be ids that are small numbers.
-        ColumnKind::Rating if place > 1 => "rating".to_owned(),
-        _ => ids.next().map_or_else(|| format!("column{}", place + 1), str::to_owned),
-    });
-    let example = names.collect::<Vec<_>>().join(",");
-    HeaderFault::Missing { first: shortened(&fields.join(", ")), example }
-}
-
-/// Lines of ids, unless they are a table without a header.
-fn ids(sample: &Sample, first: &str) -> Result<Detected, HeaderFault> {
-    let words: Vec<String> = first.split_whitespace().map(str::to_owned).collect();
-    if words.len() > 1 && words.first().is_some_and(|word| Roles::is_user_name(word)) {
-        return Err(HeaderFault::Blanks(shortened(first)));
-    }
-    let syntax = Syntax { separator: Separator::Blanks, quoting: false };
-    let all = sample.rows().count();
-    if (3..=6).contains(&words.len()) && all > 1 && sample.fields(syntax, words.len()).count() == all {
-        let kinds: Vec<ColumnKind> =
-            (0..words.len()).map(|column| ColumnKind::of(sample.fields(syntax, words.len()), column)).collect();
-        let users: HashSet<&str> = sample.rows().filter_map(|row| row.split_whitespace().next()).collect();
-        let timed = kinds[1] != ColumnKind::Time && kinds[2..].contains(&ColumnKind::Time);
-        // Lines of one length are sequences if each has its own user.
-        if timed || users.len() * 2 < all {
-            return Err(missing_header(&words, &kinds));
-        }
-    }
-    Ok(vote(sample))
-}
-
-/// Compares the number of lines with several items with the number of lines that repeat a user.
-fn vote(sample: &Sample) -> Detected {
-    let (mut several, mut repeats, mut users) = (Vec::new(), Vec::new(), HashSet::new());
-    for (line, text) in sample.lines() {
-        let mut columns = text.split_whitespace();
-        let Some(user) = columns.next() else { continue };
-        if columns.nth(1).is_some() {
-            several.push(line);
-        }
-        if !users.insert(user) {
-            repeats.push(line);
-        }
-    }
-    let (form, lines) = match several.len().cmp(&repeats.len()) {
-        Ordering::Greater => (Form::Sequences, several),
-        Ordering::Less => (Form::Pairs, repeats),
-        Ordering::Equal => (Form::Pairs, Vec::new()),
-    };
-    Detected { form, proof: lines.first().copied() }
-}
-
 /// At most 60 characters of a line.
 fn shortened(line: &str) -> String {
     line.chars().take(60).collect()
@@ -324,11 +245,11 @@ mod tests {
     use super::*;
 
     fn layout(name: &str, text: &str) -> Layout {
-        detect(Path::new(name), &Sample::new(text.as_bytes(), b'\n'), &ReadOptions::default()).unwrap()
+        detect(Path::new(name), &Sample::new(text.as_bytes(), b'\n', 1), &ReadOptions::default()).unwrap()
     }
 
     fn fault(name: &str, text: &str) -> HeaderFault {
-        match detect(Path::new(name), &Sample::new(text.as_bytes(), b'\n'), &ReadOptions::default()) {
+        match detect(Path::new(name), &Sample::new(text.as_bytes(), b'\n', 1), &ReadOptions::default()) {
             Err(DataError::Header { fault, .. }) => fault,
             other => panic!("{other:?}"),
         }
@@ -352,6 +273,7 @@ mod tests {
     fn headers_show_their_separator_whatever_the_extension() {
         let byte = Separator::Byte;
         assert_eq!(table("a", "\nuser_id:token\tage:float\n"), (Form::RecBole, byte(b'\t'), true));
+        assert_eq!(table("a", "user_id:token\tage:int\titem_id:token\tx\n"), (Form::RecBole, byte(b'\t'), true));
         assert_eq!(table("a.inter", "user_id:token,item_id:token\n"), (Form::RecBole, byte(b','), true));
         assert_eq!(table("a.txt", "note, \"user\",item\n"), (Form::Csv, byte(b','), true));
         assert_eq!(table("a.csv", "userId;movieId\n"), (Form::Csv, byte(b';'), true));
@@ -373,9 +295,39 @@ mod tests {
         assert_eq!(example(fault("a", "u1|x|4.5|1700005060\n")), "user,item,rating,timestamp");
         assert_eq!(example(fault("a", "1 10 1700005060\n1 11 1700005061\n")), "user,item,timestamp");
         assert_eq!(example(fault("a", "1 10 5\n1 11 4\n1 12 3\n2 99 1\n2 98 5\n")), "user,item,rating");
+        // Blanks within the fields show that tabs separate them.
+        for name in ["a.txt", "a.tsv"] {
+            let rows = "u0\ti7\t2023-11-14 23:37:40\nu1\ti7\t2023-11-14 23:37:41\n";
+            assert_eq!(example(fault(name, rows)), "user,item,timestamp");
+        }
+        assert_eq!(example(fault("a", "ann lee\t7\nbob lee\t8\n")), "user,item");
         assert_eq!(fault("a", "UserID item\n"), HeaderFault::Blanks("UserID item".to_owned()));
         assert_eq!(fault("a.csv", "user\n"), HeaderFault::OneColumn("user".to_owned()));
         assert_eq!(fault("a.csv", "\"user,item\nu,a\n"), HeaderFault::OpenQuote);
+    }
+
+    #[test]
+    fn columns_that_the_user_names_are_separated_by_what_fits() {
+        let named = |names: &[&str], text: &str| {
+            let columns = Some(names.iter().map(|name| (*name).to_owned()).collect());
+            let options = ReadOptions { columns, ..ReadOptions::default() };
+            match detect(Path::new("a"), &Sample::new(text.as_bytes(), b'\n', 1), &options) {
+                Ok(Layout::Table(table)) => Ok((table.names.join("/"), table.syntax.separator)),
+                Err(DataError::Header { fault, .. }) => Err(fault),
+                other => panic!("{other:?}"),
+            }
+        };
+        let tabs = "u0\ti7\t2023-11-14 23:37:40\nu1\ti7\t2023-11-14 23:37:41\n";
+        let found = named(&["user", " item", "date "], tabs);
+        assert_eq!(found, Ok(("user/item/date".to_owned(), Separator::Byte(b'\t'))));
+        // Blanks would cut the time off.
+        assert!(matches!(named(&["user", "item", "date", "time"], tabs), Err(HeaderFault::Names { .. })));
+        assert!(named(&["user", "item", "n"], "u i 1\nu j\t2\n").is_ok());
+        for header in ["customer_id,rating,sku", "user_id:token,rating:float,item_id:token"] {
+            let found = named(&["user", "rating", "item"], &format!("{header}\nann,1,2\n"));
+            assert_eq!(found, Err(HeaderFault::Named(header.replace(',', ", "))));
+        }
+        assert!(named(&["item", "user"], "user,item\nann,1\n").is_ok(), "a user may be called item");
     }
 
     #[test]
@@ -385,5 +337,6 @@ mod tests {
         assert_eq!(lines("1 5 6\n\n2 5\n2 6\n2 7\n"), (Form::Pairs, Some(4)));
         assert_eq!(lines("1 5\n1 6\n2 5 6\n3 5 6\n"), (Form::Sequences, Some(3)));
         assert_eq!(lines("1 5 6\n2 5 7\n"), (Form::Sequences, Some(1)));
+        assert_eq!(lines("1\t5 6\n2\t5 7\n"), (Form::Sequences, Some(1)));
     }
 }

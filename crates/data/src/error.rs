@@ -88,6 +88,24 @@ pub enum DataError {
         /// Values of the column.
         found: String,
     },
+    /// The parts of one table in a directory have different columns.
+    #[error(
+        "{}: this part would be read by its column `{column}`, but {} by `{earlier_column}`: name the column with {flag}",
+        path.display(),
+        earlier.display()
+    )]
+    PartsDiffer {
+        /// The part.
+        path: PathBuf,
+        /// Its column.
+        column: String,
+        /// The first part.
+        earlier: PathBuf,
+        /// The column of the first part.
+        earlier_column: String,
+        /// The flag that names this column.
+        flag: &'static str,
+    },
     /// Some files have times and others have none.
     #[error("{}: this file has {}, but {} has {}: give both, or neither (--time-column none)",
         path.display(), times(*timed), earlier.display(), times(!*timed))]
@@ -180,8 +198,19 @@ pub enum HeaderFault {
     /// The line is longer than the limit.
     #[error("longer than {0} bytes. Is this a text file of interactions?")]
     TooLong(usize),
+    /// `--columns` names the columns of a table that has a header.
+    #[error(
+        "this is a header ({0}), and --columns is for tables without one. Leave out --columns; --user-column, --item-column \
+         and --time-column name columns of the header"
+    )]
+    Named(String),
+    /// A second header has other columns.
+    #[error("a second header, with other columns than the first. Split the file here")]
+    Second,
     /// The line has data.
-    #[error("this is data, not a header ({first}). Name the columns, for example --columns {example}")]
+    #[error(
+        "this is data, not a header ({first}). Name the columns, for example --columns {example}; check which column is the user"
+    )]
     Missing {
         /// The line's fields.
         first: String,
@@ -258,6 +287,49 @@ pub enum ColumnFault {
     /// `--time-format` is given, and no column is the time.
     #[error("--time-format needs a column of times (columns: {0}). Name it with --time-column")]
     NoTime(String),
+    /// The column of times holds numbers that are no times, while another column looks like a time.
+    #[error(
+        "the column `{name}` looks like a time ({value}) and is not used, because `{read}` has a common name of times. Its \
+         values ({number}) are no times since 1970. Pass --time-column {name}, or --time-column {read} to sort by these numbers"
+    )]
+    BetterTime {
+        /// The column that looks like a time.
+        name: String,
+        /// One of its values.
+        value: String,
+        /// The column with the common name.
+        read: String,
+        /// One of its values.
+        number: String,
+    },
+    /// A column has the name of a time, but its values cannot be read as times by themselves.
+    #[error(
+        "the column `{name}` is named like a time, but its values ({value}) are not known to be times. Pass --time-column {name}, \
+         with --time-format if they are dates of another form, or --time-column none if the order of the lines is the order of time"
+    )]
+    UnreadTime {
+        /// The column.
+        name: String,
+        /// One of its values.
+        value: String,
+    },
+    /// A key of JSON lines appears late, and would have had a role.
+    #[error("line {line}: the key `{key}` appears here for the first time and {}", late_key(role, flag, key, read.as_deref()))]
+    LateKey {
+        /// The first line that has the key.
+        line: u64,
+        /// The key.
+        key: String,
+        /// `a user`, `an item` or `a time`.
+        role: &'static str,
+        /// The flag that names the key of this role.
+        flag: &'static str,
+        /// The key that was read for this role until then.
+        read: Option<String>,
+    },
+    /// Several columns have one name, which a role or a flag needs.
+    #[error("two columns have the name `{0}`, so that none of them can be named: rename one in the file")]
+    Duplicate(String),
     /// The format has no columns.
     #[error("{form} have no named columns, which {flag} needs")]
     Unnamed {
@@ -279,6 +351,19 @@ pub enum ColumnFault {
         /// The role.
         role: &'static str,
     },
+}
+
+/// What a late key changes, and the flags that decide.
+fn late_key(role: &str, flag: &str, key: &str, read: Option<&str>) -> String {
+    match read {
+        Some(read) => format!(
+            "is a better name of {role} than `{read}`, which the lines before it have. Pass {flag} {key}, or {flag} {read}"
+        ),
+        None => format!(
+            "looks like {role}, which the lines before it lack. Pass {flag} {key}, or {flag} none if the order of the lines \
+             is the order of time"
+        ),
+    }
 }
 
 /// More bad lines than the policy allows.

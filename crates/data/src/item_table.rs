@@ -99,7 +99,7 @@ impl ItemTable {
             if let Some(format) = Foreign::of(path, lines.sample()) {
                 return Err(foreign(format).into());
             }
-            let sample = Sample::new(lines.sample(), lines.line_end());
+            let sample = Sample::of(&lines);
             let builder = match sample.first_line() {
                 None => return Err(DataError::Empty(path.to_owned()).into()),
                 Some((line, first)) => match detect::json(first.trim()) {

@@ -1,5 +1,7 @@
 //! JSON lines: one object a line.
 
+mod keys;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
@@ -7,39 +9,77 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub(crate) use self::keys::sample_columns;
+
+use self::keys::{Key, Keys};
 use super::bad_line::BadLines;
 use super::collector::Collector;
+use super::error::ColumnFault;
 use super::lines::Lines;
 use super::records::{Record, Records};
-use super::{DataError, LineFault};
+use super::{DataError, LineFault, ReadOptions};
 
-/// Reads one object after the other.
-pub(crate) fn read(
-    lines: &mut Lines,
-    records: &mut Records,
-    collector: &mut Collector,
-    bad_lines: &mut BadLines,
-    path: &Path,
-) -> Result<(), DataError> {
-    let names = records.names().to_vec();
-    let roles = records.roles();
-    let used = names.iter().enumerate().filter(|(column, _)| roles.uses(*column));
-    let wanted: Vec<(usize, &str)> = used.map(|(column, name)| (column, &**name)).collect();
-    while let Some((line, text)) =
-        lines.next_line().map_err(|source| DataError::Read { path: path.to_owned(), source })?
-    {
-        let added = match text {
-            Ok(text) if text.trim_ascii().is_empty() => continue,
-            Ok(text) => Object::parse(text, &wanted).and_then(|object| records.add(&object, collector)),
-            Err(fault) => Err(fault),
-        };
-        bad_lines.lines += 1;
-        if let Err(fault) = added {
-            bad_lines.report(line, fault)?;
+/// How to read a file of JSON lines.
+pub(crate) struct JsonLines<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) options: &'a ReadOptions,
+    /// Keys that flags name and no sampled line has, with the flags. Later lines may have them.
+    pub(crate) unseen: Vec<(&'static str, String)>,
+}
+
+impl JsonLines<'_> {
+    /// Reads one object after the other.
+    pub(crate) fn read(
+        mut self,
+        lines: &mut Lines,
+        records: &mut Records,
+        collector: &mut Collector,
+        bad_lines: &mut BadLines,
+    ) -> Result<(), DataError> {
+        let names = records.names().to_vec();
+        let roles = records.roles();
+        let used = names.iter().enumerate().filter(|(column, _)| roles.uses(*column));
+        let wanted: Vec<(usize, &str)> = used.map(|(column, name)| (column, &**name)).collect();
+        let is_known = |name: &&String| !self.unseen.iter().any(|(_, unseen)| unseen == *name);
+        let mut keys = Keys::new(&wanted, names.iter().filter(is_known));
+        let unreadable = |source| DataError::Read { path: self.path.to_owned(), source };
+        let mut hopeless = None;
+        while let Some((line, text)) = lines.next_line().map_err(unreadable)? {
+            let text = match text {
+                Ok(text) if text.trim_ascii().is_empty() => continue,
+                text => text,
+            };
+            let object = text.and_then(|text| Object::parse(text, &wanted, &mut keys));
+            while let Some((key, value)) = keys.new.pop() {
+                if let Some(place) = self.unseen.iter().position(|(_, name)| *name == key) {
+                    self.unseen.swap_remove(place);
+                } else {
+                    let checked = records.roles().check_late(&names, self.options, line, &key, &value);
+                    checked.map_err(|fault| DataError::Columns { path: self.path.to_owned(), fault })?;
+                }
+            }
+            if hopeless.is_some() {
+                // The rest shows whether a key is missing in the whole file.
+                match self.unseen.is_empty() {
+                    true => break,
+                    false => continue,
+                }
+            }
+            bad_lines.lines += 1;
+            if let Err(fault) = object.and_then(|object| records.add(&object, collector)) {
+                hopeless = bad_lines.report(line, fault).err();
+            }
+            collector.check_size(self.path)?;
         }
-        collector.check_size(path)?;
+        match (self.unseen.pop(), hopeless) {
+            (Some((flag, name)), _) => {
+                let fault = ColumnFault::Unknown { flag, name, found: keys.known() };
+                Err(DataError::Columns { path: self.path.to_owned(), fault })
+            }
+            (None, Some(hopeless)) => Err(hopeless),
+            (None, None) => Ok(()),
+        }
     }
-    Ok(())
 }
 
 /// The wanted fields of an object.
@@ -59,9 +99,10 @@ pub(crate) enum Value<'t> {
 }
 
 impl<'t, 'n> Object<'t, 'n> {
-    fn parse(line: &'t [u8], wanted: &'n [(usize, &'n str)]) -> Result<Object<'t, 'n>, LineFault> {
+    fn parse(line: &'t [u8], wanted: &'n [(usize, &'n str)], keys: &mut Keys) -> Result<Object<'t, 'n>, LineFault> {
         let mut json = serde_json::Deserializer::from_slice(line);
-        let values = Fields(wanted).deserialize(&mut json).and_then(|values| json.end().map(|()| values));
+        let values =
+            Fields { wanted: wanted.len(), keys }.deserialize(&mut json).and_then(|values| json.end().map(|()| values));
         match values {
             Ok(values) => Ok(Object { wanted, values }),
             Err(_) if std::str::from_utf8(line).is_err() => Err(LineFault::NotUtf8),
@@ -82,7 +123,11 @@ impl Record for Object<'_, '_> {
 }
 
 /// Deserializes the wanted fields of an object.
-struct Fields<'n>(&'n [(usize, &'n str)]);
+struct Fields<'k> {
+    /// Their number.
+    wanted: usize,
+    keys: &'k mut Keys,
+}
 
 impl<'t> DeserializeSeed<'t> for Fields<'_> {
     type Value = Vec<Value<'t>>;
@@ -100,11 +145,25 @@ impl<'t> Visitor<'t> for Fields<'_> {
     }
 
     fn visit_map<M: MapAccess<'t>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut values = vec![Value::Text(Cow::Borrowed("")); self.0.len()];
-        while let Some(wanted) = map.next_key_seed(Key(self.0))? {
-            match wanted {
-                Some(place) => values[place] = value(map.next_value::<&RawValue>()?)?,
-                None => drop(map.next_value::<IgnoredAny>()?),
+        let mut values = vec![Value::Text(Cow::Borrowed("")); self.wanted];
+        self.keys.begin();
+        while let Some(key) = map.next_key_seed(&mut *self.keys)? {
+            let value = match key {
+                Key::Unused => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                Key::Wanted(_) | Key::New(_, _) => value(map.next_value::<&RawValue>()?)?,
+            };
+            match key {
+                Key::New(name, wanted) => {
+                    self.keys.learn(name, wanted, &value);
+                    if let Some(place) = wanted {
+                        values[place] = value;
+                    }
+                }
+                Key::Wanted(place) => values[place] = value,
+                Key::Unused => {}
             }
         }
         Ok(values)
@@ -123,55 +182,9 @@ pub(crate) fn value<'t, E: serde::de::Error>(raw: &'t RawValue) -> Result<Value<
     })
 }
 
-/// A key's place among the wanted fields.
-struct Key<'n>(&'n [(usize, &'n str)]);
-
-impl<'t> DeserializeSeed<'t> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|(_, wanted)| *wanted == key))
-    }
-}
-
 /// What is wrong with a line, without its number within itself.
 pub(crate) fn fault(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
-}
-
-/// The keys of the objects in a sample, in the order of appearance, and their values as text.
-pub(crate) fn sample_columns<'s>(lines: impl Iterator<Item = &'s str>) -> Vec<(String, Vec<String>)> {
-    let mut columns: Vec<(String, Vec<String>)> = Vec::new();
-    for line in lines {
-        let Ok(object) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line) else { continue };
-        // The map sorts its keys, so the text decides on their order.
-        let mut fields: Vec<(String, serde_json::Value)> = object.into_iter().collect();
-        fields.sort_by_cached_key(|(key, _)| line.find(&format!("\"{key}\"")));
-        for (key, value) in fields {
-            let text = match value {
-                serde_json::Value::Null | serde_json::Value::Array(_) | serde_json::Value::Object(_) => String::new(),
-                serde_json::Value::String(text) => text,
-                value => value.to_string(),
-            };
-            match columns.iter_mut().find(|(name, _)| *name == key) {
-                Some((_, values)) => values.push(text),
-                None => columns.push((key, vec![text])),
-            }
-        }
-    }
-    columns
 }
 
 #[cfg(test)]
@@ -182,18 +195,22 @@ mod tests {
     fn the_wanted_fields_of_an_object_are_texts() {
         let wanted = [(0, "user"), (2, "item"), (3, "time")];
         let line = r#" {"x":{"user":1},"user":"a\u00e9 \"b\"","item":18446744073709551616, "time":null} "#;
-        let object = Object::parse(line.as_bytes(), &wanted).unwrap();
+        let mut keys = Keys::new(&wanted, [].into_iter());
+        let object = Object::parse(line.as_bytes(), &wanted, &mut keys).unwrap();
         assert_eq!([0, 2, 3].map(|column| object.text(column)), [Ok("aé \"b\""), Ok("18446744073709551616"), Ok("")]);
-        let object = Object::parse(br#"{"item":[1],"time":1.50}"#, &wanted).unwrap();
+        let object = Object::parse(br#"{"item":[1],"time":1.50}"#, &wanted, &mut keys).unwrap();
         assert_eq!(object.text(2), Err(LineFault::Nested("item".to_owned())));
         assert_eq!((object.text(0), object.text(3)), (Ok(""), Ok("1.50")));
     }
 
     #[test]
     fn other_lines_are_faults() {
+        let wanted = [(0, "user")];
+        let mut keys = Keys::new(&wanted, [].into_iter());
+        let mut parse = |line: &[u8]| Object::parse(line, &wanted, &mut keys).map(drop);
         for line in ["[1]", "{\"user\":1", "{\"user\":1} x", "user", "{'user': 1}"] {
-            assert!(matches!(Object::parse(line.as_bytes(), &[(0, "user")]), Err(LineFault::Json(_))), "{line}");
+            assert!(matches!(parse(line.as_bytes()), Err(LineFault::Json(_))), "{line}");
         }
-        assert!(matches!(Object::parse(b"{\"user\":\"\xff\"}", &[(0, "user")]), Err(LineFault::NotUtf8)));
+        assert!(matches!(parse(b"{\"user\":\"\xff\"}"), Err(LineFault::NotUtf8)));
     }
 }

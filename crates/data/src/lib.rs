@@ -43,7 +43,7 @@ pub use foreign::Foreign;
 pub use form::Form;
 pub use item_table::{ItemFault, ItemKey, ItemTable, ItemTableBuilder, ItemTableError, KeyFault};
 pub use options::{BadLinePolicy, ReadOptions, TimeColumn};
-pub use reader::Untimed;
+pub use reader::{CoarseTimes, Untimed};
 pub use split::{Case, Split};
 pub use summary::{FileSummary, TimeSpan};
 pub use time::rfc3339;

@@ -10,7 +10,8 @@ use super::source::Source;
 
 /// The lines of a text without their line ends, numbered from 1.
 ///
-/// A line ends with LF or CR LF. If the start of the text has CR alone, then CR ends every line. A byte order mark is dropped.
+/// A line ends with LF or CR LF. If the start of the text has CR alone, then CR ends every line. A byte order mark is dropped,
+/// and so is a first line such as `sep=;`, which tells Excel the separator.
 pub(crate) struct Lines {
     source: Source,
     /// The unread text lies between `start` and `end`.
@@ -23,6 +24,8 @@ pub(crate) struct Lines {
     line_end: u8,
     /// The number of a line that was skipped because it is too long and then given back. Its text is gone.
     long: Option<u64>,
+    /// Bytes of the sample, unless the first line is longer.
+    sample: usize,
 }
 
 /// What was read, or why not, with the number of its first line.
@@ -31,10 +34,13 @@ pub(crate) type Numbered<T> = (u64, Result<T, LineFault>);
 /// Bytes of the text from which the format is detected.
 const SAMPLE: usize = 64 * 1024;
 
+/// Bytes of the text from which the keys of JSON lines are known.
+const WIDE_SAMPLE: usize = 1024 * 1024;
+
 /// Size of the buffer, unless a line is longer.
 const BUFFER: usize = 256 * 1024;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Lines {
     /// Limit on a line's length in bytes. It suffices for a user with a million items of ten characters.
@@ -50,6 +56,7 @@ impl Lines {
             number: 0,
             line_end: b'\n',
             long: None,
+            sample: SAMPLE,
         };
         while lines.end < SAMPLE && !lines.at_end {
             lines.fill()?;
@@ -61,16 +68,54 @@ impl Lines {
         if memchr(b'\r', text).is_some() && memchr(b'\n', text).is_none() {
             lines.line_end = b'\r';
         }
+        lines.fill_first_line()?;
+        if is_separator_line(lines.sample(), lines.line_end) {
+            lines.next_range()?;
+            lines.fill_first_line()?;
+        }
         Ok(lines)
     }
 
-    /// The start of the text, before any line is read: whole lines only, unless the first is longer.
-    pub(crate) fn sample(&self) -> &[u8] {
-        let text = &self.buffer[self.start..self.end.min(self.start + SAMPLE)];
-        match text.iter().rposition(|byte| *byte == self.line_end) {
-            Some(last) if !self.at_end || self.end > self.start + SAMPLE => &text[..=last],
-            _ => text,
+    /// Takes a larger sample. No line may have been read.
+    pub(crate) fn widen_sample(&mut self) -> io::Result<()> {
+        self.sample = WIDE_SAMPLE;
+        while self.end < WIDE_SAMPLE && !self.at_end {
+            self.fill()?;
         }
+        Ok(())
+    }
+
+    /// Reads until the buffer has the whole first line, so that the sample has a line.
+    fn fill_first_line(&mut self) -> io::Result<()> {
+        let mut searched = self.start;
+        while memchr(self.line_end, &self.buffer[searched..self.end]).is_none()
+            && !self.at_end
+            && self.end - self.start < Lines::LONGEST
+        {
+            searched = self.end - self.start;
+            self.fill()?;
+        }
+        Ok(())
+    }
+
+    /// The start of the text, before any line is read: whole lines only, and at least one unless it is longer than
+    /// [`Lines::LONGEST`].
+    pub(crate) fn sample(&self) -> &[u8] {
+        let read = &self.buffer[self.start..self.end];
+        let text = &read[..read.len().min(self.sample)];
+        match text.iter().rposition(|byte| *byte == self.line_end) {
+            _ if self.at_end && text.len() == read.len() => text,
+            Some(last) => &text[..=last],
+            None => match memchr(self.line_end, read) {
+                Some(first) => &read[..=first],
+                None => read,
+            },
+        }
+    }
+
+    /// Number of lines that were read.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn line_end(&self) -> u8 {
@@ -179,4 +224,12 @@ impl Lines {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a text begins with Excel's `sep=;`.
+fn is_separator_line(text: &[u8], line_end: u8) -> bool {
+    let line = text.split(|byte| *byte == line_end).next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
+    line.split_at_checked(4).is_some_and(|(key, separator)| key.eq_ignore_ascii_case(b"sep=") && separator.len() == 1)
 }

@@ -17,10 +17,9 @@ use super::bad_line::BadLines;
 use super::collector::Collector;
 use super::error::ColumnFault;
 use super::records::{Record, Records};
-use super::roles::Roles;
+use super::roles::{self, Roles, Sampled};
 use super::source::Opened;
 use super::time::{Time, rfc3339};
-use super::times::looks_like_time;
 use super::{DataError, LineFault, ReadOptions, TimeFormat};
 
 /// The first bytes of a Parquet file.
@@ -29,7 +28,7 @@ pub(crate) const MAGIC: &[u8] = b"PAR1";
 /// Rows that are decoded at a time.
 const BATCH: usize = 8192;
 
-/// Rows that show whether a column is a time.
+/// Rows that show what a column holds.
 const SAMPLE: usize = 100;
 
 /// A Parquet file and its columns.
@@ -38,6 +37,8 @@ pub(crate) struct ParquetFile {
     /// The dotted path of each leaf column.
     pub(crate) names: Vec<String>,
     kinds: Vec<Kind>,
+    /// The values of the last columns, which are not in the file: those of its folders.
+    partitions: Vec<String>,
     /// SHA-256 of the file, in hexadecimal.
     pub(crate) sha256: String,
 }
@@ -59,7 +60,29 @@ impl ParquetFile {
         let schema = reader.metadata().file_metadata().schema_descr();
         let names = schema.columns().iter().map(|column| column.path().string()).collect();
         let kinds = schema.columns().iter().map(|column| Kind::of(column)).collect();
-        Ok(ParquetFile { reader, names, kinds, sha256 })
+        Ok(ParquetFile { reader, names, kinds, partitions: Vec::new(), sha256 })
+    }
+
+    /// Adds columns with one value each, which the file's folders name. A column of the file wins over them.
+    pub(crate) fn with_partitions(mut self, partitions: &[(String, String)]) -> ParquetFile {
+        for (key, value) in partitions {
+            if !self.names.iter().any(|name| roles::is_same(name, key)) {
+                self.names.push(key.clone());
+                self.kinds.push(Kind::Text);
+                self.partitions.push(value.clone());
+            }
+        }
+        self
+    }
+
+    /// The number of columns in the file.
+    fn columns(&self) -> usize {
+        self.names.len() - self.partitions.len()
+    }
+
+    /// The value of a column that is not in the file.
+    fn partition(&self, column: usize) -> Option<&str> {
+        column.checked_sub(self.columns()).map(|place| &*self.partitions[place])
     }
 
     /// The columns' names. A list that is a column itself has the name of that column, without those of its levels.
@@ -146,13 +169,13 @@ impl ParquetFile {
     /// Finds the columns of users, items and times.
     pub(crate) fn roles(&self, path: &Path, options: &ReadOptions) -> Result<Roles, DataError> {
         let mut failed = None;
-        let time_value = |column| {
-            self.time_value(column).unwrap_or_else(|error| {
+        let sampled = |column| {
+            self.sampled(column).unwrap_or_else(|error| {
                 failed.get_or_insert(error);
-                None
+                Sampled::Texts(Vec::new())
             })
         };
-        let roles = Roles::find(&self.names, options, time_value);
+        let roles = Roles::find(&self.names, options, sampled);
         if let Some(error) = failed {
             return Err(damaged(path)(error));
         }
@@ -176,34 +199,41 @@ impl ParquetFile {
         Ok(roles)
     }
 
-    /// A value of a column whose first values all look like times.
-    fn time_value(&self, column: usize) -> Result<Option<String>, ParquetError> {
-        match &self.kinds[column] {
-            kind if kind.is_time() => return Ok(Some("its type is a date or a timestamp".to_owned())),
-            Kind::Text | Kind::Signed | Kind::Float => {}
-            _ => return Ok(None),
+    /// The first values of a column.
+    fn sampled(&self, column: usize) -> Result<Sampled, ParquetError> {
+        if let Some(value) = self.partition(column) {
+            return Ok(Sampled::Constant(value.to_owned()));
         }
-        if self.reader.num_row_groups() == 0 {
-            return Ok(None);
+        let kind = &self.kinds[column];
+        if let Kind::Unusable(kind) = kind {
+            return Ok(Sampled::Unread(kind));
         }
-        let mut values = Column::new(column, self, false);
-        let group = self.reader.get_row_group(0)?;
-        values.read(&mut group.get_column_reader(column)?, SAMPLE)?;
-        let texts: Vec<&str> = values.texts().filter(|text| !text.is_empty()).collect();
-        let timed = !texts.is_empty() && texts.iter().all(|text| looks_like_time(text));
-        Ok(timed.then(|| texts[0].to_owned()))
+        let mut texts = Vec::new();
+        // The compression of a column that is read is checked later.
+        if self.reader.num_row_groups() > 0 && self.unread_compression(&[column]).is_none() {
+            let mut values = Column::new(column, self, false);
+            let group = self.reader.get_row_group(0)?;
+            values.read(&mut group.get_column_reader(column)?, SAMPLE)?;
+            texts.extend(values.texts().map(str::to_owned));
+        }
+        Ok(if kind.is_time() { Sampled::Typed(texts) } else { Sampled::Texts(texts) })
+    }
+
+    /// A compression of these columns that this build does not read.
+    fn unread_compression(&self, columns: &[usize]) -> Option<&'static str> {
+        let chunks = self.reader.metadata().row_groups().iter();
+        let mut compressions =
+            chunks.flat_map(|group| columns.iter().map(|column| group.column(*column).compression()));
+        compressions.find_map(|found| match found {
+            Compression::BROTLI(_) => Some("brotli"),
+            Compression::LZO => Some("LZO"),
+            _ => None,
+        })
     }
 
     /// Refuses compressions that this build does not read.
     fn check_compression(&self, path: &Path, columns: &[usize]) -> Result<(), DataError> {
-        let chunks = self.reader.metadata().row_groups().iter();
-        let mut compressions =
-            chunks.flat_map(|group| columns.iter().map(|column| group.column(*column).compression()));
-        let name = match compressions.find(|found| matches!(found, Compression::BROTLI(_) | Compression::LZO)) {
-            None => return Ok(()),
-            Some(Compression::LZO) => "LZO",
-            Some(_) => "brotli",
-        };
+        let Some(name) = self.unread_compression(columns) else { return Ok(()) };
         let reason = format!("its pages are compressed by {name}: write it with snappy, gzip, lz4 or zstd");
         Err(DataError::Parquet { path: path.to_owned(), reason })
     }
@@ -223,6 +253,7 @@ impl ParquetFile {
         used.extend(time);
         used.sort_unstable();
         used.dedup();
+        used.retain(|column| *column < self.columns());
         self.check_compression(path, &used)?;
         // A condition compares texts, and a format reads them. Such a time is read as a text and parsed.
         let is_tested = |column: usize| roles.tests.iter().any(|test| test.column == column);
@@ -231,7 +262,7 @@ impl ParquetFile {
         let mut columns: Vec<Column> = used.iter().map(|column| Column::new(*column, self, is_time(*column))).collect();
         self.read_batches(path, &used, &mut columns, |columns, row, number| {
             bad_lines.lines += 1;
-            if let Err(fault) = records.add(&Row { columns, row }, collector) {
+            if let Err(fault) = records.add(&Row { file: self, columns, row }, collector) {
                 bad_lines.report(number, fault)?;
             }
             collector.check_size(path)?;
@@ -264,6 +295,7 @@ impl<'a> TextRow<'a> {
 
 /// One row of a batch.
 struct Row<'a> {
+    file: &'a ParquetFile,
     columns: &'a [Column],
     row: usize,
 }
@@ -276,7 +308,7 @@ impl Row<'_> {
 
 impl Record for Row<'_> {
     fn text(&self, column: usize) -> Result<&str, LineFault> {
-        let Some(column) = self.column(column) else { return Ok("") };
+        let Some(column) = self.column(column) else { return Ok(self.file.partition(column).unwrap_or_default()) };
         if column.not_text.contains(&self.row) {
             return Err(LineFault::NotUtf8);
         }

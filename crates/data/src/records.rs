@@ -56,6 +56,14 @@ impl Records {
         (0..self.names.len()).filter(unused).map(|column| self.names[column].clone()).collect()
     }
 
+    /// Whether the user and the item are names of columns. The record is then a header of other columns than the file's.
+    pub(crate) fn is_header(&self, record: &impl Record) -> bool {
+        let is_name = |column: usize| {
+            record.text(column).is_ok_and(|text| self.names.iter().any(|name| name.eq_ignore_ascii_case(text)))
+        };
+        is_name(self.roles.user) && is_name(self.roles.item)
+    }
+
     /// Adds the record's interaction, if it meets the conditions.
     pub(crate) fn add(&mut self, record: &impl Record, collector: &mut Collector) -> Result<(), LineFault> {
         let Roles { user, item, time, .. } = self.roles;

@@ -1,5 +1,12 @@
 //! Which columns are the user, the item and the time.
 
+mod names;
+mod time_columns;
+
+pub(crate) use self::time_columns::{Finer, Sampled};
+
+use self::names::{ITEMS, TIMES, USERS, plain};
+use self::time_columns::{Others, is_late_time};
 use super::condition::ColumnTest;
 use super::error::ColumnFault;
 use super::{ReadOptions, TimeColumn, TimeFormat};
@@ -15,206 +22,8 @@ pub(crate) struct Roles {
     pub(crate) time_format: Option<TimeFormat>,
     /// Columns on which `--where` has conditions.
     pub(crate) tests: Vec<ColumnTest>,
-}
-
-/// Common names of users, without blanks, signs and capitals. Earlier ones win.
-const USERS: &[&str] = &[
-    "user",
-    "userid",
-    "useridx",
-    "uid",
-    "userkey",
-    "usernumber",
-    "customer",
-    "customerid",
-    "customerkey",
-    "visitor",
-    "visitorid",
-    "fullvisitorid",
-    "userpseudoid",
-    "member",
-    "memberid",
-    "account",
-    "accountid",
-    "client",
-    "clientid",
-    "buyer",
-    "buyerid",
-    "shopper",
-    "shopperid",
-    "reviewerid",
-    "reviewer",
-    "profileid",
-    "personid",
-    "person",
-    "subscriberid",
-    "playerid",
-    "anonymousid",
-    "deviceid",
-    "cookieid",
-    "username",
-    "author",
-    "authorid",
-    "steamid",
-    "household",
-    "householdkey",
-    "householdid",
-    "session",
-    "sessionid",
-    "sid",
-    "usersession",
-];
-
-/// Common names of items, likewise.
-const ITEMS: &[&str] = &[
-    "item",
-    "itemid",
-    "iid",
-    "itemidx",
-    "itemkey",
-    "itemsku",
-    "product",
-    "productid",
-    "productkey",
-    "productcode",
-    "productsku",
-    "sku",
-    "skuid",
-    "asin",
-    "parentasin",
-    "article",
-    "articleid",
-    "stockcode",
-    "movie",
-    "movieid",
-    "film",
-    "filmid",
-    "book",
-    "bookid",
-    "isbn",
-    "track",
-    "trackid",
-    "song",
-    "songid",
-    "video",
-    "videoid",
-    "news",
-    "newsid",
-    "business",
-    "businessid",
-    "gmapid",
-    "game",
-    "gameid",
-    "appid",
-    "app",
-    "anime",
-    "animeid",
-    "recipe",
-    "recipeid",
-    "course",
-    "courseid",
-    "poi",
-    "poiid",
-    "venue",
-    "venueid",
-    "place",
-    "placeid",
-    "restaurant",
-    "restaurantid",
-    "hotel",
-    "hotelid",
-    "listing",
-    "listingid",
-    "offer",
-    "offerid",
-    "goods",
-    "goodsid",
-    "gid",
-    "content",
-    "contentid",
-    "document",
-    "documentid",
-    "doc",
-    "docid",
-    "post",
-    "postid",
-    "page",
-    "pageid",
-    "photo",
-    "photoid",
-    "artist",
-    "artistid",
-    "ad",
-    "adid",
-    "merchandiseid",
-    "itemname",
-    "productname",
-    "movietitle",
-];
-
-/// Common names of times, likewise.
-const TIMES: &[&str] = &[
-    "timestamp",
-    "eventtimestamp",
-    "ts",
-    "eventts",
-    "time",
-    "eventtime",
-    "unixtime",
-    "epoch",
-    "datetime",
-    "eventdatetime",
-    "unixreviewtime",
-    "timestampms",
-    "timestampmicros",
-    "timems",
-    "eventtimems",
-    "createdat",
-    "createdtime",
-    "created",
-    "creationtime",
-    "createtime",
-    "creationdate",
-    "createdate",
-    "createddate",
-    "occurredat",
-    "eventat",
-    "servertime",
-    "actiontime",
-    "clicktime",
-    "viewtime",
-    "visittime",
-    "playedat",
-    "listenedat",
-    "watchedat",
-    "viewedat",
-    "purchasedat",
-    "purchasetime",
-    "ordertime",
-    "orderedat",
-    "orderdate",
-    "purchasedate",
-    "transactiontime",
-    "transactiondate",
-    "invoicedate",
-    "date",
-    "eventdate",
-    "day",
-    "datestr",
-    "tdat",
-    "ratedat",
-    "ratingtime",
-    "reviewtime",
-    "reviewdate",
-    "submittedat",
-    "postedat",
-    "timecreated",
-    "updatedat",
-];
-
-/// The name of a column without what spellings differ in.
-fn plain(name: &str) -> String {
-    name.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+    /// A column with times of day, if that of the times has none. It is not read.
+    pub(crate) finer: Option<Finer>,
 }
 
 /// A role that a column can have.
@@ -245,21 +54,31 @@ impl<'a> Role<'a> {
         Some(Role { words: "a time", flag: "--time-column", given, common: TIMES })
     }
 
+    /// The place of a column's name among the common ones. Earlier ones win.
+    fn rank(&self, name: &str) -> Option<usize> {
+        let name = plain(name);
+        self.common.iter().position(|common| **common == *name)
+    }
+
     /// The column of this role, or `None` if no name is known.
     fn find(&self, names: &[String]) -> Result<Option<usize>, ColumnFault> {
+        self.find_among(names, |_| true)
+    }
+
+    /// The column of this role. A common name counts only if `may_be` says so of its column.
+    fn find_among(
+        &self,
+        names: &[String],
+        mut may_be: impl FnMut(usize) -> bool,
+    ) -> Result<Option<usize>, ColumnFault> {
         if let Some(given) = self.given {
             return named(names, given, self.flag).map(Some);
         }
-        let rank = |name: &String| self.common.iter().position(|common| *common == plain(name));
-        let Some(best) = names.iter().filter_map(rank).min() else { return Ok(None) };
-        let found: Vec<usize> = (0..names.len()).filter(|column| rank(&names[*column]) == Some(best)).collect();
-        match found.as_slice() {
-            [one] => Ok(Some(*one)),
-            several => Err(ColumnFault::Ambiguous {
-                flag: self.flag,
-                found: several.iter().map(|column| format!("`{}`", names[*column])).collect::<Vec<_>>().join(" and "),
-            }),
-        }
+        let ranked = names.iter().enumerate().filter_map(|(column, name)| Some((self.rank(name)?, column)));
+        let ranked: Vec<(usize, usize)> = ranked.filter(|(_, column)| may_be(*column)).collect();
+        let Some(best) = ranked.iter().map(|(rank, _)| *rank).min() else { return Ok(None) };
+        let found: Vec<usize> = ranked.iter().filter(|(rank, _)| *rank == best).map(|(_, column)| *column).collect();
+        one_of(names, &found, self.flag).map(Some)
     }
 
     fn find_needed(&self, names: &[String]) -> Result<usize, ColumnFault> {
@@ -271,11 +90,38 @@ impl<'a> Role<'a> {
     }
 }
 
-/// The column with a name that a flag gives. Capitals count only if two columns differ in nothing else.
+/// The column with a name that a flag gives. If no name is exactly this one, case does not count, and then neither do blanks and
+/// punctuation.
 fn named(names: &[String], given: &str, flag: &'static str) -> Result<usize, ColumnFault> {
-    let exact = names.iter().position(|name| name == given);
-    let similar = || names.iter().position(|name| name.eq_ignore_ascii_case(given));
-    exact.or_else(similar).ok_or_else(|| ColumnFault::Unknown { flag, name: given.to_owned(), found: names.join(", ") })
+    let plain_given = plain(given);
+    let matches: [&dyn Fn(&String) -> bool; 3] =
+        [&|name| name == given, &|name| name.to_lowercase() == given.to_lowercase(), &|name| {
+            !plain_given.is_empty() && plain(name) == plain_given
+        }];
+    for is_match in matches {
+        let found: Vec<usize> = (0..names.len()).filter(|column| is_match(&names[*column])).collect();
+        if !found.is_empty() {
+            return one_of(names, &found, flag);
+        }
+    }
+    Err(ColumnFault::Unknown { flag, name: given.to_owned(), found: names.join(", ") })
+}
+
+/// The only column of those that were found.
+fn one_of(names: &[String], found: &[usize], flag: &'static str) -> Result<usize, ColumnFault> {
+    match found {
+        [one] => Ok(*one),
+        [first, second, ..] if names[*first] == names[*second] => Err(ColumnFault::Duplicate(names[*first].clone())),
+        several => Err(ColumnFault::Ambiguous {
+            flag,
+            found: several.iter().map(|column| format!("`{}`", names[*column])).collect::<Vec<_>>().join(" and "),
+        }),
+    }
+}
+
+/// Whether two names differ in nothing but case, blanks and punctuation.
+pub(crate) fn is_same(name: &str, other: &str) -> bool {
+    name == other || (!plain(name).is_empty() && plain(name) == plain(other))
 }
 
 impl Roles {
@@ -303,22 +149,85 @@ impl Roles {
         USERS.contains(&&*plain(word))
     }
 
-    /// Finds the columns.
-    ///
-    /// `time_value` returns a value of a column whose values all look like times.
+    /// Whether a header's fields at the user's and the item's place are common names of users and items.
+    pub(crate) fn are_common(fields: &[String], names: &[String], options: &ReadOptions) -> bool {
+        let (user, item) = (Role::user(options), Role::item(options));
+        let is_common = |role: &Role<'_>| {
+            let column = role.find(names).ok().flatten();
+            column.and_then(|column| fields.get(column)).is_some_and(|field| role.rank(field).is_some())
+        };
+        is_common(&user) && is_common(&item)
+    }
+
+    /// The names that flags give and that no column has.
+    pub(crate) fn missing(names: &[String], options: &ReadOptions) -> Vec<(&'static str, String)> {
+        let roles = [Some(Role::user(options)), Some(Role::item(options)), Role::time(options)];
+        let roles = roles.into_iter().flatten().filter_map(|role| Some((role.flag, role.given?)));
+        let conditions = options.conditions.iter().map(|condition| ("--where", condition.column.as_str()));
+        let missing = roles
+            .chain(conditions)
+            .filter(|(flag, given)| matches!(named(names, given, flag), Err(ColumnFault::Unknown { .. })));
+        let mut missing: Vec<(&'static str, String)> = missing.map(|(flag, name)| (flag, name.to_owned())).collect();
+        // One column may have several conditions.
+        let mut seen = Vec::new();
+        missing.retain(|(_, name)| {
+            !seen.contains(name) && {
+                seen.push(name.clone());
+                true
+            }
+        });
+        missing
+    }
+
+    /// Checks a key of JSON lines that no earlier line has. With it the roles could be others.
+    pub(crate) fn check_late(
+        &self,
+        names: &[String],
+        options: &ReadOptions,
+        line: u64,
+        key: &str,
+        value: &str,
+    ) -> Result<(), ColumnFault> {
+        let roles = [
+            (Some(Role::user(options)), Some(self.user)),
+            (Some(Role::item(options)), Some(self.item)),
+            (Role::time(options), self.time),
+        ];
+        for (role, read) in roles {
+            let Some(role) = role.filter(|role| role.given.is_none()) else { continue };
+            let rank = role.rank(key);
+            let late = match read {
+                Some(read) => rank.is_some_and(|rank| role.rank(&names[read]).is_none_or(|read| rank <= read)),
+                None => rank.is_some() || is_late_time(key, value),
+            };
+            if late {
+                let read = read.map(|read| names[read].clone());
+                return Err(ColumnFault::LateKey {
+                    line,
+                    key: key.to_owned(),
+                    role: role.words,
+                    flag: role.flag,
+                    read,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the columns. `sampled` returns what is known of a column's values.
     ///
     /// # Errors
     /// [`ColumnFault`]: a column is missing, or one that looks like a time is not used.
     pub(crate) fn find(
         names: &[String],
         options: &ReadOptions,
-        mut time_value: impl FnMut(usize) -> Option<String>,
+        mut sampled: impl FnMut(usize) -> Sampled,
     ) -> Result<Roles, ColumnFault> {
         let user = Role::user(options).find_needed(names)?;
         let item = Role::item(options).find_needed(names)?;
         let role = Role::time(options);
         let time = match &role {
-            Some(role) => role.find(names)?,
+            Some(role) => role.find_among(names, |column| sampled(column).may_be_time())?,
             None => None,
         };
         if user == item || time == Some(user) || time == Some(item) {
@@ -328,12 +237,13 @@ impl Roles {
         if time.is_none() && options.time_format.is_some() {
             return Err(ColumnFault::NoTime(names.join(", ")));
         }
-        if role.is_some() && time.is_none() {
-            let others = (0..names.len()).filter(|column| ![user, item].contains(column));
-            for column in others {
-                if let Some(value) = time_value(column) {
-                    return Err(ColumnFault::UnusedTime { name: names[column].clone(), value });
-                }
+        let mut finer = None;
+        if role.is_some_and(|role| role.given.is_none()) && options.time_format.is_none() {
+            let columns = (0..names.len()).filter(|column| ![user, item].contains(column)).collect();
+            let others = Others { names, columns, sampled };
+            match time {
+                Some(time) => finer = others.check_timed(time)?,
+                None => others.check_untimed()?,
             }
         }
         let mut tests: Vec<ColumnTest> = Vec::new();
@@ -345,7 +255,7 @@ impl Roles {
             tests.push(ColumnTest::new(column, these));
             conditions = others;
         }
-        Ok(Roles { user, item, time, time_format: options.time_format.clone(), tests })
+        Ok(Roles { user, item, time, time_format: options.time_format.clone(), tests, finer })
     }
 }
 
@@ -355,8 +265,11 @@ mod tests {
 
     fn roles(header: &str, options: &ReadOptions) -> Result<(usize, usize, Option<usize>), ColumnFault> {
         let names: Vec<String> = header.split(',').map(str::to_owned).collect();
-        let time_like = |column: usize| names[column].contains("zeit").then(|| "2023-11-14".to_owned());
-        Roles::find(&names, options, time_like).map(|roles| (roles.user, roles.item, roles.time))
+        let sampled = |column: usize| {
+            let value = if names[column].contains("zeit") { "2023-11-14" } else { "x" };
+            Sampled::Texts(vec![value.to_owned()])
+        };
+        Roles::find(&names, options, sampled).map(|roles| (roles.user, roles.item, roles.time))
     }
 
     #[test]
@@ -402,5 +315,46 @@ mod tests {
         assert_eq!(roles("user,item,zeit", &file_order), Ok((0, 1, None)));
         let same = ReadOptions { item_column: Some("user".to_owned()), ..ReadOptions::default() };
         assert_eq!(roles("user,item", &same), Err(ColumnFault::Twice("user".to_owned())));
+    }
+
+    #[test]
+    fn a_flag_names_a_column_in_every_spelling_but_no_duplicate() {
+        let named = |header: &str, user: &str| {
+            roles(header, &ReadOptions { user_column: Some(user.to_owned()), ..ReadOptions::default() })
+        };
+        assert_eq!(named("item,user_x,user x", "user x"), Ok((2, 0, None)));
+        assert_eq!(named("item,User_X,a", "user_x"), Ok((1, 0, None)));
+        assert_eq!(named("item,user_x,a", "User X"), Ok((1, 0, None)));
+        assert!(matches!(named("item,user_x,user-x", "User X"), Err(ColumnFault::Ambiguous { .. })));
+        assert_eq!(named("item,who,who", "who"), Err(ColumnFault::Duplicate("who".to_owned())));
+        assert_eq!(roles("item,user,user", &ReadOptions::default()), Err(ColumnFault::Duplicate("user".to_owned())));
+        assert!(matches!(named("item,--", "__"), Err(ColumnFault::Unknown { .. })));
+    }
+
+    #[test]
+    fn a_late_key_with_a_better_name_is_an_error() {
+        let names: Vec<String> = ["session_id", "item"].map(str::to_owned).to_vec();
+        let default = ReadOptions::default();
+        let found = Roles::find(&names, &default, |_| Sampled::Texts(Vec::new())).unwrap();
+        let late =
+            |options: &ReadOptions, key: &str, value: &str| match found.check_late(&names, options, 7, key, value) {
+                Err(ColumnFault::LateKey { flag, .. }) => Some(flag),
+                other => {
+                    assert_eq!(other, Ok(()));
+                    None
+                }
+            };
+        assert_eq!(late(&default, "userId", "u"), Some("--user-column"));
+        assert_eq!(late(&default, "ts", "7"), Some("--time-column"));
+        assert_eq!(late(&default, "when", "2023-11-14"), Some("--time-column"));
+        assert_eq!(late(&default, "seen_at", "1700000000"), Some("--time-column"));
+        assert_eq!(late(&default, "phone", "1700000000"), None);
+        assert_eq!(late(&default, "product_id", "7"), None);
+        let given = ReadOptions {
+            user_column: Some("session_id".to_owned()),
+            time_column: TimeColumn::FileOrder,
+            ..ReadOptions::default()
+        };
+        assert_eq!([late(&given, "userId", "u"), late(&given, "ts", "7")], [None; 2]);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// What separates the fields of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,17 @@ pub(crate) struct Syntax {
     pub(crate) separator: Separator,
     /// Whether a field may stand in quotes, which separators and line breaks within do not end.
     pub(crate) quoting: bool,
+}
+
+/// How quotes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quoting {
+    /// Two quotes within a quoted field are one, as RFC 4180 has it.
+    Doubled,
+    /// A backslash makes the quote or backslash after it part of a quoted field, as Spark and MySQL write it.
+    Backslash,
+    /// As `Doubled`, but a field that is not in quotes as a whole is read as it stands, up to the next separator.
+    Literal,
 }
 
 /// What a text that has quotes is.
@@ -92,8 +103,14 @@ impl Syntax {
         fields.push(start..line.len());
     }
 
-    /// Splits a text with quotes, as RFC 4180 has them, into fields of `unquoted`.
-    pub(crate) fn unquote(self, text: &[u8], unquoted: &mut Vec<u8>, fields: &mut Vec<Range<usize>>) -> Quoted {
+    /// Splits a text with quotes into fields of `unquoted`.
+    pub(crate) fn unquote(
+        self,
+        quoting: Quoting,
+        text: &[u8],
+        unquoted: &mut Vec<u8>,
+        fields: &mut Vec<Range<usize>>,
+    ) -> Quoted {
         unquoted.clear();
         fields.clear();
         let Separator::Byte(separator) = self.separator else { return Quoted::Stray };
@@ -101,33 +118,23 @@ impl Syntax {
         loop {
             let start = unquoted.len();
             let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
-            let end = if rest.get(blanks) == Some(&b'"') {
-                rest = &rest[blanks + 1..];
-                loop {
-                    let Some(quote) = memchr(b'"', rest) else { return Quoted::Open };
-                    unquoted.extend_from_slice(&rest[..quote]);
-                    rest = &rest[quote + 1..];
-                    if rest.first() != Some(&b'"') {
-                        break;
-                    }
-                    unquoted.push(b'"');
-                    rest = &rest[1..];
+            let quoted = match rest.get(blanks) {
+                Some(b'"') => Some(quoted_field(quoting, &rest[blanks + 1..], separator, unquoted)),
+                _ => None,
+            };
+            let behind = match quoted {
+                Some(Ok(behind)) => behind,
+                Some(Err(fault)) if quoting != Quoting::Literal => return fault,
+                _ => {
+                    unquoted.truncate(start);
+                    let end = memchr(separator, rest).unwrap_or(rest.len());
+                    unquoted.extend_from_slice(&rest[..end]);
+                    &rest[end..]
                 }
-                let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
-                rest = &rest[blanks..];
-                match rest.first() {
-                    None => None,
-                    Some(byte) if *byte == separator => Some(0),
-                    Some(_) => return Quoted::Stray,
-                }
-            } else {
-                let end = memchr(separator, rest);
-                unquoted.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
-                end
             };
             fields.push(start..unquoted.len());
-            match end {
-                Some(end) => rest = &rest[end + 1..],
+            match behind.split_first() {
+                Some((_, next)) => rest = next,
                 None => return Quoted::Whole,
             }
         }
@@ -137,7 +144,11 @@ impl Syntax {
     pub(crate) fn fields(self, line: &str) -> Option<Vec<String>> {
         let (mut unquoted, mut fields) = (Vec::new(), Vec::new());
         let text = if self.has_quotes(line.as_bytes()) {
-            if self.unquote(line.as_bytes(), &mut unquoted, &mut fields) != Quoted::Whole {
+            let line = line.as_bytes();
+            let is_whole = |quoting| self.unquote(quoting, line, &mut unquoted, &mut fields) == Quoted::Whole;
+            let literal = (self.separator == Separator::Byte(b'\t')).then_some(Quoting::Literal);
+            let mut quotings = [Quoting::Doubled, Quoting::Backslash].into_iter().chain(literal);
+            if !quotings.any(is_whole) {
                 return None;
             }
             &unquoted
@@ -146,6 +157,45 @@ impl Syntax {
             line.as_bytes()
         };
         Some(fields.into_iter().map(|field| String::from_utf8_lossy(&text[field]).trim().to_owned()).collect())
+    }
+}
+
+/// Reads a field behind its opening quote into `unquoted`, and returns what stands behind it: a separator or nothing.
+fn quoted_field<'t>(
+    quoting: Quoting,
+    mut rest: &'t [u8],
+    separator: u8,
+    unquoted: &mut Vec<u8>,
+) -> Result<&'t [u8], Quoted> {
+    loop {
+        let found = match quoting {
+            Quoting::Backslash => memchr2(b'"', b'\\', rest),
+            Quoting::Doubled | Quoting::Literal => memchr(b'"', rest),
+        };
+        let at = found.ok_or(Quoted::Open)?;
+        unquoted.extend_from_slice(&rest[..at]);
+        let (special, next) = (rest[at], rest.get(at + 1).copied());
+        match (special, next) {
+            (b'"', Some(b'"')) | (b'\\', Some(b'"' | b'\\')) => {
+                unquoted.extend(next);
+                rest = &rest[at + 2..];
+            }
+            (b'\\', _) => {
+                unquoted.push(special);
+                rest = &rest[at + 1..];
+            }
+            _ => {
+                rest = &rest[at + 1..];
+                break;
+            }
+        }
+    }
+    let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
+    let behind = &rest[blanks..];
+    match behind.first() {
+        None => Ok(behind),
+        Some(byte) if *byte == separator => Ok(behind),
+        Some(_) => Err(Quoted::Stray),
     }
 }
 
@@ -171,5 +221,19 @@ mod tests {
         for broken in [r#""a,b"#, r#""a"b,c"#, r#"a,"b" "c"#] {
             assert_eq!(fields(comma, broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn backslashes_escape_quotes_where_doubled_quotes_do_not_fit() {
+        let comma = Separator::Byte(b',');
+        assert_eq!(fields(comma, r#"a,"12\" ""x"", \\ \n",b"#).as_deref(), Some(r#"a/12" "x", \ \n/b"#));
+        assert_eq!(fields(comma, r#""C:\",b"#).as_deref(), Some(r"C:\/b"));
+    }
+
+    #[test]
+    fn a_field_between_tabs_that_is_not_quoted_as_a_whole_is_literal() {
+        let tab = Separator::Byte(b'\t');
+        assert_eq!(fields(tab, "\"Heroes\" (Live)\t\"a\tb\"").as_deref(), Some("\"Heroes\" (Live)/a\tb"));
+        assert_eq!(fields(tab, "\"Heroes\tb").as_deref(), Some("\"Heroes/b"));
     }
 }

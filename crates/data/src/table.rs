@@ -5,15 +5,16 @@ use std::ops::Range;
 use std::path::Path;
 
 use canet_domain::Catalogue;
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use super::bad_line::BadLines;
 use super::collector::Collector;
 use super::interaction::Id;
-use super::lines::{Lines, Numbered};
+use super::lines::{BYTE_ORDER_MARK, Lines, Numbered};
 use super::records::{Record, Records};
 use super::source::Opened;
-use super::syntax::{Quoted, Separator, Syntax};
+use super::syntax::{Quoted, Quoting, Separator, Syntax};
+use super::times::looks_like_time;
 use super::{BadLinePolicy, DataError, Foreign, Form, HeaderFault, LineFault, LineUnit, TimeFormat};
 
 /// Reads a table row by row.
@@ -24,7 +25,19 @@ pub(crate) struct Table<'a> {
     /// The column of times, whose text tells a row from text within quotes.
     time: Option<usize>,
     time_format: Option<TimeFormat>,
+    /// The line with the names. A row that repeats it, as in files that were joined, is skipped.
+    header: Option<Vec<u8>>,
+    escape: Escape,
     row: Row,
+}
+
+/// How the file writes a quote within a quoted field.
+#[derive(Clone, Copy, PartialEq)]
+enum Escape {
+    /// No row so far tells.
+    Unknown,
+    /// Known from a row that fits in no other reading.
+    Known(Quoting),
 }
 
 /// The fields of one row, without their quotes.
@@ -34,6 +47,12 @@ struct Row {
     /// The row's lines if it has quotes, with a line break between two.
     text: Vec<u8>,
     unquoted: Vec<u8>,
+}
+
+impl Row {
+    fn unquote(&mut self, syntax: Syntax, quoting: Quoting) -> Quoted {
+        syntax.unquote(quoting, &self.text, &mut self.unquoted, &mut self.fields)
+    }
 }
 
 /// The fields of one row.
@@ -54,7 +73,13 @@ const LINES_OF_FIELD: usize = 100;
 
 impl<'a> Table<'a> {
     pub(crate) fn new(lines: &'a mut Lines, syntax: Syntax, columns: usize) -> Table<'a> {
-        Table { lines, syntax, columns, time: None, time_format: None, row: Row::default() }
+        let (time, time_format, header, row) = (None, None, None, Row::default());
+        Table { lines, syntax, columns, time, time_format, header, escape: Escape::Unknown, row }
+    }
+
+    /// A table whose header, which was read, may be repeated.
+    pub(crate) fn with_header(self, header: Vec<u8>) -> Table<'a> {
+        Table { header: Some(header), ..self }
     }
 
     /// The next row and the number of its first line; `None` at the end.
@@ -68,7 +93,7 @@ impl<'a> Table<'a> {
                 Err(fault) => return Ok(Some((number, Err(fault)))),
             };
             let text = self.lines.text(line.clone());
-            if text.trim_ascii().is_empty() {
+            if text.trim_ascii().is_empty() || self.header.as_deref().is_some_and(|header| is_header(header, text)) {
                 continue;
             }
             if !self.syntax.has_quotes(text) {
@@ -92,19 +117,21 @@ impl<'a> Table<'a> {
     /// Completes a row whose first line is in `row.text` with the lines on which its quoted fields go on.
     fn join_lines(&mut self) -> io::Result<Result<(), LineFault>> {
         let first = self.row.text.len();
+        if self.escape == Escape::Known(Quoting::Literal) && self.is_literal(first) {
+            return Ok(Ok(()));
+        }
         let mut lines = 1;
         let mut long = false;
         let fault = loop {
-            let row = &mut self.row;
-            match self.syntax.unquote(&row.text, &mut row.unquoted, &mut row.fields) {
+            match self.unquote() {
                 Quoted::Stray => break LineFault::StrayQuote,
-                Quoted::Whole if lines > 1 && self.has_row_within(first) => break LineFault::StrayQuote,
                 Quoted::Whole if self.row.fields.len() != self.columns => {
                     break match lines {
                         1 => LineFault::Columns { found: self.row.fields.len(), expected: self.columns },
                         _ => LineFault::StrayQuote,
                     };
                 }
+                Quoted::Whole if lines > 1 && self.has_row_within(first) => break LineFault::StrayQuote,
                 Quoted::Whole => return Ok(Ok(())),
                 Quoted::Open => {}
             }
@@ -143,25 +170,100 @@ impl<'a> Table<'a> {
             }
             self.lines.unread(&text[first + 1..], lines as u64 - 1, long);
         }
-        Ok(Err(fault))
+        if !self.is_literal(first) {
+            return Ok(Err(fault));
+        }
+        if lines > 1 && self.escape == Escape::Unknown {
+            // The file does not quote, so that no later row is looked for behind such a field.
+            self.escape = Escape::Known(Quoting::Literal);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Splits the row's text as the file escapes quotes. A row that fits in one reading alone decides for the file.
+    fn unquote(&mut self) -> Quoted {
+        let Table { syntax, columns, escape, row, .. } = self;
+        let quoting = match *escape {
+            Escape::Known(Quoting::Literal) => Quoting::Doubled,
+            Escape::Known(quoting) => quoting,
+            Escape::Unknown if memmem::find(&row.text, br#"\""#).is_none() => Quoting::Doubled,
+            Escape::Unknown => {
+                let mut read = |quoting| {
+                    let quoted = row.unquote(*syntax, quoting);
+                    (quoted, quoted == Quoted::Whole && row.fields.len() == *columns)
+                };
+                match (read(Quoting::Backslash), read(Quoting::Doubled)) {
+                    ((_, true), (_, true)) => return Quoted::Whole,
+                    ((_, true), _) => {
+                        *escape = Escape::Known(Quoting::Backslash);
+                        Quoting::Backslash
+                    }
+                    (_, (_, true)) => {
+                        *escape = Escape::Known(Quoting::Doubled);
+                        return Quoted::Whole;
+                    }
+                    ((Quoted::Open, _), _) => return Quoted::Open,
+                    (_, (doubled, _)) => return doubled,
+                }
+            }
+        };
+        row.unquote(*syntax, quoting)
+    }
+
+    /// Whether the row's first line is a row if its quotes are text. They are only between tabs, where few programs quote.
+    fn is_literal(&mut self, first: usize) -> bool {
+        let Row { fields, text, unquoted } = &mut self.row;
+        self.syntax.separator == Separator::Byte(b'\t')
+            && self.syntax.unquote(Quoting::Literal, &text[..first], unquoted, fields) == Quoted::Whole
+            && fields.len() == self.columns
     }
 
     /// Whether lines after the first one are rows by themselves. A quoted field then swallows rows.
     ///
-    /// A time proves a row. Without times two such lines are needed, because text may have as many separators as a row.
+    /// A time proves a row. Without times two such lines are needed, because text may have as many separators as a row. So
+    /// are they if the file's times are small numbers.
     fn has_row_within(&self, first: usize) -> bool {
-        let (mut fields, format) = (Vec::new(), self.time_format.as_ref());
-        let lines = self.row.text[first..].split(|byte| *byte == b'\n').skip(1);
-        let rows = lines.filter(|line| {
-            // The text behind a quote is no longer in the field.
-            let text = &line[..memchr(b'"', line).unwrap_or(line.len())];
+        let Row { fields: own, text: row, unquoted } = &self.row;
+        let text_of = |text: &[u8], field: &Range<usize>| {
+            std::str::from_utf8(&text[field.clone()]).map(|text| text.trim().to_owned()).unwrap_or_default()
+        };
+        let own_time = self.time.map(|column| text_of(unquoted, &own[column]));
+        let format = self.time_format.as_ref();
+        let parses = |text: &str| TimeFormat::parse(format, text, "").is_ok();
+        let like_own: &dyn Fn(&str) -> bool = match own_time.as_deref() {
+            Some(_) if format.is_some() => &parses,
+            Some(own) if looks_like_time(own) => &looks_like_time,
+            Some(own) if parses(own) => &parses,
+            Some(own) => &|text| shape(text).eq(shape(own)),
+            None => &|_| true,
+        };
+        let proven = own_time.as_deref().is_some_and(|own| format.is_some() || looks_like_time(own) || !parses(own));
+        let mut fields = Vec::new();
+        let mut is_row = |text: &[u8]| {
             self.syntax.split(text, &mut fields);
-            let field = |column: usize| std::str::from_utf8(&text[fields[column].clone()]).map(str::trim);
-            let timed = |column: usize| field(column).is_ok_and(|text| TimeFormat::parse(format, text, "").is_ok());
-            fields.len() == self.columns && self.time.is_none_or(timed)
-        });
-        rows.count() >= if self.time.is_some() { 1 } else { 2 }
+            fields.len() == self.columns && self.time.is_none_or(|column| like_own(&text_of(text, &fields[column])))
+        };
+        let (start, rest) = (&row[..first], &row[first + 1..]);
+        // The text behind a quote is no longer in the field.
+        let cut = |line: &[u8]| memchr(b'"', line).unwrap_or(line.len());
+        let rows = rest.split(|byte| *byte == b'\n').filter(|line| is_row(&line[..cut(line)])).count();
+        if !proven {
+            return rows >= 2;
+        }
+        // Both quotes are stray if the lines that have them are rows in spite of them.
+        let last = rest.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        rows >= 1 || (is_row(last) && is_row(start))
     }
+}
+
+/// Whether a line repeats the header, perhaps with the mark of a file that began there.
+fn is_header(header: &[u8], line: &[u8]) -> bool {
+    line.len() >= header.len() && line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) == header
+}
+
+/// A text with one digit for all. Times of one form have one shape.
+fn shape(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().map(|byte| if byte.is_ascii_digit() { b'0' } else { byte })
 }
 
 /// Reads the rows of a table whose header was read.
@@ -174,9 +276,17 @@ pub(crate) fn read(
 ) -> Result<(), DataError> {
     table.time = records.roles().time;
     table.time_format.clone_from(&records.roles().time_format);
+    let has_header = table.header.is_some();
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     while let Some((line, row)) = table.next_row().map_err(unreadable)? {
         bad_lines.lines += 1;
+        if let Ok(row) = &row
+            && has_header
+            && records.is_header(row)
+        {
+            let fault = HeaderFault::Second;
+            return Err(DataError::Header { path: path.to_owned(), line, fault });
+        }
         if let Err(fault) = row.and_then(|row| records.add(&row, collector)) {
             bad_lines.report(line, fault)?;
         }
@@ -185,8 +295,8 @@ pub(crate) fn read(
     Ok(())
 }
 
-/// Skips the header, which the detection has read.
-pub(crate) fn skip_header(lines: &mut Lines, path: &Path) -> Result<(), DataError> {
+/// Skips the header, which the detection has read, and returns it.
+pub(crate) fn skip_header(lines: &mut Lines, path: &Path) -> Result<Vec<u8>, DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     loop {
         match lines.next_line().map_err(unreadable)? {
@@ -194,7 +304,8 @@ pub(crate) fn skip_header(lines: &mut Lines, path: &Path) -> Result<(), DataErro
             Some((line, Err(LineFault::TooLong(limit)))) => {
                 return Err(DataError::Header { path: path.to_owned(), line, fault: HeaderFault::TooLong(limit) });
             }
-            _ => return Ok(()),
+            Some((_, Ok(line))) => return Ok(line.to_owned()),
+            _ => return Ok(Vec::new()),
         }
     }
 }

@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod accepted;
+mod directories;
+mod headers;
+mod json_lines;
+mod quotes;
 mod refused;
+mod time_columns;
 mod times;
 
 use std::fmt::Write as _;

@@ -121,13 +121,13 @@ fn forms_that_are_refused() {
             "headless.csv",
             Some(separated("", ",")),
             &[],
-            "FILE: line 1: this is data, not a header (u0, i0, 1700000000). Name the columns, for example --columns user,item,timestamp",
+            "FILE: line 1: this is data, not a header (u0, i0, 1700000000). Name the columns, for example --columns user,item,timestamp; check which column is the user",
         ),
         (
             "headless-ratings.csv",
             Some(text("", |u, i, t| format!("{u},{i},4.0,{t}"))),
             &[],
-            "FILE: line 1: this is data, not a header (u0, i0, 4.0, 1700000000). Name the columns, for example --columns user,item,rating,timestamp",
+            "FILE: line 1: this is data, not a header (u0, i0, 4.0, 1700000000). Name the columns, for example --columns user,item,rating,timestamp; check which column is the user",
         ),
         (
             "columns.csv",
@@ -211,7 +211,7 @@ fn forms_that_are_refused() {
             "times.txt",
             Some(separated("", " ")),
             &[],
-            "FILE: line 1: this is data, not a header (u0, i0, 1700000000). Name the columns, for example --columns user,item,timestamp",
+            "FILE: line 1: this is data, not a header (u0, i0, 1700000000). Name the columns, for example --columns user,item,timestamp; check which column is the user",
         ),
         (
             "when.parquet",
