@@ -302,9 +302,9 @@ pub enum ColumnFault {
         /// One of its values.
         number: String,
     },
-    /// A column has the name of a time, but its values cannot be read as times by themselves.
+    /// A column has the name of a time, or dates of another form, and its values cannot be read as times by themselves.
     #[error(
-        "the column `{name}` is named like a time, but its values ({value}) are not known to be times. Pass --time-column {name}, \
+        "the column `{name}` may hold times ({value}). Pass --time-column {name}, \
          with --time-format if they are dates of another form, or --time-column none if the order of the lines is the order of time"
     )]
     UnreadTime {

@@ -1,5 +1,6 @@
 //! Columns that hold times, by their names and their sampled values.
 
+use super::super::TimeFormat;
 use super::super::error::ColumnFault;
 use super::super::time::{SECOND, Time};
 use super::super::times::{looks_like_time, nanoseconds};
@@ -71,13 +72,15 @@ impl Sampled {
         }
     }
 
-    /// A value of a column that has the name of a time and whose values need help to be read as times.
+    /// A value of a column whose values need help to be read as times: the name is that of a time, or the values are dates of
+    /// another form.
     fn unread_time(&self, name: &str) -> Option<String> {
-        let name = TimeName::of(name)?;
+        let name = TimeName::of(name);
+        let is_moment = name.as_ref().is_some_and(|name| name.is_moment);
         let texts = match self {
             Sampled::Texts(texts) => texts.as_slice(),
             Sampled::Constant(text) => std::slice::from_ref(text),
-            Sampled::Unread(kind) => return (name.is_moment && kind.contains("decimal")).then(|| (*kind).to_owned()),
+            Sampled::Unread(kind) => return (is_moment && kind.contains("decimal")).then(|| (*kind).to_owned()),
             Sampled::Typed(_) => return None,
         };
         let mut values = texts.iter().filter(|text| !text.is_empty());
@@ -85,9 +88,12 @@ impl Sampled {
         let numbers: Option<Vec<f64>> = values.clone().map(|text| text.parse().ok()).collect();
         let needs_help = match numbers {
             // Flags such as `has_date` are 0 and 1.
-            Some(numbers) if name.is_moment && numbers.iter().any(|number| number.abs() > 1.0) => true,
-            Some(_) => values.all(|text| is_compact_date(text)),
-            None => values.all(|text| is_like_date(text)),
+            Some(numbers) if is_moment && numbers.iter().any(|number| number.abs() > 1.0) => true,
+            Some(_) => name.is_some() && values.all(|text| is_compact_date(text)),
+            None => {
+                let is_date = || has_year(first) && TimeFormat::guess(first).is_some();
+                values.all(|text| is_like_date(text)) && (name.is_some() || is_date())
+            }
         };
         needs_help.then(|| first.clone())
     }
@@ -219,6 +225,12 @@ fn is_compact_date(text: &str) -> bool {
         && part(6..8).is_some_and(|day| (1..=31).contains(&day))
 }
 
+/// Whether a number of four digits is a year from 1970 on.
+fn has_year(text: &str) -> bool {
+    let mut numbers = text.split(|char: char| !char.is_ascii_digit());
+    numbers.any(|digits| digits.len() == 4 && digits.parse().is_ok_and(|year| (1970..2100).contains(&year)))
+}
+
 /// Whether a text is shaped like a date: three numbers, or two and the name of a month. A time of day alone is not.
 fn is_like_date(text: &str) -> bool {
     const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -273,6 +285,7 @@ mod tests {
             ("logTS", "14"),
             ("bought_at", "45244.95"),
             ("last_update_time", "14.11.2023 22:50"),
+            ("when", "11/14/2023"),
         ] {
             assert_eq!(texts(&["", value]).unread_time(name).as_deref(), Some(value), "{name}");
         }
@@ -280,7 +293,6 @@ mod tests {
             ("update_count", "17"),
             ("update_count", "20231114"),
             ("lifetime_value", "20231114"),
-            ("runtime", "11/14/2023"),
             ("overtime", "20231114"),
             ("candidate", "20231114"),
             ("watch_time", "35.5"),
@@ -293,6 +305,8 @@ mod tests {
             ("format", "20231114"),
             ("category_at_home", "17"),
             ("price", "20231114"),
+            ("version", "1.12.103"),
+            ("address", "10.0.20.23"),
         ] {
             assert_eq!(texts(&[value]).unread_time(name), None, "{name} {value}");
         }

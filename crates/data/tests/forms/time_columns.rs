@@ -47,7 +47,19 @@ fn a_column_that_is_named_like_a_time_stops_a_file_without_times() {
             "compact.csv",
             with("purchase_dt", "20231114"),
             &[],
-            "FILE: the column `purchase_dt` is named like a time, but its values (20231114) are not known to be times. Pass --time-column purchase_dt, with --time-format if they are dates of another form, or --time-column none if the order of the lines is the order of time",
+            "FILE: the column `purchase_dt` may hold times (20231114). Pass --time-column purchase_dt, with --time-format if they are dates of another form, or --time-column none if the order of the lines is the order of time",
+        ),
+        (
+            "when.csv",
+            with("when", "11/14/2023 22:50"),
+            &[],
+            "FILE: the column `when` may hold times (11/14/2023 22:50). Pass --time-column when, with --time-format if they are dates of another form, or --time-column none if the order of the lines is the order of time",
+        ),
+        (
+            "version.csv",
+            with("version", "1.12.103"),
+            &[],
+            "CSV, separated by commas: user item -: 40 users, 27 items, 400 interactions",
         ),
         (
             "american.csv",
