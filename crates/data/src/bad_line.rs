@@ -102,16 +102,14 @@ pub enum LineFault {
         text: String,
     },
     /// A condition cannot compare the value.
-    #[error("`{column}` is {text:?}, but {condition} needs {needed}. Leave such lines out: --where '{column}!={text}'")]
+    #[error("`{column}` is {text:?}, but {comparison}. Leave such lines out: --where '{column}!={text}'")]
     Condition {
         /// The column.
         column: String,
         /// The text.
         text: String,
-        /// The condition.
-        condition: String,
-        /// What the condition compares with.
-        needed: &'static str,
+        /// The condition and what it needs, such as `price>=5 needs a number`.
+        comparison: String,
     },
     /// The time is not in the format that the user named.
     #[error("`{column}` is {text:?}, which does not match --time-format '{format}'")]

@@ -245,8 +245,7 @@ impl ColumnTest {
         LineFault::Condition {
             column: condition.column.clone(),
             text: shown(value),
-            condition: condition.to_string(),
-            needed,
+            comparison: format!("{condition} needs {needed}"),
         }
     }
 

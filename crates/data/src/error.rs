@@ -294,13 +294,13 @@ pub enum ColumnFault {
     )]
     BetterTime {
         /// The column that looks like a time.
-        name: String,
+        name: Box<str>,
         /// One of its values.
-        value: String,
+        value: Box<str>,
         /// The column with the common name.
-        read: String,
+        read: Box<str>,
         /// One of its values.
-        number: String,
+        number: Box<str>,
     },
     /// A column has the name of a time, or dates of another form, and its values cannot be read as times by themselves.
     #[error(
@@ -319,13 +319,13 @@ pub enum ColumnFault {
         /// The first line that has the key.
         line: u64,
         /// The key.
-        key: String,
+        key: Box<str>,
         /// `a user`, `an item` or `a time`.
         role: &'static str,
         /// The flag that names the key of this role.
         flag: &'static str,
         /// The key that was read for this role until then.
-        read: Option<String>,
+        read: Option<Box<str>>,
     },
     /// Several columns have one name, which a role or a flag needs.
     #[error("two columns have the name `{0}`, so that none of them can be named: rename one in the file")]

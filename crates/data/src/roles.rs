@@ -201,14 +201,8 @@ impl Roles {
                 None => rank.is_some() || is_late_time(key, value),
             };
             if late {
-                let read = read.map(|read| names[read].clone());
-                return Err(ColumnFault::LateKey {
-                    line,
-                    key: key.to_owned(),
-                    role: role.words,
-                    flag: role.flag,
-                    read,
-                });
+                let read = read.map(|read| names[read].as_str().into());
+                return Err(ColumnFault::LateKey { line, key: key.into(), role: role.words, flag: role.flag, read });
             }
         }
         Ok(())

@@ -140,10 +140,10 @@ impl<F: FnMut(usize) -> Sampled> Others<'_, F> {
             Look::Times { fine: false, .. } => Ok(self.time(Some(time), true)),
             Look::Numbers(number) => match self.time(Some(time), false) {
                 Some(Finer { column, value }) => Err(ColumnFault::BetterTime {
-                    name: self.names[column].clone(),
-                    value,
-                    read: self.names[time].clone(),
-                    number,
+                    name: self.names[column].as_str().into(),
+                    value: value.into(),
+                    read: self.names[time].as_str().into(),
+                    number: number.into(),
                 }),
                 None => Ok(None),
             },
