@@ -35,11 +35,11 @@ def run(*command):
 
 def test_the_module_and_the_command_recommend(environment, tmp_path):
     ran = run(environment / "python", "-c", PROGRAM.format(model=str(MODEL)))
-    assert (ran.stdout, ran.stderr) == ("288\n", "")
+    assert (ran.stdout, ran.stderr) == ("1\n", "")
     data = tmp_path / "users.txt"
     data.write_text("ann 50 181 258\n")
     ran = run(environment / "canet", "rank", "--model", MODEL, "--data", data)
-    assert ran.returncode == 0 and '{"user":"ann","items":[{"item":"288"' in ran.stdout, ran.stderr
+    assert ran.returncode == 0 and '{"user":"ann","items":[{"item":"1"' in ran.stdout, ran.stderr
 
 
 def test_the_command_says_how_to_train(environment):
