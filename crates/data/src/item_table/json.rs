@@ -35,14 +35,10 @@ pub(super) fn read(path: &Path, lines: &mut Lines) -> Result<ItemTableBuilder, I
                 }
             };
             let chosen = id_name.get_or_insert_with(|| names[id].clone());
-            for special_name in [Some(Use::Title), Some(Use::Hidden)] {
-                if names.iter().filter(|name| special(name) == special_name).count() > 1 {
-                    let name = names.iter().rfind(|name| special(name) == special_name);
-                    return Err(ItemFault::Twice(name.cloned().unwrap_or_default()));
-                }
-            }
-            if names.iter().filter(|name| *name == chosen).count() > 1 {
-                return Err(ItemFault::Twice(chosen.clone()));
+            let second_of = |wanted: Use| names.iter().filter(|name| special(name) == Some(wanted)).nth(1);
+            let second_id = names.iter().filter(|name| *name == chosen).nth(1);
+            if let Some(name) = second_of(Use::Title).or_else(|| second_of(Use::Hidden)).or(second_id) {
+                return Err(ItemFault::Twice(name.clone()));
             }
             let (mut of_item, mut title, mut hidden) = (Cow::Borrowed(""), Cow::Borrowed(""), false);
             for (column, (name, value)) in fields.0.iter().enumerate() {
