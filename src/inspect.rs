@@ -16,7 +16,7 @@ use super::model::ModelArgs;
 use super::printable::{printable_lines, value_name};
 use super::verdict;
 
-/// Shows a checkpoint's routes, FLOPs, parameters and metrics. First it checks all that a server checks, on a CPU
+/// Shows a checkpoint's routes, FLOPs, parameters and metrics. First it checks every file and replays the recorded answers on a CPU
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
     #[command(flatten)]

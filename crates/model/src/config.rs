@@ -175,14 +175,14 @@ impl ModelConfig {
     /// The value of `norm_eps` in checkpoints that leave it out.
     pub const NORM_EPS: f64 = NORM_EPS;
 
-    /// Limit on the sum of the widths' squares, in squares of the widest. Ten widths of about the same size are allowed.
+    /// Limit on the sum of the widths' squares, in squares of the widest. Sixteen widths of any sizes are allowed.
     pub const MAX_WIDTH_COPIES: u32 = 16;
 
     /// Limit on layers x heads x max_len^2 with relative positions: 1 GiB of float32.
     pub const MAX_BIAS_PAIRS: usize = 1 << 28;
 
-    /// Checks every size, so that later arithmetic neither overflows nor divides by zero, and no loaded model takes many times
-    /// the memory of its weights.
+    /// Checks every size, so that later arithmetic neither overflows nor divides by zero, and bounds the copies of attention
+    /// weights and the position biases that backends make.
     ///
     /// # Errors
     /// [`ConfigError`] that names the field and its bounds.
