@@ -54,7 +54,10 @@ def main():
         check_documents(documents, scratch)
         check_chart(documents, flags, scratch)
     check_refusals(helm, rendered[0], scratch)
+    check_names(helm, scratch)
     check_settings(helm, rendered, scratch)
+    check_copies(helm, scratch)
+    check_rules(helm, scratch)
     kserve = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "kserve").glob("*.yaml"))]
     check_kserve(kserve, rendered[0], flags, scratch)
     check_adapter(rendered)
@@ -148,18 +151,6 @@ def check_chart(documents, flags, scratch):
     if "HorizontalPodAutoscaler" in by_kind:
         # Else a roll-out would set the number of pods back.
         assert "replicas" not in by_kind["Deployment"]["spec"]
-    if "PrometheusRule" in by_kind:
-        spec = by_kind["PrometheusRule"]["spec"]
-        rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text()
-        # What ci/claim-autoscaling.yaml asks for.
-        ours = {'le="0.1"': 'le="0.02"', "100 ms": "20 ms", "docs/operations.md#": "https://runbooks.example/canet#"}
-        for default, given in ours.items():
-            assert default in rules
-            rules = rules.replace(default, given)
-        assert spec == yaml.safe_load(rules.replace("docs/operations.md.", "https://runbooks.example/canet."))
-        file = scratch / "rules.yml"
-        file.write_text(yaml.safe_dump(spec))
-        must("promtool", "check", "rules", "--lint-fatal", file)
     if "ServiceMonitor" in by_kind:
         spec, service = by_kind["ServiceMonitor"]["spec"], by_kind["Service"]
         assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -170,6 +161,138 @@ def check_chart(documents, flags, scratch):
         # Values of one's own leave the chart's beside them.
         assert not secured or {"serverName", "ca", "cert"} <= set(endpoint["tlsConfig"])
         assert ("CANET_API_KEY_FILE" in environment) <= ("authorization" in endpoint)
+
+
+def check_copies(helm, scratch):
+    """The container that copies models finds them in its image, and puts them where the server looks."""
+    image = {"source": "image", "image": {"repository": "registry.example/models:7"}}
+    for path in ("/models", "/models/", "/srv/models"):
+        copier, server, _ = pod_with(helm, {"model": {**image, "image": {**image["image"], "path": path}}}, scratch)
+        program, _, source, target = copier["command"]
+        assert (program, source) == ("cp", f"{path.rstrip('/')}/."), copier
+        hidden = [mount["mountPath"] for mount in copier["volumeMounts"]]
+        assert not any(f"{source}/".startswith(f"{directory}/") for directory in hidden), f"{hidden} hides {source}"
+        assert volume_at(copier, target.rstrip("/")) == volume_at(server, "/models")
+    for path in ("/copy", "/tmp/models", "models"):
+        values = {"model": {**image, "image": {**image["image"], "path": path}}}
+        assert "/model/image/path" in refusal(helm, values, scratch), path
+
+    store = {"image": "rclone/rclone:1.70.3", "command": ["rclone", "copy", "store:models", "/models"], "everySeconds": 30,
+             "resources": {"limits": {"memory": "3Gi"}}}
+    values = {"startupSeconds": 901, "strategy": {"type": "Recreate"}, "model": {"source": "objectStore", "objectStore": store}}
+    copier, server, strategy = pod_with(helm, values, scratch)
+    assert strategy == {"type": "Recreate"}
+    assert volume_at(copier, "/models") == volume_at(server, "/models")
+    assert copier["resources"] == {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "3Gi"}}
+    for probe in (copier["startupProbe"], server["startupProbe"]):
+        assert (probe["periodSeconds"], probe["failureThreshold"]) == (2, 451), probe
+
+
+def pod_with(helm, values, scratch):
+    """The container that copies, the server's, and how pods are replaced."""
+    deployment = kind_of(documents_with(helm, values, scratch), "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    return spec["initContainers"][0], spec["containers"][0], deployment["spec"]["strategy"]
+
+
+def volume_at(container, path):
+    return next(mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == path)
+
+
+def documents_with(helm, values, scratch):
+    file = scratch / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return rendered_chart(helm, file)
+
+
+def kind_of(documents, kind):
+    return next(document for document in documents if document["kind"] == kind)
+
+
+def check_rules(helm, scratch):
+    """The chart's rules are those of deploy/prometheus but for its values, and a release's read its own series alone."""
+    prometheus = ROOT / "deploy" / "prometheus"
+    text = (prometheus / "rules.yml").read_text()
+    values = yaml.safe_load((CHART / "ci" / "claim-autoscaling.yaml").read_text())
+    given = values["prometheusRule"]
+    assert (given["objectiveSeconds"], given["savedShare"]) == (0.02, 0.45)
+    for default, ours in {'le="0.1"': 'le="0.02"', "100 ms": "20 ms", "< 0.6\n": "< 0.45\n", "is 60 %": "is 45 %",
+                          "docs/operations.md": given["runbook"]}.items():
+        assert default in text, default
+        text = text.replace(default, ours)
+    expected = [rule for rule in yaml.safe_load(text)["groups"][0]["rules"] if rule.get("alert") not in given["disabled"]]
+    rules = rules_with(helm, values, scratch)
+    own = 'namespace="default",service="demo-canet"'
+    for rule in rules:
+        # No metric without the selector, and nothing but the selector is new.
+        assert len(METRIC.findall(rule["expr"])) == rule["expr"].count(own) > 0, rule
+        rule["expr"] = rule["expr"].replace(f"{{{own}}}", "").replace(f"{own},", "")
+    assert rules == expected
+
+    names = {rule["alert"] for rule in rules_with(helm, {"prometheusRule": {"enabled": True}}, scratch) if "alert" in rule}
+    assert len(names) > 15 and "CanetSavesTooLittle" in names
+    values = {"settings": {"ROUTE": "full"}, "prometheusRule": {"enabled": True, "disabled": ["CanetQueueWait"]}}
+    left = {rule["alert"] for rule in rules_with(helm, values, scratch) if "alert" in rule}
+    assert names - left == {"CanetSavesTooLittle", "CanetQueueWait"}
+    wrong = {"prometheusRule": {"enabled": True, "disabled": ["CanetQueueWaits"]}}
+    assert "no alert has the name CanetQueueWaits" in refusal(helm, wrong, scratch)
+
+    # The rules of two releases, as one Prometheus sees them.
+    for service, objective in (("demo-canet", 0.1), ("other-canet", 0.5)):
+        values = {"prometheusRule": {"enabled": True, "objectiveSeconds": objective}}
+        rules = yaml.safe_dump({"groups": [{"name": service, "rules": rules_with(helm, values, scratch)}]})
+        (scratch / f"{service}.yml").write_text(rules.replace("demo-canet", service))
+    (scratch / "releases.test.yml").write_text(RELEASES)
+    must("promtool", "test", "rules", scratch / "releases.test.yml")
+
+
+# What of an expression must have a release's selector.
+METRIC = re.compile(r"(?:\w+:)?\bcanet_\w+(?::\w+)?|\bup\b|\bprocess_start_time_seconds\b")
+# Every call takes 200 ms: too long for one of the releases, and not for the other. Each has a pod that is down.
+RELEASES = """
+rule_files: [demo-canet.yml, other-canet.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'up{job="canet",namespace="default",service="demo-canet",instance="a"}', values: '0x90'}
+      - {series: 'up{job="canet",namespace="shop",service="demo-canet",instance="a"}', values: '0x90'}
+      - {series: 'canet_request_duration_seconds_bucket{job="canet",namespace="default",service="demo-canet",le="0.1",endpoint="/recommend"}', values: '0x90'}
+      - {series: 'canet_request_duration_seconds_bucket{job="canet",namespace="default",service="demo-canet",le="0.5",endpoint="/recommend"}', values: '0+60x90'}
+      - {series: 'canet_request_duration_seconds_count{job="canet",namespace="default",service="demo-canet",endpoint="/recommend"}', values: '0+60x90'}
+      - {series: 'canet_request_duration_seconds_bucket{job="canet",namespace="default",service="other-canet",le="0.1",endpoint="/recommend"}', values: '0x90'}
+      - {series: 'canet_request_duration_seconds_bucket{job="canet",namespace="default",service="other-canet",le="0.5",endpoint="/recommend"}', values: '0+60x90'}
+      - {series: 'canet_request_duration_seconds_count{job="canet",namespace="default",service="other-canet",endpoint="/recommend"}', values: '0+60x90'}
+    promql_expr_test:
+      - expr: service:canet_slow_calls:ratio_rate1h
+        eval_time: 90m
+        exp_samples:
+          - {labels: 'service:canet_slow_calls:ratio_rate1h{job="canet",namespace="default",service="demo-canet"}', value: 1}
+          - {labels: 'service:canet_slow_calls:ratio_rate1h{job="canet",namespace="default",service="other-canet"}', value: 0}
+    alert_rule_test:
+      - alertname: CanetDown
+        eval_time: 90m
+        exp_alerts:
+          - exp_labels: {severity: critical, job: canet, namespace: default, service: demo-canet, instance: a}
+            exp_annotations: {summary: a does not answer scrapes, runbook_url: docs/operations.md#canetdown}
+      - alertname: CanetLatencyBudgetBurnsFast
+        eval_time: 90m
+        exp_alerts:
+          - exp_labels: {severity: critical, job: canet, namespace: default, service: demo-canet}
+            exp_annotations:
+              summary: "100% of the calls take longer than 100 ms, for 5 minutes and for an hour"
+              runbook_url: docs/operations.md#canetlatencybudgetburnsfast
+"""
+
+
+def rules_with(helm, values, scratch):
+    """The rules that the chart renders, which promtool accepts."""
+    spec = kind_of(documents_with(helm, values, scratch), "PrometheusRule")["spec"]
+    file = scratch / "rules.yml"
+    file.write_text(yaml.safe_dump(spec))
+    must("promtool", "check", "rules", "--lint-fatal", file)
+    (group,) = spec["groups"]
+    return group["rules"]
 
 
 # Kinds of volumes that the Pod Security Standard "restricted" allows.
@@ -243,6 +366,45 @@ def check_refusals(helm, documents, scratch):
         assert len(violations(spec)) == 1, violations(spec)
 
 
+# What of the values is Kubernetes' or an operator's own and may have any name.
+PASSED_ON = {"global", "settings", "strategy", "resources", "podAnnotations", "nodeSelector", "affinity",
+             "model.objectStore.resources", "serviceMonitor.labels", "serviceMonitor.endpoint", "prometheusRule.labels",
+             "serviceAccount.annotations"}
+
+
+def check_names(helm, scratch):
+    """A name that the chart does not have is refused in every object of the values, as are values that do nothing."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    ours = [path for path in objects(values) if path not in PASSED_ON]
+    assert {"image", "model.claim", "networkPolicy", "autoscaling", "tls"} <= set(ours), ours
+    wrong = {}
+    for path in ours:
+        place = wrong
+        for name in path.split("."):
+            place = place.setdefault(name, {})
+        place["typo"] = 1
+    said = refusal(helm, wrong, scratch)
+    refused = set(re.findall(r"'/([\w/]+)': additional properties 'typo'", said))
+    assert refused == {path.replace(".", "/") for path in ours}, refused
+    for values, words in (
+        ("tls: {clientCertificates: true}", "tls.clientCertificates needs tls.secret"),
+        ("image: {digest: 'sha256:abc'}", "/image/digest"),
+        ("networkPolicy: {enabled: 'false'}", "/networkPolicy/enabled"),
+        ("prometheusRule: {savedShare: 60}", "/prometheusRule/savedShare"),
+    ):
+        assert words in refusal(helm, yaml.safe_load(values), scratch), values
+
+
+def objects(values, prefix=""):
+    """The paths of the objects in the values, but not of those in PASSED_ON's."""
+    for name, value in values.items():
+        path = prefix + name
+        if isinstance(value, dict):
+            yield path
+            if path not in PASSED_ON:
+                yield from objects(value, f"{path}.")
+
+
 # Variables of the chart that `settings` may change. The number of threads follows the CPU request if nothing names it.
 CHANGEABLE = {"GRPC", "LOG_FORMAT", "MODEL_CACHE", "THREADS"}
 
@@ -269,10 +431,9 @@ def check_settings(helm, rendered, scratch):
         ("{settings: {DEGRADE: true}, env: [{name: CANET_DEGRADE, value: 'true'}]}", "CANET_DEGRADE is set twice"),
     ):
         assert words in refusal(helm, yaml.safe_load(values), scratch), values
-    file = scratch / "values.yaml"
     for given, tries in ({}, 150), ({"startupSeconds": 901}, 451):
-        file.write_text(yaml.safe_dump(given))
-        deployment = next(document for document in rendered_chart(helm, file) if document["kind"] == "Deployment")
+        deployment = kind_of(documents_with(helm, given, scratch), "Deployment")
+        assert deployment["spec"]["strategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
         probe = container_of(deployment)["startupProbe"]
         assert (probe["periodSeconds"], probe["failureThreshold"]) == (2, tries), probe
 

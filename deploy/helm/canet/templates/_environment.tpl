@@ -54,6 +54,9 @@
 - {name: CANET_{{ $name }}, value: {{ include "canet.text" $value }}}
 {{- end }}
 {{- end }}
+{{- if and $tls.clientCertificates (not $tls.secret) }}
+{{- fail "tls.clientCertificates needs tls.secret: without it the server would speak no TLS and ask for no certificate" }}
+{{- end }}
 {{- if $tls.secret }}
 - {name: CANET_TLS_CERT, value: /tls/tls.crt}
 - {name: CANET_TLS_KEY, value: /tls/tls.key}

@@ -51,6 +51,11 @@ tlsConfig:
 {{- ternary (toJson .) . (kindIs "float64" .) | quote }}
 {{- end }}
 
+{{/* How often a startup probe with a period of 2 s may fail, rounded up. */}}
+{{- define "canet.startupTries" -}}
+{{ div (add .Values.startupSeconds 1) 2 }}
+{{- end }}
+
 {{/* What no container of a pod needs. */}}
 {{- define "canet.containerSecurity" -}}
 allowPrivilegeEscalation: false
@@ -61,10 +66,13 @@ capabilities: {drop: [ALL]}
 {{/* The container that puts models into the pod. */}}
 {{- define "canet.modelContainer" -}}
 {{- $store := .Values.model.objectStore }}
+{{- $target := "/models" }}
 - name: models
   {{- if eq .Values.model.source "image" }}
+  {{- /* A mount at /models would hide the models of the image. */}}
+  {{- $target = "/copy" }}
   image: {{ required "model.image.repository: the image that holds the models" .Values.model.image.repository }}
-  command: [cp, -R, {{ printf "%s/." .Values.model.image.path | quote }}, /models/]
+  command: [cp, -Rf, {{ printf "%s/." (trimSuffix "/" .Values.model.image.path) | quote }}, {{ $target }}/]
   {{- else }}
   image: {{ required "model.objectStore.image: an image with the store's client" $store.image }}
   {{- $command := required "model.objectStore.command: what copies the models to /models" $store.command }}
@@ -78,7 +86,7 @@ capabilities: {drop: [ALL]}
   startupProbe:
     exec: {command: [test, -e, /tmp/copied]}
     periodSeconds: 2
-    failureThreshold: 300
+    failureThreshold: {{ include "canet.startupTries" . }}
   {{- else }}
   command: {{ toJson $command }}
   {{- end }}
@@ -89,10 +97,10 @@ capabilities: {drop: [ALL]}
   {{- end }}
   securityContext:
     {{- include "canet.containerSecurity" . | nindent 4 }}
-  resources:
-    requests: {cpu: 50m, memory: 64Mi}
-    limits: {memory: 256Mi}
+  {{- with $store.resources }}
+  resources: {{- toYaml . | nindent 4 }}
+  {{- end }}
   volumeMounts:
-    - {name: models, mountPath: /models}
+    - {name: models, mountPath: {{ $target }}}
     - {name: scratch, mountPath: /tmp}
 {{- end }}
