@@ -154,7 +154,10 @@ fn a_collector_that_is_not_there_costs_no_request_and_one_that_cannot_be_is_bad_
     assert!(server.wait().success());
 
     let model = root.to_str().unwrap();
-    let (code, stderr) = run(&mut canet(&["serve", "--model", model, "--otlp-endpoint", "no address"]));
-    assert_eq!(code, Some(64), "{stderr}");
-    assert!(stderr.contains("no address") && stderr.contains("http://127.0.0.1:4317"), "{stderr}");
+    for endpoint in ["no address", "https://collector.example:4317"] {
+        let (code, stderr) = run(&mut canet(&["serve", "--model", model, "--otlp-endpoint", endpoint]));
+        assert_eq!(code, Some(64), "{stderr}");
+        assert!(stderr.contains(endpoint) && stderr.contains("http://127.0.0.1:4317"), "{stderr}");
+        assert!(!stderr.contains("feature"), "{stderr}");
+    }
 }

@@ -25,7 +25,10 @@ pub struct SpanExport(SdkTracerProvider);
 
 /// Why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
-#[error("spans cannot be sent to {endpoint:?}: {source}; write a collector's address as http://127.0.0.1:4317")]
+#[error(
+    "spans cannot be sent to {endpoint:?}: write a collector's address as http://127.0.0.1:4317; https:// is not supported, \
+     put a local collector in between"
+)]
 pub struct SpanExportError {
     endpoint: String,
     source: ExporterBuildError,
