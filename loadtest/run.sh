@@ -2,6 +2,16 @@
 # Runs the load test that SCENARIO names against the server at URL; loadtest/README.md lists what else can be set.
 # Nothing is started but k6, which is fetched the first time.
 set -euo pipefail
+# The caller's files are named from where the caller is. k6 would look for them beside the script.
+for name in HISTORIES OUT; do
+    if [[ -n ${!name-} && ${!name} != /* ]]; then
+        export "$name=$PWD/${!name}"
+    fi
+done
+if [[ -n ${HISTORIES-} && ! -r $HISTORIES ]]; then
+    echo "HISTORIES=$HISTORIES cannot be read" >&2
+    exit 64
+fi
 cd "$(dirname "$0")/.."
 
 # Names and descriptions of the scenarios, a line each.

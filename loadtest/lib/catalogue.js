@@ -15,11 +15,12 @@ function get(url, path) {
   return response.json();
 }
 
-/** `{ name, version, max_len, routes, items }`: route names from the cheapest width up, ids of up to `most` items. */
+/** `{ name, version, max_len, size, routes, items }`: route names from the cheapest width up, ids of up to `most` of `size` items. */
 export function describe(url, most) {
   const model = get(url, '/model');
   const routes = get(url, '/routes').routes.map((route) => route.name);
-  return { name: model.name, version: model.version, max_len: model.config.max_len, routes, items: items(url, most) };
+  const { max_len, items: size } = model.config;
+  return { name: model.name, version: model.version, max_len, size, routes, items: items(url, most) };
 }
 
 /**

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::damaged::truncate;
 use super::raw::nobody_at;
 use super::server::{Process, numbered};
-use super::support::{draft, small_config};
+use super::support::{draft, run_script, small_config};
 
 /// How k6 ends where an objective was broken.
 const BROKEN: i32 = 99;
@@ -203,6 +203,12 @@ fn the_capacity_report_draws_every_curve_of_a_model() {
         let answered = summary["answered"].as_u64().unwrap();
         assert!(answered > 0 && summary["requests"] == summary["answered"], "{summary}");
     }
+}
+
+#[test]
+fn an_answer_without_items_is_none_and_files_are_those_of_the_caller() {
+    let scratch = tempfile::tempdir().unwrap();
+    run_script("loadtest.py", &[scratch.path().to_str().unwrap()]);
 }
 
 #[test]
