@@ -8,7 +8,7 @@ shape a batch size; both in float32 and with bfloat16 weights. Each call takes h
 back to it. canet runs workloads of `canet bench --device cuda`, its router included, and a uniform mix by
 its LibTorch forward too. Nothing is timed before `canet serve`
 on the GPU has served the ten best items that PyTorch finds. Then the model is replaced again and again under load, over
-HTTP. Ends with 1 if a request failed meanwhile or was not answered within 30 s.
+HTTP. Ends with 1 if a request failed meanwhile or was not answered within 30 s, or if a reload was refused.
 """
 
 import argparse
@@ -94,8 +94,7 @@ def main():
     print(json.dumps(document["reload"]))
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    if document["reload"]["failed"]:
-        sys.exit("requests failed while the model was replaced")
+    sys.exit(fault(document["reload"]))
 
 
 def eager(checkpoint, kind):
@@ -232,6 +231,15 @@ def reload_under_load(options, checkpoint, histories):
         "gpu_mib_serving": most[0] - before,
         "gpu_mib_most_while_reloading": max(most) - before,
     }
+
+
+def fault(found):
+    """What went wrong while the model was replaced; `None` if nothing did."""
+    if found["failed"]:
+        return f"{found['failed']} requests failed while the model was replaced"
+    if found["reloads_refused"] or not found["reloads"]:
+        return f"of {found['reloads'] + found['reloads_refused']} reloads {found['reloads_refused']} were refused"
+    return None
 
 
 def memory():
