@@ -57,7 +57,7 @@ chaos: setup ## Kills, stops, floods and starves real servers for ROUNDS rounds 
 		reload_http:: blocked_log:: train_stops::
 
 soak: build ## Loads a server for MINUTES (default 60) with a reload a minute and measures the slope of its memory
-	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/soak/soak.py --canet $(CANET) --minutes $(or $(MINUTES),60) $(ARGS)
+	@"$$(python3 scripts/tools.py loadtest/requirements.txt)" loadtest/soak/soak.py --canet $(CANET) --minutes $(or $(MINUTES),60) $(ARGS)
 
 policy: ## Checks the rendered chart with checkov (300 MB of packages, once per user)
 	@deploy/policy.sh $(ARGS)
@@ -78,13 +78,13 @@ test-python: tools-test-python wheel ## Installs the wheel and tests the Python 
 TIMED = $(if $(DATA),--histories $(DATA),--model $(MODEL) --histories $(HISTORIES)) --canet $(CANET)
 
 bench-peers: build $(if $(DATA),,data) ## Times canet against ONNX Runtime, OpenVINO and PyTorch, in turns (DATA=FILE; 6 GB of packages)
-	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/compare.py $(TIMED) $(ARGS)
+	"$$(python3 scripts/tools.py loadtest/peers/requirements.txt)" loadtest/peers/compare.py $(TIMED) $(ARGS)
 
 bench-served: build $(if $(DATA),,data) ## Loads canet and FastAPI around ONNX Runtime and PyTorch with k6, in turns (DATA=FILE; 6 GB of packages)
-	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/served.py $(TIMED) $(ARGS)
+	"$$(python3 scripts/tools.py loadtest/peers/requirements.txt)" loadtest/peers/served.py $(TIMED) $(ARGS)
 
 bench-gpu: build $(if $(DATA),,data) ## Times canet against PyTorch on a GPU, in turns (DATA=FILE; 6 GB of packages)
-	$$(python3 scripts/tools.py loadtest/peers/requirements.txt) loadtest/peers/gpu.py $(TIMED) $(ARGS)
+	"$$(python3 scripts/tools.py loadtest/peers/requirements.txt)" loadtest/peers/gpu.py $(TIMED) $(ARGS)
 
 bench-routes: build data ## Times every route of $(MODEL) beside its FLOPs (ARGS="--json FILE --svg FILE")
 	python3 loadtest/routes.py --model $(MODEL) --histories $(HISTORIES) --canet $(CANET) $(ARGS)
@@ -102,7 +102,7 @@ experiment: build ## Trains the row ROW of models/experiments and reports on it 
 	@python3 models/experiments/run.py $(ROW) --seeds $(or $(SEEDS),1) --data $(or $(DATA),data) $(ARGS)
 
 bench-accuracy: build ## Trains RecBole's SASRec on DATA=FILE and measures it as canet's models (hours; 6 GB of packages)
-	$$(python3 scripts/tools.py models/experiments/requirements.txt) models/experiments/recbole_sasrec.py --data $(DATA) \
+	"$$(python3 scripts/tools.py models/experiments/requirements.txt)" models/experiments/recbole_sasrec.py --data $(DATA) \
 		--canet $(CANET) $(ARGS)
 
 # The crates that need neither LibTorch nor a binary.
@@ -143,8 +143,8 @@ loadtest: ## Runs the k6 scenario SCENARIO against a running server (URL=..., RA
 	@loadtest/run.sh
 
 capacity: build ## Measures a core of this machine for a quarter of an hour and writes loadtest/results (see loadtest/README.md)
-	@$$(python3 scripts/tools.py loadtest/requirements.txt) loadtest/capacity.py $(ARGS)
+	@"$$(python3 scripts/tools.py loadtest/requirements.txt)" loadtest/capacity.py $(ARGS)
 
 dashboards: tools-dashboards build ## Runs every query of the dashboards and alerts under load and draws docs/dashboards.png
-	@$$(python3 scripts/tools.py loadtest/requirements.txt) deploy/grafana/live.py --canet $(CANET) --model $(MODEL) \
+	@"$$(python3 scripts/tools.py loadtest/requirements.txt)" deploy/grafana/live.py --canet $(CANET) --model $(MODEL) \
 		--seconds 120 --list target/dashboards.md --picture docs/dashboards.png $(ARGS)
