@@ -81,11 +81,18 @@ def main():
 
 
 def staged(model, scratch):
-    """A model whose versions 1 and 2 are the newest one of `model`, and whose version 3 lacks half of its weights."""
+    """A model whose versions 1 and 2 are the newest one of `model`, and whose version 3 lacks half of its weights.
+
+    All are without the calibration of budgets, by which one route may answer every request. Then the router would choose none,
+    and its panels would have no data.
+    """
     version = newest(model)
     there = scratch / model.name
     for copy in ["1", "2", "3"]:
         shutil.copytree(version, there / copy)
+        manifest = json.loads((there / copy / "canet.json").read_text())
+        manifest.pop("calibration", None)
+        (there / copy / "canet.json").write_text(json.dumps(manifest))
     weights = there / "3" / "weights.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     return there
