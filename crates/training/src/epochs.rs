@@ -232,8 +232,10 @@ impl Objective {
         let (config, space, options) = (&context.job.config, context.space, &context.job.options);
         let (parameters, dropout, flops_budget) = (&context.state.parameters, options.dropout, options.flops_budget);
         Ok(match self {
-            Objective::Joint(tables) => Joint { config, space, tables, dropout, options: &options.joint, flops_budget }
-                .loss(parameters, batch)?,
+            Objective::Joint(tables) => {
+                let (options, seen) = (&options.joint, options.seen());
+                Joint { config, space, tables, dropout, options, flops_budget, seen }.loss(parameters, batch)?
+            }
             Objective::Sandwich { .. } => {
                 Sandwich { config, space, dropout, options: &options.sandwich }.loss(parameters, batch, seed)?
             }

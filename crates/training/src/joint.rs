@@ -1,4 +1,5 @@
 use canet_domain::RouteSpace;
+use canet_evaluation::SeenItems;
 use canet_model::ModelConfig;
 use tch::{TchError, Tensor};
 
@@ -23,6 +24,8 @@ pub(crate) struct Joint<'a> {
     pub options: &'a JointOptions,
     /// Share of the full model's FLOPs to spend.
     pub flops_budget: f64,
+    /// The rule for items of a user's own history, when the guide asks for the rank of the true item.
+    pub seen: SeenItems,
 }
 
 /// The part of the loss that is the cross-entropy of the routed slices.
@@ -64,7 +67,7 @@ impl Joint<'_> {
             let net = Supernet { config: self.config, parameters, dropout: DropoutShares::NONE };
             let smallest = self.space.slice(self.space.smallest());
             let newest = gather(&net.hidden(batch, &SubnetMask::Slice(smallest))?, &batch.newest)?; // [B, h]
-            hits(&net.scores(&newest)?, batch, EASY_RANK)
+            hits(&net.scores(&newest)?, batch, EASY_RANK, self.seen)
         })
     }
 }

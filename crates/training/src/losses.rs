@@ -3,6 +3,7 @@
 //! Shapes: B rows, S positions that carry the loss, N items. All losses are scalars.
 
 use canet_domain::{ModelShape, RouteSpace};
+use canet_evaluation::SeenItems;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
@@ -46,12 +47,16 @@ pub(crate) fn next_item(scores: &Tensor, targets: &Tensor) -> Result<Tensor, Tch
 
 /// 1 for each row whose true next item is among the `k` best of the given scores, else 0: `[B, N + 1] -> [B]`
 ///
-/// Items of the row's own history do not rank. A true item that is in the history therefore counts as missed.
+/// If seen items are excluded, items of the row's own history do not rank. A true item among them then counts as missed.
 ///
 /// # Errors
 /// LibTorch's.
-pub(crate) fn hits(scores: &Tensor, batch: &Batch, k: i64) -> Result<Tensor, TchError> {
-    let masked = scores.f_detach()?.f_scatter_value(1, &batch.histories, f64::NEG_INFINITY)?; // [B, N + 1]
+pub(crate) fn hits(scores: &Tensor, batch: &Batch, k: i64, seen: SeenItems) -> Result<Tensor, TchError> {
+    let scores = scores.f_detach()?;
+    let masked = match seen {
+        SeenItems::Excluded => scores.f_scatter_value(1, &batch.histories, f64::NEG_INFINITY)?, // [B, N + 1]
+        SeenItems::Included => scores,
+    };
     let targets = batch.last_targets.f_unsqueeze(1)?; // [B, 1]
     let target = masked.f_gather(1, &targets, false)?; // [B, 1]
     // Column 0 is padding and does not rank.
@@ -243,14 +248,21 @@ mod tests {
     }
 
     #[test]
-    fn own_items_do_not_rank_and_a_target_in_the_history_is_a_miss() {
+    fn excluded_own_items_do_not_rank_and_a_target_among_them_is_a_miss() {
         let batch = batch(4);
         // Column 0 is padding. The first row's target 3 is second best once its own items 1 and 2 are masked. The
-        // second row's target 4 is in its history.
+        // second row's target 4 is in its history, and it is the best if seen items are included.
         let scores = Tensor::from_slice2(&[[9.0_f32, 8.0, 7.0, 5.0, 6.0, 4.0], [0.0, 1.0, 2.0, 3.0, 9.0, 5.0]]);
-        for (k, expected) in [(1, [0.0_f32, 0.0]), (2, [1.0, 0.0]), (6, [1.0, 0.0])] {
-            let found = Vec::<f32>::try_from(hits(&scores, &batch, k).unwrap()).unwrap();
-            assert_eq!(found, expected, "k = {k}");
+        for (seen, k, expected) in [
+            (SeenItems::Excluded, 1, [0.0_f32, 0.0]),
+            (SeenItems::Excluded, 2, [1.0, 0.0]),
+            (SeenItems::Excluded, 6, [1.0, 0.0]),
+            (SeenItems::Included, 1, [0.0, 1.0]),
+            (SeenItems::Included, 3, [0.0, 1.0]),
+            (SeenItems::Included, 4, [1.0, 1.0]),
+        ] {
+            let found = Vec::<f32>::try_from(hits(&scores, &batch, k, seen).unwrap()).unwrap();
+            assert_eq!(found, expected, "{seen:?}, k = {k}");
         }
     }
 
