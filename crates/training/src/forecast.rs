@@ -121,7 +121,8 @@ impl Forecast {
     /// The time for the rest of the training, or `None` before there is anything to judge by. `done` is the work of the
     /// current stage that its epochs do not count.
     pub(crate) fn left(&self, progress: &Progress, done: Work) -> Option<Duration> {
-        let mut left = self.finish;
+        // A model is measured once, before the stage `newest` if there is one.
+        let mut left = if progress.measured.is_some() { Work::default() } else { self.finish };
         for (place, stage) in self.stages.iter().enumerate().skip(progress.stage) {
             let (mut epochs, mut steps, mut of_stage) = (stage.epochs, 0, Work::default());
             if place == progress.stage {
@@ -175,7 +176,10 @@ fn router_work(job: &TrainJob<'_>, routes: usize, holdout: &Holdout<'_>) -> Work
 
 #[cfg(test)]
 mod tests {
+    use canet_model::checkpoint::{Calibration, MetricsRecord};
+
     use super::*;
+    use crate::records::Measurement;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -215,6 +219,19 @@ mod tests {
         assert_eq!(left(&forecast, (1, 0, 0), done), Some(48.0 + 20.0 + 120.0));
         assert_eq!(left(&forecast, (2, 2, 0), Work::default()), Some(15.0));
         assert_eq!(left(&forecast, (3, 0, 0), Work::default()), Some(15.0));
+    }
+
+    #[test]
+    fn a_measured_model_is_not_measured_again() {
+        let mut forecast = forecast();
+        forecast.stepped(2 * SECOND);
+        let measured = Measurement {
+            calibration: Calibration { points: Vec::new() },
+            metrics: MetricsRecord::default(),
+            verdict: None,
+        };
+        let progress = Progress { stage: 3, measured: Some(measured), ..Progress::for_tests() };
+        assert_eq!(forecast.left(&progress, Work::default()), Some(Duration::ZERO));
     }
 
     #[test]
