@@ -2,14 +2,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use canet_model::{Axis, HostTensor, ModelConfig, ModelPart, Parameter, Role, Weights};
 use canet_torch::tensors::{from_host, to_host};
-use serde::{Deserialize, Serialize};
 use tch::{Kind, TchError, Tensor};
 
 use crate::tensors::Span;
 
 /// How weights are initialised, and which of them are trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipe {
     /// The usual SASRec (Kang & McAuley 2018, arXiv:1808.09781). Weights are normal with standard deviation 0.02, and
     /// the input layer is the identity. The residual scalars stay 1 and the output bias stays 0.
