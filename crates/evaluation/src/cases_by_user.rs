@@ -64,6 +64,11 @@ impl UserMeans {
         (*sum, *count) = (*sum + value, *count + 1.0);
     }
 
+    /// Number of users.
+    pub fn users(&self) -> usize {
+        self.sums.len()
+    }
+
     /// Mean and standard error over the users of each one's mean value.
     pub fn estimate(&self) -> Estimate {
         Estimate::of(&self.sums.values().map(|(sum, count)| sum / count).collect::<Vec<f64>>())
@@ -80,7 +85,7 @@ mod tests {
         for (user, value) in [(7, 1.0), (2, 4.0), (7, 3.0), (2, 6.0), (9, 5.0), (2, 2.0)] {
             means.add(user, value);
         }
-        assert_eq!(means.estimate(), Estimate::of(&[4.0, 2.0, 5.0]));
+        assert_eq!((means.users(), means.estimate()), (3, Estimate::of(&[4.0, 2.0, 5.0])));
         assert_eq!(UserMeans::default().estimate(), Estimate::of(&[]));
     }
 }

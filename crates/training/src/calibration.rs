@@ -177,7 +177,7 @@ mod tests {
         let space = RouteSpace::new(vec![4, 8], vec![1], vec![4, 8]).unwrap();
         let shape =
             ModelShape { items: 2000, width: 8, ffn_inner: FfnInner::Slice, router: RouterShape { dim: 1, ffn: 1 } };
-        let gain = |budget, mean, se| BudgetGain { budget, gain: Estimate { mean, se: Some(se) } };
+        let gain = |budget, mean, se| BudgetGain { budget, gain: Estimate { mean, se: Some(se) }, users: Some(1000) };
         // The third route is better than the full one.
         let gains = RouterGains {
             means: vec![0.1, 0.2, 0.4, 0.3],

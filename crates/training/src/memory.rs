@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::holdout::Holdout;
 use crate::job::TrainJob;
 use crate::parameters::{ITEM_EMBEDDING, OUTPUT_WEIGHT};
+use crate::router::values_of_case;
 use crate::samples::Samples;
 use crate::stage::{Preset, Stage};
 use crate::validation::ranking_batch;
@@ -55,7 +56,7 @@ const SAMPLE: u64 = 96;
 /// Bytes of a case and a route: ranks, and utilities with their predictions.
 const CASE_ROUTE: u64 = 96;
 
-/// Bytes of a case beside that.
+/// Bytes of a case beside that, without its features.
 const CASE: u64 = 256;
 
 /// Bytes that LibTorch takes for its libraries and threads once it computes.
@@ -76,6 +77,7 @@ impl MemoryEstimate {
         let state = STATE_VECTORS * trained;
         // The kernels' own form of the weights, some of them in bytes as well.
         let kernels = stored + stored / 4;
+        let sum = |parts: &[u64]| parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
         let learning = (OPTIMIZER_VECTORS * trained).max(TABLE_GRADIENTS * items);
         let saving = SAVED_COPIES * stored;
         // The next stage's weights stand beside those of this one.
@@ -85,11 +87,11 @@ impl MemoryEstimate {
                 let phases = [learning + stored, 2 * stored + kernels + scores, stored + saving, changing];
                 let most = phases.into_iter().max().unwrap_or_default();
                 // Activations are many small tensors. The allocator keeps their memory for the next step.
-                MemoryEstimate { host: LIBTORCH + data + step + state + most, gpu: 0 }
+                MemoryEstimate { host: sum(&[LIBTORCH, data, step, state, most]), gpu: 0 }
             }
             true => MemoryEstimate {
-                host: LIBTORCH + data + stored + saving.max(stored + scores),
-                gpu: step + state + [learning, kernels + scores, changing].into_iter().max().unwrap_or_default(),
+                host: sum(&[LIBTORCH, data, stored, saving.max(stored + scores)]),
+                gpu: sum(&[step, state, learning.max(kernels + scores).max(changing)]),
             },
         })
     }
@@ -121,7 +123,8 @@ impl Tables {
     }
 }
 
-/// Bytes of one step's activations and softmax.
+/// Bytes of one step's activations and softmax. The largest sizes that flags accept exceed 2^64 bytes, which count as
+/// 2^64 - 1.
 fn step_bytes(job: &TrainJob<'_>, space: &RouteSpace) -> u64 {
     let (config, options) = (&job.config, &job.options);
     let lengths = job.dataset.sequences.iter().map(|sequence| sequence.len().min(config.max_len) as u64);
@@ -139,19 +142,19 @@ fn step_bytes(job: &TrainJob<'_>, space: &RouteSpace) -> u64 {
         Preset::Paper => 1,
     };
     let attention = 3 * passes * config.heads as u64 * longest;
-    let activations = VALUE * tokens * depth * (ACTIVATIONS * widths + attention);
+    let activations = (VALUE * tokens * depth).saturating_mul(ACTIVATIONS * widths + attention);
     let scored = options.samples.loss_positions.map_or(longest, |count| (count as u64).min(longest));
     let positions = options.batch_size as u64 * scored;
     let softmax = match (options.preset, options.sandwich.negatives) {
         (Preset::Utility, None) => {
             let items = config.items as u64;
-            VALUE * items * positions.min((SOFTMAX_SCORES / items).max(1))
+            (VALUE * items).saturating_mul(positions.min((SOFTMAX_SCORES / items).max(1)))
         }
         // No more negatives than items are drawn.
-        (Preset::Utility, Some(negatives)) => VALUE * positions * negatives.min(config.items) as u64,
-        (Preset::Paper, _) => VALUE * positions * config.items as u64,
+        (Preset::Utility, Some(negatives)) => (VALUE * positions).saturating_mul(negatives.min(config.items) as u64),
+        (Preset::Paper, _) => (VALUE * positions).saturating_mul(config.items as u64),
     };
-    activations + SOFTMAX_MATRICES * passes * softmax
+    activations.saturating_add((SOFTMAX_MATRICES * passes).saturating_mul(softmax))
 }
 
 /// Bytes of the samples of an epoch, and of the cases that rank and route users.
@@ -167,5 +170,7 @@ fn data_bytes(job: &TrainJob<'_>, space: &RouteSpace) -> u64 {
         false => 0,
     };
     let cases = held_out.max(dataset.cases(Split::Validation).len()) as u64;
-    SAMPLE * samples + cases * (CASE + CASE_ROUTE * routes)
+    let narrowest = space.embedding().first().copied().unwrap_or_default();
+    let features = VALUE * values_of_case(narrowest) as u64 * held_out as u64;
+    SAMPLE * samples + cases * (CASE + CASE_ROUTE * routes) + features
 }

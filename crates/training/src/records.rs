@@ -1,6 +1,6 @@
 //! Results of stages and epochs, as the state file and the run log record them.
 
-use canet_evaluation::{Estimate, Verdict};
+use canet_evaluation::{Estimate, Verdict, t_critical};
 use canet_model::checkpoint::{Calibration, MetricsRecord};
 use serde::{Deserialize, Serialize};
 
@@ -60,13 +60,24 @@ pub(crate) struct BudgetGain {
     pub budget: f64,
     #[serde(flatten)]
     pub gain: Estimate,
+    /// Number of users behind the gain. A state that was saved by an older version has none.
+    #[serde(default)]
+    pub users: Option<u64>,
+}
+
+impl BudgetGain {
+    /// Lower end of the 95 % interval, by Student's t as in a verdict. Without a number of users, the interval is that of
+    /// infinitely many.
+    fn lower(&self) -> f64 {
+        let degrees = self.users.map_or(f64::INFINITY, |users| users as f64 - 1.0);
+        self.gain.mean - t_critical(degrees) * self.gain.se.unwrap_or(f64::INFINITY)
+    }
 }
 
 impl RouterGains {
     /// Whether the router is shown to gain under a budget: the lower end of the 95 % interval is above 0.
     pub(crate) fn shows_gain_at(&self, budget: f64) -> bool {
-        let lower = |gain: &Estimate| gain.mean - 1.96 * gain.se.unwrap_or(f64::INFINITY);
-        self.budgets.iter().any(|at| (at.budget - budget).abs() < 1e-9 && lower(&at.gain) > 0.0)
+        self.budgets.iter().any(|at| (at.budget - budget).abs() < 1e-9 && at.lower() > 0.0)
     }
 }
 
@@ -80,4 +91,22 @@ pub(crate) struct Measurement {
     /// The conclusion from the test split. A state that was saved by an older version has none.
     #[serde(default)]
     pub verdict: Option<Verdict>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables of Student's t give 2.776 for 4 degrees of freedom, and 1.960 for infinitely many.
+    #[test]
+    fn a_gain_of_few_users_needs_more_standard_errors() {
+        let shown = |mean: f64, users: Option<u64>| {
+            let gain = BudgetGain { budget: 0.3, gain: Estimate { mean, se: Some(0.1) }, users };
+            RouterGains { means: Vec::new(), budgets: vec![gain] }.shows_gain_at(0.3)
+        };
+        assert_eq!([0.277, 0.278].map(|mean| shown(mean, Some(5))), [false, true]);
+        assert_eq!([0.195, 0.197].map(|mean| shown(mean, None)), [false, true]);
+        let old: BudgetGain = serde_json::from_str(r#"{"budget": 0.3, "mean": 0.2, "se": 0.1}"#).unwrap();
+        assert_eq!(old.users, None);
+    }
 }

@@ -7,10 +7,16 @@ use crate::stage::StageEnd;
 pub(super) const FOLDS: usize = 5;
 
 /// Numbers of training passes that are compared.
-const PASSES: [usize; 7] = [1, 2, 4, 7, 11, 16, 22];
+const PASSES: [usize; 7] = [1, 2, 4, 7, 11, 16, MOST_PASSES];
+
+/// The greatest of these numbers.
+pub(super) const MOST_PASSES: usize = 22;
 
 /// Predictors of a fold, whose predictions are averaged.
 const PREDICTORS: usize = 2;
+
+/// Training passes of a [`cross_fit`], at most.
+pub(super) const TRAINING_PASSES: usize = FOLDS * PREDICTORS * MOST_PASSES;
 
 /// Utilities, `[M, routes]`, less the mean of their case and of their route, scaled to standard deviation 1. The means of the
 /// routes and the scale are taken over `cases`.

@@ -5,7 +5,7 @@ use crate::parameters::{ITEM_EMBEDDING, Parameters};
 use crate::tensors::gather;
 
 /// The features of a history from which a predictor estimates utilities: pooled embeddings of the supernet, the number
-/// of items, and their popularity.
+/// of items, and their popularity. [`feature_count`] says how many they are.
 ///
 /// They are in host memory wherever the weights are. A predictor is so small that a GPU would mostly wait for its next
 /// kernel.
@@ -30,8 +30,20 @@ struct Standard {
 /// The newest items that are pooled separately.
 const NEWEST: usize = 3;
 
+/// Features of a history beside those of embeddings: the number of items and their popularity.
+const NUMBERS: usize = 5;
+
 /// Standardised features end here, in standard deviations. Predictors know nothing about histories beyond.
 const FARTHEST: f64 = 4.0;
+
+/// Values in the embeddings of the items that are pooled at a time, 32 MiB. The items of all histories together can be
+/// a hundred times as many as the features of all histories.
+const POOLED_VALUES: usize = 1 << 23;
+
+/// Features of a history from embeddings of `width` features.
+pub(super) fn feature_count(width: usize) -> usize {
+    3 * width + NUMBERS
+}
 
 impl Features {
     /// Features from a supernet whose narrowest embedding has `width` features. `interactions` has a count for each
@@ -51,19 +63,20 @@ impl Features {
         Ok(Features { table, popularity, window, standard: None })
     }
 
-    /// Standardises all features by their mean and deviation over some histories. A feature that does not vary among them is 0
-    /// from then on, because a predictor cannot learn what it means.
+    /// Standardises all features by their mean and deviation over some histories, and returns the features of these:
+    /// `[M, F]`. A feature that does not vary among them is 0 from then on, because a predictor cannot learn what it means.
     ///
     /// # Errors
     /// LibTorch's.
-    pub(super) fn standardise(&mut self, histories: &[&[Item]]) -> Result<(), TchError> {
+    pub(super) fn standardise(&mut self, histories: &[&[Item]]) -> Result<Tensor, TchError> {
         let raw = self.raw(histories)?; // [M, F]
         let rows = [0_i64].as_slice();
         let mean = raw.f_mean_dim(rows, true, Kind::Float)?; // [1, F]
-        let deviation = raw.f_sub(&mean)?.f_square()?.f_mean_dim(rows, true, Kind::Float)?.f_sqrt()?; // [1, F]
+        let squares = raw.f_sub(&mean)?.f_square_()?; // [M, F]
+        let deviation = squares.f_mean_dim(rows, true, Kind::Float)?.f_sqrt()?; // [1, F]
         let constant = deviation.f_lt_tensor(&mean.f_abs()?.f_mul_scalar(1e-5)?.f_clamp_min(1e-6)?)?;
-        self.standard = Some(Standard { mean, deviation: deviation.f_masked_fill(&constant, f64::INFINITY)? });
-        Ok(())
+        let standard = Standard { mean, deviation: deviation.f_masked_fill(&constant, f64::INFINITY)? };
+        self.standard.insert(standard).apply(raw)
     }
 
     /// Features of histories, each of at least one item: `[M, F]`
@@ -73,13 +86,32 @@ impl Features {
     pub(super) fn of(&self, histories: &[&[Item]]) -> Result<Tensor, TchError> {
         let raw = self.raw(histories)?;
         match &self.standard {
-            Some(standard) => raw.f_sub(&standard.mean)?.f_div(&standard.deviation)?.f_clamp(-FARTHEST, FARTHEST),
+            Some(standard) => standard.apply(raw),
             None => Ok(raw),
         }
     }
 
     /// Features before they are standardised: `[M, F]`
     fn raw(&self, histories: &[&[Item]]) -> Result<Tensor, TchError> {
+        let width = self.table.size2()?.1 as usize;
+        let pooled_at_once = (POOLED_VALUES / (width * self.window.max_len)).max(1);
+        self.raw_in_chunks(histories, pooled_at_once)
+    }
+
+    /// Features before they are standardised, computed for `chunk` histories at a time: `[M, F]`
+    fn raw_in_chunks(&self, histories: &[&[Item]], chunk: usize) -> Result<Tensor, TchError> {
+        let features = feature_count(self.table.size2()?.1 as usize) as i64;
+        let raw = Tensor::f_empty([histories.len() as i64, features], (Kind::Float, tch::Device::Cpu))?; // [M, F]
+        let mut start = 0;
+        for part in histories.chunks(chunk) {
+            raw.f_narrow(0, start, part.len() as i64)?.f_copy_(&self.raw_at_once(part)?)?;
+            start += part.len() as i64;
+        }
+        Ok(raw)
+    }
+
+    /// Features before they are standardised, with the embeddings of all items in memory: `[M, F]`
+    fn raw_at_once(&self, histories: &[&[Item]]) -> Result<Tensor, TchError> {
         let (mut items, mut row_index, mut last, mut numbers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         // The weight of each item in the mean over its history, and in the mean over the newest items.
         let (mut of_all, mut of_newest) = (Vec::new(), Vec::new());
@@ -108,8 +140,16 @@ impl Features {
             zeros.f_index_add(0, &row_index, &embedded.f_mul(&weights)?)
         };
         let last = gather(&embedded, &Tensor::f_from_slice(&last)?)?; // [M, e]
-        let numbers = Tensor::f_from_slice(&numbers)?.f_reshape([histories.len() as i64, -1])?; // [M, 5]
+        let numbers = Tensor::f_from_slice(&numbers)?.f_reshape([histories.len() as i64, NUMBERS as i64])?; // [M, 5]
         Tensor::f_cat(&[pool(&of_all)?, pool(&of_newest)?, last, numbers], 1)
+    }
+}
+
+impl Standard {
+    /// Standardises features in their own memory: `[M, F]`
+    fn apply(&self, mut raw: Tensor) -> Result<Tensor, TchError> {
+        let _ = raw.f_sub_(&self.mean)?.f_div_(&self.deviation)?.f_clamp_(-FARTHEST, FARTHEST)?;
+        Ok(raw)
     }
 }
 
@@ -118,22 +158,44 @@ mod tests {
     use super::*;
     use crate::torch_seed::seed_torch;
 
+    /// Features of 20 items with random embeddings of 4 features.
+    fn features(window: Window) -> Features {
+        Features {
+            table: Tensor::randn([21, 4], (Kind::Float, tch::Device::Cpu)),
+            popularity: (0..21).map(|place| (place as f32).ln_1p()).collect(),
+            window,
+            standard: None,
+        }
+    }
+
+    fn item(id: usize) -> Item {
+        Item::new(id as u32).unwrap()
+    }
+
+    #[test]
+    fn features_computed_in_chunks_equal_those_computed_at_once() {
+        let _generator = seed_torch(6);
+        let features = features(Window::last(6));
+        let histories: Vec<Vec<Item>> =
+            (0..41).map(|user| (0..=user % 9).map(|step| item(1 + (user * 3 + step * 7) % 20)).collect()).collect();
+        let histories: Vec<&[Item]> = histories.iter().map(Vec::as_slice).collect();
+        let whole = features.raw_at_once(&histories).unwrap();
+        assert_eq!(whole.size(), [41, feature_count(4) as i64]);
+        for chunk in [1, 7, 41, 100] {
+            assert!(features.raw_in_chunks(&histories, chunk).unwrap().equal(&whole), "{chunk}");
+        }
+    }
+
     /// All histories of the fit fill the window, so their length says nothing. Shorter ones must not look extreme.
     #[test]
     fn features_stay_near_those_of_the_fit() {
         let _generator = seed_torch(5);
-        let item = |id: usize| Item::new(id as u32).unwrap();
-        let mut features = Features {
-            table: Tensor::randn([21, 4], (Kind::Float, tch::Device::Cpu)),
-            popularity: (0..21).map(|place| (place as f32).ln_1p()).collect(),
-            window: Window::last(6),
-            standard: None,
-        };
+        let mut features = features(Window::last(6));
         let long: Vec<Vec<Item>> =
             (0..40).map(|user| (0..9).map(|step| item(1 + (user * 3 + step * 7) % 20)).collect()).collect();
         let long: Vec<&[Item]> = long.iter().map(Vec::as_slice).collect();
-        features.standardise(&long).unwrap();
-        let fitted = features.of(&long).unwrap(); // [40, 17]
+        let fitted = features.standardise(&long).unwrap(); // [40, 17]
+        assert!(fitted.equal(&features.of(&long).unwrap()));
         let length = 3 * 4;
         assert_eq!(f64::try_from(fitted.select(1, length).abs().max()).unwrap(), 0.0);
         let varying = fitted.square().mean_dim([0_i64].as_slice(), false, Kind::Float);

@@ -17,7 +17,8 @@ use std::time::Instant;
 use canet_data::Case;
 
 use self::distillation::{distill, shuffled};
-use self::utility_fit::MeasuredCases;
+use self::features::feature_count;
+use self::utility_fit::{MeasuredCases, UtilityFit};
 use crate::context::StageContext;
 use crate::error::TrainError;
 use crate::forecast::Work;
@@ -29,6 +30,12 @@ use crate::validation::ranking_batch;
 
 /// Cases that are measured between two checks for an interruption.
 const CHUNK: usize = 512;
+
+/// Float32 values of a case that the fit holds at a time, at most, if the narrowest embedding has `width` features: its
+/// features, those of the same case in a fold or outside it, and a predictor's hidden layer before and after its activation.
+pub(crate) fn values_of_case(width: usize) -> usize {
+    2 * feature_count(width) + 2 * predictor::HIDDEN
+}
 
 /// Fits the router of a trained supernet.
 ///
@@ -44,16 +51,8 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
     }
     tch::manual_seed(context.state.progress.stage_seed() as i64);
     let cases = MeasuredCases::new(context, &cases[..context.state.ranks.cases()])?;
+    context.display.begin(Stage::Router, utility_fit::UNITS, 0);
     let Some(fit) = cases.fit(context)? else { return Ok(StageEnd::Stopped) };
-    context.log.write(&Event::Router {
-        cases: cases.cases.len(),
-        utility: fit.rule.utility.name(),
-        explained: fit.explained,
-        k: fit.rule.k,
-        every_route: fit.rule.every_route,
-        gain: fit.gain.mean,
-        gain_se: fit.gain.se,
-    })?;
     context.display.line(&format!(
         "router: it explains {:.1} % of which slice suits whom, on users it has not seen ({} positions). Routed by it, they \
          gain {:+.4} NDCG@10{} over static mixtures of the same cost, before the router's own compute",
@@ -69,9 +68,25 @@ pub(crate) fn fit_router(context: &mut StageContext<'_>) -> Result<StageEnd, Tra
         let job = context.job;
         context.state.parameters = Parameters::from_weights(&job.config, &untrained, job.parameters())?;
         context.state.progress.base_bias = None;
+        return Ok(distilled);
     }
+    // A stop during distillation fits the router again, so only now does the log have its fit once.
+    context.log.write(&event(&fit, cases.cases.len()))?;
     // If time cut the measuring short, the stage was cut short.
     Ok(if distilled == StageEnd::Done { measured } else { distilled })
+}
+
+/// The line of the run log for a fit on this many cases.
+fn event(fit: &UtilityFit, cases: usize) -> Event<'static> {
+    Event::Router {
+        cases,
+        utility: fit.rule.utility.name(),
+        explained: fit.explained,
+        k: fit.rule.k,
+        every_route: fit.rule.every_route,
+        gain: fit.gain.mean,
+        gain_se: fit.gain.se,
+    }
 }
 
 /// Ranks the cases that have no ranks yet: all of them, or as many as there is time for, but at least one chunk.

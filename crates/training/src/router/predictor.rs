@@ -13,7 +13,7 @@ pub(super) struct UtilityPredictor {
     optimizer: AdamW,
 }
 
-const HIDDEN: usize = 64;
+pub(super) const HIDDEN: usize = 64;
 const BATCH: i64 = 512;
 const LEARNING_RATE: f64 = 1e-3;
 const DROPOUT: f64 = 0.3;

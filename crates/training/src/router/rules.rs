@@ -6,12 +6,16 @@ use super::crossfit::{CrossFit, FOLDS};
 use super::policy::{CaseTable, Policy};
 use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
+use crate::stage::StageEnd;
 
 /// Budgets at which rules are compared, as shares of the full model's FLOPs.
 const BUDGETS: [f64; 4] = [0.2, 0.3, 0.4, 0.5];
 
 /// Factors of the predictions that are compared, as multiples of the regression slope.
 const FACTORS: [f64; 6] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0];
+
+/// Rules that [`RuleTrials::of`] tries, at most.
+pub(super) const RULES: usize = 2 * FACTORS.len();
 
 /// A way to turn predictions into routes.
 #[derive(Clone, Copy, Debug)]
@@ -47,16 +51,32 @@ impl<'a> RuleTrials<'a> {
     ///
     /// For each fold, the routes' means and the hull come from the other folds. So does the static mixture of the same
     /// cost, with which the rule is compared.
-    pub(super) fn of(table: &'a CaseTable, folds: &[usize], utility: Utility, fit: &'a CrossFit) -> RuleTrials<'a> {
+    ///
+    /// `interrupted` is asked before each rule. If it is out of time, only the first rule, which does not route by
+    /// predictions, is tried for certain. If it is stopped, there is no result.
+    pub(super) fn of(
+        table: &'a CaseTable,
+        folds: &[usize],
+        utility: Utility,
+        fit: &'a CrossFit,
+        interrupted: impl Fn() -> Option<StageEnd>,
+    ) -> Option<RuleTrials<'a>> {
         let slope = regression_slope(table, &fit.predictions);
-        let trial = |factor: f64, every_route: bool| {
-            let rule = RoutingRule { utility, k: factor * slope, every_route };
-            RuleTrial { rule, fit, gains: gains(table, folds, &fit.predictions, rule) }
-        };
-        let [first, others @ ..] = FACTORS.map(|factor| trial(factor, false));
-        let every_route = FACTORS.map(|factor| trial(factor, true));
-        let others = others.into_iter().chain(every_route).collect();
-        RuleTrials { first, others, weights: table.weights() }
+        let mut trials = Vec::with_capacity(RULES);
+        for every_route in [false, true] {
+            for factor in FACTORS {
+                match interrupted() {
+                    Some(StageEnd::Stopped) => return None,
+                    Some(_) if !trials.is_empty() => break,
+                    _ => {}
+                }
+                let rule = RoutingRule { utility, k: factor * slope, every_route };
+                trials.push(RuleTrial { rule, fit, gains: gains(table, folds, &fit.predictions, rule) });
+            }
+        }
+        let mut trials = trials.into_iter();
+        let first = trials.next()?;
+        Some(RuleTrials { first, others: trials.collect(), weights: table.weights() })
     }
 
     /// These trials, and then others.
@@ -179,11 +199,20 @@ impl<'a> FoldTrial<'a> {
 }
 
 /// The gain of choosing the best rule under each of some budgets, like [`gain_of_choice`] but with the router's FLOPs: it may
-/// spend them less, and the static mixture may spend them more.
-pub(super) fn gains_by_budget(cases: &Cases<'_>, trials: &RuleTrials<'_>, budgets: &[f64]) -> Vec<BudgetGain> {
+/// spend them less, and the static mixture may spend them more. `interrupted` is asked before each fold. If it is stopped,
+/// there is no result.
+pub(super) fn gains_by_budget(
+    cases: &Cases<'_>,
+    trials: &RuleTrials<'_>,
+    budgets: &[f64],
+    interrupted: impl Fn() -> Option<StageEnd>,
+) -> Option<Vec<BudgetGain>> {
     let Cases { table, folds, users } = *cases;
     let mut means = vec![UserMeans::default(); budgets.len()];
     for fold in 0..FOLDS {
+        if interrupted() == Some(StageEnd::Stopped) {
+            return None;
+        }
         let RuleTrial { rule, fit, .. } = trials.best(|case| folds[case] != fold);
         let trial = FoldTrial::new(table, folds, fold, &fit.predictions, *rule);
         let router = table.router_share(&trial.inside);
@@ -193,7 +222,12 @@ pub(super) fn gains_by_budget(cases: &Cases<'_>, trials: &RuleTrials<'_>, budget
             }
         }
     }
-    budgets.iter().zip(means).map(|(budget, means)| BudgetGain { budget: *budget, gain: means.estimate() }).collect()
+    let gain = |(budget, means): (&f64, UserMeans)| BudgetGain {
+        budget: *budget,
+        gain: means.estimate(),
+        users: Some(means.users() as u64),
+    };
+    Some(budgets.iter().zip(means).map(gain).collect())
 }
 
 /// Measured cases, and the fold and the user of each.
@@ -238,18 +272,26 @@ mod tests {
         let features = Tensor::cat(&[taste, Tensor::randn([600, 4], options)], 1);
         let fit = cross_fit(&features, &utilities, &folds, || None).unwrap().unwrap();
         assert!(fit.explained > 0.2, "{}", fit.explained);
-        let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &fit);
+        let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &fit, || None).unwrap();
         let (chosen, gain) = (trials.best(|_| true).rule, gain_of_choice(&trials, &folds, &users));
         assert!(chosen.k > 0.0 && gain.mean > 4.0 * gain.se.unwrap(), "{chosen:?} {gain:?}");
         let cases = Cases { table: &table, folds: &folds, users: &users };
-        let middle = gains_by_budget(&cases, &trials, &[0.05, 0.75]);
+        let middle = gains_by_budget(&cases, &trials, &[0.05, 0.75], || None).unwrap();
         let lower = |gain: &BudgetGain| gain.gain.mean - 1.96 * gain.gain.se.unwrap();
         // Within a budget that does not pay for more than the smallest route, the router's own cost is a loss.
         assert!(lower(&middle[0]) <= 0.0 && lower(&middle[1]) > 0.0, "{middle:?}");
+        assert!(middle.iter().all(|gain| gain.users == Some(300)), "{middle:?}");
+        // Out of time, the rule without predictions is tried alone. Stopped, there is no result.
+        let [late, stopped] = [StageEnd::OutOfTime, StageEnd::Stopped].map(|end| move || Some(end));
+        let trial = RuleTrials::of(&table, &folds, Utility::Ndcg, &fit, late).unwrap();
+        assert!(trial.others.is_empty() && trial.first.rule.k == 0.0, "{:?}", trial.first.rule);
+        assert!(gains_by_budget(&cases, &trial, &[0.75], late).is_some());
+        assert!(RuleTrials::of(&table, &folds, Utility::Ndcg, &fit, stopped).is_none());
+        assert!(gains_by_budget(&cases, &trials, &[0.75], stopped).is_none());
 
         let blind = cross_fit(&Tensor::randn([600, 5], options), &utilities, &folds, || None).unwrap().unwrap();
         assert!(blind.explained < 0.05, "{}", blind.explained);
-        let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &blind);
+        let trials = RuleTrials::of(&table, &folds, Utility::Ndcg, &blind, || None).unwrap();
         let gain = gain_of_choice(&trials, &folds, &users);
         assert!(gain.mean < 2.5 * gain.se.unwrap_or_default().max(1e-3), "{gain:?}");
         // Out of time it predicts nothing, and stopped it has no result.

@@ -3,14 +3,15 @@ use canet_domain::Item;
 use canet_evaluation::Estimate;
 use tch::{Kind, TchError, Tensor};
 
-use super::crossfit::{FOLDS, cross_fit, deviations};
+use super::crossfit::{self, FOLDS, MOST_PASSES, cross_fit, deviations};
 use super::features::Features;
 use super::policy::{CaseTable, MeasuredCase, RouteCosts};
 use super::predictor::UtilityPredictor;
-use super::rules::{Cases, RoutingRule, RuleTrial, RuleTrials, gain_of_choice, gains_by_budget};
+use super::rules::{Cases, RULES, RoutingRule, RuleTrial, RuleTrials, gain_of_choice, gains_by_budget};
 use crate::calibration::budgets;
 use crate::context::StageContext;
 use crate::error::TrainError;
+use crate::forecast::Work;
 use crate::records::BudgetGain;
 use crate::route_ranks::Utility;
 use crate::stage::StageEnd;
@@ -43,6 +44,9 @@ pub(super) struct UtilityFit {
 /// Predictors whose mean prediction the router learns.
 const PREDICTORS: usize = 5;
 
+/// What a fit counts on the display, at most: training passes, rules, and folds in which budgets are compared.
+pub(super) const UNITS: u64 = (2 * (crossfit::TRAINING_PASSES + RULES) + FOLDS + PREDICTORS * MOST_PASSES) as u64;
+
 impl<'a> MeasuredCases<'a> {
     /// Prepares the cases that have ranks in the state.
     ///
@@ -54,8 +58,7 @@ impl<'a> MeasuredCases<'a> {
         let histories: Vec<&[Item]> = cases.iter().map(|case| case.history).collect();
         let counts = context.job.dataset.popularity();
         let mut features = Features::new(&context.state.parameters, narrowest, &counts, config.window())?;
-        features.standardise(&histories)?;
-        let inputs = features.of(&histories)?;
+        let inputs = features.standardise(&histories)?; // [M, F]
         let measured = |case: &Case<'_>| {
             let length = config.window().of(case.history, 0).len();
             MeasuredCase { user: case.user, length }
@@ -69,22 +72,30 @@ impl<'a> MeasuredCases<'a> {
     }
 
     /// Chooses the rule that gains most, and trains predictors of its utility on all cases. `None` if the training is stopped.
+    /// Counts up to [`UNITS`] on the display. If time runs out, predictors stay as they are, and further rules are not tried.
     ///
     /// # Errors
     /// [`TrainError`], if the device fails.
     pub(super) fn fit(&self, context: &StageContext<'_>) -> Result<Option<UtilityFit>, TrainError> {
         let device = self.inputs.device();
-        let predicted = |utility: Utility| {
-            cross_fit(&self.inputs, &self.utilities(context, utility)?, &self.folds, || context.exhausted())
+        let measured = Work { rankings: (self.cases.len() * self.table.routes) as f64, ..Work::default() };
+        let next = || {
+            context.display.advance(1, context.time_left(measured));
+            context.exhausted()
         };
+        let predicted =
+            |utility: Utility| cross_fit(&self.inputs, &self.utilities(context, utility)?, &self.folds, next);
         let Some(ndcg) = predicted(Utility::Ndcg)? else { return Ok(None) };
         let Some(log_rank) = predicted(Utility::LogRank)? else { return Ok(None) };
-        let tried = |utility, fit| RuleTrials::of(&self.table, &self.folds, utility, fit);
-        let trials = tried(Utility::Ndcg, &ndcg).and(tried(Utility::LogRank, &log_rank));
+        let tried = |utility, fit| RuleTrials::of(&self.table, &self.folds, utility, fit, next);
+        let Some(trials) = tried(Utility::Ndcg, &ndcg) else { return Ok(None) };
+        let Some(others) = tried(Utility::LogRank, &log_rank) else { return Ok(None) };
+        let trials = trials.and(others);
         let users: Vec<usize> = self.cases.iter().map(|case| case.user).collect();
         let gain = gain_of_choice(&trials, &self.folds, &users);
         let cases = Cases { table: &self.table, folds: &self.folds, users: &users };
-        let budgets = gains_by_budget(&cases, &trials, &budgets(context.job.options.flops_budget));
+        let budgets = budgets(context.job.options.flops_budget);
+        let Some(budgets) = gains_by_budget(&cases, &trials, &budgets, next) else { return Ok(None) };
         let RuleTrial { rule, fit, .. } = trials.best(|_| true);
         let every = Tensor::f_arange(self.cases.len() as i64, (Kind::Int64, device))?; // [M]
         let targets = deviations(&self.utilities(context, rule.utility)?, &every)?; // [M, routes]
@@ -92,7 +103,7 @@ impl<'a> MeasuredCases<'a> {
         for _ in 0..PREDICTORS {
             let mut predictor = UtilityPredictor::new(self.inputs.size2()?.1, self.table.routes, device)?;
             for _ in 0..fit.passes {
-                match context.exhausted() {
+                match next() {
                     None => predictor.train_pass(&self.inputs, &targets)?,
                     Some(StageEnd::Stopped) => return Ok(None),
                     Some(_) => break,
