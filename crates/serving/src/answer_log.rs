@@ -198,14 +198,14 @@ impl Shared {
 
 /// What the lines are written to.
 enum Output {
-    Stdout,
+    Stdout(UncutLines<io::Stdout>),
     Files(RollingFiles),
 }
 
 impl Output {
     fn open(target: AnswerLogTarget) -> io::Result<Output> {
         Ok(match target {
-            AnswerLogTarget::Stdout => Output::Stdout,
+            AnswerLogTarget::Stdout => Output::Stdout(UncutLines { output: io::stdout(), is_cut: false }),
             AnswerLogTarget::Files { directory, roll } => {
                 fs::create_dir_all(&directory)?;
                 Output::Files(RollingFiles::open(directory, roll, SystemTime::now())?)
@@ -215,13 +215,27 @@ impl Output {
 
     fn write(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
         match self {
-            Output::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(lines)?;
-                stdout.flush()
-            }
+            Output::Stdout(stdout) => stdout.write(lines),
             Output::Files(files) => files.write(lines, now),
         }
+    }
+}
+
+/// Lines to an output that takes nothing back. After a write that failed, perhaps within a line, the next one begins a new line.
+struct UncutLines<W> {
+    output: W,
+    is_cut: bool,
+}
+
+impl<W: Write> UncutLines<W> {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if mem::replace(&mut self.is_cut, true) {
+            self.output.write_all(b"\n")?;
+        }
+        self.output.write_all(lines)?;
+        self.output.flush()?;
+        self.is_cut = false;
+        Ok(())
     }
 }
 
@@ -288,11 +302,12 @@ impl RollingFiles {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io;
     use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use super::{AnswerLog, AnswerLogTarget, CallRow, Roll, RollingFiles, WAITING};
+    use super::{AnswerLog, AnswerLogTarget, CallRow, Roll, RollingFiles, UncutLines, WAITING};
     use crate::metrics::Metrics;
 
     const FOR_EVER: Duration = Duration::from_secs(1 << 30);
@@ -367,7 +382,7 @@ mod tests {
         let mut files = RollingFiles::open(directory.path().to_owned(), roll, SystemTime::now()).unwrap();
         files.write(b"whole\n", SystemTime::now()).unwrap();
         // As a full disk does, in the middle of a line.
-        std::io::Write::write_all(&mut files.file, b"cut off").unwrap();
+        io::Write::write_all(&mut files.file, b"cut off").unwrap();
         files.take_back().unwrap();
         files.write(b"again\n", SystemTime::now()).unwrap();
         assert_eq!(contents(directory.path()), ["whole\nagain\n"]);
@@ -376,6 +391,40 @@ mod tests {
         // This file cannot be cut back, so the next line begins another one.
         files.write(b"next\n", SystemTime::now()).unwrap();
         assert_eq!(contents(directory.path()), ["whole\nagain\n", "next\n"]);
+    }
+
+    /// Takes `room` bytes, then fails.
+    struct Full {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl io::Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_on_standard_output_spoils_no_other() {
+        let mut output = UncutLines { output: Full { taken: Vec::new(), room: 9 }, is_cut: false };
+        output.write(b"first\n").unwrap();
+        assert!(output.write(b"second\n").is_err());
+        assert!(output.write(b"lost\n").is_err());
+        output.output.room = 1000;
+        output.write(b"third\n").unwrap();
+        output.write(b"fourth\n").unwrap();
+        assert_eq!(String::from_utf8(output.output.taken).unwrap(), "first\nsec\nthird\nfourth\n");
     }
 
     #[test]
