@@ -122,7 +122,7 @@ async fn refused_and_cancelled_rows_are_counted_once() {
     recommender.serve(generation(&metrics));
     let generation = recommender.generation().unwrap();
     let late = recommender.rank(Arc::clone(&generation), request(None, Duration::ZERO, &mut rng(2))).await;
-    assert_eq!(late, Err(Refusal::DeadlineExceeded));
+    assert_eq!((late, recommender.queued()), (Err(Refusal::DeadlineExceeded), 0));
     let patient = request(None, Duration::from_secs(60), &mut rng(2));
     {
         let mut cancelled = pin!(recommender.rank(generation, patient));

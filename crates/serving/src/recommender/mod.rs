@@ -219,9 +219,18 @@ impl Recommender {
         Ok(answer)
     }
 
+    /// Counts a row that never entered the queue, because its client left or another row failed its call.
+    pub fn cancelled(&self, generation: &Arc<Generation>) {
+        drop(RowOutcome::new(&self.metrics, generation));
+    }
+
     async fn submit(&self, generation: Arc<Generation>, request: Request) -> Result<Answer, Refusal> {
         // A call may hold its later rows back. They enter the queue now, whenever the call arrived.
         let due = Due { arrived: Instant::now(), ..request.due };
+        if due.deadline <= due.arrived {
+            // Many rows that are too late would fill the queue until an executor looks at them.
+            return Err(Refusal::DeadlineExceeded);
+        }
         let (reply, answer) = oneshot::channel();
         let needs_router = request.route.is_none() && generation.fixed_route.is_none();
         let explores = self.exploration.as_ref().filter(|_| needs_router).and_then(Exploration::draw);
