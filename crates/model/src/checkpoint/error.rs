@@ -246,17 +246,17 @@ pub enum Fault {
     Missing,
     /// Files of the version are missing or end early, as while somebody copies them.
     Incomplete,
-    /// The version is at fault in another way: it is damaged or invalid, or its files cannot be read.
+    /// The version is at fault in another way: it is damaged or invalid, or nobody may read its files.
     Rejected,
     /// The store that holds the model does not answer or refuses, or the disk does not take a copy. The version may be good.
     StoreUnavailable,
-    /// The device or the program failed. The version may be good.
+    /// The device, the system or the program failed. The version may be good.
     Server,
 }
 
 impl CheckpointError {
-    /// Who is at fault that a version cannot be used. If the file system refuses to read its files, the version is: other
-    /// versions may be readable.
+    /// Who is at fault that a version cannot be used. If the file system refuses to read its files as they are, the version is:
+    /// other versions may be readable. If the system fails to read them, it is.
     pub fn fault(&self) -> Fault {
         match self {
             CheckpointError::NoModel { .. }
@@ -272,8 +272,12 @@ impl CheckpointError {
                 }
             }
             CheckpointError::Copy { .. } | CheckpointError::Origin { .. } => Fault::StoreUnavailable,
-            CheckpointError::Io { .. }
-            | CheckpointError::NotADirectory { .. }
+            CheckpointError::Io { source, .. } => reading_fault(source),
+            CheckpointError::Tensors { source: TensorFileError::Read(source), .. }
+            | CheckpointError::Probes { source: ProbesError::File(TensorFileError::Read(source)), .. } => {
+                reading_fault(source)
+            }
+            CheckpointError::NotADirectory { .. }
             | CheckpointError::IsVersion { .. }
             | CheckpointError::NoName { .. }
             | CheckpointError::VersionsExhausted { .. }
@@ -312,6 +316,23 @@ impl CheckpointError {
     pub(super) fn tensors(path: impl Into<PathBuf>) -> impl FnOnce(TensorFileError) -> CheckpointError {
         let path = path.into();
         move |source| CheckpointError::Tensors { path, source }
+    }
+}
+
+/// Who is at fault that a file cannot be read.
+fn reading_fault(error: &io::Error) -> Fault {
+    use io::ErrorKind::{
+        InvalidData, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        UnexpectedEof, Unsupported,
+    };
+    match error.kind() {
+        // It went after it was seen.
+        NotFound => Fault::Incomplete,
+        // Nothing but a change of the files mends these.
+        InvalidData | InvalidFilename | InvalidInput | IsADirectory | NotADirectory | PermissionDenied
+        | UnexpectedEof | Unsupported => Fault::Rejected,
+        // Too many open files, a disk that fails, a file server that restarts.
+        _ => Fault::Server,
     }
 }
 
@@ -370,6 +391,7 @@ mod tests {
     fn every_error_has_the_fault_of_whoever_can_mend_it() {
         let path = || PathBuf::from("small");
         let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let stale = || io::Error::from_raw_os_error(116);
         let manifest = |text: &str| {
             let source = parse::<Vec<u8>>(text.as_bytes()).unwrap_err();
             CheckpointError::Manifest { path: path(), source }
@@ -389,11 +411,23 @@ mod tests {
                 Fault::StoreUnavailable,
             ),
             (CheckpointError::Io { path: path(), action: "read", source: refused() }, Fault::Rejected),
+            (
+                CheckpointError::Io { path: path(), action: "open", source: io::Error::from(io::ErrorKind::NotFound) },
+                Fault::Incomplete,
+            ),
             (CheckpointError::Tensors { path: path(), source: TensorFileError::Read(refused()) }, Fault::Rejected),
+            (CheckpointError::Tensors { path: path(), source: TensorFileError::Read(stale()) }, Fault::Server),
+            (CheckpointError::Probes { path: path(), source: TensorFileError::Read(stale()).into() }, Fault::Server),
             (CheckpointError::NotADirectory { path: path() }, Fault::Rejected),
             (CheckpointError::Format { path: path(), found: 9 }, Fault::Rejected),
         ] {
             assert_eq!(error.fault(), fault, "{error}");
+        }
+        // A disk that fails, too many open files in the system and in the process, and a file server that restarted.
+        for number in [5, 23, 24, 116] {
+            let source = io::Error::from_raw_os_error(number);
+            let error = CheckpointError::Io { path: path(), action: "read", source };
+            assert_eq!(error.fault(), Fault::Server, "{error}");
         }
     }
 
