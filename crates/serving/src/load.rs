@@ -72,10 +72,10 @@ pub enum LoadError {
         routes: Vec<String>,
     },
     /// The model has no item that a history for the warm-up could have.
-    #[error("the model cannot be warmed up: {0}")]
+    #[error("the model has no item that it could be warmed up with ({0}): train it on other data")]
     NoHistory(#[from] HistoryError),
     /// The device failed during the warm-up, or the model computed NaN or infinity in it.
-    #[error("the model was warmed up without success: {0}")]
+    #[error("the model failed its warm-up: {0}{remedy}", remedy = warm_up_remedy(.0))]
     WarmUp(#[from] ForwardError),
 }
 
@@ -91,6 +91,15 @@ impl LoadError {
             | LoadError::WarmUp(ForwardError::NotFinite(_)) => Fault::Rejected,
             LoadError::WarmUp(ForwardError::Device(_) | ForwardError::Shape { .. }) => Fault::Server,
         }
+    }
+}
+
+/// What to do about a warm-up that failed, if the error does not say so itself.
+fn warm_up_remedy(error: &ForwardError) -> &'static str {
+    match error {
+        ForwardError::NotFinite(_) => "",
+        ForwardError::Device(_) => "; see that the device works and has memory for one more version",
+        ForwardError::Shape { .. } => "; this is a bug: report it, and serve another version meanwhile",
     }
 }
 
