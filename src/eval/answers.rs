@@ -74,7 +74,7 @@ pub(super) struct Counts {
     superseded: u64,
     /// The data have no later item of the user.
     open: u64,
-    /// A server was stopped within a line.
+    /// Lines that end early: a server was stopped within one, or the disk was full.
     cut_lines: u64,
 }
 
@@ -236,11 +236,17 @@ impl AnswerFiles {
                 return Ok(());
             }
             number += 1;
-            let parsed = serde_json::from_slice::<AnswerLine>(&line).map_err(|error| error.to_string());
-            let parsed = parsed.and_then(|answer| Ok((nanoseconds(&answer.time)?, answer)));
-            match parsed {
+            let whole = line.strip_suffix(b"\n").unwrap_or(&line);
+            let parsed = match serde_json::from_slice::<AnswerLine>(whole) {
+                // A server was stopped within the line, or the disk was full.
+                Err(error) if error.is_eof() => {
+                    self.counts.cut_lines += 1;
+                    continue;
+                }
+                parsed => parsed.map_err(|error| error.to_string()),
+            };
+            match parsed.and_then(|answer| Ok((nanoseconds(&answer.time)?, answer))) {
                 Ok((time, answer)) => self.add(time, answer, groups),
-                Err(_) if !line.ends_with(b"\n") => self.counts.cut_lines += 1,
                 Err(error) => {
                     return Err(Failure::Data(format!(
                         "{}: line {number} is no line of an answer log: {error}",
