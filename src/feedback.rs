@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Failure;
-use super::numbers::{bytes, seconds, share};
+use super::numbers::{bytes, seconds, share, some_bytes};
 use canet_serving::metrics::Metrics;
 use canet_serving::{AnswerLog, AnswerLogTarget, Exploration, RecommenderOptions, Roll};
 
@@ -26,7 +26,7 @@ pub(crate) struct FeedbackArgs {
     #[arg(long, env = "CANET_ANSWER_LOG_SAMPLE", value_name = "SHARE", default_value_t = 1.0, value_parser = share, requires = "answer_log")]
     answer_log_sample: f64,
     /// Size at which a file of the answer log ends
-    #[arg(long, env = "CANET_ANSWER_LOG_SIZE", value_name = "SIZE", default_value = "128MB", value_parser = bytes, requires = "answer_log")]
+    #[arg(long, env = "CANET_ANSWER_LOG_SIZE", value_name = "SIZE", default_value = "128MB", value_parser = some_bytes, requires = "answer_log")]
     answer_log_size: usize,
     /// Seconds after which a file of the answer log ends
     #[arg(long, env = "CANET_ANSWER_LOG_AGE", value_name = "SECONDS", default_value = "3600", value_parser = seconds, requires = "answer_log")]

@@ -58,6 +58,14 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "it must be a size of 0 or more, as 256MB, 1.5GiB or 0".to_owned())
 }
 
+/// Bytes above 0, as in 256MB or 1.5GiB.
+pub(crate) fn some_bytes(text: &str) -> Result<usize, String> {
+    bytes(text)
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "it must be a size of 1 byte or more, as 256MB or 1.5GiB".to_owned())
+}
+
 /// A number above 0.
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0, "it must be a number above 0")
@@ -118,6 +126,10 @@ mod tests {
         assert_eq!((bytes("256MB"), bytes("1.5gib")), (Ok(256_000_000), Ok(3 << 29)));
         for text in ["", "MB", "-1MB", "1e30GB", "inf", "NaN", "12 apples", "1 MB 2"] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+        assert_eq!(some_bytes("1"), Ok(1));
+        for text in ["0", "0GB", "0.4", "-1", ""] {
+            assert!(some_bytes(text).is_err(), "{text}");
         }
     }
 
