@@ -1,20 +1,27 @@
+mod args;
 mod stop_signals;
 
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use canet_data::Dataset;
-use canet_model::checkpoint::{Checkpoint, CheckpointError};
-use canet_model::{ModelConfig, Positions, RouterConfig, WidthRule};
+use canet_model::checkpoint::{Checkpoint, CheckpointError, ModelDirectory};
+use canet_model::{Backend, ModelConfig, Positions, RouterConfig, WidthRule};
 use canet_training::{
     AdamWOptions, Defaults, Finished, JointOptions, LossWeights, MemoryEstimate, NewestOptions, Preset, RouterOptions,
     SampleOptions, SandwichOptions, SettleOptions, SourceRecord, Stage, TrainError, TrainJob, TrainOptions,
-    TrainOutcome, is_tied, train,
+    TrainOutcome, discards_earlier, is_tied, recorded_source, train,
 };
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use self::args::{
+    BALANCE_WEIGHT, Count, DISTILLATION, FLOPS_WEIGHT, GUIDE_WEIGHT, LearningArgs, PaperArgs, SETTLE_EPOCHS, SETTLE_LR,
+    SizeArgs, TEMPERATURE, UtilityArgs,
+};
 use self::stop_signals::StopSignals;
 use crate::Failure;
 use crate::data;
@@ -22,7 +29,7 @@ use crate::exit::say;
 use crate::interactions::DataArgs;
 use crate::memory::{self, gigabytes};
 use crate::model_address::{CacheArgs, ModelAddress, new_version_directory};
-use crate::numbers::{DEFAULT_BUDGET, minutes, non_negative, positive, share, share_below_one, share_or_zero};
+use crate::numbers::{DEFAULT_BUDGET, minutes, share};
 use crate::printable::{printable_lines, quoted, value_name};
 use crate::target::DeviceArgs;
 use crate::verdict::{Commands, Words};
@@ -41,7 +48,7 @@ pub(crate) struct TrainArgs {
     /// model's. Slices that it lacks start as usual.
     #[arg(long, env = "CANET_FROM", value_name = "DIR|S3")]
     from: Option<ModelAddress>,
-    /// Version of --from [default: the highest]
+    /// Version of --from [default: that of the unfinished training in --out, else the highest]
     #[arg(long, env = "CANET_FROM_VERSION", value_name = "N", requires = "from")]
     from_version: Option<u64>,
     #[command(flatten)]
@@ -86,273 +93,59 @@ pub(crate) struct TrainArgs {
     paper: PaperArgs,
 }
 
-/// Flags that determine the model's configuration.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Sizes")]
-struct SizeArgs {
-    /// Longest history that the model reads, in items [default: 50, or that of --from]
-    #[arg(long, env = "CANET_MAX_LEN")]
-    max_len: Option<usize>,
-    /// Start reading a history longer than --max-len at a multiple of this place, so that `serve --history-cache` can reuse
-    /// it when the next item comes: --max-len / 4 is a good value. 1 reads the last --max-len items [default: 1, or that of
-    /// --from]
-    #[arg(long, env = "CANET_HISTORY_STRIDE")]
-    history_stride: Option<usize>,
-    /// Widths of the routes, in ascending order [default: those of --from, or 16,32,64,128; with --preset paper 64,96,128]
-    #[arg(long, env = "CANET_HIDDEN", value_delimiter = ',')]
-    hidden: Option<Vec<usize>>,
-    /// Depths of the routes, in ascending order [default: those of --from, or 1,2; with --preset paper 2,4,6,8]
-    #[arg(long, env = "CANET_LAYERS", value_delimiter = ',')]
-    layers: Option<Vec<usize>>,
-    /// Embedding widths of the routes, in ascending order, or `hidden`: each route's embedding is as wide as its --hidden
-    /// [default: those of --from, or hidden; with --preset paper 64,96,128]
-    #[arg(long, env = "CANET_EMBEDDING", value_parser = embedding_widths)]
-    embedding: Option<EmbeddingWidths>,
-    /// Attention heads. Every width must be a multiple of this [default: those of --from, or 2; with --preset paper 4]
-    #[arg(long, env = "CANET_HEADS")]
-    heads: Option<usize>,
-    /// Head width in the attention scale of a narrow slice: its own or the full one. The authors' code uses the full one
-    /// [default: slice, or that of --from]
-    #[arg(long, env = "CANET_ATTENTION_SCALE", value_enum)]
-    attention_scale: Option<WidthRule>,
-    /// Inner width of a narrow slice's feed-forward network: 4 x its own width or 4 x the full one. The authors' code
-    /// uses 4 x the full one [default: slice, or that of --from]
-    #[arg(long, env = "CANET_FFN_INNER", value_enum)]
-    ffn_inner: Option<WidthRule>,
-    /// How the backbone reads positions [default: that of --from, or relative; with --preset paper newest]
-    #[arg(long, env = "CANET_POSITIONS", value_enum)]
-    positions: Option<Positions>,
-    /// Whether a layer norm follows the embedding [default: that of --from, or true; with --preset paper false]
-    #[arg(long, env = "CANET_EMBEDDING_NORM", value_name = "BOOL")]
-    embedding_norm: Option<bool>,
-    /// Constant that every layer norm adds to the variance [default: 0.00001, or that of --from]
-    #[arg(long, env = "CANET_NORM_EPS", value_parser = positive)]
-    norm_eps: Option<f64>,
+/// A training that the flags and the data describe, before it has a device.
+struct Plan {
+    /// The model to start from, if any.
+    source: Option<Checkpoint>,
+    config: ModelConfig,
+    options: TrainOptions,
 }
 
-/// Flags that determine how the weights are trained.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Learning")]
-struct LearningArgs {
-    /// Passes over the data in the first stage, at most. The learning rate falls to a tenth over them [default: 18 for
-    /// sparse data, else 40; with --preset paper 100]
-    ///
-    /// Data is sparse if it has fewer than 32 interactions an item. With --from, 0 keeps the weights as they are for the next
-    /// stage.
-    #[arg(long, env = "CANET_EPOCHS")]
-    epochs: Option<u64>,
-    /// How many of a sample's newest positions carry the loss: a number or `all` [default: 1, or all for dense data
-    /// of 500,000 interactions or more; with --preset paper all]
-    ///
-    /// With 1, a sample is scored like a request.
-    #[arg(long, env = "CANET_LOSS_POSITIONS", value_name = "M", value_parser = count_or_all)]
-    loss_positions: Option<Count>,
-    /// Samples of each user in an epoch: a number or `all` [default: all for sparse data; for dense data the number of
-    /// windows that cover a history of mean length, and 16 times as many below 500,000 interactions; with --preset paper all]
-    ///
-    /// A number gives samples that end at random positions. `all` gives one sample for each position, or with
-    /// `--loss-positions all` adjacent windows that do not overlap.
-    #[arg(long, env = "CANET_SAMPLES_PER_USER", value_name = "N", value_parser = count_or_all)]
-    samples_per_user: Option<Count>,
-    /// Samples in a step [default: 256 for sparse data; for dense data 512 below 500,000 interactions and 32 above; with --preset
-    /// paper 64]
-    #[arg(long, env = "CANET_BATCH_SIZE", value_parser = clap::value_parser!(u32).range(1..=65536))]
-    batch_size: Option<u32>,
-    /// Learning rate of the widest slice at the end of the warm-up [default: 0.001 x sqrt(128 / the largest --hidden); with
-    /// --preset paper 0.001]
-    #[arg(long, env = "CANET_LR", value_parser = positive)]
-    lr: Option<f64>,
-    /// Steps of the warm-up, over which the learning rate rises.
-    #[arg(long, env = "CANET_WARMUP_STEPS", default_value_t = 200)]
-    warmup_steps: u64,
-    /// Weight decay of linear layers [default: 0; with --preset paper 0.1]
-    #[arg(long, env = "CANET_WEIGHT_DECAY", value_parser = non_negative)]
-    weight_decay: Option<f64>,
-    /// Longer gradients are scaled down to this norm.
-    #[arg(long, env = "CANET_CLIP_NORM", default_value_t = 5.0, value_parser = positive)]
-    clip_norm: f64,
-    /// Share of activations that is dropped [default: 0.5 for fewer than 500,000 interactions, else 0.2; with
-    /// --preset paper 0.2]
-    ///
-    /// With --preset utility, embeddings and blocks narrower than 64 drop less.
-    #[arg(long, env = "CANET_DROPOUT", value_parser = share_below_one)]
-    dropout: Option<f64>,
-    /// Whether the output layer uses the item embedding as its weight [default: as in --from; without it true with --preset
-    /// utility if the largest --embedding equals the largest --hidden, else false]
-    #[arg(long, env = "CANET_TIE_EMBEDDINGS", value_name = "BOOL")]
-    tie_embeddings: Option<bool>,
-    /// End a stage after this many epochs without a better validation NDCG@10.
-    #[arg(long, env = "CANET_PATIENCE", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
-    patience: u64,
-    /// Seed of the initial weights and of all random draws.
-    #[arg(long, env = "CANET_SEED", default_value_t = 1)]
-    seed: u64,
-}
-
-// The defaults of flags that one preset alone has.
-const DISTILLATION: f64 = 0.5;
-const SETTLE_EPOCHS: u64 = 3;
-const SETTLE_LR: f64 = 2e-4;
-const FLOPS_WEIGHT: f64 = 1.0;
-const GUIDE_WEIGHT: f64 = 0.01;
-const BALANCE_WEIGHT: f64 = 0.01;
-const TEMPERATURE: f64 = 1.0;
-
-/// Flags of the preset `utility`.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Preset utility")]
-struct UtilityArgs {
-    /// Random items in the softmax of a step, beside the true item [default: the whole catalogue if it has at most
-    /// 50,000 items, else 4096]
-    #[arg(long, env = "CANET_NEGATIVES", value_parser = clap::value_parser!(u32).range(1..))]
-    negatives: Option<u32>,
-    /// Share of the full slice's probabilities in the targets of the other slices. The rest is the true item.
-    #[arg(long, env = "CANET_DISTILLATION", default_value_t = DISTILLATION, value_parser = share_or_zero)]
-    distillation: f64,
-    /// How much more narrow slices count: a slice's loss, and the learning rate of its features, are (widest / width)^EXPONENT
-    /// times those of the widest slice [default: 0.5]
-    #[arg(long, env = "CANET_NARROW_BOOST", value_name = "EXPONENT", value_parser = share_or_zero)]
-    narrow_boost: Option<f64>,
-    /// Newest training positions of each user that are held out for the router, but at most a tenth of them [default: 0
-    /// for sparse data and with --from, else 10]
-    ///
-    /// The router learns from the validation positions as well.
-    #[arg(long, env = "CANET_ROUTER_HOLDOUT")]
-    router_holdout: Option<usize>,
-    /// Passes over all training data after the router is trained. 0 skips this stage.
-    #[arg(long, env = "CANET_SETTLE_EPOCHS", default_value_t = SETTLE_EPOCHS)]
-    settle_epochs: u64,
-    /// Learning rate of these passes and of those of --newest-epochs.
-    #[arg(long, env = "CANET_SETTLE_LR", default_value_t = SETTLE_LR, value_parser = positive)]
-    settle_lr: f64,
-    /// Final passes over all interactions, including the validation and test splits. 0 skips this stage.
-    ///
-    /// Use it for a model that will serve. The checkpoint's accuracy and budgets are measured before this stage,
-    /// because the same data cannot measure them afterwards.
-    #[arg(long, env = "CANET_NEWEST_EPOCHS", value_name = "N", default_value_t = 0)]
-    newest_epochs: u64,
-}
-
-/// Flags of the preset `paper`.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Preset paper")]
-struct PaperArgs {
-    /// Weight of the FLOPs term.
-    #[arg(long, env = "CANET_FLOPS_WEIGHT", default_value_t = FLOPS_WEIGHT, value_parser = non_negative)]
-    flops_weight: f64,
-    /// Weight of the guide term.
-    #[arg(long, env = "CANET_GUIDE_WEIGHT", default_value_t = GUIDE_WEIGHT, value_parser = non_negative)]
-    guide_weight: f64,
-    /// Weight of the balance term.
-    #[arg(long, env = "CANET_BALANCE_WEIGHT", default_value_t = BALANCE_WEIGHT, value_parser = non_negative)]
-    balance_weight: f64,
-    /// Temperature of the Gumbel-softmax that draws routes.
-    #[arg(long, env = "CANET_TEMPERATURE", default_value_t = TEMPERATURE, value_parser = positive)]
-    temperature: f64,
-}
-
-/// The value of `--embedding`: widths, none for `hidden`.
-#[derive(Clone, Debug)]
-struct EmbeddingWidths(Vec<usize>);
-
-fn embedding_widths(text: &str) -> Result<EmbeddingWidths, String> {
-    if text == "hidden" {
-        return Ok(EmbeddingWidths(Vec::new()));
-    }
-    let widths: Result<Vec<usize>, _> = text.split(',').map(str::parse).collect();
-    widths.map(EmbeddingWidths).map_err(|_| "it must be widths such as 64,128, or `hidden`".to_owned())
-}
-
-/// The value of a flag that takes a number or `all`.
-#[derive(Clone, Copy, Debug)]
-enum Count {
-    Number(usize),
-    All,
-}
-
-impl Count {
-    fn number(self) -> Option<usize> {
-        match self {
-            Count::Number(count) => Some(count),
-            Count::All => None,
+impl Plan {
+    fn job<'a>(
+        &'a self,
+        args: &'a TrainArgs,
+        dataset: &'a Dataset,
+        backend: &Arc<dyn Backend>,
+        stop: &'a AtomicBool,
+    ) -> TrainJob<'a> {
+        TrainJob {
+            options: self.options.clone(),
+            config: self.config.clone(),
+            source: self.source.as_ref(),
+            dataset,
+            device: backend.device(),
+            backend: Arc::clone(backend),
+            out: &args.out,
+            max_time: args.max_minutes,
+            stop_after: args.stop_after,
+            restart: args.restart,
+            stop,
         }
-    }
-}
-
-fn count_or_all(text: &str) -> Result<Count, String> {
-    match text.parse() {
-        Ok(count) if count > 0 => Ok(Count::Number(count)),
-        _ if text == "all" => Ok(Count::All),
-        _ => Err("it must be a number above 0 or `all`".to_owned()),
     }
 }
 
 /// Runs `canet train`.
 pub(crate) fn run(args: TrainArgs) -> Result<(), Failure> {
     let signals = StopSignals::install().map_err(Failure::unavailable)?;
-    if let Some(flag) = args.flag_of_another_preset() {
-        let (preset, other) = match args.preset {
-            Preset::Paper => ("paper", "utility"),
-            Preset::Utility => ("utility", "paper"),
-        };
-        return Err(Failure::usage(format_args!(
-            "{flag} is a flag of --preset {other}, and changes nothing in {preset}"
-        )));
-    }
-    let stages = args.preset.stages();
-    if let Some(stage) = args.stop_after.filter(|stage| !stages.contains(stage)) {
-        let known: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
-        return Err(Failure::usage(format_args!(
-            "--stop-after {}: the preset has no such stage, but {}",
-            stage.name(),
-            known.join(", ")
-        )));
-    }
+    args.check_preset()?;
     let backend = args.device.open_alone()?;
     let dataset = args.data.read()?;
     data::lines(&dataset).for_each(say);
     dataset.check_size().map_err(Failure::data)?;
-    let source = args.source()?;
-    let config = args.sizes.config(args.preset, dataset.ids.len(), source.as_ref())?;
-    let job = TrainJob {
-        options: args.options(&dataset, &config, source.as_ref())?,
-        config,
-        source: source.as_ref(),
-        dataset: &dataset,
-        device: backend.device(),
-        backend,
-        out: &args.out,
-        max_time: args.max_minutes,
-        stop_after: args.stop_after,
-        restart: args.restart,
-        stop: &signals.stop,
-    };
+    let discards = |plan: &Plan| discards_earlier(&plan.job(&args, &dataset, &backend, &signals.stop)).map_err(failure);
+    let plan = args.plan(&dataset, discards)?;
+    if let Some(source) = &plan.source {
+        args.remark_on(source);
+    }
+    let job = plan.job(&args, &dataset, &backend, &signals.stop);
     check_memory(&job, args.skip_memory_check)?;
     if !job.device.is_cuda() {
         canet_torch::keep_freed_memory();
     }
     signals.save_before_stopping();
-    match train(&job).map_err(failure)? {
-        TrainOutcome::Stopped => {
-            Err(Failure::Interrupted("stopped and saved; the same command continues this training".to_owned()))
-        }
-        TrainOutcome::Paused => {
-            say("the stage is done and saved; the same command without --stop-after continues this training");
-            Ok(())
-        }
-        TrainOutcome::Finished(finished) => {
-            let Finished { checkpoint, verdict } = *finished;
-            if let Some(verdict) = verdict {
-                let text = Words::of(verdict, &args.commands(&dataset))
-                    .cut_short(checkpoint.manifest.cut_short_after())
-                    .text();
-                // Standard output has the version's path alone, for scripts. The training is done if standard error is closed.
-                drop(write!(stderr(), "\n{}\n", printable_lines(&text)));
-            }
-            let version = args.out.join(checkpoint.version.to_string());
-            writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
-        }
-    }
+    let outcome = train(&job).map_err(failure)?;
+    args.tell(outcome, &dataset)
 }
 
 /// Prints the memory that the training needs. Refuses a training that needs more of the host's memory than there is.
@@ -434,6 +227,27 @@ fn contradiction(config: &ModelConfig, source: &ModelConfig) -> Option<Failure> 
 }
 
 impl TrainArgs {
+    /// Refuses flags and stages that the preset does not have.
+    fn check_preset(&self) -> Result<(), Failure> {
+        if let Some(flag) = self.flag_of_another_preset() {
+            let (preset, other) = match self.preset {
+                Preset::Paper => ("paper", "utility"),
+                Preset::Utility => ("utility", "paper"),
+            };
+            return Err(Failure::usage(format_args!(
+                "{flag} is a flag of --preset {other}, and changes nothing in {preset}"
+            )));
+        }
+        let stages = self.preset.stages();
+        let Some(stage) = self.stop_after.filter(|stage| !stages.contains(stage)) else { return Ok(()) };
+        let known: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+        Err(Failure::usage(format_args!(
+            "--stop-after {}: the preset has no such stage, but {}",
+            stage.name(),
+            known.join(", ")
+        )))
+    }
+
     /// The first flag that the preset does not have and that has another value than its default.
     fn flag_of_another_preset(&self) -> Option<&'static str> {
         let TrainArgs { utility, paper, .. } = self;
@@ -472,16 +286,49 @@ impl TrainArgs {
         }
     }
 
-    /// The model to start from, if any.
-    fn source(&self) -> Result<Option<Checkpoint>, Failure> {
+    /// What to train. Without --from-version, a training that goes on keeps the version of --from with which it began, even if
+    /// there is a higher one by now. `discards` says whether a plan discards that training.
+    fn plan(&self, dataset: &Dataset, discards: impl Fn(&Plan) -> Result<bool, Failure>) -> Result<Plan, Failure> {
         let Some(address) = &self.from else {
             return match self.learning.epochs {
                 Some(0) => Err(Failure::usage("--epochs 0 is for a training that starts --from a model")),
-                _ => Ok(None),
+                _ => self.plan_from(dataset, None),
             };
         };
-        let source = address.open(&self.cache)?.load(self.from_version);
-        let source = source.map_err(|error| Failure::checkpoint(&error))?;
+        let models = address.open(&self.cache)?;
+        let load = |version: Option<u64>| models.load(version).map_err(|error| Failure::checkpoint(&error));
+        if let Some(version) = self.recorded_version(&models)? {
+            let plan = self.plan_from(dataset, Some(load(Some(version))?))?;
+            if !discards(&plan)? {
+                say(format_args!("--from {address}: version {version}, with which the training in --out began"));
+                return Ok(plan);
+            }
+        }
+        self.plan_from(dataset, Some(load(self.from_version)?))
+    }
+
+    /// What to train from a source.
+    fn plan_from(&self, dataset: &Dataset, source: Option<Checkpoint>) -> Result<Plan, Failure> {
+        let config = self.sizes.config(self.preset, dataset.ids.len(), source.as_ref())?;
+        let options = self.options(dataset, &config, source.as_ref())?;
+        Ok(Plan { source, config, options })
+    }
+
+    /// The version of --from with which the training in --out began, if it is still the same one and the flags do not ask for
+    /// another.
+    fn recorded_version(&self, models: &ModelDirectory) -> Result<Option<u64>, Failure> {
+        if self.restart || self.from_version.is_some() {
+            return Ok(None);
+        }
+        let recorded = recorded_source(&self.out).map_err(failure)?;
+        let recorded = recorded.filter(|source| source.name == models.name());
+        Ok(recorded
+            .filter(|source| models.digest(source.version).is_ok_and(|digest| digest == source.digest))
+            .map(|source| source.version))
+    }
+
+    /// Says what a user may not expect of the model to start from.
+    fn remark_on(&self, source: &Checkpoint) {
         if source.manifest.has_learnt_everything() {
             say(format_args!(
                 "{}, version {}, has learnt every interaction of its data (--newest-epochs). If they are in these data too, the \
@@ -497,7 +344,30 @@ impl TrainArgs {
                 source.name, source.version
             ));
         }
-        Ok(Some(source))
+    }
+
+    /// Says how a training ended. Standard output has the version's path alone, for scripts.
+    fn tell(&self, outcome: TrainOutcome, dataset: &Dataset) -> Result<(), Failure> {
+        let finished = match outcome {
+            TrainOutcome::Stopped => {
+                let words = "stopped and saved; the same command continues this training";
+                return Err(Failure::Interrupted(words.to_owned()));
+            }
+            TrainOutcome::Paused => {
+                say("the stage is done and saved; the same command without --stop-after continues this training");
+                return Ok(());
+            }
+            TrainOutcome::Finished(finished) => finished,
+        };
+        let Finished { checkpoint, verdict } = *finished;
+        if let Some(verdict) = verdict {
+            let text =
+                Words::of(verdict, &self.commands(dataset)).cut_short(checkpoint.manifest.cut_short_after()).text();
+            // The training is done if standard error is closed.
+            drop(write!(stderr(), "\n{}\n", printable_lines(&text)));
+        }
+        let version = self.out.join(checkpoint.version.to_string());
+        writeln!(stdout(), "{}", version.display()).map_err(Failure::output)
     }
 
     /// Whether the output layer uses the item embedding. The source's own rule holds for its weights.
@@ -577,6 +447,7 @@ impl TrainArgs {
 fn failure(error: TrainError) -> Failure {
     match error {
         TrainError::Config(_)
+        | TrainError::Out(_)
         | TrainError::Untieable
         | TrainError::OtherTraining { .. }
         | TrainError::Diverged { .. } => Failure::usage(error),
@@ -585,7 +456,9 @@ fn failure(error: TrainError) -> Failure {
         }
         TrainError::Directory { ref source, .. } => Failure::unwritable(source, error.to_string()),
         // The directory was there when the training began.
-        TrainError::Io { .. } | TrainError::Checkpoint(CheckpointError::Io { .. }) => Failure::Io(error.to_string()),
+        TrainError::Io { .. } | TrainError::Save { .. } | TrainError::Checkpoint(CheckpointError::Io { .. }) => {
+            Failure::Io(error.to_string())
+        }
         TrainError::Checkpoint(error) => Failure::writing(&error),
         TrainError::Data(_) | TrainError::State { .. } | TrainError::Catalogue(_) | TrainError::History(_) => {
             Failure::data(error)

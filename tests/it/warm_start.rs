@@ -147,7 +147,28 @@ fn flags_that_contradict_the_source_are_named() {
     // The same training continues only from the same model.
     finish(train_from(&first, &data, &second, &["--epochs", "1", "--stop-after", "supernet"]));
     finish(train(&data, &first, &["--epochs", "1"]));
-    let output = train_from(&first, &data, &second, &["--epochs", "1"]).output().unwrap();
+    let output = train_from(&first, &data, &second, &["--epochs", "1", "--from-version", "2"]).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("the version of --from 1 (now 2)"), "{message}");
+}
+
+/// A job that trains a model on from its own highest version, and is stopped before another version comes.
+#[test]
+fn an_unfinished_training_keeps_the_version_with_which_it_began() {
+    let scratch = TempDir::new().unwrap();
+    let data = ring(scratch.path());
+    let mine = scratch.path().join("mine");
+    finish(train(&data, &mine, &["--epochs", "1"]));
+    finish(train_from(&mine, &data, &mine, &["--epochs", "1", "--stop-after", "supernet"]));
+    finish(train(&data, &scratch.path().join("other"), &["--epochs", "2"]));
+    std::fs::rename(scratch.path().join("other/1"), mine.join("2")).unwrap();
+    let told = finish(train_from(&mine, &data, &mine, &["--epochs", "1"])).stderr;
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.contains("version 1, with which the training in --out began"), "{told}");
+    assert_eq!(load(&mine).version, 3);
+    let source = |model: &Path| load(model).manifest.training.unwrap().options["from"]["version"].clone();
+    assert_eq!(source(&mine), 1);
+    // A new training starts from the highest version.
+    finish(train_from(&mine, &data, &mine, &["--epochs", "1"]));
+    assert_eq!(source(&mine), 3);
 }

@@ -16,7 +16,7 @@ const PROBES: usize = 8;
 /// Writes the weights of the last stage as a checkpoint and returns its version. The verdict is `None` if an older
 /// program measured the model.
 ///
-/// If the last stage trained on the splits that measure a model, the checkpoint has the measurement from before that
+/// If the last stage could train on the splits that measure a model, the checkpoint has the measurement from before that
 /// stage.
 ///
 /// # Errors
@@ -28,10 +28,11 @@ pub(crate) fn write_checkpoint(
 ) -> Result<(u64, Option<Verdict>), TrainError> {
     let weights = state.parameters.to_weights()?;
     let dataset = job.dataset;
-    let (measured, everything) = match &state.progress.measured {
-        Some(before) => (before.clone(), true),
-        None => (measure(job, space, &weights, state.progress.base_bias.as_ref())?, false),
+    let measured = match &state.progress.measured {
+        Some(before) => before.clone(),
+        None => measure(job, space, &weights, state.progress.base_bias.as_ref())?,
     };
+    let everything = state.progress.has_learnt_everything();
     let trained_on = if everything { dataset.whole_sequences() } else { dataset.training_sequences() };
     let catalogue = Catalogue::new(dataset.ids.clone(), dataset.popularity_in(&trained_on))?
         .with_titles(dataset.titles.iter().cloned());

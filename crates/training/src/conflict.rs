@@ -52,30 +52,55 @@ const FLAGS: [(&str, &str); 41] = [
     ("config.items", "the number of items in --data"),
 ];
 
+/// What keeps a job from continuing a training.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    /// What differs, as `--lr 0.01 (now 0.001)`.
+    pub differences: String,
+    /// How to continue the training.
+    pub remedy: &'static str,
+}
+
+impl Conflict {
+    const BY_FLAGS: &'static str = "give its values to continue it (flags of stages that have not begun may differ)";
+    const BY_NO_FLAG: &'static str =
+        "no flag sets all of these, so continue it with the version of canet that began it";
+}
+
 impl Progress {
-    /// What keeps a job from continuing this training, as `--lr 0.01 (now 0.001)`; `None` if nothing does. Options of stages
-    /// that have not begun may differ.
-    pub(crate) fn differs_from(&self, job: &TrainJob<'_>) -> Option<String> {
+    /// What keeps a job from continuing this training; `None` if nothing does. Options of stages that have not begun may
+    /// differ.
+    pub(crate) fn differs_from(&self, job: &TrainJob<'_>) -> Option<Conflict> {
         if self.parsed_sha256 != job.dataset.parsed_sha256 {
             // Sizes and defaults follow from the data, so nothing else is worth comparing.
             let digest = |sha256: &str| sha256.chars().take(12).collect::<String>();
             let (before, now) = (digest(&self.parsed_sha256), digest(&job.dataset.parsed_sha256));
-            return Some(format!("--data of SHA-256 {before} (now {now})"));
+            let differences = format!("--data of SHA-256 {before} (now {now})");
+            return Some(Conflict { differences, remedy: Conflict::BY_FLAGS });
         }
         let before = self.options.continued_by(&job.options, self.begun());
         if before == job.options && self.config == job.config {
             return None;
         }
         let [before, now] = [leaves(&before, &self.config), leaves(&job.options, &job.config)];
-        let paths: Vec<&String> = before.keys().chain(now.keys().filter(|path| !before.contains_key(*path))).collect();
-        let differing = paths.into_iter().filter(|path| before.get(*path) != now.get(*path));
-        let differing = differing.map(|path| {
-            let flag = FLAGS.iter().find(|(known, _)| known == path).map_or(path.as_str(), |(_, flag)| flag);
-            let shown = |values: &BTreeMap<String, Value>| shown(path, values.get(path));
-            format!("{flag} {} (now {})", shown(&before), shown(&now))
-        });
-        Some(differing.collect::<Vec<_>>().join(", "))
+        Some(conflict_of(&before, &now))
     }
+}
+
+/// The conflict between two sets of single values, by path.
+fn conflict_of(before: &BTreeMap<String, Value>, now: &BTreeMap<String, Value>) -> Conflict {
+    let paths = before.keys().chain(now.keys().filter(|path| !before.contains_key(*path)));
+    let mut remedy = Conflict::BY_FLAGS;
+    let mut differences = Vec::new();
+    for path in paths.filter(|path| before.get(*path) != now.get(*path)) {
+        let flag = FLAGS.iter().find(|(known, _)| known == path).map(|(_, flag)| *flag);
+        if flag.is_none() {
+            remedy = Conflict::BY_NO_FLAG;
+        }
+        let [before, now] = [before, now].map(|values| shown(path, values.get(path)));
+        differences.push(format!("{} {before} (now {now})", flag.unwrap_or(path)));
+    }
+    Conflict { differences: differences.join(", "), remedy }
 }
 
 /// The single values of options and configuration, by path.
@@ -144,6 +169,23 @@ mod tests {
         for (path, _) in FLAGS {
             assert!(leaves.contains_key(path), "{path} is no option");
         }
+    }
+
+    /// Two versions of the program may choose these values differently for the same flags.
+    #[test]
+    fn values_that_no_flag_sets_need_the_program_that_chose_them() {
+        let before = Progress::for_tests();
+        let mut options = before.options.clone();
+        let conflict = |options: &TrainOptions| {
+            conflict_of(&leaves(&before.options, &before.config), &leaves(options, &before.config))
+        };
+        options.learning_rate = 0.5;
+        let Conflict { differences, remedy } = conflict(&options);
+        assert_eq!((differences.as_str(), remedy), ("--lr 0.1 (now 0.5)", Conflict::BY_FLAGS));
+        options.optimizer.betas[1] = 0.999;
+        let Conflict { differences, remedy } = conflict(&options);
+        assert!(differences.contains("optimizer.betas 0.9,0.98 (now 0.9,0.999)"), "{differences}");
+        assert_eq!(remedy, Conflict::BY_NO_FLAG);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use canet_domain::RouteSpace;
 use canet_torch::tch_device;
 
+use crate::conflict::Conflict;
 use crate::display::Display;
 use crate::error::TrainError;
 use crate::forecast::{Forecast, Work};
@@ -66,13 +67,16 @@ impl<'a> StageContext<'a> {
         work: &Path,
     ) -> Result<StageContext<'a>, TrainError> {
         let file = StateFile::new(work);
-        let (mut state, resumed) = match file.load(tch_device(job.device))? {
-            Some(state) => (state, true),
+        let (mut state, resumed) = match file.open()? {
+            Some(saved) => {
+                if let Some(Conflict { differences, remedy }) = saved.progress.differs_from(job) {
+                    return Err(TrainError::OtherTraining { path: work.to_owned(), differences, remedy });
+                }
+                // The configuration is the job's, which is checked, so the tensors have possible sizes.
+                (saved.load(tch_device(job.device))?, true)
+            }
             None => (TrainState::fresh(job)?, false),
         };
-        if let Some(differences) = state.progress.differs_from(job) {
-            return Err(TrainError::OtherTraining { path: work.to_owned(), differences });
-        }
         state.progress.options = job.options.clone();
         let mut log = RunLog::open(&work.join(LOG_NAME), state.progress.log_bytes)?;
         let Progress { stage, epoch, step, elapsed_seconds, .. } = state.progress;
@@ -122,7 +126,7 @@ impl<'a> StageContext<'a> {
         if self.job.stop.load(Ordering::Relaxed) {
             return Some(StageEnd::Stopped);
         }
-        self.time.is_over(self.job.options.ends_by(stage)).then_some(StageEnd::OutOfTime)
+        self.time.is_over(self.job.options.ends_by(stage, self.space.len())).then_some(StageEnd::OutOfTime)
     }
 
     /// Why work that runs beyond its stage's share of the time must end now: a signal asked for it, or the whole time is over.
@@ -190,10 +194,6 @@ impl<'a> StageContext<'a> {
         self.state.parameters = Parameters::from_weights(&self.job.config, &weights, self.job.parameters())?;
         self.state.optimizer = AdamW::new(self.job.options.optimizer, &self.state.parameters)?;
         let progress = &mut self.state.progress;
-        if progress.epoch == 0 && progress.step == 0 {
-            // The stage has not trained on the splits that measured the weights, so they can be measured again.
-            progress.measured = None;
-        }
         progress.stage += 1;
         progress.epoch = 0;
         progress.begin_epoch();

@@ -20,16 +20,18 @@ pub enum TrainError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The directory has an unfinished training that differs from the job.
-    #[error(
-        "{path} has an unfinished training with {differences}: give its values to continue it, or --restart to discard it \
-         (flags of stages that have not begun may differ)"
-    )]
+    #[error("{path} has an unfinished training with {differences}: {remedy}, or --restart to discard it")]
     OtherTraining {
         /// The directory.
         path: PathBuf,
-        /// The flags that differ, with the unfinished training's values and the given ones.
+        /// What differs, with the unfinished training's values and the given ones.
         differences: String,
+        /// How to continue the unfinished training.
+        remedy: &'static str,
     },
+    /// The directory cannot be a model's.
+    #[error("--out {0}")]
+    Out(#[source] CheckpointError),
     /// Another process trains in the directory.
     #[error("another process trains in {path}: wait for it, or give another --out")]
     Busy {
@@ -64,6 +66,16 @@ pub enum TrainError {
     #[error("{path}: {source}")]
     Directory {
         /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The state of the training could not be saved.
+    #[error(
+        "{path} cannot be saved: {source}: make room, and run the same command again, which continues after the last save"
+    )]
+    Save {
+        /// The file.
         path: PathBuf,
         /// The system's error.
         source: std::io::Error,

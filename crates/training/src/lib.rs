@@ -70,7 +70,7 @@ pub use memory::MemoryEstimate;
 pub use optimizer::AdamWOptions;
 pub use options::{JointOptions, NewestOptions, RouterOptions, SandwichOptions, SettleOptions, TrainOptions};
 pub use parameters::{ParameterOptions, Parameters, Recipe};
-pub use pipeline::train;
+pub use pipeline::{discards_earlier, recorded_source, train};
 pub use samples::SampleOptions;
 pub use stage::{Preset, Stage};
 pub use subnet_mask::{MaskTables, RowMasks, SubnetMask, one_hot};

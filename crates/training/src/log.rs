@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use canet_model::ModelConfig;
 use canet_model::checkpoint::TrainingRecord;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::records::EpochRecord;
@@ -84,6 +84,16 @@ pub(crate) enum Event<'a> {
         /// Share of the predictions' variance that the router reproduces.
         learnt: f64,
     },
+    /// The time limit ended a stage.
+    CutShort {
+        stage: Stage,
+        /// Its finished epochs; 0 in the stage `router`, which has none.
+        epochs: u64,
+        /// The epochs that it would have had, at most.
+        of: u64,
+        /// Steps of an unfinished epoch.
+        steps: u64,
+    },
     /// The training wrote a checkpoint.
     Finish {
         reason: FinishReason,
@@ -93,7 +103,7 @@ pub(crate) enum Event<'a> {
 }
 
 /// Why a training finished: how its last stage ended, unless time cut a stage short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FinishReason {
     /// All epochs of the last stage are done.

@@ -70,9 +70,24 @@ impl TrainOptions {
         }
     }
 
-    /// The share of the training's time after which a stage ends.
-    pub(crate) fn ends_by(&self, stage: Stage) -> f64 {
-        if stage == Stage::Settle && self.newest.epochs == 0 { 1.0 } else { stage.ends_by() }
+    /// The share of the training's time after which a stage ends, so that later stages have time as well. Stages without
+    /// work in a model of this many routes take no time, and the last one with work ends with the training's time.
+    pub(crate) fn ends_by(&self, stage: Stage, routes: usize) -> f64 {
+        let stages = self.preset.stages();
+        let part = |stage: &Stage| if self.has_work(*stage, routes) { stage.time_part() } else { 0.0 };
+        let place = stages.iter().position(|own| *own == stage).unwrap_or(stages.len());
+        let (until, after) = stages.split_at(stages.len().min(place + 1));
+        let until: f64 = until.iter().map(part).sum();
+        let after: f64 = after.iter().map(part).sum();
+        if after > 0.0 { until / (until + after) } else { 1.0 }
+    }
+
+    /// Whether there is anything to do in a stage, in a model of this many routes.
+    pub(crate) fn has_work(&self, stage: Stage, routes: usize) -> bool {
+        match stage {
+            Stage::Router => routes > 1,
+            stage => self.stage_epochs(stage) > 0,
+        }
     }
 
     /// The options as the run log and the checkpoint record them.
@@ -178,4 +193,37 @@ pub struct SettleOptions {
 pub struct NewestOptions {
     /// Passes over all interactions, including those of the validation and test splits. 0 skips the stage.
     pub epochs: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Progress;
+
+    #[test]
+    fn time_is_shared_among_the_stages_with_work() {
+        let options = |epochs: u64, settle: u64, newest: u64| TrainOptions {
+            preset: Preset::Utility,
+            epochs,
+            settle: SettleOptions { epochs: settle, learning_rate: 0.1 },
+            newest: NewestOptions { epochs: newest },
+            ..Progress::for_tests().options
+        };
+        let (supernet, router, settle, newest) = (Stage::Supernet, Stage::Router, Stage::Settle, Stage::Newest);
+        for (options, routes, expected) in [
+            (options(5, 3, 1), 8, vec![(supernet, 0.65), (router, 0.85), (settle, 0.93), (newest, 1.0)]),
+            (options(5, 3, 0), 8, vec![(supernet, 65.0 / 93.0), (router, 85.0 / 93.0), (settle, 1.0)]),
+            (options(5, 3, 0), 1, vec![(supernet, 65.0 / 73.0), (settle, 1.0)]),
+            (options(5, 0, 0), 8, vec![(supernet, 65.0 / 85.0), (router, 1.0)]),
+            (options(5, 0, 0), 1, vec![(supernet, 1.0)]),
+            (options(0, 0, 2), 8, vec![(router, 20.0 / 27.0), (newest, 1.0)]),
+            (options(0, 0, 0), 1, vec![(supernet, 1.0)]),
+            (Progress::for_tests().options, 8, vec![(Stage::Joint, 1.0)]),
+        ] {
+            for (stage, share) in expected {
+                let found = options.ends_by(stage, routes);
+                assert!((found - share).abs() < 1e-12, "{stage:?} of {routes} routes: {found} instead of {share}");
+            }
+        }
+    }
 }

@@ -12,11 +12,12 @@ use crate::display::Display;
 use crate::epochs::Epochs;
 use crate::error::TrainError;
 use crate::job::{Finished, TrainJob, TrainOutcome};
-use crate::log::{Event, FinishReason};
+use crate::log::Event;
 use crate::router::fit_router;
 use crate::stage::{Stage, StageEnd};
 use crate::state_file::StateFile;
 use crate::validation::measure;
+use crate::warm_start::SourceRecord;
 
 /// The working directory of an unfinished training, inside the model's directory.
 const WORK: &str = ".training";
@@ -24,7 +25,7 @@ const WORK: &str = ".training";
 /// How the pipeline ended.
 enum PipelineEnd {
     /// All stages are done.
-    Finished { reason: FinishReason },
+    Finished,
     /// A signal asked the process to stop.
     Stopped,
     /// The stage `stop_after` is done.
@@ -36,6 +37,7 @@ enum PipelineEnd {
 /// # Errors
 /// [`TrainError`], whose message says what to do.
 pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
+    check_out(job.out)?;
     let space = job.config.check()?;
     if job.options.tied && job.config.width() != job.config.embedding_width() {
         return Err(TrainError::Untieable);
@@ -55,17 +57,55 @@ pub fn train(job: &TrainJob<'_>) -> Result<TrainOutcome, TrainError> {
     match end {
         PipelineEnd::Stopped => Ok(TrainOutcome::Stopped),
         PipelineEnd::Paused => Ok(TrainOutcome::Paused),
-        PipelineEnd::Finished { reason } => {
+        PipelineEnd::Finished => {
             let diverged = |error: TrainError| error.or_diverged(context.state.progress.latest_epoch());
             let (version, verdict) = write_checkpoint(job, &space, &context.state).map_err(diverged)?;
             context.finish(version)?;
-            let elapsed_seconds = context.elapsed().as_secs_f64();
-            context.log.write(&Event::Finish { reason, elapsed_seconds })?;
+            let (reason, elapsed) = (context.state.progress.finish_reason(), context.elapsed());
+            context.log.write(&Event::Finish { reason, elapsed_seconds: elapsed.as_secs_f64() })?;
             let checkpoint = read_back(job, version)?;
             clean_up(job, &work, version)?;
             Ok(TrainOutcome::Finished(Box::new(Finished { checkpoint, verdict })))
         }
     }
+}
+
+/// Refuses a directory that cannot be a model's, which would otherwise fail the training once all of it is done.
+fn check_out(out: &Path) -> Result<(), TrainError> {
+    use CheckpointError::{IsVersion, NoModel, NoName, NotADirectory};
+    match ModelDirectory::open(out) {
+        Err(error @ (IsVersion { .. } | NoName { .. } | NotADirectory { .. })) => Err(TrainError::Out(error)),
+        Err(NoModel { path }) if path.file_name().is_some_and(|name| name.to_str().is_none()) => {
+            Err(TrainError::Out(NoName { path }))
+        }
+        // A model without a version is none of these, and gets its first one.
+        _ => Ok(()),
+    }
+}
+
+/// The model from which an unfinished training in `out` started, or one that wrote its version and was stopped before its own
+/// end. `None` if there is no such training, or if it started from random weights.
+///
+/// # Errors
+/// [`TrainError`], if the state cannot be read.
+pub fn recorded_source(out: &Path) -> Result<Option<SourceRecord>, TrainError> {
+    let work = out.join(WORK);
+    let state = StateFile::finished(&work)?.map_or_else(|| StateFile::new(&work), |(_, state)| state);
+    Ok(state.progress()?.and_then(|progress| progress.options.from))
+}
+
+/// Whether [`train`] discards what an earlier training left in the directory, because it has written its version and the job
+/// is another one.
+///
+/// # Errors
+/// [`TrainError`], if the state cannot be read.
+pub fn discards_earlier(job: &TrainJob<'_>) -> Result<bool, TrainError> {
+    StateFile::finished(&job.out.join(WORK))?.map_or(Ok(false), |(_, state)| is_of_another_job(job, &state))
+}
+
+/// Whether a finished training is not that of the job.
+fn is_of_another_job(job: &TrainJob<'_>, state: &StateFile) -> Result<bool, TrainError> {
+    Ok(job.restart || state.progress()?.is_none_or(|progress| progress.differs_from(job).is_some()))
 }
 
 /// Reads the version of a training back, with all its checks.
@@ -84,7 +124,7 @@ fn clean_up(job: &TrainJob<'_>, work: &Path, version: u64) -> Result<(), TrainEr
 /// its last epoch.
 fn clean_up_earlier(job: &TrainJob<'_>, work: &Path) -> Result<Option<Checkpoint>, TrainError> {
     let Some((version, state)) = StateFile::finished(work)? else { return Ok(None) };
-    if job.restart || state.progress()?.is_none_or(|progress| progress.differs_from(job).is_some()) {
+    if is_of_another_job(job, &state)? {
         keep_log(job, work, version)?;
         state.remove()?;
         return Ok(None);
@@ -131,43 +171,48 @@ fn run_stages(context: &mut StageContext<'_>) -> Result<PipelineEnd, TrainError>
     if stop_after.is_some_and(|place| context.state.progress.stage > place) {
         return Ok(PipelineEnd::Paused);
     }
-    let mut reason = FinishReason::Epochs;
     while let Some(stage) = stages.get(context.state.progress.stage).copied() {
-        match run_stage(context, stage)? {
+        let end = run_stage(context, stage)?;
+        match end {
             Some(StageEnd::Stopped) => {
                 context.save()?;
                 return Ok(PipelineEnd::Stopped);
             }
-            Some(StageEnd::OutOfTime) => {
-                reason = FinishReason::MaxMinutes;
-                // The figures are from before the stage `newest`.
-                if stage != Stage::Newest {
-                    let progress = &mut context.state.progress;
-                    progress.cut_short_after = Some(progress.curve.len() as u64);
-                }
-            }
-            // A stage that time cut short stays the reason, however the later stages end.
-            _ if reason == FinishReason::MaxMinutes => {}
-            Some(StageEnd::Patience) => reason = FinishReason::Patience,
-            Some(StageEnd::Done) => reason = FinishReason::Epochs,
-            None => {}
+            Some(StageEnd::OutOfTime) => tell_cut_short(context, stage)?,
+            _ => {}
         }
+        context.state.progress.end_stage(stage, end);
         context.begin_next_stage()?;
         if context.job.stop_after == Some(stage) {
             return Ok(PipelineEnd::Paused);
         }
     }
-    let reason = context.state.progress.cut_short_after.map_or(reason, |_| FinishReason::MaxMinutes);
-    Ok(PipelineEnd::Finished { reason })
+    Ok(PipelineEnd::Finished)
+}
+
+/// Prints and logs that the time limit ended a stage.
+fn tell_cut_short(context: &mut StageContext<'_>, stage: Stage) -> Result<(), TrainError> {
+    let (epochs, of) = (context.state.progress.epoch, context.job.options.stage_epochs(stage));
+    let steps = context.state.progress.step;
+    let name = stage.name();
+    context.display.line(&match (stage, epochs, steps) {
+        (Stage::Router, ..) => format!("{name}: --max-minutes ended the stage early"),
+        (Stage::Newest, 0, 0) => format!(
+            "{name}: --max-minutes left no time for the stage, so the model has not learnt the validation and test splits"
+        ),
+        (_, 0, 0) => format!("{name}: --max-minutes left no time for the stage"),
+        _ => format!("{name}: --max-minutes ended the stage after {epochs} of {of} epochs and {steps} steps"),
+    });
+    context.log.write(&Event::CutShort { stage, epochs, of, steps })
 }
 
 /// Runs one stage. Returns `None` if there is nothing to do in it.
 fn run_stage(context: &mut StageContext<'_>, stage: Stage) -> Result<Option<StageEnd>, TrainError> {
-    let options = &context.job.options;
+    if !context.job.options.has_work(stage, context.space.len()) {
+        return Ok(None);
+    }
     let end = match stage {
-        Stage::Router if context.space.len() == 1 => return Ok(None),
         Stage::Router => fit_router(context)?,
-        Stage::Newest if options.newest.epochs == 0 => return Ok(None),
         Stage::Newest => {
             measure_before_newest(context)?;
             Epochs::new(context, stage)?.run(context)?

@@ -28,13 +28,14 @@ impl Stage {
         }
     }
 
-    /// The share of the training's time after which the stage ends, so that later stages have time as well.
-    pub(crate) fn ends_by(self) -> f64 {
+    /// The stage's part of a limited time, beside the parts of the other stages.
+    pub(crate) fn time_part(self) -> f64 {
         match self {
+            Stage::Joint => 1.0,
             Stage::Supernet => 0.65,
-            Stage::Router => 0.85,
-            Stage::Settle => 0.93,
-            Stage::Joint | Stage::Newest => 1.0,
+            Stage::Router => 0.20,
+            Stage::Settle => 0.08,
+            Stage::Newest => 0.07,
         }
     }
 }

@@ -3,12 +3,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::job::TrainJob;
+use crate::log::FinishReason;
 use crate::optimizer::AdamW;
 use crate::options::TrainOptions;
 use crate::parameters::{Parameters, Recipe};
 use crate::records::{BaseBias, EpochRecord, Measurement};
 use crate::route_ranks::RouteRanks;
-use crate::stage::Stage;
+use crate::stage::{Stage, StageEnd};
 use crate::step_loss::LossValues;
 use crate::warm_start::{fold_residuals, start_from};
 
@@ -39,15 +40,21 @@ pub(crate) struct Progress {
     pub elapsed_seconds: f64,
     /// The finished epochs of all stages.
     pub curve: Vec<EpochRecord>,
-    /// Number of finished epochs when the time limit last ended a stage.
+    /// Number of finished epochs when the time limit last ended a stage before the measurement.
     #[serde(default)]
     pub cut_short_after: Option<u64>,
+    /// Why the stages so far ended. States of older versions have none.
+    #[serde(default)]
+    pub reason: Option<FinishReason>,
     /// Result of the stage `router` beside the router's weights.
     #[serde(rename = "routing")]
     pub base_bias: Option<BaseBias>,
     /// Measurement of the weights before the stage `newest`, which trains on the splits that measure them.
     #[serde(default)]
     pub measured: Option<Measurement>,
+    /// Whether the stage `newest` has moved the weights. `None` before its end, and in states of older versions.
+    #[serde(default)]
+    pub everything: Option<bool>,
     /// Length of the run log in bytes. A resumed training repeats what was logged after this point.
     pub log_bytes: u64,
 }
@@ -68,8 +75,10 @@ impl Progress {
             elapsed_seconds: 0.0,
             curve: Vec::new(),
             cut_short_after: None,
+            reason: None,
             base_bias: None,
             measured: None,
+            everything: None,
             log_bytes: 0,
         }
     }
@@ -96,9 +105,46 @@ impl Progress {
     /// The stages that have begun.
     pub(crate) fn begun(&self) -> &'static [Stage] {
         let stages = self.options.preset.stages();
-        let fitted = self.base_bias.is_some() && stages.get(self.stage) == Some(&Stage::Router);
-        let under_way = self.epoch > 0 || self.step > 0 || fitted;
-        &stages[..stages.len().min(self.stage + usize::from(under_way))]
+        &stages[..stages.len().min(self.stage + usize::from(self.under_way()))]
+    }
+
+    /// Whether the current stage has trained the weights.
+    fn under_way(&self) -> bool {
+        self.epoch > 0 || self.step > 0
+    }
+
+    /// Notes how a stage ended; `None` if there was nothing to do in it.
+    pub(crate) fn end_stage(&mut self, stage: Stage, end: Option<StageEnd>) {
+        match end {
+            Some(StageEnd::OutOfTime) => {
+                self.reason = Some(FinishReason::MaxMinutes);
+                // The figures are from before the stage `newest`.
+                if stage != Stage::Newest {
+                    self.cut_short_after = Some(self.curve.len() as u64);
+                }
+            }
+            // A stage that time cut short stays the reason, however the later stages end.
+            _ if self.finish_reason() == FinishReason::MaxMinutes => {}
+            Some(StageEnd::Patience) => self.reason = Some(FinishReason::Patience),
+            Some(StageEnd::Done) => self.reason = Some(FinishReason::Epochs),
+            Some(StageEnd::Stopped) | None => {}
+        }
+        if stage == Stage::Newest {
+            self.everything = Some(self.under_way());
+        }
+    }
+
+    /// Why the training finished, once it has.
+    pub(crate) fn finish_reason(&self) -> FinishReason {
+        match self.cut_short_after {
+            Some(_) => FinishReason::MaxMinutes,
+            None => self.reason.unwrap_or(FinishReason::Epochs),
+        }
+    }
+
+    /// Whether the weights have learnt the splits that measure them. An older version kept a measurement only if they had.
+    pub(crate) fn has_learnt_everything(&self) -> bool {
+        self.everything.unwrap_or(self.measured.is_some())
     }
 
     /// Seed of the current stage.
@@ -210,7 +256,10 @@ pub(crate) fn derive_seed(seed: u64, place: [u64; 2]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use canet_model::checkpoint::{Calibration, MetricsRecord};
+
     use super::*;
+    use crate::stage::Preset;
 
     #[test]
     fn what_no_training_writes_is_named() {
@@ -231,6 +280,55 @@ mod tests {
             let found = changed(change).unwrap();
             assert!(found.starts_with(words), "{found}");
         }
+    }
+
+    /// A state of the preset `utility` at the start of a stage.
+    fn at(stage: usize) -> Progress {
+        let mut progress = Progress::for_tests();
+        progress.options.preset = Preset::Utility;
+        Progress { stage, ..progress }
+    }
+
+    #[test]
+    fn a_stage_that_time_cut_short_stays_the_reason() {
+        let reasons = |ends: &[(Stage, Option<StageEnd>)]| {
+            let mut progress = at(0);
+            ends.iter().for_each(|(stage, end)| progress.end_stage(*stage, *end));
+            // Another process reads it from the state.
+            let saved = serde_json::to_string(&progress).unwrap();
+            let resumed: Progress = serde_json::from_str(&saved).unwrap();
+            (resumed.finish_reason(), resumed.cut_short_after)
+        };
+        let (done, late) = (Some(StageEnd::Done), Some(StageEnd::OutOfTime));
+        let patience = (Stage::Supernet, Some(StageEnd::Patience));
+        assert_eq!(reasons(&[patience, (Stage::Router, done)]), (FinishReason::Epochs, None));
+        assert_eq!(reasons(&[(Stage::Router, done), patience, (Stage::Newest, None)]), (FinishReason::Patience, None));
+        assert_eq!(reasons(&[(Stage::Settle, late), (Stage::Newest, done)]), (FinishReason::MaxMinutes, Some(0)));
+        assert_eq!(reasons(&[(Stage::Settle, done), (Stage::Newest, late)]), (FinishReason::MaxMinutes, None));
+    }
+
+    #[test]
+    fn weights_have_learnt_everything_once_the_stage_newest_has_moved_them() {
+        let measured = Measurement {
+            calibration: Calibration { points: Vec::new() },
+            metrics: MetricsRecord::default(),
+            verdict: None,
+        };
+        for (epoch, step, moved) in [(0, 0, false), (0, 3, true), (2, 0, true)] {
+            let mut progress = Progress { epoch, step, measured: Some(measured.clone()), ..at(3) };
+            progress.end_stage(Stage::Newest, Some(StageEnd::OutOfTime));
+            assert_eq!(progress.has_learnt_everything(), moved, "{epoch} {step}");
+        }
+        let mut without = at(3);
+        without.end_stage(Stage::Newest, None);
+        assert!(!without.has_learnt_everything());
+        // A state of an older version after its last stage.
+        let mut saved = serde_json::to_value(Progress { measured: Some(measured), ..at(4) }).unwrap();
+        saved.as_object_mut().unwrap().remove("everything");
+        saved.as_object_mut().unwrap().remove("reason");
+        let old: Progress = serde_json::from_value(saved).unwrap();
+        assert!(old.has_learnt_everything());
+        assert!(!at(4).has_learnt_everything());
     }
 
     #[test]

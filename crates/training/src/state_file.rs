@@ -23,6 +23,13 @@ pub(crate) struct StateFile {
     path: PathBuf,
 }
 
+/// A state that is open, of which only the progress has been read.
+pub(crate) struct SavedState<'a> {
+    pub progress: Progress,
+    tensors: TensorFile,
+    file: &'a StateFile,
+}
+
 /// The name before the version is written, and how that of version N begins and ends afterwards:
 /// `finished-N.safetensors`.
 const UNFINISHED: &str = "state.safetensors";
@@ -48,7 +55,13 @@ impl StateFile {
     /// [`TrainError::Io`].
     pub(crate) fn finished(directory: &Path) -> Result<Option<(u64, StateFile)>, TrainError> {
         let [before, behind] = FINISHED;
-        for entry in fs::read_dir(directory).map_err(|source| TrainError::io(directory, source))? {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            entries => entries.map_err(|source| TrainError::io(directory, source))?,
+        };
+        for entry in entries {
             let path = entry.map_err(|source| TrainError::io(directory, source))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let number = name.strip_prefix(before).and_then(|name| name.strip_suffix(behind));
@@ -78,7 +91,8 @@ impl StateFile {
             .map_err(|source| TrainError::io(&self.path, source))
     }
 
-    /// Writes the state to another file and renames that. A process that is killed leaves the old state or the new one.
+    /// Writes the state to another file and renames that. A process that is killed leaves the old state or the new one. If a
+    /// write fails, the other file goes, because it may be what fills the disk.
     ///
     /// # Errors
     /// [`TrainError`], if the disk is full or the device is lost.
@@ -104,12 +118,19 @@ impl StateFile {
             .map(|(name, tensor)| (name, TensorToWrite::floats(tensor.shape.clone(), &tensor.data)))
             .collect();
         let partial = self.path.with_extension("partial");
-        write_tensors(&partial, tensors, Some(metadata)).map_err(|error| self.tensor_error(error))?;
-        let replace = || -> io::Result<()> {
-            File::open(&partial)?.sync_all()?;
-            fs::rename(&partial, &self.path)
+        let replace = || -> Result<(), TensorFileError> {
+            write_tensors(&partial, tensors, Some(metadata))?;
+            File::open(&partial).and_then(|file| file.sync_all()).map_err(TensorFileError::Write)?;
+            fs::rename(&partial, &self.path).map_err(TensorFileError::Write)
         };
-        replace().map_err(|source| TrainError::io(&self.path, source))
+        replace().map_err(|error| {
+            // The error that matters is the first one.
+            let _ = fs::remove_file(&partial);
+            match error {
+                TensorFileError::Write(source) => TrainError::Save { path: self.path.clone(), source },
+                other => self.tensor_error(other),
+            }
+        })
     }
 
     /// Removes the file, if it exists.
@@ -123,72 +144,30 @@ impl StateFile {
         }
     }
 
-    /// Reads the state. Returns `None` if there is no file.
-    ///
-    /// # Errors
-    /// [`TrainError`], if the file cannot be read or is not a state.
-    pub(crate) fn load(&self, device: tch::Device) -> Result<Option<TrainState>, TrainError> {
-        let Some((mut file, progress)) = self.open()? else { return Ok(None) };
-        let mut parts = self.parts(&mut file)?;
-        let ranks = match parts.remove(UTILITY) {
-            Some(part) => RouteRanks::from_tensor(part.get(RANKS).map_err(|error| self.invalid(error))?),
-            None => RouteRanks::default(),
-        };
-        let checked = |part: &str, weights: Weights| -> Result<Weights, TrainError> {
-            weights.check(&progress.config).map_err(|error| self.invalid(format!("{part}: {error}")))?;
-            Ok(weights)
-        };
-        let mut take = |part: &str| checked(part, parts.remove(part).unwrap_or_default());
-        let options = ParameterOptions { recipe: progress.options.recipe(), tied: progress.options.tied, device };
-        let parameters = Parameters::from_weights(&progress.config, &take(PARAMETER)?, options)?;
-        let (first, second) = (take(FIRST_MOMENT)?, take(SECOND_MOMENT)?);
-        let best = parts.remove(BEST).map(|best| checked(BEST, best)).transpose()?.unwrap_or_default();
-        let moments = first
-            .iter()
-            .map(|(name, tensor)| {
-                let second = second.get(name).map_err(|error| self.invalid(error))?;
-                Ok((name.to_owned(), Moments { first: from_host(tensor)?, second: from_host(second)? }))
-            })
-            .collect::<Result<_, TrainError>>()?;
-        let optimizer = AdamW::resume(progress.options.optimizer, &parameters, &moments, progress.optimizer_steps)?;
-        Ok(Some(TrainState { progress, parameters, optimizer, best, ranks }))
-    }
-
     /// Reads the progress without the tensors. Returns `None` if there is no file.
     ///
     /// # Errors
     /// [`TrainError`], if the file cannot be read or is not a state.
     pub(crate) fn progress(&self) -> Result<Option<Progress>, TrainError> {
-        Ok(self.open()?.map(|(_, progress)| progress))
+        Ok(self.open()?.map(|saved| saved.progress))
     }
 
-    fn open(&self) -> Result<Option<(TensorFile, Progress)>, TrainError> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
+    /// Opens the state. Returns `None` if there is no file.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the file cannot be read or is not a state.
+    pub(crate) fn open(&self) -> Result<Option<SavedState<'_>>, TrainError> {
+        let tensors = match File::open(&self.path) {
+            Ok(file) => TensorFile::open(file).map_err(|error| self.tensor_error(error))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TrainError::io(&self.path, error)),
         };
-        let file = TensorFile::open(file).map_err(|error| self.tensor_error(error))?;
-        let progress = file.metadata(PROGRESS).ok_or_else(|| self.invalid("it has no progress"))?;
+        let progress = tensors.metadata(PROGRESS).ok_or_else(|| self.invalid("it has no progress"))?;
         let progress: Progress = serde_json::from_str(progress).map_err(|error| self.invalid(error))?;
         match progress.fault() {
             Some(fault) => Err(self.invalid(fault)),
-            None => Ok(Some((file, progress))),
+            None => Ok(Some(SavedState { progress, tensors, file: self })),
         }
-    }
-
-    /// The tensors by the part of the state that they belong to.
-    fn parts(&self, file: &mut TensorFile) -> Result<BTreeMap<String, Weights>, TrainError> {
-        let shapes: Vec<(String, Vec<usize>)> =
-            file.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
-        let mut parts: BTreeMap<String, Weights> = BTreeMap::new();
-        for (name, shape) in shapes {
-            let data = file.floats(&name).map_err(|error| self.tensor_error(error))?;
-            let unknown = || self.tensor_error(TensorFileError::Unknown(name.clone()));
-            let (part, name) = name.split_once('.').ok_or_else(unknown)?;
-            parts.entry(part.to_owned()).or_default().insert(name, HostTensor { shape, data });
-        }
-        Ok(parts)
     }
 
     fn tensor_error(&self, error: TensorFileError) -> TrainError {
@@ -201,5 +180,53 @@ impl StateFile {
     /// The error of a file that is not the state of a training.
     pub(crate) fn invalid(&self, reason: impl ToString) -> TrainError {
         TrainError::State { path: self.path.clone(), reason: reason.to_string() }
+    }
+}
+
+impl SavedState<'_> {
+    /// Reads the tensors. The configuration in the progress must be a checked one, because it gives their sizes.
+    ///
+    /// # Errors
+    /// [`TrainError`], if the file cannot be read or is not a state.
+    pub(crate) fn load(mut self, device: tch::Device) -> Result<TrainState, TrainError> {
+        let mut parts = self.parts()?;
+        let SavedState { progress, file, .. } = self;
+        let ranks = match parts.remove(UTILITY) {
+            Some(part) => RouteRanks::from_tensor(part.get(RANKS).map_err(|error| file.invalid(error))?),
+            None => RouteRanks::default(),
+        };
+        let checked = |part: &str, weights: Weights| -> Result<Weights, TrainError> {
+            weights.check(&progress.config).map_err(|error| file.invalid(format!("{part}: {error}")))?;
+            Ok(weights)
+        };
+        let mut take = |part: &str| checked(part, parts.remove(part).unwrap_or_default());
+        let options = ParameterOptions { recipe: progress.options.recipe(), tied: progress.options.tied, device };
+        let parameters = Parameters::from_weights(&progress.config, &take(PARAMETER)?, options)?;
+        let (first, second) = (take(FIRST_MOMENT)?, take(SECOND_MOMENT)?);
+        let best = parts.remove(BEST).map(|best| checked(BEST, best)).transpose()?.unwrap_or_default();
+        let moments = first
+            .iter()
+            .map(|(name, tensor)| {
+                let second = second.get(name).map_err(|error| file.invalid(error))?;
+                Ok((name.to_owned(), Moments { first: from_host(tensor)?, second: from_host(second)? }))
+            })
+            .collect::<Result<_, TrainError>>()?;
+        let optimizer = AdamW::resume(progress.options.optimizer, &parameters, &moments, progress.optimizer_steps)?;
+        Ok(TrainState { progress, parameters, optimizer, best, ranks })
+    }
+
+    /// The tensors by the part of the state that they belong to.
+    fn parts(&mut self) -> Result<BTreeMap<String, Weights>, TrainError> {
+        let SavedState { tensors, file, .. } = self;
+        let shapes: Vec<(String, Vec<usize>)> =
+            tensors.tensors().into_iter().map(|(name, info)| (name, info.shape.clone())).collect();
+        let mut parts: BTreeMap<String, Weights> = BTreeMap::new();
+        for (name, shape) in shapes {
+            let data = tensors.floats(&name).map_err(|error| file.tensor_error(error))?;
+            let unknown = || file.tensor_error(TensorFileError::Unknown(name.clone()));
+            let (part, name) = name.split_once('.').ok_or_else(unknown)?;
+            parts.entry(part.to_owned()).or_default().insert(name, HostTensor { shape, data });
+        }
+        Ok(parts)
     }
 }
