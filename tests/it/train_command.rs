@@ -90,7 +90,12 @@ fn every_variant_of_the_preset_makes_a_model_that_serves() {
     ];
     for (place, flags) in variants.iter().enumerate() {
         let out = scratch.path().join(place.to_string());
-        finish(train(&data, &out, &[&["--epochs", "3"], *flags].concat()));
+        let log = finish(train(&data, &out, &[&["--epochs", "3"], *flags].concat())).stderr;
+        // A model of one route has no budget to speak of.
+        let log = String::from_utf8(log).unwrap();
+        let settled = log.lines().find(|line| line.starts_with("settle, epoch 1/3: "));
+        assert!(settled.is_none_or(|line| !line.contains('(') && !line.contains("budget")), "{log}");
+        assert_eq!(settled.is_some(), place == 1, "{log}");
         let checkpoint = ModelDirectory::open(&out).unwrap().load(None).unwrap();
         let points = checkpoint.manifest.calibration.unwrap().points;
         // A greater budget never spends less.
@@ -287,6 +292,13 @@ fn bad_flags_and_bad_data_end_with_their_code_and_say_what_to_do() {
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {message}");
         assert!(message.contains(words), "{flags:?}: {message}");
     }
+    let version = scratch.path().join("mine/3");
+    fs::create_dir_all(&version).unwrap();
+    fs::write(version.join("canet.json"), "{}").unwrap();
+    let output = train(&data, &version, &[]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(64) && message.contains("this is one version of a model"), "{message}");
+    assert!(!message.contains("epoch 1/"), "{message}");
     let output = train(&data, Path::new("s3://shop/model"), &[]).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(64) && message.contains("canet publish"), "{message}");

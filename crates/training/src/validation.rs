@@ -97,9 +97,13 @@ impl<'a> Validation<'a> {
         }
     }
 
-    /// An epoch's score and what it is the score of, to follow a phrase; empty if there is none.
+    /// An epoch's score and what it is the score of, to follow a phrase; empty if there is none. A model of one route has
+    /// only one thing to score.
     pub(crate) fn words(&self, record: &EpochRecord) -> String {
         let Some(ValidationScore { ndcg, saved, routes_in_use }) = record.validation else { return String::new() };
+        if self.space.len() == 1 {
+            return format!(", validation NDCG@10 {ndcg:.4}");
+        }
         let of = match (saved, routes_in_use) {
             (Some(saved), Some(routes)) => format!(
                 "routed at a budget of {:.0} %, {:.0} % of the full model's FLOPs, {routes} {} in use",
@@ -109,10 +113,7 @@ impl<'a> Validation<'a> {
             ),
             _ => {
                 let names: Vec<&str> = self.scored_routes().iter().map(|route| self.space.name(*route)).collect();
-                match names.as_slice() {
-                    [name] => (*name).to_owned(),
-                    names => format!("mean of {}", names.join(", ")),
-                }
+                format!("mean of {}", names.join(", "))
             }
         };
         format!(", validation NDCG@10 {ndcg:.4} ({of})")
