@@ -282,6 +282,52 @@ fn a_bad_candidate_stops_no_server_and_a_wrong_flag_does() {
 }
 
 #[test]
+fn a_candidate_that_is_still_being_copied_becomes_the_candidate_and_never_the_live_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, _) = model(directory.path(), &[3, 4]);
+    good(5).write(&directory.path().join("made")).unwrap();
+    let (from, to) = (directory.path().join("made/1"), root.join("3"));
+    let flags = ["--watch", "--watch-interval", "0.1", "--candidate", "3", "--candidate-share", "0.4"];
+    let server = Process::launch(&root, &flags);
+    let line = server.log_line("there is no candidate: the live version answers everybody");
+    server.log_line("ready");
+    assert!(line.contains("there is no version 3") && line.contains("POST /admin/candidate"), "{line}");
+    let counted = |outcome: &str| server.client.metric(&format!("reload_total{{outcome=\"{outcome}\"}}"));
+    assert_eq!([counted("missing"), counted("served")], [1.0, 1.0]);
+
+    std::fs::create_dir(&to).unwrap();
+    let copy = |name: &str| std::fs::copy(from.join(name), to.join(name)).map(drop).unwrap();
+    ["canet.json", "items.tsv", "probes.safetensors"].into_iter().for_each(copy);
+    let whole = std::fs::read(from.join("weights.safetensors")).unwrap();
+    std::fs::write(to.join("weights.safetensors"), &whole[..whole.len() / 2]).unwrap();
+    server.log_line("the version is incomplete: the server keeps the model that it has");
+    assert_eq!(versions(&server.client, 10), [2; 10]);
+    // Who names no version does not mean it.
+    assert_eq!(server.client.post("/admin/reload", &json!({})).json()["version"], 2);
+    server.signal("HUP");
+    // The call and the signal.
+    for _ in 0..2 {
+        server.log_line("version=2 digest=");
+    }
+    // Meanwhile the watch follows the other versions.
+    assert_eq!(good(6).write(&root).unwrap().version, 4);
+    server.log_line("version=4 digest=");
+    assert_eq!(versions(&server.client, 10), [4; 10]);
+    assert_eq!(counted("incomplete"), 1.0);
+
+    std::fs::write(to.join("weights.safetensors"), whole).unwrap();
+    server.log_line("the candidate answers its share of the users");
+    let described = server.client.get("/model").json();
+    assert_eq!((&described["version"], &described["candidate"]["version"]), (&json!(4), &json!(3)));
+    assert_eq!(described["candidate"]["share"], json!(0.4));
+    assert_within_binomial_bounds(count(&versions(&server.client, 1000), 3), 1000, 0.4);
+    // Start, call, signal, watch, candidate.
+    assert_eq!([counted("served"), counted("incomplete"), counted("rejected")], [5.0, 1.0, 0.0]);
+    assert_eq!(server.client.post("/admin/withdraw", &json!({"version": 3})).status, 200);
+    assert_eq!(versions(&server.client, 10), [4; 10]);
+}
+
+#[test]
 fn a_watch_leaves_a_candidate_alone_and_never_loads_one_that_was_withdrawn() {
     let directory = tempfile::tempdir().unwrap();
     let (root, _) = model(directory.path(), &[3, 4]);

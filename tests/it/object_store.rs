@@ -411,3 +411,28 @@ fn a_store_that_is_down_at_the_start_is_an_error_unless_there_is_a_copy() {
     server.log_line("the model serves");
     assert_eq!(served(&server.client), 2);
 }
+
+#[test]
+fn a_store_that_was_down_at_the_start_undoes_neither_a_named_version_nor_a_candidate() {
+    let store = Store::start();
+    for seed in 1..=2 {
+        store.write(seed);
+        store.publish(&[]);
+    }
+    // Leaves a copy of the first version.
+    assert_eq!(served(&store.serve(&["--version", "1"]).client), 1);
+    store.set(Line::Cut);
+    let named = store.serve(&[&["--version", "1"], &WATCH[..]].concat());
+    let compared = store.serve(&[&["--candidate", "2", "--candidate-share", "0.5"], &WATCH[..]].concat());
+    named.log_line("the store cannot be read");
+    store.set(Line::Open);
+    // The second version was there before the servers, and nobody wants it for everybody.
+    named.log_line("the store can be read again");
+    compared.log_line("the candidate answers its share of the users");
+    store.write(3);
+    store.publish(&[]);
+    named.log_line("version=3 digest=");
+    assert_eq!((served(&named.client), reloads(&named.client, "served")), (json!(3), 2.0));
+    let described = compared.client.get("/model").json();
+    assert_eq!((&described["version"], &described["candidate"]["version"]), (&json!(1), &json!(2)));
+}

@@ -10,11 +10,11 @@ use tokio::sync::oneshot;
 use super::freed_memory::return_freed_memory;
 use super::priority::Priority;
 use super::retired::{Retired, RetiredGuard};
-use super::watch::WatchNotes;
-use super::{Conflict, First, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
+use super::watch::{LookLog, Reserved, WatchNotes};
+use super::{Conflict, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
 use crate::metrics::{Metrics, Reloaded};
 use canet_model::OpenError;
-use canet_model::checkpoint::{CheckpointError, Fault, Listing, ModelDirectory};
+use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory};
 use parking_lot::Mutex;
 
 /// How often the thread of a reload checks whether the last row of the old generation is answered.
@@ -41,6 +41,7 @@ pub struct Reloader {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// What the watch learns of the loads that it did not ask for.
     notes: WatchNotes,
+    look_log: LookLog,
 }
 
 /// What a server begins with.
@@ -84,9 +85,10 @@ pub struct ServingVersion {
 enum Order {
     /// The first generations.
     Start(Start),
-    /// A live generation, which an operator asked for. `None` means the highest version that is not the candidate.
+    /// A live generation, which an operator asked for. `None` means the highest version that is neither the candidate nor
+    /// reserved for it.
     Replace(Option<u64>),
-    /// A live generation, which a watch found.
+    /// What a watch found: a live generation, or the reserved candidate.
     Watched(u64),
     /// A candidate.
     Offer(Offer),
@@ -103,6 +105,7 @@ impl Reloader {
             series_lock: Mutex::default(),
             threads: Mutex::default(),
             notes: WatchNotes::default(),
+            look_log: LookLog::default(),
         })
     }
 
@@ -116,6 +119,11 @@ impl Reloader {
         &self.notes
     }
 
+    /// Logs what looks at the versions find.
+    pub(crate) fn look_log(&self) -> &LookLog {
+        &self.look_log
+    }
+
     /// The metrics that count the loads.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.loader.metrics
@@ -123,7 +131,8 @@ impl Reloader {
 
     /// Starts to load the first generations. The future is ready once they serve. Dropping it does not stop the load.
     ///
-    /// A candidate that cannot be loaded keeps no server from starting: the live generation then answers everybody.
+    /// A candidate that cannot be loaded keeps no server from starting: the live generation then answers everybody. Its version
+    /// stays reserved: a watch loads it as the candidate once it can, and no reload without a version takes it.
     ///
     /// # Errors
     /// [`ReloadError`] of the live version.
@@ -131,9 +140,9 @@ impl Reloader {
         self.carry_out(Order::Start(start))
     }
 
-    /// Starts to load a version (`None`: the highest that is not the candidate) in place of the live one. The future is ready
-    /// once the version serves. Dropping the future does not stop the reload. A named version need not pass the gate, because
-    /// somebody asked for it.
+    /// Starts to load a version in place of the live one. `None` means the highest that is neither the candidate nor reserved
+    /// for it. The future is ready once the version serves. Dropping the future does not stop the reload. A named version need
+    /// not pass the gate, because somebody asked for it.
     ///
     /// # Errors
     /// [`ReloadError`]. The generation that served before then still does.
@@ -141,7 +150,8 @@ impl Reloader {
         self.carry_out(Order::Replace(version))
     }
 
-    /// Like [`reload`](Reloader::reload) for a version that nobody asked for: it must pass the gate.
+    /// Like [`reload`](Reloader::reload) for a version that nobody asked for: it must pass the gate. The version that is reserved
+    /// for the candidate becomes the candidate instead.
     ///
     /// # Errors
     /// [`ReloadError`]. The generation that served before then still does.
@@ -155,7 +165,7 @@ impl Reloader {
     }
 
     fn carry_out(self: &Arc<Self>, order: Order) -> impl Future<Output = Outcome> + Send + use<> {
-        let started = self.start_thread(order).inspect_err(|error| self.count(order, Err(error), Duration::ZERO));
+        let started = self.start_thread(order).inspect_err(|error| self.refused(error, Duration::ZERO));
         async { started?.await.unwrap_or(Err(ReloadError::BrokeOff)) }
     }
 
@@ -178,12 +188,12 @@ impl Reloader {
     fn run(&self, order: Order, building: Building, done: oneshot::Sender<Outcome>) {
         // Memory has no room for a further generation.
         self.retired.wait();
-        let listing = self.directory().list().unwrap_or_default();
-        self.notes.log_ignored(&listing);
+        let listing = self.directory().list().ok();
+        listing.iter().for_each(|listing| self.look_log.log_ignored(listing));
         let started = Instant::now();
         let series_lock = self.series_lock.lock();
         // A panic is a failed load like any other: it is counted, and the client learns of it.
-        let loaded = panic::catch_unwind(AssertUnwindSafe(|| self.load(order, &listing)));
+        let loaded = panic::catch_unwind(AssertUnwindSafe(|| self.load(order, listing.as_ref())));
         let (outcome, old) = match loaded.unwrap_or(Err(ReloadError::BrokeOff)) {
             Ok((reload, old)) => (Ok(reload), old),
             Err(error) => (Err(error), None),
@@ -205,93 +215,57 @@ impl Reloader {
         }
     }
 
-    /// Loads what an order asks for and swaps it in. Returns the generation that no longer serves.
-    fn load(&self, order: Order, listing: &Listing) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
+    /// Loads what an order asks for and swaps it in. Returns the generation that no longer serves. Without `listing` the versions
+    /// could not be listed.
+    fn load(&self, order: Order, listing: Option<&Listing>) -> Result<Loaded, ReloadError> {
         match order {
-            Order::Start(start) => self.load_first(start, listing).map(|reload| (reload, None)),
-            Order::Replace(asked) => {
-                let version = self.version_to_replace(asked)?;
-                if asked.is_none()
-                    && let Some(serving) = self.open_recommender()?.current()
-                {
-                    self.loader.check_gate(version, &serving.live)?;
-                }
-                let stamp = self.stamp(version, listing);
-                let generation = self.load_beside(version)?;
-                // Before it serves, so that the watch does not load it once more.
-                self.notes.note_order(stamp);
-                self.replace(generation)
-            }
-            Order::Watched(version) => {
-                if let Some(serving) = self.open_recommender()?.current() {
-                    // A candidate or an order may have come since the watch looked. The watch asks again.
-                    if serving.candidate.is_some() || self.notes.is_ordered(version) {
-                        return Err(ReloadError::InProgress);
-                    }
-                    let digest = self.directory().digest(version).map_err(opening)?;
-                    if serving.live.model.version() != version && self.notes.has_served(version, &digest) {
-                        return Err(ReloadError::Left { version });
-                    }
-                    self.loader.check_gate(version, &serving.live)?;
-                }
-                self.replace(self.load_beside(version)?)
-            }
-            Order::Offer(offer) => self.load_candidate(offer, listing).map(|reload| (reload, None)),
+            Order::Start(start) => self.load_first(start, listing).map(|served| (served, None)),
+            Order::Replace(asked) => self.load_ordered(asked, listing),
+            Order::Watched(version) => self.load_watched(version, listing),
+            Order::Offer(offer) => self.load_candidate(offer, listing).map(|served| (served, None)),
         }
+    }
+
+    /// Loads a live generation that an operator asked for.
+    fn load_ordered(&self, asked: Option<u64>, listing: Option<&Listing>) -> Result<Loaded, ReloadError> {
+        let version = self.version_to_replace(asked)?;
+        if asked.is_none()
+            && let Some(serving) = self.open_recommender()?.current()
+        {
+            self.loader.check_gate(version, &serving.live)?;
+        }
+        let stamp = self.stamp(version, listing);
+        let generation = self.load_beside(version)?;
+        // Before it serves, so that the watch does not load it once more.
+        self.notes.note_order(version, stamp);
+        self.replace(generation)
+    }
+
+    /// Loads what a watch found: the reserved candidate, or a live generation.
+    fn load_watched(&self, version: u64, listing: Option<&Listing>) -> Result<Loaded, ReloadError> {
+        // A candidate or an order may have come since the watch looked. The watch asks again.
+        if self.candidate().is_some() || self.notes.is_ordered(version) {
+            return Err(ReloadError::InProgress);
+        }
+        if let Some(Reserved { share, .. }) = self.notes.reserved().filter(|reserved| reserved.version == version) {
+            let offer = Offer { version: Some(version), share };
+            return self.load_candidate(offer, listing).map(|served| (served, None));
+        }
+        if let Some(serving) = self.open_recommender()?.current() {
+            let digest = self.directory().digest(version).map_err(opening)?;
+            if serving.live.model.version() != version && self.notes.has_served(version, &digest) {
+                return Err(ReloadError::Left { version });
+            }
+            self.loader.check_gate(version, &serving.live)?;
+        }
+        self.replace(self.load_beside(version)?)
     }
 
     /// The state of a version before it is loaded, for the watch: what changes later is new. `None` if its files cannot be
     /// listed, so that the watch takes it for new.
-    fn stamp(&self, version: u64, listing: &Listing) -> Option<Stamp> {
+    fn stamp(&self, version: u64, listing: Option<&Listing>) -> Option<Stamp> {
+        let listing = listing.filter(|listing| listing.versions.contains(&version))?;
         Stamp::of_version(self.directory(), listing, version).ok()
-    }
-
-    fn load_first(
-        &self,
-        Start { version, gated, candidate }: Start,
-        listing: &Listing,
-    ) -> Result<ServingVersion, ReloadError> {
-        let first = First { version, gated, candidate: candidate.map(|(candidate, _)| candidate) };
-        // What appears from now on is new to the watch. If this fails, loading reports it.
-        self.notes.set_first_seen(Stamp::read(self.directory()).unwrap_or_default());
-        let live = match self.loader.load_first(first) {
-            Err(error) if error.fault() == Fault::StoreUnavailable => self.load_first_copy(first, error)?,
-            outcome => outcome?,
-        };
-        let candidate = candidate.and_then(|(version, share)| {
-            let started = Instant::now();
-            let stamp = self.stamp(version, listing);
-            match self.loader.load(Some(version), Priority::WholeMachine) {
-                Ok(generation) => {
-                    self.notes.note_order(stamp);
-                    self.notes.note_served(&ServingVersion::of(&generation));
-                    tracing::info!(version, share, "the candidate is loaded");
-                    self.loader.metrics.reloaded(Reloaded::Served, started.elapsed());
-                    Some((generation, share))
-                }
-                Err(error) => {
-                    tracing::error!(%error, version, "there is no candidate: the live version answers everybody");
-                    self.loader.metrics.reloaded(ReloadError::from(error).counted(), started.elapsed());
-                    None
-                }
-            }
-        });
-        let recommender = self.open_recommender()?;
-        let reload = ServingVersion::of(&live);
-        recommender.begin(live, candidate);
-        Ok(reload)
-    }
-
-    /// Loads an earlier copy of a version, because its store fails: a server that restarts meanwhile can go on.
-    fn load_first_copy(&self, first: First, error: LoadError) -> Result<Generation, LoadError> {
-        let started = Instant::now();
-        // Without a copy, the store's error says more than that there is none.
-        let Some(copy) = self.loader.load_first_copy(first) else { return Err(error) };
-        tracing::error!(%error, version = copy.model.version(), "the version cannot be copied: an earlier copy serves");
-        self.loader.metrics.reloaded(Reloaded::Failed, started.elapsed());
-        // Every version of the store is new to the watch.
-        self.notes.set_first_seen(None);
-        Ok(copy)
     }
 
     /// The version that an operator's order means.
@@ -300,16 +274,19 @@ impl Reloader {
         match asked {
             Some(version) if candidate == Some(version) => Err(Conflict::IsCandidate { version }.into()),
             Some(version) => Ok(version),
-            None => self.highest_but(candidate),
+            None => self.highest_for_everybody(candidate),
         }
     }
 
-    fn highest_but(&self, candidate: Option<u64>) -> Result<u64, ReloadError> {
+    /// The highest version that is neither the candidate nor reserved for it.
+    fn highest_for_everybody(&self, candidate: Option<u64>) -> Result<u64, ReloadError> {
+        let kept = [candidate, self.notes.reserved().map(|reserved| reserved.version)];
         let versions = self.directory().versions().map_err(opening)?;
-        match versions.into_iter().rev().find(|version| candidate != Some(*version)) {
-            Some(version) => Ok(version),
+        match (versions.iter().rfind(|version| !kept.contains(&Some(**version))), versions.last()) {
+            (Some(version), _) => Ok(*version),
+            (None, Some(&candidate)) => Err(LoadError::NoOther { path: self.directory().address(), candidate }.into()),
             // There is none: this is the error that says so.
-            None => Ok(self.directory().latest().map_err(opening)?),
+            (None, None) => Ok(self.directory().latest().map_err(opening)?),
         }
     }
 
@@ -321,10 +298,10 @@ impl Reloader {
     }
 
     /// Swaps a generation in. Returns the one that was live before.
-    fn replace(&self, generation: Generation) -> Result<(ServingVersion, Option<Arc<Generation>>), ReloadError> {
+    fn replace(&self, generation: Generation) -> Result<Loaded, ReloadError> {
         let recommender = self.open_recommender()?;
-        let reload = ServingVersion::of(&generation);
-        Ok((reload, recommender.serve(generation)))
+        let served = ServingVersion::of(&generation);
+        Ok((served, recommender.serve(generation)))
     }
 
     /// The recommender, if it can still use a new generation.
@@ -372,28 +349,38 @@ impl Reloader {
 
     /// Counts and logs how a load ended.
     fn count(&self, order: Order, outcome: Result<&ServingVersion, &ReloadError>, took: Duration) {
+        let ServingVersion { name, version, digest } = match (outcome, order) {
+            (Ok(served), _) => served,
+            // Whoever starts the server says why it does not start.
+            (Err(error), Order::Start(_)) => return self.loader.metrics.reloaded(error.counted(), took),
+            (Err(error), _) => return self.refused(error, took),
+        };
         let reload_ms = took.as_millis();
         // Whoever reads the line finds it counted.
-        self.loader.metrics.reloaded(outcome.map_or_else(ReloadError::counted, |_| Reloaded::Served), took);
-        match (outcome, order) {
-            (Ok(ServingVersion { name, version, digest }), Order::Offer(Offer { share, .. })) => {
+        self.loader.metrics.reloaded(Reloaded::Served, took);
+        match self.candidate_share(Some(*version)) {
+            Some(share) => {
                 tracing::info!(name, version, digest, share, reload_ms, "the candidate answers its share of the users");
             }
-            (Ok(ServingVersion { name, version, digest }), _) => {
-                tracing::info!(name, version, digest, reload_ms, "the model serves");
+            None => tracing::info!(name, version, digest, reload_ms, "the model serves"),
+        }
+    }
+
+    /// Counts and logs an order that changed nothing.
+    fn refused(&self, error: &ReloadError, took: Duration) {
+        let (counted, reload_ms) = (error.counted(), took.as_millis());
+        // Whoever reads the line finds it counted.
+        self.loader.metrics.reloaded(counted, took);
+        match counted {
+            Reloaded::Incomplete => {
+                tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");
             }
-            // Whoever starts the server says why it does not start.
-            (Err(_), Order::Start(_)) => {}
-            (Err(error), _) => match error.counted() {
-                Reloaded::Incomplete => {
-                    tracing::info!(%error, reload_ms, "the version is incomplete: the server keeps the model that it has");
-                }
-                Reloaded::Regression => {
-                    tracing::warn!(%error, "the version is refused: the server keeps the model that it has");
-                }
-                Reloaded::Unchanged => tracing::info!(%error, "the server keeps the model that it has"),
-                _ => tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has"),
-            },
+            Reloaded::Regression => {
+                tracing::warn!(%error, "the version is refused: the server keeps the model that it has");
+            }
+            Reloaded::Unchanged => tracing::info!(%error, "the server keeps the model that it has"),
+            Reloaded::Busy => tracing::warn!(%error, "the call is refused: it changes nothing"),
+            _ => tracing::warn!(%error, reload_ms, "no model was loaded: the server keeps the model that it has"),
         }
     }
 }
@@ -428,6 +415,10 @@ impl Drop for Building {
 /// How a reload ended.
 type Outcome = Result<ServingVersion, ReloadError>;
 
+/// What was loaded, and the generation that no longer serves.
+type Loaded = (ServingVersion, Option<Arc<Generation>>);
+
 mod candidate;
+mod start;
 #[cfg(test)]
 mod tests;

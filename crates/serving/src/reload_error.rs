@@ -57,11 +57,41 @@ pub enum ReloadError {
     #[error("cannot start a thread for the reload: {0}")]
     Thread(#[from] io::Error),
     /// The thread panicked; standard error has the message.
-    #[error("the reload failed by a panic")]
+    #[error(
+        "the call panicked, which is a bug: report the message on standard error. What served before still serves, and other versions may load"
+    )]
     BrokeOff,
 }
 
+/// When a watch tries the files of a version again that it could not load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// At its next look.
+    NextLook,
+    /// After a pause, because a load costs much and the machine may need a while.
+    Later,
+    /// Once they change.
+    OnceChanged,
+}
+
 impl ReloadError {
+    /// When a watch tries the version again.
+    pub(super) fn retry(&self) -> Retry {
+        match self {
+            ReloadError::InProgress => Retry::NextLook,
+            ReloadError::Load(error) => match error.fault() {
+                // A store is looked at seldom.
+                Fault::StoreUnavailable => Retry::NextLook,
+                Fault::Server => Retry::Later,
+                Fault::Missing | Fault::Incomplete | Fault::Rejected => Retry::OnceChanged,
+            },
+            ReloadError::Thread(_) => Retry::Later,
+            ReloadError::Conflict(_) | ReloadError::Unready(_) | ReloadError::Left { .. } | ReloadError::BrokeOff => {
+                Retry::OnceChanged
+            }
+        }
+    }
+
     /// The outcome that `reload_total` counts.
     pub(super) fn counted(&self) -> Reloaded {
         match self {
@@ -87,7 +117,7 @@ mod tests {
     use canet_model::checkpoint::CheckpointError;
     use canet_model::{ForwardError, OpenError};
 
-    use super::{Conflict, LoadError, ReloadError, Unready};
+    use super::{Conflict, LoadError, ReloadError, Retry, Unready};
     use crate::Regression;
     use crate::metrics::Reloaded;
 
@@ -100,37 +130,60 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_counted_by_who_is_at_fault() {
-        for (error, counted) in [
-            (ReloadError::InProgress, Reloaded::Busy),
-            (Conflict::NoCandidate.into(), Reloaded::Busy),
-            (ReloadError::Left { version: 2 }, Reloaded::Unchanged),
-            (opening(CheckpointError::NoModel { path: "m".into() }), Reloaded::Missing),
-            (opening(CheckpointError::MissingFile { path: "m/1/items.tsv".into() }), Reloaded::Incomplete),
-            (opening(CheckpointError::NotAFile { path: "m/1/items.tsv".into() }), Reloaded::Rejected),
+    fn who_is_at_fault_decides_the_outcome_and_when_a_watch_tries_again() {
+        let io = |number| CheckpointError::Io {
+            path: "m/1/items.tsv".into(),
+            action: "read",
+            source: io::Error::from_raw_os_error(number),
+        };
+        for (error, counted, retry) in [
+            (ReloadError::InProgress, Reloaded::Busy, Retry::NextLook),
+            (Conflict::NoCandidate.into(), Reloaded::Busy, Retry::OnceChanged),
+            (ReloadError::Left { version: 2 }, Reloaded::Unchanged, Retry::OnceChanged),
+            (opening(CheckpointError::NoModel { path: "m".into() }), Reloaded::Missing, Retry::OnceChanged),
+            (
+                opening(CheckpointError::MissingFile { path: "m/1/items.tsv".into() }),
+                Reloaded::Incomplete,
+                Retry::OnceChanged,
+            ),
+            (
+                opening(CheckpointError::NotAFile { path: "m/1/items.tsv".into() }),
+                Reloaded::Rejected,
+                Retry::OnceChanged,
+            ),
+            // No permission: the owner of the files can mend that. Too many open files: nobody need touch them.
+            (opening(io(13)), Reloaded::Rejected, Retry::OnceChanged),
+            (opening(io(24)), Reloaded::Failed, Retry::Later),
             (
                 opening(CheckpointError::Origin { address: "s3://shop/m".to_owned(), reason: "403".to_owned() }),
                 Reloaded::Failed,
+                Retry::NextLook,
             ),
             (
                 LoadError::from(OpenError::Load(canet_model::LoadError::Device("out of memory".into()))).into(),
                 Reloaded::Failed,
+                Retry::Later,
             ),
-            (LoadError::from(Regression::Unmeasured { version: 2, live: 1 }).into(), Reloaded::Regression),
-            (LoadError::NoOther { path: "m".into(), candidate: 1 }.into(), Reloaded::Rejected),
+            (
+                LoadError::from(Regression::Unmeasured { version: 2, live: 1 }).into(),
+                Reloaded::Regression,
+                Retry::OnceChanged,
+            ),
+            (LoadError::NoOther { path: "m".into(), candidate: 1 }.into(), Reloaded::Rejected, Retry::OnceChanged),
             (
                 LoadError::NoRoute { model: "m".to_owned(), name: "h1-l1".to_owned(), routes: Vec::new() }.into(),
                 Reloaded::Rejected,
+                Retry::OnceChanged,
             ),
-            (LoadError::from(HistoryError::Empty).into(), Reloaded::Rejected),
-            (warm_up(ForwardError::NotFinite("the scores")), Reloaded::Rejected),
-            (warm_up(ForwardError::Device("out of memory".into())), Reloaded::Failed),
-            (warm_up(ForwardError::Shape { columns: 3, values: 4 }), Reloaded::Failed),
-            (Unready::Draining.into(), Reloaded::Failed),
-            (io::Error::from(io::ErrorKind::WouldBlock).into(), Reloaded::Failed),
-            (ReloadError::BrokeOff, Reloaded::Failed),
+            (LoadError::from(HistoryError::Empty).into(), Reloaded::Rejected, Retry::OnceChanged),
+            (warm_up(ForwardError::NotFinite("the scores")), Reloaded::Rejected, Retry::OnceChanged),
+            (warm_up(ForwardError::Device("out of memory".into())), Reloaded::Failed, Retry::Later),
+            (warm_up(ForwardError::Shape { columns: 3, values: 4 }), Reloaded::Failed, Retry::Later),
+            (Unready::Draining.into(), Reloaded::Failed, Retry::OnceChanged),
+            (io::Error::from(io::ErrorKind::WouldBlock).into(), Reloaded::Failed, Retry::Later),
+            (ReloadError::BrokeOff, Reloaded::Failed, Retry::OnceChanged),
         ] {
-            assert_eq!(error.counted(), counted, "{error}");
+            assert_eq!((error.counted(), error.retry()), (counted, retry), "{error}");
         }
     }
 }

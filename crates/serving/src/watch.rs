@@ -1,69 +1,44 @@
-use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsString;
-use std::fs::{self, DirEntry, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::absence::{Absence, Report};
-use super::{Priority, ReloadError, Reloader, ServingVersion};
-use crate::metrics::{Metrics, Reloaded};
-use canet_model::checkpoint::{CheckpointError, Fault, Listing, ModelDirectory, OriginObject, VERSION_NAMES};
+use super::reload_error::Retry;
+use super::{Priority, ReloadError, Reloader};
+
+mod look_log;
+mod notes;
+mod stamp;
+
+pub(crate) use look_log::LookLog;
+pub(crate) use notes::{Baseline, Reserved, WatchNotes};
+pub use stamp::Stamp;
 
 /// How long the files of a version must stand still before it is loaded although they do not have their digests. Somebody may
 /// be copying them.
 const STILL: Duration = Duration::from_secs(2);
 
-/// After files without their digests were read, the next reading waits this many times as long as that one took: a copy may
-/// reserve the space of a large file first and then change it for minutes.
+/// After files were read in vain, the next reading waits this many times as long as that one took: a copy may reserve the
+/// space of a large file first and then change it for minutes.
 const READING_PAUSE: u32 = 10;
 
-/// The most names of ignored directories that are logged.
-const MOST_LOGGED: usize = 100;
-
-/// Identifies a state of the highest version without reading its files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    version: u64,
-    /// Every file, by name.
-    files: Vec<FileStamp>,
-    /// Device and inode of each of them.
-    inodes: Vec<(u64, u64)>,
-}
-
-/// Identifies a state of a file. A link stands for the file that it leads to.
-///
-/// A copy can keep size and modification time of the file that it replaces, but not the time at which the file system
-/// last changed the file's entry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct FileStamp {
-    name: OsString,
-    bytes: u64,
-    /// Seconds and nanoseconds of the last modification.
-    modified: (i64, i64),
-    /// Seconds and nanoseconds of the last change of contents, name, owner or mode.
-    changed: (i64, i64),
-    /// What a store says of an object's content, in place of times. Empty for a file.
-    tag: String,
-}
+/// The least time between two loads of a state that the machine failed to load.
+const FAILED_PAUSE: Duration = Duration::from_secs(30);
 
 /// Decides which state of a model's directory is new.
 ///
 /// A version that was tried, with or without success, is tried again only if its files change. A version below one that
 /// was tried is never tried, so that a deliberate return to an older version lasts. So it does if the version that was left is
-/// written again with the same contents.
+/// written again with the same contents. A failure of the machine or of the store is no attempt: see [`Watch::failed`].
 ///
 /// Most copies are made file by file. So a new state is tried once all its files have the digests of their manifest, which
 /// nobody copies any more, or once it has stood still for two seconds.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     tried: Option<Stamp>,
+    /// Whether the state that the next look finds counts as tried.
+    adopts_next_look: bool,
     pending: Option<Pending>,
     /// No files are read before this time.
     read_from: Option<Instant>,
@@ -76,27 +51,8 @@ struct Pending {
     since: Instant,
     /// Whether its files were read already and lack their digests.
     is_read: bool,
-}
-
-/// What the watch must know of the loads that it did not ask for, and what is logged already. The loads and the watch share
-/// it.
-#[derive(Debug, Default)]
-pub(crate) struct WatchNotes(Mutex<Notes>);
-
-#[derive(Debug, Default)]
-struct Notes {
-    /// Names of directories that were logged because they are no versions.
-    logged: HashSet<String>,
-    /// Versions that somebody's order loaded since the watch last asked, as they were just before that.
-    ordered: BTreeMap<u64, Stamp>,
-    /// The digest of each version that has served.
-    served: BTreeMap<u64, String>,
-    /// The state of the highest version just before the first load.
-    first_seen: Option<Stamp>,
-    /// Whether the store failed when the watch last looked.
-    store_fails: bool,
-    /// Since when the directory cannot be read.
-    directory: Absence,
+    /// It is not loaded before this time, because the machine failed to load it.
+    load_from: Option<Instant>,
 }
 
 /// What a watch does next.
@@ -110,176 +66,6 @@ pub enum Step {
     Load(u64),
 }
 
-impl Stamp {
-    /// The present state of the highest version; `None` if the directory has no version.
-    ///
-    /// # Errors
-    /// [`CheckpointError::Io`] if the directory cannot be read.
-    pub fn read(directory: &ModelDirectory) -> Result<Option<Stamp>, CheckpointError> {
-        Stamp::of(directory, &directory.list()?)
-    }
-
-    /// The present state of a single file, which stands for a version 0.
-    ///
-    /// # Errors
-    /// [`io::Error`] if the file does not exist or cannot be looked at.
-    pub(crate) fn of_file(path: &Path) -> io::Result<Stamp> {
-        let (file, inode) = FileStamp::of(path.as_os_str().to_owned(), &fs::metadata(path)?);
-        Ok(Stamp { version: 0, files: vec![file], inodes: vec![inode] })
-    }
-
-    fn of(directory: &ModelDirectory, listing: &Listing) -> Result<Option<Stamp>, CheckpointError> {
-        let highest = listing.versions.last();
-        highest.map(|version| Stamp::of_version(directory, listing, *version)).transpose()
-    }
-
-    /// The present state of a version, or in a store that of the listing.
-    ///
-    /// # Errors
-    /// [`CheckpointError::Io`] if its files cannot be listed.
-    pub(crate) fn of_version(
-        directory: &ModelDirectory,
-        listing: &Listing,
-        version: u64,
-    ) -> Result<Stamp, CheckpointError> {
-        if let Some(objects) = listing.objects.get(&version) {
-            return Ok(Stamp {
-                version,
-                files: objects.iter().map(FileStamp::of_object).collect(),
-                inodes: Vec::new(),
-            });
-        }
-        let path = directory.path().join(version.to_string());
-        let files = Stamp::files(&path).map_err(|source| CheckpointError::Io { path, action: "list", source })?;
-        let (files, inodes) = files.into_iter().unzip();
-        Ok(Stamp { version, files, inodes })
-    }
-
-    fn files(path: &Path) -> io::Result<Vec<(FileStamp, (u64, u64))>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            let about = match followed(&entry) {
-                // The file went between the two calls.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                about => about?,
-            };
-            files.push(FileStamp::of(entry.file_name(), &about));
-        }
-        files.sort_unstable();
-        Ok(files)
-    }
-}
-
-impl FileStamp {
-    /// The stamp of a file, and its device and inode.
-    fn of(name: OsString, about: &Metadata) -> (FileStamp, (u64, u64)) {
-        let stamp = FileStamp {
-            name,
-            bytes: about.len(),
-            modified: (about.mtime(), about.mtime_nsec()),
-            changed: (about.ctime(), about.ctime_nsec()),
-            tag: String::new(),
-        };
-        (stamp, (about.dev(), about.ino()))
-    }
-
-    fn of_object(object: &OriginObject) -> FileStamp {
-        let OriginObject { key, bytes, tag } = object.clone();
-        FileStamp { name: key.into(), bytes, modified: (0, 0), changed: (0, 0), tag }
-    }
-}
-
-/// The metadata of an entry's file, or of the link itself if that leads nowhere.
-fn followed(entry: &DirEntry) -> io::Result<Metadata> {
-    fs::metadata(entry.path()).or_else(|_| entry.metadata())
-}
-
-impl WatchNotes {
-    /// Notes the state of the highest version just before the first load. `None` makes every version new to the watch.
-    pub(crate) fn set_first_seen(&self, stamp: Option<Stamp>) {
-        self.0.lock().first_seen = stamp;
-    }
-
-    fn first_seen(&self) -> Option<Stamp> {
-        self.0.lock().first_seen.clone()
-    }
-
-    /// Notes that somebody's order loaded this state of a version, so that the watch does not load it once more.
-    pub(crate) fn note_order(&self, stamp: Option<Stamp>) {
-        self.0.lock().ordered.extend(stamp.map(|stamp| (stamp.version, stamp)));
-    }
-
-    /// Whether somebody's order loaded a version since the watch last asked.
-    pub(crate) fn is_ordered(&self, version: u64) -> bool {
-        self.0.lock().ordered.contains_key(&version)
-    }
-
-    /// Notes that a version serves.
-    pub(crate) fn note_served(&self, served: &ServingVersion) {
-        self.0.lock().served.insert(served.version, served.digest.clone());
-    }
-
-    /// Whether a version served before with this digest.
-    pub(crate) fn has_served(&self, version: u64, digest: &str) -> bool {
-        self.0.lock().served.get(&version).is_some_and(|served| served == digest)
-    }
-
-    /// The versions that somebody's order loaded since the last call.
-    fn take_ordered(&self) -> BTreeMap<u64, Stamp> {
-        std::mem::take(&mut self.0.lock().ordered)
-    }
-
-    /// Logs the directories that are no versions although their names have digits, each once.
-    pub(crate) fn log_ignored(&self, listing: &Listing) {
-        for name in &listing.ignored {
-            // Writing the line must not hold up a load, so the lock ends before.
-            let is_new = self.0.lock().note_ignored(name);
-            if is_new {
-                tracing::warn!(name, "the directory is ignored: {VERSION_NAMES}");
-            }
-        }
-    }
-
-    /// Counts a look at the versions for which the store failed or that failed for long, and logs when that begins and ends.
-    fn looked(&self, error: Option<&CheckpointError>, took: Duration, metrics: &Metrics) {
-        let failed = error.filter(|error| error.fault() == Fault::StoreUnavailable);
-        let mut notes = self.0.lock();
-        let failed_before = std::mem::replace(&mut notes.store_fails, failed.is_some());
-        let (report, is_back) = match (failed, error) {
-            (None, Some(_)) => (notes.directory.fails(Instant::now()), false),
-            _ => (None, notes.directory.ends()),
-        };
-        drop(notes);
-        match (failed, error) {
-            (Some(error), _) => {
-                metrics.reloaded(Reloaded::Failed, took);
-                if !failed_before {
-                    tracing::warn!(%error, "the store cannot be read: the server keeps the model that it has");
-                }
-            }
-            (None, Some(error)) => {
-                if let Some(report) = report {
-                    metrics.reloaded(Reloaded::Failed, took);
-                    if report == Report::First {
-                        tracing::warn!(%error, "the watched directory cannot be read: the server keeps the model that it has");
-                    }
-                }
-            }
-            (None, None) if failed_before => tracing::info!("the store can be read again"),
-            (None, None) if is_back => tracing::info!("the watched directory can be read again"),
-            (None, None) => {}
-        }
-    }
-}
-
-impl Notes {
-    /// Notes a directory that is no version. Returns whether to log it.
-    fn note_ignored(&mut self, name: &str) -> bool {
-        self.logged.len() < MOST_LOGGED && self.logged.insert(name.to_owned())
-    }
-}
-
 impl Watch {
     /// How often files are looked at, unless somebody says otherwise. A listing costs microseconds. Unlike notifications it
     /// also works on network file systems.
@@ -290,10 +76,18 @@ impl Watch {
         Watch { tried: served, ..Watch::default() }
     }
 
-    /// A watch to which everything is new that came since the server began to load its first version. If an earlier copy
-    /// serves because the store failed, every version is new.
+    /// A watch to which everything is new that came since the server began to load its first version. If an earlier copy of
+    /// the highest version serves because the store failed, every version is new.
     pub fn since_start(reloader: &Reloader) -> Watch {
-        Watch::new(reloader.notes().first_seen())
+        Watch::since(reloader.notes().baseline())
+    }
+
+    fn since(baseline: Baseline) -> Watch {
+        match baseline {
+            Baseline::Nothing => Watch::default(),
+            Baseline::State(stamp) => Watch::new(Some(stamp)),
+            Baseline::FirstLook => Watch { adopts_next_look: true, ..Watch::default() },
+        }
     }
 
     /// What to do about the state that was found at `now`.
@@ -304,9 +98,12 @@ impl Watch {
         };
         let pending = match self.pending.take() {
             Some(pending) if change.stands_still(&pending.stamp, found) => pending,
-            _ => Pending { stamp: found.clone(), since: now, is_read: false },
+            _ => Pending { stamp: found.clone(), since: now, is_read: false, load_from: None },
         };
         let pending = self.pending.insert(pending);
+        if pending.load_from.is_some_and(|from| now < from) {
+            return Step::Wait;
+        }
         if now.saturating_duration_since(pending.since) >= STILL {
             return Step::Load(found.version);
         }
@@ -324,6 +121,15 @@ impl Watch {
             pending.is_read = true;
         }
         self.read_from = Some(ended + ended.saturating_duration_since(began) * READING_PAUSE);
+    }
+
+    /// The machine failed to load the state that was found last, which took from `began` to `ended`. It is tried again after a
+    /// pause, or at once if it changes.
+    pub fn failed(&mut self, began: Instant, ended: Instant) {
+        let pause = (ended.saturating_duration_since(began) * READING_PAUSE).max(FAILED_PAUSE);
+        if let Some(pending) = &mut self.pending {
+            pending.load_from = Some(ended + pause);
+        }
     }
 
     /// How a state differs from the one that was tried. `None` if it is not to be tried.
@@ -352,61 +158,100 @@ impl Watch {
         }
     }
 
+    /// Notes the highest version that a look found.
+    fn looked(&mut self, highest: Option<&Stamp>) {
+        if std::mem::take(&mut self.adopts_next_look) {
+            self.tried = highest.cloned();
+        }
+    }
+
+    /// Notes how a load of a state ended, which took from `began` to `ended`.
+    fn loaded<T>(&mut self, stamp: Stamp, outcome: &Result<T, ReloadError>, began: Instant, ended: Instant) {
+        match outcome.as_ref().err().map(ReloadError::retry) {
+            Some(Retry::NextLook) => {}
+            Some(Retry::Later) => self.failed(began, ended),
+            Some(Retry::OnceChanged) | None => self.tried(stamp),
+        }
+    }
+
     /// Looks at the reloader's directory every `interval` and loads each new state. Ends only with the runtime.
     ///
-    /// A store that fails delays a version and does not make it one that was tried.
-    ///
     /// While there is a candidate, it loads nothing: a new live version would end the comparison. It then looks again once the
-    /// candidate is promoted or withdrawn. A version that somebody's order loaded is not new to it.
+    /// candidate is promoted or withdrawn. A version that somebody's order loaded is not new to it. A reserved candidate is
+    /// followed apart, and never as a live version.
     pub async fn run(mut self, reloader: Arc<Reloader>, interval: Duration) {
+        let mut candidate = Watch::new(reloader.notes().reserved().and_then(|reserved| reserved.tried));
         let mut poll = tokio::time::interval(interval);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             poll.tick().await;
-            let Some(mut stamp) = look(&reloader).await else { continue };
+            let Some(found) = look(&reloader).await else { continue };
+            self.looked(found.highest.as_ref());
             let is_compared = reloader.candidate().is_some();
             reloader.notes().take_ordered().into_values().for_each(|stamp| self.ordered(stamp));
             if is_compared {
                 continue;
             }
-            let version = match self.next(&stamp, Instant::now()) {
-                Step::Wait => continue,
-                Step::Load(version) => version,
-                Step::Read(version) => {
-                    let began = Instant::now();
-                    if !is_complete(&reloader, version).await {
-                        self.incomplete(began, Instant::now());
-                        continue;
-                    }
-                    // The last file may have grown since the look. What changes after this look is seen by the next poll.
-                    stamp = match look(&reloader).await {
-                        Some(found) if found.version == version => found,
-                        _ => continue,
-                    };
-                    version
+            // The live version first, as at a start.
+            for (watch, stamp) in [(&mut self, found.highest), (&mut candidate, found.reserved)] {
+                if let Some(stamp) = stamp {
+                    watch.follow(stamp, &reloader).await;
                 }
-            };
-            match reloader.reload_watched(version).await {
-                // Another reload may miss this version, so the next poll asks again.
-                Err(ReloadError::InProgress) => {}
-                Err(ReloadError::Load(error)) if error.fault() == Fault::StoreUnavailable => {}
-                _ => self.tried(stamp),
             }
         }
     }
+
+    /// Loads a state if it is new and complete.
+    async fn follow(&mut self, mut stamp: Stamp, reloader: &Arc<Reloader>) {
+        let version = match self.next(&stamp, Instant::now()) {
+            Step::Wait => return,
+            Step::Load(version) => version,
+            Step::Read(version) => {
+                let began = Instant::now();
+                if !is_complete(reloader, version).await {
+                    self.incomplete(began, Instant::now());
+                    return;
+                }
+                // The last file may have grown since the look. What changes after this look is seen by the next poll.
+                let Some(found) = look(reloader).await.and_then(|found| found.of(version)) else { return };
+                stamp = found;
+                version
+            }
+        };
+        let began = Instant::now();
+        let outcome = reloader.reload_watched(version).await;
+        self.loaded(stamp, &outcome, began, Instant::now());
+    }
 }
 
-/// The present state of the highest version. `None` if there is none, or if the directory cannot be read now.
-async fn look(reloader: &Arc<Reloader>) -> Option<Stamp> {
+/// What a look finds.
+struct Found {
+    /// The present state of the highest version that is not reserved.
+    highest: Option<Stamp>,
+    /// That of the version that is reserved for the candidate.
+    reserved: Option<Stamp>,
+}
+
+impl Found {
+    fn of(self, version: u64) -> Option<Stamp> {
+        [self.highest, self.reserved].into_iter().flatten().find(|stamp| stamp.version == version)
+    }
+}
+
+/// Looks at the versions. `None` if the directory cannot be read now.
+async fn look(reloader: &Arc<Reloader>) -> Option<Found> {
     let reloader = Arc::clone(reloader);
     let look = move || {
         let (directory, started) = (reloader.directory(), Instant::now());
+        let reserved = reloader.notes().reserved().map(|reserved| reserved.version);
         let found = directory.list().and_then(|listing| {
-            reloader.notes().log_ignored(&listing);
-            Stamp::of(directory, &listing)
+            reloader.look_log().log_ignored(&listing);
+            let there = reserved.filter(|version| listing.versions.contains(version));
+            let stamp = there.map(|version| Stamp::of_version(directory, &listing, version)).transpose()?;
+            Ok(Found { highest: Stamp::of_highest(directory, &listing, reserved)?, reserved: stamp })
         });
-        reloader.notes().looked(found.as_ref().err(), started.elapsed(), reloader.metrics());
-        found.ok().flatten()
+        reloader.look_log().looked(found.as_ref().err(), started.elapsed(), reloader.metrics());
+        found.ok()
     };
     // The task fails if the runtime is stopping.
     tokio::task::spawn_blocking(look).await.ok()?
@@ -448,10 +293,14 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use super::stamp::FileStamp;
     use super::*;
+    use crate::LoadError;
+    use canet_model::OpenError;
+    use canet_model::checkpoint::CheckpointError;
 
     /// A version of one file, by its number, size and inode.
-    fn stamp(version: u64, bytes: u64, inode: u64) -> Stamp {
+    pub(super) fn stamp(version: u64, bytes: u64, inode: u64) -> Stamp {
         let file =
             FileStamp { name: "canet.json".into(), bytes, modified: (1, 0), changed: (1, 0), tag: String::new() };
         Stamp { version, files: vec![file], inodes: vec![(1, inode)] }
@@ -531,16 +380,6 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_known_until_the_watch_asks() {
-        let notes = WatchNotes::default();
-        notes.note_order(None);
-        notes.note_order(Some(stamp(3, 9, 1)));
-        assert!(notes.is_ordered(3) && !notes.is_ordered(2));
-        assert_eq!(notes.take_ordered(), BTreeMap::from([(3, stamp(3, 9, 1))]));
-        assert!(!notes.is_ordered(3) && notes.take_ordered().is_empty());
-    }
-
-    #[test]
     fn what_an_order_loaded_is_new_only_if_its_files_changed_since() {
         let (now, mut watch) = (Instant::now(), Watch::new(Some(stamp(4, 9, 1))));
         // An order loads 5, and another one goes back to 4, while 6 is being copied.
@@ -556,23 +395,56 @@ mod tests {
     }
 
     #[test]
-    fn an_ignored_directory_is_logged_once_and_at_most_a_hundred_are() {
-        let mut notes = Notes::default();
-        let names: Vec<String> = (0..200).map(|number| format!("v{number}")).collect();
-        let mut logged = || names.iter().filter(|name| notes.note_ignored(name)).count();
-        assert_eq!([logged(), logged()], [MOST_LOGGED, 0]);
+    fn without_a_look_before_the_first_load_the_first_one_finds_nothing_new() {
+        let (now, mut watch) = (Instant::now(), Watch::since(Baseline::FirstLook));
+        watch.looked(Some(&stamp(12, 9, 1)));
+        assert_eq!(watch.next(&stamp(12, 9, 1), now), Step::Wait);
+        // Later looks find what came since, another version and other files.
+        watch.looked(Some(&stamp(13, 9, 1)));
+        assert_eq!(watch.next(&stamp(13, 9, 1), now), Step::Read(13));
+        assert_eq!(watch.next(&stamp(12, 8, 1), now), Step::Read(12));
+        // A first look at no version leaves everything new.
+        let mut watch = Watch::since(Baseline::FirstLook);
+        watch.looked(None);
+        assert_eq!(watch.next(&stamp(1, 9, 1), now), Step::Read(1));
+        let mut watch = Watch::since(Baseline::State(stamp(12, 9, 1)));
+        watch.looked(Some(&stamp(13, 9, 1)));
+        assert_eq!(watch.next(&stamp(13, 9, 1), now), Step::Read(13));
     }
 
     #[test]
-    fn only_looks_at_a_store_that_fails_are_counted_at_once() {
-        let (notes, metrics) = (WatchNotes::default(), Metrics::new().unwrap());
+    fn a_load_that_the_machine_failed_is_repeated_after_a_pause() {
+        let (start, next) = (Instant::now(), stamp(2, 9, 2));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let opening = |error| Err::<(), _>(ReloadError::from(LoadError::from(OpenError::from(error))));
+        let io = |number| {
+            opening(CheckpointError::Io {
+                path: "small/2/weights.safetensors".into(),
+                action: "read",
+                source: std::io::Error::from_raw_os_error(number),
+            })
+        };
+        let mut watch = Watch::new(Some(stamp(1, 9, 1)));
+        assert_eq!(watch.next(&next, at(0)), Step::Read(2));
+        // Too many open files, then a disk that takes long to fail.
+        watch.loaded(next.clone(), &io(24), at(0), at(1));
+        assert_eq!([watch.next(&next, at(2)), watch.next(&next, at(30))], [Step::Wait; 2]);
+        assert_eq!(watch.next(&next, at(31)), Step::Load(2));
+        watch.loaded(next.clone(), &io(5), at(31), at(41));
+        assert_eq!(watch.next(&next, at(140)), Step::Wait);
+        assert_eq!(watch.next(&next, at(141)), Step::Load(2));
+        // Another load was running, or the store failed: the next look is soon enough.
+        watch.loaded(next.clone(), &Err::<(), _>(ReloadError::InProgress), at(141), at(141));
+        assert_eq!(watch.next(&next, at(142)), Step::Load(2));
         let store = CheckpointError::Origin { address: "s3://shop/small".to_owned(), reason: "403".to_owned() };
-        let other = CheckpointError::NotADirectory { path: "small".into() };
-        for (error, fails) in [(Some(&store), true), (Some(&store), true), (Some(&other), false), (None, false)] {
-            notes.looked(error, Duration::ZERO, &metrics);
-            assert_eq!(notes.0.lock().store_fails, fails, "{error:?}");
-        }
-        let metrics = metrics.render().unwrap();
-        assert!(metrics.contains("canet_reload_total{outcome=\"failed\"} 2\n"), "{metrics}");
+        watch.loaded(next.clone(), &opening(store), at(142), at(150));
+        assert_eq!(watch.next(&next, at(151)), Step::Load(2));
+        // New files need not wait.
+        watch.loaded(next.clone(), &io(24), at(151), at(151));
+        let mended = stamp(2, 8, 2);
+        assert_eq!(watch.next(&mended, at(152)), Step::Read(2));
+        // A damaged version is tried once.
+        watch.loaded(mended.clone(), &opening(CheckpointError::NotAFile { path: "small/2".into() }), at(152), at(153));
+        assert_eq!(watch.next(&mended, at(999)), Step::Wait);
     }
 }

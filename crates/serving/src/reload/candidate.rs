@@ -76,7 +76,7 @@ impl Reloader {
     }
 
     /// Makes a change that loads nothing, on a thread of its own: it may have to wait until the catalogue file is read, and frees
-    /// a history cache.
+    /// a history cache. A change that is refused is counted.
     fn change<C>(self: &Arc<Self>, change: C) -> impl Future<Output = Outcome> + Send + use<C>
     where
         C: FnOnce(&Arc<Reloader>) -> Outcome + Send + 'static,
@@ -84,9 +84,11 @@ impl Reloader {
         let (done, outcome) = oneshot::channel();
         let reloader = Arc::clone(self);
         let started = self.spawn(move || {
+            let outcome = change(&reloader).inspect_err(|error| reloader.refused(error, Duration::ZERO));
             // A closed channel means that the client has left.
-            let _ = done.send(change(&reloader));
+            let _ = done.send(outcome);
         });
+        let started = started.map_err(ReloadError::from).inspect_err(|error| self.refused(error, Duration::ZERO));
         async move {
             started?;
             outcome.await.unwrap_or(Err(ReloadError::BrokeOff))
@@ -94,24 +96,17 @@ impl Reloader {
     }
 
     /// Changes the share of the candidate `running`.
-    fn change_share(&self, running: u64, offer: Offer) -> Outcome {
-        let changed = self.open_recommender()?.change_share(offer.version.unwrap_or(running), offer.share);
-        let changed = changed.map(|generation| ServingVersion::of(&generation)).map_err(ReloadError::from);
-        match &changed {
-            Ok(_) => {
-                let share = offer.share;
-                tracing::info!(version = running, share, "the candidate answers another share of the users");
-            }
-            Err(error) => self.count(Order::Offer(offer), Err(error), Duration::ZERO),
-        }
-        changed
+    fn change_share(&self, running: u64, Offer { version, share }: Offer) -> Outcome {
+        let generation = self.open_recommender()?.change_share(version.unwrap_or(running), share)?;
+        tracing::info!(version = running, share, "the candidate answers another share of the users");
+        Ok(ServingVersion::of(&generation))
     }
 
     /// Loads a candidate and swaps it in.
     pub(super) fn load_candidate(
         &self,
         Offer { version, share }: Offer,
-        listing: &Listing,
+        listing: Option<&Listing>,
     ) -> Result<ServingVersion, ReloadError> {
         let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live.model.version();
         let version = match version {
@@ -123,9 +118,9 @@ impl Reloader {
         }
         let stamp = self.stamp(version, listing);
         let generation = self.loader.load(Some(version), Priority::BesideLive)?;
-        let reload = ServingVersion::of(&generation);
+        let served = ServingVersion::of(&generation);
         self.open_recommender()?.offer(generation, share)?;
-        self.notes.note_order(stamp);
-        Ok(reload)
+        self.notes.note_order(version, stamp);
+        Ok(served)
     }
 }
