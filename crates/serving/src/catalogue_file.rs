@@ -125,7 +125,8 @@ impl CatalogueFile {
         self.contents.lock()
     }
 
-    /// Watches the file and swaps in new contents once it stands still. Ends only with the runtime.
+    /// Watches the file and swaps in new contents once it stands still. What the system failed to read is read again after a
+    /// pause. Ends only with the runtime.
     pub async fn watch(self: Arc<Self>, recommender: Weak<Recommender>) {
         let (mut watch, mut absence) = (Watch::new(self.opened.clone()), Absence::default());
         let mut poll = tokio::time::interval(Watch::INTERVAL);
@@ -148,15 +149,19 @@ impl CatalogueFile {
             if !is_news(&mut watch, &stamp, Instant::now()) {
                 continue;
             }
-            match self.reload_beside(recommender.clone()) {
-                // It always ends: a panic drops the sender.
-                Ok(ended) => drop(ended.await),
+            let began = Instant::now();
+            let ended = match self.reload_beside(recommender.clone()) {
+                // It always ends: a panic drops the sender, and the file may be at fault.
+                Ok(ended) => ended.await.unwrap_or(Reading::Ended),
                 Err(error) => {
                     tracing::warn!(%error, "no thread could be started to read the catalogue file");
-                    continue;
+                    Reading::Failed
                 }
+            };
+            match ended {
+                Reading::Ended => watch.tried(stamp),
+                Reading::Failed => watch.failed(began, Instant::now()),
             }
-            watch.tried(stamp);
         }
     }
 
@@ -171,32 +176,39 @@ impl CatalogueFile {
     }
 
     /// Reads the file on a thread of its own, beside live requests.
-    fn reload_beside(self: &Arc<Self>, recommender: Weak<Recommender>) -> io::Result<oneshot::Receiver<()>> {
+    fn reload_beside(self: &Arc<Self>, recommender: Weak<Recommender>) -> io::Result<oneshot::Receiver<Reading>> {
         let (done, ended) = oneshot::channel();
         let file = Arc::clone(self);
         thread::Builder::new().name("catalogue".to_owned()).spawn(move || {
             Priority::BesideLive.apply_to_thread();
-            file.reload(&recommender);
+            let ended = file.reload(&recommender);
             return_freed_memory();
             // The watch may have ended.
-            let _ = done.send(());
+            let _ = done.send(ended);
         })?;
         Ok(ended)
     }
 
     /// Reads the file and gives it to the generations that serve. If it is wrong, the contents before it stay.
-    fn reload(&self, recommender: &Weak<Recommender>) {
+    fn reload(&self, recommender: &Weak<Recommender>) -> Reading {
         let started = Instant::now();
-        let table = match ItemTable::read(&self.path) {
-            Ok(table) => table,
-            Err(error) => {
-                let io = error.is_io();
-                let outcome = if io { CatalogueReloaded::Failed } else { CatalogueReloaded::Rejected };
-                self.metrics.catalogue_reloaded(outcome);
-                tracing::warn!(%error, "the catalogue file is refused: the server keeps the one that it has");
-                return;
+        match ItemTable::read(&self.path) {
+            Ok(table) => self.replace(table, recommender, started),
+            Err(error) if error.is_io() => {
+                self.metrics.catalogue_reloaded(CatalogueReloaded::Failed);
+                tracing::warn!(%error, "the catalogue file cannot be read: the server keeps the one that it has and tries again");
+                return Reading::Failed;
             }
-        };
+            Err(error) => {
+                self.metrics.catalogue_reloaded(CatalogueReloaded::Rejected);
+                tracing::warn!(%error, "the catalogue file is refused: the server keeps the one that it has");
+            }
+        }
+        Reading::Ended
+    }
+
+    /// Gives a table to the generations that serve, unless it lacks too many items.
+    fn replace(&self, table: ItemTable, recommender: &Weak<Recommender>, started: Instant) {
         let before = Arc::clone(&self.hold().table);
         let lost = lost(&before, &table);
         if lost as f64 > self.max_loss * before.len() as f64 {
@@ -249,6 +261,15 @@ impl CatalogueFile {
     }
 }
 
+/// How a reading ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The file was taken or refused, and is read again once it changes.
+    Ended,
+    /// The system failed to read it, and may succeed later.
+    Failed,
+}
+
 /// How many items of a table another one lacks.
 fn lost(before: &ItemTable, after: &ItemTable) -> usize {
     let kept: HashSet<&str> = (0..after.len()).map(|place| after.id(place)).collect();
@@ -270,9 +291,29 @@ fn is_news(watch: &mut Watch, stamp: &Stamp, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Weak};
     use std::time::Instant;
 
-    use super::{Stamp, Watch, is_news};
+    use super::{CatalogueFile, Reading, Stamp, Watch, is_news};
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn only_a_file_that_the_system_fails_to_read_is_read_again_without_a_change() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue.csv");
+        std::fs::write(&path, "id\n1\n").unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let file = CatalogueFile::open(&path, 0.1, Arc::clone(&metrics)).unwrap();
+        assert_eq!(file.reload(&Weak::new()), Reading::Ended);
+        std::fs::write(&path, "id\n1\n1\n").unwrap();
+        assert_eq!(file.reload(&Weak::new()), Reading::Ended, "an item has two lines");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(file.reload(&Weak::new()), Reading::Failed);
+        let scrape = metrics.render().unwrap();
+        for outcome in ["rejected", "failed"] {
+            assert!(scrape.contains(&format!("canet_catalogue_reload_total{{outcome=\"{outcome}\"}} 1\n")), "{scrape}");
+        }
+    }
 
     #[test]
     fn a_file_is_news_once_it_stands_still() {
