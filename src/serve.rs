@@ -217,6 +217,15 @@ struct Startup {
     start: Start,
 }
 
+/// What runs until the drain.
+struct Running {
+    servers: Servers,
+    recommender: Arc<Recommender>,
+    reloader: Arc<Reloader>,
+    executors: Vec<JoinHandle<()>>,
+}
+
+/// Loads the model, serves, and drains.
 async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Result<(), Failure> {
     let Startup { listeners, limits, options, loader, start } = startup;
     let connections = Connections { metrics: Some(Arc::clone(&loader.metrics)), ..args.access.connections()? };
@@ -224,7 +233,6 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     let catalogue = options.catalogue.clone();
     let (recommender, executors) =
         Recommender::start(limits, options, Arc::clone(&loader.metrics)).map_err(Failure::resources)?;
-    let watch = args.reloads.watch(args.model.is_remote());
     let reloader = Reloader::new(loader, &recommender);
     // Begins before an operator could ask for a reload.
     let loading = reloader.start(start);
@@ -234,12 +242,10 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
     let access = args.access.access(admin)?;
     listen(listeners, &mut servers, &recommender, access)?;
 
-    let mut drain_timeout = args.drain_timeout;
+    let running = Running { servers, recommender, reloader, executors };
     let outcome = tokio::select! {
         signal = signals.stop() => {
             tracing::info!(signal, "stopping before the model was loaded");
-            // Ends the calls that would last as long as the server.
-            recommender.drain();
             Ok(())
         }
         outcome = loading => {
@@ -248,40 +254,58 @@ async fn serve(args: &ServeArgs, startup: Startup, signals: &mut Signals) -> Res
             // Dropping the set ends the watch.
             let mut watching = JoinSet::new();
             if let Some(file) = catalogue {
-                watching.spawn(file.watch(Arc::downgrade(&recommender)));
+                watching.spawn(file.watch(Arc::downgrade(&running.recommender)));
             }
-            tokio::select! {
-                signal = until_stopped(signals, &reloader, watch) => {
-                    let delay_ms = args.drain_delay.as_millis();
-                    tracing::info!(signal, delay_ms, "draining: not ready any more, still serving");
-                    recommender.drain();
-                    tokio::time::sleep(args.drain_delay).await;
-                    Ok(())
-                }
-                () = recommender.died() => {
-                    tracing::error!("stopping: the model cannot be run any more");
-                    recommender.drain();
-                    drain_timeout = drain_timeout.min(LAST_REFUSALS);
-                    Err(Failure::unavailable(Unready::Dead))
-                }
-            }
+            running.serve_loaded(args, signals).await
         }
     };
-
-    let deadline = Instant::now() + drain_timeout;
-    let all_stopped = servers.stop_by(deadline).await;
-    if let Some(log) = recommender.answer_log() {
-        log.finish(LAST_ANSWERS);
-    }
-    if !all_stopped {
-        tracing::warn!("the drain timeout passed while requests were still open");
-        return outcome;
-    }
-    // This is the last handle. The executors end once their queue is empty.
-    drop(recommender);
-    join_by(deadline, reloader.threads().into_iter().chain(executors).collect()).await;
-    tracing::info!("stopped");
+    let is_dead = outcome.is_err();
+    let timeout = if is_dead { args.drain_timeout.min(LAST_REFUSALS) } else { args.drain_timeout };
+    running.drain(timeout).await;
     outcome
+}
+
+impl Running {
+    /// Serves a loaded model until a signal to stop and the time for which the server still serves then.
+    ///
+    /// # Errors
+    /// [`Failure`] if the executors die.
+    async fn serve_loaded(&self, args: &ServeArgs, signals: &mut Signals) -> Result<(), Failure> {
+        let watch = args.reloads.watch(args.model.is_remote());
+        tokio::select! {
+            signal = until_stopped(signals, &self.reloader, watch) => {
+                let delay_ms = args.drain_delay.as_millis();
+                tracing::info!(signal, delay_ms, "draining: not ready any more, still serving");
+                self.recommender.drain();
+                tokio::time::sleep(args.drain_delay).await;
+                Ok(())
+            }
+            () = self.recommender.died() => {
+                tracing::error!("stopping: the model cannot be run any more");
+                Err(Failure::unavailable(Unready::Dead))
+            }
+        }
+    }
+
+    /// Finishes open requests and ends all threads, for at most `timeout`.
+    async fn drain(self, timeout: Duration) {
+        let Running { servers, recommender, reloader, executors } = self;
+        // Ends the calls that would last as long as the server.
+        recommender.drain();
+        let deadline = Instant::now() + timeout;
+        let all_stopped = servers.stop_by(deadline).await;
+        if let Some(log) = recommender.answer_log() {
+            log.finish(LAST_ANSWERS);
+        }
+        if !all_stopped {
+            tracing::warn!("the drain timeout passed while requests were still open");
+            return;
+        }
+        // This is the last handle. The executors end once their queue is empty.
+        drop(recommender);
+        join_by(deadline, reloader.threads().into_iter().chain(executors).collect()).await;
+        tracing::info!("stopped");
+    }
 }
 
 /// Serves on every listener.
