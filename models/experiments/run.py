@@ -56,6 +56,7 @@ def main():
     options.add_argument("--data", type=Path, default=REPOSITORY / "data", help="directory of the data sets")
     options.add_argument("--threads", type=int, help="CPU threads of a training and of the report")
     options.add_argument("--device", default="auto", help="where to train, as of canet train; the report is the CPU's")
+    options.add_argument("--max-minutes", type=float, help="time limit of each training; the result tells the epochs until then")
     options = options.parse_args()
     if options.row == "list":
         for name, row in ROWS.items():
@@ -73,10 +74,11 @@ def experiment(options):
     check_seeds(name, seeds)
     data = checked(options.data / DATA[row["data"]]["file"], DATA[row["data"]]["sha256"])
     threads = ["--threads", str(options.threads)] if options.threads else []
+    limit = ["--max-minutes", str(options.max_minutes)] if options.max_minutes else []
     models = [WORK / f"{options.row}-{seed}" for seed in seeds]
     for seed, model in zip(seeds, models):
         if not (model / "1").is_dir():
-            how = ["--seed", seed, "--device", options.device, *threads]
+            how = ["--seed", seed, "--device", options.device, *threads, *limit]
             canet("train", "--data", data, "--out", model, *how, *row["flags"])
         if wrong := disagreement(json.loads((model / "1" / "canet.json").read_text()), seed, row["flags"]):
             sys.exit(f"{model} is not this row's model: {wrong}; move it away and it is trained anew")
@@ -140,9 +142,10 @@ def says(found, given):
 
 
 def training_of(model):
-    """Minutes that a training took, and where."""
+    """Minutes that a training took, where, and the epochs until its time limit ended it, if one did."""
     lines = (model / "1.train.jsonl").read_text().splitlines()
-    return round(json.loads(lines[-1])["elapsed_seconds"] / 60, 1), json.loads(lines[0])["device"]
+    cut_short_after = json.loads((model / "1" / "canet.json").read_text())["training"].get("cut_short_after")
+    return round(json.loads(lines[-1])["elapsed_seconds"] / 60, 1), json.loads(lines[0])["device"], cut_short_after
 
 
 def value(found):
@@ -165,8 +168,9 @@ def reduced(name, row, seeds, found, trained):
         "flags": row["flags"],
         "seeds": seeds,
         "users": found["users"],
-        "training_minutes": [minutes for minutes, _ in trained],
-        "trained_on": [device for _, device in trained],
+        "training_minutes": [minutes for minutes, _, _ in trained],
+        "trained_on": [device for _, device, _ in trained],
+        "cut_short_after": [epochs for _, _, epochs in trained],
         "full": {"route": full["name"], "mflops": rounded(full["cost"]["flops"] / 1e6), "test": value(full["test"])},
         "smallest": {"route": smallest["name"], "saved": rounded(smallest["saved"]), "test": value(smallest["test"])},
         "strongest": {

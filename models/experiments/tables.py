@@ -50,7 +50,7 @@ def all_rows(results):
         has_slices = routes_of(result) > 1
         best = f"{told(strongest['test'])}, {100 * strongest['saved']:.0f} % saved" if has_slices else ""
         head = f"| {result['row']} | {len(result['seeds'])} | {told(result['full']['test'])} | {best}"
-        minutes = ", ".join(f"{minutes:.0f}" for minutes in result["training_minutes"])
+        minutes = ", ".join(duration(minutes, epochs) for minutes, epochs in zip(result["training_minutes"], epochs_until_limit(result)))
         routed = near(result["routed"]) if has_slices else []
         for place, one in enumerate(routed):
             over = one["over"]
@@ -61,6 +61,15 @@ def all_rows(results):
         if not routed:
             lines.append(f"{head} | | | | | | | | {minutes} |")
     return lines
+
+
+def epochs_until_limit(result):
+    """For each training the epochs after which its time limit ended it, or None. Older results lack them: none had a limit."""
+    return result.get("cut_short_after") or [None] * len(result["seeds"])
+
+
+def duration(minutes, cut_short_after):
+    return f"{minutes:.0f}" + (f", stopped by a time limit after {cut_short_after} epochs" if cut_short_after else "")
 
 
 def models(results):
