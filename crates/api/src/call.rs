@@ -120,14 +120,13 @@ impl<'a> Call<'a> {
     /// The recommender's refusal.
     pub(crate) async fn answer(
         &self,
-        Accepted { side, work, view, history, user, visit, place, narrowed }: Accepted,
+        Accepted { side, work, view, history, known, budget, user, visit, place, narrowed }: Accepted,
     ) -> Result<Answered<'a>, Problem> {
         let generation = self.serving.generation(side);
-        let (k, budget) = match &work {
-            Work::Rank(request) => (request.k, request.budget),
-            Work::ColdStart(cold, _) => (cold.k, None),
+        let k = match &work {
+            Work::Rank(request) => request.k,
+            Work::ColdStart(cold, _) => cold.k,
         };
-        self.recommender.metrics().history_items(history.used, history.unknown.len());
         let answered = match work {
             Work::Rank(request) => {
                 let answer = self.recommender.rank(Arc::clone(generation), request).await?;
@@ -150,6 +149,7 @@ impl<'a> Call<'a> {
                 Answered { times: Times::default(), recommendation }
             }
         };
+        self.recommender.metrics().history_items(known, answered.recommendation.history.unknown.len());
         if let Some(log) = self.recommender.answer_log() {
             let user = user.as_ref().map(UserId::as_str);
             let asked = Asked { id: self.id, place, user, k, budget, narrowed, arrived: self.arrival.arrived };
@@ -172,7 +172,8 @@ impl<'a> Call<'a> {
         &self,
         requests: impl Iterator<Item = Result<Accepted, Problem>>,
     ) -> impl Stream<Item = Result<Answered<'a>, Problem>> {
-        stream::iter(requests.map(move |request| self.answer_checked(request))).buffered(self.rows_at_once())
+        let rows = HeldBack { rows: requests, recommender: self.recommender, serving: self.serving };
+        stream::iter(rows.map(move |request| self.answer_checked(request))).buffered(self.rows_at_once())
     }
 
     /// How many of its rows a call has in the queue at a time.
@@ -193,6 +194,31 @@ impl<'a> Call<'a> {
 pub(crate) fn pin(recommender: &Recommender, rows: usize) -> Result<Serving, Problem> {
     check_rows(rows)?;
     Ok(recommender.pin(rows)?)
+}
+
+/// The rows of a call that do not wait for an answer yet. Those that are left when this drops are cancelled: the client left, or another
+/// row failed the call.
+struct HeldBack<'a, R: Iterator<Item = Result<Accepted, Problem>>> {
+    rows: R,
+    recommender: &'a Recommender,
+    serving: &'a Serving,
+}
+
+impl<R: Iterator<Item = Result<Accepted, Problem>>> Iterator for HeldBack<'_, R> {
+    type Item = Result<Accepted, Problem>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.next()
+    }
+}
+
+impl<R: Iterator<Item = Result<Accepted, Problem>>> Drop for HeldBack<'_, R> {
+    fn drop(&mut self) {
+        // Rows that failed a check have been counted by then.
+        for accepted in self.rows.by_ref().flatten() {
+            self.recommender.cancelled(self.serving.generation(accepted.side));
+        }
+    }
 }
 
 impl Outcomes<'_> {
@@ -261,7 +287,9 @@ fn model(generation: &Generation) -> ModelName<'_> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::future::ready;
+    use std::future::{Future, ready};
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     use serde_json::json;
 
@@ -294,6 +322,25 @@ mod tests {
             }
         };
         tokio::join!(answering, other);
+    }
+
+    #[tokio::test]
+    async fn every_row_of_a_call_that_its_client_leaves_is_cancelled_and_counted_once() {
+        let fixture = Fixture::new();
+        fixture.reloader.reload(None).await.unwrap();
+        let serving = fixture.recommender.serving().unwrap();
+        let known = ExternalId(serving.live.model.catalogue().ids()[0].clone());
+        let call = Call { recommender: &fixture.recommender, serving: &serving, arrival: Arrival::now(), id: None };
+        let rows = call.accept_all((0..100).map(|_| ready(Ok(RecommendRequest::new(vec![known.clone()]))))).await;
+        assert!(call.rows_at_once() < 100);
+        {
+            let mut answering = pin!(call.answer_all(rows));
+            assert!(answering.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let metrics = fixture.recommender.metrics().render().unwrap();
+        for series in ["rejected_total{reason=\"cancelled\"} 100", "history_items_total{known=\"true\"} 0"] {
+            assert!(metrics.contains(&format!("canet_{series}\n")), "{series}: {metrics}");
+        }
     }
 
     #[tokio::test]

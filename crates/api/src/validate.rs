@@ -43,6 +43,10 @@ pub(crate) struct Accepted {
     /// The catalogue file as the answer follows it.
     pub(crate) view: Option<Arc<CatalogueView>>,
     pub(crate) history: HistoryUsed,
+    /// How many items of the whole history the model knows.
+    pub(crate) known: usize,
+    /// The budget that the request names.
+    pub(crate) budget: Option<f64>,
     /// The user's id, if the request has one.
     pub(crate) user: Option<UserId>,
     /// What judges the answer before, if the server judges answers.
@@ -103,8 +107,9 @@ pub(crate) fn accept(wire: RecommendRequest, serving: &Serving, arrival: Arrival
             (0, Work::ColdStart(ColdStart { k, excluded, candidates, restriction }, due))
         }
     };
-    let history = HistoryUsed { used, unknown };
-    Ok(Accepted { side, work, view, history, user: wire.user, visit: None, place: 0, narrowed })
+    let (history, known) = (HistoryUsed { used, unknown }, seen.len());
+    let (budget, user) = (wire.budget, wire.user);
+    Ok(Accepted { side, work, view, history, known, budget, user, visit: None, place: 0, narrowed })
 }
 
 /// Checks what depends on no item, and returns `k`. The catalogue has `items`.

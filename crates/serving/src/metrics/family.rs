@@ -122,7 +122,6 @@ macro_rules! families {
         $(#[$outer])*
         pub struct $name {
             registry: prometheus::Registry,
-            since: std::time::SystemTime,
             /// Held while a route's seconds are counted, because three counters of a route change together.
             pub(super) saving: std::sync::Arc<parking_lot::Mutex<()>>,
             /// The series of versions that serve, or did until lately, the newest last.
@@ -144,20 +143,13 @@ macro_rules! families {
                     let $field = <$kind as $crate::metrics::family::Family>::build((options, labels))?;
                     registry.register(Box::new($field.clone()))?;
                 )+
-                let since = std::time::SystemTime::now();
                 Ok($name {
                     registry,
-                    since,
                     saving: std::sync::Arc::default(),
                     judgements: parking_lot::Mutex::default(),
                     versions: parking_lot::Mutex::default(),
                     $($field),+
                 })
-            }
-
-            /// The time at which counting began.
-            pub fn since(&self) -> std::time::SystemTime {
-                self.since
             }
 
             /// Removes the series of every route and lane whose name is not in `live`. Those of the live accuracy stay, because

@@ -61,7 +61,7 @@ families! {
         route_latency_seconds: HistogramVec, labels ["route", "version"], buckets SECONDS;
         /// Seconds of a batch's forward pass, counted once for each route in the batch.
         route_forward_seconds: HistogramVec, labels ["route"], buckets SECONDS;
-        /// Seconds that a row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
+        /// Seconds that an answered row spent in a stage: waiting for the device, in the router's batch, or in its route's batch.
         stage_duration_seconds: HistogramVec, labels ["stage"], buckets SECONDS;
         /// Floating-point operations computed for the rows of a route, with padding, without the router's and without what
         /// the history cache had. The second runs of ranked_twice_total count.
@@ -100,7 +100,7 @@ families! {
         batch_release_total: IntCounterVec, labels ["reason"];
         /// Rows that wait in a lane for the device.
         queue_depth: IntGaugeVec, labels ["lane"];
-        /// Seconds that a row waited for the device, by lane.
+        /// Seconds that an answered row waited for the device, by lane.
         queue_wait_seconds: HistogramVec, labels ["lane"], buckets SECONDS;
         /// Rows without an answer: the queue was full (overloaded), the deadline passed (deadline), the client left or
         /// another row failed the whole inference call (cancelled), no model was ready (unavailable), the device failed
@@ -110,11 +110,11 @@ families! {
         /// The rows of rejected_total that waited for a version, by that version and by reason. Rows that were refused because
         /// there was no room for their answer are not among them.
         version_rejected_total: IntCounterVec, labels ["version", "reason"];
-        /// Rows answered under pressure by a cheaper route than the router chose.
+        /// Rows answered under pressure by a cheaper route than the router chose, or than their budget names.
         degraded_total: IntCounter;
         /// Rows without a known item, answered by popularity. No model runs, and no route series counts them.
         cold_start_total: IntCounter;
-        /// Items of the histories of answered rows: those that the model read (true), and ids that it does not know (false).
+        /// Items in the histories of answered rows: those that the model knows (true), and those that it does not (false).
         history_items_total: IntCounterVec, labels ["known"];
         /// Answers that the user's next request judged, by route, version and the reason for the route.
         judged_total: IntCounterVec, labels ["route", "version", "reason"];
