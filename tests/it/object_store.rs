@@ -27,6 +27,8 @@ const OWNER: (&str, &str) = (
 #[derive(Clone, Copy, PartialEq)]
 enum Line {
     Open,
+    /// Breaks each connection after this many bytes from the store.
+    Short(u64),
     Cut,
     /// Answers that the credentials have expired.
     Expired,
@@ -177,14 +179,15 @@ fn carry(listener: &TcpListener, store: SocketAddr, state: &Mutex<(Line, Vec<Tcp
             Line::Gone => return,
             Line::Cut => {}
             Line::Expired => drop(thread::spawn(move || answer_expired(near))),
-            Line::Open => {
+            Line::Open | Line::Short(_) => {
+                let most = if let Line::Short(bytes) = state.0 { bytes } else { u64::MAX };
                 let far = TcpStream::connect(store).unwrap();
-                for [mut from, mut to] in
-                    [[&near, &far], [&far, &near]].map(|ends| ends.map(|end| end.try_clone().unwrap()))
+                for ([from, mut to], most) in [([&near, &far], u64::MAX), ([&far, &near], most)]
+                    .map(|(ends, most)| (ends.map(|end| end.try_clone().unwrap()), most))
                 {
                     thread::spawn(move || {
                         // A cut line ends both ways.
-                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = std::io::copy(&mut from.take(most), &mut to);
                         let _ = to.shutdown(Shutdown::Write);
                     });
                 }
@@ -385,6 +388,22 @@ fn a_server_keeps_its_model_while_the_store_fails_and_then_goes_on() {
     store.publish(&[]);
     server.log_line("the model serves");
     assert_eq!(served(&server.client), 2);
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on_as_long_as_it_proceeds() {
+    let store = Store::start();
+    store.write(1);
+    store.publish(&[]);
+    let weights = fs::metadata(store.path("small/1/weights.safetensors")).unwrap().len();
+    // More breaks than the client takes for one call.
+    store.set(Line::Short(weights / 12 + 2000));
+    assert_eq!(served(&store.serve(&[]).client), 1);
+    let copies = fs::read_dir(store.path("cache")).unwrap().next().unwrap().unwrap().path();
+    let weights =
+        [copies.join("small"), store.path("small")].map(|model| fs::read(model.join("1/weights.safetensors")));
+    let [copied, written] = weights.map(Result::unwrap);
+    assert!(copied == written);
 }
 
 #[test]

@@ -126,14 +126,12 @@ fn receive(body: Body) -> HttpResponseBody {
         loop {
             let mut piece = Vec::with_capacity(PIECE);
             let read = (&mut reader).take(PIECE as u64).read_to_end(&mut piece);
-            let piece = match read {
-                Ok(0) => return,
-                Ok(_) => Ok(Bytes::from(piece)),
-                Err(error) => Err(broken(interruption(&error), error)),
-            };
-            let is_last = piece.is_err();
-            // The reader left if nobody takes it.
-            if sender.blocking_send(piece).is_err() || is_last {
+            // What came before a break counts, so that the next request goes on behind it.
+            let pieces = (!piece.is_empty()).then(|| Ok(Bytes::from(piece)));
+            let is_last = !matches!(read, Ok(1..));
+            let errors = read.err().map(|error| Err(broken(interruption(&error), error)));
+            // The reader left if nobody takes them.
+            if pieces.into_iter().chain(errors).any(|piece| sender.blocking_send(piece).is_err()) || is_last {
                 return;
             }
         }

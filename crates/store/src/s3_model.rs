@@ -4,7 +4,8 @@ use std::io::Write;
 use canet_model::checkpoint::{Origin, OriginError, OriginObject};
 use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore};
 use tokio::runtime::Runtime;
 
 use crate::reason::{lacks_bucket, reason};
@@ -49,7 +50,7 @@ impl S3Model {
     }
 
     /// The path of an object below the model's address.
-    pub(crate) fn path(&self, key: &str) -> object_store::path::Path {
+    pub(crate) fn path(&self, key: &str) -> Path {
         self.address.path(key)
     }
 
@@ -97,30 +98,54 @@ impl Origin for S3Model {
 
     fn read(&self, key: &str, limit: u64, to: &mut dyn Write) -> Result<(), OriginError> {
         tracing::debug!(address = self.shown, key, "reading an object");
-        let mut failure = None;
-        let outcome = self.wait(async {
-            let object = self.store.get(&self.path(key)).await?;
-            if object.meta.size > limit {
-                failure = Some(OriginError::TooLarge { size: object.meta.size });
-                return Ok(());
-            }
-            let (mut pieces, mut size) = (object.into_stream(), 0);
-            while let Some(piece) = pieces.try_next().await? {
-                size += piece.len() as u64;
-                failure = match size > limit {
-                    true => Some(OriginError::TooLarge { size }),
-                    false => to.write_all(&piece).err().map(OriginError::Write),
-                };
-                if failure.is_some() {
-                    break;
+        let mut download = Download { limit, to, written: 0, tag: None };
+        loop {
+            let before = download.written;
+            match self.wait(download.proceed(&self.store, &self.path(key))) {
+                // The client gives up after some attempts or seconds, however large the object is.
+                Err(error) if download.written > before => {
+                    tracing::debug!(%error, key, bytes = download.written, "reading on after a break");
                 }
+                Err(error) => return Err(self.object_error(&error)),
+                Ok(outcome) => return outcome,
             }
-            Ok(())
-        });
-        match (failure, outcome) {
-            (Some(failure), _) => Err(failure),
-            (None, outcome) => outcome.map_err(|error| self.object_error(&error)),
         }
+    }
+}
+
+/// An object that is being read.
+struct Download<'a> {
+    /// The most bytes that it may have.
+    limit: u64,
+    to: &'a mut dyn Write,
+    written: u64,
+    /// The object's tag at the beginning.
+    tag: Option<String>,
+}
+
+impl Download<'_> {
+    /// Reads from the first byte that is missing to the end. The object must still be the one of the beginning.
+    async fn proceed(&mut self, store: &AmazonS3, path: &Path) -> object_store::Result<Result<(), OriginError>> {
+        let range = (self.written > 0).then_some(GetRange::Offset(self.written));
+        let options = GetOptions { range, if_match: self.tag.clone(), ..GetOptions::default() };
+        let object = store.get_opts(path, options).await?;
+        let size = object.meta.size;
+        if size > self.limit {
+            return Ok(Err(OriginError::TooLarge { size }));
+        }
+        self.tag = self.tag.take().or_else(|| object.meta.e_tag.clone());
+        let mut pieces = object.into_stream();
+        while let Some(piece) = pieces.try_next().await? {
+            let size = self.written + piece.len() as u64;
+            if size > self.limit {
+                return Ok(Err(OriginError::TooLarge { size }));
+            }
+            if let Err(error) = self.to.write_all(&piece) {
+                return Ok(Err(OriginError::Write(error)));
+            }
+            self.written = size;
+        }
+        Ok(Ok(()))
     }
 }
 
