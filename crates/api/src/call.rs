@@ -196,7 +196,7 @@ pub(crate) fn pin(recommender: &Recommender, rows: usize) -> Result<Serving, Pro
     Ok(recommender.pin(rows)?)
 }
 
-/// The rows of a call that do not wait for an answer yet. Those that are left when this drops are cancelled: the client left, or another
+/// The rows of a call that have not begun. Those that are left when this drops are cancelled: the client left, or another
 /// row failed the call.
 struct HeldBack<'a, R: Iterator<Item = Result<Accepted, Problem>>> {
     rows: R,
