@@ -62,6 +62,9 @@ const IDLE: usize = 10_000;
 /// The most memory that an idle connection may take, in bytes.
 const EACH: usize = if cfg!(debug_assertions) { 48 << 10 } else { 32 << 10 };
 
+/// How often so many connections come and leave.
+const ROUNDS_OF_IDLE: usize = 4;
+
 /// How long the server leaves idle connections open: the time for a client of HTTP/2 to answer a ping is the shortest.
 const IDLE_FOR: Duration = Duration::from_secs(55);
 
@@ -103,7 +106,8 @@ fn ten_thousand_idle_connections_take_little_and_leave_nothing() {
     let target = Target::with(Security::Plain, &flags);
     let process = &target.process;
     let (descriptors, mut peaks) = (process.descriptors().len(), Vec::new());
-    for round in 0..2 {
+    let start = process.memory("VmRSS:");
+    for round in 0..ROUNDS_OF_IDLE {
         let room = || target.metric("disconnects_total{reason=\"room\"}");
         let (mut idle, room_before, opening) = (Vec::new(), room(), Instant::now());
         for port in [Port::Http, Port::Grpc] {
@@ -132,7 +136,14 @@ fn ten_thousand_idle_connections_take_little_and_leave_nothing() {
             assert!(began.elapsed() < HANGS, "{} descriptors, {descriptors} before", process.descriptors().len());
         }
     }
-    assert!(peaks[1] < peaks[0] + peaks[0] / 10, "the second ten thousand took more: {peaks:?}");
+    // A thread cannot use at once what another one has freed, so some round may take more than the first. If a third of the
+    // memory of each connection stayed behind, the last round would have as much more as the first took.
+    println!("{start} bytes at the start, then {peaks:?}");
+    let (first, last) = (peaks[0], peaks[ROUNDS_OF_IDLE - 1]);
+    assert!(
+        last.saturating_sub(first) < first - start,
+        "connections leave memory behind: {start} at the start, then {peaks:?}"
+    );
 }
 
 /// Most health watches that a server may keep for clients without a key.
