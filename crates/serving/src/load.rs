@@ -30,15 +30,15 @@ pub struct Loader {
     pub metrics: Arc<Metrics>,
 }
 
-/// The version to start with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct First {
-    /// Its number. `None` means the highest that is not the candidate's.
+/// What a server begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Start {
+    /// The live version. `None` means the highest that is not the candidate.
     pub version: Option<u64>,
-    /// The version that will be the candidate.
-    pub candidate: Option<u64>,
-    /// Whether versions must pass the gate.
+    /// Whether that must pass the gate.
     pub gated: bool,
+    /// The candidate's version and the share of the users whom it answers.
+    pub candidate: Option<(u64, f64)>,
 }
 
 /// Why a version does not serve.
@@ -182,22 +182,22 @@ impl Loader {
     ///
     /// # Errors
     /// [`LoadError`] of the first version that is not passed over, or of the last one if all are.
-    pub fn load_first(&self, first: First) -> Result<Generation, LoadError> {
-        self.load_first_of(&self.directory, first)
+    pub fn load_first(&self, start: Start) -> Result<Generation, LoadError> {
+        self.load_first_of(&self.directory, start)
     }
 
     /// Like [`load_first`](Loader::load_first), but takes the versions of a store that were copied before. `None` if none of
     /// them will do, or if the model is in no store.
-    pub(crate) fn load_first_copy(&self, first: First) -> Option<Generation> {
-        self.load_first_of(&self.directory.copies()?, first).ok()
+    pub(crate) fn load_first_copy(&self, start: Start) -> Option<Generation> {
+        self.load_first_of(&self.directory.copies()?, start).ok()
     }
 
-    fn load_first_of(&self, directory: &ModelDirectory, first: First) -> Result<Generation, LoadError> {
-        if first.version.is_some() {
-            return self.load_from(directory, first.version, Priority::WholeMachine);
+    fn load_first_of(&self, directory: &ModelDirectory, start: Start) -> Result<Generation, LoadError> {
+        if start.version.is_some() {
+            return self.load_from(directory, start.version, Priority::WholeMachine);
         }
         let mut versions = directory.versions().map_err(OpenError::from)?;
-        if let Some(candidate) = first.candidate {
+        if let Some((candidate, _)) = start.candidate {
             versions.retain(|version| *version != candidate);
             if versions.is_empty() {
                 return Err(LoadError::NoOther { path: self.directory.address(), candidate });
@@ -206,7 +206,7 @@ impl Loader {
         let mut reported = HashSet::new();
         loop {
             let started = Instant::now();
-            let mut refused = match self.gate.filter(|_| first.gated) {
+            let mut refused = match self.gate.filter(|_| start.gated) {
                 Some(gate) => self.refused_by(gate, directory, &versions),
                 None => HashMap::new(),
             };
@@ -227,7 +227,7 @@ impl Loader {
                     tracing::warn!(%error, "the version is incomplete: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Incomplete, started.elapsed());
                 }
-                Fault::Missing | Fault::Rejected if first.gated => {
+                Fault::Missing | Fault::Rejected if start.gated => {
                     tracing::warn!(%error, "the version is refused: the one before it is loaded");
                     self.metrics.reloaded(Reloaded::Rejected, started.elapsed());
                 }

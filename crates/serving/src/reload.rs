@@ -11,7 +11,7 @@ use super::freed_memory::return_freed_memory;
 use super::priority::Priority;
 use super::retired::{Retired, RetiredGuard};
 use super::watch::{LookLog, Reserved, WatchNotes};
-use super::{Conflict, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Unready};
+use super::{Conflict, Generation, LoadError, Loader, Recommender, ReloadError, Stamp, Start, Unready};
 use crate::metrics::{Metrics, Reloaded};
 use canet_model::OpenError;
 use canet_model::checkpoint::{CheckpointError, Listing, ModelDirectory};
@@ -42,17 +42,6 @@ pub struct Reloader {
     /// What the watch learns of the loads that it did not ask for.
     notes: WatchNotes,
     look_log: LookLog,
-}
-
-/// What a server begins with.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Start {
-    /// The live version. `None` means the highest that is not the candidate.
-    pub version: Option<u64>,
-    /// Whether that must pass the gate.
-    pub gated: bool,
-    /// The candidate's version and the share of the users whom it answers.
-    pub candidate: Option<(u64, f64)>,
 }
 
 /// A version that becomes the candidate.
@@ -247,7 +236,13 @@ impl Reloader {
         if self.candidate().is_some() || self.notes.is_ordered(version) {
             return Err(ReloadError::InProgress);
         }
-        if let Some(Reserved { share, .. }) = self.notes.reserved().filter(|reserved| reserved.version == version) {
+        if let Some(Reserved { share, is_withdrawn, .. }) =
+            self.notes.reserved().filter(|reserved| reserved.version == version)
+        {
+            // Since the watch looked.
+            if is_withdrawn {
+                return Err(ReloadError::InProgress);
+            }
             let offer = Offer { version: Some(version), share };
             return self.load_candidate(offer, listing).map(|served| (served, None));
         }

@@ -228,7 +228,7 @@ impl Watch {
 struct Found {
     /// The present state of the highest version that is not reserved.
     highest: Option<Stamp>,
-    /// That of the version that is reserved for the candidate.
+    /// That of the version that is reserved for the candidate, unless it was withdrawn.
     reserved: Option<Stamp>,
 }
 
@@ -243,12 +243,14 @@ async fn look(reloader: &Arc<Reloader>) -> Option<Found> {
     let reloader = Arc::clone(reloader);
     let look = move || {
         let (directory, started) = (reloader.directory(), Instant::now());
-        let reserved = reloader.notes().reserved().map(|reserved| reserved.version);
+        let reserved = reloader.notes().reserved();
         let found = directory.list().and_then(|listing| {
             reloader.look_log().log_ignored(&listing);
-            let there = reserved.filter(|version| listing.versions.contains(version));
+            let awaited = reserved.as_ref().filter(|reserved| !reserved.is_withdrawn).map(|reserved| reserved.version);
+            let there = awaited.filter(|version| listing.versions.contains(version));
             let stamp = there.map(|version| Stamp::of_version(directory, &listing, version)).transpose()?;
-            Ok(Found { highest: Stamp::of_highest(directory, &listing, reserved)?, reserved: stamp })
+            let kept = reserved.map(|reserved| reserved.version);
+            Ok(Found { highest: Stamp::of_highest(directory, &listing, kept)?, reserved: stamp })
         });
         reloader.look_log().looked(found.as_ref().err(), started.elapsed(), reloader.metrics());
         found.ok()

@@ -47,19 +47,36 @@ impl Reloader {
         })
     }
 
-    /// Ends the candidate. `version` is the candidate, if the caller wants to be sure. The future has the live checkpoint.
+    /// Ends the candidate, or keeps the version that is reserved for it from becoming one. `version` is that version, if the
+    /// caller wants to be sure. The future has the live checkpoint.
     ///
     /// # Errors
-    /// [`ReloadError`] if there is no candidate, or if it is another version.
+    /// [`ReloadError`] if there is no candidate and none is reserved, if it is another version, or if the reserved version may
+    /// be being loaded.
     pub fn withdraw(self: &Arc<Self>, version: Option<u64>) -> impl Future<Output = Outcome> + Send + use<> {
         self.change(move |reloader| {
             let recommender = reloader.open_recommender()?;
-            let EndedCandidate { live, old, guard } = recommender.withdraw(version, &reloader.retired)?;
+            let EndedCandidate { live, old, guard } = match recommender.withdraw(version, &reloader.retired) {
+                Err(conflict @ Conflict::NoCandidate) => return reloader.withdraw_reserved(version, conflict),
+                ended => ended?,
+            };
             let (version, withdrawn) = (live.model.version(), old.model.version());
             tracing::info!(version, withdrawn, "the candidate is withdrawn: the live version answers everybody");
             reloader.retire(old, guard);
             Ok(ServingVersion::of(&live))
         })
+    }
+
+    /// Keeps the version that is reserved for the candidate from becoming one. A load of it must not end later.
+    fn withdraw_reserved(&self, version: Option<u64>, conflict: Conflict) -> Outcome {
+        let live = self.open_recommender()?.current().ok_or(Unready::Loading)?.live;
+        if self.notes.reserved().is_none_or(|reserved| reserved.is_withdrawn) {
+            return Err(conflict.into());
+        }
+        let _building = Building::begin(&self.building).ok_or(ReloadError::InProgress)?;
+        let withdrawn = self.notes.withdraw(version).ok_or(conflict)?;
+        tracing::info!(withdrawn, "the version that was reserved for the candidate is withdrawn");
+        Ok(ServingVersion::of(&live))
     }
 
     /// The version of the candidate.

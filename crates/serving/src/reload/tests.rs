@@ -8,9 +8,9 @@ use canet_model::checkpoint::ModelDirectory;
 use canet_testing::write_checkpoint;
 use tempfile::TempDir;
 
-use super::{Offer, Reloader, Start};
+use super::{Offer, Reloader};
 use crate::metrics::Metrics;
-use crate::{Conflict, Limits, LoadError, Loader, Policy, Recommender, RecommenderOptions, ReloadError};
+use crate::{Conflict, Limits, LoadError, Loader, Policy, Recommender, RecommenderOptions, ReloadError, Start};
 
 struct Setup {
     directory: TempDir,
@@ -104,6 +104,25 @@ fn a_candidate_that_comes_late_is_the_candidate_to_the_watch_and_to_a_reload_wit
         let refused = reloader.reload(None).await;
         assert!(matches!(refused, Err(ReloadError::Load(LoadError::NoOther { candidate: 3, .. }))), "{refused:?}");
         assert_eq!(setup.serving(), (2, Some(3)));
+    });
+}
+
+#[test]
+fn a_reserved_candidate_that_is_withdrawn_is_loaded_by_name_alone() {
+    run(async {
+        let setup = Setup::new(&[1, 2]);
+        let reloader = &setup.reloader;
+        reloader.start(Start { candidate: Some((3, 0.25)), ..Start::default() }).await.unwrap();
+        assert_eq!(reloader.withdraw(None).await.unwrap().version, 2);
+        setup.write(3);
+        // Neither the watch nor a reload without a version takes it, and there is nothing to withdraw any more.
+        assert!(matches!(reloader.reload_watched(3).await, Err(ReloadError::InProgress)));
+        assert_eq!(reloader.reload(None).await.unwrap().version, 2);
+        let again = reloader.withdraw(None).await;
+        assert!(matches!(again, Err(ReloadError::Conflict(Conflict::NoCandidate))), "{again:?}");
+        assert_eq!(setup.serving(), (2, None));
+        assert_eq!(reloader.reload(Some(3)).await.unwrap().version, 3);
+        assert_eq!((setup.serving(), reloader.notes().reserved()), ((3, None), None));
     });
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Reserved {
     pub share: f64,
     /// The state of its files that was tried. `None` if they are to be tried again without a change.
     pub tried: Option<Stamp>,
+    /// Whether an operator withdrew it before it was loaded: then only an order that names it loads it.
+    pub is_withdrawn: bool,
 }
 
 impl WatchNotes {
@@ -63,6 +65,18 @@ impl WatchNotes {
     /// The version that is kept for the candidate.
     pub(crate) fn reserved(&self) -> Option<Reserved> {
         self.0.lock().reserved.clone()
+    }
+
+    /// Withdraws the version that is kept for the candidate, if it is `version`. `None` stands for any version. Returns the
+    /// version.
+    pub(crate) fn withdraw(&self, version: Option<u64>) -> Option<u64> {
+        let mut notes = self.0.lock();
+        let reserved = notes.reserved.as_mut().filter(|reserved| !reserved.is_withdrawn)?;
+        if version.is_some_and(|version| version != reserved.version) {
+            return None;
+        }
+        reserved.is_withdrawn = true;
+        Some(reserved.version)
     }
 
     /// Notes that a version is loaded because somebody asked for it, so that the watch does not load it once more. `stamp` is
@@ -112,10 +126,13 @@ mod tests {
     #[test]
     fn a_candidate_stays_reserved_until_its_own_version_is_loaded() {
         let notes = WatchNotes::default();
-        let reserved = Reserved { version: 12, share: 0.05, tried: None };
+        let reserved = Reserved { version: 12, share: 0.05, tried: None, is_withdrawn: false };
         notes.reserve(reserved.clone());
         notes.note_order(11, Some(stamp(11, 9, 1)));
         assert_eq!(notes.reserved(), Some(reserved));
+        // Withdrawn, it is kept from everybody all the same.
+        assert_eq!([Some(11), Some(12), None].map(|version| notes.withdraw(version)), [None, Some(12), None]);
+        assert!(notes.reserved().is_some_and(|reserved| reserved.is_withdrawn));
         notes.note_order(12, None);
         assert_eq!(notes.reserved(), None);
     }
