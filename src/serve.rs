@@ -75,7 +75,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "CANET_BATCH_BY", value_name = "WHAT", default_value = "width")]
     batch_by: BatchBy,
     /// Share of the full model's FLOPs to spend, if the checkpoint is calibrated. The server interpolates between calibrated
-    /// budgets; beyond them it takes the nearest one
+    /// budgets of the router; beyond them it takes the nearest one
     #[arg(long, env = "CANET_FLOPS_BUDGET", value_name = "SHARE", default_value_t = DEFAULT_BUDGET, value_parser = share)]
     flops_budget: f64,
     /// Run this route for every request that names none: full, smallest or a route's name. The router does not run. A

@@ -55,7 +55,7 @@ def all_rows(results):
         for place, one in enumerate(routed):
             over = one["over"]
             differences = [difference(over[name]) for name in ("hull", "hull_by_time", "full", "strongest", "matched")]
-            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:g}"]
+            cells = [f"{told(one['test'])}, {100 * one['saved']:.0f} %", *differences, f"{one['routes_in_use']:.2g}"]
             start = head if place == 0 else "| | | |"
             lines.append(f"{start} | {' | '.join(cells)} | {minutes if place == 0 else ''} |")
         if not routed:
@@ -194,5 +194,6 @@ def interval(found):
 
 
 def signed(number):
-    """With four digits, or five if four are zeros."""
-    return f"{number:+.4f}" if abs(number) >= 0.00005 else f"{number:+.5f}"
+    """With four digits, or up to six where fewer are zeros alone."""
+    digits = next((digits for digits in (4, 5) if abs(number) >= 0.5 * 10**-digits), 6)
+    return f"{number:+.{digits}f}"

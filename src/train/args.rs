@@ -12,7 +12,7 @@ pub(super) struct SizeArgs {
     /// Longest history that the model reads, in items [default: 50, or that of --from]
     #[arg(long, env = "CANET_MAX_LEN")]
     pub(super) max_len: Option<usize>,
-    /// Start reading a history longer than --max-len at a multiple of this place, so that `serve --history-cache` can reuse
+    /// Start reading a history longer than --max-len at a multiple of this number, so that `serve --history-cache` can reuse
     /// it when the next item comes: --max-len / 4 is a good value. 1 reads the last --max-len items [default: 1, or that of
     /// --from]
     #[arg(long, env = "CANET_HISTORY_STRIDE")]
