@@ -87,6 +87,8 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
         route: &args.route,
         budget: args.flops_budget,
         exclude_seen: seen == SeenItems::Excluded,
+        excluded: &[],
+        candidates: None,
         index: None,
         filter: None,
     };
@@ -109,7 +111,7 @@ pub(crate) fn run(args: RankArgs) -> Result<(), Failure> {
     let mut total = TotalFlops::default();
     for (users, sequences) in dataset.users.chunks(batch).zip(dataset.sequences.chunks(batch)) {
         let items: Vec<UserItems<'_>> =
-            sequences.iter().map(|sequence| UserItems { sequence, excluded: &[] }).collect();
+            sequences.iter().map(|sequence| UserItems { sequence, excluded: &[], candidates: None }).collect();
         let recommended = ranker.rank(&items).map_err(|error| match error {
             RankError::Forward(error) => Failure::forward(error),
             RankError::User { place, source } => Failure::Data(format!("user {:?}: {source}", users[place])),

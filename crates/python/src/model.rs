@@ -50,6 +50,7 @@ struct RecommendOptions<'py> {
     budget: f64,
     exclude_seen: Option<bool>,
     exclude: Option<Bound<'py, PyAny>>,
+    candidates: Option<Bound<'py, PyAny>>,
     /// A filter in JSON.
     filter: Option<String>,
 }
@@ -114,46 +115,35 @@ impl Model {
         histories: &Bound<'py, PyAny>,
         options: RecommendOptions<'py>,
     ) -> PyResult<RankedArrays<'py>> {
-        let RecommendOptions { k, route, budget, exclude_seen, exclude, filter } = options;
+        let RecommendOptions { k, route, budget, exclude_seen, exclude, candidates, filter } = options;
         let filter = filter.map(|json| serde_json::from_str::<FilterExpression>(&json)).transpose();
         let filter = filter.map_err(|error| PyValueError::new_err(format!("`filter` is not a filter: {error}")))?;
+        let sequences = self.histories(histories)?;
+        let users = sequences.len();
+        let exclude = self.lists(exclude.as_ref(), "exclude", users)?;
+        let candidates = self.lists(candidates.as_ref(), "candidates", users)?;
         let options = RankingOptions {
             k,
             route: &route,
             budget,
             exclude_seen: exclude_seen.unwrap_or(self.checkpoint.manifest().exclude_seen),
+            excluded: of_everybody(exclude.as_ref()).unwrap_or_default(),
+            candidates: of_everybody(candidates.as_ref()),
             index: self.index.as_ref(),
             filter: filter.as_ref(),
         };
         let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_value)?;
-        let sequences = self.histories(histories)?;
-        let users = sequences.len();
-        let excluded = match exclude {
-            None => Ids::One(Vec::new()),
-            Some(exclude) => match read(&exclude, "exclude", self.checkpoint.catalogue())? {
-                Ids::Many(lists) if lists.is_empty() => Ids::One(Vec::new()),
-                excluded => excluded,
-            },
-        };
-        if let Ids::Many(lists) = &excluded
-            && lists.len() != users
-        {
-            let message = format!("`exclude` has {} lists for {users} histories", lists.len());
-            return Err(PyValueError::new_err(message));
-        }
-        let excluded = |place: usize| -> &[Item] {
-            match &excluded {
-                Ids::One(items) => items,
-                Ids::Many(lists) => lists.user(place),
-            }
-        };
         let size = users.checked_mul(k).ok_or_else(out_of_memory)?;
         let (mut items, mut scores, mut routes) = (filled(size, 0)?, filled(size, f32::NAN)?, filled(users, -1)?);
         py.detach(|| {
             let batch = ranker.batch_size(BATCH);
             for first in (0..users).step_by(batch) {
                 let places = first..users.min(first + batch);
-                let user = |place| UserItems { sequence: sequences.user(place), excluded: excluded(place) };
+                let user = |place| UserItems {
+                    sequence: sequences.user(place),
+                    excluded: of_user(exclude.as_ref(), place).unwrap_or_default(),
+                    candidates: of_user(candidates.as_ref(), place),
+                };
                 let batch: Vec<UserItems<'_>> = places.clone().map(user).collect();
                 let recommended = ranker.rank(&batch).map_err(|error| rank_error(&error, first))?;
                 for (place, Recommended { items: ranked, route, .. }) in places.zip(recommended) {
@@ -181,7 +171,16 @@ impl Model {
         route: &str,
         budget: f64,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let options = RankingOptions { k: 1, route, budget, exclude_seen: false, index: None, filter: None };
+        let options = RankingOptions {
+            k: 1,
+            route,
+            budget,
+            exclude_seen: false,
+            excluded: &[],
+            candidates: None,
+            index: None,
+            filter: None,
+        };
         let ranker = BatchRanker::new(&self.checkpoint, options).map_err(wrong_value)?;
         let sequences = self.histories(histories)?;
         let (users, columns) = (sequences.len(), self.checkpoint.catalogue().len());
@@ -205,6 +204,35 @@ impl Model {
             Ids::Many(sequences) => Ok(sequences),
             Ids::One(_) => Err(PyValueError::new_err("`histories` is one history: put it into a list")),
         }
+    }
+
+    /// The ids of an argument that is one list for everybody, or has a list for each of the users.
+    fn lists(&self, value: Option<&Bound<'_, PyAny>>, argument: &'static str, users: usize) -> PyResult<Option<Ids>> {
+        let Some(value) = value else { return Ok(None) };
+        match read(value, argument, self.checkpoint.catalogue())? {
+            Ids::Many(lists) if lists.is_empty() => Ok(Some(Ids::One(Vec::new()))),
+            Ids::Many(lists) if lists.len() != users => {
+                let message = format!("`{argument}` has {} lists for {users} histories", lists.len());
+                Err(PyValueError::new_err(message))
+            }
+            ids => Ok(Some(ids)),
+        }
+    }
+}
+
+/// The one list for everybody.
+fn of_everybody(ids: Option<&Ids>) -> Option<&[Item]> {
+    match ids? {
+        Ids::One(items) => Some(items),
+        Ids::Many(_) => None,
+    }
+}
+
+/// A user's own list.
+fn of_user(ids: Option<&Ids>, place: usize) -> Option<&[Item]> {
+    match ids? {
+        Ids::One(_) => None,
+        Ids::Many(lists) => Some(lists.user(place)),
     }
 }
 

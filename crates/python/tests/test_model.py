@@ -185,6 +185,29 @@ def test_excluded_items_are_left_out(model, histories):
         model.recommend(few, exclude=each[1:])
 
 
+def test_items_come_from_the_candidates_alone(model, histories):
+    few = [*histories[:20], []]
+    free = model.recommend(few, k=60)
+    ours = sorted({item for row in free.items[:, ::7] for item in row})
+    for candidates in [ours, set(ours), numpy.array(ours, "int64"), [*ours, *ours, "no such item"]]:
+        found = model.recommend(few, k=5, candidates=candidates)
+        for row, all_of_them in zip(found, model.recommend(few, k=len(model.items))):
+            assert row == [(item, score) for item, score in all_of_them if item in ours][:5]
+    # Each its own, within what is not excluded. The router chooses as without them.
+    each = free.items[:, [40, 3, 20, 20]].tolist()
+    found = model.recommend(few, k=3, candidates=each, exclude=[row[0] for row in each[:1]])
+    assert (found.routes == free.routes).all()
+    for row, (place, ids) in zip(found, enumerate(each)):
+        ranked = list(zip(free.items[place], free.scores[place]))
+        assert row == [pair for pair in ranked if pair[0] in ids and pair[0] != each[0][0]]
+    nobody = model.recommend(few, k=2, candidates=[])
+    assert (nobody.items == None).all() and numpy.isnan(nobody.scores).all()  # noqa: E711
+    with pytest.raises(ValueError, match="`candidates` has 20 lists for 21 histories"):
+        model.recommend(few, candidates=each[1:])
+    with pytest.raises(TypeError, match="`candidates` is a text"):
+        model.recommend(few, candidates="50")
+
+
 def test_a_catalogue_file_hides_filters_and_names(model, tmp_path):
     catalogue = tmp_path / "catalogue.csv"
     lines = [f"{item},Film {item},{'even' if int(item) % 2 == 0 else 'odd'},{item == '288'}" for item in model.items]

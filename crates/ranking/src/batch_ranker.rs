@@ -1,7 +1,8 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use canet_catalogue::{ColdStart, FilterExpression, ItemIndex, Restriction, SetPool, UnknownName, most_popular};
+use canet_catalogue::{FilterExpression, ItemIndex, Restriction, SetPool, UnknownName};
 use canet_domain::{Candidates, History, Item, ItemSet, Ranked, Route, Selection};
 use canet_model::{ForwardError, Model, Query};
 
@@ -19,6 +20,10 @@ pub struct RankingOptions<'a> {
     pub budget: f64,
     /// Whether a user's own items are left out.
     pub exclude_seen: bool,
+    /// Items that nobody gets.
+    pub excluded: &'a [Item],
+    /// The items to choose from for everybody. `None` means the whole catalogue.
+    pub candidates: Option<&'a [Item]>,
     /// The catalogue file, whose hidden items nobody gets.
     pub index: Option<&'a Arc<ItemIndex>>,
     /// The items that are recommended, by keys of the catalogue file. It needs one.
@@ -78,6 +83,8 @@ pub struct UserItems<'a> {
     pub sequence: &'a [Item],
     /// Further items that the user must not get.
     pub excluded: &'a [Item],
+    /// The items to choose from, of those that everybody may get. `None` means all of them.
+    pub candidates: Option<&'a [Item]>,
 }
 
 /// What a user gets.
@@ -99,9 +106,10 @@ pub struct BatchRanker<'a> {
     budget: f64,
     k: usize,
     exclude_seen: bool,
-    restriction: Option<Restriction>,
-    /// The items that the restriction allows.
+    /// The items that everybody may get. `None` stands for all.
     allowed: Option<ItemSet>,
+    /// These, the most popular first, once a user has no known item.
+    popular: OnceLock<Vec<Item>>,
 }
 
 impl<'a> BatchRanker<'a> {
@@ -110,7 +118,7 @@ impl<'a> BatchRanker<'a> {
     /// # Errors
     /// [`OptionsError`] names the wrong option.
     pub fn new(model: &'a Model, options: RankingOptions<'_>) -> Result<BatchRanker<'a>, OptionsError> {
-        let RankingOptions { k, route, budget, exclude_seen, index, filter } = options;
+        let RankingOptions { k, route, budget, exclude_seen, excluded, candidates, index, filter } = options;
         let most = model.catalogue().len();
         if !(1..=most).contains(&k) {
             return Err(OptionsError::K { k, most });
@@ -131,8 +139,18 @@ impl<'a> BatchRanker<'a> {
             (None, Some(filter)) if !filter.is_empty() => return Err(OptionsError::NoCatalogueFile),
             (None, _) => None,
         };
-        let allowed = restriction.as_ref().map(|restriction| restriction.allowed(&mut SetPool::default()).into_set());
-        Ok(BatchRanker { model, route, budget, k, exclude_seen, restriction, allowed })
+        let mut allowed =
+            restriction.as_ref().map(|restriction| restriction.allowed(&mut SetPool::default()).into_set());
+        if let Some(candidates) = candidates {
+            let mut listed = ItemSet::empty(most);
+            candidates.iter().for_each(|item| listed.insert(*item));
+            allowed.get_or_insert_with(|| ItemSet::full(most)).intersect_with(&listed);
+        }
+        if !excluded.is_empty() {
+            let allowed = allowed.get_or_insert_with(|| ItemSet::full(most));
+            excluded.iter().for_each(|item| allowed.remove(*item));
+        }
+        Ok(BatchRanker { model, route, budget, k, exclude_seen, allowed, popular: OnceLock::new() })
     }
 
     /// Number of users in a batch, out of the number that the caller prefers: their rankings have at most [`MAX_RANKED_ITEMS`]
@@ -149,9 +167,12 @@ impl<'a> BatchRanker<'a> {
         let known = Known::of(self.model, users.iter().map(|user| user.sequence));
         let routes = known.routes(self.model, self.route, self.budget)?;
         let excluded: Vec<HashSet<Item>> = known.places.iter().map(|place| self.excluded(&users[*place])).collect();
-        let candidates = self.allowed.as_ref().map_or(Candidates::All, Candidates::Set);
-        let queries: Vec<(Route, Query<'_>)> = (routes.into_iter().zip(&known.histories).zip(&excluded))
-            .map(|((route, history), excluded)| {
+        let listed: Vec<Option<Vec<Item>>> = known.places.iter().map(|place| self.candidates(&users[*place])).collect();
+        let for_everybody = self.allowed.as_ref().map_or(Candidates::All, Candidates::Set);
+        let queries: Vec<(Route, Query<'_>)> = (routes.into_iter().zip(&known.histories))
+            .zip(excluded.iter().zip(&listed))
+            .map(|((route, history), (excluded, listed))| {
+                let candidates = listed.as_deref().map_or(for_everybody, Candidates::Only);
                 (route, Query { history, selection: Selection { k: self.k, excluded, candidates } })
             })
             .collect();
@@ -209,12 +230,30 @@ impl<'a> BatchRanker<'a> {
         seen.iter().chain(user.excluded).copied().collect()
     }
 
+    /// The user's own candidates, of those that everybody may get.
+    fn candidates(&self, user: &UserItems<'_>) -> Option<Vec<Item>> {
+        let is_allowed = |item: &Item| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(*item));
+        Some(user.candidates?.iter().copied().filter(is_allowed).collect())
+    }
+
     fn most_popular(&self, user: &UserItems<'_>) -> Recommended {
         let catalogue = self.model.catalogue();
-        let restriction = self.restriction.clone();
-        let cold = ColdStart { k: self.k, excluded: self.excluded(user), candidates: None, restriction };
-        let ranked = |item: Item| Ranked { item, score: catalogue.popularity()[item.column() - 1] as f32 };
-        let items = most_popular(catalogue, &cold).into_iter().map(ranked).collect();
+        let popularity = |item: Item| catalogue.popularity()[item.column() - 1];
+        let excluded = self.excluded(user);
+        let mut own = self.candidates(user);
+        if let Some(own) = &mut own {
+            own.sort_unstable_by_key(|item| (Reverse(popularity(*item)), *item));
+            own.dedup();
+        }
+        let items = match (&own, &self.allowed) {
+            (Some(own), _) => own,
+            (None, None) => catalogue.by_popularity(),
+            (None, Some(allowed)) => self.popular.get_or_init(|| {
+                catalogue.by_popularity().iter().copied().filter(|item| allowed.contains(*item)).collect()
+            }),
+        };
+        let items = items.iter().filter(|item| !excluded.contains(item)).take(self.k);
+        let items = items.map(|item| Ranked { item: *item, score: popularity(*item) as f32 }).collect();
         Recommended { items, route: None, read: 0 }
     }
 }

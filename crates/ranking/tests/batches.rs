@@ -32,7 +32,16 @@ impl Setting {
 }
 
 fn options(k: usize, route: &str) -> RankingOptions<'_> {
-    RankingOptions { k, route, budget: 0.3, exclude_seen: true, index: None, filter: None }
+    RankingOptions {
+        k,
+        route,
+        budget: 0.3,
+        exclude_seen: true,
+        excluded: &[],
+        candidates: None,
+        index: None,
+        filter: None,
+    }
 }
 
 /// Users of 0 to 30 items each, and what they must not get.
@@ -45,7 +54,7 @@ fn users(items: usize) -> Vec<(Vec<Item>, Vec<Item>)> {
 }
 
 fn batch(users: &[(Vec<Item>, Vec<Item>)]) -> Vec<UserItems<'_>> {
-    users.iter().map(|(sequence, excluded)| UserItems { sequence, excluded }).collect()
+    users.iter().map(|(sequence, excluded)| UserItems { sequence, excluded, candidates: None }).collect()
 }
 
 /// The best items by their scores alone; by popularity if the user has no item.
@@ -105,6 +114,39 @@ fn users_get_their_best_allowed_items() {
 }
 
 #[test]
+fn users_get_items_of_their_candidates_alone() {
+    let Setting { model, .. } = &Setting::new();
+    let items = model.catalogue().len();
+    let users = users(items);
+    let has = |list: &[u32], item: Item| list.contains(&item.id());
+    let (own, everybody, nobody) = ([2, 3, 3, 5, 8, 13, 21], [1, 2, 3, 4, 5, 8, 9, 10, 20], [3, 4, 9]);
+    let [own_items, candidates, excluded] =
+        [&own[..], &everybody, &nobody].map(|ids| ids.iter().copied().filter_map(Item::new).collect::<Vec<_>>());
+    for with_own in [false, true] {
+        let mut users = batch(&users);
+        if with_own {
+            users.iter_mut().step_by(2).for_each(|user| user.candidates = Some(&own_items));
+            users.iter_mut().skip(1).step_by(9).for_each(|user| user.candidates = Some(&[]));
+        }
+        for (candidates, excluded) in [(None, &[][..]), (Some(&*candidates), &[]), (Some(&*candidates), &excluded)] {
+            let options = RankingOptions { candidates, excluded, ..options(items, "auto") };
+            let found = BatchRanker::new(model, options).unwrap().rank(&users).unwrap();
+            for (user, found) in users.iter().zip(&found) {
+                let is_own = |item: Item| match user.candidates {
+                    Some([]) => false,
+                    Some(_) => has(&own, item),
+                    None => true,
+                };
+                let is_everybodys = |item| candidates.is_none() || has(&everybody, item);
+                let allowed = |item| is_own(item) && is_everybodys(item) && !excluded.contains(&item);
+                let expected = by_hand(model, user, found, allowed);
+                assert_eq!(found.items.iter().map(|ranked| ranked.item).collect::<Vec<_>>(), expected);
+            }
+        }
+    }
+}
+
+#[test]
 fn scores_are_those_of_the_route_and_nan_without_a_known_item() {
     let Setting { model, .. } = &Setting::new();
     let items = model.catalogue().len();
@@ -113,7 +155,8 @@ fn scores_are_those_of_the_route_and_nan_without_a_known_item() {
     let sequences: Vec<&[Item]> = users.iter().map(|(sequence, _)| &**sequence).collect();
     let mut scores = vec![0.0; sequences.len() * items];
     ranker.scores(&sequences, &mut scores).unwrap();
-    let users: Vec<UserItems<'_>> = sequences.iter().map(|sequence| UserItems { sequence, excluded: &[] }).collect();
+    let users: Vec<UserItems<'_>> =
+        sequences.iter().map(|sequence| UserItems { sequence, excluded: &[], candidates: None }).collect();
     for (row, found) in scores.chunks(items).zip(ranker.rank(&users).unwrap()) {
         match found.route {
             None => assert!(row.iter().all(|score| score.is_nan())),
@@ -151,7 +194,8 @@ fn a_user_whose_scores_are_not_finite_is_named() {
     let model = Model::open(&directory, None, &CpuBackend::single_threaded()).unwrap();
     let ranker = BatchRanker::new(&model, options(3, "full")).unwrap();
     let sequences = [vec![item(1)], Vec::new(), vec![item(3), item(40)]];
-    let users: Vec<UserItems<'_>> = sequences.iter().map(|sequence| UserItems { sequence, excluded: &[] }).collect();
+    let users: Vec<UserItems<'_>> =
+        sequences.iter().map(|sequence| UserItems { sequence, excluded: &[], candidates: None }).collect();
     let message = ranker.rank(&users).unwrap_err().to_string();
     assert!(message.starts_with("user 2 of the batch: the scores are not finite"), "{message}");
     let sequences: Vec<&[Item]> = sequences.iter().map(|sequence| &**sequence).collect();

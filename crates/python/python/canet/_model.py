@@ -169,6 +169,7 @@ class Model:
         filter: Mapping[str, Any] | None = None,
         *,
         exclude_seen: bool | None = None,
+        candidates: Any = None,
     ) -> Recommendations:
         """The `k` best items of each history.
 
@@ -180,7 +181,8 @@ class Model:
         router's choice for each history), `full`, `smallest` or a route's name. `budget` is the share of the full model's
         FLOPs that the router may spend, by default 0.30. `exclude` has ids that nobody gets, or a list of ids for each history.
         `filter` keeps items by keys of the catalogue file, as `{"category": ["a", "b"]}`. `exclude_seen` says whether items of
-        the history are left out; the default is the model's rule.
+        the history are left out; the default is the model's rule. `candidates` has the ids to choose from, for everybody or a
+        list for each history.
 
         Raises `ValueError` or `TypeError` if an argument is wrong, and `ModelError` if scores are not finite.
         """
@@ -191,6 +193,7 @@ class Model:
             "budget": _BUDGET if budget is None else number("budget", budget),
             "exclude_seen": exclude_seen,
             "exclude": exclude,
+            "candidates": candidates,
             "filter": None if filter is None else json.dumps(plain("filter", filter)),
         }
         dense, scores, routes = self._native.recommend(histories, options)
