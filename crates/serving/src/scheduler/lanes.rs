@@ -60,6 +60,11 @@ impl<L: Copy + Eq + Hash, T> Lanes<L, T> {
         self.lanes.get(&lane).map_or(0, BinaryHeap::len)
     }
 
+    /// The most urgent row of a lane.
+    pub(crate) fn peek(&self, lane: L) -> Option<&T> {
+        self.lanes.get(&lane)?.peek().map(|Reverse(entry)| &entry.row)
+    }
+
     /// Takes the most urgent row out of a lane.
     pub(crate) fn pop(&mut self, lane: L) -> Option<T> {
         let rows = self.lanes.get_mut(&lane)?;

@@ -222,6 +222,22 @@ fn a_row_that_cannot_be_in_time_runs_only_if_no_other_row_waits() {
 }
 
 #[test]
+fn a_batch_does_not_outlast_its_rows_unless_it_is_of_two() {
+    let mut clock = Clock::new(LIMITS);
+    // A row takes 4 ms in every batch.
+    let timed = |rows: u32| ('a', BatchTiming { flops: ROW * u64::from(rows), took: ms(4) * rows });
+    clock.scheduler.calibrate(&[timed(1), timed(4)], &[]);
+    ["1", "2", "3", "4"].into_iter().for_each(|row| clock.send_routed(row, 14));
+    assert_eq!(clock.rows(0), ["1", "2", "3"]);
+    clock.send_routed("in a second", 1000);
+    clock.send_routed("5", 1000);
+    // Row 4 will be late, whoever shares its batch.
+    assert_eq!(clock.rows(11), ["4", "in a second"]);
+    ["6", "7", "8"].into_iter().for_each(|row| clock.send_routed(row, 1000));
+    assert_eq!(clock.rows(11), ["5", "6", "7", "8"]);
+}
+
+#[test]
 fn rows_are_admitted_while_the_predicted_work_is_within_the_limit() {
     // Four rows a batch, 5 ms a batch: 15 ms are three batches.
     let mut clock = Clock::limited(15);
