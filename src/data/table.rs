@@ -36,7 +36,9 @@ fn columns(file: &FileSummary) -> String {
             let format = file.time_format.as_ref().map_or(String::new(), |format| format!(" by '{format}'"));
             format!("user `{user}`, item `{item}`, time `{time}` ({unit}{format})")
         }
-        (Some(user), Some(item), ..) => format!("user `{user}`, item `{item}`, no time"),
+        // No row was kept that would tell the unit.
+        (Some(user), Some(item), Some(time), None) => format!("user `{user}`, item `{item}`, time `{time}`"),
+        (Some(user), Some(item), None, _) => format!("user `{user}`, item `{item}`, no time"),
         _ => "without names".to_owned(),
     }
 }

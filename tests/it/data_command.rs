@@ -79,6 +79,12 @@ fn columns_that_are_not_used_are_named() {
         // A column of a condition is used.
         let selected = document(files, &["--where", "event=view"]);
         assert_eq!(selected["files"][0]["columns"]["unused"], json!(["price"]));
+        // A file of which no row is kept has its time column all the same.
+        let other = folder.path().join(format!("other-{name}"));
+        fs::write(&other, fs::read_to_string(&file).unwrap().replace("view", "buy")).unwrap();
+        let both = data(&[file.clone(), other], &["--where", "event=view"]);
+        let table = String::from_utf8(both.stdout).unwrap();
+        assert!(table.contains("user `user`, item `item`, time `ts`\n"), "{table}");
     }
 }
 

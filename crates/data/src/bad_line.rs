@@ -43,6 +43,9 @@ pub enum LineFault {
     /// The bytes are not text.
     #[error("not UTF-8 text (Latin-1 files: iconv -f LATIN1 -t UTF-8 OLD > NEW)")]
     NotUtf8,
+    /// A value of a Parquet column is no text.
+    #[error("`{0}` holds bytes that are no UTF-8 text: write it as a string, or a UUID with Parquet's type for that")]
+    Bytes(String),
     /// The line is longer than the limit.
     #[error("longer than {0} bytes")]
     TooLong(usize),

@@ -287,7 +287,7 @@ impl<'a> TextRow<'a> {
         let column = &self.columns[column];
         let values = column.texts_of(self.row);
         if column.not_text.iter().any(|place| values.contains(place)) {
-            return Err(LineFault::NotUtf8);
+            return Err(LineFault::Bytes(column.name.clone()));
         }
         Ok(values.map(|value| column.text(value)))
     }
@@ -310,7 +310,7 @@ impl Record for Row<'_> {
     fn text(&self, column: usize) -> Result<&str, LineFault> {
         let Some(column) = self.column(column) else { return Ok(self.file.partition(column).unwrap_or_default()) };
         if column.not_text.contains(&self.row) {
-            return Err(LineFault::NotUtf8);
+            return Err(LineFault::Bytes(column.name.clone()));
         }
         Ok(column.text(self.row).trim())
     }

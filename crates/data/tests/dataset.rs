@@ -391,6 +391,16 @@ fn held_out_positions_end_with_the_splits_own_and_each_has_its_own_history() {
     }
 }
 
+#[test]
+fn bytes_in_parquet_that_are_no_text_are_named_by_their_column() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/data");
+    let mut file = fs::read(fixtures.join("pandas.parquet")).unwrap();
+    let place = file.windows(3).position(|bytes| bytes == b"u33").unwrap();
+    file[place] = 0xff;
+    let message = read("binary.parquet", file).unwrap_err().to_string();
+    assert!(message.contains("row 40: `visitorid` holds bytes that are no UTF-8 text"), "{message}");
+}
+
 /// Bytes of the footer, of page headers and of pages of every version and compression.
 #[test]
 fn no_damage_to_parquet_makes_the_reader_panic() {
