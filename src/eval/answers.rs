@@ -20,6 +20,7 @@ use canet_serving::JUDGED;
 struct AnswerLine {
     time: String,
     user: Option<Box<str>>,
+    model: Box<str>,
     version: u64,
     route: Option<Box<str>>,
     reason: Box<str>,
@@ -43,6 +44,7 @@ struct LoggedAnswer {
 /// What answers are grouped by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Group {
+    model: Box<str>,
     version: u64,
     /// `None` for a cold start.
     route: Option<Box<str>>,
@@ -81,6 +83,7 @@ pub(super) struct Counts {
 /// The hit rate of a group of answers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Rate {
+    model: String,
     version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<String>,
@@ -115,17 +118,29 @@ struct Tally {
     reciprocal_ranks: f64,
 }
 
-/// What tells groups of a version apart in a table.
+/// What tells groups apart in a table.
 #[derive(Default, PartialEq, Eq, PartialOrd, Ord)]
 struct GroupKey {
+    model: String,
+    version: u64,
     route: Option<String>,
     reason: Option<String>,
     budget: Option<String>,
 }
 
+/// Nanoseconds of a day.
+const DAY: i64 = 86_400_000_000_000;
+
 /// Judges the answers in `path`, a file or a directory of `.jsonl` files, by the interactions of `data`.
 pub(super) fn judge(path: &Path, data: &TimedDataset) -> Result<AnswerReport, Failure> {
     let mut answers = AnswerFiles::read(path)?;
+    if data.times.iter().flatten().all(|time| time % DAY == 0) {
+        return Err(Failure::Data(
+            "the data have dates without times of day, which do not tell what came after an answer of the same day: give \
+             data with times of day"
+                .to_owned(),
+        ));
+    }
     let places: HashMap<&str, usize> =
         data.dataset.users.iter().enumerate().map(|(place, user)| (&**user, place)).collect();
     let mut tallies = vec![Tally::default(); answers.groups.len()];
@@ -155,9 +170,10 @@ pub(super) fn judge(path: &Path, data: &TimedDataset) -> Result<AnswerReport, Fa
     let rates = |key: fn(&Group) -> GroupKey| -> Vec<Rate> {
         let mut sums = BTreeMap::<_, Tally>::new();
         for (group, tally) in groups() {
-            sums.entry((group.version, key(group))).or_default().merge(tally);
+            let of_model = GroupKey { model: group.model.to_string(), version: group.version, ..key(group) };
+            sums.entry(of_model).or_default().merge(tally);
         }
-        sums.into_iter().filter_map(|((version, key), tally)| tally.rate(version, key)).collect()
+        sums.into_iter().filter_map(|(key, tally)| tally.rate(key)).collect()
     };
     let names_budgets = answers.groups.iter().any(|group| group.budget.is_some());
     Ok(AnswerReport {
@@ -167,7 +183,7 @@ pub(super) fn judge(path: &Path, data: &TimedDataset) -> Result<AnswerReport, Fa
         by_route: rates(|group| GroupKey {
             route: Some(group.name().to_owned()),
             reason: Some(group.reason.to_string()),
-            budget: None,
+            ..GroupKey::default()
         }),
         by_budget: match names_budgets {
             true => rates(|group| GroupKey {
@@ -199,10 +215,11 @@ impl Tally {
     }
 
     /// `None` if nothing is judged.
-    fn rate(self, version: u64, GroupKey { route, reason, budget }: GroupKey) -> Option<Rate> {
+    fn rate(self, GroupKey { model, version, route, reason, budget }: GroupKey) -> Option<Rate> {
         let Proportion { successes: hits, trials: judged } = self.hits;
         let (hit_rate, interval) = (self.hits.share()?, self.hits.interval()?);
         Some(Rate {
+            model,
             version,
             route,
             reason,
@@ -259,7 +276,7 @@ impl AnswerFiles {
 
     fn add(&mut self, time: i64, answer: AnswerLine, groups: &mut HashMap<Group, usize>) {
         self.counts.answers += 1;
-        let AnswerLine { user, version, route, reason, budget, k, narrowed, mut items, .. } = answer;
+        let AnswerLine { user, model, version, route, reason, budget, k, narrowed, mut items, .. } = answer;
         let Some(user) = user else {
             self.counts.without_user += 1;
             return;
@@ -269,7 +286,7 @@ impl AnswerFiles {
             self.counts.not_judgeable += 1;
             return;
         }
-        let group = Group { version, route, reason, budget: budget.map(|budget| budget.to_string().into()) };
+        let group = Group { model, version, route, reason, budget: budget.map(|budget| budget.to_string().into()) };
         let group = *groups.entry(group.clone()).or_insert_with(|| {
             self.groups.push(group);
             self.groups.len() - 1
@@ -328,7 +345,18 @@ impl AnswerReport {
             }
             text += &format!("\nBy {heading}\n");
             text += &aligned(
-                &["version", "route", "reason", "budget", "judged", "hits", "hit rate", "95 % interval", "MRR@10"],
+                &[
+                    "model",
+                    "version",
+                    "route",
+                    "reason",
+                    "budget",
+                    "judged",
+                    "hits",
+                    "hit rate",
+                    "95 % interval",
+                    "MRR@10",
+                ],
                 rates.iter().map(Rate::row),
             );
         }
@@ -349,6 +377,7 @@ impl Rate {
         let [low, high] = self.interval;
         let name = |name: &Option<String>| name.as_deref().map_or_else(|| "all".to_owned(), printable);
         vec![
+            printable(&self.model),
             self.version.to_string(),
             name(&self.route),
             name(&self.reason),

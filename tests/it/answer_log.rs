@@ -186,6 +186,7 @@ fn answers_are_judged_by_later_interactions() {
     let budgets = report["by_budget"].as_array().unwrap();
     let budgets: Vec<_> = budgets.iter().map(|rate| [&rate["budget"], &rate["judged"], &rate["hits"]]).collect();
     assert_eq!(budgets, [[&json!("0.5"), &json!(1), &json!(1)], [&json!("server's"), &json!(2), &json!(1)]]);
+    assert!(report["by_version"][0]["model"] == "small", "{report}");
     // Wilson: 1 of 2.
     let interval = &report["by_route"][0]["interval"];
     assert!(
@@ -209,10 +210,17 @@ fn answers_need_times_and_whole_lines_to_be_judged() {
         (write("a.csv", "user,item\nann,101\n"), write("b.csv", "user,item,timestamp\nann,101,1700000000\n"));
     let (bad, empty) = (write("bad.jsonl", "{}\n"), directory.path().join("empty"));
     fs::create_dir(&empty).unwrap();
+    let dated = write("dated.csv", "user,item,timestamp\nann,101,2026-03-01\nann,102,2026-03-05\n");
+    let line = json!({
+        "time": "2026-03-01T10:00:00Z", "user": "ann", "model": "a", "version": 1, "reason": "router", "k": 10,
+        "candidates": false, "items": ["101"],
+    });
+    let answered = write("answered.jsonl", &format!("{line}\n"));
     let judge = |answers: &str, data: &str| run(&mut canet(&["eval", "--answers", answers, "--data", data]));
     for (answers, data, says) in [
         (bad.as_str(), untimed.as_str(), "--time-column"),
         (&bad, &timed, "line 1 is no line of an answer log"),
+        (&answered, &dated, "dates without times of day"),
         (empty.to_str().unwrap(), &timed, "there is no .jsonl file"),
         ("nowhere", &timed, "nowhere"),
     ] {
