@@ -8,7 +8,7 @@ use axum::response::Response;
 use tower::layer::util::Stack;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use super::{Code, Problem, access, hosts, observe, traceparent};
+use super::{Code, Problem, access, hosts, inference, observe, traceparent};
 
 /// How the page that sent a request relates to this server. Browsers set it, and no page can forge it.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -72,13 +72,21 @@ impl Origins {
             access::API_KEY,
             observe::REQUEST_ID,
             traceparent::HEADER,
+            inference::BINARY_HEADER,
+        ];
+        let answered = [
+            observe::REQUEST_ID,
+            observe::SERVER_TIMING,
+            header::RETRY_AFTER,
+            traceparent::HEADER,
+            inference::BINARY_HEADER,
         ];
         let cors = CorsLayer::new()
             .allow_origin(allowed)
             // The methods of all endpoints.
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(sent)
-            .expose_headers([observe::REQUEST_ID, observe::SERVER_TIMING, header::RETRY_AFTER])
+            .expose_headers(answered)
             .max_age(Duration::from_secs(3600));
         Some(Stack::new(Extension(self), cors))
     }

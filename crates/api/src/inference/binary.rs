@@ -8,7 +8,7 @@ use crate::Problem;
 use crate::answer_json::JsonAnswer;
 
 /// Carries the length of the JSON if binary data follows it.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Splits a body into its JSON and the binary data after it.
 ///

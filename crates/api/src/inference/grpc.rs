@@ -132,8 +132,20 @@ fn read(message: proto::ModelInferRequest) -> Result<InferRequest, Problem> {
         id: Some(message.id),
         inputs: read_inputs(message.inputs, &message.raw_input_contents)?,
         parameters,
-        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
+        outputs: message.outputs.into_iter().map(output_name).collect::<Result<_, _>>()?,
     })
+}
+
+/// The name of an output that is asked for. Its parameters are refused, because they would change the form of the answer.
+fn output_name(output: proto::model_infer_request::InferRequestedOutputTensor) -> Result<String, Problem> {
+    match output.parameters.keys().next() {
+        None => Ok(output.name),
+        Some(parameter) => {
+            let detail =
+                format!("output {:?} has the parameter {parameter:?}, which is unknown: leave it out", output.name);
+            Err(Problem::invalid("outputs", detail))
+        }
+    }
 }
 
 fn read_inputs(

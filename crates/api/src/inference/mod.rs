@@ -12,4 +12,5 @@ mod model;
 mod parameters;
 mod tensor;
 
+pub(crate) use binary::HEADER as BINARY_HEADER;
 pub(crate) use http::endpoints;

@@ -39,6 +39,10 @@ impl Parameters {
             ("max_per", Some(Parameter::Text(limits))) => {
                 self.max_per = Some(read_max_per("parameters.max_per", &limits)?);
             }
+            ("timeout", _) => {
+                let detail = "`timeout` counts microseconds, and is unknown here: send `timeout_ms`, in milliseconds";
+                return Err(Problem::invalid("parameters.timeout", detail.to_owned()));
+            }
             _ => {
                 let known = "`route` (string), `exclude_seen` (bool), `budget` and `timeout_ms` (numbers), `filter` and \
                              `max_per` (strings of JSON)";
