@@ -114,6 +114,16 @@ impl FormatArgs {
         remarks(&ordered.dataset);
         Ok(ordered)
     }
+
+    /// Reads data with a model's items.
+    pub(crate) fn read_known(&self, paths: &[PathBuf], model: &Model) -> Result<Dataset, Failure> {
+        let dataset = Dataset::read_all_known(paths, model.catalogue(), &self.options()).map_err(Failure::data)?;
+        remarks(&dataset);
+        if dataset.unknown > 0 {
+            say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
+        }
+        Ok(dataset)
+    }
 }
 
 impl DataArgs {
@@ -133,13 +143,7 @@ impl DataArgs {
 
     /// Reads the data with a model's items.
     pub(crate) fn read_known(&self, model: &Model) -> Result<Dataset, Failure> {
-        let options = self.format.options();
-        let dataset = Dataset::read_all_known(&self.data, model.catalogue(), &options).map_err(Failure::data)?;
-        remarks(&dataset);
-        if dataset.unknown > 0 {
-            say(format_args!("interactions dropped because the model does not know their items: {}", dataset.unknown));
-        }
-        Ok(dataset)
+        self.format.read_known(&self.data, model)
     }
 
     /// Reads data to evaluate a model on, and remarks on their relation to the training data.

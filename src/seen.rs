@@ -28,4 +28,9 @@ impl SeenArgs {
     pub(crate) fn rule(&self, manifest: &Manifest) -> SeenItems {
         SeenItems::excluded_if(self.include_seen.map_or(manifest.exclude_seen, |include| !include))
     }
+
+    /// Whether the flag's rule is not that of the checkpoint.
+    pub(crate) fn overrides(&self, manifest: &Manifest) -> bool {
+        self.include_seen == Some(manifest.exclude_seen)
+    }
 }

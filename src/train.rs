@@ -283,6 +283,7 @@ impl TrainArgs {
             model: format!("--model {}", quoted(&self.out)),
             retrain: Some(given.join(" ")),
             repeats_by_duplicates: dataset.repeats_by_duplicates(),
+            overrides_seen: false,
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Commands {
     pub(crate) retrain: Option<String>,
     /// Whether most repeats of the data have the same time as the interaction that they repeat.
     pub(crate) repeats_by_duplicates: bool,
+    /// Whether --include-seen gave another rule than the model's, which a server follows.
+    pub(crate) overrides_seen: bool,
 }
 
 /// A verdict in words.
@@ -65,15 +67,31 @@ impl Words {
             1 => "The figures are those of one test user.".to_owned(),
             users => format!("The figures are means over {users} test users."),
         });
+        if commands.overrides_seen {
+            let (measured, field) = match verdict.seen {
+                SeenItems::Included => ("can be", "false"),
+                SeenItems::Excluded => ("cannot be", "true"),
+            };
+            sentences.push(format!(
+                "In these figures, items of the history {measured} recommended, which is not the model's rule: on a server, requests \
+                 need `exclude_seen: {field}`."
+            ));
+        }
         let many_repeats = verdict.seen == SeenItems::Excluded && verdict.repeats > MANY_REPEATS;
         sentences.extend(repeats(&verdict, many_repeats, commands));
         let next = next(&verdict, commands, many_repeats);
         Words { headline, sentences, next, verdict }
     }
 
-    /// Recommends no command, because the figures are those of targets that were trained on.
+    /// Recommends no command, because the targets may have been trained on.
     pub(crate) fn without_next(self) -> Words {
         Words { next: None, ..self }
+    }
+
+    /// Says first what is unfair about the figures.
+    pub(crate) fn caution(mut self, caution: &str) -> Words {
+        self.sentences.insert(0, format!("Caution: {caution}."));
+        self
     }
 
     /// Says first if the time limit ended the training after this many epochs.
@@ -266,14 +284,20 @@ fn compute(verdict: &Verdict) -> String {
         Shown::Worse => "It is less accurate",
         Shown::Better => "It is more accurate",
     };
-    // A route that costs much more than the budget is the cheapest. On other users, an affordable one may cost a little more.
+    // What costs much more than the budget is the cheapest. On other users, what is affordable may cost a little more.
     let beyond = match verdict.budget {
-        Some(budget) if verdict.routing == Routing::Fixed && verdict.compute > 1.25 * budget => {
-            format!(
-                " No slice is as cheap as the budget of {}: the cheapest costs {}.",
-                percent(budget),
-                percent(verdict.compute)
-            )
+        Some(budget) if verdict.compute > 1.25 * budget => {
+            let (budget, cost) = (percent(budget), percent(verdict.compute));
+            match verdict.routing {
+                Routing::Fixed => {
+                    format!(
+                        " The calibration has no route as cheap as the budget of {budget}: its cheapest costs {cost}."
+                    )
+                }
+                _ => {
+                    format!(" The router does not keep the budget of {budget}: it spends {cost} here.")
+                }
+            }
         }
         _ => String::new(),
     };

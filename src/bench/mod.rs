@@ -23,7 +23,6 @@ use super::interactions::FormatArgs;
 use super::model::ModelArgs;
 use super::numbers::{DEFAULT_BUDGET, bytes, seconds, share, share_or_zero};
 use super::target::TargetArgs;
-use canet_data::Dataset;
 use canet_domain::{BatchBy, History, Item};
 use canet_model::Model;
 
@@ -111,6 +110,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
         gemm: args.target.gemm_peak(&*backend, PEAK).map_err(Failure::unavailable)?,
         fma: args.target.fma_peak(&*backend, PEAK),
         fixed: model.policy(args.flops_budget).fixed().map(|route| model.space().name(route).to_owned()),
+        single_route: model.space().len() == 1,
         results: Vec::new(),
     };
     let closed_loop = ClosedLoop {
@@ -151,10 +151,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), Failure> {
 fn sequences(args: &BenchArgs, model: &Model) -> Result<Vec<Vec<Item>>, Failure> {
     let max_len = model.config().max_len;
     match &args.histories {
-        Some(file) => {
-            let dataset = Dataset::read_known(file, model.catalogue(), &args.format.options());
-            Ok(dataset.map_err(Failure::data)?.sequences)
-        }
+        Some(file) => Ok(args.format.read_known(std::slice::from_ref(file), model)?.sequences),
         None => {
             let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
             let items = u32::try_from(model.catalogue().len()).map_err(Failure::data)?;

@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub(super) fma: Option<f64>,
     /// The route of every request under the budget, without the router; `None` if the router decides.
     pub(super) fixed: Option<String>,
+    /// Whether the model has one route, so that no router runs.
+    pub(super) single_route: bool,
     pub(super) results: Vec<Measured>,
 }
 
@@ -94,7 +96,7 @@ impl Report {
             Some(route) => format!("Every request under this budget runs {route}, without the router. It answers"),
         };
         Some(format!(
-            "{model} {routed:.0} requests/s with {} in flight, {:.1} times as many as the full model ({whole:.0}).",
+            "{model} {routed:.0} requests/s with {} in flight, {:.1} times as many as the router with the full model ({whole:.0}).",
             own.batch,
             routed / whole
         ))
@@ -148,10 +150,11 @@ impl Report {
         if let Some(Measured { executors, threads, backend, precision, .. }) = self.results.first() {
             let precision = precision.name();
             let router = match self.fixed {
-                None => "the router included",
-                Some(_) => "the router included, except in own and sessions",
+                _ if self.single_route => "",
+                None => "; the router included",
+                Some(_) => "; the router included, except in own and sessions",
             };
-            let _ = writeln!(text, "\n{executors} executors of {threads} threads, {backend}, {precision}; {router}.");
+            let _ = writeln!(text, "\n{executors} executors of {threads} threads, {backend}, {precision}{router}.");
         }
         text
     }

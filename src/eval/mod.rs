@@ -19,7 +19,7 @@ use super::numbers::{DEFAULT_BUDGET, share};
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::verdict::{Commands, Words};
-use super::{Failure, progress};
+use super::{Failure, caveats, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::RouteSpace;
 use canet_evaluation::{
@@ -170,8 +170,9 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
         SplitArg::Test => (Split::Test, "test"),
     };
     let warning = warning(split, args.holdout, Learnt::by(&model, &dataset));
-    let knows_targets = warning.is_some();
-    if let Some(warning) = warning {
+    let may_know_targets = warning.is_some_and(|warning| warning != caveats::OTHER_DATA);
+    // `read_to_measure` has said the rest.
+    if let Some(warning) = warning.filter(|_| may_know_targets) {
         say(warning);
     }
     // `read_to_measure` has said this one.
@@ -200,8 +201,9 @@ fn evaluate_model(args: &EvalArgs) -> Result<String, Failure> {
             let budget = model.manifest().calibration.as_ref().map(|_| args.flops_budget);
             let verdict = compared.judge(&mut test, &mut ranker(selection)?, budget, &policy);
             let verdict = verdict.map_err(Failure::forward)?;
-            let words = Words::of(verdict, &args.commands(&dataset)?).cut_short(model.manifest().cut_short_after());
-            Some(if knows_targets { words.without_next() } else { words })
+            let words =
+                Words::of(verdict, &args.commands(&model, &dataset)?).cut_short(model.manifest().cut_short_after());
+            Some(if may_know_targets { words.without_next() } else { words })
         }
         _ => None,
     };
@@ -248,9 +250,13 @@ impl EvalArgs {
     }
 
     /// The commands that a verdict may recommend.
-    fn commands(&self, dataset: &Dataset) -> Result<Commands, Failure> {
-        let repeats_by_duplicates = dataset.repeats_by_duplicates();
-        Ok(Commands { model: self.model()?.flags(), retrain: None, repeats_by_duplicates })
+    fn commands(&self, model: &Model, dataset: &Dataset) -> Result<Commands, Failure> {
+        Ok(Commands {
+            model: self.model()?.flags(),
+            retrain: None,
+            repeats_by_duplicates: dataset.repeats_by_duplicates(),
+            overrides_seen: self.seen.overrides(model.manifest()),
+        })
     }
 }
 
@@ -278,7 +284,9 @@ enum Learnt {
     Everything,
     /// Another selection of the same file's interactions.
     OtherSelection,
-    /// The training part, or nothing.
+    /// Other data.
+    OtherData,
+    /// The training part.
     TrainingPart,
 }
 
@@ -287,6 +295,7 @@ impl Learnt {
         match interactions::all_learnt(model, dataset) {
             true => Learnt::Everything,
             false if interactions::is_selection(model, dataset) => Learnt::OtherSelection,
+            false if !interactions::is_origin(model, dataset) => Learnt::OtherData,
             false => Learnt::TrainingPart,
         }
     }
@@ -299,10 +308,8 @@ fn warning(split: Split, holdout: u32, learnt: Learnt) -> Option<&'static str> {
             "this model has learnt every interaction of these data (--newest-epochs), including the targets. For its \
              metrics before that, see canet inspect",
         ),
-        _ if matches!(learnt, Learnt::OtherSelection) => Some(
-            "the model was trained on another selection of these interactions, so it has learnt some of the targets, and its \
-             figures are too good. Train with the same --where, --min-interactions and columns",
-        ),
+        _ if matches!(learnt, Learnt::OtherSelection) => Some(caveats::OTHER_SELECTION),
+        (Split::Test, 1) if matches!(learnt, Learnt::OtherData) => Some(caveats::OTHER_DATA),
         (Split::Test, 1) => None,
         (Split::Validation, 1) | (Split::Test, 2) => Some(
             "the targets include validation items, and a training on these data has used those: to select weights, to \

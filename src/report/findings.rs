@@ -68,7 +68,7 @@ pub(super) struct ModelFinding {
     /// Whether the model was trained on this very data file.
     pub(super) same_data: bool,
     /// Whether the model was trained on another selection of this file's interactions, some of the targets among them.
-    pub(super) knows_targets: bool,
+    pub(super) may_know_targets: bool,
     /// Whether the training on these data started from weights that may know the targets.
     pub(super) started_from_everything: bool,
     pub(super) calibrated: bool,

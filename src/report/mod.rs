@@ -31,7 +31,7 @@ use super::printable::quoted;
 use super::seen::SeenArgs;
 use super::target::TargetArgs;
 use super::verdict::{Commands, Words};
-use super::{Failure, model, progress};
+use super::{Failure, caveats, model, progress};
 use canet_data::{Case, Dataset, Split};
 use canet_domain::{History, HistoryError, Window};
 use canet_evaluation::{Markov, MultiModelEstimate, PolicyOutcome, Popularity, Ranker, SeenItems, TwoFolds};
@@ -181,7 +181,7 @@ fn model_finding(model: &Model, measured: &MeasuredModel, dataset: &Dataset) -> 
         version: model.version(),
         created: model.manifest().created.clone(),
         same_data: interactions::is_origin(model, dataset),
-        knows_targets: interactions::is_selection(model, dataset),
+        may_know_targets: interactions::is_selection(model, dataset),
         started_from_everything: interactions::from_everything(model, dataset).is_some(),
         calibrated: model.manifest().calibration.is_some(),
         cut_short_after: model.manifest().cut_short_after(),
@@ -264,7 +264,13 @@ impl Inputs<'_> {
         let verdict = analysis.verdict(place, budgets.get(place).copied().flatten(), &simple, seen);
         let words =
             Words::of(verdict, &self.commands()).cut_short(models.iter().find_map(|model| model.cut_short_after));
-        let words = if models.iter().any(|model| model.knows_targets) { words.without_next() } else { words };
+        let words = if models.iter().any(|model| model.may_know_targets) {
+            words.without_next().caution(caveats::OTHER_SELECTION)
+        } else if models.iter().any(|model| !model.same_data) {
+            words.caution(caveats::OTHER_DATA)
+        } else {
+            words
+        };
         let baseline = |values: &Vec<f64>| MultiModelEstimate::of(std::slice::from_ref(values)).into();
         let standalone = |address: &ModelAddress| self.standalone(address, analysis, &points);
         Ok(Findings {
@@ -301,7 +307,8 @@ impl Inputs<'_> {
     fn commands(&self) -> Commands {
         let model = self.args.model.first().map(|model| quoted(model.to_string())).unwrap_or_default();
         let repeats_by_duplicates = self.dataset.repeats_by_duplicates();
-        Commands { model: format!("--model {model}"), retrain: None, repeats_by_duplicates }
+        let overrides_seen = self.args.seen.overrides(self.model.manifest());
+        Commands { model: format!("--model {model}"), retrain: None, repeats_by_duplicates, overrides_seen }
     }
 
     /// Measures the full route of a model that was trained alone, and compares the router and slices with it.

@@ -33,6 +33,7 @@ fn words(inputs: &VerdictInputs) -> Words {
         model: "--model m".to_owned(),
         retrain: Some("--data d --out m".to_owned()),
         repeats_by_duplicates: false,
+        overrides_seen: false,
     };
     Words::of(Verdict::new(inputs), &commands)
 }
@@ -70,6 +71,16 @@ fn a_budget_without_a_router_names_the_slice_of_all() {
     assert!(text.lines().any(|line| line.starts_with("h4-l2-e4 for all, budget 30 %")), "{text}");
     assert!(!text.contains("best single slice"), "{text}");
     assert!(text.ends_with("Next: canet serve --model m\n"), "{text}");
+}
+
+#[test]
+fn a_budget_that_is_not_kept_is_named() {
+    let text = |inputs: VerdictInputs| words(&inputs).text().replace('\n', " ");
+    let low = VerdictInputs { budget: Some(0.05), ..inputs() };
+    assert!(text(low.clone()).contains("The router does not keep the budget of 5 %: it spends 30 % here."));
+    let fixed = text(VerdictInputs { fixed: Some("h4-l2-e4".to_owned()), ..low });
+    assert!(fixed.contains("has no route as cheap as the budget of 5 %: its cheapest costs 30 %."), "{fixed}");
+    assert!(!text(inputs()).contains("budget of"));
 }
 
 #[test]
@@ -131,10 +142,12 @@ fn the_next_command_serves_what_is_best() {
         model: "--model m".to_owned(),
         retrain: Some("--data d --out m".to_owned()),
         repeats_by_duplicates: true,
+        overrides_seen: true,
     };
     let twice = Words::of(Verdict::new(&repeats), &commands);
     assert_eq!(twice.next.as_deref(), Some("canet train --data d --out m --drop-duplicates"));
-    assert!(twice.text().replace('\n', " ").contains("give --drop-duplicates."), "{}", twice.text());
+    let text = twice.text().replace('\n', " ");
+    assert!(text.contains("give --drop-duplicates.") && text.contains("requests need `exclude_seen: true`."), "{text}");
     let text = words(&repeats).text();
     assert!(text.contains("The figures are means over 200 test users."), "{text}");
     assert!(text.contains("40 % of the test items are repeats") && text.contains("If your users buy again"), "{text}");

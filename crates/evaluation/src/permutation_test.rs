@@ -63,10 +63,13 @@ impl PermutationTest {
         [at(tail), at(gains.len().saturating_sub(1 + tail))]
     }
 
-    /// Whether the middle 95 % of the permutations' gains contain 0, up to rounding.
+    /// Whether the mean gain of the permutations is 0 within four standard errors. Its expectation is 0, whatever the router
+    /// chooses. If almost every user has one route, almost all permutations are alike and tell nothing.
     pub fn permuted_gain_nothing(&self) -> bool {
-        let [low, high] = self.permuted_interval();
-        low <= ROUNDING && high >= -ROUNDING
+        let (count, mean) = (self.permuted.len().max(1) as f64, self.permuted_mean());
+        let variance = self.permuted.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0).max(1.0);
+        let are_alike = variance.sqrt() <= ROUNDING;
+        are_alike || mean.abs() <= 4.0 * (variance / count).sqrt() + ROUNDING
     }
 
     /// One-sided p-value: the share of permutations that gain at least as much as the router. The observed assignment
@@ -112,6 +115,12 @@ mod tests {
         assert!(low < 0.0 && high > 0.0 && high < informed.observed, "{low} to {high}, observed {}", informed.observed);
         assert!(informed.permuted_mean().abs() < 0.2 * high, "{}", informed.permuted_mean());
         close(informed.p(), 1.0 / 1001.0);
+
+        assert!(informed.permuted_gain_nothing());
+        // One user has another route, so that no permutation differs; and a shuffle that is wrong.
+        let of = |permuted| PermutationTest { observed: 0.1, permuted };
+        assert!(of(vec![-0.002; 1000]).permuted_gain_nothing());
+        assert!(!of((0..1000).map(|place| f64::from(place % 3) * 0.001).collect()).permuted_gain_nothing());
 
         let mut rng = rng(8);
         // This router knows nothing about the user.

@@ -74,7 +74,7 @@ pub(super) fn method(found: &Findings) -> Vec<String> {
         );
     }
     if found.models.iter().any(|model| !model.same_data) {
-        paragraphs.push("At least one model was trained on other interactions: another file, or another selection of this one (--where, --min-interactions, columns). If they overlap, that model has learnt some of the targets, and its figures are too good.".to_owned());
+        paragraphs.push("At least one model was trained on other interactions: another file, or another selection of this one (--where, --min-interactions, columns). If it has learnt some of the targets, its figures are too good.".to_owned());
     }
     if found.models.iter().any(|model| model.started_from_everything) {
         paragraphs.push(

@@ -30,7 +30,10 @@ fn over_budgets(found: &Findings) -> String {
     let count = |shown: Shown| found.points.iter().filter(|point| point.over.hull.shown() == shown).count();
     let (better, worse, all) = (count(Shown::Better), count(Shown::Worse), found.points.len());
     let budgets = |count: usize| match (count, all) {
-        (_, 1) => "at the router's own choice".to_owned(),
+        (_, 1) => match found.points.iter().find_map(|point| point.budget) {
+            Some(budget) => format!("at a budget of {}", percent(budget)),
+            None => "at the router's own choice".to_owned(),
+        },
         (count, all) if count == all => format!("at each of {all} budgets"),
         (count, all) => format!("at {count} of {all} budgets"),
     };
@@ -83,11 +86,15 @@ fn savings(point: &OperatingPoint) -> String {
         |budget| format!("At a budget of {} of the full model's FLOPs", percent(budget)),
     );
     let interval = point.test.interval.map(|[low, high]| format!(" (95 %: {} to {})", plain(low), plain(high)));
+    let saves = |share: f64| match share < 0.0 {
+        true => format!("adds {} to", percent(-share)),
+        false => format!("saves {} of", percent(share)),
+    };
     format!(
-        "{at} the router saves {} of the FLOPs, including its own cost, and {} of the measured time of a request. NDCG@10 \
+        "{at} the router {} the FLOPs, including its own cost, and {} the measured time of a request. NDCG@10 \
          is {}{}. The following sentences are about this point.",
-        percent(point.saved),
-        percent(point.seconds_saved),
+        saves(point.saved),
+        saves(point.seconds_saved),
         plain(point.test.mean),
         interval.unwrap_or_default(),
     )
