@@ -246,8 +246,10 @@ fn the_verdict_leads_and_tables_follow_if_asked_for() {
     }
     let document = setting.json(&[]);
     let verdict = &document["verdict"];
-    let headline = plain.split("\n\n").next().unwrap().replace('\n', " ");
-    assert_eq!(verdict["headline"], headline);
+    let mut paragraphs = plain.split("\n\n").map(|text| text.replace('\n', " "));
+    let caution = paragraphs.next().unwrap();
+    assert!(caution.starts_with("Caution: the model was trained on other data."), "{caution}");
+    assert_eq!(verdict["headline"], paragraphs.next().unwrap());
     assert_eq!((&verdict["metric"], &verdict["users"]), (&"ndcg@10".into(), &30.into()));
 
     // The single slice is the best on validation among those that cost no more than the routed run on test.

@@ -59,9 +59,12 @@ impl Setting {
         self.canet("report", args)
     }
 
-    /// What `canet eval` prints about a model.
+    /// What `canet eval` prints about a model, without the caution that stands first.
     fn evaluated(&self, model: &str) -> String {
-        String::from_utf8(self.canet("eval", &["--model", model]).stdout).unwrap()
+        let text = String::from_utf8(self.canet("eval", &["--model", model]).stdout).unwrap();
+        let (caution, verdict) = text.split_once("\n\n").unwrap();
+        assert!(caution.starts_with("Caution: "), "{caution}");
+        verdict.to_owned()
     }
 
     fn canet(&self, command: &str, args: &[&str]) -> Output {
@@ -259,6 +262,7 @@ fn the_page_is_complete_and_works_in_a_browser() {
     // The first line is that of `canet eval`.
     assert_eq!(printed.lines().next(), setting.evaluated("one").lines().next());
     assert!(printed.contains("static mixture of the same FLOPs"), "{printed}");
+    assert!(printed.contains("Caution: the model was trained on other data."), "{printed}");
     assert!(printed.contains("3 of 60 targets are in the user's own history and count as misses."), "{printed}");
     let page = fs::read_to_string(setting.path("out/report.html")).unwrap();
     let first = printed.split("\n\n").next().unwrap().replace('\n', " ");
