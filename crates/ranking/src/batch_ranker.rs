@@ -1,8 +1,7 @@
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use canet_catalogue::{FilterExpression, ItemIndex, Restriction, SetPool, UnknownName};
+use canet_catalogue::{ColdStart, FilterExpression, ItemIndex, Restriction, SetPool, UnknownName, most_popular};
 use canet_domain::{Candidates, History, Item, ItemSet, Ranked, Route, Selection};
 use canet_model::{ForwardError, Model, Query};
 
@@ -238,22 +237,23 @@ impl<'a> BatchRanker<'a> {
 
     fn most_popular(&self, user: &UserItems<'_>) -> Recommended {
         let catalogue = self.model.catalogue();
-        let popularity = |item: Item| catalogue.popularity()[item.column() - 1];
         let excluded = self.excluded(user);
-        let mut own = self.candidates(user);
-        if let Some(own) = &mut own {
-            own.sort_unstable_by_key(|item| (Reverse(popularity(*item)), *item));
-            own.dedup();
-        }
-        let items = match (&own, &self.allowed) {
-            (Some(own), _) => own,
-            (None, None) => catalogue.by_popularity(),
-            (None, Some(allowed)) => self.popular.get_or_init(|| {
-                catalogue.by_popularity().iter().copied().filter(|item| allowed.contains(*item)).collect()
-            }),
+        let items: Vec<Item> = match (self.candidates(user), &self.allowed) {
+            (Some(own), _) => {
+                let candidates = Some(own.into_iter().collect());
+                most_popular(catalogue, &ColdStart { k: self.k, excluded, candidates, restriction: None })
+            }
+            (None, allowed) => {
+                let popular = allowed.as_ref().map_or(catalogue.by_popularity(), |allowed| {
+                    self.popular.get_or_init(|| {
+                        catalogue.by_popularity().iter().copied().filter(|item| allowed.contains(*item)).collect()
+                    })
+                });
+                popular.iter().copied().filter(|item| !excluded.contains(item)).take(self.k).collect()
+            }
         };
-        let items = items.iter().filter(|item| !excluded.contains(item)).take(self.k);
-        let items = items.map(|item| Ranked { item: *item, score: popularity(*item) as f32 }).collect();
+        let ranked = |item: Item| Ranked { item, score: catalogue.popularity()[item.column() - 1] as f32 };
+        let items = items.into_iter().map(ranked).collect();
         Recommended { items, route: None, read: 0 }
     }
 }

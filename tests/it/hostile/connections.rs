@@ -136,8 +136,8 @@ fn ten_thousand_idle_connections_take_little_and_leave_nothing() {
             assert!(began.elapsed() < HANGS, "{} descriptors, {descriptors} before", process.descriptors().len());
         }
     }
-    // A thread cannot use at once what another one has freed, so some round may take more than the first. If a third of the
-    // memory of each connection stayed behind, the last round would have as much more as the first took.
+    // What was freed is not always used again at once: a round took up to a third more than the first. If a third of the memory
+    // of each connection stayed behind, the last round would take twice as much as the first.
     println!("{start} bytes at the start, then {peaks:?}");
     let (first, last) = (peaks[0], peaks[ROUNDS_OF_IDLE - 1]);
     assert!(
